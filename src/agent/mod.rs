@@ -1,0 +1,1 @@
+//! `scalr-agent`: takes tasks from a pool and runs each in a container.

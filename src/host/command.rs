@@ -1,0 +1,132 @@
+//! Running a program, with the end of what it said in the error.
+
+use std::io;
+use std::process::{Command, ExitStatus, Output, Stdio};
+
+/// How many of the last lines of standard error an error carries.
+const TAIL_LINES: usize = 12;
+
+/// A program that could not be started or that ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// It could not be started.
+    #[error("cannot run `{command}`: {source}")]
+    Start {
+        /// The command line.
+        command: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It ended with something else than 0.
+    #[error("`{command}` failed ({status}){}", said(.stderr))]
+    Failed {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines of its standard error.
+        stderr: String,
+    },
+}
+
+/// What [`Command`] lacks: an error that names the command and quotes it.
+///
+/// No secret is ever an argument, so a command line may be shown.
+pub trait CommandExt {
+    /// Runs it, silently; an exit code other than 0 is an error.
+    ///
+    /// # Errors
+    /// It can't be started, or fails.
+    fn run(&mut self) -> Result<(), CommandError>;
+
+    /// Runs it and gives its standard output; an exit code other than 0 is an
+    /// error.
+    ///
+    /// # Errors
+    /// It can't be started, or fails.
+    fn read(&mut self) -> Result<String, CommandError>;
+
+    /// Runs it where the exit code is the answer.
+    ///
+    /// # Errors
+    /// It can't be started.
+    fn probe(&mut self) -> Result<Output, CommandError>;
+
+    /// The command line as a person would type it.
+    fn line(&self) -> String;
+}
+
+impl CommandExt for Command {
+    fn run(&mut self) -> Result<(), CommandError> {
+        self.read().map(drop)
+    }
+
+    fn read(&mut self) -> Result<String, CommandError> {
+        let output = self.probe()?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(CommandError::Failed {
+                command: self.line(),
+                status: output.status,
+                stderr: tail(&output),
+            })
+        }
+    }
+
+    fn probe(&mut self) -> Result<Output, CommandError> {
+        self.stdin(Stdio::null())
+            .output()
+            .map_err(|source| CommandError::Start { command: self.line(), source })
+    }
+
+    fn line(&self) -> String {
+        std::iter::once(self.get_program())
+            .chain(self.get_args())
+            .map(|word| quoted(&word.to_string_lossy()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// The end of what a failed program said; some say it on standard output.
+fn tail(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let text = if stderr.trim().is_empty() { stdout } else { stderr };
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+fn said(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!(": {stderr}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_command_and_quotes_its_end() {
+        let error = Command::new("sh").args(["-c", "echo it broke >&2; exit 3"]).run().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`sh -c 'echo it broke >&2; exit 3'` failed (exit status: 3): it broke"
+        );
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = Command::new("no-such-program-here").read().unwrap_err();
+        assert!(error.to_string().starts_with("cannot run `no-such-program-here`"), "{error}");
+    }
+}

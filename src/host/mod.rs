@@ -1,0 +1,7 @@
+//! What we ask of a machine and do to it.
+//!
+//! Each external tool is wrapped in one module of its own; nothing here knows
+//! of `setup`, `agent` or `server`.
+
+pub mod command;
+pub mod machine;

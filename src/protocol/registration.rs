@@ -1,0 +1,65 @@
+//! How an agent introduces itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// An agent introduces itself with its pool's token.
+///
+/// A second registration under the same name takes the first one's place: its
+/// session ends, and its tasks' leases are taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// The agent's name, unique in its pool.
+    pub name: String,
+    /// The agent's own version, for example `0.1.0`.
+    pub version: String,
+    /// The system's id and version, for example `centos_8`.
+    pub os: String,
+    /// How it runs tasks: `docker`.
+    pub driver: String,
+    /// System and processor as Go names them, for example `linux_amd64`.
+    pub platform: String,
+    /// How many tasks it runs at once, at least 1.
+    pub concurrency: u32,
+}
+
+/// The answer to [`Register`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// The agent's id, `agent-…`.
+    pub agent_id: String,
+    /// The id of its pool, `apool-…`.
+    pub pool_id: String,
+    /// The pool's image for runs, if it has one.
+    pub pool_image: Option<String>,
+    /// The bearer of all further calls but those of a task.
+    pub session_token: Secret,
+    /// How often to call.
+    pub intervals: Intervals,
+}
+
+/// How often to call. The server sets them all, so that it can slow a large
+/// fleet down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Between two heartbeats, in seconds.
+    pub heartbeat_seconds: u32,
+    /// How long a poll may be held by the server, in seconds.
+    pub poll_seconds: u32,
+    /// Between two uploads of a growing log, in milliseconds.
+    pub log_milliseconds: u32,
+    /// Between two looks at the state of a running apply, in milliseconds.
+    pub state_milliseconds: u32,
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Self {
+            heartbeat_seconds: 10,
+            poll_seconds: 25,
+            log_milliseconds: 250,
+            state_milliseconds: 2_000,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A task: the plan or the apply of a run.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// Plan or apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// `terraform init` and `terraform plan`.
+    Plan,
+    /// `terraform init` and `terraform apply` of the saved plan.
+    Apply,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Plan => "plan",
+            Kind::Apply => "apply",
+        })
+    }
+}
+
+/// The attempt that a write belongs to, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The number.
+    pub attempt: u32,
+}
+
+/// The answer to a claim.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claimed {
+    /// What to do.
+    pub task: Task,
+    /// The bearer of the calls about this task, and of no others.
+    pub task_token: Secret,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id, `task-…`.
+    pub id: String,
+    /// Which attempt at it this is, from 1.
+    pub attempt: u32,
+    /// Plan or apply.
+    pub kind: Kind,
+    /// The run that it is part of.
+    pub run_id: String,
+    /// Where the run came from: `api`, `cli`, ….
+    pub run_source: String,
+    /// Apply or destroy.
+    pub operation: Operation,
+    /// The run's workspace.
+    pub workspace: Named,
+    /// The workspace's environment.
+    pub environment: Named,
+    /// The Terraform version that the workspace asks for; none: the image's.
+    pub terraform_version: Option<String>,
+    /// The workspace's image, if it has one; it goes before the pool's and the
+    /// agent's.
+    pub image: Option<String>,
+    /// Where in the configuration Terraform is started, relative; none: at its
+    /// top.
+    pub working_directory: Option<String>,
+    /// The workspace's variables.
+    pub variables: Vec<Variable>,
+}
+
+/// What a run does with its resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Brings them to what the configuration says.
+    Apply,
+    /// Destroys them all.
+    Destroy,
+}
+
+/// An id with its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// For example `ws-…`.
+    pub id: String,
+    /// As its owner called it.
+    pub name: String,
+}
+
+/// A variable of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub key: String,
+    /// Its value; it may be sensitive, so it never shows in a log.
+    pub value: Secret,
+    /// What kind of variable it is.
+    pub category: Category,
+    /// Whether the value of a Terraform variable is an expression, not a text.
+    pub hcl: bool,
+    /// Whether the value is masked in logs.
+    pub sensitive: bool,
+}
+
+/// What kind of variable it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// A variable of the configuration.
+    Terraform,
+    /// A variable of the run's environment.
+    Shell,
+}
+
+/// How much of a log the server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOffset {
+    /// In bytes: the offset at which the next write has to start.
+    pub offset: u64,
+}
+
+/// A task has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finish {
+    /// The attempt.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What went wrong, in a sentence, when Terraform's own log does not say.
+    pub message: Option<String>,
+    /// The exit code of the step that ended it; none when no step ran.
+    pub exit_code: Option<i64>,
+    /// Whether the kernel killed it for memory.
+    pub oom_killed: bool,
+    /// Whether a finished plan changes anything.
+    pub has_changes: Option<bool>,
+    /// The length of the whole log in bytes.
+    pub log_bytes: u64,
+    /// The SHA-256 of the whole log, in lower-case hex.
+    pub log_sha256: String,
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As asked for.
+    Finished,
+    /// Terraform or the agent failed.
+    Errored,
+    /// It was interrupted, by its pool or by its agent's stop.
+    Canceled,
+}

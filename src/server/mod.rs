@@ -1,0 +1,1 @@
+//! `scalr-server`: keeps pools, workspaces, runs and state.
