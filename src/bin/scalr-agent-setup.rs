@@ -1,1 +1,11 @@
-fn main() {}
+//! `scalr-agent-setup`: installs, checks, configures and removes the agent on a
+//! host, and makes its packages and repositories.
+
+use std::process::ExitCode;
+
+use agent_pools::{exit, setup};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    exit::report(setup::run(setup::Cli::parse()))
+}

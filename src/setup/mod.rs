@@ -3,11 +3,46 @@
 //! Each subcommand has its arguments in `Args` and does its work in
 //! `run(&Context, &Args)`.
 
+mod units;
+
 use std::path::PathBuf;
 
-use clap::ValueEnum;
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::host::machine::Machine;
+
+/// Install, check and configure the agent on this host
+#[derive(Debug, Parser)]
+#[command(name = "scalr-agent-setup", version, max_term_width = 80, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check failed, 4 only warnings,
+5 platform not supported, 6 something needed could not be installed,
+7 not permitted.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Units(units::Args),
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// Whatever the subcommand says; [`crate::exit::report`] makes the exit code of
+/// it.
+pub fn run(cli: Cli) -> Result<()> {
+    let context = Context::from(cli.options);
+    match cli.command {
+        Command::Units(args) => units::run(&context, &args),
+    }
+}
 
 /// What every subcommand gets from the options before it.
 #[derive(Clone, Debug)]

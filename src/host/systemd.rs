@@ -1,0 +1,244 @@
+//! systemd: its version, and services.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::command::{CommandError, CommandExt as _};
+use super::machine::Machine;
+
+/// The version of the machine's systemd, for example 219.
+///
+/// On a directory tree nothing is run: the version is in the name of systemd's
+/// private library; a systemd that has none is older than 231 and counts as 219.
+/// `None` where there is no systemd.
+pub fn version(machine: &Machine) -> Option<u32> {
+    if machine.is_this_one() {
+        let text = Command::new("systemctl").arg("--version").read().ok()?;
+        return parse_version(&text);
+    }
+    let library = ["/usr/lib/systemd", "/lib/systemd"]
+        .into_iter()
+        .map(|directory| machine.path(directory))
+        .chain(multiarch(machine))
+        .find_map(|directory| library_version(&directory));
+    let systemd = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
+    library.or_else(|| systemd.iter().any(|file| machine.path(file).exists()).then_some(219))
+}
+
+/// Services of the machine that runs; on a directory tree each call does
+/// nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Services {
+    running: bool,
+}
+
+/// What systemd says of a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitState {
+    /// `loaded`, `not-found`, `masked`, …
+    pub load: String,
+    /// `active`, `activating`, `inactive`, `failed`, …
+    pub active: String,
+    /// `running`, `auto-restart`, …
+    pub sub: String,
+    /// `success`, `exit-code`, `timeout`, …
+    pub result: String,
+    /// The exit code of the last main process; 0 while it runs.
+    pub exit_status: i32,
+}
+
+impl Services {
+    /// The machine's services.
+    pub fn of(machine: &Machine) -> Self {
+        Self { running: machine.has_running_systemd() }
+    }
+
+    /// Whether there is a systemd to talk to.
+    pub fn can_run(self) -> bool {
+        self.running
+    }
+
+    /// Makes systemd read its unit files again. It takes no unit: naming one is
+    /// an error on every version.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn reload_units(self) -> Result<(), CommandError> {
+        self.call(&["daemon-reload"])
+    }
+
+    /// Starts a unit at every boot.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn enable(self, unit: &str) -> Result<(), CommandError> {
+        self.call(&["enable", "--quiet", unit])
+    }
+
+    /// Starts a unit no more at boot.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn disable(self, unit: &str) -> Result<(), CommandError> {
+        self.call(&["disable", "--quiet", unit])
+    }
+
+    /// Starts a unit and waits until it is up.
+    ///
+    /// # Errors
+    /// systemctl fails, or the unit does.
+    pub fn start(self, unit: &str) -> Result<(), CommandError> {
+        self.call(&["start", unit])
+    }
+
+    /// Asks for a unit's (re)start without waiting for it.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn begin_restart(self, unit: &str) -> Result<(), CommandError> {
+        self.call(&["--no-block", "restart", unit])
+    }
+
+    /// Restarts a unit and waits until it is up.
+    ///
+    /// # Errors
+    /// systemctl fails, or the unit does.
+    pub fn restart(self, unit: &str) -> Result<(), CommandError> {
+        self.call(&["restart", unit])
+    }
+
+    /// Stops a unit and waits until it is down.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn stop(self, unit: &str) -> Result<(), CommandError> {
+        self.call(&["stop", unit])
+    }
+
+    /// Forgets that a unit failed.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn reset_failed(self, unit: &str) -> Result<(), CommandError> {
+        self.call(&["reset-failed", unit])
+    }
+
+    /// Whether a unit is up.
+    pub fn is_active(self, unit: &str) -> bool {
+        self.state(unit).is_some_and(|state| state.active == "active")
+    }
+
+    /// Whether a unit is started at boot.
+    pub fn is_enabled(self, unit: &str) -> bool {
+        self.running
+            && Command::new("systemctl")
+                .args(["is-enabled", "--quiet", unit])
+                .probe()
+                .is_ok_and(|output| output.status.success())
+    }
+
+    /// What systemd says of a unit; `None` where none runs.
+    pub fn state(self, unit: &str) -> Option<UnitState> {
+        if !self.running {
+            return None;
+        }
+        // `--value` does not exist on 219.
+        let properties = "LoadState,ActiveState,SubState,Result,ExecMainStatus";
+        let text = Command::new("systemctl").args(["show", "-p", properties, unit]).read().ok()?;
+        Some(parse_state(&text))
+    }
+
+    fn call(self, arguments: &[&str]) -> Result<(), CommandError> {
+        if self.running { Command::new("systemctl").args(arguments).run() } else { Ok(()) }
+    }
+}
+
+/// The last lines that a unit wrote to the journal, oldest first.
+///
+/// # Errors
+/// journalctl fails.
+pub fn journal(unit: &str, lines: usize) -> Result<String, CommandError> {
+    Command::new("journalctl")
+        .args(["--no-pager", "--output=cat", "--unit", unit, "--lines", &lines.to_string()])
+        .read()
+}
+
+/// `systemd 219` or `systemd 252 (252.39-1~deb12u1)`.
+fn parse_version(text: &str) -> Option<u32> {
+    let word = text.lines().next()?.strip_prefix("systemd ")?.split_whitespace().next()?;
+    leading_number(word)
+}
+
+fn parse_state(text: &str) -> UnitState {
+    let mut state = UnitState::default();
+    for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        match name {
+            "LoadState" => value.clone_into(&mut state.load),
+            "ActiveState" => value.clone_into(&mut state.active),
+            "SubState" => value.clone_into(&mut state.sub),
+            "Result" => value.clone_into(&mut state.result),
+            "ExecMainStatus" => state.exit_status = value.parse().unwrap_or(0),
+            _ => {}
+        }
+    }
+    state
+}
+
+/// `libsystemd-shared-252.so`, `libsystemd-shared-239-82.el8.so`.
+fn library_version(directory: &Path) -> Option<u32> {
+    std::fs::read_dir(directory).ok()?.flatten().find_map(|entry| {
+        let name = entry.file_name();
+        leading_number(name.to_str()?.strip_prefix("libsystemd-shared-")?)
+    })
+}
+
+fn multiarch(machine: &Machine) -> Vec<std::path::PathBuf> {
+    ["x86_64", "aarch64"]
+        .map(|cpu| machine.path(format!("/usr/lib/{cpu}-linux-gnu/systemd")))
+        .to_vec()
+}
+
+fn leading_number(text: &str) -> Option<u32> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..digits].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_old_and_new_hosts() {
+        // CentOS 7, Ubuntu 18.04, CentOS 8, Debian 12, a release candidate.
+        for (text, version) in [
+            ("systemd 219\n+PAM +AUDIT +SELINUX +IMA -APPARMOR +SMACK\n", 219),
+            ("systemd 237\n+PAM +AUDIT\n", 237),
+            ("systemd 239 (239-45.el8)\n+PAM\n", 239),
+            ("systemd 252 (252.39-1~deb12u1)\n+PAM\n", 252),
+            ("systemd 255~rc2 (x)\n", 255),
+        ] {
+            assert_eq!(parse_version(text), Some(version));
+        }
+    }
+
+    #[test]
+    fn a_trees_version_is_in_the_librarys_name() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        assert_eq!(version(&machine), None);
+        std::fs::create_dir_all(machine.path("/usr/lib/systemd")).unwrap();
+        std::fs::write(machine.path("/usr/lib/systemd/systemd"), "").unwrap();
+        assert_eq!(version(&machine), Some(219));
+        std::fs::write(machine.path("/usr/lib/systemd/libsystemd-shared-239-82.el8.so"), "")
+            .unwrap();
+        assert_eq!(version(&machine), Some(239));
+    }
+
+    #[test]
+    fn a_failed_units_state() {
+        let text = "Result=exit-code\nExecMainStatus=7\nLoadState=loaded\n\
+                    ActiveState=failed\nSubState=failed\n";
+        let state = parse_state(text);
+        assert_eq!((state.active.as_str(), state.exit_status), ("failed", 7));
+    }
+}

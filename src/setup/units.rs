@@ -1,0 +1,156 @@
+//! `units`: the drop-ins of scalr-agent.service that depend on the host.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::Context;
+use crate::exit::Failure;
+use crate::host::systemd;
+
+/// Render the drop-ins that depend on this host's systemd and settings
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Write them into this directory
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Render for this systemd instead of this host's, for example 219
+    #[arg(long, value_name = "N")]
+    systemd_version: Option<u32>,
+}
+
+/// Runs `units`.
+///
+/// # Errors
+/// There is no systemd and no version was named; a file can't be written.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    let version = match args.systemd_version {
+        Some(version) => version,
+        None => systemd::version(&context.machine).ok_or_else(|| {
+            Failure::Unsupported.because("found no systemd; name one with --systemd-version")
+        })?,
+    };
+    std::fs::create_dir_all(&args.output)
+        .with_context(|| format!("cannot make {}", args.output.display()))?;
+    for (name, text) in render(version, 1)? {
+        let file = args.output.join(name);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        println!("{}", file.display());
+    }
+    Ok(())
+}
+
+/// The drop-ins' names and texts, for a systemd and a number of slots.
+///
+/// # Errors
+/// A template is wrong.
+pub fn render(systemd: u32, concurrency: u32) -> Result<Vec<(&'static str, String)>> {
+    let mut hardening = tera::Context::new();
+    hardening.insert("systemd", &systemd);
+    hardening.insert("directives", &hardening_for(systemd));
+    let mut resources = tera::Context::new();
+    // A few threads, and for each slot the programs of its hooks.
+    resources.insert("tasks", &(128 + 64 * concurrency));
+    resources.insert("memory", &(512 + 64 * concurrency));
+    resources.insert("memory_directive", if systemd < 231 { "MemoryLimit" } else { "MemoryMax" });
+    Ok(vec![
+        (
+            "hardening.conf",
+            fill(include_str!("../../templates/systemd/drop-ins/hardening.conf.tera"), &hardening)?,
+        ),
+        (
+            "resources.conf",
+            fill(include_str!("../../templates/systemd/drop-ins/resources.conf.tera"), &resources)?,
+        ),
+    ])
+}
+
+fn fill(template: &str, context: &tera::Context) -> Result<String> {
+    tera::Tera::one_off(template, context, false).context("cannot render a template")
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Directive {
+    /// The first systemd that knows the directive with this value.
+    #[serde(skip)]
+    since: u32,
+    /// The first one for which a later row says it better.
+    #[serde(skip)]
+    until: u32,
+    name: &'static str,
+    value: &'static str,
+}
+
+const EVER: u32 = u32::MAX;
+
+/// What is left out on purpose: `ProcSubset=pid` hides /proc/meminfo, which the
+/// agent counts its free slots from; `MemoryDenyWriteExecute` and
+/// `SystemCallFilter` would bind whatever a hook runs.
+const HARDENING: &[Directive] = &[
+    always("NoNewPrivileges", "yes"),
+    always("CapabilityBoundingSet", ""),
+    always("PrivateTmp", "yes"),
+    always("PrivateDevices", "yes"),
+    always("ProtectHome", "read-only"),
+    // `strict` is known from 232 on; an older one would protect nothing at all.
+    Directive { since: 0, until: 232, name: "ProtectSystem", value: "full" },
+    since(232, "ProtectSystem", "strict"),
+    since(232, "ReadWritePaths", "-/var/lib/scalr-agent"),
+    always("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK"),
+    always("SystemCallArchitectures", "native"),
+    always("UMask", "0077"),
+    since(231, "RestrictRealtime", "yes"),
+    since(232, "ProtectKernelTunables", "yes"),
+    since(232, "ProtectKernelModules", "yes"),
+    since(232, "ProtectControlGroups", "yes"),
+    since(232, "RemoveIPC", "yes"),
+    since(233, "RestrictNamespaces", "yes"),
+    since(235, "LockPersonality", "yes"),
+    since(242, "RestrictSUIDSGID", "yes"),
+    since(242, "ProtectHostname", "yes"),
+    since(244, "ProtectKernelLogs", "yes"),
+    since(245, "ProtectClock", "yes"),
+    since(247, "ProtectProc", "invisible"),
+];
+
+const fn always(name: &'static str, value: &'static str) -> Directive {
+    since(0, name, value)
+}
+
+const fn since(since: u32, name: &'static str, value: &'static str) -> Directive {
+    Directive { since, until: EVER, name, value }
+}
+
+fn hardening_for(systemd: u32) -> Vec<Directive> {
+    HARDENING.iter().copied().filter(|d| (d.since..d.until).contains(&systemd)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(systemd: u32, name: &str) -> String {
+        render(systemd, 2).unwrap().into_iter().find(|(n, _)| *n == name).unwrap().1
+    }
+
+    #[test]
+    fn an_old_systemd_gets_only_what_it_knows() {
+        let old = text(219, "hardening.conf");
+        assert!(old.contains("ProtectSystem=full\n"), "{old}");
+        for newer in ["strict", "ReadWritePaths", "ProtectKernel", "RestrictNamespaces"] {
+            assert!(!old.contains(newer), "{newer} in {old}");
+        }
+        assert!(text(219, "resources.conf").contains("MemoryLimit=640M\n"));
+    }
+
+    #[test]
+    fn a_newer_systemd_gets_more() {
+        let text_252 = text(252, "hardening.conf");
+        assert!(text_252.contains("ProtectSystem=strict\n"));
+        assert!(text_252.contains("ProtectProc=invisible\n"));
+        assert!(!text_252.contains("ProtectSystem=full"));
+        assert!(!text(239, "hardening.conf").contains("ProtectProc"));
+        assert!(text(252, "resources.conf").contains("MemoryMax=640M\n"));
+    }
+}
