@@ -3,6 +3,10 @@
 //! Each external tool is wrapped in one module of its own; nothing here knows
 //! of `setup`, `agent` or `server`.
 
+#[cfg(feature = "setup")]
+pub mod changes;
 pub mod command;
 pub mod machine;
+pub mod selinux;
 pub mod systemd;
+pub mod users;

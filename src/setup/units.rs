@@ -138,7 +138,7 @@ mod tests {
     fn an_old_systemd_gets_only_what_it_knows() {
         let old = text(219, "hardening.conf");
         assert!(old.contains("ProtectSystem=full\n"), "{old}");
-        for newer in ["strict", "ReadWritePaths", "ProtectKernel", "RestrictNamespaces"] {
+        for newer in ["=strict", "ReadWritePaths", "ProtectKernel", "RestrictNamespaces"] {
             assert!(!old.contains(newer), "{newer} in {old}");
         }
         assert!(text(219, "resources.conf").contains("MemoryLimit=640M\n"));

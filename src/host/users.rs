@@ -1,0 +1,82 @@
+//! Users and groups.
+
+use std::fs;
+use std::io;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use users::os::unix::GroupExt as _;
+
+use super::command::CommandExt as _;
+use super::machine::Machine;
+
+/// Whether we are root.
+pub fn are_root() -> bool {
+    users::get_effective_uid() == 0
+}
+
+/// The user and the group that we are.
+pub fn our_ids() -> (u32, u32) {
+    (users::get_effective_uid(), users::get_effective_gid())
+}
+
+/// The number of a group of the machine; `None` if it has no such group.
+///
+/// # Errors
+/// A tree's `/etc/group` can't be read.
+pub fn group_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
+    if machine.is_this_one() {
+        return Ok(users::get_group_by_name(name).map(|group| group.gid()));
+    }
+    let text = match fs::read_to_string(machine.path("/etc/group")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.context("cannot read /etc/group")?,
+    };
+    let id = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    };
+    Ok(text.lines().find_map(id))
+}
+
+/// Whether there is such a group; no group at all always is.
+pub fn group_exists(machine: &Machine, name: Option<&str>) -> bool {
+    name.is_none_or(|name| group_id(machine, name).is_ok_and(|id| id.is_some()))
+}
+
+/// Whether a user is listed as a member of a group of this machine.
+pub fn is_member(user: &str, group: &str) -> bool {
+    users::get_group_by_name(group)
+        .is_some_and(|group| group.members().iter().any(|member| member.to_str() == Some(user)))
+}
+
+/// Puts a user of this machine into a group.
+///
+/// # Errors
+/// usermod fails.
+pub fn join(user: &str, group: &str) -> Result<()> {
+    Ok(Command::new("usermod").args(["--append", "--groups", group, user]).run()?)
+}
+
+/// Takes a user of this machine out of a group.
+///
+/// # Errors
+/// gpasswd fails.
+pub fn leave(user: &str, group: &str) -> Result<()> {
+    Ok(Command::new("gpasswd").args(["--delete", user, group]).run()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trees_groups_are_its_own() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        assert_eq!(group_id(&machine, "scalr-agent").unwrap(), None);
+        fs::create_dir(machine.path("/etc")).unwrap();
+        fs::write(machine.path("/etc/group"), "root:x:0:\nscalr-agent:x:987:\n").unwrap();
+        assert_eq!(group_id(&machine, "scalr-agent").unwrap(), Some(987));
+    }
+}
