@@ -4,6 +4,8 @@
 //! agent reads it. [`KEYS`] is the one list of what there is: the names in the
 //! file, their variables, their kinds and their documentation.
 
+pub mod proxy;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};

@@ -73,6 +73,11 @@ impl Changes {
         })
     }
 
+    /// The machine that is changed.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// Whether changes are only printed.
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
@@ -136,15 +141,14 @@ impl Changes {
         undo: impl FnOnce() -> Result<()> + 'static,
     ) -> Result<()> {
         let what = what.into();
+        self.changed.push(what.clone());
         if self.dry_run {
             println!("would {what}");
-        } else {
-            // Also what failed half-way is undone.
-            self.undo.push(Undo { what: what.clone(), action: Box::new(undo) });
-            action()?;
+            return Ok(());
         }
-        self.changed.push(what);
-        Ok(())
+        // Also what failed half-way is undone.
+        self.on_undo(what, undo);
+        action()
     }
 
     /// Registers something to be done if the transaction is undone, after what
@@ -231,9 +235,9 @@ impl Changes {
         if before == after {
             return Ok(false);
         }
+        self.changed.push(path.to_owned());
         if self.dry_run {
             show(path, &before, &after, secret);
-            self.changed.push(path.to_owned());
             return Ok(true);
         }
         let file = self.machine.path(path);
@@ -247,7 +251,6 @@ impl Changes {
             selinux::restore_label(&file)?;
         }
         self.manifest.record(path, before, after.mark());
-        self.changed.push(path.to_owned());
         Ok(true)
     }
 
@@ -303,7 +306,7 @@ impl Changes {
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        if self.undo.is_empty() {
+        if self.dry_run || self.changed.is_empty() || self.undo.is_empty() {
             return;
         }
         eprintln!("Undoing what was changed …");

@@ -2,6 +2,15 @@
 
 use std::io;
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether each command is named on standard error before it is run.
+static NAMED: AtomicBool = AtomicBool::new(false);
+
+/// From now on, names each command on standard error before it is run.
+pub fn name_each() {
+    NAMED.store(true, Ordering::Relaxed);
+}
 
 /// How many of the last lines of standard error an error carries.
 const TAIL_LINES: usize = 12;
@@ -75,6 +84,9 @@ impl CommandExt for Command {
     }
 
     fn probe(&mut self) -> Result<Output, CommandError> {
+        if NAMED.load(Ordering::Relaxed) {
+            eprintln!("+ {}", self.line());
+        }
         self.stdin(Stdio::null())
             .output()
             .map_err(|source| CommandError::Start { command: self.line(), source })

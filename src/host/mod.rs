@@ -6,7 +6,11 @@
 #[cfg(feature = "setup")]
 pub mod changes;
 pub mod command;
+#[cfg(feature = "setup")]
+pub mod iptables;
 pub mod machine;
+#[cfg(feature = "setup")]
+pub mod network;
 pub mod selinux;
 pub mod systemd;
 pub mod users;

@@ -3,6 +3,9 @@
 //! Each subcommand has its arguments in `Args` and does its work in
 //! `run(&Context, &Args)`.
 
+mod network;
+mod proxy;
+mod start;
 mod units;
 
 use std::path::PathBuf;
@@ -10,7 +13,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::exit::Failure;
 use crate::host::machine::Machine;
+use crate::host::{command, users};
 
 /// Install, check and configure the agent on this host
 #[derive(Debug, Parser)]
@@ -29,6 +34,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check failed, 4 only warnings,
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Network(network::Args),
+    Proxy(proxy::Args),
     Units(units::Args),
 }
 
@@ -39,7 +46,12 @@ enum Command {
 /// it.
 pub fn run(cli: Cli) -> Result<()> {
     let context = Context::from(cli.options);
+    if context.verbose {
+        command::name_each();
+    }
     match cli.command {
+        Command::Network(args) => network::run(&context, &args),
+        Command::Proxy(args) => proxy::run(&context, &args),
         Command::Units(args) => units::run(&context, &args),
     }
 }
@@ -67,6 +79,7 @@ pub enum Format {
 
 /// The options before the subcommand.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Options {
     /// Work on this directory tree as if it were the machine: files are
     /// written, services are not touched
@@ -88,4 +101,15 @@ impl From<Options> for Context {
             verbose: options.verbose,
         }
     }
+}
+
+/// Refuses to change this machine for somebody who is not root; a tree and a dry
+/// run are anybody's.
+fn require_root(machine: &Machine, dry_run: bool) -> Result<()> {
+    if machine.is_this_one() && !dry_run && !users::are_root() {
+        return Err(
+            Failure::NotPermitted.because("this changes the machine: run it as root (sudo)")
+        );
+    }
+    Ok(())
 }

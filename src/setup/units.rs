@@ -66,7 +66,11 @@ pub fn render(systemd: u32, concurrency: u32) -> Result<Vec<(&'static str, Strin
     ])
 }
 
-fn fill(template: &str, context: &tera::Context) -> Result<String> {
+/// A template filled in.
+///
+/// # Errors
+/// The template is wrong.
+pub fn fill(template: &str, context: &tera::Context) -> Result<String> {
     tera::Tera::one_off(template, context, false).context("cannot render a template")
 }
 

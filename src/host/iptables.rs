@@ -1,0 +1,131 @@
+//! iptables: one chain of our own in a table.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use super::command::CommandExt as _;
+use crate::exit::Failure;
+
+/// A chain of our own that is jumped to from a built-in one.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain {
+    /// `filter` or `nat`.
+    pub table: &'static str,
+    /// The built-in chain whose first rule jumps to it.
+    pub from: &'static str,
+    /// Its name.
+    pub name: &'static str,
+}
+
+impl Chain {
+    /// Makes the chain hold just `rules`, in their order and as `iptables -S`
+    /// prints them, and makes it the first that is jumped to. What is so already
+    /// is not touched.
+    ///
+    /// # Errors
+    /// iptables is missing or refuses a rule.
+    pub fn put_up(self, rules: &[String]) -> Result<()> {
+        let wanted: Vec<String> =
+            rules.iter().map(|rule| format!("-A {} {rule}", self.name)).collect();
+        let found = self.rules_of(self.name);
+        if found.is_none() {
+            self.call(&["-N", self.name])?;
+        }
+        if found.unwrap_or_default() != wanted {
+            self.call(&["-F", self.name])?;
+            for rule in &wanted {
+                self.call(&rule.split_whitespace().collect::<Vec<_>>())?;
+            }
+        }
+        self.jump_first()
+    }
+
+    /// Removes the chain and the jump to it.
+    ///
+    /// # Errors
+    /// iptables is missing or refuses.
+    pub fn take_down(self) -> Result<()> {
+        while self.is_jumped_to() {
+            self.call(&["-D", self.from, "-j", self.name])?;
+        }
+        if self.rules_of(self.name).is_some() {
+            self.call(&["-F", self.name])?;
+            self.call(&["-X", self.name])?;
+        }
+        Ok(())
+    }
+
+    /// Others insert rules before ours, so it is looked at each time.
+    fn jump_first(self) -> Result<()> {
+        let jump = format!("-A {} -j {}", self.from, self.name);
+        let rules = self.rules_of(self.from).unwrap_or_default();
+        if rules.first() == Some(&jump) {
+            return Ok(());
+        }
+        self.call(&["-I", self.from, "1", "-j", self.name])?;
+        // The old jump goes after the new one is there: no packet slips through.
+        for at in
+            rules.iter().enumerate().filter(|(_, rule)| **rule == jump).map(|(at, _)| at).rev()
+        {
+            // Counted from 1, and moved down by the new one.
+            self.call(&["-D", self.from, &(at + 2).to_string()])?;
+        }
+        Ok(())
+    }
+
+    fn is_jumped_to(self) -> bool {
+        let jump = format!("-A {} -j {}", self.from, self.name);
+        self.rules_of(self.from).unwrap_or_default().contains(&jump)
+    }
+
+    /// A chain's rules; `None` if there is no such chain.
+    fn rules_of(self, chain: &str) -> Option<Vec<String>> {
+        let text = self.command(&["-S", chain]).read().ok()?;
+        Some(parse_rules(&text))
+    }
+
+    fn call(self, arguments: &[&str]) -> Result<()> {
+        Ok(self.command(arguments).run()?)
+    }
+
+    /// `-w` waits for another program's change to end; 1.4.20 is the first that
+    /// knows it, and every host that we support has it.
+    fn command(self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("iptables");
+        command.args(["-w", "-t", self.table]).args(arguments);
+        command
+    }
+}
+
+/// Refuses to go on without iptables.
+///
+/// # Errors
+/// It is not installed, or can't be used here.
+pub fn require() -> Result<()> {
+    if which::which("iptables").is_err() {
+        return Err(Failure::NotInstalled.because("iptables is not installed; install it"));
+    }
+    match Command::new("iptables").args(["-w", "-S", "FORWARD"]).read() {
+        Ok(_) => Ok(()),
+        Err(error) => bail!("iptables can't be used on this host: {error}"),
+    }
+}
+
+/// The `-A` lines.
+fn parse_rules(text: &str) -> Vec<String> {
+    let rule = |line: &str| line.starts_with("-A ").then(|| line.trim_end().to_owned());
+    text.lines().filter_map(rule).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_as_iptables_prints_them() {
+        // iptables 1.8.9 (nf_tables).
+        let text = "-N SCALR-AGENT\n-A SCALR-AGENT -s 10.213.64.0/20 -j ACCEPT\n";
+        assert_eq!(parse_rules(text), ["-A SCALR-AGENT -s 10.213.64.0/20 -j ACCEPT"]);
+    }
+}

@@ -1,0 +1,320 @@
+//! `network`: the addresses that runs get, and the few firewall rules they need.
+//!
+//! scalr-docker.service calls it before the engine starts and after it stopped.
+
+use std::fs;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+
+use super::{Context, require_root};
+use crate::host::changes::{Attributes, Changes};
+use crate::host::iptables::{self, Chain};
+use crate::host::machine::Machine;
+use crate::host::network::{self, Route};
+
+/// The private engine's settings.
+pub const DOCKER_JSON: &str = "/etc/scalr-agent/docker.json";
+
+/// Where runs get their addresses from: the first that no route touches. Rarely
+/// used parts of each private block, away from what Docker, Kubernetes and
+/// clouds take when nobody chooses.
+const RANGES: [&str; 6] = [
+    "10.213.64.0/20",
+    "10.187.64.0/20",
+    "10.149.64.0/20",
+    "172.29.64.0/20",
+    "172.27.64.0/20",
+    "192.168.208.0/20",
+];
+
+/// The size of one slot's network: 13 addresses for containers.
+const SLOT_PREFIX: u8 = 28;
+
+/// A cloud's metadata service: it gives out the host's own credentials.
+const METADATA: &str = "169.254.169.254/32";
+
+const FILTER: Chain = Chain { table: "filter", from: "FORWARD", name: "SCALR-AGENT" };
+const NAT: Chain = Chain { table: "nat", from: "POSTROUTING", name: "SCALR-AGENT" };
+
+/// Put up or take down the firewall rules of the runs' networks
+///
+/// scalr-docker.service calls this. The rules are in the chain SCALR-AGENT of
+/// the tables filter and nat; nothing else is touched.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Action {
+    /// Write docker.json if there is none, check its range, put up the rules
+    Up,
+    /// Take down the rules, unless runs still use them
+    Down,
+}
+
+/// Runs `network`.
+///
+/// # Errors
+/// Not root; the range collides with a route of the host; iptables fails.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    require_root(&context.machine, false)?;
+    match args.action {
+        Action::Up => up(&context.machine),
+        Action::Down => down(&context.machine),
+    }
+}
+
+/// Writes [`DOCKER_JSON`] with a range that is free on this host, unless it
+/// exists; tells whether it was written.
+///
+/// # Errors
+/// No range is free, or the file can't be written.
+pub fn write_docker_json(changes: &mut Changes) -> Result<bool> {
+    if changes.machine().path(DOCKER_JSON).exists() {
+        return Ok(false);
+    }
+    let range = free_range(&taken(changes.machine())?)?;
+    changes.write(DOCKER_JSON, &docker_json(range), Attributes::PUBLIC)
+}
+
+/// The range that runs get, or would get, their addresses from.
+///
+/// # Errors
+/// An existing range collides with a route of the host, or none is free.
+pub fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
+    let taken = taken(machine)?;
+    let Some(ranges) = configured(machine)? else { return Ok(vec![free_range(&taken)?]) };
+    for range in &ranges {
+        if let Some(route) = taken.iter().find(|route| collides(*range, route)) {
+            bail!(
+                "the range {range} of {DOCKER_JSON} collides with {} ({}); write another one \
+                 under default-address-pools, or remove the file to have one chosen, then \
+                 `systemctl restart scalr-docker`",
+                route.range,
+                if route.device.is_empty() { "a route" } else { &route.device },
+            );
+        }
+    }
+    Ok(ranges)
+}
+
+/// Takes down the rules, whoever still uses them.
+///
+/// # Errors
+/// iptables fails.
+pub fn take_down_rules() -> Result<()> {
+    FILTER.take_down()?;
+    NAT.take_down()
+}
+
+fn up(machine: &Machine) -> Result<()> {
+    let mut changes = Changes::begin(machine, false)?;
+    if write_docker_json(&mut changes)? {
+        println!("wrote {DOCKER_JSON}");
+    }
+    changes.commit()?;
+    if !machine.is_this_one() {
+        return Ok(());
+    }
+    let ranges = range(machine)?;
+    iptables::require()?;
+    network::forward_packets()?;
+    FILTER.put_up(&filter_rules(&ranges))?;
+    NAT.put_up(&nat_rules(&ranges))?;
+    for range in ranges {
+        println!("runs get their addresses from {range}");
+    }
+    Ok(())
+}
+
+/// Runs outlive a restart of the engine, and so do the rules that they need and
+/// that keep them from the metadata service.
+fn down(machine: &Machine) -> Result<()> {
+    if !machine.is_this_one() {
+        return Ok(());
+    }
+    for range in configured(machine)?.unwrap_or_default() {
+        if let Some(bridge) = network::busy_bridges(range)?.first() {
+            println!("a run still uses {bridge}, so the rules stay");
+            return Ok(());
+        }
+    }
+    take_down_rules()
+}
+
+fn filter_rules(ranges: &[Ipv4Net]) -> Vec<String> {
+    let mut rules = Vec::new();
+    for from in ranges {
+        rules.push(format!("-s {from} -d {METADATA} -j DROP"));
+        rules.extend(ranges.iter().map(|to| format!("-s {from} -d {to} -j DROP")));
+    }
+    for range in ranges {
+        rules.push(format!("-s {range} -j ACCEPT"));
+        rules.push(format!("-d {range} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"));
+        // A host that passes packets on would let anybody in from outside.
+        rules.push(format!("-d {range} -j DROP"));
+    }
+    rules
+}
+
+fn nat_rules(ranges: &[Ipv4Net]) -> Vec<String> {
+    ranges.iter().map(|range| format!("-s {range} ! -d {range} -j MASQUERADE")).collect()
+}
+
+fn docker_json(range: Ipv4Net) -> String {
+    let settings = json!({
+        "live-restore": true,
+        "bridge": "none",
+        "iptables": false,
+        "ip6tables": false,
+        "default-address-pools": [{ "base": range, "size": SLOT_PREFIX }],
+        "log-driver": "json-file",
+        "log-opts": { "max-size": "100m", "max-file": "5" },
+    });
+    format!("{settings:#}\n")
+}
+
+/// The ranges in [`DOCKER_JSON`]; `None` if there is no such file.
+fn configured(machine: &Machine) -> Result<Option<Vec<Ipv4Net>>> {
+    let file = machine.path(DOCKER_JSON);
+    if !file.exists() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {DOCKER_JSON}"))?;
+    let settings: Value =
+        serde_json::from_str(&text).with_context(|| format!("{DOCKER_JSON} is no JSON"))?;
+    let pools = settings["default-address-pools"].as_array().cloned().unwrap_or_default();
+    let ranges: Vec<Ipv4Net> = pools
+        .iter()
+        .map(|pool| {
+            let base = pool["base"].as_str().unwrap_or_default();
+            base.parse().with_context(|| format!("{DOCKER_JSON}: `{base}` is no IPv4 range"))
+        })
+        .collect::<Result<_>>()?;
+    if ranges.is_empty() {
+        bail!(
+            "{DOCKER_JSON} has no default-address-pools, so runs would take addresses that \
+             other programs use; add one, or remove the file to have one chosen"
+        );
+    }
+    Ok(Some(ranges))
+}
+
+/// What the host sends somewhere itself, and its name servers.
+fn taken(machine: &Machine) -> Result<Vec<Route>> {
+    if !machine.is_this_one() {
+        return Ok(Vec::new());
+    }
+    let mut taken = network::routes()?;
+    let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    taken.extend(resolv_conf.lines().filter_map(|line| {
+        let address: Ipv4Addr = line.strip_prefix("nameserver")?.trim().parse().ok()?;
+        Some(Route { range: address.into(), device: "a name server".to_owned() })
+    }));
+    Ok(taken)
+}
+
+fn free_range(taken: &[Route]) -> Result<Ipv4Net> {
+    let ranges = RANGES.iter().map(|range| range.parse());
+    for range in ranges {
+        let range = range.context("our own list of ranges")?;
+        if !taken.iter().any(|route| overlap(range, route.range)) {
+            return Ok(range);
+        }
+    }
+    bail!(
+        "this host has routes to all of {}; write a free range into {DOCKER_JSON} under \
+         default-address-pools",
+        RANGES.join(", ")
+    )
+}
+
+/// Whether a route is somebody else's use of the range: the slots' own networks
+/// lie in it too.
+fn collides(range: Ipv4Net, route: &Route) -> bool {
+    let is_slot = range.contains(&route.range) && is_engine_bridge(&route.device);
+    overlap(range, route.range) && !is_slot
+}
+
+/// As Docker names the bridge of a network, or as the agent does.
+fn is_engine_bridge(device: &str) -> bool {
+    device.starts_with("scalr-")
+        || device
+            .strip_prefix("br-")
+            .is_some_and(|id| id.len() == 12 && id.chars().all(|c| c.is_ascii_hexdigit()))
+}
+
+fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b) || b.contains(&a)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(range: &str, device: &str) -> Route {
+        Route { range: range.parse().unwrap(), device: device.to_owned() }
+    }
+
+    #[test]
+    fn the_first_free_range_is_taken() {
+        let free = |taken: &[Route]| free_range(taken).map(|range| range.to_string());
+        assert_eq!(free(&[]).unwrap(), "10.213.64.0/20");
+        assert_eq!(free(&[route("10.213.70.0/24", "eth0")]).unwrap(), "10.187.64.0/20");
+        assert_eq!(free(&[route("10.0.0.0/8", "eth0")]).unwrap(), "172.29.64.0/20");
+        let all = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"].map(|r| route(r, "vpn0"));
+        assert!(free(&all).unwrap_err().to_string().contains("default-address-pools"));
+    }
+
+    #[test]
+    fn the_slots_own_networks_do_not_collide() {
+        let range: Ipv4Net = "10.213.64.0/20".parse().unwrap();
+        assert!(!collides(range, &route("10.213.64.16/28", "br-0123456789ab")));
+        assert!(collides(range, &route("10.213.64.16/28", "eth0")));
+        assert!(collides(range, &route("10.0.0.0/8", "br-0123456789ab")));
+        assert!(!collides(range, &route("10.1.0.0/16", "eth0")));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        for first in [true, false] {
+            let mut changes = Changes::begin(&machine, false).unwrap();
+            assert_eq!(write_docker_json(&mut changes).unwrap(), first);
+            changes.commit().unwrap();
+        }
+        assert_eq!(range(&machine).unwrap()[0].to_string(), RANGES[0]);
+    }
+
+    #[test]
+    fn settings_without_a_range_are_refused() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        let file = machine.path(DOCKER_JSON);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        for (text, error) in [
+            ("{}", "has no default-address-pools"),
+            ("{", "is no JSON"),
+            (r#"{"default-address-pools":[{"base":"x"}]}"#, "`x` is no IPv4 range"),
+        ] {
+            fs::write(&file, text).unwrap();
+            let said = format!("{:#}", range(&machine).unwrap_err());
+            assert!(said.contains(error), "{said}");
+        }
+    }
+
+    #[test]
+    fn drops_go_before_accepts() {
+        let rules = filter_rules(&["10.213.64.0/20".parse().unwrap()]);
+        let last_drop = rules.iter().position(|rule| rule.starts_with("-s 10.213.64.0/20 -d 10."));
+        let accept = rules.iter().position(|rule| rule == "-s 10.213.64.0/20 -j ACCEPT");
+        assert!(rules[0].contains(METADATA) && last_drop < accept, "{rules:#?}");
+    }
+}
