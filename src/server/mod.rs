@@ -1,1 +1,227 @@
 //! `scalr-server`: keeps pools, workspaces, runs and state.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`store`] | the database: a file for each noun |
+//! | [`objects`], [`logs`] | what is too large for it |
+//! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
+//! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
+//! | [`packages`] | what agents are installed from |
+//! | [`tls`], [`token`], [`clock`] | what their names say |
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod logs;
+pub mod objects;
+pub mod packages;
+pub mod scheduler;
+pub mod store;
+pub mod tls;
+pub mod token;
+
+mod first_start;
+
+use std::fs::DirBuilder;
+use std::io::{IsTerminal as _, stderr};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use nix::sys::stat::{Mode, umask};
+use tokio::signal::unix::{SignalKind, signal};
+use tower_http::trace::TraceLayer;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use app::{App, Parts};
+use cli::{LogFormat, Serve, Tls};
+use clock::Clock;
+use logs::Logs;
+use objects::Objects;
+use scheduler::{Scheduler, Terms, Wake};
+use store::Store;
+
+/// How long requests under way may take after a stop was asked for.
+const STOP: Duration = Duration::from_secs(10);
+
+/// `scalr-server serve`: runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It can't start: an option, the data folder, the port or the certificate is
+/// no good.
+pub fn serve(options: Serve) -> Result<()> {
+    init_log(options.log_format);
+    // Database, states and logs are the server's alone, also where the data
+    // folder was made by somebody else.
+    umask(Mode::from_bits_truncate(0o077));
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(run(options))
+}
+
+async fn run(options: Serve) -> Result<()> {
+    let tls = options.tls.choice()?;
+    let listener = TcpListener::bind(options.listen)
+        .with_context(|| format!("cannot listen on {}", options.listen))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let url = match options.url {
+        Some(url) => url,
+        None => default_url(&tls, address)?,
+    };
+
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&options.data)
+        .with_context(|| format!("cannot make {}", options.data.display()))?;
+    let tls = match tls {
+        Tls::Files { cert, key } => Some(tls::from_files(&cert, &key)?),
+        Tls::SelfSigned { names } => {
+            let authority = tls::Authority::open(&options.data.join("tls"))?;
+            Some(self_signed(authority, &url, names)?)
+        }
+        Tls::Off => {
+            warn!("plain HTTP: tokens and states can be read on the way to whoever speaks TLS");
+            None
+        }
+    };
+    let scheduler = Scheduler {
+        store: Store::open(&options.data.join("server.db")).await?,
+        objects: Objects::open(&options.data.join("objects"))?,
+        clock: Clock::default(),
+        wake: Wake::default(),
+        terms: Terms { lease: options.lease },
+    };
+    let logs = Logs::open(&options.data.join("logs"))?;
+    let admin_token = first_start::prepare(&scheduler, options.admin_token_file.as_deref()).await?;
+    scheduler.restart_leases().await?;
+
+    let app = Arc::new(Parts { scheduler, logs, url, packages: options.packages });
+    if let Some(token) = admin_token {
+        println!("Admin token: {}", token.expose());
+    }
+    println!("Listening on {address} as {}", app.url);
+    info!(%address, url = %app.url, "server is up");
+
+    let handle = Handle::new();
+    let stopping = tokio::spawn(stop_on_signal(Arc::clone(&app), handle.clone()));
+    let sweeper = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.scheduler.sweep().await }
+    });
+    listen(listener, tls, handle, routes(&app)).await.context("the server failed")?;
+    stopping.await??;
+    sweeper.await?;
+    app.scheduler.store.close().await;
+    info!("server has stopped");
+    Ok(())
+}
+
+fn routes(app: &App) -> Router {
+    Router::new()
+        .route("/healthz", get(health))
+        .merge(api::agent::routes())
+        .merge(api::pools::routes(app))
+        .merge(packages::routes(app))
+        .layer(TraceLayer::new_for_http())
+        .with_state(Arc::clone(app))
+}
+
+/// 200 when the server is up and its database answers.
+async fn health(State(app): State<App>) -> Result<&'static str, (StatusCode, &'static str)> {
+    match app.scheduler.store.read().await {
+        Ok(_) => Ok("ok\n"),
+        Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")),
+    }
+}
+
+async fn listen(
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    handle: Handle<SocketAddr>,
+    routes: Router,
+) -> std::io::Result<()> {
+    let service = routes.into_make_service();
+    // Small answers wait for nothing: no Nagle.
+    let no_delay = NoDelayAcceptor::new();
+    let server = axum_server::from_tcp(listener)?.handle(handle);
+    match tls {
+        Some(tls) => {
+            server.acceptor(RustlsAcceptor::new(tls).acceptor(no_delay)).serve(service).await
+        }
+        None => server.acceptor(no_delay).serve(service).await,
+    }
+}
+
+async fn stop_on_signal(app: App, handle: Handle<SocketAddr>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("stopping");
+    // Held polls are answered, so that nothing keeps the server.
+    app.scheduler.wake.stop();
+    handle.graceful_shutdown(Some(STOP));
+    Ok(())
+}
+
+/// TLS with the server's own authority, renewed while it runs.
+fn self_signed(
+    authority: tls::Authority,
+    url: &Url,
+    mut names: Vec<String>,
+) -> Result<RustlsConfig> {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    names.insert(0, host.to_owned());
+    let config = RustlsConfig::from_config(authority.config(&names)?);
+    let renewed = config.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(tls::RENEW).await;
+            match authority.config(&names) {
+                Ok(config) => renewed.reload_from_config(config),
+                Err(error) => warn!("cannot renew the certificate: {error:#}"),
+            }
+        }
+    });
+    Ok(config)
+}
+
+fn default_url(tls: &Tls, address: SocketAddr) -> Result<Url> {
+    let scheme = if matches!(tls, Tls::Off) { "http" } else { "https" };
+    let url = if address.ip().is_unspecified() {
+        let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+        format!("{scheme}://{host}:{}", address.port())
+    } else {
+        format!("{scheme}://{address}")
+    };
+    Url::parse(&url).with_context(|| format!("cannot derive --url: {url} is none; give one"))
+}
+
+/// Logs to standard error. RUST_LOG chooses what; a request each is at debug.
+fn init_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    match format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Plain => {
+            let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            log.with_ansi(colours).with_target(false).init();
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The agents' protocol, version 1: [`crate::protocol`] has the calls.
+
+mod files;
+mod log;
+mod refusal;
+mod sessions;
+mod tasks;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path};
+use axum::http::request::Parts;
+use axum::routing::{get, post, put};
+use serde::Deserialize;
+
+use crate::protocol::BASE;
+use crate::server::app::{App, Bearer};
+use crate::server::scheduler::Error;
+use crate::server::store::session::Session;
+use crate::server::store::task::Task;
+use refusal::Refusal;
+
+/// The largest plan file, lock file or state.
+const MAX_FILE: usize = 100 * 1024 * 1024;
+
+/// The largest piece of a log.
+const MAX_PIECE: usize = 16 * 1024 * 1024;
+
+/// The protocol's calls.
+pub fn routes() -> Router<App> {
+    let calls = Router::new()
+        .route("/register", post(sessions::register))
+        .route("/poll", post(sessions::poll))
+        .route("/heartbeat", post(sessions::heartbeat))
+        .route("/deregister", post(sessions::deregister))
+        .route("/tasks/{id}/claim", post(tasks::claim))
+        .route("/tasks/{id}/start", post(tasks::start))
+        .route("/tasks/{id}/finish", post(tasks::finish))
+        .route("/tasks/{id}/configuration", get(files::configuration))
+        .route("/tasks/{id}/plan", get(files::get_plan).put(files::put_plan))
+        .route("/tasks/{id}/lock-file", get(files::get_lock_file).put(files::put_lock_file))
+        .route("/tasks/{id}/state", get(files::get_state).put(files::put_state))
+        .layer(DefaultBodyLimit::max(MAX_FILE))
+        .route("/tasks/{id}/log", put(log::append).layer(DefaultBodyLimit::max(MAX_PIECE)))
+        .fallback(refusal::no_such_call);
+    Router::new().nest(BASE, calls)
+}
+
+/// The session that a call is made in.
+struct InSession(Session);
+
+impl FromRequestParts<App> for InSession {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        let token = Bearer::of(&parts.headers).0;
+        Ok(Self(app.scheduler.session(token.expose()).await?))
+    }
+}
+
+/// The task that a call is about, by its token; the attempt is current.
+struct OfTask(Task);
+
+impl FromRequestParts<App> for OfTask {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        let token = Bearer::of(&parts.headers).0;
+        let Path(id) = Path::<String>::from_request_parts(parts, app).await?;
+        match app.scheduler.task_of_token(&id, token.expose()).await {
+            Ok(task) => Ok(Self(task)),
+            Err(Error::NotFound(why)) => Err(Refusal::unauthorized(why)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Which attempt a write belongs to.
+#[derive(Debug, Deserialize)]
+struct OfAttempt {
+    attempt: u32,
+}

@@ -1,0 +1,105 @@
+//! Why a call was refused, as agents are told.
+
+use axum::Json;
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use tracing::{error, info};
+
+use crate::protocol::{LogOffset, Problem};
+use crate::server::scheduler::{Denied, Error};
+
+/// A refused call.
+#[derive(Debug)]
+pub enum Refusal {
+    /// With the reason.
+    Problem(StatusCode, String),
+    /// With the offset from which the log has to be sent.
+    Offset(StatusCode, u64),
+}
+
+impl Refusal {
+    /// A token that is not accepted.
+    pub fn unauthorized(why: impl Into<String>) -> Self {
+        Self::Problem(StatusCode::UNAUTHORIZED, why.into())
+    }
+
+    /// A file that is not there.
+    pub fn not_found(what: &str) -> Self {
+        Self::Problem(StatusCode::NOT_FOUND, format!("there is no {what}"))
+    }
+
+    /// Something that does not fit how things are.
+    pub fn conflict(why: impl Into<String>) -> Self {
+        Self::Problem(StatusCode::CONFLICT, why.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Refusal::Problem(status, error) => {
+                info!(status = status.as_u16(), error, "call of an agent refused");
+                (status, Json(Problem { error })).into_response()
+            }
+            Refusal::Offset(status, offset) => (status, Json(LogOffset { offset })).into_response(),
+        }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let status = match &error {
+            Error::NotFound(_) => StatusCode::NOT_FOUND,
+            Error::Conflict(_) => StatusCode::CONFLICT,
+            Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::Failed(_) => return failed(&error),
+        };
+        Self::Problem(status, error.to_string())
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        let status = match &denied {
+            Denied::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Denied::RegisterAgain(_) => StatusCode::CONFLICT,
+            Denied::Failed(_) => return failed(&denied),
+        };
+        Self::Problem(status, denied.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        failed(&format!("{error:#}"))
+    }
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        failed(&error)
+    }
+}
+
+macro_rules! from_rejection {
+    ($($rejection:ty),*) => {$(
+        impl From<$rejection> for Refusal {
+            fn from(rejection: $rejection) -> Self {
+                Self::Problem(rejection.status(), rejection.body_text())
+            }
+        }
+    )*};
+}
+from_rejection!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
+
+/// The answer to a call that the protocol does not have.
+pub async fn no_such_call(uri: Uri) -> Refusal {
+    Refusal::not_found(&format!("call {} in this version of the protocol", uri.path()))
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Refusal {
+    error!("call of an agent failed: {error}");
+    let text = "the server failed; its log says why".to_owned();
+    Refusal::Problem(StatusCode::INTERNAL_SERVER_ERROR, text)
+}

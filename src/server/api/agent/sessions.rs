@@ -1,0 +1,90 @@
+//! Registration, polls and signs of life.
+
+use std::pin::pin;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use super::InSession;
+use super::refusal::Refusal;
+use crate::protocol::{Events, Heartbeat, Poll, Register, Registered};
+use crate::server::app::{App, Bearer};
+use crate::server::store::agent_pool;
+
+/// `POST register`
+pub async fn register(
+    State(app): State<App>,
+    headers: HeaderMap,
+    register: Result<Json<Register>, JsonRejection>,
+) -> Result<(StatusCode, Json<Registered>), Refusal> {
+    let token = app.scheduler.pool_token(Bearer::of(&headers).0.expose()).await?;
+    let Json(register) = register?;
+    let (agent, session_token) = app.scheduler.register(&token, &register).await?;
+    let mut db = app.scheduler.store.read().await?;
+    let pool = agent_pool::find(&mut db, &agent.pool_id).await?;
+    let registered = Registered {
+        agent_id: agent.id,
+        pool_id: agent.pool_id,
+        pool_image: pool.and_then(|pool| pool.image),
+        session_token,
+        intervals: app.scheduler.terms.intervals(),
+    };
+    Ok((StatusCode::CREATED, Json(registered)))
+}
+
+/// `POST poll`
+pub async fn poll(
+    State(app): State<App>,
+    headers: HeaderMap,
+    InSession(session): InSession,
+    poll: Result<Json<Poll>, JsonRejection>,
+) -> Result<Json<Events>, Refusal> {
+    let Json(poll) = poll?;
+    let scheduler = &app.scheduler;
+    let token = Bearer::of(&headers).0;
+    scheduler.renew(&session, &poll.tasks).await?;
+
+    let deadline = Instant::now() + scheduler.terms.poll();
+    let bell = scheduler.wake.of_pool(&session.pool_id);
+    loop {
+        let mut rung = pin!(bell.notified());
+        rung.as_mut().enable();
+        if scheduler.wake.is_stopping() {
+            return Ok(Json(Events::default()));
+        }
+        // Anew each time: what rang may have been the end of the session.
+        let session = scheduler.session(token.expose()).await?;
+        let events = scheduler.events(&session, &poll).await?;
+        if !events.is_empty() {
+            return Ok(Json(Events { events }));
+        }
+        tokio::select! {
+            () = rung => {}
+            () = scheduler.wake.stopped() => {}
+            () = tokio::time::sleep_until(deadline) => return Ok(Json(Events::default())),
+        }
+    }
+}
+
+/// `POST heartbeat`
+pub async fn heartbeat(
+    State(app): State<App>,
+    InSession(session): InSession,
+    beat: Result<Json<Heartbeat>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Json(beat) = beat?;
+    app.scheduler.heartbeat(&session, &beat).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST deregister`
+pub async fn deregister(
+    State(app): State<App>,
+    InSession(session): InSession,
+) -> Result<StatusCode, Refusal> {
+    app.scheduler.deregister(&session).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

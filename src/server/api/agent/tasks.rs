@@ -1,0 +1,104 @@
+//! Claim, start and finish.
+
+use anyhow::Context as _;
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+
+use super::refusal::Refusal;
+use super::{InSession, OfTask};
+use crate::protocol::{self, Attempt, Claimed, Finish, Named, Operation};
+use crate::server::app::App;
+use crate::server::logs::Key;
+use crate::server::store::task::Task;
+use crate::server::store::{Connection, environment, run, variable, workspace};
+
+/// `POST tasks/ID/claim`
+pub async fn claim(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    InSession(session): InSession,
+    attempt: Result<Json<Attempt>, JsonRejection>,
+) -> Result<Json<Claimed>, Refusal> {
+    let Json(Attempt { attempt }) = attempt?;
+    let (task, task_token) = app.scheduler.claim(&session, &id, attempt.into()).await?;
+    let mut db = app.scheduler.store.read().await?;
+    Ok(Json(Claimed { task: describe(&mut db, &task, attempt).await?, task_token }))
+}
+
+/// `POST tasks/ID/start`
+pub async fn start(
+    State(app): State<App>,
+    OfTask(task): OfTask,
+    attempt: Result<Json<Attempt>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Json(Attempt { attempt }) = attempt?;
+    app.scheduler.start(&task.id, attempt.into()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST tasks/ID/finish`
+pub async fn finish(
+    State(app): State<App>,
+    OfTask(task): OfTask,
+    finish: Result<Json<Finish>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Json(finish) = finish?;
+    if task.attempt == i64::from(finish.attempt) && task.state.is_with_agent() {
+        let log = log_key(&app, &task).await?;
+        let verified = app.logs.verify(&log, finish.log_bytes, &finish.log_sha256).await?;
+        if let Err(offset) = verified {
+            return Err(Refusal::Offset(StatusCode::PRECONDITION_FAILED, offset));
+        }
+    }
+    app.scheduler.finish(&task.id, &finish).await?;
+    Ok(StatusCode::OK)
+}
+
+/// Where the log of a task's current attempt is.
+pub async fn log_key(app: &App, task: &Task) -> Result<Key, Refusal> {
+    let workspace_id = workspace_of(app, task).await?;
+    Ok(Key { workspace_id, task_id: task.id.clone(), attempt: task.attempt })
+}
+
+/// The workspace that a task works on.
+pub async fn workspace_of(app: &App, task: &Task) -> Result<String, Refusal> {
+    let mut db = app.scheduler.store.read().await?;
+    let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
+    Ok(run.workspace_id)
+}
+
+async fn describe(
+    db: &mut Connection,
+    task: &Task,
+    attempt: u32,
+) -> Result<protocol::Task, Refusal> {
+    let run = run::find(db, &task.run_id).await?.context("a task without its run")?;
+    let workspace = workspace::find(db, &run.workspace_id).await?.context("no workspace")?;
+    let environment =
+        environment::find(db, &workspace.environment_id).await?.context("no environment")?;
+    let variables = variable::of_workspace(db, &workspace.id).await?.into_iter();
+    Ok(protocol::Task {
+        id: task.id.clone(),
+        attempt,
+        kind: task.phase.into(),
+        run_id: run.id,
+        run_source: run.source,
+        operation: if run.is_destroy { Operation::Destroy } else { Operation::Apply },
+        workspace: Named { id: workspace.id, name: workspace.name },
+        environment: Named { id: environment.id, name: environment.name },
+        terraform_version: workspace.terraform_version,
+        image: workspace.image,
+        working_directory: workspace.working_directory,
+        variables: variables
+            .map(|variable| protocol::Variable {
+                key: variable.key,
+                value: variable.value.0,
+                category: variable.category.into(),
+                hcl: variable.hcl,
+                sensitive: variable.sensitive,
+            })
+            .collect(),
+    })
+}

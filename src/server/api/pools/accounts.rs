@@ -1,0 +1,50 @@
+//! Accounts.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::document::Document;
+use super::error::ApiError;
+use super::query::ListQuery;
+use super::the_account;
+use crate::server::app::App;
+use crate::server::clock::rfc3339;
+use crate::server::store::Listed;
+use crate::server::store::account::Account;
+
+pub fn routes() -> Router<App> {
+    Router::new().route("/accounts", get(list)).route("/accounts/{id}", get(read))
+}
+
+async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
+    query.allow(&["name"])?;
+    let mut db = app.scheduler.store.read().await?;
+    let account = the_account(&mut db).await?;
+    let mut accounts = vec![account];
+    accounts.retain(|account| query.filter("name").is_none_or(|name| name == account.name));
+    let total = accounts.len() as i64;
+    if query.page.number > 1 {
+        accounts.clear();
+    }
+    let listed = Listed { rows: accounts, total };
+    Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
+}
+
+async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let account = the_account(&mut db).await?;
+    if account.id != id {
+        return Err(ApiError::not_found("Account", &id));
+    }
+    Ok(Document::of(render(&account)))
+}
+
+fn render(account: &Account) -> Value {
+    json!({
+        "type": "accounts",
+        "id": account.id,
+        "attributes": { "name": account.name, "created-at": rfc3339(account.created_at) },
+    })
+}

@@ -1,0 +1,251 @@
+//! Agent pools.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::document::{Document, Payload, to_many, to_one};
+use super::error::ApiError;
+use super::query::ListQuery;
+use super::the_account;
+use crate::server::app::App;
+use crate::server::clock::rfc3339;
+use crate::server::store::agent_pool::{self, AgentPool, Filter};
+use crate::server::store::{Connection, agent, environment, is_taken, task, workspace};
+use crate::server::token::new_id;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/agent-pools", get(list).post(create))
+        .route("/agent-pools/{id}", get(read).patch(update).delete(delete))
+}
+
+/// The pool with this id.
+pub async fn find(db: &mut Connection, id: &str) -> Result<AgentPool, ApiError> {
+    agent_pool::find(db, id).await?.ok_or_else(|| ApiError::not_found("AgentPool", id))
+}
+
+/// Checks that the pool in the relationship `name` is there and that an
+/// environment may use it.
+pub async fn usable_pool(
+    db: &mut Connection,
+    name: &str,
+    pool_id: &str,
+    environment_id: &str,
+) -> Result<(), ApiError> {
+    let pool = agent_pool::find(db, pool_id)
+        .await?
+        .ok_or_else(|| ApiError::no_related(name, "AgentPool", pool_id))?;
+    match agent_pool::is_usable_by(db, &pool, environment_id).await? {
+        true => Ok(()),
+        false => Err(ApiError::relationship(
+            name,
+            format!("The agent pool '{}' is not shared with this environment.", pool.name),
+        )),
+    }
+}
+
+async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
+    query.allow(&["agent-pool", "name", "environment", "account"])?;
+    let mut db = app.scheduler.store.read().await?;
+    let filter = Filter {
+        id: query.filter("agent-pool"),
+        name: query.filter("name"),
+        environment: query.filter("environment"),
+    };
+    let listed = agent_pool::list(&mut db, filter, query.page).await?;
+    let mut resources = Vec::new();
+    for pool in &listed.rows {
+        resources.push(render(&mut db, pool).await?);
+    }
+    Ok(Document::page(resources, &listed, &query))
+}
+
+async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let pool = find(&mut db, &id).await?;
+    Ok(Document::of(render(&mut db, &pool).await?))
+}
+
+async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let mut pool = AgentPool {
+        id: new_id("apool"),
+        account_id: the_account(&mut tx).await?.id,
+        name: payload.required("name")?,
+        is_default: false,
+        // Unless somebody says who may use it, everybody may.
+        is_shared: payload.to_many("environments")?.is_none_or(|named| named.is_empty()),
+        image: None,
+        created_at: app.scheduler.clock.now(),
+    };
+    agent_pool::insert(&mut tx, &pool).await.map_err(name_taken)?;
+    change(&mut tx, &mut pool, &payload).await?;
+    let resource = render(&mut tx, &pool).await?;
+    tx.commit().await?;
+    Ok(Document::created(resource))
+}
+
+async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    payload: Payload,
+) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let mut pool = find(&mut tx, &id).await?;
+    change(&mut tx, &mut pool, &payload).await?;
+    let resource = render(&mut tx, &pool).await?;
+    tx.commit().await?;
+    Ok(Document::of(resource))
+}
+
+async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    find(&mut tx, &id).await?;
+    let workspaces = workspace::of_pool(&mut tx, &id).await?;
+    if !workspaces.is_empty() {
+        let names: Vec<_> = workspaces.into_iter().map(|workspace| workspace.name).collect();
+        return Err(ApiError::conflict(format!(
+            "Workspaces are linked to the agent pool: {}. Unlink them first.",
+            names.join(", ")
+        )));
+    }
+    if !environment::with_default_pool(&mut tx, &id).await?.is_empty() {
+        return Err(ApiError::conflict("The agent pool is the default of an environment."));
+    }
+    if task::any_in_pool(&mut tx, &id).await? {
+        return Err(ApiError::conflict("Runs are under way in the agent pool."));
+    }
+    agent_pool::delete(&mut tx, &id).await?;
+    tx.commit().await?;
+    // Its agents' polls end: their token is gone.
+    app.scheduler.wake.pool(&id);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Changes a pool that is in the database.
+async fn change(
+    db: &mut Connection,
+    pool: &mut AgentPool,
+    payload: &Payload,
+) -> Result<(), ApiError> {
+    if let Some(name) = payload.name("name")? {
+        pool.name = name;
+    }
+    if let Some(image) = payload.text("image")? {
+        pool.image = image;
+    }
+    if let Some(is_default) = payload.attribute("default")? {
+        if is_default && !pool.is_default {
+            agent_pool::clear_default(db, &pool.account_id).await?;
+        }
+        pool.is_default = is_default;
+    }
+    if let Some(environments) = payload.to_many("environments")? {
+        for id in &environments {
+            if environment::find(db, id).await?.is_none() {
+                return Err(ApiError::no_related_many("environments", id));
+            }
+        }
+        agent_pool::set_environments(db, &pool.id, &environments).await?;
+        if !environments.is_empty() {
+            pool.is_shared = false;
+        }
+    }
+    if let Some(is_shared) = payload.attribute("is-shared")? {
+        pool.is_shared = is_shared;
+    }
+    agent_pool::update(db, pool).await.map_err(name_taken)?;
+    if let Some(workspaces) = payload.to_many("workspaces")? {
+        link_workspaces(db, pool, &workspaces).await?;
+    }
+    check_users(db, pool).await
+}
+
+/// Makes `ids` the workspaces that are linked to the pool.
+async fn link_workspaces(
+    db: &mut Connection,
+    pool: &AgentPool,
+    ids: &[String],
+) -> Result<(), ApiError> {
+    for mut workspace in workspace::of_pool(db, &pool.id).await? {
+        if !ids.contains(&workspace.id) {
+            workspace.pool_id = None;
+            workspace::update(db, &workspace).await?;
+        }
+    }
+    for id in ids {
+        let mut workspace = workspace::find(db, id)
+            .await?
+            .ok_or_else(|| ApiError::no_related_many("workspaces", id))?;
+        workspace.pool_id = Some(pool.id.clone());
+        workspace::update(db, &workspace).await?;
+    }
+    Ok(())
+}
+
+/// Checks that everybody who uses a pool may use it.
+async fn check_users(db: &mut Connection, pool: &AgentPool) -> Result<(), ApiError> {
+    for workspace in workspace::of_pool(db, &pool.id).await? {
+        if !agent_pool::is_usable_by(db, pool, &workspace.environment_id).await? {
+            return Err(ApiError::relationship(
+                "environments",
+                format!(
+                    "The workspace '{}' is linked to the agent pool, and its environment could \
+                     not use the pool any more.",
+                    workspace.name
+                ),
+            ));
+        }
+    }
+    for id in environment::with_default_pool(db, &pool.id).await? {
+        if !agent_pool::is_usable_by(db, pool, &id).await? {
+            return Err(ApiError::relationship(
+                "environments",
+                format!("The agent pool is the default of the environment '{id}'."),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn name_taken(error: sqlx::Error) -> ApiError {
+    match is_taken(&error) {
+        true => ApiError::attribute("name", "An agent pool with this name exists already."),
+        false => error.into(),
+    }
+}
+
+async fn render(db: &mut Connection, pool: &AgentPool) -> Result<Value, ApiError> {
+    let workspaces: Vec<_> =
+        workspace::of_pool(db, &pool.id).await?.into_iter().map(|workspace| workspace.id).collect();
+    let default_of = environment::with_default_pool(db, &pool.id).await?;
+    let environments = agent_pool::environments(db, &pool.id).await?;
+    let agents = agent::of_pool(db, &pool.id).await?;
+    Ok(json!({
+        "type": "agent-pools",
+        "id": pool.id,
+        "attributes": {
+            "name": pool.name,
+            "default": pool.is_default,
+            "is-shared": pool.is_shared,
+            "is-scalr-managed": false,
+            "in-use": !workspaces.is_empty() || !default_of.is_empty(),
+            "vcs-enabled": false,
+            "webhook-enabled": false,
+            "webhook-url": null,
+            "webhook-headers": [],
+            "image": pool.image,
+            "created-at": rfc3339(pool.created_at),
+        },
+        "relationships": {
+            "account": to_one("accounts", Some(&pool.account_id)),
+            "environments": to_many("environments", &environments),
+            "default-environments": to_many("environments", &default_of),
+            "workspaces": to_many("workspaces", &workspaces),
+            "agents": to_many("agents", &agents),
+        },
+    }))
+}

@@ -1,0 +1,103 @@
+//! Agents.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::document::{Document, to_one};
+use super::error::ApiError;
+use super::query::ListQuery;
+use crate::server::app::App;
+use crate::server::clock::rfc3339;
+use crate::server::store::agent::{self, Agent, Filter};
+use crate::server::store::task::State as TaskState;
+use crate::server::store::{Connection, task};
+
+pub fn routes() -> Router<App> {
+    Router::new().route("/agents", get(list)).route("/agents/{id}", get(read).delete(delete))
+}
+
+async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
+    query.allow(&["agent", "agent-pool", "name"])?;
+    let mut db = app.scheduler.store.read().await?;
+    let filter = Filter {
+        id: query.filter("agent"),
+        pool: query.filter("agent-pool"),
+        name: query.filter("name"),
+    };
+    let listed = agent::list(&mut db, filter, query.page).await?;
+    let mut resources = Vec::new();
+    for agent in &listed.rows {
+        resources.push(render(&app, &mut db, agent).await?);
+    }
+    Ok(Document::page(resources, &listed, &query))
+}
+
+async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let agent = find(&mut db, &id).await?;
+    Ok(Document::of(render(&app, &mut db, &agent).await?))
+}
+
+async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let agent = find(&mut tx, &id).await?;
+    let has_tasks = !task::of_agent(&mut tx, &id).await?.is_empty();
+    match status(&app, &mut tx, &agent).await? {
+        "offline" | "errored" if !has_tasks => {}
+        "idle" => {
+            return Err(ApiError::conflict(
+                "The agent is connected and can't be deleted: stop it first.",
+            ));
+        }
+        _ => return Err(ApiError::conflict("The agent is busy and can't be deleted.")),
+    }
+    agent::delete(&mut tx, &id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn find(db: &mut Connection, id: &str) -> Result<Agent, ApiError> {
+    agent::find(db, id).await?.ok_or_else(|| ApiError::not_found("Agent", id))
+}
+
+/// How an agent is, in the words of the API.
+async fn status(app: &App, db: &mut Connection, agent: &Agent) -> Result<&'static str, ApiError> {
+    let silent = app.scheduler.clock.now() - agent.last_seen_at;
+    let silent = Duration::from_millis(u64::try_from(silent).unwrap_or(0));
+    if !agent.connected || silent > app.scheduler.terms.offline() {
+        return Ok("offline");
+    }
+    if agent.errored {
+        return Ok("errored");
+    }
+    let tasks = task::of_agent(db, &agent.id).await?;
+    let is_busy = tasks.iter().any(|task| task.state != TaskState::Offered);
+    Ok(if is_busy { "busy" } else { "idle" })
+}
+
+async fn render(app: &App, db: &mut Connection, agent: &Agent) -> Result<Value, ApiError> {
+    Ok(json!({
+        "type": "agents",
+        "id": agent.id,
+        "attributes": {
+            "name": agent.name,
+            "status": status(app, db, agent).await?,
+            "error-message": agent.error_message,
+            "version": agent.version,
+            "os": agent.os,
+            "driver": agent.driver,
+            "runtime": "vm",
+            "cpu-platform": agent.platform,
+            "concurrency": agent.concurrency,
+            "upgrade-status": "none",
+            "created-at": rfc3339(agent.created_at),
+            "last-seen-at": rfc3339(agent.last_seen_at),
+        },
+        "relationships": { "pool": to_one("agent-pools", Some(&agent.pool_id)) },
+    }))
+}

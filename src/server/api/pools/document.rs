@@ -1,0 +1,225 @@
+//! JSON:API documents: what comes in and what goes out.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::query::ListQuery;
+use crate::server::store::Listed;
+
+/// The media type of JSON:API.
+pub const MEDIA_TYPE: &str = "application/vnd.api+json";
+
+/// An answer.
+#[derive(Debug)]
+pub struct Document {
+    status: StatusCode,
+    body: Value,
+}
+
+impl Document {
+    /// 200 with a resource.
+    pub fn of(resource: Value) -> Self {
+        Self { status: StatusCode::OK, body: json!({ "data": resource }) }
+    }
+
+    /// 201 with a new resource.
+    pub fn created(resource: Value) -> Self {
+        Self { status: StatusCode::CREATED, body: json!({ "data": resource }) }
+    }
+
+    /// 202 with a resource that something was begun with.
+    pub fn accepted(resource: Value) -> Self {
+        Self { status: StatusCode::ACCEPTED, body: json!({ "data": resource }) }
+    }
+
+    /// 200 with a page of resources, `listed` being what they were made of.
+    pub fn page<T>(resources: Vec<Value>, listed: &Listed<T>, query: &ListQuery) -> Self {
+        let (number, size, total) = (query.page.number, query.page.size, listed.total);
+        let pages = (total + size - 1) / size;
+        let pagination = json!({
+            "current-page": number,
+            "prev-page": (number > 1).then(|| number - 1),
+            "next-page": (number < pages).then(|| number + 1),
+            "total-pages": pages,
+            "total-count": total,
+        });
+        let body = json!({ "data": resources, "meta": { "pagination": pagination } });
+        Self { status: StatusCode::OK, body }
+    }
+}
+
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        (self.status, [(CONTENT_TYPE, MEDIA_TYPE)], self.body.to_string()).into_response()
+    }
+}
+
+/// A to-one relationship as it goes out.
+pub fn to_one(kind: &str, id: Option<&str>) -> Value {
+    json!({ "data": id.map(|id| json!({ "type": kind, "id": id })) })
+}
+
+/// A to-many relationship as it goes out.
+pub fn to_many<'a>(kind: &str, ids: impl IntoIterator<Item = &'a String>) -> Value {
+    let data: Vec<Value> = ids.into_iter().map(|id| json!({ "type": kind, "id": id })).collect();
+    json!({ "data": data })
+}
+
+/// A resource as it comes in. An empty body is a resource that says nothing.
+#[derive(Debug, Default, Deserialize)]
+pub struct Payload {
+    #[serde(default)]
+    attributes: Map<String, Value>,
+    #[serde(default)]
+    relationships: Map<String, Value>,
+}
+
+impl Payload {
+    /// An attribute; none if it is missing or null.
+    pub fn attribute<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        Ok(self.change(name)?.flatten())
+    }
+
+    /// An attribute that has to be there.
+    pub fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, ApiError> {
+        self.attribute(name)?.ok_or_else(|| ApiError::attribute(name, "This field is required."))
+    }
+
+    /// What to make of an attribute: nothing if it is missing, else its value
+    /// or null.
+    pub fn change<T: DeserializeOwned>(&self, name: &str) -> Result<Option<Option<T>>, ApiError> {
+        let Some(value) = self.attributes.get(name) else { return Ok(None) };
+        match serde_json::from_value(value.clone()) {
+            Ok(value) => Ok(Some(value)),
+            // The error may quote the value, which may be sensitive.
+            Err(_) => Err(ApiError::attribute(name, "This field has a value of a wrong type.")),
+        }
+    }
+
+    /// A name: printable, not empty, not long.
+    pub fn name(&self, name: &str) -> Result<Option<String>, ApiError> {
+        let Some(text) = self.attribute::<String>(name)? else { return Ok(None) };
+        let length = text.chars().count();
+        if text.trim() != text || length == 0 || length > 255 || text.chars().any(char::is_control)
+        {
+            return Err(ApiError::attribute(
+                name,
+                "This field takes 1 to 255 printable characters, without spaces at its ends.",
+            ));
+        }
+        Ok(Some(text))
+    }
+
+    /// What to make of an optional text: nothing if it is missing, else its
+    /// value; an empty one counts as null.
+    pub fn text(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
+        let text = self.change::<String>(name)?;
+        Ok(text.map(|text| text.filter(|text| !text.is_empty())))
+    }
+
+    /// The id in a to-one relationship: nothing if it is missing, else its
+    /// id or null.
+    pub fn to_one(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
+        let Some(relationship) = self.relationships.get(name) else { return Ok(None) };
+        let related: ToOne = serde_json::from_value(relationship.clone()).map_err(|_| {
+            ApiError::relationship(name, "This is not a to-one relationship: {\"data\": {…}}.")
+        })?;
+        Ok(Some(related.data.map(|data| data.id)))
+    }
+
+    /// The id in a to-one relationship that has to be there.
+    pub fn required_to_one(&self, name: &str) -> Result<String, ApiError> {
+        self.to_one(name)?
+            .flatten()
+            .ok_or_else(|| ApiError::relationship(name, "This relationship is required."))
+    }
+
+    /// The ids in a to-many relationship; none if it is missing.
+    pub fn to_many(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
+        let Some(relationship) = self.relationships.get(name) else { return Ok(None) };
+        let related: ToMany = serde_json::from_value(relationship.clone()).map_err(|_| {
+            ApiError::relationship(name, "This is not a to-many relationship: {\"data\": […]}.")
+        })?;
+        Ok(Some(related.data.into_iter().map(|data| data.id).collect()))
+    }
+}
+
+#[derive(Deserialize)]
+struct ToOne {
+    data: Option<Related>,
+}
+
+#[derive(Deserialize)]
+struct ToMany {
+    data: Vec<Related>,
+}
+
+#[derive(Deserialize)]
+struct Related {
+    id: String,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Payload {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        struct Body {
+            data: Payload,
+        }
+        let body = Bytes::from_request(request, state).await?;
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        // The error quotes no values, only what was expected where.
+        let body: Body = serde_json::from_slice(&body).map_err(|error| {
+            ApiError::bad_request(format!(
+                "The body is no JSON:API document ({:?} error in line {}, column {}).",
+                error.classify(),
+                error.line(),
+                error.column()
+            ))
+        })?;
+        Ok(body.data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(data: Value) -> Payload {
+        serde_json::from_value(data).unwrap()
+    }
+
+    #[test]
+    fn missing_null_and_given_differ() {
+        let payload = payload(json!({ "attributes": { "a": null, "b": "x" } }));
+        assert_eq!(payload.change::<String>("a").unwrap(), Some(None));
+        assert_eq!(payload.change::<String>("b").unwrap(), Some(Some("x".to_owned())));
+        assert_eq!(payload.change::<String>("c").unwrap(), None);
+        assert!(payload.attribute::<bool>("b").is_err());
+        assert!(payload.required::<String>("a").is_err());
+    }
+
+    #[test]
+    fn relationships_are_read() {
+        let payload = payload(json!({ "relationships": {
+            "one": { "data": { "type": "x", "id": "x-1" } },
+            "none": { "data": null },
+            "many": { "data": [{ "type": "x", "id": "x-1" }, { "type": "x", "id": "x-2" }] },
+        } }));
+        assert_eq!(payload.to_one("one").unwrap(), Some(Some("x-1".to_owned())));
+        assert_eq!(payload.to_one("none").unwrap(), Some(None));
+        assert_eq!(payload.to_one("missing").unwrap(), None);
+        assert_eq!(payload.to_many("many").unwrap().unwrap(), ["x-1", "x-2"]);
+        assert!(payload.to_many("one").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! Environments.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::agent_pools::usable_pool;
+use super::document::{Document, Payload, to_one};
+use super::error::ApiError;
+use super::query::ListQuery;
+use super::the_account;
+use crate::server::app::App;
+use crate::server::clock::rfc3339;
+use crate::server::store::environment::{self, Environment, Filter};
+use crate::server::store::{Connection, Page, is_taken, workspace};
+use crate::server::token::new_id;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/environments", get(list).post(create))
+        .route("/environments/{id}", get(read).patch(update).delete(delete))
+}
+
+/// The environment with this id.
+pub async fn find(db: &mut Connection, id: &str) -> Result<Environment, ApiError> {
+    environment::find(db, id).await?.ok_or_else(|| ApiError::not_found("Environment", id))
+}
+
+async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
+    query.allow(&["environment", "name", "account"])?;
+    let mut db = app.scheduler.store.read().await?;
+    let filter = Filter { id: query.filter("environment"), name: query.filter("name") };
+    let listed = environment::list(&mut db, filter, query.page).await?;
+    Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
+}
+
+async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    Ok(Document::of(render(&find(&mut db, &id).await?)))
+}
+
+async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let mut environment = Environment {
+        id: new_id("env"),
+        account_id: the_account(&mut tx).await?.id,
+        name: payload.required("name")?,
+        default_pool_id: None,
+        created_at: app.scheduler.clock.now(),
+    };
+    change(&mut environment, &payload)?;
+    environment::insert(&mut tx, &environment).await.map_err(name_taken)?;
+    // Only now: which pools it may use depends on its being there.
+    set_default_pool(&mut tx, &mut environment, &payload).await?;
+    tx.commit().await?;
+    Ok(Document::created(render(&environment)))
+}
+
+async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    payload: Payload,
+) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let mut environment = find(&mut tx, &id).await?;
+    change(&mut environment, &payload)?;
+    set_default_pool(&mut tx, &mut environment, &payload).await?;
+    tx.commit().await?;
+    Ok(Document::of(render(&environment)))
+}
+
+async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    find(&mut tx, &id).await?;
+    let filter = workspace::Filter { environment: Some(&id), ..Default::default() };
+    let one = Page { number: 1, size: 1 };
+    if workspace::list(&mut tx, filter, one).await?.total > 0 {
+        return Err(ApiError::conflict("The environment has workspaces: delete them first."));
+    }
+    environment::delete(&mut tx, &id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn change(environment: &mut Environment, payload: &Payload) -> Result<(), ApiError> {
+    if let Some(name) = payload.name("name")? {
+        environment.name = name;
+    }
+    Ok(())
+}
+
+async fn set_default_pool(
+    db: &mut Connection,
+    environment: &mut Environment,
+    payload: &Payload,
+) -> Result<(), ApiError> {
+    const NAME: &str = "default-workspace-agent-pool";
+    if let Some(pool) = payload.to_one(NAME)? {
+        if let Some(pool) = &pool {
+            usable_pool(db, NAME, pool, &environment.id).await?;
+        }
+        environment.default_pool_id = pool;
+    }
+    environment::update(db, environment).await.map_err(name_taken)
+}
+
+fn name_taken(error: sqlx::Error) -> ApiError {
+    match is_taken(&error) {
+        true => ApiError::attribute("name", "An environment with this name exists already."),
+        false => error.into(),
+    }
+}
+
+fn render(environment: &Environment) -> Value {
+    json!({
+        "type": "environments",
+        "id": environment.id,
+        "attributes": {
+            "name": environment.name,
+            "created-at": rfc3339(environment.created_at),
+        },
+        "relationships": {
+            "account": to_one("accounts", Some(&environment.account_id)),
+            "default-workspace-agent-pool":
+                to_one("agent-pools", environment.default_pool_id.as_deref()),
+        },
+    })
+}

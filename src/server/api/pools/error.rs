@@ -1,0 +1,143 @@
+//! Error documents.
+
+use std::fmt::Display;
+
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tracing::error;
+
+use super::document::MEDIA_TYPE;
+use crate::server::scheduler::Error;
+
+/// Why a request was refused.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    title: String,
+    detail: Option<String>,
+    pointer: Option<String>,
+}
+
+impl ApiError {
+    /// An error with a status and a title.
+    pub fn new(status: StatusCode, title: impl Into<String>) -> Self {
+        Self { status, title: title.into(), detail: None, pointer: None }
+    }
+
+    /// Says more.
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Says where in the request.
+    fn pointer(mut self, pointer: String) -> Self {
+        self.pointer = Some(pointer);
+        self
+    }
+
+    /// 401.
+    pub fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized")
+            .detail("Send an admin's token: `Authorization: Bearer …`.")
+    }
+
+    /// 404: `kind` is a type as clients know it, `AgentPool` for example.
+    pub fn not_found(kind: &str, id: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("{kind} with ID '{id}' not found or user unauthorized."),
+        )
+    }
+
+    /// 409.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "Conflict").detail(detail)
+    }
+
+    /// 400: a request that can't be read.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "Bad Request").detail(detail)
+    }
+
+    /// 422: an attribute that can't be.
+    pub fn attribute(name: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Attribute")
+            .detail(detail)
+            .pointer(format!("/data/attributes/{name}"))
+    }
+
+    /// 422: a relationship that can't be.
+    pub fn relationship(name: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Relationship")
+            .detail(detail)
+            .pointer(format!("/data/relationships/{name}"))
+    }
+
+    /// 404: a to-one relationship to something that is not there.
+    pub fn no_related(name: &str, kind: &str, id: &str) -> Self {
+        let detail = format!("{kind} with ID '{id}' not found or user unauthorized.");
+        Self { status: StatusCode::NOT_FOUND, ..Self::relationship(name, detail) }
+    }
+
+    /// 404: a to-many relationship with something that is not there.
+    pub fn no_related_many(name: &str, id: &str) -> Self {
+        let detail =
+            format!("Relationship '{name}' with ID '{id}' not found or user unauthorized.");
+        Self { status: StatusCode::NOT_FOUND, ..Self::relationship(name, detail) }
+    }
+
+    fn failed(error: &dyn Display) -> Self {
+        error!("request failed: {error}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+            .detail("The server failed; its log says why.")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut error = json!({ "status": self.status.as_str(), "title": self.title });
+        if let Some(detail) = self.detail {
+            error["detail"] = detail.into();
+        }
+        if let Some(pointer) = self.pointer {
+            error["source"] = json!({ "pointer": pointer });
+        }
+        let body = json!({ "errors": [error] }).to_string();
+        (self.status, [(CONTENT_TYPE, MEDIA_TYPE)], body).into_response()
+    }
+}
+
+impl From<sqlx::Error> for ApiError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::failed(&error)
+    }
+}
+
+impl From<anyhow::Error> for ApiError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(&format!("{error:#}"))
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NotFound(detail) => Self::new(StatusCode::NOT_FOUND, "Not Found").detail(detail),
+            Error::Conflict(detail) => Self::conflict(detail),
+            Error::Invalid(detail) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable Entity").detail(detail)
+            }
+            Error::Failed(error) => error.into(),
+        }
+    }
+}
+
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(rejection.status(), "Bad Request").detail(rejection.body_text())
+    }
+}

@@ -1,0 +1,160 @@
+//! Plans and applies, and their output while it grows.
+//!
+//! Who follows an output asks for what is new: with `?offset=N`, or with
+//! `Range: bytes=N-`.
+
+use std::io::SeekFrom;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+
+use anyhow::Context as _;
+
+use super::document::{Document, to_one};
+use super::error::ApiError;
+use crate::server::app::App;
+use crate::server::clock::rfc3339;
+use crate::server::logs::Key;
+use crate::server::store::run::{self, Run};
+use crate::server::store::task::{self, Phase, State as TaskState, Task};
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/plans/{id}", get(read_plan))
+        .route("/plans/{id}/output", get(plan_output))
+        .route("/applies/{id}", get(read_apply))
+        .route("/applies/{id}/output", get(apply_output))
+}
+
+async fn read_plan(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let (task, run) = find(&app, Phase::Plan, &id).await?;
+    Ok(Document::of(render(&task, &run)))
+}
+
+async fn read_apply(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let (task, run) = find(&app, Phase::Apply, &id).await?;
+    Ok(Document::of(render(&task, &run)))
+}
+
+async fn plan_output(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(from): Query<From>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (task, run) = find(&app, Phase::Plan, &id).await?;
+    output(&app, task, run, from, &headers).await
+}
+
+async fn apply_output(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(from): Query<From>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (task, run) = find(&app, Phase::Apply, &id).await?;
+    output(&app, task, run, from, &headers).await
+}
+
+#[derive(Debug, Deserialize)]
+struct From {
+    #[serde(default)]
+    offset: u64,
+}
+
+/// The output from an offset to where it ends now. 204 when there is nothing
+/// (new) yet.
+async fn output(
+    app: &App,
+    task: Task,
+    run: Run,
+    from: From,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let key = Key { workspace_id: run.workspace_id, task_id: task.id, attempt: task.attempt };
+    let range = range_start(headers);
+    let offset = range.unwrap_or(from.offset);
+    let reader = app.logs.reader(&key).await?;
+    let Some(mut file) = reader else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    let length = file.metadata().await.context("cannot look at a log")?.len();
+    if offset >= length {
+        return Ok(match range {
+            Some(_) => {
+                let unsatisfied = format!("bytes */{length}");
+                (StatusCode::RANGE_NOT_SATISFIABLE, [(CONTENT_RANGE, unsatisfied)]).into_response()
+            }
+            None => StatusCode::NO_CONTENT.into_response(),
+        });
+    }
+    file.seek(SeekFrom::Start(offset)).await.context("cannot read a log")?;
+    // What is written from now on belongs to the next answer.
+    let body = Body::from_stream(ReaderStream::new(file.take(length - offset)));
+    let head = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (ACCEPT_RANGES, "bytes")];
+    Ok(match range {
+        Some(start) => {
+            let range = format!("bytes {start}-{}/{length}", length - 1);
+            (StatusCode::PARTIAL_CONTENT, head, [(CONTENT_RANGE, range)], body).into_response()
+        }
+        None => (StatusCode::OK, head, body).into_response(),
+    })
+}
+
+/// N of `Range: bytes=N-`; other ranges are passed over, as HTTP allows.
+fn range_start(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+}
+
+async fn find(app: &App, phase: Phase, id: &str) -> Result<(Task, Run), ApiError> {
+    let kind = match phase {
+        Phase::Plan => "Plan",
+        Phase::Apply => "Apply",
+    };
+    let mut db = app.scheduler.store.read().await?;
+    let task = task::find_phase(&mut db, id)
+        .await?
+        .filter(|task| task.phase == phase)
+        .ok_or_else(|| ApiError::not_found(kind, id))?;
+    let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
+    Ok((task, run))
+}
+
+fn render(task: &Task, run: &Run) -> Value {
+    let kind = match task.phase {
+        Phase::Plan => "plans",
+        Phase::Apply => "applies",
+    };
+    let status = match task.state {
+        // Clients know nothing of offers and claims.
+        TaskState::Offered | TaskState::Claimed => TaskState::Queued,
+        state => state,
+    };
+    json!({
+        "type": kind,
+        "id": task.phase_id,
+        "attributes": {
+            "status": status,
+            "attempt": task.attempt,
+            "has-changes": run.has_changes.filter(|_| task.phase == Phase::Plan),
+            "error-message": task.message,
+            "exit-code": task.exit_code,
+            "oom-killed": task.oom_killed,
+            "queued-at": task.queued_at.map(rfc3339),
+            "started-at": task.started_at.map(rfc3339),
+            "finished-at": task.ended_at.map(rfc3339),
+        },
+        "relationships": {
+            "run": to_one("runs", Some(&run.id)),
+            "agent": to_one("agents", task.agent_id.as_deref()),
+        },
+    })
+}

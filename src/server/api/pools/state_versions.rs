@@ -1,0 +1,174 @@
+//! State versions, and the outputs that stand in the current one.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::document::{Document, Payload, to_one};
+use super::error::ApiError;
+use super::query::ListQuery;
+use super::{BASE, workspaces};
+use crate::server::app::App;
+use crate::server::clock::rfc3339;
+use crate::server::objects;
+use crate::server::scheduler::{Error, Saved};
+use crate::server::store::Connection;
+use crate::server::store::state_version::{self, StateVersion};
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/state-versions", get(list).post(create))
+        .route("/state-versions/{id}", get(read))
+        .route("/state-versions/{id}/download", get(download))
+        .route("/workspaces/{id}/current-state-version", get(current))
+        .route("/workspaces/{id}/outputs", get(outputs))
+}
+
+async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
+    query.allow(&["workspace"])?;
+    let mut db = app.scheduler.store.read().await?;
+    let listed = state_version::list(&mut db, query.filter("workspace"), query.page).await?;
+    let resources = listed.rows.iter().map(|version| render(&app, version)).collect();
+    Ok(Document::page(resources, &listed, &query))
+}
+
+async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    Ok(Document::of(render(&app, &find(&mut db, &id).await?)))
+}
+
+async fn current(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    workspaces::find(&mut db, &id).await?;
+    let current = state_version::current(&mut db, &id).await?;
+    let current = current.ok_or_else(|| ApiError::not_found("StateVersion", "current"))?;
+    Ok(Document::of(render(&app, &current)))
+}
+
+async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let workspace = workspaces::related(&mut db, &payload).await?;
+    drop(db);
+    let state = STANDARD
+        .decode(payload.required::<String>("state")?)
+        .map_err(|_| ApiError::attribute("state", "This field takes a state in base64."))?;
+    check_claims(&payload, &state)?;
+    match app.scheduler.save_uploaded_state(&workspace.id, state.into()).await {
+        Ok(Saved::New(version) | Saved::Same(version)) => {
+            Ok(Document::created(render(&app, &version)))
+        }
+        Err(Error::Invalid(why)) => Err(ApiError::attribute("state", why)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn download(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let version = find(&mut db, &id).await?;
+    drop(db);
+    let content = content(&app, &version).await?;
+    Ok(([(CONTENT_TYPE, "application/json")], content).into_response())
+}
+
+/// The outputs of the current state; a sensitive one without its value.
+async fn outputs(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    #[derive(Deserialize)]
+    struct Outputs {
+        #[serde(default)]
+        outputs: BTreeMap<String, Output>,
+    }
+    #[derive(Deserialize)]
+    struct Output {
+        value: Value,
+        #[serde(rename = "type")]
+        kind: Value,
+        #[serde(default)]
+        sensitive: bool,
+    }
+    let mut db = app.scheduler.store.read().await?;
+    workspaces::find(&mut db, &id).await?;
+    let current = state_version::current(&mut db, &id).await?;
+    drop(db);
+    let state = match current {
+        Some(current) => serde_json::from_slice(&content(&app, &current).await?)
+            .context("cannot read the outputs in a state")?,
+        None => Outputs { outputs: BTreeMap::new() },
+    };
+    let outputs: Vec<Value> = state
+        .outputs
+        .into_iter()
+        .map(|(name, output)| {
+            json!({
+                "name": name,
+                "value": if output.sensitive { Value::Null } else { output.value },
+                "type": output.kind,
+                "sensitive": output.sensitive,
+            })
+        })
+        .collect();
+    Ok((StatusCode::OK, Json(json!({ "data": outputs }))))
+}
+
+async fn find(db: &mut Connection, id: &str) -> Result<StateVersion, ApiError> {
+    state_version::find(db, id).await?.ok_or_else(|| ApiError::not_found("StateVersion", id))
+}
+
+async fn content(app: &App, version: &StateVersion) -> Result<Bytes, ApiError> {
+    let key = objects::state(&version.workspace_id, &version.id);
+    let content = app.scheduler.objects.get(&key).await?;
+    Ok(content.with_context(|| format!("the content of {} is gone", version.id))?)
+}
+
+/// Checks what the client says about a state against the state.
+fn check_claims(payload: &Payload, state: &[u8]) -> Result<(), ApiError> {
+    #[derive(Deserialize)]
+    struct Header {
+        serial: i64,
+        lineage: String,
+    }
+    let header: Header = serde_json::from_slice(state)
+        .map_err(|error| ApiError::attribute("state", format!("This is no state: {error}")))?;
+    let differs = |name| ApiError::attribute(name, "This differs from what stands in the state.");
+    if payload.attribute::<i64>("serial")?.is_some_and(|serial| serial != header.serial) {
+        return Err(differs("serial"));
+    }
+    if payload.attribute::<String>("lineage")?.is_some_and(|lineage| lineage != header.lineage) {
+        return Err(differs("lineage"));
+    }
+    Ok(())
+}
+
+fn render(app: &App, version: &StateVersion) -> Value {
+    let download = format!("{BASE}/state-versions/{}/download", version.id);
+    json!({
+        "type": "state-versions",
+        "id": version.id,
+        "attributes": {
+            "serial": version.serial,
+            "lineage": version.lineage,
+            "sha256": version.sha256,
+            "size": version.size,
+            "resource-count": version.resources,
+            "created-at": rfc3339(version.created_at),
+        },
+        "relationships": {
+            "workspace": to_one("workspaces", Some(&version.workspace_id)),
+            "run": to_one("runs", version.run_id.as_deref()),
+        },
+        "links": { "download": app.link(&download) },
+    })
+}

@@ -1,0 +1,162 @@
+//! Variables of workspaces. The value of a sensitive one never comes back.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::document::{Document, Payload, to_one};
+use super::error::ApiError;
+use super::query::ListQuery;
+use super::workspaces;
+use crate::secret::Secret;
+use crate::server::app::App;
+use crate::server::clock::rfc3339;
+use crate::server::store::variable::{self, Category, Variable};
+use crate::server::store::{Connection, is_taken};
+use crate::server::token::new_id;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/vars", get(list).post(create))
+        .route("/vars/{id}", get(read).patch(update).delete(delete))
+}
+
+async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
+    query.allow(&["workspace", "key"])?;
+    let mut db = app.scheduler.store.read().await?;
+    let (workspace, key) = (query.filter("workspace"), query.filter("key"));
+    let listed = variable::list(&mut db, workspace, key, query.page).await?;
+    Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
+}
+
+async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    Ok(Document::of(render(&find(&mut db, &id).await?)))
+}
+
+async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let workspace = workspaces::related(&mut tx, &payload).await?;
+    let mut variable = Variable {
+        id: new_id("var"),
+        workspace_id: workspace.id,
+        key: payload.required("key")?,
+        value: variable::Value::default(),
+        category: payload.required("category")?,
+        hcl: false,
+        sensitive: false,
+        description: None,
+        created_at: app.scheduler.clock.now(),
+    };
+    change(&mut variable, &payload)?;
+    variable::insert(&mut tx, &variable).await.map_err(key_taken)?;
+    tx.commit().await?;
+    Ok(Document::created(render(&variable)))
+}
+
+async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    payload: Payload,
+) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let mut variable = find(&mut tx, &id).await?;
+    change(&mut variable, &payload)?;
+    variable::update(&mut tx, &variable).await.map_err(key_taken)?;
+    tx.commit().await?;
+    Ok(Document::of(render(&variable)))
+}
+
+async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    find(&mut tx, &id).await?;
+    variable::delete(&mut tx, &id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn find(db: &mut Connection, id: &str) -> Result<Variable, ApiError> {
+    variable::find(db, id).await?.ok_or_else(|| ApiError::not_found("Variable", id))
+}
+
+fn change(variable: &mut Variable, payload: &Payload) -> Result<(), ApiError> {
+    let value = payload.change::<String>("value")?;
+    if let Some(sensitive) = payload.attribute::<bool>("sensitive")? {
+        if variable.sensitive && !sensitive && value.is_none() {
+            return Err(ApiError::attribute(
+                "sensitive",
+                "A sensitive variable can be made a plain one only together with a new value.",
+            ));
+        }
+        variable.sensitive = sensitive;
+    }
+    if let Some(value) = value {
+        variable.value = variable::Value(Secret::new(value.unwrap_or_default()));
+    }
+    if let Some(key) = payload.attribute("key")? {
+        variable.key = key;
+    }
+    if let Some(category) = payload.attribute("category")? {
+        variable.category = category;
+    }
+    if let Some(hcl) = payload.attribute("hcl")? {
+        variable.hcl = hcl;
+    }
+    if let Some(description) = payload.text("description")? {
+        variable.description = description;
+    }
+    check(variable)
+}
+
+/// Checks that a run can be given the variable.
+fn check(variable: &Variable) -> Result<(), ApiError> {
+    let key = &variable.key;
+    let starts = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let goes_on = |c: char| {
+        starts(c) || c.is_ascii_digit() || (c == '-' && variable.category == Category::Terraform)
+    };
+    if !key.starts_with(starts) || !key.chars().all(goes_on) {
+        return Err(ApiError::attribute(
+            "key",
+            "This field takes letters, digits and underscores (and dashes in a Terraform \
+             variable), and starts with a letter or an underscore.",
+        ));
+    }
+    if variable.hcl && variable.category == Category::Shell {
+        return Err(ApiError::attribute(
+            "hcl",
+            "Only the value of a Terraform variable can be HCL.",
+        ));
+    }
+    if variable.value.0.expose().contains('\0') {
+        return Err(ApiError::attribute("value", "This field takes no NUL characters."));
+    }
+    Ok(())
+}
+
+fn key_taken(error: sqlx::Error) -> ApiError {
+    match is_taken(&error) {
+        true => ApiError::attribute("key", "The workspace has a variable with this key already."),
+        false => error.into(),
+    }
+}
+
+fn render(variable: &Variable) -> Value {
+    let value = (!variable.sensitive).then(|| variable.value.0.expose());
+    json!({
+        "type": "vars",
+        "id": variable.id,
+        "attributes": {
+            "key": variable.key,
+            "value": value,
+            "category": variable.category,
+            "hcl": variable.hcl,
+            "sensitive": variable.sensitive,
+            "description": variable.description,
+            "created-at": rfc3339(variable.created_at),
+        },
+        "relationships": { "workspace": to_one("workspaces", Some(&variable.workspace_id)) },
+    })
+}

@@ -1,0 +1,244 @@
+//! Workspaces.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde_json::{Value, json};
+use tracing::warn;
+
+use super::agent_pools::usable_pool;
+use super::document::{Document, Payload, to_one};
+use super::error::ApiError;
+use super::query::ListQuery;
+use crate::server::app::App;
+use crate::server::clock::rfc3339;
+use crate::server::store::workspace::{self, Filter, Workspace};
+use crate::server::store::{Connection, environment, is_taken, run, state_version};
+use crate::server::token::new_id;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/workspaces", get(list).post(create))
+        .route("/workspaces/{id}", get(read).patch(update).delete(delete))
+}
+
+/// The workspace with this id.
+pub async fn find(db: &mut Connection, id: &str) -> Result<Workspace, ApiError> {
+    workspace::find(db, id).await?.ok_or_else(|| ApiError::not_found("Workspace", id))
+}
+
+/// The workspace that a new resource is to belong to.
+pub async fn related(db: &mut Connection, payload: &Payload) -> Result<Workspace, ApiError> {
+    let id = payload.required_to_one("workspace")?;
+    workspace::find(db, &id)
+        .await?
+        .ok_or_else(|| ApiError::no_related("workspace", "Workspace", &id))
+}
+
+async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
+    query.allow(&["workspace", "name", "environment", "agent-pool", "account"])?;
+    let mut db = app.scheduler.store.read().await?;
+    let filter = Filter {
+        id: query.filter("workspace"),
+        name: query.filter("name"),
+        environment: query.filter("environment"),
+        pool: query.filter("agent-pool"),
+    };
+    let listed = workspace::list(&mut db, filter, query.page).await?;
+    let mut resources = Vec::new();
+    for workspace in &listed.rows {
+        resources.push(render(&mut db, workspace).await?);
+    }
+    Ok(Document::page(resources, &listed, &query))
+}
+
+async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let workspace = find(&mut db, &id).await?;
+    Ok(Document::of(render(&mut db, &workspace).await?))
+}
+
+async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+    let now = app.scheduler.clock.now();
+    let mut tx = app.scheduler.store.write().await?;
+    let environment_id = payload.required_to_one("environment")?;
+    if environment::find(&mut tx, &environment_id).await?.is_none() {
+        return Err(ApiError::no_related("environment", "Environment", &environment_id));
+    }
+    let mut workspace = Workspace {
+        id: new_id("ws"),
+        environment_id,
+        pool_id: None,
+        name: payload.required("name")?,
+        terraform_version: None,
+        working_directory: None,
+        image: None,
+        auto_apply: false,
+        deletion_protection: true,
+        created_at: now,
+        updated_at: now,
+    };
+    change(&mut tx, &mut workspace, &payload).await?;
+    workspace::insert(&mut tx, &workspace).await.map_err(name_taken)?;
+    let resource = render(&mut tx, &workspace).await?;
+    tx.commit().await?;
+    Ok(Document::created(resource))
+}
+
+async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    payload: Payload,
+) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let mut workspace = find(&mut tx, &id).await?;
+    change(&mut tx, &mut workspace, &payload).await?;
+    workspace.updated_at = app.scheduler.clock.now();
+    workspace::update(&mut tx, &workspace).await.map_err(name_taken)?;
+    let resource = render(&mut tx, &workspace).await?;
+    tx.commit().await?;
+    Ok(Document::of(resource))
+}
+
+async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let workspace = find(&mut tx, &id).await?;
+    if let Some(run) = run::current(&mut tx, &id).await? {
+        return Err(ApiError::conflict(format!("The run {} is under way.", run.id)));
+    }
+    if workspace.deletion_protection && has_resources(&mut tx, &id).await? {
+        return Err(ApiError::conflict(
+            "The workspace has resources and deletion protection: destroy them, or switch \
+             deletion-protection-enabled off.",
+        ));
+    }
+    workspace::delete(&mut tx, &id).await?;
+    tx.commit().await?;
+    // Nothing refers to its files any more: leaving some is untidy, no more.
+    let objects = app.scheduler.objects.delete_workspace(&id).await;
+    let logs = app.logs.delete_workspace(&id).await;
+    if let Err(error) = objects.and(logs) {
+        warn!("{error:#}");
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn change(
+    db: &mut Connection,
+    workspace: &mut Workspace,
+    payload: &Payload,
+) -> Result<(), ApiError> {
+    if let Some(name) = payload.name("name")? {
+        workspace.name = name;
+    }
+    if let Some(version) = payload.text("terraform-version")? {
+        workspace.terraform_version = version.map(terraform_version).transpose()?;
+    }
+    if let Some(directory) = payload.text("working-directory")? {
+        workspace.working_directory = directory.map(working_directory).transpose()?;
+    }
+    if let Some(image) = payload.text("image")? {
+        workspace.image = image;
+    }
+    if let Some(auto_apply) = payload.attribute("auto-apply")? {
+        workspace.auto_apply = auto_apply;
+    }
+    if let Some(protection) = payload.attribute("deletion-protection-enabled")? {
+        workspace.deletion_protection = protection;
+    }
+    if let Some(pool) = payload.to_one("agent-pool")? {
+        if let Some(pool) = &pool {
+            usable_pool(db, "agent-pool", pool, &workspace.environment_id).await?;
+        }
+        workspace.pool_id = pool;
+    }
+    Ok(())
+}
+
+/// A version as it may stand in an image's name: `1.9.8`, `1.10.0-rc1`.
+fn terraform_version(version: String) -> Result<String, ApiError> {
+    let numbers = version.split_once('-').map_or(version.as_str(), |(numbers, _)| numbers);
+    let is_version = numbers.split('.').count() == 3
+        && numbers.split('.').all(|number| number.parse::<u32>().is_ok())
+        && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'));
+    match is_version {
+        true => Ok(version),
+        false => Err(ApiError::attribute(
+            "terraform-version",
+            "This field takes a Terraform version such as 1.9.8; null: the image's.",
+        )),
+    }
+}
+
+/// A directory of the configuration.
+fn working_directory(directory: String) -> Result<String, ApiError> {
+    let is_inside = !directory.starts_with('/')
+        && directory.split('/').all(|part| part != "..")
+        && !directory.chars().any(char::is_control);
+    match is_inside {
+        true => Ok(directory),
+        false => Err(ApiError::attribute(
+            "working-directory",
+            "This field takes a directory inside the configuration, for example live/eu.",
+        )),
+    }
+}
+
+fn name_taken(error: sqlx::Error) -> ApiError {
+    match is_taken(&error) {
+        true => ApiError::attribute("name", "The environment has a workspace with this name."),
+        false => error.into(),
+    }
+}
+
+async fn has_resources(db: &mut Connection, workspace_id: &str) -> Result<bool, ApiError> {
+    let current = state_version::current(db, workspace_id).await?;
+    Ok(current.is_some_and(|state| state.resources > 0))
+}
+
+async fn render(db: &mut Connection, workspace: &Workspace) -> Result<Value, ApiError> {
+    let current = run::current(db, &workspace.id).await?;
+    let has_resources = has_resources(db, &workspace.id).await?;
+    Ok(json!({
+        "type": "workspaces",
+        "id": workspace.id,
+        "attributes": {
+            "name": workspace.name,
+            "terraform-version": workspace.terraform_version,
+            "working-directory": workspace.working_directory,
+            "image": workspace.image,
+            "auto-apply": workspace.auto_apply,
+            "deletion-protection-enabled": workspace.deletion_protection,
+            "execution-mode": "remote",
+            "has-resources": has_resources,
+            "locked": current.as_ref().is_some_and(|run| run.status.locks_workspace()),
+            "created-at": rfc3339(workspace.created_at),
+            "updated-at": rfc3339(workspace.updated_at),
+        },
+        "relationships": {
+            "environment": to_one("environments", Some(&workspace.environment_id)),
+            "agent-pool": to_one("agent-pools", workspace.pool_id.as_deref()),
+            "current-run": to_one("runs", current.as_ref().map(|run| run.id.as_str())),
+        },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_and_directories_are_checked() {
+        for version in ["1.9.8", "1.10.0-rc1"] {
+            assert!(terraform_version(version.to_owned()).is_ok(), "{version}");
+        }
+        for version in ["1.9", "latest", "1.9.8 ", "1.9.8-a/b", "v1.9.8"] {
+            assert!(terraform_version(version.to_owned()).is_err(), "{version}");
+        }
+        assert!(working_directory("live/eu".to_owned()).is_ok());
+        for directory in ["/etc", "../x", "a/../../b"] {
+            assert!(working_directory(directory.to_owned()).is_err(), "{directory}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What every request handler works with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use url::Url;
+
+use super::logs::Logs;
+use super::scheduler::Scheduler;
+use crate::secret::Secret;
+
+/// The parts of a running server.
+#[derive(Debug)]
+pub struct Parts {
+    /// Runs, tasks and agents, and under them the database and the objects.
+    pub scheduler: Scheduler,
+    /// The logs of plans and applies.
+    pub logs: Logs,
+    /// Where people and agents find the server.
+    pub url: Url,
+    /// The packages' repositories, if the server has them.
+    pub packages: Option<PathBuf>,
+}
+
+/// The parts, shared by all handlers.
+pub type App = Arc<Parts>;
+
+impl Parts {
+    /// The absolute URL of a path on this server.
+    pub fn link(&self, path: &str) -> String {
+        format!("{}{path}", self.url.as_str().trim_end_matches('/'))
+    }
+}
+
+/// The token of a request: what stands behind `Bearer` in its `Authorization`.
+#[derive(Clone, Debug)]
+pub struct Bearer(pub Secret);
+
+impl Bearer {
+    /// Reads it; empty when the request has none.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let header = headers.get(AUTHORIZATION);
+        let text = header.and_then(|header| header.to_str().ok()).unwrap_or_default();
+        let token = match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+            _ => "",
+        };
+        Self(Secret::new(token))
+    }
+}

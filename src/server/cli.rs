@@ -1,0 +1,207 @@
+//! The command line of `scalr-server`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use url::Url;
+
+use crate::exit::Failure;
+
+/// Keeps agent pools, workspaces, runs and state.
+#[derive(Debug, Parser)]
+#[command(name = "scalr-server", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the agents, the pool API, the install script and the packages
+    #[command(after_help = EXAMPLES)]
+    Serve(Serve),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Try it out, with a certificate authority of the server's own in DIR/tls/ca.pem:
+    scalr-server serve --data ./data --url https://pools.example.com:8443 --tls-self-signed
+
+  With your own certificate, and the packages that agents are installed from:
+    scalr-server serve --listen 0.0.0.0:443 --url https://pools.example.com \\
+        --tls-cert fullchain.pem --tls-key key.pem --packages ./repository
+
+  Behind a proxy that speaks TLS for it:
+    scalr-server serve --listen 127.0.0.1:8080 --url https://pools.example.com --insecure-http
+
+The first start prints the admin's token for the pool API, once.";
+
+/// The options of `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443")]
+    #[arg(env = "SCALR_SERVER_LISTEN")]
+    pub listen: SocketAddr,
+
+    /// Folder for the database, objects and logs; made if it is missing
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/scalr-server")]
+    #[arg(env = "SCALR_SERVER_DATA")]
+    pub data: PathBuf,
+
+    /// Where agents and people find the server [default: this host's name and the port]
+    #[arg(long, env = "SCALR_SERVER_URL", value_parser = public_url)]
+    pub url: Option<Url>,
+
+    /// How the server speaks TLS
+    #[command(flatten)]
+    pub tls: TlsOptions,
+
+    /// Folder with the package repositories (what `scalr-agent-setup repository` wrote)
+    #[arg(long, value_name = "DIR", env = "SCALR_SERVER_PACKAGES")]
+    pub packages: Option<PathBuf>,
+
+    /// On the first start, write the admin's token into this file as well (mode 0600)
+    #[arg(long, value_name = "FILE", env = "SCALR_SERVER_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// How long a task stays with an agent that is not heard of, in seconds
+    ///
+    /// Agents send a sign of life four times in that time.
+    #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = lease)]
+    #[arg(env = "SCALR_SERVER_LEASE")]
+    pub lease: Duration,
+
+    /// How the log on standard error looks
+    #[arg(long, value_enum, default_value_t = LogFormat::Plain, env = "SCALR_SERVER_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// How the server speaks TLS.
+#[derive(Debug, Args)]
+pub struct TlsOptions {
+    /// The server's certificate with its chain, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "SCALR_SERVER_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "SCALR_SERVER_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Use a certificate authority of the server's own, kept in DATA/tls
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub tls_self_signed: bool,
+
+    /// Another name or address that the self-signed certificate is for
+    #[arg(long, value_name = "NAME", requires = "tls_self_signed")]
+    pub tls_name: Vec<String>,
+
+    /// Speak plain HTTP: tokens and states can be read on the way
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_self_signed"])]
+    pub insecure_http: bool,
+}
+
+/// How the server speaks TLS, checked.
+#[derive(Debug)]
+pub enum Tls {
+    /// With a certificate and key from files.
+    Files {
+        /// The certificate with its chain.
+        cert: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// With a certificate of the server's own authority.
+    SelfSigned {
+        /// What it is for, besides the host of the URL.
+        names: Vec<String>,
+    },
+    /// Not at all.
+    Off,
+}
+
+impl TlsOptions {
+    /// What was chosen.
+    ///
+    /// # Errors
+    /// Nothing was: that has to be said, not guessed.
+    pub fn choice(self) -> anyhow::Result<Tls> {
+        match (self.tls_cert, self.tls_key) {
+            (Some(cert), Some(key)) => return Ok(Tls::Files { cert, key }),
+            _ if self.tls_self_signed => return Ok(Tls::SelfSigned { names: self.tls_name }),
+            _ if self.insecure_http => return Ok(Tls::Off),
+            _ => {}
+        }
+        Err(Failure::Usage.because(
+            "how shall the server speak TLS? Give --tls-cert and --tls-key, or --tls-self-signed \
+             for a certificate authority of its own; or --insecure-http for plain HTTP, behind a \
+             proxy that speaks TLS for it",
+        ))
+    }
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line of text for each event.
+    Plain,
+    /// A JSON object for each event.
+    Json,
+}
+
+fn public_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let is_plain = matches!(url.scheme(), "http" | "https")
+        && url.host().is_some()
+        && url.path() == "/"
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    match is_plain {
+        true => Ok(url),
+        false => {
+            Err("it takes scheme, host and port, for example https://pools.example.com".into())
+        }
+    }
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("it takes seconds, from 1 to 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_word_on_tls_nothing_starts() {
+        let cli = Cli::parse_from(["scalr-server", "serve"]);
+        let Command::Serve(serve) = cli.command;
+        let error = serve.tls.choice().unwrap_err();
+        assert_eq!(Failure::of(&error), Failure::Usage);
+        assert!(error.to_string().contains("--insecure-http"));
+    }
+
+    #[test]
+    fn a_public_url_is_scheme_host_and_port() {
+        assert!(public_url("https://pools.example.com:8443").is_ok());
+        for url in ["pools.example.com", "ftp://x", "https://u:p@x", "https://x/y", "https://x?y"] {
+            assert!(public_url(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The logs of plans and applies, a file for each attempt.
+//!
+//! They are plain files and not objects because they grow while people read
+//! them: an object store has no append, and rewriting a log with every piece
+//! of it costs the square of its length. Every piece is synced before it is
+//! acknowledged: an agent that was told an offset never sends what is before
+//! it again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+/// The logs' folder.
+#[derive(Clone, Debug)]
+pub struct Logs(PathBuf);
+
+/// Which log.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// The workspace, so that its logs go with it.
+    pub workspace_id: String,
+    /// The plan or apply.
+    pub task_id: String,
+    /// The attempt at it.
+    pub attempt: i64,
+}
+
+/// What came of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It was written; the log is this long now.
+    To(u64),
+    /// It was not: the log ends here, not at the offset of the write.
+    WrongOffset(u64),
+}
+
+impl Logs {
+    /// The logs in `folder`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// The folder can't be made.
+    pub fn open(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self(folder.to_owned()))
+    }
+
+    /// Writes `piece` at `offset`, which has to be the log's end.
+    ///
+    /// # Errors
+    /// It can't be written; then the log is as it was.
+    pub async fn append(&self, key: &Key, offset: u64, piece: Bytes) -> Result<Appended> {
+        self.blocking(key, move |path| {
+            let mut file = open_for_writing(path)?;
+            let length = file.metadata()?.len();
+            if offset != length {
+                return Ok(Appended::WrongOffset(length));
+            }
+            let written = file.write_all(&piece).and_then(|()| file.sync_data());
+            if let Err(error) = written {
+                // Half a piece would shift everything behind it.
+                file.set_len(length)?;
+                return Err(error);
+            }
+            Ok(Appended::To(length + piece.len() as u64))
+        })
+        .await
+    }
+
+    /// The log's length in bytes; 0 when there is none.
+    ///
+    /// # Errors
+    /// It can't be looked at.
+    pub async fn length(&self, key: &Key) -> Result<u64> {
+        self.blocking(key, |path| match fs::metadata(path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    /// Whether the log is what its agent says that it sent; if not, from where
+    /// it has to be sent again.
+    ///
+    /// A log that differs in what is already there is emptied.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub async fn verify(&self, key: &Key, length: u64, sha256: &str) -> Result<Result<(), u64>> {
+        let sha256 = sha256.to_owned();
+        self.blocking(key, move |path| {
+            let file = open_for_writing(path)?;
+            let have = file.metadata()?.len();
+            if have < length {
+                return Ok(Err(have));
+            }
+            if have == length && digest(path)? == sha256 {
+                return Ok(Ok(()));
+            }
+            file.set_len(0)?;
+            Ok(Err(0))
+        })
+        .await
+    }
+
+    /// The log's file for reading, if there is one.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub async fn reader(&self, key: &Key) -> Result<Option<tokio::fs::File>> {
+        let path = self.path(key);
+        match tokio::fs::File::open(&path).await {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Deletes the logs of a workspace.
+    ///
+    /// # Errors
+    /// They can't be deleted.
+    pub async fn delete_workspace(&self, workspace_id: &str) -> Result<()> {
+        let folder = self.0.join(workspace_id);
+        match tokio::fs::remove_dir_all(&folder).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot delete {}", folder.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.0.join(&key.workspace_id).join(format!("{}.{}.log", key.task_id, key.attempt))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        key: &Key,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let path = self.path(key);
+        let name = path.display().to_string();
+        tokio::task::spawn_blocking(move || work(&path))
+            .await?
+            .with_context(|| format!("cannot work on the log {name}"))
+    }
+}
+
+/// Opens a log, made if it is missing, for one writer at a time.
+fn open_for_writing(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
+fn digest(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex::encode(sha256.finalize())),
+            length => sha256.update(&buffer[..length]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key { workspace_id: "ws-1".into(), task_id: "task-1".into(), attempt: 1 }
+    }
+
+    #[tokio::test]
+    async fn pieces_go_to_the_end_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::open(folder.path()).unwrap();
+        let append = async |offset, piece: &'static str| {
+            logs.append(&key(), offset, Bytes::from_static(piece.as_bytes())).await.unwrap()
+        };
+        assert_eq!(append(0, "one ").await, Appended::To(4));
+        assert_eq!(append(0, "one ").await, Appended::WrongOffset(4));
+        assert_eq!(append(9, "three").await, Appended::WrongOffset(4));
+        assert_eq!(append(4, "two").await, Appended::To(7));
+        assert_eq!(logs.length(&key()).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_differs_is_sent_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::open(folder.path()).unwrap();
+        logs.append(&key(), 0, Bytes::from_static(b"abc")).await.unwrap();
+        let sum = |text: &str| hex::encode(Sha256::digest(text));
+        assert_eq!(logs.verify(&key(), 3, &sum("abc")).await.unwrap(), Ok(()));
+        assert_eq!(logs.verify(&key(), 5, &sum("abcde")).await.unwrap(), Err(3));
+        assert_eq!(logs.verify(&key(), 3, &sum("xyz")).await.unwrap(), Err(0));
+        assert_eq!(logs.length(&key()).await.unwrap(), 0);
+    }
+}

@@ -1,0 +1,185 @@
+//! Agents come and go.
+
+use tracing::{info, warn};
+
+use super::{Error, Scheduler};
+use crate::protocol::{Heartbeat, Register, Status};
+use crate::secret::Secret;
+use crate::server::store::access_token::{self, AccessToken};
+use crate::server::store::agent::{self, Agent};
+use crate::server::store::session::{self, End, Session};
+use crate::server::store::task::{self, State};
+use crate::server::token::{Issued, Shown, new_id};
+
+/// Why a token is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Denied {
+    /// It is no good, and trying again won't help.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// Its session is over; a new one can be had.
+    #[error("{0}")]
+    RegisterAgain(&'static str),
+    /// The server failed.
+    #[error(transparent)]
+    Failed(#[from] sqlx::Error),
+}
+
+impl Scheduler {
+    /// The pool's token that an agent registers with.
+    ///
+    /// # Errors
+    /// It is not one, or it has expired.
+    pub async fn pool_token(&self, token: &str) -> Result<AccessToken, Denied> {
+        let denied = || Denied::Unauthorized("this is not a token of an agent pool".to_owned());
+        let shown = Shown::parse(token).ok_or_else(denied)?;
+        let mut db = self.store.read().await?;
+        let found = access_token::find(&mut db, &shown.id).await?;
+        let token = found
+            .filter(|token| shown.matches(&token.secret_hash) && token.pool_id.is_some())
+            .ok_or_else(denied)?;
+        if token.is_expired(self.clock.now()) {
+            return Err(Denied::Unauthorized("the pool's token has expired".to_owned()));
+        }
+        Ok(token)
+    }
+
+    /// Registers an agent. Of two agents with one name the later one wins: the
+    /// session of the earlier one ends, and it is told why instead of being
+    /// asked to register again, since the two would drive each other out for
+    /// ever.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when what it says of itself can't be.
+    pub async fn register(
+        &self,
+        token: &AccessToken,
+        register: &Register,
+    ) -> Result<(Agent, Secret), Error> {
+        if register.name.trim().is_empty() || register.name.chars().any(char::is_control) {
+            return Err(Error::Invalid("an agent needs a name of printable characters".to_owned()));
+        }
+        if register.concurrency == 0 {
+            return Err(Error::Invalid("an agent's concurrency is at least 1".to_owned()));
+        }
+        let Some(pool_id) = token.pool_id.clone() else {
+            return Err(Error::Invalid("the token is not a pool's".to_owned()));
+        };
+        let mut change = self.change().await?;
+        let known = agent::find_named(&mut change.tx, &pool_id, &register.name).await?;
+        let created_at = known.as_ref().map_or(change.now, |agent| agent.created_at);
+        let agent = Agent {
+            id: known.map_or_else(|| new_id("agent"), |agent| agent.id),
+            pool_id: pool_id.clone(),
+            name: register.name.clone(),
+            version: register.version.clone(),
+            os: register.os.clone(),
+            driver: register.driver.clone(),
+            platform: register.platform.clone(),
+            concurrency: register.concurrency.into(),
+            connected: true,
+            errored: false,
+            error_message: None,
+            created_at,
+            last_seen_at: change.now,
+        };
+        agent::upsert(&mut change.tx, &agent).await?;
+        let replaced =
+            session::end_all(&mut change.tx, &agent.id, End::Replaced, change.now).await?;
+        if replaced > 0 {
+            warn!(agent = agent.id, name = agent.name, "a registration replaced an earlier one");
+        }
+        // The earlier session's offers were never heard of by this one. What
+        // was claimed stays with the agent: it may be the same one, restarted.
+        for mut task in task::of_agent(&mut change.tx, &agent.id).await? {
+            if task.state == State::Offered {
+                change.take_back(&mut task, State::Queued).await?;
+            }
+        }
+        let session_id = new_id("sess");
+        let issued = Issued::new(&session_id);
+        session::insert(
+            &mut change.tx,
+            &session_id,
+            &issued.secret_hash,
+            &agent.id,
+            &token.id,
+            change.now,
+        )
+        .await?;
+        access_token::touch(&mut change.tx, token, change.now).await?;
+        change.woken_pools.push(pool_id);
+        self.commit(change).await?;
+        info!(agent = agent.id, name = agent.name, pool = agent.pool_id, "agent registered");
+        Ok((agent, issued.token))
+    }
+
+    /// The session that a token is for.
+    ///
+    /// # Errors
+    /// It is not one, or the session is over.
+    pub async fn session(&self, token: &str) -> Result<Session, Denied> {
+        let denied = || Denied::Unauthorized("this is not a session's token".to_owned());
+        let shown = Shown::parse(token).ok_or_else(denied)?;
+        if !shown.id.starts_with("sess-") {
+            return Err(denied());
+        }
+        let mut db = self.store.read().await?;
+        let Some(session) = session::find(&mut db, &shown.id).await? else {
+            return Err(Denied::RegisterAgain("this session is not known (any more)"));
+        };
+        if !shown.matches(&session.secret_hash) {
+            return Err(denied());
+        }
+        match session.end_reason {
+            Some(End::Replaced) => {
+                return Err(Denied::Unauthorized(format!(
+                    "another agent registered under the name {} in this pool; give each agent a \
+                     name of its own",
+                    session.agent_name
+                )));
+            }
+            Some(End::Left) => return Err(Denied::RegisterAgain("this session has ended")),
+            None => {}
+        }
+        if session.access_token_id.is_none() {
+            return Err(Denied::Unauthorized("the pool's token was revoked".to_owned()));
+        }
+        if session.token_expires_at.is_some_and(|expires_at| expires_at <= self.clock.now()) {
+            return Err(Denied::Unauthorized("the pool's token has expired".to_owned()));
+        }
+        Ok(session)
+    }
+
+    /// Takes an agent's sign of life.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub async fn heartbeat(&self, session: &Session, beat: &Heartbeat) -> Result<(), Error> {
+        self.renew(session, &beat.tasks).await?;
+        let errored = beat.status == Status::Errored;
+        let message = beat.error_message.as_deref().filter(|_| errored);
+        let mut change = self.change().await?;
+        agent::set_health(&mut change.tx, &session.agent_id, errored, message, change.now).await?;
+        Ok(self.commit(change).await?)
+    }
+
+    /// An agent takes its leave. What it has is treated as if its lease had
+    /// expired.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub async fn deregister(&self, session: &Session) -> Result<(), Error> {
+        let mut change = self.change().await?;
+        session::end_all(&mut change.tx, &session.agent_id, End::Left, change.now).await?;
+        for task in task::of_agent(&mut change.tx, &session.agent_id).await? {
+            if task.state != State::Unreachable {
+                change.lost(task).await?;
+            }
+        }
+        agent::disconnect(&mut change.tx, &session.agent_id).await?;
+        self.commit(change).await?;
+        info!(agent = session.agent_id, name = session.agent_name, "agent left");
+        Ok(())
+    }
+}

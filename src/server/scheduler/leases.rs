@@ -1,0 +1,155 @@
+//! Leases: how long a task stays with an agent that is not heard of.
+
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info, warn};
+
+use super::{Change, Error, Scheduler, millis};
+use crate::protocol::TaskStatus;
+use crate::server::clock::Millis;
+use crate::server::store::run::{self, Status};
+use crate::server::store::session::Session;
+use crate::server::store::task::{self, Phase, State, Task};
+use crate::server::store::{agent, session};
+
+/// How often the leases are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// After how long an agent that is offline is forgotten.
+const FORGET_AGENT: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// How long it is known why a session ended.
+const FORGET_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Scheduler {
+    /// Renews the leases of the tasks that an agent says it has. An apply that
+    /// was given up as unreachable is back with it.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub async fn renew(&self, session: &Session, tasks: &[TaskStatus]) -> Result<(), Error> {
+        let mut change = self.change().await?;
+        let lease_expires_at = change.now + millis(self.terms.lease);
+        agent::touch(&mut change.tx, &session.agent_id, change.now).await?;
+        for status in tasks {
+            let attempt = status.attempt.into();
+            let (id, agent) = (&status.task_id, &session.agent_id);
+            task::extend(&mut change.tx, id, attempt, agent, lease_expires_at).await?;
+            let found = task::find(&mut change.tx, id).await?.filter(|task| {
+                task.state == State::Unreachable
+                    && task.attempt == attempt
+                    && task.agent_id.as_ref() == Some(agent)
+            });
+            if let Some(task) = found {
+                change.reached_again(task, lease_expires_at).await?;
+            }
+        }
+        Ok(self.commit(change).await?)
+    }
+
+    /// Takes the tasks whose lease has expired from their agents, and forgets
+    /// agents and sessions that ended long ago.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub async fn expire(&self) -> Result<(), Error> {
+        let mut change = self.change().await?;
+        for task in task::expired(&mut change.tx, change.now).await? {
+            change.lost(task).await?;
+        }
+        agent::delete_silent(&mut change.tx, change.now - millis(FORGET_AGENT)).await?;
+        session::delete_ended(&mut change.tx, change.now - millis(FORGET_SESSION)).await?;
+        Ok(self.commit(change).await?)
+    }
+
+    /// Gives every lease a full term: while the server itself was away, nobody
+    /// could renew one.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub async fn restart_leases(&self) -> Result<(), Error> {
+        let mut change = self.change().await?;
+        let leases =
+            task::extend_all(&mut change.tx, change.now + millis(self.terms.lease)).await?;
+        if leases > 0 {
+            info!(leases, "leases were given a full term");
+        }
+        Ok(self.commit(change).await?)
+    }
+
+    /// Watches the leases until the server stops.
+    pub async fn sweep(&self) {
+        let mut interval = tokio::time::interval(SWEEP);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = self.clock.now();
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = self.wake.stopped() => return,
+            }
+            let now = self.clock.now();
+            // The machine slept or its clock was set: agents had no chance.
+            let jumped = now - last > millis(SWEEP + self.terms.lease / 4);
+            last = now;
+            let swept = match jumped {
+                true => self.restart_leases().await,
+                false => self.expire().await,
+            };
+            if let Err(error) = swept {
+                error!("cannot look after the leases: {error:#}");
+            }
+        }
+    }
+}
+
+impl Change {
+    /// Does what has to be done with a task whose agent is gone.
+    pub(super) async fn lost(&mut self, mut task: Task) -> Result<(), Error> {
+        let mut run = self.run(&task.run_id).await?;
+        if task.phase == Phase::Apply && task.state == State::Running {
+            let agent = self.agent_name(&task).await?;
+            warn!(task = task.id, attempt = task.attempt, agent, "apply is unreachable");
+            task.state = State::Unreachable;
+            task.lease_expires_at = None;
+            task::update(&mut self.tx, &task).await?;
+            run.error_message = Some(format!(
+                "Agent {agent} has not been heard of since it started this apply, which may still \
+                 be running there. It is not run again, and the workspace stays locked. When the \
+                 agent comes back, its outcome counts; if it never will, cancel the run."
+            ));
+            return Ok(run::update(&mut self.tx, &run).await?);
+        }
+        if task.cancel_requested {
+            self.take_back(&mut task, State::Canceled).await?;
+            return Ok(self.end_run(&mut run, Status::Canceled, None).await?);
+        }
+        self.take_back(&mut task, State::Queued).await?;
+        let status = match task.phase {
+            Phase::Plan => Status::PlanQueued,
+            Phase::Apply => Status::ApplyQueued,
+        };
+        if run.status != status {
+            self.set_status(&mut run, status).await?;
+        }
+        Ok(())
+    }
+
+    async fn reached_again(&mut self, mut task: Task, lease: Millis) -> Result<(), Error> {
+        info!(task = task.id, attempt = task.attempt, "apply is reached again");
+        task.state = State::Running;
+        task.lease_expires_at = Some(lease);
+        task::update(&mut self.tx, &task).await?;
+        let mut run = self.run(&task.run_id).await?;
+        run.error_message = None;
+        Ok(run::update(&mut self.tx, &run).await?)
+    }
+
+    async fn agent_name(&mut self, task: &Task) -> sqlx::Result<String> {
+        let agent = match &task.agent_id {
+            Some(id) => agent::find(&mut self.tx, id).await?,
+            None => None,
+        };
+        Ok(agent.map_or_else(|| "of this apply".to_owned(), |agent| agent.name))
+    }
+}

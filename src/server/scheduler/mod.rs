@@ -1,0 +1,142 @@
+//! What moves runs, tasks and agents on: who may do what next.
+//!
+//! ```text
+//! run    pending → plan_queued → planning → planned → confirmed → apply_queued → applying → applied
+//! task   pending → queued → offered → claimed → running → finished | errored | canceled
+//!                    ↑_________|_________|_________|         ↖ unreachable (an apply)
+//! ```
+//!
+//! A task is lent to an agent: its lease is renewed whenever the agent is heard
+//! of with it. When it expires, the task goes back into the queue with the next
+//! attempt number, and whatever is still written for the old attempt is
+//! refused. Only an apply that was started is never lent again: it becomes
+//! unreachable until its agent comes back or somebody cancels the run.
+//!
+//! Every change is one transaction; the agents that it concerns are woken after
+//! it is committed.
+
+mod agents;
+mod leases;
+mod offers;
+mod placement;
+mod runs;
+mod states;
+mod tasks;
+mod wake;
+
+use std::time::Duration;
+
+use sqlx::{Sqlite, Transaction};
+
+pub use agents::Denied;
+pub use placement::pool_of;
+pub use runs::NewRun;
+pub use states::Saved;
+pub use wake::Wake;
+
+use super::clock::{Clock, Millis};
+use super::objects::Objects;
+use super::store::Store;
+use crate::protocol::Intervals;
+
+/// The scheduler.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// Where everything is kept.
+    pub store: Store,
+    /// Where the states are kept.
+    pub objects: Objects,
+    /// What time it is.
+    pub clock: Clock,
+    /// Wakes held polls.
+    pub wake: Wake,
+    /// How long leases last.
+    pub terms: Terms,
+}
+
+/// How long things last. All follow from the lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How long a task stays with an agent that is not heard of.
+    pub lease: Duration,
+}
+
+impl Terms {
+    /// How long a poll is held.
+    pub fn poll(self) -> Duration {
+        (self.lease * 5 / 8).min(Duration::from_secs(25))
+    }
+
+    /// After how long without a sign an agent counts as offline.
+    pub fn offline(self) -> Duration {
+        self.lease * 3 / 4
+    }
+
+    /// After how long an offer or a cancel is said again: the answer that
+    /// carried it may have been lost.
+    fn repeat(self) -> Duration {
+        self.lease / 8
+    }
+
+    /// What agents are told.
+    pub fn intervals(self) -> Intervals {
+        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1);
+        Intervals {
+            heartbeat_seconds: seconds(self.lease / 4),
+            poll_seconds: seconds(self.poll()),
+            ..Intervals::default()
+        }
+    }
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It does not fit what is there now: a stale attempt, a wrong status.
+    #[error("{0}")]
+    Conflict(String),
+    /// It can't be right at any time.
+    #[error("{0}")]
+    Invalid(String),
+    /// The server failed.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// A change under way: what it writes, and whom it wakes when it is through.
+struct Change {
+    tx: Transaction<'static, Sqlite>,
+    now: Millis,
+    woken_pools: Vec<String>,
+}
+
+impl Scheduler {
+    async fn change(&self) -> sqlx::Result<Change> {
+        let tx = self.store.write().await?;
+        Ok(Change { tx, now: self.clock.now(), woken_pools: Vec::new() })
+    }
+
+    async fn commit(&self, change: Change) -> sqlx::Result<()> {
+        change.tx.commit().await?;
+        for pool in &change.woken_pools {
+            self.wake.pool(pool);
+        }
+        Ok(())
+    }
+}
+
+fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! What polling agents are told, and their claims.
+
+use tracing::info;
+
+use super::tasks::check_attempt;
+use super::{Change, Error, Scheduler, millis};
+use crate::protocol::{Event, Poll};
+use crate::secret::Secret;
+use crate::server::clock::Millis;
+use crate::server::store::Connection;
+use crate::server::store::session::Session;
+use crate::server::store::task::{self, Claim, State, Task};
+use crate::server::token::Issued;
+
+impl Scheduler {
+    /// What an agent is to be told now; empty when there is nothing.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub async fn events(&self, session: &Session, poll: &Poll) -> Result<Vec<Event>, Error> {
+        // Most looks find nothing, and one that only reads disturbs nobody.
+        let mut db = self.store.read().await?;
+        if self.cancels(&mut db, session, poll).await?.is_empty()
+            && self.offers(&mut db, session, poll).await?.is_empty()
+        {
+            return Ok(Vec::new());
+        }
+        drop(db);
+
+        let mut change = self.change().await?;
+        let mut events = Vec::new();
+        for claim in self.cancels(&mut change.tx, session, poll).await? {
+            task::set_cancel_told(&mut change.tx, &claim, change.now).await?;
+            let attempt = wire_attempt(claim.attempt);
+            events.push(Event::Cancel { task_id: claim.task_id, attempt });
+        }
+        for task in self.offers(&mut change.tx, session, poll).await? {
+            events.push(change.offer(task, session, millis(self.terms.lease)).await?);
+        }
+        self.commit(change).await?;
+        Ok(events)
+    }
+
+    /// Gives a task to an agent that it was offered to, with a token for it.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when somebody else has it.
+    pub async fn claim(
+        &self,
+        session: &Session,
+        task_id: &str,
+        attempt: i64,
+    ) -> Result<(Task, Secret), Error> {
+        let mut change = self.change().await?;
+        let mut task = change.task(task_id).await?;
+        if task.pool_id.as_ref() != Some(&session.pool_id) {
+            return Err(Error::NotFound(format!("there is no task {task_id} in this pool")));
+        }
+        check_attempt(&task, attempt)?;
+        // Claimed by the same agent: it asks again because the answer was lost.
+        let is_its_own = task.agent_id.as_ref() == Some(&session.agent_id)
+            && matches!(task.state, State::Offered | State::Claimed);
+        if !is_its_own {
+            return Err(Error::Conflict(format!("task {task_id} is not offered to this agent")));
+        }
+        task.state = State::Claimed;
+        task.lease_expires_at = Some(change.now + millis(self.terms.lease));
+        task::update(&mut change.tx, &task).await?;
+        let issued = Issued::new(&format!("{}.{}", task.id, task.attempt));
+        task::upsert_claim(&mut change.tx, &task.id, attempt, &issued.secret_hash, change.now)
+            .await?;
+        info!(task = task.id, attempt, agent = session.agent_id, "task claimed");
+        self.commit(change).await?;
+        Ok((task, issued.token))
+    }
+
+    /// The attempts that an agent is to interrupt and was not told of lately:
+    /// canceled ones, and those that it still has and that no longer count.
+    async fn cancels(
+        &self,
+        db: &mut Connection,
+        session: &Session,
+        poll: &Poll,
+    ) -> sqlx::Result<Vec<Claim>> {
+        let mut attempts: Vec<(String, i64)> = task::of_agent(db, &session.agent_id)
+            .await?
+            .into_iter()
+            .filter(|task| task.cancel_requested && task.state.is_with_agent())
+            .map(|task| (task.id, task.attempt))
+            .collect();
+        for status in &poll.tasks {
+            let task = task::find(db, &status.task_id).await?;
+            if task.is_some_and(|task| task.attempt > status.attempt.into()) {
+                attempts.push((status.task_id.clone(), status.attempt.into()));
+            }
+        }
+        let mut claims = Vec::new();
+        for (task_id, attempt) in attempts {
+            let claim = task::find_claim(db, &task_id, attempt).await?;
+            claims.extend(claim.filter(|claim| {
+                claim.cancel_told_at.is_none_or(|told_at| told_at <= self.repeat_before())
+            }));
+        }
+        Ok(claims)
+    }
+
+    async fn offers(
+        &self,
+        db: &mut Connection,
+        session: &Session,
+        poll: &Poll,
+    ) -> sqlx::Result<Vec<Task>> {
+        // What was offered a moment ago is about to be claimed.
+        let offered = task::count_offered(db, &session.agent_id, self.repeat_before()).await?;
+        let limit = (i64::from(poll.free_slots) - offered).max(0);
+        task::offerable(db, &session.pool_id, &session.agent_id, self.repeat_before(), limit).await
+    }
+
+    fn repeat_before(&self) -> Millis {
+        self.clock.now() - millis(self.terms.repeat())
+    }
+}
+
+impl Change {
+    async fn offer(
+        &mut self,
+        mut task: Task,
+        session: &Session,
+        lease: Millis,
+    ) -> sqlx::Result<Event> {
+        task.state = State::Offered;
+        task.agent_id = Some(session.agent_id.clone());
+        task.offered_at = Some(self.now);
+        task.lease_expires_at = Some(self.now + lease);
+        task::update(&mut self.tx, &task).await?;
+        info!(task = task.id, attempt = task.attempt, agent = session.agent_id, "task offered");
+        let attempt = wire_attempt(task.attempt);
+        Ok(Event::Offer { task_id: task.id, attempt, kind: task.phase.into() })
+    }
+}
+
+/// The attempt as the protocol has it.
+pub(super) fn wire_attempt(attempt: i64) -> u32 {
+    u32::try_from(attempt).unwrap_or(u32::MAX)
+}

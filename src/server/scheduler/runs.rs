@@ -1,0 +1,242 @@
+//! Runs: made, confirmed, discarded, canceled; and what follows when their
+//! plan or apply ends.
+
+use tracing::info;
+
+use super::{Change, Error, Scheduler, pool_of};
+use crate::server::store::run::{self, Run, Status};
+use crate::server::store::task::{self, Phase, State, Task};
+use crate::server::store::workspace;
+use crate::server::token::new_id;
+
+/// What a run is made of.
+#[derive(Debug)]
+pub struct NewRun {
+    /// Its workspace.
+    pub workspace_id: String,
+    /// What it runs.
+    pub configuration_version_id: String,
+    /// Where it came from.
+    pub source: &'static str,
+    /// Why, for people.
+    pub message: Option<String>,
+    /// Whether it destroys.
+    pub is_destroy: bool,
+    /// Whether its plan is applied without asking.
+    pub auto_apply: bool,
+}
+
+impl Scheduler {
+    /// Makes a run; it starts at once unless its workspace has another one
+    /// under way.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub async fn create_run(&self, new: NewRun) -> Result<Run, Error> {
+        let mut change = self.change().await?;
+        let run = Run {
+            id: new_id("run"),
+            workspace_id: new.workspace_id,
+            configuration_version_id: new.configuration_version_id,
+            status: Status::Pending,
+            source: new.source.to_owned(),
+            message: new.message,
+            is_destroy: new.is_destroy,
+            auto_apply: new.auto_apply,
+            has_changes: None,
+            error_message: None,
+            created_at: change.now,
+            updated_at: change.now,
+        };
+        run::insert(&mut change.tx, &run).await?;
+        for (phase, prefix) in [(Phase::Plan, "plan"), (Phase::Apply, "apply")] {
+            let task = new_task(&run, phase, new_id(prefix));
+            task::insert(&mut change.tx, &task).await?;
+        }
+        info!(run = run.id, workspace = run.workspace_id, "run made");
+        change.start_next(&run.workspace_id).await?;
+        let run = change.run(&run.id).await?;
+        self.commit(change).await?;
+        Ok(run)
+    }
+
+    /// Says yes to a run's plan.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the run does not wait for it.
+    pub async fn confirm(&self, run_id: &str) -> Result<Run, Error> {
+        let mut change = self.change().await?;
+        let mut run = change.run(run_id).await?;
+        if run.status != Status::Planned {
+            return Err(wrong_status(&run, "applied", "only a planned run can"));
+        }
+        change.confirm(&mut run).await?;
+        self.commit(change).await?;
+        Ok(run)
+    }
+
+    /// Says no to a run's plan.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the run does not wait for it.
+    pub async fn discard(&self, run_id: &str) -> Result<Run, Error> {
+        let mut change = self.change().await?;
+        let mut run = change.run(run_id).await?;
+        if run.status != Status::Planned {
+            return Err(wrong_status(&run, "discarded", "only a planned run can"));
+        }
+        change.end_run(&mut run, Status::Discarded, None).await?;
+        self.commit(change).await?;
+        Ok(run)
+    }
+
+    /// Cancels a run: at once while no agent has started its task; else its
+    /// agent is told to interrupt it. An unreachable apply is given up.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when there is nothing to cancel.
+    pub async fn cancel(&self, run_id: &str) -> Result<Run, Error> {
+        let mut change = self.change().await?;
+        let mut run = change.run(run_id).await?;
+        let phase = match run.status {
+            Status::Pending | Status::PlanQueued | Status::Planning => Phase::Plan,
+            Status::Confirmed | Status::ApplyQueued | Status::Applying => Phase::Apply,
+            Status::Planned => {
+                return Err(wrong_status(&run, "canceled", "discard it instead"));
+            }
+            _ => return Err(wrong_status(&run, "canceled", "it has ended")),
+        };
+        let mut task = task::of_run(&mut change.tx, run_id, phase).await?;
+        if task.state == State::Running {
+            task.cancel_requested = true;
+            task::update(&mut change.tx, &task).await?;
+            change.woken_pools.extend(task.pool_id);
+        } else {
+            let message = (task.state == State::Unreachable).then(|| {
+                "Canceled while its agent was out of reach: the apply may have gone on there, so \
+                 compare the workspace's state with the real resources before the next run."
+                    .to_owned()
+            });
+            change.take_back(&mut task, State::Canceled).await?;
+            change.end_run(&mut run, Status::Canceled, message).await?;
+        }
+        info!(run = run.id, "run's cancel asked for");
+        self.commit(change).await?;
+        Ok(run)
+    }
+}
+
+impl Change {
+    /// The run with this id.
+    pub(super) async fn run(&mut self, id: &str) -> Result<Run, Error> {
+        run::find(&mut self.tx, id)
+            .await?
+            .ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
+    }
+
+    /// Gives a run its next status.
+    pub(super) async fn set_status(&mut self, run: &mut Run, status: Status) -> sqlx::Result<()> {
+        run.status = status;
+        run.updated_at = self.now;
+        info!(run = run.id, ?status, "run");
+        run::update(&mut self.tx, run).await
+    }
+
+    /// Goes on from a plan that has changes.
+    pub(super) async fn confirm(&mut self, run: &mut Run) -> Result<(), Error> {
+        // The apply goes where the plan went: it may rely on what is there.
+        let plan = task::of_run(&mut self.tx, &run.id, Phase::Plan).await?;
+        let Some(pool_id) = plan.pool_id else {
+            let message = "The pool that planned this run is gone.".to_owned();
+            return Ok(self.end_run(run, Status::Errored, Some(message)).await?);
+        };
+        self.set_status(run, Status::Confirmed).await?;
+        let mut apply = task::of_run(&mut self.tx, &run.id, Phase::Apply).await?;
+        self.queue(&mut apply, pool_id).await?;
+        Ok(self.set_status(run, Status::ApplyQueued).await?)
+    }
+
+    /// Ends a run: what it has not come to is canceled, and the workspace's
+    /// next run starts.
+    pub(super) async fn end_run(
+        &mut self,
+        run: &mut Run,
+        status: Status,
+        message: Option<String>,
+    ) -> sqlx::Result<()> {
+        run.error_message = message;
+        self.set_status(run, status).await?;
+        for phase in [Phase::Plan, Phase::Apply] {
+            let mut task = task::of_run(&mut self.tx, &run.id, phase).await?;
+            if task.state == State::Pending {
+                task.state = State::Canceled;
+                task.ended_at = Some(self.now);
+                task::update(&mut self.tx, &task).await?;
+            }
+        }
+        // The two call each other: runs that can't be started end one after
+        // the other.
+        Box::pin(self.start_next(&run.workspace_id)).await
+    }
+
+    /// Starts the run of a workspace that has waited longest, unless one is
+    /// under way.
+    pub(super) async fn start_next(&mut self, workspace_id: &str) -> sqlx::Result<()> {
+        if run::current(&mut self.tx, workspace_id).await?.is_some() {
+            return Ok(());
+        }
+        let Some(mut run) = run::next(&mut self.tx, workspace_id).await? else {
+            return Ok(());
+        };
+        let pool = match workspace::find(&mut self.tx, workspace_id).await? {
+            Some(workspace) => pool_of(&mut self.tx, &workspace).await?,
+            None => None,
+        };
+        let Some(pool) = pool else {
+            let message = "The workspace has no agent pool: link it to one, or give its \
+                           environment or the account a default pool."
+                .to_owned();
+            return self.end_run(&mut run, Status::Errored, Some(message)).await;
+        };
+        let mut plan = task::of_run(&mut self.tx, &run.id, Phase::Plan).await?;
+        self.queue(&mut plan, pool.id).await?;
+        self.set_status(&mut run, Status::PlanQueued).await
+    }
+
+    async fn queue(&mut self, task: &mut Task, pool_id: String) -> sqlx::Result<()> {
+        task.state = State::Queued;
+        task.queued_at = Some(self.now);
+        self.woken_pools.push(pool_id.clone());
+        task.pool_id = Some(pool_id);
+        task::update(&mut self.tx, task).await
+    }
+}
+
+fn new_task(run: &Run, phase: Phase, phase_id: String) -> Task {
+    Task {
+        id: new_id("task"),
+        phase_id,
+        run_id: run.id.clone(),
+        phase,
+        state: State::Pending,
+        attempt: 1,
+        pool_id: None,
+        agent_id: None,
+        cancel_requested: false,
+        offered_at: None,
+        lease_expires_at: None,
+        message: None,
+        exit_code: None,
+        oom_killed: false,
+        created_at: run.created_at,
+        queued_at: None,
+        started_at: None,
+        ended_at: None,
+    }
+}
+
+fn wrong_status(run: &Run, done: &str, but: &str) -> Error {
+    let status = serde_json::to_value(run.status).unwrap_or_default();
+    let status = status.as_str().unwrap_or_default().replace('_', " ");
+    Error::Conflict(format!("Run {} is {status} and can't be {done}: {but}.", run.id))
+}

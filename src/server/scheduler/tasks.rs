@@ -1,0 +1,188 @@
+//! What agents do with the tasks that they have: start and finish.
+
+use tracing::{info, warn};
+
+use super::{Change, Error, Scheduler, millis};
+use crate::protocol::{Finish, Outcome};
+use crate::server::store::run::{Run, Status};
+use crate::server::store::task::{self, Phase, State, Task};
+use crate::server::token::Shown;
+
+impl Scheduler {
+    /// The task that a token is for, if its attempt is the one that counts and
+    /// its agent may write to it.
+    ///
+    /// A task's token outlives the revocation of its pool's token: it gives no
+    /// more than the agent has already, and without it the state of a running
+    /// apply would be lost.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the token is not one of this task's,
+    /// [`Error::Conflict`] when the attempt is over.
+    pub async fn task_of_token(&self, task_id: &str, token: &str) -> Result<Task, Error> {
+        let mut db = self.store.read().await?;
+        let denied = || Error::NotFound(format!("this token is not one of task {task_id}"));
+        // A task's token is TASK.ATTEMPT.SECRET.
+        let shown = Shown::parse(token).ok_or_else(denied)?;
+        let (id, attempt) = shown.id.rsplit_once('.').ok_or_else(denied)?;
+        let attempt = attempt.parse().map_err(|_| denied())?;
+        let claim = task::find_claim(&mut db, id, attempt).await?.ok_or_else(denied)?;
+        if id != task_id || !shown.matches(&claim.secret_hash) {
+            return Err(denied());
+        }
+        let task = task::find(&mut db, id).await?.ok_or_else(denied)?;
+        check_attempt(&task, attempt)?;
+        Ok(task)
+    }
+
+    /// Remembers that an agent is about to start a task's container.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the attempt is over.
+    pub async fn start(&self, task_id: &str, attempt: i64) -> Result<(), Error> {
+        let mut change = self.change().await?;
+        let mut task = change.task(task_id).await?;
+        check_attempt(&task, attempt)?;
+        match task.state {
+            State::Claimed => {}
+            // Said again because the answer was lost.
+            State::Running => return Ok(()),
+            _ => return Err(over(&task)),
+        }
+        task.state = State::Running;
+        task.started_at = Some(change.now);
+        task.lease_expires_at = Some(change.now + millis(self.terms.lease));
+        task::update(&mut change.tx, &task).await?;
+        let mut run = change.run(&task.run_id).await?;
+        let status = match task.phase {
+            Phase::Plan => Status::Planning,
+            Phase::Apply => Status::Applying,
+        };
+        change.set_status(&mut run, status).await?;
+        info!(task = task.id, attempt, "task started");
+        Ok(self.commit(change).await?)
+    }
+
+    /// Takes the outcome of a task and goes on with its run. The task's log is
+    /// complete.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the attempt is over.
+    pub async fn finish(&self, task_id: &str, finish: &Finish) -> Result<(), Error> {
+        let mut change = self.change().await?;
+        let mut task = change.task(task_id).await?;
+        check_attempt(&task, finish.attempt.into())?;
+        if is_ended(task.state) {
+            // Said again because the answer was lost.
+            return Ok(());
+        }
+        if !task.state.is_with_agent() {
+            return Err(over(&task));
+        }
+        task.state = match finish.outcome {
+            Outcome::Finished => State::Finished,
+            Outcome::Errored => State::Errored,
+            Outcome::Canceled => State::Canceled,
+        };
+        task.message.clone_from(&finish.message);
+        task.exit_code = finish.exit_code;
+        task.oom_killed = finish.oom_killed;
+        task.lease_expires_at = None;
+        task.ended_at = Some(change.now);
+        task::update(&mut change.tx, &task).await?;
+        info!(task = task.id, attempt = task.attempt, outcome = ?finish.outcome, "task ended");
+
+        let mut run = change.run(&task.run_id).await?;
+        match task.phase {
+            Phase::Plan => change.after_plan(&mut run, &task, finish).await?,
+            Phase::Apply => change.after_apply(&mut run, finish).await?,
+        }
+        Ok(self.commit(change).await?)
+    }
+}
+
+impl Change {
+    /// The task with this id.
+    pub(super) async fn task(&mut self, id: &str) -> Result<Task, Error> {
+        task::find(&mut self.tx, id)
+            .await?
+            .ok_or_else(|| Error::NotFound(format!("there is no task {id}")))
+    }
+
+    async fn after_plan(
+        &mut self,
+        run: &mut Run,
+        plan: &Task,
+        finish: &Finish,
+    ) -> Result<(), Error> {
+        run.has_changes = finish.has_changes;
+        match finish.outcome {
+            Outcome::Finished if plan.cancel_requested => {
+                self.end_run(run, Status::Canceled, None).await?;
+            }
+            Outcome::Finished if finish.has_changes == Some(false) => {
+                self.end_run(run, Status::PlannedAndFinished, None).await?;
+            }
+            Outcome::Finished => {
+                self.set_status(run, Status::Planned).await?;
+                if run.auto_apply {
+                    self.confirm(run).await?;
+                }
+            }
+            Outcome::Errored | Outcome::Canceled => self.after_failure(run, finish).await?,
+        }
+        Ok(())
+    }
+
+    async fn after_apply(&mut self, run: &mut Run, finish: &Finish) -> Result<(), Error> {
+        match finish.outcome {
+            Outcome::Finished => self.end_run(run, Status::Applied, None).await?,
+            Outcome::Errored | Outcome::Canceled => self.after_failure(run, finish).await?,
+        }
+        Ok(())
+    }
+
+    async fn after_failure(&mut self, run: &mut Run, finish: &Finish) -> sqlx::Result<()> {
+        let status = match finish.outcome {
+            Outcome::Canceled => Status::Canceled,
+            _ => Status::Errored,
+        };
+        self.end_run(run, status, finish.message.clone()).await
+    }
+
+    /// Takes a task from its agent for good or for another one: writes of the
+    /// attempt so far are refused from here on.
+    pub(super) async fn take_back(&mut self, task: &mut Task, state: State) -> sqlx::Result<()> {
+        if task.agent_id.is_some() {
+            warn!(task = task.id, attempt = task.attempt, ?state, "task taken back");
+            // Whoever still has it is told at once.
+            self.woken_pools.extend(task.pool_id.clone());
+            task.attempt += 1;
+        }
+        task.state = state;
+        task.agent_id = None;
+        task.offered_at = None;
+        task.lease_expires_at = None;
+        match is_ended(state) {
+            true => task.ended_at = Some(self.now),
+            false => task.started_at = None,
+        }
+        task::update(&mut self.tx, task).await
+    }
+}
+
+pub(super) fn check_attempt(task: &Task, attempt: i64) -> Result<(), Error> {
+    if task.attempt == attempt { Ok(()) } else { Err(over(task)) }
+}
+
+pub(super) fn is_ended(state: State) -> bool {
+    matches!(state, State::Finished | State::Errored | State::Canceled)
+}
+
+fn over(task: &Task) -> Error {
+    let state = format!("{:?}", task.state).to_lowercase();
+    Error::Conflict(format!(
+        "this attempt at task {} is over: the task is {state}, at attempt {}",
+        task.id, task.attempt
+    ))
+}

@@ -1,0 +1,106 @@
+//! Access tokens: admins' and pools'.
+
+use sqlx::FromRow;
+
+use super::{Connection, Listed, Page};
+use crate::server::clock::Millis;
+
+/// An access token, without its secret.
+#[derive(Clone, Debug, FromRow)]
+pub struct AccessToken {
+    /// `at-…`.
+    pub id: String,
+    /// Its account.
+    pub account_id: String,
+    /// The pool whose agents register with it; none: it is an admin's.
+    pub pool_id: Option<String>,
+    /// A name, for people.
+    pub name: Option<String>,
+    /// What it is for, for people.
+    pub description: Option<String>,
+    /// The SHA-256 of its secret.
+    pub secret_hash: String,
+    /// When it was made.
+    pub created_at: Millis,
+    /// When it stops working, if ever.
+    pub expires_at: Option<Millis>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<Millis>,
+}
+
+impl AccessToken {
+    /// Whether it has stopped working.
+    pub fn is_expired(&self, now: Millis) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+}
+
+/// Writes a new token.
+pub async fn insert(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO access_tokens
+            (id, account_id, pool_id, name, description, secret_hash, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(&token.id)
+    .bind(&token.account_id)
+    .bind(&token.pool_id)
+    .bind(&token.name)
+    .bind(&token.description)
+    .bind(&token.secret_hash)
+    .bind(token.created_at)
+    .bind(token.expires_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Writes what can change.
+pub async fn update(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()> {
+    sqlx::query("UPDATE access_tokens SET name = $2, description = $3 WHERE id = $1")
+        .bind(&token.id)
+        .bind(&token.name)
+        .bind(&token.description)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Remembers a use, unless the last one was within a minute.
+pub async fn touch(db: &mut Connection, token: &AccessToken, now: Millis) -> sqlx::Result<()> {
+    if token.last_used_at.is_some_and(|last| now - last < 60_000) {
+        return Ok(());
+    }
+    sqlx::query("UPDATE access_tokens SET last_used_at = $2 WHERE id = $1")
+        .bind(&token.id)
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Deletes a token; the sessions that were made with it are revoked.
+pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM access_tokens WHERE id = $1").bind(id).execute(db).await.map(drop)
+}
+
+/// The token with this id.
+pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<AccessToken>> {
+    sqlx::query_as("SELECT * FROM access_tokens WHERE id = $1").bind(id).fetch_optional(db).await
+}
+
+/// A page of a pool's tokens, oldest first.
+pub async fn list(
+    db: &mut Connection,
+    pool_id: &str,
+    page: Page,
+) -> sqlx::Result<Listed<AccessToken>> {
+    super::list(
+        db,
+        "FROM access_tokens t WHERE t.pool_id = $1",
+        "t.created_at, t.id",
+        &[Some(pool_id)],
+        page,
+    )
+    .await
+}

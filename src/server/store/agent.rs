@@ -1,0 +1,181 @@
+//! Agents.
+
+use sqlx::FromRow;
+
+use super::{Connection, Listed, Page};
+use crate::server::clock::Millis;
+
+/// An agent, as it described itself when it registered last.
+#[derive(Clone, Debug, FromRow)]
+pub struct Agent {
+    /// `agent-…`.
+    pub id: String,
+    /// Its pool.
+    pub pool_id: String,
+    /// Its name, unique in the pool.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its system, for example `centos_8`.
+    pub os: String,
+    /// How it runs tasks.
+    pub driver: String,
+    /// Its system and processor, for example `linux_amd64`.
+    pub platform: String,
+    /// How many tasks it runs at once.
+    pub concurrency: i64,
+    /// Whether it is registered: it has not taken its leave.
+    pub connected: bool,
+    /// Whether it says that it can run nothing.
+    pub errored: bool,
+    /// What it says is wrong.
+    pub error_message: Option<String>,
+    /// When it registered first.
+    pub created_at: Millis,
+    /// When it was last heard of.
+    pub last_seen_at: Millis,
+}
+
+/// Which agents.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter<'a> {
+    /// With this id.
+    pub id: Option<&'a str>,
+    /// Of this pool.
+    pub pool: Option<&'a str>,
+    /// With this name.
+    pub name: Option<&'a str>,
+}
+
+/// Writes an agent, in the place of the one of its pool that has its id.
+pub async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO agents
+            (id, pool_id, name, version, os, driver, platform, concurrency, connected,
+             errored, error_message, created_at, last_seen_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+         ON CONFLICT (id) DO UPDATE SET
+            version = excluded.version, os = excluded.os, driver = excluded.driver,
+            platform = excluded.platform, concurrency = excluded.concurrency,
+            connected = excluded.connected, errored = excluded.errored,
+            error_message = excluded.error_message, last_seen_at = excluded.last_seen_at",
+    )
+    .bind(&agent.id)
+    .bind(&agent.pool_id)
+    .bind(&agent.name)
+    .bind(&agent.version)
+    .bind(&agent.os)
+    .bind(&agent.driver)
+    .bind(&agent.platform)
+    .bind(agent.concurrency)
+    .bind(agent.connected)
+    .bind(agent.errored)
+    .bind(&agent.error_message)
+    .bind(agent.created_at)
+    .bind(agent.last_seen_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Remembers when an agent was last heard of.
+pub async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET last_seen_at = $2 WHERE id = $1")
+        .bind(id)
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Remembers how an agent says that it is, and when it said so.
+pub async fn set_health(
+    db: &mut Connection,
+    id: &str,
+    errored: bool,
+    error_message: Option<&str>,
+    now: Millis,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE agents SET errored = $2, error_message = $3, last_seen_at = $4 WHERE id = $1",
+    )
+    .bind(id)
+    .bind(errored)
+    .bind(error_message)
+    .bind(now)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Deletes an agent with its sessions.
+pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM agents WHERE id = $1").bind(id).execute(db).await.map(drop)
+}
+
+/// Deletes the agents that have not been heard of since `before` and have no
+/// task; how many they were.
+pub async fn delete_silent(db: &mut Connection, before: Millis) -> sqlx::Result<u64> {
+    sqlx::query(
+        "DELETE FROM agents WHERE last_seen_at < $1 AND id NOT IN
+            (SELECT agent_id FROM tasks WHERE agent_id IS NOT NULL
+             AND state IN ('offered', 'claimed', 'running', 'unreachable'))",
+    )
+    .bind(before)
+    .execute(db)
+    .await
+    .map(|done| done.rows_affected())
+}
+
+/// The agent with this id.
+pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Agent>> {
+    sqlx::query_as("SELECT * FROM agents WHERE id = $1").bind(id).fetch_optional(db).await
+}
+
+/// The agent of a pool with this name.
+pub async fn find_named(
+    db: &mut Connection,
+    pool_id: &str,
+    name: &str,
+) -> sqlx::Result<Option<Agent>> {
+    sqlx::query_as("SELECT * FROM agents WHERE pool_id = $1 AND name = $2")
+        .bind(pool_id)
+        .bind(name)
+        .fetch_optional(db)
+        .await
+}
+
+/// The ids of a pool's agents.
+pub async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("SELECT id FROM agents WHERE pool_id = $1 ORDER BY id")
+        .bind(pool_id)
+        .fetch_all(db)
+        .await
+}
+
+/// A page of them, by name.
+pub async fn list(
+    db: &mut Connection,
+    filter: Filter<'_>,
+    page: Page,
+) -> sqlx::Result<Listed<Agent>> {
+    super::list(
+        db,
+        "FROM agents t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.pool_id = $2)
+           AND ($3 IS NULL OR t.name = $3)",
+        "t.name, t.id",
+        &[filter.id, filter.pool, filter.name],
+        page,
+    )
+    .await
+}
+
+/// Remembers that an agent has taken its leave.
+pub async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET connected = $2 WHERE id = $1")
+        .bind(id)
+        .bind(false)
+        .execute(db)
+        .await
+        .map(drop)
+}

@@ -1,0 +1,161 @@
+//! Agent pools, and which environments may use them.
+
+use sqlx::FromRow;
+
+use super::{Connection, Listed, Page};
+use crate::server::clock::Millis;
+
+/// A pool.
+#[derive(Clone, Debug, FromRow)]
+pub struct AgentPool {
+    /// `apool-…`.
+    pub id: String,
+    /// Its account.
+    pub account_id: String,
+    /// Its name, unique in the account.
+    pub name: String,
+    /// Whether it is the account's default.
+    pub is_default: bool,
+    /// Whether every environment may use it.
+    pub is_shared: bool,
+    /// The image of its runs, unless a workspace has its own.
+    pub image: Option<String>,
+    /// When it was made.
+    pub created_at: Millis,
+}
+
+/// Which pools.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter<'a> {
+    /// With this id.
+    pub id: Option<&'a str>,
+    /// With this name.
+    pub name: Option<&'a str>,
+    /// That this environment may use.
+    pub environment: Option<&'a str>,
+}
+
+/// Writes a new pool.
+pub async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO agent_pools (id, account_id, name, is_default, is_shared, image, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(&pool.id)
+    .bind(&pool.account_id)
+    .bind(&pool.name)
+    .bind(pool.is_default)
+    .bind(pool.is_shared)
+    .bind(&pool.image)
+    .bind(pool.created_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Writes what can change.
+pub async fn update(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE agent_pools SET name = $2, is_default = $3, is_shared = $4, image = $5
+         WHERE id = $1",
+    )
+    .bind(&pool.id)
+    .bind(&pool.name)
+    .bind(pool.is_default)
+    .bind(pool.is_shared)
+    .bind(&pool.image)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Takes the account's default away from the pool that has it.
+pub async fn clear_default(db: &mut Connection, account_id: &str) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agent_pools SET is_default = $2 WHERE account_id = $1 AND is_default")
+        .bind(account_id)
+        .bind(false)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Deletes a pool that nothing uses, with its tokens and agents.
+pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM agent_pools WHERE id = $1").bind(id).execute(db).await.map(drop)
+}
+
+/// The pool with this id.
+pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<AgentPool>> {
+    sqlx::query_as("SELECT * FROM agent_pools WHERE id = $1").bind(id).fetch_optional(db).await
+}
+
+/// The account's default pool.
+pub async fn find_default(
+    db: &mut Connection,
+    account_id: &str,
+) -> sqlx::Result<Option<AgentPool>> {
+    sqlx::query_as("SELECT * FROM agent_pools WHERE account_id = $1 AND is_default")
+        .bind(account_id)
+        .fetch_optional(db)
+        .await
+}
+
+/// A page of them, by name.
+pub async fn list(
+    db: &mut Connection,
+    filter: Filter<'_>,
+    page: Page,
+) -> sqlx::Result<Listed<AgentPool>> {
+    super::list(
+        db,
+        "FROM agent_pools t
+         WHERE ($1 IS NULL OR t.id = $1)
+           AND ($2 IS NULL OR t.name = $2)
+           AND ($3 IS NULL OR t.is_shared OR t.id IN
+                (SELECT pool_id FROM pool_environments WHERE environment_id = $3))",
+        "t.name",
+        &[filter.id, filter.name, filter.environment],
+        page,
+    )
+    .await
+}
+
+/// The environments that may use a pool that is not shared with all.
+pub async fn environments(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "SELECT environment_id FROM pool_environments WHERE pool_id = $1 ORDER BY environment_id",
+    )
+    .bind(pool_id)
+    .fetch_all(db)
+    .await
+}
+
+/// Says anew which environments may use a pool.
+pub async fn set_environments(
+    db: &mut Connection,
+    pool_id: &str,
+    environments: &[String],
+) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM pool_environments WHERE pool_id = $1")
+        .bind(pool_id)
+        .execute(&mut *db)
+        .await?;
+    for environment in environments {
+        sqlx::query("INSERT INTO pool_environments (pool_id, environment_id) VALUES ($1, $2)")
+            .bind(pool_id)
+            .bind(environment)
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Whether the environment may use the pool.
+pub async fn is_usable_by(
+    db: &mut Connection,
+    pool: &AgentPool,
+    environment_id: &str,
+) -> sqlx::Result<bool> {
+    Ok(pool.is_shared
+        || environments(db, &pool.id).await?.iter().any(|allowed| allowed == environment_id))
+}

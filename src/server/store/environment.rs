@@ -1,0 +1,91 @@
+//! Environments: groups of workspaces.
+
+use sqlx::FromRow;
+
+use super::{Connection, Listed, Page};
+use crate::server::clock::Millis;
+
+/// An environment.
+#[derive(Clone, Debug, FromRow)]
+pub struct Environment {
+    /// `env-…`.
+    pub id: String,
+    /// Its account.
+    pub account_id: String,
+    /// Its name, unique in the account.
+    pub name: String,
+    /// The pool of those of its workspaces that have none themselves.
+    pub default_pool_id: Option<String>,
+    /// When it was made.
+    pub created_at: Millis,
+}
+
+/// Which environments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter<'a> {
+    /// With this id.
+    pub id: Option<&'a str>,
+    /// With this name.
+    pub name: Option<&'a str>,
+}
+
+/// Writes a new environment.
+pub async fn insert(db: &mut Connection, environment: &Environment) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO environments (id, account_id, name, default_pool_id, created_at)
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(&environment.id)
+    .bind(&environment.account_id)
+    .bind(&environment.name)
+    .bind(&environment.default_pool_id)
+    .bind(environment.created_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Writes what can change.
+pub async fn update(db: &mut Connection, environment: &Environment) -> sqlx::Result<()> {
+    sqlx::query("UPDATE environments SET name = $2, default_pool_id = $3 WHERE id = $1")
+        .bind(&environment.id)
+        .bind(&environment.name)
+        .bind(&environment.default_pool_id)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Deletes an environment that has no workspaces.
+pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM environments WHERE id = $1").bind(id).execute(db).await.map(drop)
+}
+
+/// The environment with this id.
+pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Environment>> {
+    sqlx::query_as("SELECT * FROM environments WHERE id = $1").bind(id).fetch_optional(db).await
+}
+
+/// A page of them, by name.
+pub async fn list(
+    db: &mut Connection,
+    filter: Filter<'_>,
+    page: Page,
+) -> sqlx::Result<Listed<Environment>> {
+    super::list(
+        db,
+        "FROM environments t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.name = $2)",
+        "t.name",
+        &[filter.id, filter.name],
+        page,
+    )
+    .await
+}
+
+/// The environments whose default a pool is.
+pub async fn with_default_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("SELECT id FROM environments WHERE default_pool_id = $1 ORDER BY id")
+        .bind(pool_id)
+        .fetch_all(db)
+        .await
+}

@@ -1,0 +1,146 @@
+//! What the server remembers: a table for each noun, a file for each table.
+//!
+//! The functions of the nouns take a connection, so that several of them can
+//! stand in one transaction. Writes go through [`Store::write`]; since SQLite
+//! has one writer at a time, what was read in such a transaction still holds
+//! when it is written.
+
+pub mod access_token;
+pub mod account;
+pub mod agent;
+pub mod agent_pool;
+pub mod configuration_version;
+pub mod environment;
+pub mod run;
+pub mod session;
+pub mod state_version;
+pub mod task;
+pub mod variable;
+pub mod workspace;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, FromRow, Sqlite, SqlitePool, Transaction};
+
+/// What the functions of the nouns work on.
+pub type Connection = sqlx::SqliteConnection;
+
+/// The database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+impl Store {
+    /// Opens the database in `file`, which is made if it is missing, and
+    /// brings its tables up to date.
+    ///
+    /// # Errors
+    /// It can't be opened, or a newer server wrote it.
+    pub async fn open(file: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // What an agent was told must hold after a power cut: an apply
+            // whose start was forgotten would be run twice.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let open = async {
+            let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
+            sqlx::migrate!("src/server/store/migrations").run(&pool).await?;
+            anyhow::Ok(Self { pool })
+        };
+        open.await.with_context(|| format!("cannot open the database {}", file.display()))
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// None gets free in time.
+    pub async fn read(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
+        self.pool.acquire().await
+    }
+
+    /// A transaction for writing; it is undone unless it is committed.
+    ///
+    /// # Errors
+    /// The other writers don't end in time.
+    pub async fn write(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+        // "Immediate" takes the write lock now: a transaction that reads first
+        // and asks for it later can be refused.
+        self.pool.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    /// Closes the database.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Which part of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// The page's number, from 1.
+    pub number: i64,
+    /// How many rows a page has.
+    pub size: i64,
+}
+
+/// A part of a list, and how long the whole list is.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// The page's rows.
+    pub rows: Vec<T>,
+    /// How many rows there are on all pages.
+    pub total: i64,
+}
+
+/// Reads a page of the table named `t` in `from_where`, whose placeholders
+/// `filters` fill; a filter that is none is to match everything.
+async fn list<T>(
+    db: &mut Connection,
+    from_where: &'static str,
+    order: &'static str,
+    filters: &[Option<&str>],
+    page: Page,
+) -> sqlx::Result<Listed<T>>
+where
+    T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+{
+    // Safe: the texts are the program's own, the rest are numbers.
+    let count = AssertSqlSafe(format!("SELECT COUNT(*) {from_where}"));
+    let select = AssertSqlSafe(format!(
+        "SELECT t.* {from_where} ORDER BY {order} LIMIT {} OFFSET {}",
+        page.size,
+        (page.number - 1).saturating_mul(page.size)
+    ));
+    let mut count = sqlx::query_scalar(count);
+    let mut select = sqlx::query_as(select);
+    for filter in filters {
+        count = count.bind(*filter);
+        select = select.bind(*filter);
+    }
+    Ok(Listed { rows: select.fetch_all(&mut *db).await?, total: count.fetch_one(db).await? })
+}
+
+/// Whether `error` says that a name is taken.
+pub fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
+#[cfg(test)]
+impl Store {
+    /// A new database, and the folder it is in.
+    pub async fn temporary() -> (Self, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (Self::open(&folder.path().join("test.db")).await.unwrap(), folder)
+    }
+}

@@ -1,0 +1,177 @@
+//! Runs.
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use super::{Connection, Listed, Page};
+use crate::server::clock::Millis;
+
+/// A run.
+#[derive(Clone, Debug, FromRow)]
+pub struct Run {
+    /// `run-…`.
+    pub id: String,
+    /// Its workspace.
+    pub workspace_id: String,
+    /// What it runs.
+    pub configuration_version_id: String,
+    /// How far it is.
+    pub status: Status,
+    /// Where it came from: `api`.
+    pub source: String,
+    /// Why it was made, for people.
+    pub message: Option<String>,
+    /// Whether it destroys.
+    pub is_destroy: bool,
+    /// Whether its plan is applied without asking.
+    pub auto_apply: bool,
+    /// Whether its plan changes anything, once that is known.
+    pub has_changes: Option<bool>,
+    /// What went wrong.
+    pub error_message: Option<String>,
+    /// When it was made.
+    pub created_at: Millis,
+    /// When it got its status.
+    pub updated_at: Millis,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
+pub enum Status {
+    /// Another run of its workspace goes first.
+    Pending,
+    /// Its plan waits for an agent.
+    PlanQueued,
+    /// Its plan runs.
+    Planning,
+    /// Its plan waits for a yes.
+    Planned,
+    /// Its plan got a yes.
+    Confirmed,
+    /// Its apply waits for an agent.
+    ApplyQueued,
+    /// Its apply runs, or may run.
+    Applying,
+    /// Its apply is done.
+    Applied,
+    /// Its plan changes nothing.
+    PlannedAndFinished,
+    /// Its plan or apply failed.
+    Errored,
+    /// Its plan got a no.
+    Discarded,
+    /// It was canceled.
+    Canceled,
+}
+
+impl Status {
+    /// Whether nothing comes after it.
+    pub fn is_final(self) -> bool {
+        use Status::*;
+        matches!(self, Applied | PlannedAndFinished | Errored | Discarded | Canceled)
+    }
+
+    /// Whether the workspace's state is the run's alone.
+    pub fn locks_workspace(self) -> bool {
+        matches!(self, Status::Confirmed | Status::ApplyQueued | Status::Applying)
+    }
+}
+
+/// Which runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter<'a> {
+    /// With this id.
+    pub id: Option<&'a str>,
+    /// Of this workspace.
+    pub workspace: Option<&'a str>,
+    /// With this status.
+    pub status: Option<&'a str>,
+}
+
+/// Writes a new run.
+pub async fn insert(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO runs
+            (id, workspace_id, configuration_version_id, status, source, message, is_destroy,
+             auto_apply, has_changes, error_message, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    )
+    .bind(&run.id)
+    .bind(&run.workspace_id)
+    .bind(&run.configuration_version_id)
+    .bind(run.status)
+    .bind(&run.source)
+    .bind(&run.message)
+    .bind(run.is_destroy)
+    .bind(run.auto_apply)
+    .bind(run.has_changes)
+    .bind(&run.error_message)
+    .bind(run.created_at)
+    .bind(run.updated_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Writes what can change.
+pub async fn update(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE runs SET status = $2, has_changes = $3, error_message = $4, updated_at = $5
+         WHERE id = $1",
+    )
+    .bind(&run.id)
+    .bind(run.status)
+    .bind(run.has_changes)
+    .bind(&run.error_message)
+    .bind(run.updated_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// The run with this id.
+pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Run>> {
+    sqlx::query_as("SELECT * FROM runs WHERE id = $1").bind(id).fetch_optional(db).await
+}
+
+/// The run of a workspace that has begun and is not through.
+pub async fn current(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
+    sqlx::query_as(
+        "SELECT * FROM runs WHERE workspace_id = $1 AND status IN
+            ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying')
+         ORDER BY created_at LIMIT 1",
+    )
+    .bind(workspace_id)
+    .fetch_optional(db)
+    .await
+}
+
+/// The run of a workspace that has waited longest.
+pub async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
+    sqlx::query_as(
+        "SELECT * FROM runs WHERE workspace_id = $1 AND status = 'pending'
+         ORDER BY created_at, id LIMIT 1",
+    )
+    .bind(workspace_id)
+    .fetch_optional(db)
+    .await
+}
+
+/// A page of them, latest first.
+pub async fn list(
+    db: &mut Connection,
+    filter: Filter<'_>,
+    page: Page,
+) -> sqlx::Result<Listed<Run>> {
+    super::list(
+        db,
+        "FROM runs t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.workspace_id = $2)
+           AND ($3 IS NULL OR t.status = $3)",
+        "t.created_at DESC, t.id",
+        &[filter.id, filter.workspace, filter.status],
+        page,
+    )
+    .await
+}

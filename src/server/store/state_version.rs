@@ -1,0 +1,87 @@
+//! State versions: every state that a workspace has had.
+
+use sqlx::FromRow;
+
+use super::{Connection, Listed, Page};
+use crate::server::clock::Millis;
+
+/// A state version; its content is an object.
+#[derive(Clone, Debug, FromRow)]
+pub struct StateVersion {
+    /// `sv-…`.
+    pub id: String,
+    /// Its workspace.
+    pub workspace_id: String,
+    /// The run that made it, if one did.
+    pub run_id: Option<String>,
+    /// Its number in the workspace, from 1.
+    pub number: i64,
+    /// Terraform's own counter.
+    pub serial: i64,
+    /// What Terraform tells states of different origin apart by.
+    pub lineage: String,
+    /// The SHA-256 of its content, in hex.
+    pub sha256: String,
+    /// The length of its content in bytes.
+    pub size: i64,
+    /// How many resources it holds.
+    pub resources: i64,
+    /// When it was made.
+    pub created_at: Millis,
+}
+
+/// Writes a new state version.
+pub async fn insert(db: &mut Connection, version: &StateVersion) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO state_versions
+            (id, workspace_id, run_id, number, serial, lineage, sha256, size, resources, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(&version.id)
+    .bind(&version.workspace_id)
+    .bind(&version.run_id)
+    .bind(version.number)
+    .bind(version.serial)
+    .bind(&version.lineage)
+    .bind(&version.sha256)
+    .bind(version.size)
+    .bind(version.resources)
+    .bind(version.created_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// The state version with this id.
+pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<StateVersion>> {
+    sqlx::query_as("SELECT * FROM state_versions WHERE id = $1").bind(id).fetch_optional(db).await
+}
+
+/// The state that a workspace has now, if it ever had one.
+pub async fn current(
+    db: &mut Connection,
+    workspace_id: &str,
+) -> sqlx::Result<Option<StateVersion>> {
+    sqlx::query_as(
+        "SELECT * FROM state_versions WHERE workspace_id = $1 ORDER BY number DESC LIMIT 1",
+    )
+    .bind(workspace_id)
+    .fetch_optional(db)
+    .await
+}
+
+/// A page of them, latest first.
+pub async fn list(
+    db: &mut Connection,
+    workspace: Option<&str>,
+    page: Page,
+) -> sqlx::Result<Listed<StateVersion>> {
+    super::list(
+        db,
+        "FROM state_versions t WHERE ($1 IS NULL OR t.workspace_id = $1)",
+        "t.created_at DESC, t.number DESC",
+        &[workspace],
+        page,
+    )
+    .await
+}

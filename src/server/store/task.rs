@@ -1,0 +1,339 @@
+//! Tasks: the plans and applies of runs, and the claims on them.
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use super::Connection;
+use crate::protocol::Kind;
+use crate::server::clock::Millis;
+
+/// A plan or an apply.
+#[derive(Clone, Debug, FromRow)]
+pub struct Task {
+    /// `task-…`: its name among agents.
+    pub id: String,
+    /// `plan-…` or `apply-…`: its name among clients.
+    pub phase_id: String,
+    /// Its run.
+    pub run_id: String,
+    /// Plan or apply.
+    pub phase: Phase,
+    /// How far it is.
+    pub state: State,
+    /// The attempt that counts, from 1; writes of earlier ones are refused.
+    pub attempt: i64,
+    /// The pool that it is queued in.
+    pub pool_id: Option<String>,
+    /// The agent that it was offered to, or that has it.
+    pub agent_id: Option<String>,
+    /// Whether its agent is to interrupt it.
+    pub cancel_requested: bool,
+    /// When it was last offered.
+    pub offered_at: Option<Millis>,
+    /// When it is taken from its agent, unless that is heard of.
+    pub lease_expires_at: Option<Millis>,
+    /// What went wrong.
+    pub message: Option<String>,
+    /// The exit code of the step that ended it.
+    pub exit_code: Option<i64>,
+    /// Whether it was killed for memory.
+    pub oom_killed: bool,
+    /// When it was made.
+    pub created_at: Millis,
+    /// When it was queued.
+    pub queued_at: Option<Millis>,
+    /// When its container was started.
+    pub started_at: Option<Millis>,
+    /// When it ended.
+    pub ended_at: Option<Millis>,
+}
+
+/// Plan or apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(rename_all = "snake_case")]
+pub enum Phase {
+    /// The plan.
+    Plan,
+    /// The apply.
+    Apply,
+}
+
+impl From<Phase> for Kind {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Plan => Kind::Plan,
+            Phase::Apply => Kind::Apply,
+        }
+    }
+}
+
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
+pub enum State {
+    /// Its run is not there yet.
+    Pending,
+    /// It waits for an agent.
+    Queued,
+    /// An agent was told of it.
+    Offered,
+    /// An agent has it and has not started it.
+    Claimed,
+    /// Its container runs, or may run.
+    Running,
+    /// It ended as asked for.
+    Finished,
+    /// It failed.
+    Errored,
+    /// It was canceled, or its run ended before it.
+    Canceled,
+    /// It is an apply that was started and whose agent is gone: it may still
+    /// run.
+    Unreachable,
+}
+
+impl State {
+    /// Whether its agent may write to it.
+    pub fn is_with_agent(self) -> bool {
+        matches!(self, State::Claimed | State::Running | State::Unreachable)
+    }
+}
+
+/// Writes a new task.
+pub async fn insert(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO tasks
+            (id, phase_id, run_id, phase, state, attempt, cancel_requested, oom_killed, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(&task.id)
+    .bind(&task.phase_id)
+    .bind(&task.run_id)
+    .bind(task.phase)
+    .bind(task.state)
+    .bind(task.attempt)
+    .bind(task.cancel_requested)
+    .bind(task.oom_killed)
+    .bind(task.created_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Writes what can change.
+pub async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE tasks SET
+            state = $2, attempt = $3, pool_id = $4, agent_id = $5, cancel_requested = $6,
+            offered_at = $7, lease_expires_at = $8, message = $9, exit_code = $10,
+            oom_killed = $11, queued_at = $12, started_at = $13, ended_at = $14
+         WHERE id = $1",
+    )
+    .bind(&task.id)
+    .bind(task.state)
+    .bind(task.attempt)
+    .bind(&task.pool_id)
+    .bind(&task.agent_id)
+    .bind(task.cancel_requested)
+    .bind(task.offered_at)
+    .bind(task.lease_expires_at)
+    .bind(&task.message)
+    .bind(task.exit_code)
+    .bind(task.oom_killed)
+    .bind(task.queued_at)
+    .bind(task.started_at)
+    .bind(task.ended_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// The task with this id.
+pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Task>> {
+    sqlx::query_as("SELECT * FROM tasks WHERE id = $1").bind(id).fetch_optional(db).await
+}
+
+/// The task with this plan's or apply's id.
+pub async fn find_phase(db: &mut Connection, phase_id: &str) -> sqlx::Result<Option<Task>> {
+    sqlx::query_as("SELECT * FROM tasks WHERE phase_id = $1")
+        .bind(phase_id)
+        .fetch_optional(db)
+        .await
+}
+
+/// The plan or the apply of a run.
+pub async fn of_run(db: &mut Connection, run_id: &str, phase: Phase) -> sqlx::Result<Task> {
+    sqlx::query_as("SELECT * FROM tasks WHERE run_id = $1 AND phase = $2")
+        .bind(run_id)
+        .bind(phase)
+        .fetch_one(db)
+        .await
+}
+
+/// What an agent could take: its pool's queue, oldest first, and before that
+/// what was offered to it before `reoffer_before` and never claimed, because
+/// that answer may have been lost.
+pub async fn offerable(
+    db: &mut Connection,
+    pool_id: &str,
+    agent_id: &str,
+    reoffer_before: Millis,
+    limit: i64,
+) -> sqlx::Result<Vec<Task>> {
+    sqlx::query_as(
+        "SELECT * FROM tasks
+         WHERE pool_id = $1
+           AND (state = 'queued'
+                OR (state = 'offered' AND agent_id = $2 AND offered_at <= $3))
+         ORDER BY queued_at, id LIMIT $4",
+    )
+    .bind(pool_id)
+    .bind(agent_id)
+    .bind(reoffer_before)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// How many tasks were offered to an agent after `since` and are not claimed.
+pub async fn count_offered(
+    db: &mut Connection,
+    agent_id: &str,
+    since: Millis,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "SELECT COUNT(*) FROM tasks WHERE agent_id = $1 AND state = 'offered' AND offered_at > $2",
+    )
+    .bind(agent_id)
+    .bind(since)
+    .fetch_one(db)
+    .await
+}
+
+/// The tasks that an agent was offered or has.
+pub async fn of_agent(db: &mut Connection, agent_id: &str) -> sqlx::Result<Vec<Task>> {
+    sqlx::query_as(
+        "SELECT * FROM tasks WHERE agent_id = $1
+           AND state IN ('offered', 'claimed', 'running', 'unreachable')
+         ORDER BY id",
+    )
+    .bind(agent_id)
+    .fetch_all(db)
+    .await
+}
+
+/// Whether anything is queued in a pool or with one of its agents.
+pub async fn any_in_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT COUNT(*) > 0 FROM tasks WHERE pool_id = $1
+           AND state IN ('queued', 'offered', 'claimed', 'running', 'unreachable')",
+    )
+    .bind(pool_id)
+    .fetch_one(db)
+    .await
+}
+
+/// The tasks whose lease has expired.
+pub async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>> {
+    sqlx::query_as(
+        "SELECT * FROM tasks WHERE lease_expires_at <= $1
+           AND state IN ('offered', 'claimed', 'running')
+         ORDER BY lease_expires_at",
+    )
+    .bind(now)
+    .fetch_all(db)
+    .await
+}
+
+/// Gives every lease a new end.
+pub async fn extend_all(db: &mut Connection, lease_expires_at: Millis) -> sqlx::Result<u64> {
+    sqlx::query(
+        "UPDATE tasks SET lease_expires_at = $1 WHERE state IN ('offered', 'claimed', 'running')",
+    )
+    .bind(lease_expires_at)
+    .execute(db)
+    .await
+    .map(|done| done.rows_affected())
+}
+
+/// Gives the lease of an agent's task a new end, if the attempt is the one
+/// that counts.
+pub async fn extend(
+    db: &mut Connection,
+    id: &str,
+    attempt: i64,
+    agent_id: &str,
+    lease_expires_at: Millis,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE tasks SET lease_expires_at = $4
+         WHERE id = $1 AND attempt = $2 AND agent_id = $3 AND state IN ('claimed', 'running')",
+    )
+    .bind(id)
+    .bind(attempt)
+    .bind(agent_id)
+    .bind(lease_expires_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// An attempt that an agent took.
+#[derive(Clone, Debug, FromRow)]
+pub struct Claim {
+    /// The task.
+    pub task_id: String,
+    /// The attempt.
+    pub attempt: i64,
+    /// The SHA-256 of its token's secret.
+    pub secret_hash: String,
+    /// When the agent was last told to interrupt it.
+    pub cancel_told_at: Option<Millis>,
+}
+
+/// Writes a claim, in the place of an earlier one of the same attempt.
+pub async fn upsert_claim(
+    db: &mut Connection,
+    task_id: &str,
+    attempt: i64,
+    secret_hash: &str,
+    now: Millis,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO claims (task_id, attempt, secret_hash, claimed_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (task_id, attempt) DO UPDATE SET
+            secret_hash = excluded.secret_hash, claimed_at = excluded.claimed_at",
+    )
+    .bind(task_id)
+    .bind(attempt)
+    .bind(secret_hash)
+    .bind(now)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// The claim on an attempt.
+pub async fn find_claim(
+    db: &mut Connection,
+    task_id: &str,
+    attempt: i64,
+) -> sqlx::Result<Option<Claim>> {
+    sqlx::query_as("SELECT * FROM claims WHERE task_id = $1 AND attempt = $2")
+        .bind(task_id)
+        .bind(attempt)
+        .fetch_optional(db)
+        .await
+}
+
+/// Remembers that an agent was told to interrupt an attempt.
+pub async fn set_cancel_told(db: &mut Connection, claim: &Claim, now: Millis) -> sqlx::Result<()> {
+    sqlx::query("UPDATE claims SET cancel_told_at = $3 WHERE task_id = $1 AND attempt = $2")
+        .bind(&claim.task_id)
+        .bind(claim.attempt)
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop)
+}

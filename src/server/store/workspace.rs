@@ -1,0 +1,130 @@
+//! Workspaces.
+
+use sqlx::FromRow;
+
+use super::{Connection, Listed, Page};
+use crate::server::clock::Millis;
+
+/// A workspace.
+#[derive(Clone, Debug, FromRow)]
+pub struct Workspace {
+    /// `ws-…`.
+    pub id: String,
+    /// Its environment.
+    pub environment_id: String,
+    /// Its pool, if it is linked to one itself.
+    pub pool_id: Option<String>,
+    /// Its name, unique in the environment.
+    pub name: String,
+    /// The Terraform version it asks for; none: the image's.
+    pub terraform_version: Option<String>,
+    /// Where in the configuration Terraform is started; none: at its top.
+    pub working_directory: Option<String>,
+    /// The image of its runs, if it has its own.
+    pub image: Option<String>,
+    /// Whether its plans are applied without asking.
+    pub auto_apply: bool,
+    /// Whether it can't be deleted while it has resources.
+    pub deletion_protection: bool,
+    /// When it was made.
+    pub created_at: Millis,
+    /// When it was last changed.
+    pub updated_at: Millis,
+}
+
+/// Which workspaces.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter<'a> {
+    /// With this id.
+    pub id: Option<&'a str>,
+    /// With this name.
+    pub name: Option<&'a str>,
+    /// In this environment.
+    pub environment: Option<&'a str>,
+    /// Linked to this pool.
+    pub pool: Option<&'a str>,
+}
+
+/// Writes a new workspace.
+pub async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO workspaces
+            (id, environment_id, pool_id, name, terraform_version, working_directory, image,
+             auto_apply, deletion_protection, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(&workspace.id)
+    .bind(&workspace.environment_id)
+    .bind(&workspace.pool_id)
+    .bind(&workspace.name)
+    .bind(&workspace.terraform_version)
+    .bind(&workspace.working_directory)
+    .bind(&workspace.image)
+    .bind(workspace.auto_apply)
+    .bind(workspace.deletion_protection)
+    .bind(workspace.created_at)
+    .bind(workspace.updated_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Writes what can change.
+pub async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE workspaces SET
+            pool_id = $2, name = $3, terraform_version = $4, working_directory = $5, image = $6,
+            auto_apply = $7, deletion_protection = $8, updated_at = $9
+         WHERE id = $1",
+    )
+    .bind(&workspace.id)
+    .bind(&workspace.pool_id)
+    .bind(&workspace.name)
+    .bind(&workspace.terraform_version)
+    .bind(&workspace.working_directory)
+    .bind(&workspace.image)
+    .bind(workspace.auto_apply)
+    .bind(workspace.deletion_protection)
+    .bind(workspace.updated_at)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Deletes a workspace with everything of it.
+pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+    // Runs refer to configuration versions, which the cascade deletes too, in
+    // an order of its own.
+    sqlx::query("DELETE FROM runs WHERE workspace_id = $1").bind(id).execute(&mut *db).await?;
+    sqlx::query("DELETE FROM workspaces WHERE id = $1").bind(id).execute(db).await.map(drop)
+}
+
+/// The workspace with this id.
+pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Workspace>> {
+    sqlx::query_as("SELECT * FROM workspaces WHERE id = $1").bind(id).fetch_optional(db).await
+}
+
+/// The workspaces that are linked to a pool.
+pub async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Workspace>> {
+    sqlx::query_as("SELECT * FROM workspaces WHERE pool_id = $1 ORDER BY id")
+        .bind(pool_id)
+        .fetch_all(db)
+        .await
+}
+
+/// A page of them, by name.
+pub async fn list(
+    db: &mut Connection,
+    filter: Filter<'_>,
+    page: Page,
+) -> sqlx::Result<Listed<Workspace>> {
+    super::list(
+        db,
+        "FROM workspaces t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.name = $2)
+           AND ($3 IS NULL OR t.environment_id = $3) AND ($4 IS NULL OR t.pool_id = $4)",
+        "t.name, t.id",
+        &[filter.id, filter.name, filter.environment, filter.pool],
+        page,
+    )
+    .await
+}
