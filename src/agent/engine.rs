@@ -1,0 +1,452 @@
+//! The container engine: Docker's API, 1.37 (Docker 18) or newer, on a local
+//! socket.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use backon::{ExponentialBuilder, Retryable as _};
+use bollard::models::{
+    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, NetworkCreateRequest,
+    NetworkingConfig,
+};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+
+use crate::exit::Failure;
+
+/// How long the engine may take to answer, in seconds; not how long a
+/// container may run.
+const TIMEOUT_SECONDS: u64 = 120;
+
+/// How many processes and threads a run may have. A large provider has some
+/// hundreds; a fork bomb has more.
+const PIDS_LIMIT: i64 = 2048;
+
+/// What a container writes, in order, until it ends.
+pub type Output = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// An engine on a socket.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    docker: Docker,
+}
+
+/// What a run's container is made of.
+#[derive(Clone, Debug)]
+pub struct ContainerSpec {
+    /// Its name, unique on the engine.
+    pub name: String,
+    /// The image, present on the engine.
+    pub image: String,
+    /// The program and its arguments; the image's own entry point is not used.
+    pub command: Vec<String>,
+    /// `NAME=VALUE`, visible to everybody who may ask the engine: no secrets.
+    pub environment: Vec<String>,
+    /// `UID:GID`, or a name that the image knows.
+    pub user: String,
+    /// Where the program starts.
+    pub working_directory: String,
+    /// By which it is found again.
+    pub labels: HashMap<String, String>,
+    /// The slot's network.
+    pub network: String,
+    /// In MB (1024 × 1024 bytes); the container gets no swap.
+    pub memory_megabytes: u64,
+    /// In processors.
+    pub cpus: f64,
+}
+
+/// How a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It was made and never started.
+    Created,
+    /// It runs.
+    Running,
+    /// It has ended.
+    Ended {
+        /// Its first process's exit code.
+        exit_code: i64,
+        /// Whether the kernel killed one of its processes for memory.
+        oom_killed: bool,
+    },
+}
+
+/// A container that was found by its labels.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its id.
+    pub id: String,
+    /// All its labels.
+    pub labels: HashMap<String, String>,
+}
+
+impl Engine {
+    /// Connects to the engine at `socket` (`unix:///path`) and agrees on a
+    /// version with it.
+    ///
+    /// # Errors
+    /// Nothing answers there, we may not use the socket, or it is no local
+    /// socket.
+    pub async fn connect(socket: &str) -> Result<Self> {
+        let Some(path) = socket.strip_prefix("unix://") else {
+            return Err(Failure::Usage.because(format!(
+                "the engine's socket `{socket}` is not of the form unix:///path"
+            )));
+        };
+        let docker = Docker::connect_with_unix(path, TIMEOUT_SECONDS, API_DEFAULT_VERSION)
+            .with_context(|| unreachable(socket))?;
+        let docker = docker.negotiate_version().await.with_context(|| unreachable(socket))?;
+        Ok(Self { docker })
+    }
+
+    /// Whether the engine answers.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub async fn ping(&self) -> Result<()> {
+        self.docker.ping().await.map(drop).context("the engine does not answer")
+    }
+
+    /// Sees to it that the bridge network `name` is there.
+    ///
+    /// The engine takes its addresses from its default address pools.
+    ///
+    /// # Errors
+    /// The engine can't make it, its address pools being used up for example.
+    pub async fn ensure_network(&self, name: &str) -> Result<()> {
+        match self.docker.inspect_network(name, None).await {
+            Ok(_) => return Ok(()),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot look at network {name}"));
+            }
+        }
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            driver: Some("bridge".to_owned()),
+            // An interface's name has at most 15 characters.
+            options: Some(HashMap::from([(
+                "com.docker.network.bridge.name".to_owned(),
+                name.chars().take(15).collect(),
+            )])),
+            ..NetworkCreateRequest::default()
+        };
+        self.docker
+            .create_network(request)
+            .await
+            .map(drop)
+            .with_context(|| format!("cannot make network {name}"))
+    }
+
+    /// Whether `image` is on the engine.
+    ///
+    /// # Errors
+    /// The engine doesn't answer.
+    pub async fn has_image(&self, image: &str) -> Result<bool> {
+        match self.docker.inspect_image(image).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot look at image {image}")),
+        }
+    }
+
+    /// Pulls `image` from its registry.
+    ///
+    /// # Errors
+    /// The registry can't be reached, doesn't have it, or wants a password.
+    pub async fn pull(&self, image: &str) -> Result<()> {
+        // Without a tag the engine would pull all there are.
+        let name = image.rsplit('/').next().unwrap_or(image);
+        let image =
+            if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") };
+        let options = CreateImageOptionsBuilder::default().from_image(&image).build();
+        self.docker
+            .create_image(Some(options), None, None)
+            .try_for_each(|_| async { Ok(()) })
+            .await
+            .with_context(|| format!("cannot pull image {image}"))
+    }
+
+    /// Makes a container, without starting it, and gives its id.
+    ///
+    /// # Errors
+    /// The engine refuses, for example because the name is taken.
+    pub async fn create(&self, spec: ContainerSpec) -> Result<String> {
+        let memory = i64::try_from(spec.memory_megabytes * 1024 * 1024)
+            .context("the memory limit is too large")?;
+        let host = HostConfig {
+            memory: Some(memory),
+            // Memory and swap together: no swap.
+            memory_swap: Some(memory),
+            #[expect(clippy::cast_possible_truncation, reason = "a few processors")]
+            nano_cpus: Some((spec.cpus * 1e9) as i64),
+            pids_limit: Some(PIDS_LIMIT),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            network_mode: Some(spec.network.clone()),
+            // Read again from its start after a crash of ours: the one driver
+            // that keeps all and gives it back.
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("json-file".to_owned()),
+                config: Some(HashMap::new()),
+            }),
+            ..HostConfig::default()
+        };
+        let name = spec.name.clone();
+        let body = ContainerCreateBody {
+            image: Some(spec.image),
+            entrypoint: Some(spec.command),
+            cmd: Some(Vec::new()),
+            env: Some(spec.environment),
+            user: Some(spec.user),
+            working_dir: Some(spec.working_directory),
+            labels: Some(spec.labels),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            networking_config: Some(NetworkingConfig {
+                endpoints_config: Some(HashMap::from([(
+                    spec.network,
+                    EndpointSettings::default(),
+                )])),
+            }),
+            host_config: Some(host),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let created = self
+            .docker
+            .create_container(Some(options), body)
+            .await
+            .with_context(|| format!("cannot make container {name}"))?;
+        Ok(created.id)
+    }
+
+    /// Unpacks a tar archive below `/` of a container; owners and modes are
+    /// the archive's.
+    ///
+    /// # Errors
+    /// The engine refuses, its disk being full for example.
+    pub async fn upload(&self, id: &str, archive: Vec<u8>) -> Result<()> {
+        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+        self.docker
+            .upload_to_container(id, Some(options), bollard::body_full(archive.into()))
+            .await
+            .context("cannot put files into the container")
+    }
+
+    /// One regular file of a container; none when there is no such file.
+    ///
+    /// # Errors
+    /// The engine doesn't answer, or the path is not a regular file.
+    pub async fn download(&self, id: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let mut stream = std::pin::pin!(self.docker.download_from_container(id, Some(options)));
+        let mut archive = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            match chunk {
+                Ok(chunk) => archive.extend_from_slice(&chunk),
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("cannot get {path} out of the container"));
+                }
+            }
+        }
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let entry = archive.entries()?.next().context("the engine sent an empty archive")?;
+        let mut entry = entry.with_context(|| format!("cannot unpack {path}"))?;
+        if !entry.header().entry_type().is_file() {
+            bail!("{path} in the container is not a regular file");
+        }
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).with_context(|| format!("cannot unpack {path}"))?;
+        Ok(Some(content))
+    }
+
+    /// What a container writes from now on; to be asked for before it is
+    /// started, so that nothing is missed.
+    ///
+    /// # Errors
+    /// The engine refuses.
+    pub async fn attach(&self, id: &str) -> Result<Output> {
+        let options =
+            AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
+        let attached = self
+            .docker
+            .attach_container(id, Some(options))
+            .await
+            .context("cannot attach to the container")?;
+        Ok(Box::pin(attached.output.map(|output| {
+            output
+                .map(bollard::container::LogOutput::into_bytes)
+                .context("lost the container's output")
+        })))
+    }
+
+    /// All that a container has written since its start, and goes on to write.
+    pub fn output_from_start(&self, id: &str) -> Output {
+        let options = LogsOptionsBuilder::default()
+            .follow(true)
+            .stdout(true)
+            .stderr(true)
+            .tail("all")
+            .build();
+        // The stream borrows the client, and outlives this call.
+        let docker = self.docker.clone();
+        let id = id.to_owned();
+        let (send, receive) = tokio::sync::mpsc::channel(16);
+        tokio::spawn(async move {
+            let mut output = std::pin::pin!(docker.logs(&id, Some(options)));
+            while let Some(chunk) = output.next().await {
+                let chunk = chunk
+                    .map(bollard::container::LogOutput::into_bytes)
+                    .context("lost the container's output");
+                if send.send(chunk).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Box::pin(futures_util::stream::unfold(receive, |mut receive| async move {
+            receive.recv().await.map(|chunk| (chunk, receive))
+        }))
+    }
+
+    /// Starts a container; one that runs already is left alone.
+    ///
+    /// # Errors
+    /// The engine can't start it: the entry point is missing, for example.
+    pub async fn start(&self, id: &str) -> Result<()> {
+        self.docker.start_container(id, None).await.context("cannot start the container")
+    }
+
+    /// Sends `signal` (`SIGINT`) to a container's first process; nothing
+    /// happens when it has ended.
+    ///
+    /// # Errors
+    /// The engine doesn't answer.
+    pub async fn signal(&self, id: &str, signal: &str) -> Result<()> {
+        let options = KillContainerOptionsBuilder::default().signal(signal).build();
+        match self.docker.kill_container(id, Some(options)).await {
+            Err(error) if is_missing(&error) || status(&error) == Some(409) => Ok(()),
+            other => other.with_context(|| format!("cannot send {signal} to the container")),
+        }
+    }
+
+    /// Waits until a container is no longer running, through restarts of the
+    /// engine, and tells how it ended.
+    ///
+    /// # Errors
+    /// The container is gone, or the engine stays away for some minutes.
+    pub async fn ended(&self, id: &str) -> Result<Condition> {
+        loop {
+            let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+            // Its answer is not used: a restart of the engine ends it, and an
+            // exit code other than 0 comes as an error.
+            let mut wait = std::pin::pin!(self.docker.wait_container(id, Some(options)));
+            while wait.next().await.is_some() {}
+            let inspect = || self.condition(id);
+            let condition = inspect
+                .retry(
+                    ExponentialBuilder::default()
+                        .with_min_delay(Duration::from_millis(200))
+                        .with_max_delay(Duration::from_secs(10))
+                        .with_max_times(30),
+                )
+                .when(|error| !is_gone(error))
+                .await?;
+            if matches!(condition, Condition::Ended { .. }) {
+                return Ok(condition);
+            }
+        }
+    }
+
+    /// How a container is.
+    ///
+    /// # Errors
+    /// It is gone (see [`is_gone`]), or the engine doesn't answer.
+    pub async fn condition(&self, id: &str) -> Result<Condition> {
+        let state = self
+            .docker
+            .inspect_container(id, None)
+            .await
+            .context("cannot look at the container")?
+            .state
+            .context("the engine tells no state")?;
+        let never_started =
+            state.status == Some(bollard::models::ContainerStateStatusEnum::CREATED);
+        Ok(if never_started {
+            Condition::Created
+        } else if state.running == Some(true) {
+            Condition::Running
+        } else {
+            Condition::Ended {
+                exit_code: state.exit_code.unwrap_or(-1),
+                oom_killed: state.oom_killed == Some(true),
+            }
+        })
+    }
+
+    /// All containers, running or not, that have the label `key=value`.
+    ///
+    /// # Errors
+    /// The engine doesn't answer.
+    pub async fn with_label(&self, key: &str, value: &str) -> Result<Vec<Found>> {
+        let filters = HashMap::from([("label", vec![format!("{key}={value}")])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers =
+            self.docker.list_containers(Some(options)).await.context("cannot list containers")?;
+        Ok(containers
+            .into_iter()
+            .filter_map(|container| {
+                Some(Found { id: container.id?, labels: container.labels.unwrap_or_default() })
+            })
+            .collect())
+    }
+
+    /// Removes a container with its anonymous volumes, killing it if it runs;
+    /// one that is gone already is fine.
+    ///
+    /// # Errors
+    /// The engine doesn't answer or can't remove it.
+    pub async fn remove(&self, id: &str) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.docker.remove_container(id, Some(options)).await {
+            // 409: somebody else is removing it.
+            Err(error) if is_missing(&error) || status(&error) == Some(409) => Ok(()),
+            other => other.context("cannot remove the container"),
+        }
+    }
+}
+
+/// Whether an error of this module means that the container is not there.
+pub fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<bollard::errors::Error>().is_some_and(is_missing)
+}
+
+fn is_missing(error: &bollard::errors::Error) -> bool {
+    status(error) == Some(404)
+}
+
+fn status(error: &bollard::errors::Error) -> Option<u16> {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+fn unreachable(socket: &str) -> String {
+    format!(
+        "no container engine answers at {socket}; look at `systemctl status scalr-docker`, or name another with `scalr-agent configure --engine`"
+    )
+}
