@@ -323,7 +323,8 @@ fn table(file: &Path) -> Result<toml::Table> {
     })
 }
 
-fn did_you_mean<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+/// A hint with the nearest of the `known` names, to end an error with.
+pub fn did_you_mean<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     known
         .into_iter()
         .max_by(|a, b| {

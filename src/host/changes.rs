@@ -6,10 +6,12 @@
 //! reversed for good later. A dry run prints what would change instead.
 
 use std::fs::{self, Permissions};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use anstream::println;
+use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -551,23 +553,17 @@ fn show(path: &str, before: &Thing, after: &Thing, secret: bool) {
         println!("(not shown: it holds a secret)");
         return;
     }
-    let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let (old, new) = (before.text(), after.text());
     let diff = TextDiff::from_lines(&old, &new);
     for hunk in diff.unified_diff().iter_hunks() {
         println!("{}", hunk.header());
         for change in hunk.iter_changes() {
-            let (sign, colour) = match change.tag() {
-                ChangeTag::Delete => ('-', "\x1b[31m"),
-                ChangeTag::Insert => ('+', "\x1b[32m"),
-                ChangeTag::Equal => (' ', ""),
+            let (sign, style) = match change.tag() {
+                ChangeTag::Delete => ('-', AnsiColor::Red.on_default()),
+                ChangeTag::Insert => ('+', AnsiColor::Green.on_default()),
+                ChangeTag::Equal => (' ', Style::new()),
             };
-            let line = change.value().trim_end_matches('\n');
-            if colours && !colour.is_empty() {
-                println!("{colour}{sign}{line}\x1b[0m");
-            } else {
-                println!("{sign}{line}");
-            }
+            println!("{style}{sign}{}{style:#}", change.value().trim_end_matches('\n'));
         }
     }
 }

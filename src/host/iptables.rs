@@ -1,5 +1,6 @@
 //! iptables: one chain of our own in a table.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -98,12 +99,17 @@ impl Chain {
     }
 }
 
+/// Where it is installed; `None` if it is not.
+pub fn find() -> Option<PathBuf> {
+    which::which("iptables").ok()
+}
+
 /// Refuses to go on without iptables.
 ///
 /// # Errors
 /// It is not installed, or can't be used here.
 pub fn require() -> Result<()> {
-    if which::which("iptables").is_err() {
+    if find().is_none() {
         return Err(Failure::NotInstalled.because("iptables is not installed; install it"));
     }
     match Command::new("iptables").args(["-w", "-S", "FORWARD"]).read() {

@@ -3,14 +3,32 @@
 //! Each external tool is wrapped in one module of its own; nothing here knows
 //! of `setup`, `agent` or `server`.
 
+pub mod command;
+pub mod machine;
+
+#[cfg(feature = "setup")]
+pub mod apt;
 #[cfg(feature = "setup")]
 pub mod changes;
-pub mod command;
+#[cfg(feature = "setup")]
+pub mod curl;
+#[cfg(feature = "setup")]
+pub mod docker;
+#[cfg(feature = "setup")]
+pub mod dpkg;
 #[cfg(feature = "setup")]
 pub mod iptables;
-pub mod machine;
+#[cfg(feature = "setup")]
+pub mod memory;
 #[cfg(feature = "setup")]
 pub mod network;
+#[cfg(feature = "setup")]
+pub mod os;
+#[cfg(feature = "setup")]
+pub mod rpm;
+#[cfg(feature = "setup")]
 pub mod selinux;
 pub mod systemd;
 pub mod users;
+#[cfg(feature = "setup")]
+pub mod yum;

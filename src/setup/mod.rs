@@ -3,6 +3,7 @@
 //! Each subcommand has its arguments in `Args` and does its work in
 //! `run(&Context, &Args)`.
 
+mod check;
 mod network;
 mod proxy;
 mod start;
@@ -34,6 +35,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check failed, 4 only warnings,
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Args),
     Network(network::Args),
     Proxy(proxy::Args),
     Units(units::Args),
@@ -50,6 +52,7 @@ pub fn run(cli: Cli) -> Result<()> {
         command::name_each();
     }
     match cli.command {
+        Command::Check(args) => check::run(&context, &args),
         Command::Network(args) => network::run(&context, &args),
         Command::Proxy(args) => proxy::run(&context, &args),
         Command::Units(args) => units::run(&context, &args),

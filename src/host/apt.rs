@@ -1,0 +1,31 @@
+//! apt: installing and removing packages.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::command::CommandExt as _;
+
+/// Installs a package, or a package file (whose path then has a `/` in it).
+///
+/// # Errors
+/// It fails.
+pub fn install(package: &str) -> Result<()> {
+    call(&["install", package])
+}
+
+/// Removes a package; with `purge` its settings as well.
+///
+/// # Errors
+/// It fails.
+pub fn remove(package: &str, purge: bool) -> Result<()> {
+    call(&[if purge { "purge" } else { "remove" }, package])
+}
+
+fn call(arguments: &[&str]) -> Result<()> {
+    Ok(Command::new("apt-get")
+        .arg("--yes")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .run()?)
+}

@@ -1,0 +1,104 @@
+//! The operating system, as os-release tells it.
+
+use anyhow::{Context as _, Result};
+use os_release::OsRelease;
+
+use super::machine::Machine;
+
+/// An operating system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Os {
+    /// `centos`, `ubuntu`, …
+    pub id: String,
+    /// As it stands there: `7`, `7.9`, `18.04`; empty for a rolling one.
+    pub version: String,
+    /// For people: `CentOS Linux 7 (Core)`.
+    pub name: String,
+    /// Which packages it has.
+    pub family: Family,
+    /// Whether the family was only guessed, from what it says it is like.
+    pub guessed: bool,
+}
+
+/// Which packages an operating system has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// deb, by apt.
+    Debian,
+    /// rpm, by yum or dnf.
+    RedHat,
+    /// Neither.
+    Other,
+}
+
+impl Os {
+    /// The machine's operating system.
+    ///
+    /// # Errors
+    /// There is no os-release.
+    pub fn of(machine: &Machine) -> Result<Self> {
+        let found = ["/etc/os-release", "/usr/lib/os-release"]
+            .into_iter()
+            .map(|path| machine.path(path))
+            .find_map(|file| OsRelease::new_from(file).ok());
+        Ok(Self::from(found.context("found no /etc/os-release, so this system is unknown")?))
+    }
+
+    /// The first number of the version; 0 if there is none.
+    pub fn major(&self) -> u32 {
+        self.version.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl From<OsRelease> for Os {
+    fn from(release: OsRelease) -> Self {
+        let known = family(&release.id);
+        let like = || release.id_like.split_whitespace().find_map(family);
+        Self {
+            guessed: known.is_none(),
+            family: known.or_else(like).unwrap_or(Family::Other),
+            name: if release.pretty_name.is_empty() {
+                format!("{} {}", release.name, release.version_id)
+            } else {
+                release.pretty_name
+            },
+            id: release.id,
+            version: release.version_id,
+        }
+    }
+}
+
+fn family(id: &str) -> Option<Family> {
+    match id {
+        "debian" | "ubuntu" => Some(Family::Debian),
+        "rhel" | "centos" | "fedora" | "rocky" | "almalinux" | "ol" | "scientific" | "amzn" => {
+            Some(Family::RedHat)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn os(text: &str) -> Os {
+        Os::from(text.lines().map(str::to_owned).collect::<OsRelease>())
+    }
+
+    #[test]
+    fn centos_7_has_no_minor_version() {
+        let os = os("NAME=\"CentOS Linux\"\nVERSION=\"7 (Core)\"\nID=\"centos\"\n\
+                     ID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\nPRETTY_NAME=\"CentOS Linux 7 (Core)\"");
+        assert_eq!((os.id.as_str(), os.major(), os.family), ("centos", 7, Family::RedHat));
+        assert_eq!(os.name, "CentOS Linux 7 (Core)");
+    }
+
+    #[test]
+    fn an_unknown_system_is_like_another() {
+        let mint = os("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\nVERSION_ID=\"21.1\"");
+        assert_eq!((mint.family, mint.guessed, mint.major()), (Family::Debian, true, 21));
+        let arch = os("ID=arch\nNAME=\"Arch Linux\"");
+        assert_eq!((arch.family, arch.major()), (Family::Other, 0));
+    }
+}

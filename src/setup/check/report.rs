@@ -1,0 +1,227 @@
+//! What the checks came to, as text and as JSON.
+
+use anstream::println;
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::{Check, Outcome, Severity};
+use crate::exit::Failure;
+use crate::host::machine::Machine;
+use crate::host::os::Os;
+
+/// What the checks came to. Its JSON is described in the command's help; its
+/// version is [`SCHEMA`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    schema: u32,
+    host: Option<Host>,
+    checks: Vec<Line>,
+    summary: Summary,
+}
+
+/// The version of the JSON; a change that a reader could trip over raises it.
+const SCHEMA: u32 = 1;
+
+#[derive(Clone, Debug, Serialize)]
+struct Host {
+    name: String,
+    id: String,
+    version: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Line {
+    name: &'static str,
+    area: &'static str,
+    about: &'static str,
+    severity: Severity,
+    result: Verdict,
+    message: String,
+    fix: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    Passed,
+    Warning,
+    Failed,
+    Skipped,
+    CouldNotLook,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Summary {
+    passed: usize,
+    warning: usize,
+    failed: usize,
+    skipped: usize,
+    could_not_look: usize,
+}
+
+impl Report {
+    /// One without any check yet.
+    pub fn of(machine: &Machine) -> Self {
+        let host = Os::of(machine).ok();
+        Self {
+            schema: SCHEMA,
+            host: host.map(|os| Host { name: os.name, id: os.id, version: os.version }),
+            checks: Vec::new(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// Adds what a check found; a failure that is ignored is a warning.
+    pub fn add(&mut self, check: &Check, outcome: Outcome, ignored: bool, print: bool) {
+        let (result, message, fix) = match outcome {
+            Outcome::Passed(message) => (Verdict::Passed, message, Vec::new()),
+            Outcome::Problem(message, fix) if ignored => {
+                (Verdict::Warning, format!("{message} (ignored)"), fix)
+            }
+            Outcome::Problem(message, fix) => match check.severity {
+                Severity::Error => (Verdict::Failed, message, fix),
+                Severity::Warning => (Verdict::Warning, message, fix),
+            },
+            Outcome::Warning(message) => (Verdict::Warning, message, Vec::new()),
+            Outcome::Skipped(reason) => (Verdict::Skipped, reason, Vec::new()),
+            Outcome::CouldNotLook(reason) => (Verdict::CouldNotLook, reason, Vec::new()),
+        };
+        let count = match result {
+            Verdict::Passed => &mut self.summary.passed,
+            Verdict::Warning => &mut self.summary.warning,
+            Verdict::Failed => &mut self.summary.failed,
+            Verdict::Skipped => &mut self.summary.skipped,
+            Verdict::CouldNotLook => &mut self.summary.could_not_look,
+        };
+        *count += 1;
+        let line = Line {
+            name: check.name,
+            area: check.area,
+            about: check.about,
+            severity: check.severity,
+            result,
+            message,
+            fix,
+        };
+        if print {
+            line.print();
+        }
+        self.checks.push(line);
+    }
+
+    /// The commands that mend what is wrong, each once.
+    pub fn fixes(&self) -> Vec<String> {
+        let mut fixes: Vec<String> = Vec::new();
+        for fix in self.checks.iter().flat_map(|line| &line.fix) {
+            if !fixes.contains(fix) {
+                fixes.push(fix.clone());
+            }
+        }
+        fixes
+    }
+
+    /// Prints how many passed and so on.
+    pub fn print_summary(&self) {
+        let s = self.summary;
+        let counts = [
+            (s.passed, "passed"),
+            (s.warning, "warned"),
+            (s.failed, "failed"),
+            (s.skipped, "skipped"),
+            (s.could_not_look, "could not look"),
+        ];
+        let told: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        println!("{}.", told.join(", "));
+    }
+
+    /// The exit code that it asks for; `None` if all is well.
+    pub fn verdict(&self) -> Option<Failure> {
+        if self.summary.failed > 0 {
+            Some(Failure::CheckFailed)
+        } else if self.summary.warning + self.summary.could_not_look > 0 {
+            Some(Failure::Warnings)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the check of that name failed.
+    pub fn failed(&self, name: &str) -> bool {
+        self.checks.iter().any(|line| line.name == name && line.result == Verdict::Failed)
+    }
+}
+
+impl Line {
+    fn print(&self) {
+        let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into())).bold();
+        let (word, style) = match self.result {
+            Verdict::Passed => ("passed", colour(AnsiColor::Green)),
+            Verdict::Warning => ("warning", colour(AnsiColor::Yellow)),
+            Verdict::Failed => ("FAILED", colour(AnsiColor::Red)),
+            Verdict::Skipped => ("skipped", Style::new().dimmed()),
+            Verdict::CouldNotLook => ("unknown", colour(AnsiColor::Yellow)),
+        };
+        let mut message = self.message.lines();
+        let first = message.next().unwrap_or_default();
+        println!("{style}{word:<8}{style:#} {:<18} {first}", self.name);
+        for line in message {
+            println!("{:27} {line}", "");
+        }
+        for fix in &self.fix {
+            println!("{:27} mend it with: {fix}", "");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setup::check::CHECKS;
+
+    fn report(outcome: Outcome, ignored: bool) -> Report {
+        let mut report = Report::of(&Machine::at("/nowhere"));
+        report.add(&CHECKS[0], outcome, ignored, false);
+        report
+    }
+
+    #[test]
+    fn the_exit_code_is_the_worst() {
+        let problem = || Outcome::problem("x");
+        assert_eq!(report(Outcome::Passed("x".into()), false).verdict(), None);
+        assert_eq!(report(Outcome::Skipped("x".into()), false).verdict(), None);
+        assert_eq!(report(problem(), false).verdict(), Some(Failure::CheckFailed));
+        assert_eq!(report(problem(), true).verdict(), Some(Failure::Warnings));
+        let could_not_look = Outcome::CouldNotLook("x".into());
+        assert_eq!(report(could_not_look, false).verdict(), Some(Failure::Warnings));
+    }
+
+    #[test]
+    fn the_json_is_as_documented() {
+        let fix = vec!["mend it".to_owned()];
+        let report = report(Outcome::Problem("it is broken".to_owned(), fix), false);
+        assert_eq!(
+            serde_json::to_value(report).unwrap(),
+            serde_json::json!({
+                "schema": 1,
+                "host": null,
+                "checks": [{
+                    "name": "os",
+                    "area": "host",
+                    "about": "the operating system is one that packages are made for",
+                    "severity": "error",
+                    "result": "failed",
+                    "message": "it is broken",
+                    "fix": ["mend it"],
+                }],
+                "summary": {
+                    "passed": 0, "warning": 0, "failed": 1, "skipped": 0, "could-not-look": 0,
+                },
+            })
+        );
+    }
+}
