@@ -18,9 +18,10 @@ const PROGRAMS: [&str; 5] =
 const OLDEST_DOCKER: u32 = 18;
 
 pub fn engine(subject: &Subject) -> Outcome {
-    match &subject.settings.engine {
-        Some(socket) if socket != ENGINE => hosts_engine(subject, socket),
-        _ => private_engine(subject),
+    if subject.engine == ENGINE {
+        private_engine(subject)
+    } else {
+        hosts_engine(subject, &subject.engine)
     }
 }
 
@@ -30,6 +31,9 @@ pub fn iptables(subject: &Subject) -> Outcome {
     }
     match firewall::find() {
         Some(file) => Outcome::Passed(file.display().to_string()),
+        None if subject.before_install => {
+            Outcome::Skipped("it comes with the package scalr-agent".to_owned())
+        }
         None => Outcome::problem(
             "iptables is not installed; the package scalr-agent brings it, or install it",
         ),
@@ -78,7 +82,7 @@ fn hosts_engine(subject: &Subject, socket: &str) -> Outcome {
     }
     let Ok(client) = which::which("docker").or_else(|_| bundled_client(subject)) else {
         return Outcome::problem(format!(
-            "the settings name the engine at {socket}, but Docker is not installed"
+            "runs are to use the engine at {socket}, but Docker is not installed"
         ));
     };
     match docker::engine_version(&client, socket) {

@@ -13,12 +13,13 @@ use std::fmt;
 use std::process::Command;
 
 use anyhow::Result;
+use clap::ValueEnum;
 use serde::Serialize;
 use url::Url;
 
 pub use self::report::Report;
 use super::{Context, Format, require_root};
-use crate::config::proxy::of_units;
+use crate::config::proxy::{VARIABLES, of_units};
 use crate::config::{self, Settings};
 use crate::exit::Failure;
 use crate::host::command::CommandExt as _;
@@ -46,8 +47,15 @@ pub struct Args {
     /// Run the commands that mend what failed, then check again
     #[arg(long)]
     fix: bool,
+    /// Check a host that the package is not installed on yet; proxies are then
+    /// those of the environment
+    #[arg(long)]
+    before_install: bool,
     #[command(flatten)]
     pub selection: Selection,
+    /// The engine that runs use; the settings' if not named
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
     /// The server that must be reachable; the settings' if not named
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
@@ -57,6 +65,25 @@ pub struct Args {
     /// Memory of each run, in MB
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
     memory: Option<u64>,
+}
+
+/// Which Docker engine runs use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// The private one of the package.
+    Bundled,
+    /// The host's own.
+    System,
+}
+
+impl Engine {
+    /// Where it listens.
+    pub fn socket(self) -> &'static str {
+        match self {
+            Self::Bundled => config::ENGINE,
+            Self::System => "unix:///var/run/docker.sock",
+        }
+    }
 }
 
 /// Which checks are run, and which count.
@@ -209,8 +236,12 @@ pub struct Subject {
     pub concurrency: u32,
     /// Memory of a run, in MB.
     pub memory: u64,
+    /// The engine's socket.
+    pub engine: String,
     /// The proxy's variables.
     pub proxy: Vec<(String, String)>,
+    /// Whether what the package brings is still missing.
+    pub before_install: bool,
 }
 
 impl Subject {
@@ -229,7 +260,9 @@ impl Subject {
             url: settings.url.clone(),
             concurrency: settings.concurrency.unwrap_or(1),
             memory: settings.memory.unwrap_or(512),
+            engine: settings.engine.clone().unwrap_or_else(|| config::ENGINE.to_owned()),
             proxy: of_units(machine)?.unwrap_or_default(),
+            before_install: false,
             machine: machine.clone(),
             settings,
         })
@@ -253,6 +286,13 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     subject.url = args.url.clone().or(subject.url);
     subject.concurrency = args.concurrency.unwrap_or(subject.concurrency);
     subject.memory = args.memory.unwrap_or(subject.memory);
+    subject.engine = args.engine.map_or(subject.engine, |engine| engine.socket().to_owned());
+    subject.before_install = args.before_install;
+    if args.before_install && subject.proxy.is_empty() {
+        let is_proxy =
+            |(name, _): &(String, String)| VARIABLES.contains(&&*name.to_ascii_uppercase());
+        subject.proxy = std::env::vars().filter(is_proxy).collect();
+    }
     if args.fix {
         require_root(&context.machine, false)?;
     }

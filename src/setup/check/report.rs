@@ -149,11 +149,6 @@ impl Report {
             None
         }
     }
-
-    /// Whether the check of that name failed.
-    pub fn failed(&self, name: &str) -> bool {
-        self.checks.iter().any(|line| line.name == name && line.result == Verdict::Failed)
-    }
 }
 
 impl Line {

@@ -25,7 +25,10 @@ pub fn server(subject: &Subject) -> Outcome {
 /// Which proxy curl was told to use.
 fn proxy_for(url: &Url, proxy: &[(String, String)]) -> Option<String> {
     let name = format!("{}_proxy", url.scheme());
-    proxy.iter().find(|(known, _)| *known == name).map(|(_, value)| masked(value))
+    proxy
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(&name))
+        .map(|(_, value)| masked(value))
 }
 
 fn shell_has_proxy() -> bool {
