@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum_server::Handle;
@@ -42,7 +42,7 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tower_http::trace::TraceLayer;
-use tracing::{info, warn};
+use tracing::{Span, debug_span, info, warn};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
@@ -136,8 +136,15 @@ fn routes(app: &App) -> Router {
         .merge(api::agent::routes())
         .merge(api::pools::routes(app))
         .merge(packages::routes(app))
-        .layer(TraceLayer::new_for_http())
+        .layer(TraceLayer::new_for_http().make_span_with(request_span))
         .with_state(Arc::clone(app))
+}
+
+/// What stands before what is logged about a request. The route, not the path:
+/// that of an upload has a signature in it.
+fn request_span(request: &Request) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    debug_span!("request", method = %request.method(), route)
 }
 
 /// 200 when the server is up and its database answers.

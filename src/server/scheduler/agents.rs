@@ -56,8 +56,10 @@ impl Scheduler {
         token: &AccessToken,
         register: &Register,
     ) -> Result<(Agent, Secret), Error> {
-        if register.name.trim().is_empty() || register.name.chars().any(char::is_control) {
-            return Err(Error::Invalid("an agent needs a name of printable characters".to_owned()));
+        let length = register.name.trim().chars().count();
+        if !(1..=255).contains(&length) || register.name.chars().any(char::is_control) {
+            let why = "an agent's name has 1 to 255 printable characters";
+            return Err(Error::Invalid(why.to_owned()));
         }
         if register.concurrency == 0 {
             return Err(Error::Invalid("an agent's concurrency is at least 1".to_owned()));

@@ -75,7 +75,7 @@ impl Scheduler {
     }
 
     /// The attempts that an agent is to interrupt and was not told of lately:
-    /// canceled ones, and those that it still has and that no longer count.
+    /// canceled ones, and those that it still has and that were taken from it.
     async fn cancels(
         &self,
         db: &mut Connection,
@@ -90,7 +90,11 @@ impl Scheduler {
             .collect();
         for status in &poll.tasks {
             let task = task::find(db, &status.task_id).await?;
-            if task.is_some_and(|task| task.attempt > status.attempt.into()) {
+            let is_taken_back = |task: &Task| {
+                task.attempt != i64::from(status.attempt)
+                    || task.agent_id.as_ref() != Some(&session.agent_id)
+            };
+            if task.as_ref().is_some_and(is_taken_back) {
                 attempts.push((status.task_id.clone(), status.attempt.into()));
             }
         }

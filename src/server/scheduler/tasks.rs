@@ -72,7 +72,7 @@ impl Scheduler {
         let mut change = self.change().await?;
         let mut task = change.task(task_id).await?;
         check_attempt(&task, finish.attempt.into())?;
-        if is_ended(task.state) {
+        if is_ended(task.state) && task.agent_id.is_some() {
             // Said again because the answer was lost.
             return Ok(());
         }
@@ -150,17 +150,18 @@ impl Change {
         self.end_run(run, status, finish.message.clone()).await
     }
 
-    /// Takes a task from its agent for good or for another one: writes of the
-    /// attempt so far are refused from here on.
+    /// Takes a task from its agent, for another one or for good; what the agent
+    /// writes is refused from here on.
     pub(super) async fn take_back(&mut self, task: &mut Task, state: State) -> sqlx::Result<()> {
-        if task.agent_id.is_some() {
+        if task.agent_id.take().is_some() {
             warn!(task = task.id, attempt = task.attempt, ?state, "task taken back");
-            // Whoever still has it is told at once.
+            // Whoever has it is told at once.
             self.woken_pools.extend(task.pool_id.clone());
-            task.attempt += 1;
+            if !is_ended(state) {
+                task.attempt += 1;
+            }
         }
         task.state = state;
-        task.agent_id = None;
         task.offered_at = None;
         task.lease_expires_at = None;
         match is_ended(state) {

@@ -1,1 +1,599 @@
+//! The state machine, with a clock that the tests set.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::{Denied, Error, NewRun, Saved, Scheduler, Terms, Wake};
+use crate::protocol::{Event, Finish, Outcome, Poll, Register, TaskState, TaskStatus};
+use crate::server::clock::Clock;
+use crate::server::objects::Objects;
+use crate::server::store::access_token::AccessToken;
+use crate::server::store::account::Account;
+use crate::server::store::agent_pool::AgentPool;
+use crate::server::store::configuration_version::ConfigurationVersion;
+use crate::server::store::environment::Environment;
+use crate::server::store::run::{Run, Status};
+use crate::server::store::session::Session;
+use crate::server::store::task::{Phase, State, Task};
+use crate::server::store::workspace::Workspace;
+use crate::server::store::{
+    Store, access_token, account, agent_pool, configuration_version, environment, run, task,
+    workspace,
+};
+use crate::server::token::Issued;
+
+const LEASE: Duration = Duration::from_secs(40);
+
+#[tokio::test]
+async fn a_run_goes_from_plan_to_apply() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    assert_eq!(run.status, Status::PlanQueued);
+
+    let plan = world.take(&agent).await;
+    assert_eq!(world.status(&run).await, Status::Planning);
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Planned);
+
+    world.scheduler.confirm(&run.id).await.unwrap();
+    let apply = world.take(&agent).await;
+    assert_eq!((apply.phase, world.status(&run).await), (Phase::Apply, Status::Applying));
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Applied);
+}
+
+#[tokio::test]
+async fn a_plan_without_changes_ends_its_run() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    let plan = world.take(&agent).await;
+    world.finish(&plan, Outcome::Finished, Some(false)).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::PlannedAndFinished);
+    assert_eq!(world.task(&run, Phase::Apply).await.state, State::Canceled);
+}
+
+#[tokio::test]
+async fn runs_of_a_workspace_go_one_after_the_other() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let first = world.run().await;
+    world.scheduler.clock.advance(Duration::from_millis(1));
+    let second = world.run().await;
+    assert_eq!(second.status, Status::Pending);
+    let plan = world.take(&agent).await;
+    assert!(world.events(&agent, 5).await.is_empty(), "the second run waits");
+    world.finish(&plan, Outcome::Errored, None).await.unwrap();
+    assert_eq!(world.status(&first).await, Status::Errored);
+    assert_eq!(world.status(&second).await, Status::PlanQueued);
+}
+
+#[tokio::test]
+async fn no_more_is_offered_than_there_are_free_slots() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    world.run().await;
+    world.run_in("other").await;
+    assert!(world.events(&one, 0).await.is_empty());
+    assert_eq!(world.events(&one, 1).await.len(), 1);
+    assert!(world.events(&one, 1).await.is_empty(), "the offer is about to be claimed");
+    assert_eq!(world.events(&two, 2).await.len(), 1, "what was offered to one is not two's");
+    world.scheduler.clock.advance(LEASE / 8);
+    assert_eq!(world.events(&one, 1).await.len(), 1, "the answer may have been lost");
+}
+
+#[tokio::test]
+async fn a_task_is_claimed_by_one_agent() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    world.run().await;
+    let (id, attempt) = offer(&world.events(&one, 1).await);
+    assert!(is_conflict(world.scheduler.claim(&two, &id, attempt).await));
+    let (_, first) = world.scheduler.claim(&one, &id, attempt).await.unwrap();
+    // Its answer was lost.
+    let (_, second) = world.scheduler.claim(&one, &id, attempt).await.unwrap();
+    assert!(world.scheduler.task_of_token(&id, first.expose()).await.is_err());
+    assert!(world.scheduler.task_of_token(&id, second.expose()).await.is_ok());
+    assert!(world.scheduler.task_of_token("task-x", second.expose()).await.is_err());
+}
+
+#[tokio::test]
+async fn an_unclaimed_offer_goes_to_somebody_else() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    world.run().await;
+    let (id, _) = offer(&world.events(&one, 1).await);
+    world.expire_after(LEASE).await;
+    let (again, attempt) = offer(&world.events(&two, 1).await);
+    assert_eq!((again, attempt), (id.clone(), 2));
+    assert!(is_conflict(world.scheduler.claim(&one, &id, 1).await));
+}
+
+#[tokio::test]
+async fn a_lease_lasts_while_its_agent_is_heard_of() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    let plan = world.take(&agent).await;
+    for _ in 0..5 {
+        world.expire_after(LEASE / 2).await;
+        world.scheduler.renew(&agent, &[has(&plan)]).await.unwrap();
+    }
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Running);
+}
+
+#[tokio::test]
+async fn a_lost_plan_is_run_again_and_its_late_writes_are_refused() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let run = world.run().await;
+    let lost = world.take(&one).await;
+    world.expire_after(LEASE).await;
+    assert_eq!(world.status(&run).await, Status::PlanQueued);
+    assert!(is_conflict(world.finish(&lost, Outcome::Finished, Some(true)).await));
+    let again = world.take(&two).await;
+    assert_eq!((again.id.clone(), again.attempt), (lost.id.clone(), 2));
+
+    // The first agent is back: what it has does not renew the other's lease,
+    // and it is told to stop.
+    let poll = Poll { free_slots: 0, tasks: vec![has(&lost)] };
+    world.scheduler.renew(&one, &poll.tasks).await.unwrap();
+    let events = world.scheduler.events(&one, &poll).await.unwrap();
+    assert_eq!(events, [Event::Cancel { task_id: lost.id, attempt: 1 }]);
+    assert!(world.scheduler.events(&one, &poll).await.unwrap().is_empty(), "told a moment ago");
+    world.finish(&again, Outcome::Finished, Some(true)).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Planned);
+}
+
+#[tokio::test]
+async fn an_apply_that_was_not_started_is_offered_again() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let run = world.planned(&one).await;
+    world.scheduler.confirm(&run.id).await.unwrap();
+    let (id, attempt) = offer(&world.events(&one, 1).await);
+    world.scheduler.claim(&one, &id, attempt).await.unwrap();
+    world.expire_after(LEASE).await;
+    assert!(is_conflict(world.scheduler.start(&id, attempt).await));
+    assert_eq!(offer(&world.events(&two, 1).await), (id, 2));
+}
+
+#[tokio::test]
+async fn a_started_apply_is_never_run_twice() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let (run, apply) = world.applying(&one).await;
+    world.expire_after(LEASE * 10).await;
+    assert_eq!(world.task(&run, Phase::Apply).await.state, State::Unreachable);
+    let lost = world.reload(&run).await;
+    assert_eq!(lost.status, Status::Applying);
+    assert!(lost.error_message.unwrap().contains("Agent one has not been heard of"));
+    assert!(world.events(&two, 5).await.is_empty());
+    world.run().await;
+    assert!(world.events(&two, 5).await.is_empty(), "the workspace stays locked");
+
+    // The outcome of that attempt counts.
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    let applied = world.reload(&run).await;
+    assert_eq!((applied.status, applied.error_message), (Status::Applied, None));
+    assert_eq!(world.events(&two, 5).await.len(), 1, "the next run starts");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_back_goes_on_with_its_apply() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let (run, apply) = world.applying(&agent).await;
+    world.expire_after(LEASE).await;
+    world.scheduler.renew(&agent, &[has(&apply)]).await.unwrap();
+    assert_eq!(world.task(&run, Phase::Apply).await.state, State::Running);
+    assert_eq!(world.reload(&run).await.error_message, None);
+    world.expire_after(LEASE).await;
+    assert_eq!(world.task(&run, Phase::Apply).await.state, State::Unreachable, "leased again");
+}
+
+#[tokio::test]
+async fn an_operator_ends_an_unreachable_apply() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let (run, apply) = world.applying(&agent).await;
+    world.expire_after(LEASE).await;
+    world.scheduler.cancel(&run.id).await.unwrap();
+    let canceled = world.reload(&run).await;
+    assert_eq!(canceled.status, Status::Canceled);
+    assert!(canceled.error_message.unwrap().contains("compare the workspace's state"));
+    assert!(is_conflict(world.finish(&apply, Outcome::Finished, None).await));
+    assert!(is_conflict(world.save_state(&apply, 1, "x").await));
+}
+
+#[tokio::test]
+async fn a_restarted_server_gives_every_lease_a_full_term() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    world.take(&agent).await;
+    world.scheduler.clock.advance(LEASE * 100);
+    world.scheduler.restart_leases().await.unwrap();
+    world.expire_after(LEASE / 2).await;
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Running);
+    world.expire_after(LEASE / 2).await;
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Queued);
+}
+
+#[tokio::test]
+async fn what_is_not_started_is_canceled_at_once() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let queued = world.run().await;
+    world.scheduler.cancel(&queued.id).await.unwrap();
+    assert_eq!(world.status(&queued).await, Status::Canceled);
+    assert!(world.events(&agent, 1).await.is_empty());
+
+    let claimed = world.run().await;
+    let (id, attempt) = offer(&world.events(&agent, 1).await);
+    world.scheduler.claim(&agent, &id, attempt).await.unwrap();
+    world.scheduler.cancel(&claimed.id).await.unwrap();
+    assert!(is_conflict(world.scheduler.start(&id, attempt).await));
+    assert_eq!(world.status(&claimed).await, Status::Canceled);
+    assert!(is_conflict(world.scheduler.cancel(&claimed.id).await));
+}
+
+#[tokio::test]
+async fn the_agent_is_told_to_interrupt_what_runs() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    let plan = world.take(&agent).await;
+    world.scheduler.cancel(&run.id).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Planning);
+    let cancel = Event::Cancel { task_id: plan.id.clone(), attempt: 1 };
+    assert_eq!(world.events(&agent, 1).await, [cancel.clone()]);
+    assert!(world.events(&agent, 1).await.is_empty());
+    world.scheduler.clock.advance(LEASE / 8);
+    assert_eq!(world.events(&agent, 1).await, [cancel], "the answer may have been lost");
+    // It ended just before it could be interrupted: it is canceled all the same.
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Canceled);
+}
+
+#[tokio::test]
+async fn a_canceled_plan_whose_agent_is_gone_is_not_run_again() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    world.take(&agent).await;
+    world.scheduler.cancel(&run.id).await.unwrap();
+    world.expire_after(LEASE).await;
+    assert_eq!(world.status(&run).await, Status::Canceled);
+}
+
+#[tokio::test]
+async fn only_what_waits_for_an_answer_gets_one() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    assert!(is_conflict(world.scheduler.confirm(&run.id).await));
+    assert!(is_conflict(world.scheduler.discard(&run.id).await));
+    let plan = world.take(&agent).await;
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    assert!(is_conflict(world.scheduler.cancel(&run.id).await));
+    world.scheduler.discard(&run.id).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Discarded);
+    assert!(is_conflict(world.scheduler.confirm(&run.id).await));
+}
+
+#[tokio::test]
+async fn start_and_finish_can_be_said_twice() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    let plan = world.take(&agent).await;
+    world.scheduler.start(&plan.id, plan.attempt).await.unwrap();
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    world.finish(&plan, Outcome::Errored, None).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Planned, "the first one counted");
+    assert!(is_conflict(world.scheduler.start(&plan.id, plan.attempt).await));
+}
+
+#[tokio::test]
+async fn of_two_agents_with_one_name_the_later_wins() {
+    let world = World::new().await;
+    let (first, first_token) = world.register("one").await;
+    world.run().await;
+    let (id, _) = offer(&world.events(&first, 1).await);
+    let (second, second_token) = world.register("one").await;
+    assert_eq!(first.agent_id, second.agent_id);
+    let denied = world.scheduler.session(&first_token).await.unwrap_err();
+    assert!(matches!(&denied, Denied::Unauthorized(why) if why.contains("name one")), "{denied}");
+    assert!(world.scheduler.session(&second_token).await.is_ok());
+    assert_eq!(offer(&world.events(&second, 1).await), (id, 2), "the offer is not lost");
+}
+
+#[tokio::test]
+async fn a_restarted_agent_keeps_its_tasks() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    let plan = world.take(&agent).await;
+    let again = world.agent("one").await;
+    world.scheduler.clock.advance(LEASE / 2);
+    world.scheduler.renew(&again, &[has(&plan)]).await.unwrap();
+    world.expire_after(LEASE / 2).await;
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Running);
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Planned);
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_its_sessions() {
+    let world = World::new().await;
+    let (_, token) = world.register("one").await;
+    let mut tx = world.scheduler.store.write().await.unwrap();
+    access_token::delete(&mut tx, "at-1").await.unwrap();
+    tx.commit().await.unwrap();
+    let denied = world.scheduler.session(&token).await.unwrap_err();
+    assert!(matches!(&denied, Denied::Unauthorized(why) if why.contains("revoked")), "{denied}");
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_gives_back_what_it_has() {
+    let world = World::new().await;
+    let (agent, token) = world.register("one").await;
+    let run = world.run().await;
+    world.take(&agent).await;
+    world.scheduler.deregister(&agent).await.unwrap();
+    let plan = world.task(&run, Phase::Plan).await;
+    assert_eq!((plan.state, plan.attempt), (State::Queued, 2));
+    assert!(matches!(world.scheduler.session(&token).await, Err(Denied::RegisterAgain(_))));
+}
+
+#[tokio::test]
+async fn every_state_of_an_apply_is_kept_if_it_follows() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let (_, apply) = world.applying(&agent).await;
+    let new = async |serial, lineage| world.save_state(&apply, serial, lineage).await;
+    assert!(matches!(new(1, "x").await, Ok(Saved::New(version)) if version.number == 1));
+    assert!(matches!(new(1, "x").await, Ok(Saved::Same(_))));
+    assert!(matches!(new(3, "x").await, Ok(Saved::New(version)) if version.number == 2));
+    assert!(is_conflict(new(2, "x").await), "an older serial");
+    assert!(is_conflict(new(4, "y").await), "another lineage");
+    let content = Bytes::from_static(b"{");
+    let broken = world.scheduler.save_apply_state(&apply.id, 1, content.clone()).await;
+    assert!(matches!(broken, Err(Error::Invalid(_))));
+    let locked = world.scheduler.save_uploaded_state("ws-main", content).await;
+    assert!(is_conflict(locked), "the workspace is locked");
+}
+
+#[tokio::test]
+async fn a_run_gets_the_nearest_pool() {
+    let world = World::new().await;
+    let mut tx = world.scheduler.store.write().await.unwrap();
+    let mut workspace = workspace::find(&mut tx, "ws-main").await.unwrap().unwrap();
+    workspace.pool_id = None;
+    assert!(super::pool_of(&mut tx, &workspace).await.unwrap().is_none());
+
+    let mut account_default = pool("apool-account");
+    (account_default.is_default, account_default.is_shared) = (true, false);
+    agent_pool::insert(&mut tx, &account_default).await.unwrap();
+    assert!(super::pool_of(&mut tx, &workspace).await.unwrap().is_none(), "it may not use it");
+    agent_pool::set_environments(&mut tx, "apool-account", &["env-1".into()]).await.unwrap();
+    assert_eq!(super::pool_of(&mut tx, &workspace).await.unwrap().unwrap().id, "apool-account");
+
+    agent_pool::insert(&mut tx, &pool("apool-environment")).await.unwrap();
+    let mut environment = environment::find(&mut tx, "env-1").await.unwrap().unwrap();
+    environment.default_pool_id = Some("apool-environment".to_owned());
+    environment::update(&mut tx, &environment).await.unwrap();
+    assert_eq!(super::pool_of(&mut tx, &workspace).await.unwrap().unwrap().id, "apool-environment");
+
+    workspace.pool_id = Some("apool-1".to_owned());
+    assert_eq!(super::pool_of(&mut tx, &workspace).await.unwrap().unwrap().id, "apool-1");
+}
+
+/// A scheduler with a pool and a workspace that is linked to it.
+struct World {
+    scheduler: Scheduler,
+    token: AccessToken,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (store, folder) = Store::temporary().await;
+        let clock = Clock::standing();
+        let now = clock.now();
+        let mut tx = store.write().await.unwrap();
+        let account = Account { id: "acc-1".into(), name: "default".into(), created_at: now };
+        account::insert(&mut tx, &account).await.unwrap();
+        let environment = Environment {
+            id: "env-1".into(),
+            account_id: "acc-1".into(),
+            name: "default".into(),
+            default_pool_id: None,
+            created_at: now,
+        };
+        environment::insert(&mut tx, &environment).await.unwrap();
+        agent_pool::insert(&mut tx, &pool("apool-1")).await.unwrap();
+        let token = AccessToken {
+            id: "at-1".into(),
+            account_id: "acc-1".into(),
+            pool_id: Some("apool-1".into()),
+            name: None,
+            description: None,
+            secret_hash: Issued::new("at-1").secret_hash,
+            created_at: now,
+            expires_at: None,
+            last_used_at: None,
+        };
+        access_token::insert(&mut tx, &token).await.unwrap();
+        for name in ["main", "other"] {
+            let workspace = Workspace {
+                id: format!("ws-{name}"),
+                environment_id: "env-1".into(),
+                pool_id: Some("apool-1".into()),
+                name: name.into(),
+                terraform_version: None,
+                working_directory: None,
+                image: None,
+                auto_apply: false,
+                deletion_protection: true,
+                created_at: now,
+                updated_at: now,
+            };
+            workspace::insert(&mut tx, &workspace).await.unwrap();
+            let configuration = ConfigurationVersion {
+                id: format!("cv-{name}"),
+                workspace_id: workspace.id,
+                uploaded: true,
+                upload_hash: String::new(),
+                created_at: now,
+            };
+            configuration_version::insert(&mut tx, &configuration).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let objects = Objects::open(&folder.path().join("objects")).unwrap();
+        let (wake, terms) = (Wake::default(), Terms { lease: LEASE });
+        let scheduler = Scheduler { store, objects, clock, wake, terms };
+        Self { scheduler, token, _folder: folder }
+    }
+
+    async fn run(&self) -> Run {
+        self.run_in("main").await
+    }
+
+    async fn run_in(&self, workspace: &str) -> Run {
+        let new = NewRun {
+            workspace_id: format!("ws-{workspace}"),
+            configuration_version_id: format!("cv-{workspace}"),
+            source: "api",
+            message: None,
+            is_destroy: false,
+            auto_apply: false,
+        };
+        self.scheduler.create_run(new).await.unwrap()
+    }
+
+    /// A run whose plan waits for a yes.
+    async fn planned(&self, agent: &Session) -> Run {
+        let run = self.run().await;
+        let plan = self.take(agent).await;
+        self.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+        run
+    }
+
+    /// A run whose apply was started by the agent.
+    async fn applying(&self, agent: &Session) -> (Run, Task) {
+        let run = self.planned(agent).await;
+        self.scheduler.confirm(&run.id).await.unwrap();
+        let apply = self.take(agent).await;
+        (run, apply)
+    }
+
+    async fn register(&self, name: &str) -> (Session, String) {
+        let register = Register {
+            name: name.to_owned(),
+            version: "0.1.0".to_owned(),
+            os: "debian_12".to_owned(),
+            driver: "docker".to_owned(),
+            platform: "linux_amd64".to_owned(),
+            concurrency: 5,
+        };
+        let (_, token) = self.scheduler.register(&self.token, &register).await.unwrap();
+        let session = self.scheduler.session(token.expose()).await.unwrap();
+        (session, token.expose().to_owned())
+    }
+
+    async fn agent(&self, name: &str) -> Session {
+        self.register(name).await.0
+    }
+
+    async fn events(&self, agent: &Session, free_slots: u32) -> Vec<Event> {
+        let poll = Poll { free_slots, tasks: Vec::new() };
+        self.scheduler.events(agent, &poll).await.unwrap()
+    }
+
+    /// Has the agent claim and start what it is offered.
+    async fn take(&self, agent: &Session) -> Task {
+        let (id, attempt) = offer(&self.events(agent, 1).await);
+        let (task, _) = self.scheduler.claim(agent, &id, attempt).await.unwrap();
+        self.scheduler.start(&id, attempt).await.unwrap();
+        task
+    }
+
+    async fn finish(
+        &self,
+        task: &Task,
+        outcome: Outcome,
+        has_changes: Option<bool>,
+    ) -> Result<(), Error> {
+        let finish = Finish {
+            attempt: u32::try_from(task.attempt).unwrap(),
+            outcome,
+            message: None,
+            exit_code: None,
+            oom_killed: false,
+            has_changes,
+            log_bytes: 0,
+            log_sha256: String::new(),
+        };
+        self.scheduler.finish(&task.id, &finish).await
+    }
+
+    async fn save_state(&self, apply: &Task, serial: u32, lineage: &str) -> Result<Saved, Error> {
+        let state = json!({ "version": 4, "serial": serial, "lineage": lineage });
+        let content = Bytes::from(state.to_string());
+        self.scheduler.save_apply_state(&apply.id, apply.attempt, content).await
+    }
+
+    async fn expire_after(&self, time: Duration) {
+        self.scheduler.clock.advance(time);
+        self.scheduler.expire().await.unwrap();
+    }
+
+    async fn reload(&self, run: &Run) -> Run {
+        let mut db = self.scheduler.store.read().await.unwrap();
+        run::find(&mut db, &run.id).await.unwrap().unwrap()
+    }
+
+    async fn status(&self, run: &Run) -> Status {
+        self.reload(run).await.status
+    }
+
+    async fn task(&self, run: &Run, phase: Phase) -> Task {
+        let mut db = self.scheduler.store.read().await.unwrap();
+        task::of_run(&mut db, &run.id, phase).await.unwrap()
+    }
+}
+
+fn pool(id: &str) -> AgentPool {
+    AgentPool {
+        id: id.to_owned(),
+        account_id: "acc-1".into(),
+        name: id.to_owned(),
+        is_default: false,
+        is_shared: true,
+        image: None,
+        created_at: 0,
+    }
+}
+
+/// The only event, which is an offer.
+fn offer(events: &[Event]) -> (String, i64) {
+    match events {
+        [Event::Offer { task_id, attempt, .. }] => (task_id.clone(), i64::from(*attempt)),
+        other => panic!("no offer: {other:?}"),
+    }
+}
+
+/// The task as its agent lists it.
+fn has(task: &Task) -> TaskStatus {
+    let attempt = u32::try_from(task.attempt).unwrap();
+    TaskStatus { task_id: task.id.clone(), attempt, state: TaskState::Running }
+}
+
+fn is_conflict<T>(result: Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Conflict(_)))
+}

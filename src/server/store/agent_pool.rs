@@ -33,6 +33,10 @@ pub struct Filter<'a> {
     pub name: Option<&'a str>,
     /// That this environment may use.
     pub environment: Option<&'a str>,
+    /// Of this account.
+    pub account: Option<&'a str>,
+    /// `true`: shared with all environments; `false`: not.
+    pub is_shared: Option<&'a str>,
 }
 
 /// Writes a new pool.
@@ -112,9 +116,11 @@ pub async fn list(
          WHERE ($1 IS NULL OR t.id = $1)
            AND ($2 IS NULL OR t.name = $2)
            AND ($3 IS NULL OR t.is_shared OR t.id IN
-                (SELECT pool_id FROM pool_environments WHERE environment_id = $3))",
+                (SELECT pool_id FROM pool_environments WHERE environment_id = $3))
+           AND ($4 IS NULL OR t.account_id = $4)
+           AND ($5 IS NULL OR t.is_shared = ($5 = 'true'))",
         "t.name",
-        &[filter.id, filter.name, filter.environment],
+        &[filter.id, filter.name, filter.environment, filter.account, filter.is_shared],
         page,
     )
     .await

@@ -27,6 +27,8 @@ pub struct Filter<'a> {
     pub id: Option<&'a str>,
     /// With this name.
     pub name: Option<&'a str>,
+    /// Of this account.
+    pub account: Option<&'a str>,
 }
 
 /// Writes a new environment.
@@ -74,9 +76,10 @@ pub async fn list(
 ) -> sqlx::Result<Listed<Environment>> {
     super::list(
         db,
-        "FROM environments t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.name = $2)",
+        "FROM environments t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.name = $2)
+           AND ($3 IS NULL OR t.account_id = $3)",
         "t.name",
-        &[filter.id, filter.name],
+        &[filter.id, filter.name, filter.account],
         page,
     )
     .await

@@ -43,6 +43,8 @@ pub struct Filter<'a> {
     pub environment: Option<&'a str>,
     /// Linked to this pool.
     pub pool: Option<&'a str>,
+    /// Of this account.
+    pub account: Option<&'a str>,
 }
 
 /// Writes a new workspace.
@@ -121,9 +123,11 @@ pub async fn list(
     super::list(
         db,
         "FROM workspaces t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.name = $2)
-           AND ($3 IS NULL OR t.environment_id = $3) AND ($4 IS NULL OR t.pool_id = $4)",
+           AND ($3 IS NULL OR t.environment_id = $3) AND ($4 IS NULL OR t.pool_id = $4)
+           AND ($5 IS NULL OR t.environment_id IN
+                (SELECT id FROM environments WHERE account_id = $5))",
         "t.name, t.id",
-        &[filter.id, filter.name, filter.environment, filter.pool],
+        &[filter.id, filter.name, filter.environment, filter.pool, filter.account],
         page,
     )
     .await

@@ -8,14 +8,17 @@ use axum::http::StatusCode;
 
 use super::refusal::Refusal;
 use super::tasks::workspace_of;
-use super::{OfAttempt, OfTask};
+use super::{OfAttempt, OfLiveTask};
 use crate::server::app::App;
 use crate::server::objects;
 use crate::server::store::task::{self, Phase, Task};
 use crate::server::store::{run, state_version};
 
 /// `GET tasks/ID/configuration`
-pub async fn configuration(State(app): State<App>, OfTask(task): OfTask) -> Result<Bytes, Refusal> {
+pub async fn configuration(
+    State(app): State<App>,
+    OfLiveTask(task): OfLiveTask,
+) -> Result<Bytes, Refusal> {
     let mut db = app.scheduler.store.read().await?;
     let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
     let key = objects::configuration(&run.workspace_id, &run.configuration_version_id);
@@ -23,7 +26,10 @@ pub async fn configuration(State(app): State<App>, OfTask(task): OfTask) -> Resu
 }
 
 /// `GET tasks/ID/plan`: what the run's plan left for its apply.
-pub async fn get_plan(State(app): State<App>, OfTask(task): OfTask) -> Result<Bytes, Refusal> {
+pub async fn get_plan(
+    State(app): State<App>,
+    OfLiveTask(task): OfLiveTask,
+) -> Result<Bytes, Refusal> {
     let (workspace_id, plan) = plan_of(&app, &task).await?;
     get(&app, &objects::plan(&workspace_id, &plan.id, plan.attempt), "plan").await
 }
@@ -31,18 +37,21 @@ pub async fn get_plan(State(app): State<App>, OfTask(task): OfTask) -> Result<By
 /// `PUT tasks/ID/plan`
 pub async fn put_plan(
     State(app): State<App>,
-    OfTask(task): OfTask,
+    task: OfLiveTask,
     of: Result<Query<OfAttempt>, QueryRejection>,
     content: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Refusal> {
-    check_plan_writes(&task, &of?)?;
+    let task = plan_that_writes(task, of?)?;
     let key = objects::plan(&workspace_of(&app, &task).await?, &task.id, task.attempt);
     app.scheduler.objects.put(&key, content?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET tasks/ID/lock-file`: what the run's plan left for its apply.
-pub async fn get_lock_file(State(app): State<App>, OfTask(task): OfTask) -> Result<Bytes, Refusal> {
+pub async fn get_lock_file(
+    State(app): State<App>,
+    OfLiveTask(task): OfLiveTask,
+) -> Result<Bytes, Refusal> {
     let (workspace_id, plan) = plan_of(&app, &task).await?;
     get(&app, &objects::lock_file(&workspace_id, &plan.id, plan.attempt), "lock file").await
 }
@@ -50,18 +59,21 @@ pub async fn get_lock_file(State(app): State<App>, OfTask(task): OfTask) -> Resu
 /// `PUT tasks/ID/lock-file`
 pub async fn put_lock_file(
     State(app): State<App>,
-    OfTask(task): OfTask,
+    task: OfLiveTask,
     of: Result<Query<OfAttempt>, QueryRejection>,
     content: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Refusal> {
-    check_plan_writes(&task, &of?)?;
+    let task = plan_that_writes(task, of?)?;
     let key = objects::lock_file(&workspace_of(&app, &task).await?, &task.id, task.attempt);
     app.scheduler.objects.put(&key, content?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET tasks/ID/state`: the workspace's.
-pub async fn get_state(State(app): State<App>, OfTask(task): OfTask) -> Result<Bytes, Refusal> {
+pub async fn get_state(
+    State(app): State<App>,
+    OfLiveTask(task): OfLiveTask,
+) -> Result<Bytes, Refusal> {
     let workspace_id = workspace_of(&app, &task).await?;
     let mut db = app.scheduler.store.read().await?;
     let current = state_version::current(&mut db, &workspace_id).await?;
@@ -72,7 +84,7 @@ pub async fn get_state(State(app): State<App>, OfTask(task): OfTask) -> Result<B
 /// `PUT tasks/ID/state`
 pub async fn put_state(
     State(app): State<App>,
-    OfTask(task): OfTask,
+    OfLiveTask(task): OfLiveTask,
     of: Result<Query<OfAttempt>, QueryRejection>,
     content: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Refusal> {
@@ -92,12 +104,11 @@ async fn plan_of(app: &App, task: &Task) -> Result<(String, Task), Refusal> {
     Ok((workspace_id, task::of_run(&mut db, &task.run_id, Phase::Plan).await?))
 }
 
-fn check_plan_writes(task: &Task, Query(of): &Query<OfAttempt>) -> Result<(), Refusal> {
-    if task.attempt != i64::from(of.attempt) {
-        return Err(Refusal::conflict(format!("attempt {} is over", of.attempt)));
-    }
-    match task.phase == Phase::Plan && task.state.is_with_agent() {
-        true => Ok(()),
-        false => Err(Refusal::conflict("only a running plan writes this")),
+/// The task, if it is a plan: only plans leave files for their apply.
+fn plan_that_writes(task: OfLiveTask, Query(of): Query<OfAttempt>) -> Result<Task, Refusal> {
+    task.check(of.attempt)?;
+    match task.0.phase {
+        Phase::Plan => Ok(task.0),
+        Phase::Apply => Err(Refusal::conflict("only a plan writes this")),
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-use super::OfTask;
+use super::OfLiveTask;
 use super::refusal::Refusal;
 use super::tasks::log_key;
 use crate::protocol::LogOffset;
@@ -24,15 +24,13 @@ pub struct Place {
 /// `PUT tasks/ID/log`
 pub async fn append(
     State(app): State<App>,
-    OfTask(task): OfTask,
+    task: OfLiveTask,
     place: Result<Query<Place>, QueryRejection>,
     piece: Result<Bytes, BytesRejection>,
 ) -> Result<Json<LogOffset>, Refusal> {
     let Query(place) = place?;
-    if task.attempt != i64::from(place.attempt) || !task.state.is_with_agent() {
-        return Err(Refusal::conflict(format!("attempt {} is over", place.attempt)));
-    }
-    let key = log_key(&app, &task).await?;
+    task.check(place.attempt)?;
+    let key = log_key(&app, &task.0).await?;
     match app.logs.append(&key, place.offset, piece?).await? {
         Appended::To(offset) => Ok(Json(LogOffset { offset })),
         Appended::WrongOffset(offset) => {

@@ -74,6 +74,32 @@ impl FromRequestParts<App> for OfTask {
     }
 }
 
+/// The task that a call is about, still with its agent: only then are there
+/// files to be had, and to be written.
+struct OfLiveTask(Task);
+
+impl FromRequestParts<App> for OfLiveTask {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        let OfTask(task) = OfTask::from_request_parts(parts, app).await?;
+        match task.state.is_with_agent() {
+            true => Ok(Self(task)),
+            false => Err(Refusal::conflict(format!("task {} is over", task.id))),
+        }
+    }
+}
+
+impl OfLiveTask {
+    /// Checks that a write belongs to the attempt that counts.
+    fn check(&self, attempt: u32) -> Result<(), Refusal> {
+        match self.0.attempt == i64::from(attempt) {
+            true => Ok(()),
+            false => Err(Refusal::conflict(format!("attempt {attempt} is over"))),
+        }
+    }
+}
+
 /// Which attempt a write belongs to.
 #[derive(Debug, Deserialize)]
 struct OfAttempt {

@@ -48,12 +48,14 @@ pub async fn usable_pool(
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["agent-pool", "name", "environment", "account"])?;
+    query.allow(&["agent-pool", "name", "environment", "account", "is-shared"])?;
     let mut db = app.scheduler.store.read().await?;
     let filter = Filter {
         id: query.filter("agent-pool"),
         name: query.filter("name"),
         environment: query.filter("environment"),
+        account: query.filter("account"),
+        is_shared: query.filter("is-shared"),
     };
     let listed = agent_pool::list(&mut db, filter, query.page).await?;
     let mut resources = Vec::new();

@@ -31,7 +31,11 @@ pub async fn find(db: &mut Connection, id: &str) -> Result<Environment, ApiError
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
     query.allow(&["environment", "name", "account"])?;
     let mut db = app.scheduler.store.read().await?;
-    let filter = Filter { id: query.filter("environment"), name: query.filter("name") };
+    let filter = Filter {
+        id: query.filter("environment"),
+        name: query.filter("name"),
+        account: query.filter("account"),
+    };
     let listed = environment::list(&mut db, filter, query.page).await?;
     Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
 }

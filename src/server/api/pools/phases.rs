@@ -5,8 +5,10 @@
 
 use std::io::SeekFrom;
 
+use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use axum::http::{HeaderMap, StatusCode};
@@ -16,8 +18,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
-
-use anyhow::Context as _;
 
 use super::document::{Document, to_one};
 use super::error::ApiError;
@@ -48,21 +48,21 @@ async fn read_apply(State(app): State<App>, Path(id): Path<String>) -> Result<Do
 async fn plan_output(
     State(app): State<App>,
     Path(id): Path<String>,
-    Query(from): Query<From>,
+    from: Result<Query<From>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (task, run) = find(&app, Phase::Plan, &id).await?;
-    output(&app, task, run, from, &headers).await
+    output(&app, task, run, from?.0, &headers).await
 }
 
 async fn apply_output(
     State(app): State<App>,
     Path(id): Path<String>,
-    Query(from): Query<From>,
+    from: Result<Query<From>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (task, run) = find(&app, Phase::Apply, &id).await?;
-    output(&app, task, run, from, &headers).await
+    output(&app, task, run, from?.0, &headers).await
 }
 
 #[derive(Debug, Deserialize)]

@@ -42,9 +42,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(query) = Query::<HashMap<String, String>>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+        let Query(query) =
+            Query::<HashMap<String, String>>::from_request_parts(parts, state).await?;
         let number = |name: &str, default: i64| match query.get(name).map(|text| text.parse()) {
             None => Ok(default),
             Some(Ok(number)) if number >= 1 => Ok(number),

@@ -44,6 +44,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         name: query.filter("name"),
         environment: query.filter("environment"),
         pool: query.filter("agent-pool"),
+        account: query.filter("account"),
     };
     let listed = workspace::list(&mut db, filter, query.page).await?;
     let mut resources = Vec::new();

@@ -1,0 +1,421 @@
+//! Starts a server and talks to it: as an admin, and as an agent.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Once;
+use std::time::Duration;
+
+use agent_pools::protocol::{
+    Attempt, BASE, Claimed, Event, Events, Finish, LogOffset, Outcome, Poll, Register, Registered,
+    TaskState, TaskStatus,
+};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use reqwest::{Certificate, Client, Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// How long anything may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server of a test's own; it ends with the test.
+pub struct Server {
+    pub data: PathBuf,
+    pub url: String,
+    pub admin: String,
+    pub http: Client,
+    options: Vec<String>,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts one, with TLS of its own.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with more options.
+    pub async fn start_with(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let (child, lines) = launch(&data, "127.0.0.1:0", &options).await;
+        let admin = lines.iter().find_map(|line| line.strip_prefix("Admin token: "));
+        let admin = admin.expect("the first start prints the token").to_owned();
+        let url = url_in(&lines);
+        let ca = fs::read(data.join("tls/ca.pem")).unwrap();
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            rustls::crypto::ring::default_provider().install_default().unwrap();
+        });
+        let http = Client::builder()
+            .tls_certs_only([Certificate::from_pem(&ca).unwrap()])
+            .no_proxy()
+            .timeout(PATIENCE)
+            .build()
+            .unwrap();
+        Self { data, url, admin, http, options, child, _folder: folder }
+    }
+
+    /// Kills it with SIGKILL and starts it again in the same place.
+    pub async fn crash_and_restart(&mut self) {
+        self.child.kill().await.unwrap();
+        let address = self.url.rsplit('/').next().unwrap().to_owned();
+        let (child, lines) = launch(&self.data, &address, &self.options).await;
+        assert!(!lines.iter().any(|line| line.contains("token")), "told once: {lines:?}");
+        self.child = child;
+    }
+
+    /// Stops it with SIGTERM; its exit code.
+    pub async fn stop(&mut self) -> Option<i32> {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().unwrap().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap().code()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(log_file(&self.data)).unwrap()
+    }
+
+    /// A call of the pool API; status and document.
+    pub async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+        let request = self
+            .http
+            .request(method, format!("{}/api/iacp/v3{path}", self.url))
+            .bearer_auth(&self.admin);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, document) = self.call(Method::GET, path, Value::Null).await;
+        assert_eq!(status, StatusCode::OK, "GET {path}: {document}");
+        document
+    }
+
+    /// Makes something; its resource.
+    pub async fn create(&self, path: &str, attributes: Value, related: &[(&str, &str)]) -> Value {
+        let (status, document) = self.call(Method::POST, path, resource(attributes, related)).await;
+        assert_eq!(status, StatusCode::CREATED, "POST {path}: {document}");
+        document["data"].clone()
+    }
+
+    pub async fn action(&self, run: &str, action: &str) -> StatusCode {
+        self.call(Method::POST, &format!("/runs/{run}/actions/{action}"), Value::Null).await.0
+    }
+
+    pub async fn run_status(&self, run: &str) -> String {
+        let run = self.get(&format!("/runs/{run}")).await;
+        run["data"]["attributes"]["status"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until an attribute has a value.
+    pub async fn wait_for(&self, path: &str, attribute: &str, value: &str) {
+        let wait = async {
+            while self.get(path).await["data"]["attributes"][attribute] != value {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("{path} never had {attribute} {value}"));
+    }
+
+    /// Pool, token, workspace and an uploaded configuration.
+    pub async fn pool_and_workspace(&self) -> Site {
+        let environment = self.get("/environments?filter[name]=default").await;
+        let environment = id(&environment["data"][0]);
+        let pool = id(&self.create("/agent-pools", json!({ "name": "pool" }), &[]).await);
+        let path = format!("/agent-pools/{pool}/access-tokens");
+        let token = self.create(&path, json!({}), &[]).await;
+        let links = [("environment", environment.as_str()), ("agent-pool", pool.as_str())];
+        let workspace = id(&self.create("/workspaces", json!({ "name": "main" }), &links).await);
+        let site = Site {
+            environment,
+            pool,
+            token_id: id(&token),
+            token: token["attributes"]["token"].as_str().unwrap().to_owned(),
+            workspace,
+        };
+        self.upload_configuration(&site.workspace).await;
+        site
+    }
+
+    /// Makes a configuration version with its archive; its upload link.
+    pub async fn upload_configuration(&self, workspace: &str) -> String {
+        let links = [("workspace", workspace)];
+        let version = self.create("/configuration-versions", json!({}), &links).await;
+        let link = version["links"]["upload"].as_str().unwrap().to_owned();
+        let upload = self.http.put(&link).body(configuration()).send().await.unwrap();
+        assert_eq!(upload.status(), StatusCode::OK);
+        link
+    }
+
+    /// Makes a run; its resource.
+    pub async fn run(&self, site: &Site) -> Value {
+        self.create("/runs", json!({}), &[("workspace", &site.workspace)]).await
+    }
+
+    pub async fn agent(&self, site: &Site, name: &str) -> Agent {
+        let register = Register {
+            name: name.to_owned(),
+            version: "0.1.0".to_owned(),
+            os: "debian_12".to_owned(),
+            driver: "docker".to_owned(),
+            platform: "linux_amd64".to_owned(),
+            concurrency: 1,
+        };
+        let url = format!("{}{BASE}", self.url);
+        let http = self.http.clone();
+        let mut agent = Agent { url, http, token: site.token.clone() };
+        let registered: Registered = agent.ok(Method::POST, "register", &register).await;
+        agent.token = registered.session_token.expose().to_owned();
+        agent
+    }
+}
+
+/// What [`Server::pool_and_workspace`] made.
+pub struct Site {
+    pub environment: String,
+    pub pool: String,
+    pub token_id: String,
+    pub token: String,
+    pub workspace: String,
+}
+
+/// A fake agent.
+#[derive(Clone)]
+pub struct Agent {
+    pub token: String,
+    url: String,
+    http: Client,
+}
+
+impl Agent {
+    /// A call with a JSON body; status and text.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> (StatusCode, String) {
+        let request = self.http.request(method, format!("{}/{path}", self.url));
+        let answer = request.bearer_auth(&self.token).json(body).send().await.unwrap();
+        let status = answer.status();
+        (status, answer.text().await.unwrap())
+    }
+
+    async fn ok<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> T {
+        let (status, text) = self.call(method, path, body).await;
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub async fn poll(&self, tasks: Vec<TaskStatus>) -> (StatusCode, String) {
+        self.call(Method::POST, "poll", &Poll { free_slots: 1, tasks }).await
+    }
+
+    /// Polls until there are events.
+    pub async fn events(&self, tasks: &[TaskStatus]) -> Vec<Event> {
+        let poll = Poll { free_slots: 1, tasks: tasks.to_vec() };
+        loop {
+            let events: Events = self.ok(Method::POST, "poll", &poll).await;
+            if !events.events.is_empty() {
+                return events.events;
+            }
+        }
+    }
+
+    /// Waits for an offer and claims it.
+    pub async fn claim(&self) -> Job {
+        let events = self.events(&[]).await;
+        let [Event::Offer { task_id, attempt, .. }] = events.as_slice() else {
+            panic!("no offer: {events:?}")
+        };
+        let path = format!("tasks/{task_id}/claim");
+        let claimed: Claimed = self.ok(Method::POST, &path, &Attempt { attempt: *attempt }).await;
+        let token = claimed.task_token.expose().to_owned();
+        Job { agent: Agent { token, ..self.clone() }, task: claimed.task }
+    }
+
+    /// Waits for an offer, claims it and says that it was started.
+    pub async fn take(&self) -> Job {
+        let job = self.claim().await;
+        assert_eq!(job.start().await, StatusCode::NO_CONTENT);
+        job
+    }
+}
+
+/// A task that a fake agent has.
+pub struct Job {
+    pub task: agent_pools::protocol::Task,
+    /// Its bearer is the task's token.
+    pub agent: Agent,
+}
+
+impl Job {
+    pub async fn start(&self) -> StatusCode {
+        let attempt = Attempt { attempt: self.task.attempt };
+        self.agent.call(Method::POST, &self.path("start"), &attempt).await.0
+    }
+
+    pub async fn get(&self, what: &str) -> (StatusCode, Vec<u8>) {
+        let url = format!("{}/{}", self.agent.url, self.path(what));
+        let answer = self.agent.http.get(url).bearer_auth(&self.agent.token).send().await.unwrap();
+        (answer.status(), answer.bytes().await.unwrap().to_vec())
+    }
+
+    pub async fn put(&self, what: &str, content: &str) -> (StatusCode, String) {
+        let attempt = self.task.attempt;
+        let separator = if what.contains('?') { '&' } else { '?' };
+        let url = format!("{}/{}{separator}attempt={attempt}", self.agent.url, self.path(what));
+        let request = self.agent.http.put(url).bearer_auth(&self.agent.token);
+        let answer = request.body(content.to_owned()).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    /// Sends a piece of the log; status and the offset that the server answers.
+    pub async fn log(&self, offset: u64, piece: &str) -> (StatusCode, Option<u64>) {
+        let (status, text) = self.put(&format!("log?offset={offset}"), piece).await;
+        (status, serde_json::from_str(&text).ok().map(|LogOffset { offset }| offset))
+    }
+
+    /// Says how it ended, `log` being the whole log.
+    pub async fn finish(
+        &self,
+        outcome: Outcome,
+        has_changes: Option<bool>,
+        log: &str,
+    ) -> (StatusCode, String) {
+        let finish = Finish {
+            attempt: self.task.attempt,
+            outcome,
+            message: None,
+            exit_code: Some(0),
+            oom_killed: false,
+            has_changes,
+            log_bytes: log.len() as u64,
+            log_sha256: hex::encode(Sha256::digest(log)),
+        };
+        self.agent.call(Method::POST, &self.path("finish"), &finish).await
+    }
+
+    /// As the agent lists it.
+    pub fn status(&self) -> TaskStatus {
+        TaskStatus {
+            task_id: self.task.id.clone(),
+            attempt: self.task.attempt,
+            state: TaskState::Running,
+        }
+    }
+
+    fn path(&self, what: &str) -> String {
+        format!("tasks/{}/{what}", self.task.id)
+    }
+}
+
+/// A document with a new or changed resource.
+pub fn resource(attributes: Value, related: &[(&str, &str)]) -> Value {
+    let relationships: serde_json::Map<String, Value> = related
+        .iter()
+        .map(|(name, id)| ((*name).to_owned(), json!({ "data": { "type": name, "id": id } })))
+        .collect();
+    json!({ "data": { "attributes": attributes, "relationships": relationships } })
+}
+
+pub fn id(resource: &Value) -> String {
+    resource["id"].as_str().unwrap_or_else(|| panic!("no id in {resource}")).to_owned()
+}
+
+/// The id of what a resource is related to.
+pub fn related(resource: &Value, name: &str) -> String {
+    id(&resource["relationships"][name]["data"])
+}
+
+/// The only error in a document: title, detail and pointer.
+pub fn error(document: &Value) -> (&str, &str, &str) {
+    let error = &document["errors"][0];
+    let text = |value: &'static str| error.pointer(value).and_then(Value::as_str).unwrap_or("");
+    (text("/title"), text("/detail"), text("/source/pointer"))
+}
+
+/// A state as Terraform writes it.
+pub fn state(serial: u32, outputs: Value) -> String {
+    json!({
+        "version": 4,
+        "serial": serial,
+        "lineage": "l-1",
+        "outputs": outputs,
+        "resources": [{ "mode": "managed" }],
+    })
+    .to_string()
+}
+
+/// The command that runs the server.
+pub fn program() -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_scalr-server"));
+    program.env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    program
+}
+
+fn configuration() -> Vec<u8> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "main.tf", std::io::empty()).unwrap();
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+/// Starts the program; it, and what it printed until it was up.
+async fn launch(data: &Path, address: &str, options: &[String]) -> (Child, Vec<String>) {
+    fs::create_dir_all(data.parent().unwrap()).unwrap();
+    let log = fs::File::options().create(true).append(true).open(log_file(data)).unwrap();
+    let mut child = program()
+        .args(["serve", "--listen", address, "--tls-self-signed", "--data"])
+        .arg(data)
+        .args(options)
+        .env("RUST_LOG", "debug")
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = Vec::new();
+    let up = async {
+        while let Some(line) = output.next_line().await.unwrap() {
+            let is_up = line.starts_with("Listening on ");
+            lines.push(line);
+            if is_up {
+                return;
+            }
+        }
+        panic!("the server ended: {}", fs::read_to_string(log_file(data)).unwrap());
+    };
+    tokio::time::timeout(PATIENCE, up).await.unwrap();
+    (child, lines)
+}
+
+fn log_file(data: &Path) -> PathBuf {
+    data.with_extension("log")
+}
+
+fn url_in(lines: &[String]) -> String {
+    let line = lines.last().unwrap();
+    line.rsplit(' ').next().unwrap().trim_end_matches('/').to_owned()
+}

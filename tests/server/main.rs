@@ -1,0 +1,7 @@
+//! A really started `scalr-server`, over real HTTP.
+
+mod agents;
+mod harness;
+mod packages;
+mod pools;
+mod start;

@@ -1,0 +1,70 @@
+//! Starting and stopping.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use agent_pools::protocol::Events;
+use reqwest::StatusCode;
+
+use crate::harness::{Server, program};
+
+#[tokio::test]
+async fn without_a_word_on_tls_it_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let output = program().args(["serve", "--data"]).arg(&data).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("--tls-self-signed"), "{error}");
+    assert!(!data.exists(), "nothing was made");
+}
+
+#[tokio::test]
+async fn the_admins_token_can_go_into_a_private_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let server = Server::start_with(&["--admin-token-file", file.to_str().unwrap()]).await;
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), server.admin);
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(file), 0o600);
+    assert_eq!(mode(server.data.join("server.db")), 0o600);
+    assert_eq!(mode(server.data.join("tls/ca-key.pem")), 0o600);
+    let health = server.http.get(format!("{}/healthz", server.url)).send().await.unwrap();
+    assert_eq!(health.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_leaves_the_first_start_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = async |token_file: &str| {
+        let mut program = program();
+        program.args(["serve", "--listen", "127.0.0.1:0", "--tls-self-signed", "--data"]);
+        program.arg(folder.path().join("data")).args(["--admin-token-file", token_file]);
+        program.output().await.unwrap()
+    };
+    for _ in 0..2 {
+        let output = start("/nonexistent/token").await;
+        assert_eq!(output.status.code(), Some(1));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            error.contains("cannot write the admin's token into /nonexistent/token"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stop_answers_held_polls() {
+    let mut server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    let polling = tokio::spawn(async move { agent.poll(Vec::new()).await });
+    // The log tells when it came in.
+    while !server.log().contains("/api/agent/v1/poll") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.stop().await, Some(0));
+    let (status, events) = polling.await.unwrap();
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(serde_json::from_str::<Events>(&events).unwrap(), Events::default());
+}
