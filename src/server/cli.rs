@@ -23,7 +23,25 @@ pub struct Cli {
 pub enum Command {
     /// Serve the agents, the pool API, the install script and the packages
     #[command(after_help = EXAMPLES)]
-    Serve(Serve),
+    Serve(Box<Serve>),
+
+    /// Make another admin's token, for when the first one is lost
+    ///
+    /// It may be called while the server runs.
+    AdminToken(AdminToken),
+}
+
+/// The options of `admin-token`.
+#[derive(Debug, Args)]
+pub struct AdminToken {
+    /// The server's folder
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/scalr-server")]
+    #[arg(env = "SCALR_SERVER_DATA")]
+    pub data: PathBuf,
+
+    /// Write the token into this file (mode 0600) instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
@@ -191,7 +209,7 @@ mod tests {
     #[test]
     fn without_a_word_on_tls_nothing_starts() {
         let cli = Cli::parse_from(["scalr-server", "serve"]);
-        let Command::Serve(serve) = cli.command;
+        let Command::Serve(serve) = cli.command else { panic!("{cli:?}") };
         let error = serve.tls.choice().unwrap_err();
         assert_eq!(Failure::of(&error), Failure::Usage);
         assert!(error.to_string().contains("--insecure-http"));

@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
+//! | `admin` | the first start, and admins' tokens |
 //! | [`store`] | the database: a file for each noun |
 //! | [`objects`], [`logs`] | what is too large for it |
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
@@ -22,12 +23,13 @@ pub mod store;
 pub mod tls;
 pub mod token;
 
-mod first_start;
+mod admin;
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io::{IsTerminal as _, stderr};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,12 +49,17 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use app::{App, Parts};
-use cli::{LogFormat, Serve, Tls};
+use cli::{AdminToken, LogFormat, Serve, Tls};
 use clock::Clock;
 use logs::Logs;
 use objects::Objects;
 use scheduler::{Scheduler, Terms, Wake};
 use store::Store;
+
+use crate::exit::Failure;
+
+/// The database's file in the data folder.
+const DATABASE: &str = "server.db";
 
 /// How long requests under way may take after a stop was asked for.
 const STOP: Duration = Duration::from_secs(10);
@@ -71,8 +78,37 @@ pub fn serve(options: Serve) -> Result<()> {
     runtime.block_on(run(options))
 }
 
+/// `scalr-server admin-token`: prints a new admin's token.
+///
+/// # Errors
+/// There is no server in the folder, or it can't be written.
+pub fn admin_token(options: &AdminToken) -> Result<()> {
+    let database = options.data.join(DATABASE);
+    if !database.exists() {
+        let text = format!("there is no server's folder {}; see --data", options.data.display());
+        return Err(Failure::Usage.because(text));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let store = Store::open(&database).await?;
+        let file = options.admin_token_file.as_deref();
+        let token = admin::another_token(&store, Clock::default().now(), file).await?;
+        store.close().await;
+        if file.is_none() {
+            println!("Admin token: {}", token.expose());
+        }
+        Ok(())
+    })
+}
+
 async fn run(options: Serve) -> Result<()> {
     let tls = options.tls.choice()?;
+    if let Some(packages) = &options.packages
+        && !packages.is_dir()
+    {
+        let text = format!("--packages: there is no folder {}", packages.display());
+        return Err(Failure::Usage.because(text));
+    }
     let listener = TcpListener::bind(options.listen)
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     listener.set_nonblocking(true)?;
@@ -87,6 +123,7 @@ async fn run(options: Serve) -> Result<()> {
         .mode(0o700)
         .create(&options.data)
         .with_context(|| format!("cannot make {}", options.data.display()))?;
+    let _lock = lock(&options.data)?;
     let tls = match tls {
         Tls::Files { cert, key } => Some(tls::from_files(&cert, &key)?),
         Tls::SelfSigned { names } => {
@@ -99,22 +136,24 @@ async fn run(options: Serve) -> Result<()> {
         }
     };
     let scheduler = Scheduler {
-        store: Store::open(&options.data.join("server.db")).await?,
+        store: Store::open(&options.data.join(DATABASE)).await?,
         objects: Objects::open(&options.data.join("objects"))?,
         clock: Clock::default(),
         wake: Wake::default(),
         terms: Terms { lease: options.lease },
     };
     let logs = Logs::open(&options.data.join("logs"))?;
-    let admin_token = first_start::prepare(&scheduler, options.admin_token_file.as_deref()).await?;
+    let token_file = options.admin_token_file.as_deref();
+    let admin_token =
+        admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;
     scheduler.restart_leases().await?;
 
     let app = Arc::new(Parts { scheduler, logs, url, packages: options.packages });
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
     }
-    println!("Listening on {address} as {}", app.url);
-    info!(%address, url = %app.url, "server is up");
+    println!("Listening on {address} as {}", app.link(""));
+    info!(%address, url = app.link(""), "server is up");
 
     let handle = Handle::new();
     let stopping = tokio::spawn(stop_on_signal(Arc::clone(&app), handle.clone()));
@@ -207,6 +246,15 @@ fn self_signed(
         }
     });
     Ok(config)
+}
+
+/// Keeps a second server out of the data folder.
+fn lock(data: &Path) -> Result<File> {
+    let path = data.join("server.lock");
+    let open = File::options().create(true).append(true).open(&path);
+    let file = open.with_context(|| format!("cannot open {}", path.display()))?;
+    file.try_lock().with_context(|| format!("another server runs in {}", data.display()))?;
+    Ok(file)
 }
 
 fn default_url(tls: &Tls, address: SocketAddr) -> Result<Url> {

@@ -68,3 +68,38 @@ async fn a_stop_answers_held_polls() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(serde_json::from_str::<Events>(&events).unwrap(), Events::default());
 }
+
+#[tokio::test]
+async fn a_lost_admins_token_is_replaced_while_the_server_runs() {
+    let mut server = Server::start().await;
+    let make = async |data: &std::path::Path| {
+        program().args(["admin-token", "--data"]).arg(data).output().await.unwrap()
+    };
+    let output = String::from_utf8(make(&server.data).await.stdout).unwrap();
+    let token = output.trim().strip_prefix("Admin token: ").unwrap().to_owned();
+    assert_ne!(token, server.admin);
+    server.admin = token;
+    server.get("/environments").await;
+
+    let nowhere = make(&server.data.join("nowhere")).await;
+    assert_eq!(nowhere.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_folder_has_one_server() {
+    let server = Server::start().await;
+    let mut second = program();
+    second.args(["serve", "--listen", "127.0.0.1:0", "--tls-self-signed", "--data"]);
+    let output = second.arg(&server.data).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("another server runs in"), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_packages_folder_is_told_at_once() {
+    let mut serve = program();
+    serve.args(["serve", "--tls-self-signed", "--packages", "/nonexistent"]);
+    let output = serve.output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}

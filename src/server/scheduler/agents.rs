@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::{Error, Scheduler};
+use super::{Error, Scheduler, millis};
 use crate::protocol::{Heartbeat, Register, Status};
 use crate::secret::Secret;
 use crate::server::store::access_token::{self, AccessToken};
@@ -158,11 +158,11 @@ impl Scheduler {
     /// # Errors
     /// The server failed.
     pub async fn heartbeat(&self, session: &Session, beat: &Heartbeat) -> Result<(), Error> {
-        self.renew(session, &beat.tasks).await?;
         let errored = beat.status == Status::Errored;
         let message = beat.error_message.as_deref().filter(|_| errored);
         let mut change = self.change().await?;
-        agent::set_health(&mut change.tx, &session.agent_id, errored, message, change.now).await?;
+        change.renew(session, &beat.tasks, millis(self.terms.lease)).await?;
+        agent::set_health(&mut change.tx, &session.agent_id, errored, message).await?;
         Ok(self.commit(change).await?)
     }
 

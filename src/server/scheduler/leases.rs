@@ -30,21 +30,7 @@ impl Scheduler {
     /// The server failed.
     pub async fn renew(&self, session: &Session, tasks: &[TaskStatus]) -> Result<(), Error> {
         let mut change = self.change().await?;
-        let lease_expires_at = change.now + millis(self.terms.lease);
-        agent::touch(&mut change.tx, &session.agent_id, change.now).await?;
-        for status in tasks {
-            let attempt = status.attempt.into();
-            let (id, agent) = (&status.task_id, &session.agent_id);
-            task::extend(&mut change.tx, id, attempt, agent, lease_expires_at).await?;
-            let found = task::find(&mut change.tx, id).await?.filter(|task| {
-                task.state == State::Unreachable
-                    && task.attempt == attempt
-                    && task.agent_id.as_ref() == Some(agent)
-            });
-            if let Some(task) = found {
-                change.reached_again(task, lease_expires_at).await?;
-            }
-        }
+        change.renew(session, tasks, millis(self.terms.lease)).await?;
         Ok(self.commit(change).await?)
     }
 
@@ -104,6 +90,31 @@ impl Scheduler {
 }
 
 impl Change {
+    /// Renews an agent's leases for the time `lease`.
+    pub(super) async fn renew(
+        &mut self,
+        session: &Session,
+        tasks: &[TaskStatus],
+        lease: Millis,
+    ) -> Result<(), Error> {
+        let lease_expires_at = self.now + lease;
+        agent::touch(&mut self.tx, &session.agent_id, self.now).await?;
+        for status in tasks {
+            let attempt = status.attempt.into();
+            let (id, agent) = (&status.task_id, &session.agent_id);
+            task::extend(&mut self.tx, id, attempt, agent, lease_expires_at).await?;
+            let found = task::find(&mut self.tx, id).await?.filter(|task| {
+                task.state == State::Unreachable
+                    && task.attempt == attempt
+                    && task.agent_id.as_ref() == Some(agent)
+            });
+            if let Some(task) = found {
+                self.reached_again(task, lease_expires_at).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Does what has to be done with a task whose agent is gone.
     pub(super) async fn lost(&mut self, mut task: Task) -> Result<(), Error> {
         let mut run = self.run(&task.run_id).await?;
@@ -135,10 +146,14 @@ impl Change {
         Ok(())
     }
 
-    async fn reached_again(&mut self, mut task: Task, lease: Millis) -> Result<(), Error> {
+    async fn reached_again(
+        &mut self,
+        mut task: Task,
+        lease_expires_at: Millis,
+    ) -> Result<(), Error> {
         info!(task = task.id, attempt = task.attempt, "apply is reached again");
         task.state = State::Running;
-        task.lease_expires_at = Some(lease);
+        task.lease_expires_at = Some(lease_expires_at);
         task::update(&mut self.tx, &task).await?;
         let mut run = self.run(&task.run_id).await?;
         run.error_message = None;

@@ -136,6 +136,9 @@ async fn a_lost_plan_is_run_again_and_its_late_writes_are_refused() {
     assert!(is_conflict(world.finish(&lost, Outcome::Finished, Some(true)).await));
     let again = world.take(&two).await;
     assert_eq!((again.id.clone(), again.attempt), (lost.id.clone(), 2));
+    assert!(is_conflict(world.scheduler.start(&lost.id, lost.attempt).await));
+    assert!(is_conflict(world.finish(&lost, Outcome::Errored, None).await));
+    assert_eq!(world.status(&run).await, Status::Planning);
 
     // The first agent is back: what it has does not renew the other's lease,
     // and it is told to stop.
@@ -250,7 +253,7 @@ async fn the_agent_is_told_to_interrupt_what_runs() {
     world.scheduler.cancel(&run.id).await.unwrap();
     assert_eq!(world.status(&run).await, Status::Planning);
     let cancel = Event::Cancel { task_id: plan.id.clone(), attempt: 1 };
-    assert_eq!(world.events(&agent, 1).await, [cancel.clone()]);
+    assert_eq!(world.events(&agent, 1).await, std::slice::from_ref(&cancel));
     assert!(world.events(&agent, 1).await.is_empty());
     world.scheduler.clock.advance(LEASE / 8);
     assert_eq!(world.events(&agent, 1).await, [cancel], "the answer may have been lost");

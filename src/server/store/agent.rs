@@ -88,24 +88,30 @@ pub async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<(
         .map(drop)
 }
 
-/// Remembers how an agent says that it is, and when it said so.
+/// Remembers how an agent says that it is.
 pub async fn set_health(
     db: &mut Connection,
     id: &str,
     errored: bool,
     error_message: Option<&str>,
-    now: Millis,
 ) -> sqlx::Result<()> {
-    sqlx::query(
-        "UPDATE agents SET errored = $2, error_message = $3, last_seen_at = $4 WHERE id = $1",
-    )
-    .bind(id)
-    .bind(errored)
-    .bind(error_message)
-    .bind(now)
-    .execute(db)
-    .await
-    .map(drop)
+    sqlx::query("UPDATE agents SET errored = $2, error_message = $3 WHERE id = $1")
+        .bind(id)
+        .bind(errored)
+        .bind(error_message)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Remembers that an agent has taken its leave.
+pub async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET connected = $2 WHERE id = $1")
+        .bind(id)
+        .bind(false)
+        .execute(db)
+        .await
+        .map(drop)
 }
 
 /// Deletes an agent with its sessions.
@@ -168,14 +174,4 @@ pub async fn list(
         page,
     )
     .await
-}
-
-/// Remembers that an agent has taken its leave.
-pub async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
-    sqlx::query("UPDATE agents SET connected = $2 WHERE id = $1")
-        .bind(id)
-        .bind(false)
-        .execute(db)
-        .await
-        .map(drop)
 }

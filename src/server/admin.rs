@@ -1,4 +1,4 @@
-//! The first start: account, environment and the admin's token.
+//! The first start, and admins' tokens.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -6,21 +6,26 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use tracing::info;
 
-use super::scheduler::Scheduler;
+use super::clock::Millis;
 use super::store::access_token::{self, AccessToken};
 use super::store::account::{self, Account};
 use super::store::environment::{self, Environment};
+use super::store::{Connection, Store};
 use super::token::{Issued, new_id};
+use crate::exit::Failure;
 use crate::secret::Secret;
 
-/// Makes what a new server needs; the admin's token if it did, and nothing if
-/// it was there already.
+/// Makes what a new server needs: account, environment and the admin's token,
+/// which it gives. Nothing if the server is not new.
 ///
 /// # Errors
-/// It can't be written; then the next start is the first one again.
-pub async fn prepare(scheduler: &Scheduler, token_file: Option<&Path>) -> Result<Option<Secret>> {
-    let now = scheduler.clock.now();
-    let mut tx = scheduler.store.write().await?;
+/// Something can't be written; then the next start is the first one again.
+pub async fn first_start(
+    store: &Store,
+    now: Millis,
+    token_file: Option<&Path>,
+) -> Result<Option<Secret>> {
+    let mut tx = store.write().await?;
     if account::only(&mut tx).await?.is_some() {
         return Ok(None);
     }
@@ -34,6 +39,36 @@ pub async fn prepare(scheduler: &Scheduler, token_file: Option<&Path>) -> Result
         created_at: now,
     };
     environment::insert(&mut tx, &environment).await?;
+    let token = issue(&mut tx, &account, now, token_file).await?;
+    tx.commit().await?;
+    info!(account = account.id, environment = environment.id, "first start");
+    Ok(Some(token))
+}
+
+/// Makes another admin's token, for when the first one is lost.
+///
+/// # Errors
+/// The server was never started, or something can't be written.
+pub async fn another_token(
+    store: &Store,
+    now: Millis,
+    token_file: Option<&Path>,
+) -> Result<Secret> {
+    let mut tx = store.write().await?;
+    let account = account::only(&mut tx).await?.ok_or_else(|| {
+        Failure::Usage.because("no server was ever started in this folder; see --data")
+    })?;
+    let token = issue(&mut tx, &account, now, token_file).await?;
+    tx.commit().await?;
+    Ok(token)
+}
+
+async fn issue(
+    db: &mut Connection,
+    account: &Account,
+    now: Millis,
+    token_file: Option<&Path>,
+) -> Result<Secret> {
     let id = new_id("at");
     let issued = Issued::new(&id);
     let token = AccessToken {
@@ -47,14 +82,12 @@ pub async fn prepare(scheduler: &Scheduler, token_file: Option<&Path>) -> Result
         expires_at: None,
         last_used_at: None,
     };
-    access_token::insert(&mut tx, &token).await?;
+    access_token::insert(db, &token).await?;
     if let Some(file) = token_file {
         write_private(file, issued.token.expose())
             .with_context(|| format!("cannot write the admin's token into {}", file.display()))?;
     }
-    tx.commit().await?;
-    info!(account = account.id, environment = environment.id, "first start");
-    Ok(Some(issued.token))
+    Ok(issued.token)
 }
 
 /// Writes a file that only its owner can read, whole or not at all.
