@@ -4,7 +4,9 @@
 //! agent reads it. [`KEYS`] is the one list of what there is: the names in the
 //! file, their variables, their kinds and their documentation.
 
+pub mod edit;
 pub mod proxy;
+mod valid;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,8 @@ use url::Url;
 
 use crate::exit::Failure;
 use crate::secret::Secret;
+
+pub use valid::Config;
 
 /// Where the settings are.
 pub const FILE: &str = "/etc/scalr-agent/agent.toml";
@@ -233,8 +237,8 @@ impl Settings {
         let mut table = table(file)?;
         Self::from_table(table.clone())
             .with_context(|| format!("cannot use {}", file.display()))?;
-        for (name, value) in chosen(environment)? {
-            table.insert(name.name.to_owned(), name.value(&value)?);
+        for (key, variable, text) in chosen(environment)? {
+            table.insert(key.name.to_owned(), key.value(variable, &text)?);
         }
         Self::from_table(table).context("cannot use the environment's variables")
     }
@@ -248,24 +252,73 @@ impl Settings {
     }
 
     fn from_table(table: toml::Table) -> Result<Self> {
-        let known: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
-        if let Some(unknown) = table.keys().find(|name| !known.contains(&name.as_str())) {
-            let hint = did_you_mean(unknown, known);
+        if let Some(unknown) = table.keys().find(|name| Key::named(name).is_none()) {
+            let hint = did_you_mean(unknown, KEYS.iter().map(|key| key.name));
             return Err(Failure::Usage.because(format!("unknown setting `{unknown}`{hint}")));
         }
-        toml::Value::Table(table)
-            .try_into()
-            .map_err(|error: toml::de::Error| Failure::Usage.because(error.message().to_owned()))
+        table.clone().try_into().map_err(|error: toml::de::Error| {
+            Failure::Usage.because(format!("{}{}", culprit(&table), error.message()))
+        })
     }
 }
 
+/// Where a setting's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The settings' file.
+    File,
+    /// The environment's variable of this name.
+    Environment(&'static str),
+    /// Nobody set it.
+    Default,
+}
+
+/// Where the value of each of [`KEYS`] comes from, in their order.
+///
+/// # Errors
+/// As [`Settings::load`].
+pub fn sources(
+    file: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Vec<(&'static Key, Source)>> {
+    let table = table(file)?;
+    let chosen = chosen(environment)?;
+    let source = |key: &'static Key| match chosen.iter().find(|(of, ..)| of.name == key.name) {
+        Some((_, variable, _)) => Source::Environment(variable),
+        None if table.contains_key(key.name) => Source::File,
+        None => Source::Default,
+    };
+    Ok(KEYS.iter().map(|key| (key, source(key))).collect())
+}
+
+/// The name of the key whose value is of the wrong kind: the parser's message
+/// does not tell.
+fn culprit(table: &toml::Table) -> String {
+    let wrong = |(name, value): &(&String, &toml::Value)| {
+        let alone = toml::Table::from_iter([((*name).clone(), (*value).clone())]);
+        alone.try_into::<Settings>().is_err()
+    };
+    table.iter().find(wrong).map_or_else(String::new, |(name, _)| format!("`{name}`: "))
+}
+
 impl Key {
-    /// The value that the text of one of its variables stands for.
-    fn value(&self, text: &str) -> Result<toml::Value> {
+    /// The key of this name in the file.
+    pub fn named(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Its option on a command line, without the dashes: `agent-name`.
+    pub fn option(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The value that a text stands for; `given_as` is the variable or the
+    /// option that it was given in.
+    fn value(&self, given_as: &str, text: &str) -> Result<toml::Value> {
+        // The token is a text, so a value that is quoted here is no secret.
         let wrong = |wanted: &str| {
-            let variable = self.variables[0];
-            // The token is a text, so a value that is quoted here is no secret.
-            Failure::Usage.because(format!("{variable} should be {wanted}, not `{text}`"))
+            Failure::Usage.because(format!("{given_as} should be {wanted}, not `{text}`"))
         };
         Ok(match self.kind {
             ValueKind::Text => text.into(),
@@ -286,7 +339,7 @@ impl Key {
 /// ones; an empty one counts as not set.
 fn chosen(
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<Vec<(&'static Key, String)>> {
+) -> Result<Vec<(&'static Key, &'static str, String)>> {
     let environment: std::collections::BTreeMap<String, String> =
         environment.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let known = || KEYS.iter().flat_map(|key| key.variables).copied();
@@ -300,8 +353,8 @@ fn chosen(
     Ok(KEYS
         .iter()
         .filter_map(|key| {
-            let value = key.variables.iter().find_map(|name| environment.get(*name))?;
-            Some((key, value.clone()))
+            let name = key.variables.iter().find(|name| environment.contains_key(**name))?;
+            Some((key, *name, environment[*name].clone()))
         })
         .collect())
 }

@@ -230,6 +230,19 @@ impl Changes {
         Ok(())
     }
 
+    /// Commits, and tells people what was changed.
+    ///
+    /// # Errors
+    /// As [`Changes::commit`].
+    pub fn finish(self) -> Result<()> {
+        let changed = if self.dry_run { Vec::new() } else { self.changed.clone() };
+        self.commit()?;
+        if !changed.is_empty() {
+            println!("Changed:\n  {}", changed.join("\n  "));
+        }
+        Ok(())
+    }
+
     fn replace(&mut self, path: &str, before: Thing, after: Thing, secret: bool) -> Result<bool> {
         if let Thing::Directory { .. } = before {
             bail!("{path} is a directory, not a file");

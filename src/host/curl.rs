@@ -29,9 +29,31 @@ pub fn get(
     proxy: &[(String, String)],
     ca_cert: Option<&Path>,
 ) -> Result<Answer, CommandError> {
+    let mut command = curl(proxy, ca_cert);
+    command.args(["--output", "/dev/null", "--max-time", "30", "--write-out", "%{http_code}"]);
+    let output = command.arg(url.as_str()).probe()?;
+    Ok(Answer {
+        status: String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0),
+        code: output.status.code().unwrap_or(-1),
+        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
+
+/// The text at `url`; the rest as with [`get`].
+///
+/// # Errors
+/// curl is missing, or there is no answer of status 200.
+pub fn download(
+    url: &Url,
+    proxy: &[(String, String)],
+    ca_cert: Option<&Path>,
+) -> Result<String, CommandError> {
+    curl(proxy, ca_cert).args(["--fail", "--retry", "3", url.as_str()]).read()
+}
+
+fn curl(proxy: &[(String, String)], ca_cert: Option<&Path>) -> Command {
     let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--output", "/dev/null"]);
-    command.args(["--connect-timeout", "10", "--max-time", "30", "--write-out", "%{http_code}"]);
+    command.args(["--silent", "--show-error", "--connect-timeout", "10"]);
     if let Some(file) = ca_cert {
         command.arg("--cacert").arg(file);
     }
@@ -40,10 +62,5 @@ pub fn get(
     }
     // In the environment: a proxy's password is never on a command line.
     command.envs(proxy.iter().map(|(name, value)| (name, value)));
-    let output = command.arg(url.as_str()).probe()?;
-    Ok(Answer {
-        status: String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0),
-        code: output.status.code().unwrap_or(-1),
-        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
+    command
 }

@@ -45,6 +45,9 @@ pub struct UnitState {
     pub result: String,
     /// The exit code of the last main process; 0 while it runs.
     pub exit_status: i32,
+    /// When the main process was last started, in microseconds of the kernel's
+    /// clock; 0 if it never was.
+    pub started: u64,
 }
 
 impl Services {
@@ -143,7 +146,8 @@ impl Services {
             return None;
         }
         // `--value` does not exist on 219.
-        let properties = "LoadState,ActiveState,SubState,Result,ExecMainStatus";
+        let properties =
+            "LoadState,ActiveState,SubState,Result,ExecMainStatus,ExecMainStartTimestampMonotonic";
         let text = Command::new("systemctl").args(["show", "-p", properties, unit]).read().ok()?;
         Some(parse_state(&text))
     }
@@ -178,6 +182,7 @@ fn parse_state(text: &str) -> UnitState {
             "SubState" => value.clone_into(&mut state.sub),
             "Result" => value.clone_into(&mut state.result),
             "ExecMainStatus" => state.exit_status = value.parse().unwrap_or(0),
+            "ExecMainStartTimestampMonotonic" => state.started = value.parse().unwrap_or(0),
             _ => {}
         }
     }

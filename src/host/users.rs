@@ -66,6 +66,27 @@ pub fn leave(user: &str, group: &str) -> Result<()> {
     Ok(Command::new("gpasswd").args(["--delete", user, group]).run()?)
 }
 
+/// Removes a user of this machine and then groups, where they exist.
+///
+/// # Errors
+/// userdel or groupdel fails.
+pub fn remove(user: &str, groups: &[&str]) -> Result<()> {
+    if users::get_user_by_name(user).is_some() {
+        Command::new("userdel").arg(user).run()?;
+    }
+    // Not from the cache of this process: userdel takes the user's own group along.
+    let exists = |group: &&&str| {
+        Command::new("getent")
+            .args(["group", group])
+            .probe()
+            .is_ok_and(|output| output.status.success())
+    };
+    for group in groups.iter().filter(exists) {
+        Command::new("groupdel").arg(group).run()?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,9 +4,12 @@
 //! `run(&Context, &Args)`.
 
 mod check;
+mod install;
 mod network;
 mod proxy;
 mod start;
+mod status;
+mod uninstall;
 mod units;
 
 use std::path::PathBuf;
@@ -36,9 +39,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check failed, 4 only warnings,
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
-    Network(network::Args),
+    Install(Box<install::Args>),
     Proxy(proxy::Args),
     Units(units::Args),
+    Status(status::Args),
+    Uninstall(uninstall::Args),
+    Network(network::Args),
 }
 
 /// Runs the subcommand.
@@ -53,9 +59,12 @@ pub fn run(cli: Cli) -> Result<()> {
     }
     match cli.command {
         Command::Check(args) => check::run(&context, &args),
-        Command::Network(args) => network::run(&context, &args),
+        Command::Install(args) => install::run(&context, &args),
         Command::Proxy(args) => proxy::run(&context, &args),
         Command::Units(args) => units::run(&context, &args),
+        Command::Status(args) => status::run(&context, &args),
+        Command::Uninstall(args) => uninstall::run(&context, &args),
+        Command::Network(args) => network::run(&context, &args),
     }
 }
 

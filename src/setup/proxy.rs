@@ -374,13 +374,7 @@ fn change(
     if !manner.no_restart {
         restart(&mut changes, services, &restarted)?;
     }
-    let changed = changes.changed().join("\n  ");
-    let dry_run = changes.is_dry_run();
-    changes.commit()?;
-    if !dry_run {
-        println!("Changed:\n  {changed}");
-    }
-    Ok(())
+    changes.finish()
 }
 
 fn restart(

@@ -13,6 +13,9 @@ use crate::host::systemd::{self, Services, UnitState};
 /// How long a service may take: the unit's own limit is shorter.
 const PATIENCE: Duration = Duration::from_secs(150);
 
+/// How long the state from before a restart may still be told.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// How many of the journal's last lines a failure shows.
 const JOURNAL_LINES: usize = 15;
 
@@ -26,17 +29,21 @@ pub fn bring_up(services: Services, unit: &str) -> Result<()> {
         return Ok(());
     }
     let progress = Progress::begin(unit);
+    let before = services.state(unit).unwrap_or_default().started;
     services.begin_restart(unit)?;
     let begun = Instant::now();
     loop {
         // Its job may still be waiting for the unit before it.
         sleep(Duration::from_millis(300));
         let state = services.state(unit).unwrap_or_default();
-        if state.active == "active" {
+        let is_new = state.started != before;
+        if state.active == "active" && is_new {
             progress.end("is up");
             return Ok(());
         }
-        if has_failed(&state) || begun.elapsed() > PATIENCE {
+        // What went before the main process may have failed, too.
+        let settled = is_new || begun.elapsed() > SETTLING;
+        if has_failed(&state) && settled || begun.elapsed() > PATIENCE {
             progress.end("does not come up");
             return Err(reason(unit, &state));
         }

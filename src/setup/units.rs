@@ -1,23 +1,43 @@
 //! `units`: the drop-ins of scalr-agent.service that depend on the host.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, require_root};
+use crate::config::{self, Settings};
 use crate::exit::Failure;
-use crate::host::systemd;
+use crate::host::changes::{Attributes, Changes};
+use crate::host::machine::Machine;
+use crate::host::systemd::{self, Services};
+
+/// Where drop-ins of the agent's unit are.
+const DROP_INS: &str = "/etc/systemd/system/scalr-agent.service.d";
+
+const EXAMPLES: &str = "\
+Examples:
+  scalr-agent-setup units
+  scalr-agent-setup units --systemd-version 219 --output /tmp/drop-ins
+
+Without --output they are written into
+/etc/systemd/system/scalr-agent.service.d and systemd is reloaded; the agent
+takes them when it is next started.";
 
 /// Render the drop-ins that depend on this host's systemd and settings
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Write them into this directory
+    /// Write them into this directory and leave the machine alone
     #[arg(long, value_name = "DIR")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Render for this systemd instead of this host's, for example 219
     #[arg(long, value_name = "N")]
     systemd_version: Option<u32>,
+    /// Print what would change, and change nothing
+    #[arg(long, conflicts_with = "output")]
+    dry_run: bool,
 }
 
 /// Runs `units`.
@@ -25,30 +45,74 @@ pub struct Args {
 /// # Errors
 /// There is no systemd and no version was named; a file can't be written.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
-    let version = match args.systemd_version {
-        Some(version) => version,
-        None => systemd::version(&context.machine).ok_or_else(|| {
-            Failure::Unsupported.because("found no systemd; name one with --systemd-version")
-        })?,
-    };
-    std::fs::create_dir_all(&args.output)
-        .with_context(|| format!("cannot make {}", args.output.display()))?;
-    for (name, text) in render(version, 1)? {
-        let file = args.output.join(name);
-        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let machine = &context.machine;
+    if let Some(directory) = &args.output {
+        let settings = Settings::read(&machine.path(config::FILE)).unwrap_or_default();
+        return write_into(directory, &render(version(machine, args.systemd_version)?, &settings)?);
+    }
+    require_root(machine, args.dry_run)?;
+    let settings = Settings::read(&machine.path(config::FILE))?;
+    let mut changes = Changes::begin(machine, args.dry_run)?;
+    let services = Services::of(machine);
+    changes.on_undo("reload systemd", move || Ok(services.reload_units()?));
+    if put(&mut changes, args.systemd_version, &settings)? {
+        if services.can_run() {
+            changes.act("reload systemd", || Ok(services.reload_units()?), || Ok(()))?;
+        }
+    } else {
+        println!("The drop-ins are as they should be.");
+    }
+    changes.finish()
+}
+
+/// Writes the drop-ins for a systemd, the machine's own if `None`; tells whether
+/// anything changed.
+///
+/// # Errors
+/// There is no systemd; a file can't be written.
+pub fn put(changes: &mut Changes, systemd: Option<u32>, settings: &Settings) -> Result<bool> {
+    let mut changed = false;
+    for (name, text) in render(version(changes.machine(), systemd)?, settings)? {
+        changed |= changes.write(&format!("{DROP_INS}/{name}"), &text, Attributes::PUBLIC)?;
+    }
+    Ok(changed)
+}
+
+fn version(machine: &Machine, named: Option<u32>) -> Result<u32> {
+    named.or_else(|| systemd::version(machine)).ok_or_else(|| {
+        Failure::Unsupported.because("found no systemd; name one with --systemd-version")
+    })
+}
+
+fn write_into(directory: &Path, files: &[(&str, String)]) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    for (name, text) in files {
+        let file = directory.join(name);
+        let write = || -> Result<()> {
+            let mut new = tempfile::NamedTempFile::new_in(directory)?;
+            new.write_all(text.as_bytes())?;
+            new.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+            new.persist(&file)?;
+            Ok(())
+        };
+        write().with_context(|| format!("cannot write {}", file.display()))?;
         println!("{}", file.display());
     }
     Ok(())
 }
 
-/// The drop-ins' names and texts, for a systemd and a number of slots.
+/// The drop-ins' names and texts, for a systemd and for settings.
 ///
 /// # Errors
 /// A template is wrong.
-pub fn render(systemd: u32, concurrency: u32) -> Result<Vec<(&'static str, String)>> {
+pub fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static str, String)>> {
     let mut hardening = tera::Context::new();
     hardening.insert("systemd", &systemd);
     hardening.insert("directives", &hardening_for(systemd));
+    let data = settings.data_dir.as_deref().unwrap_or(Path::new("/var/lib/scalr-agent"));
+    hardening.insert("data", &data.display().to_string());
+    let concurrency = settings.concurrency.unwrap_or(1);
     let mut resources = tera::Context::new();
     // A few threads, and for each slot the programs of its hooks.
     resources.insert("tasks", &(128 + 64 * concurrency));
@@ -100,7 +164,6 @@ const HARDENING: &[Directive] = &[
     // `strict` is known from 232 on; an older one would protect nothing at all.
     Directive { since: 0, until: 232, name: "ProtectSystem", value: "full" },
     since(232, "ProtectSystem", "strict"),
-    since(232, "ReadWritePaths", "-/var/lib/scalr-agent"),
     always("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK"),
     always("SystemCallArchitectures", "native"),
     always("UMask", "0077"),
@@ -135,7 +198,8 @@ mod tests {
     use super::*;
 
     fn text(systemd: u32, name: &str) -> String {
-        render(systemd, 2).unwrap().into_iter().find(|(n, _)| *n == name).unwrap().1
+        let settings = Settings { concurrency: Some(2), ..Settings::default() };
+        render(systemd, &settings).unwrap().into_iter().find(|(n, _)| *n == name).unwrap().1
     }
 
     #[test]
@@ -152,6 +216,7 @@ mod tests {
     fn a_newer_systemd_gets_more() {
         let text_252 = text(252, "hardening.conf");
         assert!(text_252.contains("ProtectSystem=strict\n"));
+        assert!(text_252.contains("ReadWritePaths=-/var/lib/scalr-agent\n"));
         assert!(text_252.contains("ProtectProc=invisible\n"));
         assert!(!text_252.contains("ProtectSystem=full"));
         assert!(!text(239, "hardening.conf").contains("ProtectProc"));

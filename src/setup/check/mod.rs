@@ -17,6 +17,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use url::Url;
 
+pub use self::engine::BUNDLE;
 pub use self::report::Report;
 use super::{Context, Format, require_root};
 use crate::config::proxy::{VARIABLES, of_units};

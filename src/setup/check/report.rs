@@ -149,6 +149,14 @@ impl Report {
             None
         }
     }
+
+    /// Whether the host is one that there are no packages for.
+    pub fn is_unsupported(&self) -> bool {
+        let platform = ["os", "architecture"];
+        self.checks
+            .iter()
+            .any(|line| platform.contains(&line.name) && line.result == Verdict::Failed)
+    }
 }
 
 impl Line {

@@ -1,0 +1,131 @@
+//! Changing `agent.toml`: what is not named stays as it is, comments too.
+
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use toml_edit::{DocumentMut, Item, Value};
+
+use super::{Key, Settings};
+use crate::exit::Failure;
+
+/// The group that may read the settings: the agent's.
+const GROUP: &str = "scalr-agent";
+
+/// A setting's new value, as given on a command line; none takes it out.
+pub type Change = (&'static Key, Option<String>);
+
+/// `text` with the changes in it; the result is checked as a whole.
+///
+/// # Errors
+/// `text` is not TOML, or a value of the result is not of its kind or out of
+/// range.
+pub fn apply(text: &str, changes: &[Change]) -> Result<String> {
+    // Not the parser's own display: it quotes the line, which may hold the token.
+    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
+        Failure::Usage.because(format!("not TOML: {}", error.message()))
+    })?;
+    for (key, text) in changes {
+        match text {
+            Some(text) => set(&mut document, key, text)?,
+            None => drop(document.remove(key.name)),
+        }
+    }
+    let text = document.to_string();
+    let table = toml::from_str(&text).context("cannot read the changed settings")?;
+    Settings::from_table(table)?.check()?;
+    Ok(text)
+}
+
+/// Writes the settings' file: whole or not at all, readable by root and the
+/// agent's group, or by its owner alone where there is no such group.
+///
+/// # Errors
+/// The file or its directory can't be written.
+pub fn write(file: &Path, text: &str) -> Result<()> {
+    let describe = || format!("cannot write {}", file.display());
+    let directory = file.parent().with_context(describe)?;
+    std::fs::create_dir_all(directory).with_context(describe)?;
+    let mut new = tempfile::Builder::new()
+        .prefix(".agent.toml.")
+        .tempfile_in(directory)
+        .with_context(describe)?;
+    new.write_all(text.as_bytes()).with_context(describe)?;
+    if let Some(group) = users::get_group_by_name(GROUP).filter(|_| users::get_effective_uid() == 0)
+    {
+        chown(new.path(), Some(0), Some(group.gid())).with_context(describe)?;
+        new.as_file().set_permissions(Permissions::from_mode(0o640)).with_context(describe)?;
+    }
+    new.as_file().sync_all().with_context(describe)?;
+    new.persist(file).with_context(describe)?;
+    Ok(())
+}
+
+fn set(document: &mut DocumentMut, key: &Key, text: &str) -> Result<()> {
+    let mut value = match key.value(&format!("--{}", key.option()), text)? {
+        toml::Value::String(text) => Value::from(text),
+        toml::Value::Integer(number) => Value::from(number),
+        toml::Value::Float(number) => Value::from(number),
+        toml::Value::Boolean(flag) => Value::from(flag),
+        other => unreachable!("no setting is a {}", other.type_str()),
+    };
+    match document.get_mut(key.name).and_then(Item::as_value_mut) {
+        // In place, so that a comment at the line's end stays.
+        Some(old) => {
+            *value.decor_mut() = old.decor().clone();
+            *old = value;
+        }
+        None => drop(document.insert(key.name, Item::Value(value))),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(name: &str, value: &str) -> Change {
+        (Key::named(name).unwrap(), Some(value.to_owned()))
+    }
+
+    #[test]
+    fn what_is_not_named_stays_comments_too() {
+        let old = "# ours\nurl = \"https://a.example\"\nmemory = 256 # small\n";
+        let changes = [change("memory", "1024"), change("user", "root")];
+        assert_eq!(
+            apply(old, &changes).unwrap(),
+            "# ours\nurl = \"https://a.example\"\nmemory = 1024 # small\nuser = \"root\"\n"
+        );
+        assert_eq!(
+            apply(old, &[(Key::named("memory").unwrap(), None)]).unwrap(),
+            "# ours\nurl = \"https://a.example\"\n"
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_by_its_option() {
+        let error = apply("", &[change("concurrency", "many")]).unwrap_err();
+        assert_eq!(error.to_string(), "--concurrency should be a whole number, not `many`");
+        let error = apply("", &[change("url", "pools.example.com")]).unwrap_err();
+        assert!(error.to_string().starts_with("`url`: "), "{error}");
+        assert_eq!(Failure::of(&error), Failure::Usage);
+    }
+
+    #[test]
+    fn a_broken_file_is_left_alone_and_its_token_unseen() {
+        let error = apply("token = \"hunter2\nx", &[change("memory", "64")]).unwrap_err();
+        assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
+    }
+
+    #[test]
+    fn the_file_is_not_readable_by_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("etc/agent.toml");
+        write(&file, "memory = 64\n").unwrap();
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o007, 0);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "memory = 64\n");
+    }
+}

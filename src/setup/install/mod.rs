@@ -1,0 +1,327 @@
+//! `install`: from a checked host to an agent that takes runs.
+
+mod package;
+
+pub use self::package::{APT_KEY, APT_SOURCE, YUM_REPOSITORY};
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use url::Url;
+
+use super::check::{self, Engine, Selection, Subject};
+use super::proxy::Proxy;
+use super::{Context, Format, network, proxy, require_root, start, units};
+use crate::config::edit::{self, Change};
+use crate::config::{self, ENGINE, Key, Settings};
+use crate::exit::Failure;
+use crate::host::changes::{Attributes, Changes};
+use crate::host::machine::Machine;
+use crate::host::systemd::Services;
+use crate::host::users;
+
+/// The agent's unit.
+pub const AGENT: &str = "scalr-agent.service";
+
+/// The private engine's unit.
+pub const DOCKER: &str = "scalr-docker.service";
+
+/// Keeps the agent's unit from starting the private engine where it is not used.
+const DOCKER_MASK: &str = "/etc/systemd/system/scalr-docker.service";
+
+const EXAMPLES: &str = "\
+Examples:
+  scalr-agent-setup install --url https://pools.example.com \\
+      --token-file /root/pool-token --concurrency 2
+  pass pools/token | scalr-agent-setup install --token-file - \\
+      --url https://pools.example.com --http-proxy http://proxy:3128
+  scalr-agent-setup install --engine system --dry-run
+
+The token comes from --token-file or from SCALR_AGENT_TOKEN in the environment,
+never from the command line, which other users can see. What is set already and
+not named here stays. If a step fails, everything is undone.";
+
+/// Install the agent: check the host, write its settings, start its services
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The server's address, for example https://pools.example.com
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+    /// The file with the pool's token; - reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The agent's name in its pool; this host's if never set
+    #[arg(long, value_name = "NAME")]
+    agent_name: Option<String>,
+    /// How many runs at once
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u32>,
+    /// Memory of each run, in MB
+    #[arg(long, value_name = "MB")]
+    memory: Option<u64>,
+    /// Processors of each run
+    #[arg(long, value_name = "N")]
+    cpu: Option<f64>,
+    /// The user in a run's container: root, a name or UID[:GID]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// The image of runs whose workspace and pool have none
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// A PEM file of authorities to trust besides the system's
+    #[arg(long, value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
+    /// The Docker engine of the runs: the package's own, or the host's
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+    /// The proxy of agent, engine and runs; - reads it from standard input
+    #[arg(long, value_name = "URL")]
+    http_proxy: Option<String>,
+    /// The proxy for HTTPS, if it is another one
+    #[arg(long, value_name = "URL", requires = "http_proxy")]
+    https_proxy: Option<String>,
+    /// What is reached without the proxy, separated by commas
+    #[arg(long, value_name = "LIST", requires = "http_proxy")]
+    no_proxy: Option<String>,
+    #[command(flatten)]
+    source: package::Source,
+    /// Run the commands that mend what the checks find
+    #[arg(long)]
+    fix: bool,
+    /// Go on although these checks or areas fail, separated by commas, or all
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    ignore: Vec<String>,
+    /// Leave the services stopped
+    #[arg(long)]
+    no_start: bool,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs `install`.
+///
+/// # Errors
+/// Not root (7); the platform is not supported (5); a check failed (3); the
+/// settings are wrong (2); the package can't be installed (6); a service does
+/// not come up. Then everything is as it was before.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    let machine = &context.machine;
+    require_root(machine, args.dry_run)?;
+    let wanted = args.settings()?;
+    let proxy = args.proxy()?;
+    check_host(context, args, proxy.as_ref())?;
+
+    let mut changes = Changes::begin(machine, args.dry_run)?;
+    let services = Services::of(machine);
+    undo_services_last(&mut changes, services);
+    package::put(&mut changes, &args.source, args.url.as_ref(), proxy.as_ref())?;
+    let settings = write_settings(&mut changes, &wanted)?;
+    let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
+    let mut engine_changed = choose_engine(&mut changes, bundled)?;
+    units::put(&mut changes, None, &settings)?;
+    if let Some(proxy) = &proxy {
+        engine_changed |= proxy.put(&mut changes, false)?;
+    }
+    let changed = !changes.changed().is_empty();
+    if changed && services.can_run() {
+        changes.act("reload systemd", || Ok(services.reload_units()?), || Ok(()))?;
+    }
+    if bundled {
+        bring_up(&mut changes, services, DOCKER, engine_changed, args.no_start)?;
+    }
+    bring_up(&mut changes, services, AGENT, changed, args.no_start)?;
+
+    let is_new = !changes.changed().is_empty();
+    changes.finish()?;
+    if !args.dry_run {
+        say_what_is_next(machine, is_new, args.no_start);
+    }
+    Ok(())
+}
+
+impl Args {
+    /// What is to be set, as texts for the settings' file.
+    fn settings(&self) -> Result<Vec<Change>> {
+        let path = |path: &PathBuf| path.display().to_string();
+        let named = [
+            ("url", self.url.as_ref().map(ToString::to_string)),
+            ("token", self.token()?),
+            ("agent_name", self.agent_name.clone()),
+            ("concurrency", self.concurrency.map(|n| n.to_string())),
+            ("memory", self.memory.map(|n| n.to_string())),
+            ("cpu", self.cpu.map(|n| n.to_string())),
+            ("user", self.user.clone()),
+            ("image", self.image.clone()),
+            ("ca_cert", self.ca_cert.as_ref().map(path)),
+        ];
+        let mut changes: Vec<Change> = Vec::new();
+        for (name, value) in named {
+            let key = Key::named(name).with_context(|| format!("there is no setting {name}"))?;
+            if value.is_some() {
+                changes.push((key, value));
+            }
+        }
+        if let (Some(engine), Some(key)) = (self.engine, Key::named("engine")) {
+            // The private one is what is used where nothing is set.
+            let socket = (engine == Engine::System).then(|| engine.socket().to_owned());
+            changes.push((key, socket));
+        }
+        Ok(changes)
+    }
+
+    fn token(&self) -> Result<Option<String>> {
+        let Some(file) = &self.token_file else {
+            return Ok(std::env::var("SCALR_AGENT_TOKEN").ok().filter(|token| !token.is_empty()));
+        };
+        let mut text = String::new();
+        if file.as_os_str() == "-" {
+            io::stdin().lock().read_to_string(&mut text).context("cannot read standard input")?;
+        } else {
+            text = fs::read_to_string(file)
+                .map_err(|error| Failure::Usage.because(format!("{}: {error}", file.display())))
+                .context("cannot read the token's file")?;
+        }
+        if text.trim().is_empty() {
+            return Err(Failure::Usage.because(format!("{} holds no token", file.display())));
+        }
+        Ok(Some(text.trim().to_owned()))
+    }
+
+    fn proxy(&self) -> Result<Option<Proxy>> {
+        let Some(http) = &self.http_proxy else { return Ok(None) };
+        let http = proxy::given(http)?;
+        let https = self.https_proxy.as_deref().map(proxy::given).transpose()?;
+        Proxy::check(&http, https.as_deref(), self.no_proxy.as_deref()).map(Some)
+    }
+}
+
+fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<()> {
+    let mut subject = Subject::of(&context.machine)?;
+    subject.url = args.url.clone().or(subject.url);
+    subject.concurrency = args.concurrency.unwrap_or(subject.concurrency);
+    subject.memory = args.memory.unwrap_or(subject.memory);
+    subject.engine = args.engine.map_or(subject.engine, |engine| engine.socket().to_owned());
+    subject.settings.ca_cert = args.ca_cert.clone().or(subject.settings.ca_cert);
+    subject.proxy = proxy.map_or(subject.proxy, Proxy::variables);
+    subject.before_install = !package::is_there(&context.machine);
+    let selection = Selection { ignore: args.ignore.clone(), ..Selection::default() };
+    let fix = args.fix && !args.dry_run;
+    let report = check::look_and_fix(&subject, &selection, fix, Format::Text)?;
+    match report.verdict() {
+        Some(Failure::CheckFailed) if report.is_unsupported() => Err(Failure::Unsupported
+            .because("this platform is not supported; nothing has been changed")),
+        Some(Failure::CheckFailed) => Err(Failure::CheckFailed.because(
+            "this host is not ready, and nothing has been changed; mend what is said above, by \
+             hand or with --fix, and run this again",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// When everything is undone, systemd reads the units again after the files are
+/// back, and what ran before runs again as it was.
+fn undo_services_last(changes: &mut Changes, services: Services) {
+    let ran: Vec<&str> =
+        [DOCKER, AGENT].into_iter().filter(|unit| services.is_active(unit)).collect();
+    changes.on_undo("restart the services", move || {
+        ran.iter().try_for_each(|unit| Ok(services.begin_restart(unit)?))
+    });
+    changes.on_undo("reload systemd", move || Ok(services.reload_units()?));
+}
+
+fn write_settings(changes: &mut Changes, wanted: &[Change]) -> Result<Settings> {
+    let file = changes.machine().path(config::FILE);
+    let old = match fs::read_to_string(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        result => result.with_context(|| format!("cannot read {}", config::FILE))?,
+    };
+    let text = edit::apply(&old, wanted)
+        .with_context(|| format!("cannot write the settings ({})", config::FILE))?;
+    let settings: Settings = toml::from_str(&text).context("cannot read the settings back")?;
+    if settings.url.is_none() || settings.token.is_none() {
+        return Err(Failure::Usage.because(
+            "which pool? Give --url https://SERVER, and its token in --token-file FILE or in the \
+             environment as SCALR_AGENT_TOKEN",
+        ));
+    }
+    changes.write(config::FILE, &text, Attributes::secret_of("scalr-agent"))?;
+    Ok(settings)
+}
+
+/// Prepares the engine that the settings name; tells whether that changed
+/// anything that a running engine has to be restarted for.
+fn choose_engine(changes: &mut Changes, bundled: bool) -> Result<bool> {
+    let machine = changes.machine().clone();
+    if bundled {
+        if machine.is_this_one() && !changes.is_dry_run() && !machine.path(check::BUNDLE).exists() {
+            return Err(Failure::NotInstalled.because(format!(
+                "{} is missing: this package has no engine; add --engine system to use the \
+                 host's Docker",
+                check::BUNDLE
+            )));
+        }
+        let was_masked = changes.is_ours(DOCKER_MASK)? && changes.remove(DOCKER_MASK)?;
+        return Ok(network::write_docker_json(changes)? || was_masked);
+    }
+    changes.symlink(DOCKER_MASK, "/dev/null")?;
+    let (user, group) = ("scalr-agent", "docker");
+    if machine.is_this_one() && !users::is_member(user, group) {
+        changes.act(
+            format!("put {user} into the group {group}"),
+            || users::join(user, group),
+            || users::leave(user, group),
+        )?;
+        changes.record_membership(user, group, true);
+    }
+    Ok(false)
+}
+
+fn bring_up(
+    changes: &mut Changes,
+    services: Services,
+    unit: &'static str,
+    changed: bool,
+    no_start: bool,
+) -> Result<()> {
+    if !services.can_run() {
+        return Ok(());
+    }
+    if !services.is_enabled(unit) {
+        changes.act(
+            format!("start {unit} at boot"),
+            || Ok(services.enable(unit)?),
+            move || Ok(services.disable(unit)?),
+        )?;
+        changes.record_enabled(unit, true);
+    }
+    let was_active = services.is_active(unit);
+    if no_start || was_active && !changed {
+        return Ok(());
+    }
+    changes.act(
+        format!("{} {unit}", if was_active { "restart" } else { "start" }),
+        || start::bring_up(services, unit),
+        move || if was_active { Ok(()) } else { Ok(services.stop(unit)?) },
+    )
+}
+
+fn say_what_is_next(machine: &Machine, is_new: bool, no_start: bool) {
+    if !is_new {
+        println!("Everything is installed and set up like this already; nothing was changed.");
+    } else if !machine.is_this_one() {
+        println!("The agent starts when this tree is booted and its units are enabled.");
+    } else if no_start {
+        println!("Start the agent with: systemctl start scalr-agent");
+    } else {
+        println!(
+            "The agent is registered and waits for runs.\n  \
+             look at it:        scalr-agent-setup status\n  \
+             read its journal:  journalctl -u scalr-agent\n  \
+             change a setting:  scalr-agent configure --help"
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! The package scalr-agent, where it is not installed yet.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use url::Url;
+
+use crate::exit::Failure;
+use crate::host::changes::{Attributes, Changes};
+use crate::host::machine::Machine;
+use crate::host::os::{Family, Os};
+use crate::host::yum::Yum;
+use crate::host::{apt, curl};
+use crate::setup::proxy::Proxy;
+
+const PACKAGE: &str = "scalr-agent";
+
+/// The program that shows that the package is installed.
+const PROGRAM: &str = "/usr/bin/scalr-agent";
+
+/// apt's key for the repository; it has to be readable by all.
+pub const APT_KEY: &str = "/usr/share/keyrings/scalr-agent.asc";
+
+/// The repository, to apt.
+pub const APT_SOURCE: &str = "/etc/apt/sources.list.d/scalr-agent.sources";
+
+/// The repository, to yum and dnf.
+pub const YUM_REPOSITORY: &str = "/etc/yum.repos.d/scalr-agent.repo";
+
+/// Where the package comes from if it is not installed yet.
+#[derive(Debug, clap::Args)]
+pub struct Source {
+    /// Install this package file, if the agent is not installed yet
+    #[arg(long, value_name = "FILE", conflicts_with = "repository")]
+    package: Option<PathBuf>,
+    /// Install the package from this server's repository, if the agent is not
+    /// installed yet; --url's if not named
+    #[arg(long, value_name = "URL")]
+    repository: Option<Url>,
+}
+
+/// Whether the package is installed.
+pub fn is_there(machine: &Machine) -> bool {
+    machine.path(PROGRAM).exists()
+}
+
+/// Installs the package unless it is there. Its repository is set up like any
+/// other change; when everything is undone the package is removed again.
+///
+/// # Errors
+/// Its place is not known, or it can't be installed (6).
+pub fn put(
+    changes: &mut Changes,
+    source: &Source,
+    url: Option<&Url>,
+    proxy: Option<&Proxy>,
+) -> Result<()> {
+    if is_there(changes.machine()) {
+        return Ok(());
+    }
+    let failed = |error: anyhow::Error| Failure::NotInstalled.because(format!("{error:#}"));
+    if !changes.machine().is_this_one() {
+        return Err(Failure::NotInstalled.because(
+            "the package scalr-agent is not installed in this tree; install it there first",
+        ));
+    }
+    let os = Os::of(changes.machine())?;
+    let package = match (&source.package, source.repository.as_ref().or(url)) {
+        (Some(file), _) => file
+            .canonicalize()
+            .with_context(|| format!("cannot read {}", file.display()))
+            .map_err(failed)?
+            .display()
+            .to_string(),
+        (None, Some(server)) => {
+            let proxy = proxy.map(Proxy::variables).unwrap_or_default();
+            add_repository(changes, os.family, server, &proxy)
+                .context("cannot use the server's package repository")
+                .map_err(failed)?;
+            PACKAGE.to_owned()
+        }
+        (None, None) => {
+            return Err(Failure::NotInstalled.because(
+                "the package scalr-agent is not installed; name its file with --package or its \
+                 server with --repository",
+            ));
+        }
+    };
+    eprintln!("Installing {package} …");
+    let family = os.family;
+    changes
+        .act(
+            format!("install {package}"),
+            || match family {
+                Family::Debian => apt::install(&package).or_else(|_| {
+                    // What it depends on may be missing from lists that are old.
+                    apt::update_all()?;
+                    apt::install(&package)
+                }),
+                _ => Yum::find()?.install(&package),
+            },
+            move || match family {
+                Family::Debian => apt::remove(PACKAGE, true),
+                _ => Yum::find()?.remove(PACKAGE),
+            },
+        )
+        .map_err(failed)
+}
+
+fn add_repository(
+    changes: &mut Changes,
+    family: Family,
+    server: &Url,
+    proxy: &[(String, String)],
+) -> Result<()> {
+    let files: &[(&str, &str)] = match family {
+        Family::Debian => {
+            &[("packages/scalr-agent.asc", APT_KEY), ("packages/scalr-agent.sources", APT_SOURCE)]
+        }
+        _ => &[("packages/scalr-agent.repo", YUM_REPOSITORY)],
+    };
+    for (name, file) in files {
+        let text = curl::download(&server.join(name)?, proxy, None)?;
+        changes.write(file, &text, Attributes::PUBLIC)?;
+    }
+    if family == Family::Debian && !changes.is_dry_run() {
+        apt::update(APT_SOURCE)?;
+    }
+    Ok(())
+}
