@@ -1,0 +1,172 @@
+//! `check`, `units`, `install`, `status` and `uninstall`.
+
+use std::fs;
+
+use crate::tree::{Said, Tree};
+
+const SETTINGS: &str = "/etc/scalr-agent/agent.toml";
+const TOKEN: [(&str, &str); 1] = [("SCALR_AGENT_TOKEN", "the-token")];
+
+fn install(tree: &Tree, more: &[&str]) -> Said {
+    let arguments = [&["install", "--url", "https://pools.example.com"], more].concat();
+    tree.setup_with(&arguments, &TOKEN, "")
+}
+
+#[test]
+fn installed_again_and_removed() {
+    let tree = Tree::new();
+    let before = tree.snapshot();
+    let said = install(&tree, &["--concurrency", "3", "--http-proxy", "http://proxy:3128"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(tree.mode(SETTINGS), 0o640);
+    let settings = tree.read(SETTINGS);
+    assert!(settings.contains("token = \"the-token\"\n") && settings.contains("concurrency = 3\n"));
+    assert!(!said.all().contains("the-token"));
+    let drop_ins = tree.path("/etc/systemd/system/scalr-agent.service.d");
+    let mut names: Vec<_> =
+        fs::read_dir(drop_ins).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["hardening.conf", "proxy.conf", "resources.conf"]);
+
+    let after = tree.snapshot();
+    let said = install(&tree, &["--concurrency", "3", "--http-proxy", "http://proxy:3128"]);
+    assert!(said.code == 0 && said.stdout.contains("nothing was changed"), "{}", said.all());
+    assert_eq!(tree.snapshot(), after);
+
+    let status = tree.setup(&["status", "--format", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(status["settings"]["token"], "***");
+    assert_eq!(status["proxy"]["HTTPS_PROXY"], "http://proxy:3128");
+
+    // Settings stay for the next time; --purge takes them.
+    assert_eq!(tree.setup(&["uninstall"]).code, 0);
+    assert!(tree.path(SETTINGS).exists());
+    assert!(!tree.path("/etc/systemd").exists());
+    assert_eq!(tree.setup(&["uninstall", "--purge"]).code, 0);
+    let left = tree.snapshot();
+    let before: Vec<_> = before.into_iter().filter(|l| !l.contains("lib/scalr-agent")).collect();
+    assert_eq!(left, before);
+}
+
+#[test]
+fn what_is_set_and_not_named_stays() {
+    let tree = Tree::new();
+    install(&tree, &["--concurrency", "3", "--memory", "1024"]);
+    let said = tree.setup(&["install", "--concurrency", "4"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    let settings = tree.read(SETTINGS);
+    assert!(settings.contains("memory = 1024") && settings.contains("concurrency = 4"));
+    assert!(settings.contains("token = \"the-token\""));
+}
+
+#[test]
+fn a_step_that_fails_leaves_the_tree_as_it_was() {
+    let tree = Tree::new();
+    // A drop-in that can't be written: the last file of all.
+    fs::create_dir_all(
+        tree.path("/etc/systemd/system/scalr-docker.service.d/proxy.conf/in-the-way"),
+    )
+    .unwrap();
+    let before = tree.snapshot();
+    let said = install(&tree, &["--http-proxy", "http://proxy:3128"]);
+    assert_eq!(said.code, 1, "{}", said.all());
+    assert!(said.stderr.contains("Undoing"), "{}", said.stderr);
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn bad_input_changes_nothing() {
+    let tree = Tree::new();
+    let before = tree.snapshot();
+    for (arguments, code) in [
+        (&["install"][..], 2),
+        (&["install", "--url", "https://pools.example.com"], 2),
+        (&["install", "--url", "http://pools.example.com", "--token-file", "-"], 2),
+        (&["install", "--url", "nonsense"], 2),
+        (&["install", "--token", "on-the-command-line"], 2),
+        (&["install", "--url", "https://p.example.com", "--token-file", "/no/such/file"], 2),
+        (&["check", "--only", "memroy"], 2),
+    ] {
+        let said = tree.setup_with(arguments, &[], "the-token\n");
+        assert_eq!(said.code, code, "{arguments:?}: {}", said.all());
+        assert_eq!(tree.snapshot(), before, "{arguments:?}");
+    }
+    let said = install(&tree, &["--concurrency", "0"]);
+    assert!(said.code == 2 && said.stderr.contains("concurrency"), "{}", said.all());
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn a_token_comes_by_standard_input() {
+    let tree = Tree::new();
+    let arguments = ["install", "--url", "https://pools.example.com", "--token-file", "-"];
+    let said = tree.setup_with(&arguments, &[], "from-a-pipe\n");
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(tree.read(SETTINGS).contains("token = \"from-a-pipe\"\n"));
+}
+
+#[test]
+fn without_the_package_there_is_nothing_to_set_up() {
+    let tree = Tree::new();
+    fs::remove_file(tree.path("/usr/bin/scalr-agent")).unwrap();
+    let before = tree.snapshot();
+    assert_eq!(install(&tree, &[]).code, 6);
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn an_unknown_system_is_not_supported() {
+    let tree = Tree::new();
+    tree.put("/etc/os-release", "ID=alpine\nVERSION_ID=3.20\nPRETTY_NAME=\"Alpine Linux\"\n");
+    let before = tree.snapshot();
+    let said = install(&tree, &[]);
+    assert_eq!(said.code, 5, "{}", said.all());
+    assert_eq!(tree.snapshot(), before);
+    let said = tree.setup(&["check", "--format", "json"]);
+    assert_eq!(said.code, 3);
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(
+        (report["schema"].as_u64(), report["summary"]["failed"].as_u64()),
+        (Some(1), Some(1))
+    );
+    assert_eq!(tree.setup(&["check", "--ignore", "os"]).code, 4);
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let tree = Tree::new();
+    let before = tree.snapshot();
+    let said = install(&tree, &["--dry-run"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(said.stdout.contains("+ProtectSystem=strict"), "{}", said.stdout);
+    assert!(!said.all().contains("the-token"));
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn the_hosts_own_engine() {
+    let tree = Tree::new();
+    let mask = tree.path("/etc/systemd/system/scalr-docker.service");
+    assert_eq!(install(&tree, &["--engine", "system"]).code, 0);
+    assert!(tree.read(SETTINGS).contains("engine = \"unix:///var/run/docker.sock\""));
+    assert_eq!(fs::read_link(&mask).unwrap().to_str(), Some("/dev/null"));
+    assert_eq!(install(&tree, &["--engine", "bundled"]).code, 0);
+    assert!(!tree.read(SETTINGS).contains("engine ="));
+    assert!(fs::symlink_metadata(&mask).is_err());
+}
+
+#[test]
+fn units_for_any_systemd() {
+    let tree = Tree::new();
+    let before = tree.snapshot();
+    let output = tempfile::tempdir().unwrap();
+    for (version, wanted) in [("219", "ProtectSystem=full"), ("252", "ProtectSystem=strict")] {
+        let directory = output.path().join(version);
+        let directory = directory.to_str().unwrap();
+        let said = tree.setup(&["units", "--systemd-version", version, "--output", directory]);
+        assert_eq!(said.code, 0, "{}", said.all());
+        let text = fs::read_to_string(output.path().join(version).join("hardening.conf")).unwrap();
+        assert!(text.contains(wanted), "{text}");
+    }
+    assert_eq!(tree.snapshot(), before);
+}

@@ -1,0 +1,6 @@
+//! `scalr-agent-setup` as people run it, on directory trees.
+
+mod install;
+mod network;
+mod proxy;
+mod tree;
