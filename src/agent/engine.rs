@@ -355,20 +355,28 @@ impl Engine {
             // exit code other than 0 comes as an error.
             let mut wait = std::pin::pin!(self.docker.wait_container(id, Some(options)));
             while wait.next().await.is_some() {}
-            let inspect = || self.condition(id);
-            let condition = inspect
-                .retry(
-                    ExponentialBuilder::default()
-                        .with_min_delay(Duration::from_millis(200))
-                        .with_max_delay(Duration::from_secs(10))
-                        .with_max_times(30),
-                )
-                .when(|error| !is_gone(error))
-                .await?;
+            let condition = self.settled(id).await?;
             if matches!(condition, Condition::Ended { .. }) {
                 return Ok(condition);
             }
         }
+    }
+
+    /// How a container is, asked until the engine answers: it may be restarting.
+    ///
+    /// # Errors
+    /// The container is gone, or the engine stays away for some minutes.
+    pub async fn settled(&self, id: &str) -> Result<Condition> {
+        let inspect = || self.condition(id);
+        inspect
+            .retry(
+                ExponentialBuilder::default()
+                    .with_min_delay(Duration::from_millis(200))
+                    .with_max_delay(Duration::from_secs(10))
+                    .with_max_times(30),
+            )
+            .when(|error| !is_gone(error))
+            .await
     }
 
     /// How a container is.

@@ -1,3 +1,16 @@
 //! `scalr-agent`: takes tasks from a pool and runs each in a container.
+//!
+//! [`run`] is the service: it registers, polls, and hands each task to
+//! [`task`], which takes it from its claim to its outcome. What a task has
+//! reached is in the [`journal`], so that a restarted agent goes on with it.
 
+pub mod client;
+pub mod context;
 pub mod engine;
+pub mod journal;
+pub mod log;
+pub mod proxy;
+pub mod run;
+pub mod slots;
+mod stop;
+pub mod task;

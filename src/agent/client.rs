@@ -1,0 +1,425 @@
+//! Calls to the server: [`crate::protocol`] over HTTPS, outbound only.
+
+use std::error::Error as _;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use backon::{ExponentialBuilder, Retryable as _};
+use bytes::Bytes;
+use reqwest::{Certificate, Method, NoProxy, Proxy, RequestBuilder, Response, StatusCode, header};
+use serde::de::DeserializeOwned;
+use tracing::warn;
+use url::Url;
+
+use crate::config::Config;
+use crate::protocol::{
+    Attempt, BASE, Claimed, Events, Finish, Heartbeat, LogOffset, Poll, Problem, Register,
+    Registered,
+};
+use crate::secret::Secret;
+
+/// How long the server may take to answer anything but a poll.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much longer than announced a held poll may take.
+const POLL_GRACE: Duration = Duration::from_secs(15);
+
+/// How long a file may take, a plan or a state for example.
+const FILE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why a call brought no result.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The server said no.
+    #[error("{why}")]
+    Refused {
+        /// The answer's status.
+        status: StatusCode,
+        /// In the server's words.
+        why: String,
+        /// How much of the log it has, where that is why.
+        offset: Option<u64>,
+    },
+    /// Nobody answered, or not the server itself but a proxy before it: worth
+    /// another try.
+    #[error("{0:#}")]
+    Away(anyhow::Error),
+    /// Something here is wrong.
+    #[error(transparent)]
+    Here(#[from] anyhow::Error),
+}
+
+impl CallError {
+    /// The status of a refusal.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            CallError::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether the task that the call was about is no longer ours.
+    pub fn means_lost_task(&self) -> bool {
+        matches!(
+            self.status(),
+            Some(StatusCode::UNAUTHORIZED | StatusCode::CONFLICT | StatusCode::NOT_FOUND)
+        )
+    }
+}
+
+/// The server, as this agent sees it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    session: Arc<RwLock<Secret>>,
+}
+
+impl Client {
+    /// A client for the server in `config`; `proxy` holds variables such as
+    /// `HTTPS_PROXY`.
+    ///
+    /// # Errors
+    /// A certificate or a proxy can't be used.
+    pub fn new(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
+        // An error means that a provider is in place already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("scalr-agent/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(20))
+            // Behind some firewalls an idle connection is dead after minutes.
+            .pool_idle_timeout(Duration::from_secs(60))
+            .no_proxy();
+        for proxy in proxies(proxy)? {
+            builder = builder.proxy(proxy);
+        }
+        if let Some(file) = &config.ca_cert {
+            builder = builder.tls_certs_merge(certificates(file)?);
+        }
+        Ok(Self {
+            http: builder.build().context("cannot set up HTTPS")?,
+            base: config
+                .url
+                .join(&format!("{BASE}/"))
+                .context("cannot use the server's address")?,
+            session: Arc::default(),
+        })
+    }
+
+    /// Registers, and keeps the session's token for the calls to come.
+    ///
+    /// # Errors
+    /// See [`CallError`]; 401 means that the pool's token is wrong.
+    pub async fn register(
+        &self,
+        token: &Secret,
+        register: &Register,
+    ) -> Result<Registered, CallError> {
+        let request = self.request(Method::POST, "register", token).json(register);
+        let registered: Registered = read(send(request.timeout(TIMEOUT)).await?).await?;
+        self.set_session(registered.session_token.clone());
+        Ok(registered)
+    }
+
+    /// The session's token from now on.
+    pub fn set_session(&self, token: Secret) {
+        *self.session.write().expect("nothing panics while it holds the token") = token;
+    }
+
+    /// Asks what there is to do; the server may hold the answer for `held`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn poll(&self, poll: &Poll, held: Duration) -> Result<Events, CallError> {
+        let request = self.in_session("poll").json(poll);
+        read(send(request.timeout(held + POLL_GRACE)).await?).await
+    }
+
+    /// Gives a sign of life.
+    ///
+    /// # Errors
+    /// See [`CallError`]; 401: the token was revoked, 409: register again.
+    pub async fn heartbeat(&self, beat: &Heartbeat) -> Result<(), CallError> {
+        send(self.in_session("heartbeat").json(beat).timeout(TIMEOUT)).await.map(drop)
+    }
+
+    /// Says goodbye.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn deregister(&self) -> Result<(), CallError> {
+        send(self.in_session("deregister").timeout(TIMEOUT)).await.map(drop)
+    }
+
+    /// Claims an offered task.
+    ///
+    /// # Errors
+    /// See [`CallError`]; 409: somebody else has it.
+    pub async fn claim(&self, task_id: &str, attempt: u32) -> Result<Claimed, CallError> {
+        patiently("claim a task", || async {
+            let request =
+                self.in_session(&format!("tasks/{task_id}/claim")).json(&Attempt { attempt });
+            read(send(request.timeout(TIMEOUT)).await?).await
+        })
+        .await
+    }
+
+    /// A client for the calls about one task.
+    pub fn of_task(&self, claimed: &Claimed) -> TaskClient {
+        TaskClient {
+            client: self.clone(),
+            path: format!("tasks/{}", claimed.task.id),
+            attempt: claimed.task.attempt,
+            token: claimed.task_token.clone(),
+        }
+    }
+
+    fn in_session(&self, path: &str) -> RequestBuilder {
+        let token = self.session.read().expect("nothing panics while it holds the token").clone();
+        self.request(Method::POST, path, &token)
+    }
+
+    fn request(&self, method: Method, path: &str, token: &Secret) -> RequestBuilder {
+        let url = self.base.join(path).expect("a path of ours is a path");
+        self.http.request(method, url).bearer_auth(token.expose())
+    }
+}
+
+/// A file that goes to the server or comes from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskFile {
+    /// The run's configuration, a tar.gz.
+    Configuration,
+    /// The saved plan.
+    Plan,
+    /// `.terraform.lock.hcl`.
+    LockFile,
+    /// The workspace's state.
+    State,
+}
+
+impl TaskFile {
+    fn path(self) -> &'static str {
+        match self {
+            TaskFile::Configuration => "configuration",
+            TaskFile::Plan => "plan",
+            TaskFile::LockFile => "lock-file",
+            TaskFile::State => "state",
+        }
+    }
+}
+
+/// The server, as seen by one task. While the server is away these calls wait:
+/// what a task has to report is never given up.
+#[derive(Clone, Debug)]
+pub struct TaskClient {
+    client: Client,
+    path: String,
+    attempt: u32,
+    token: Secret,
+}
+
+impl TaskClient {
+    /// Says that the task's container is about to be started.
+    ///
+    /// # Errors
+    /// See [`CallError`]; 409: it is no longer ours, and must not be started.
+    pub async fn start(&self) -> Result<(), CallError> {
+        let attempt = Attempt { attempt: self.attempt };
+        patiently("say that a task starts", || async {
+            let request = self.request(Method::POST, "start").json(&attempt).timeout(TIMEOUT);
+            send(request).await.map(drop)
+        })
+        .await
+    }
+
+    /// Gets a file; none when the server has none.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn get(&self, file: TaskFile) -> Result<Option<Bytes>, CallError> {
+        patiently("get a task's files", || async {
+            let request = self
+                .request(Method::GET, file.path())
+                .query(&[("attempt", self.attempt)])
+                .timeout(FILE_TIMEOUT);
+            match send(request).await {
+                Ok(response) => {
+                    let content = response.bytes().await;
+                    Ok(Some(content.map_err(|error| CallError::Away(in_one_line(error)))?))
+                }
+                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// Puts a file.
+    ///
+    /// # Errors
+    /// See [`CallError`]; 409: the attempt is over.
+    pub async fn put(&self, file: TaskFile, content: Bytes) -> Result<(), CallError> {
+        patiently("save a task's files", || async {
+            let request = self
+                .request(Method::PUT, file.path())
+                .query(&[("attempt", self.attempt)])
+                .body(content.clone())
+                .timeout(FILE_TIMEOUT);
+            send(request).await.map(drop)
+        })
+        .await
+    }
+
+    /// Appends a piece to the log at `offset` and gives the offset to go on at,
+    /// whether the piece was taken or the server was elsewhere.
+    ///
+    /// # Errors
+    /// See [`CallError`]; 409: the attempt is over.
+    pub async fn log(&self, offset: u64, piece: &[u8]) -> Result<u64, CallError> {
+        patiently("send a task's log", || async {
+            let request = self
+                .request(Method::PUT, "log")
+                .query(&[("attempt", u64::from(self.attempt)), ("offset", offset)])
+                .body(piece.to_vec())
+                .timeout(TIMEOUT);
+            match send(request).await {
+                Ok(response) => Ok(read::<LogOffset>(response).await?.offset),
+                Err(CallError::Refused { offset: Some(offset), .. }) => Ok(offset),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// Says how the task ended; gives an offset if the log has to be sent again
+    /// from there.
+    ///
+    /// # Errors
+    /// See [`CallError`]; 409: the attempt is over.
+    pub async fn finish(&self, finish: &Finish) -> Result<Option<u64>, CallError> {
+        patiently("report a task's outcome", || async {
+            let request = self.request(Method::POST, "finish").json(finish).timeout(TIMEOUT);
+            match send(request).await {
+                Ok(_) => Ok(None),
+                Err(CallError::Refused { offset: Some(offset), .. }) => Ok(Some(offset)),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, &format!("{}/{path}", self.path), &self.token)
+    }
+}
+
+/// Repeats a call while the server is away, for ever.
+async fn patiently<T, F, C>(what: &str, call: F) -> Result<T, CallError>
+where
+    F: FnMut() -> C,
+    C: Future<Output = Result<T, CallError>>,
+{
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(Duration::from_secs(15))
+        .with_jitter()
+        .without_max_times();
+    call.retry(pauses)
+        .when(|error| matches!(error, CallError::Away(_)))
+        .notify(|error, pause| {
+            warn!("cannot {what}, trying again in {} ms: {error}", pause.as_millis());
+        })
+        .await
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, CallError> {
+    let response = request.send().await.map_err(|error| CallError::Away(in_one_line(error)))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let ours = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    // A proxy or a load balancer answers in HTML; the server is behind it, and
+    // may be back soon.
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || !ours {
+        return Err(CallError::Away(anyhow!(
+            "{} answered {status}{}",
+            response.url().host_str().unwrap_or("the server"),
+            if ours { "" } else { ", and not as the server of an agent pool does" }
+        )));
+    }
+    let body = response.bytes().await.unwrap_or_default();
+    let offset = serde_json::from_slice::<LogOffset>(&body).ok().map(|log| log.offset);
+    let why = serde_json::from_slice::<Problem>(&body)
+        .map_or_else(|_| format!("the server answered {status}"), |problem| problem.error);
+    Err(CallError::Refused { status, why, offset })
+}
+
+async fn read<T: DeserializeOwned>(response: Response) -> Result<T, CallError> {
+    let body = response.bytes().await.map_err(|error| CallError::Away(in_one_line(error)))?;
+    // A proxy's login page comes with 200.
+    serde_json::from_slice(&body).map_err(|_| {
+        CallError::Away(anyhow!("what answered there is not the server of an agent pool"))
+    })
+}
+
+/// What went wrong and what to do, for the usual ways in which a connection
+/// fails.
+fn in_one_line(error: reqwest::Error) -> anyhow::Error {
+    let url = error.url().cloned();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or("the server").to_owned();
+    let mut causes = Vec::new();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        causes.push(inner.to_string());
+        cause = inner.source();
+    }
+    let last = causes.last().cloned().unwrap_or_else(|| error.to_string());
+    let all = causes.join(": ").to_lowercase();
+    if error.is_timeout() {
+        anyhow!("{host} did not answer in time; is it, or the proxy, reachable from here?")
+    } else if all.contains("certificate") {
+        anyhow!(
+            "{host} is not trusted ({last}); put its certificate authority into the system's trust store or give it with --ca-cert"
+        )
+    } else if all.contains("dns") || all.contains("lookup") {
+        anyhow!("{host} is not known here ({last}); is the name right, and is a proxy needed?")
+    } else if error.is_connect() {
+        anyhow!("cannot connect to {host} ({last}); is it up, and is a proxy needed?")
+    } else {
+        anyhow!("the connection to {host} failed ({last})")
+    }
+}
+
+fn proxies(variables: &[(String, String)]) -> Result<Vec<Proxy>> {
+    let of = |name: &str| {
+        let found = variables.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    };
+    let exceptions = of("NO_PROXY").and_then(NoProxy::from_string);
+    let mut proxies = Vec::new();
+    for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"] {
+        let Some(url) = of(name) else { continue };
+        let proxy = match name {
+            "HTTPS_PROXY" => Proxy::https(url),
+            "HTTP_PROXY" => Proxy::http(url),
+            _ => Proxy::all(url),
+        };
+        // Not the value: it may hold a password.
+        let proxy = proxy.with_context(|| format!("{name} is not the URL of a proxy"))?;
+        proxies.push(proxy.no_proxy(exceptions.clone()));
+    }
+    Ok(proxies)
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate>> {
+    let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Certificate::from_pem_bundle(&pem)
+        .with_context(|| format!("{} holds no certificates", file.display()))
+}

@@ -1,0 +1,124 @@
+//! What all tasks of this agent have in common.
+
+use std::path::{Path, PathBuf};
+use std::sync::{OnceLock, RwLock};
+
+use anyhow::{Context as _, Result};
+
+use crate::agent::client::Client;
+use crate::agent::engine::Engine;
+use crate::agent::journal::Journal;
+use crate::agent::slots::Slots;
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::protocol::{Intervals, Registered};
+
+/// Where distributions keep the certificate authorities that the host trusts,
+/// in one file: Debian and its relatives, then Red Hat's.
+const BUNDLES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+];
+
+/// What all tasks of this agent have in common.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings.
+    pub config: Config,
+    /// The server.
+    pub client: Client,
+    /// The engine.
+    pub engine: Engine,
+    /// Where tasks fit.
+    pub slots: Slots,
+    /// What is in hand.
+    pub journal: Journal,
+    /// The variables of the proxy, for the runs.
+    pub proxy: Vec<(String, String)>,
+    /// The certificate authorities that the host trusts, in PEM; none when it
+    /// has no such file.
+    pub certificates: Option<Vec<u8>>,
+    /// Who a run is inside its container.
+    pub user: RunUser,
+    /// How often to call.
+    pub intervals: RwLock<Intervals>,
+    /// The agent's id and its pool's, once it has registered.
+    pub registered: OnceLock<Registered>,
+}
+
+impl Context {
+    /// How often to call, at present.
+    pub fn intervals(&self) -> Intervals {
+        *self.intervals.read().expect("nothing panics while it holds the intervals")
+    }
+
+    /// Sets how often to call.
+    pub fn set_intervals(&self, intervals: Intervals) {
+        *self.intervals.write().expect("nothing panics while it holds the intervals") = intervals;
+    }
+}
+
+/// Who a run is inside its container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunUser {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+}
+
+impl RunUser {
+    /// The user that the settings name: `root`, `UID[:GID]`, or a user of this
+    /// host; without one, the agent's own.
+    ///
+    /// # Errors
+    /// This host has no such user.
+    pub fn of(setting: Option<&str>) -> Result<Self> {
+        let Some(name) = setting else {
+            return Ok(Self { uid: users::get_effective_uid(), gid: users::get_effective_gid() });
+        };
+        let (user, group) = name.split_once(':').unwrap_or((name, ""));
+        let unknown = || Failure::Usage.because(format!("`user`: this host has no user `{name}`"));
+        if let Ok(uid) = user.parse() {
+            let gid = if group.is_empty() { uid } else { group.parse().map_err(|_| unknown())? };
+            return Ok(Self { uid, gid });
+        }
+        let found = users::get_user_by_name(user).ok_or_else(unknown)?;
+        Ok(Self { uid: found.uid(), gid: found.primary_group_id() })
+    }
+}
+
+/// The certificate authorities of this host, with those of `also`.
+///
+/// # Errors
+/// A file that is there can't be read.
+pub fn certificates(also: Option<&Path>) -> Result<Option<Vec<u8>>> {
+    let system = BUNDLES.iter().map(PathBuf::from).find(|file| file.is_file());
+    let files: Vec<PathBuf> = system.into_iter().chain(also.map(Path::to_owned)).collect();
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let mut bundle = Vec::new();
+    for file in files {
+        let pem =
+            std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        bundle.extend_from_slice(&pem);
+        bundle.push(b'\n');
+    }
+    Ok(Some(bundle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_number_a_name_or_the_agents_own() {
+        let own = RunUser { uid: users::get_effective_uid(), gid: users::get_effective_gid() };
+        assert_eq!(RunUser::of(None).unwrap(), own);
+        assert_eq!(RunUser::of(Some("root")).unwrap(), RunUser { uid: 0, gid: 0 });
+        assert_eq!(RunUser::of(Some("990:991")).unwrap(), RunUser { uid: 990, gid: 991 });
+        assert!(RunUser::of(Some("no-such-user-here")).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! What this agent has in hand, on disk: one directory a task, which is there
+//! from its claim until the server has its outcome.
+//!
+//! `DATA/tasks/TASK-ATTEMPT/` holds `task.json` (a [`Record`]) and `log`. It
+//! carries tokens and variables, so only the agent's user may enter.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Claimed;
+
+/// The directory of all tasks.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    tasks: PathBuf,
+}
+
+/// How far a task is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// What to do, and the token to report with.
+    pub claimed: Claimed,
+    /// The number of its slot.
+    pub slot: usize,
+    /// Its container, once there is one that may have been started.
+    pub container: Option<Container>,
+}
+
+/// A container that may have been started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Container {
+    /// The engine's id of it.
+    pub id: String,
+    /// How long the log was before the container wrote to it, in bytes.
+    pub log_start: u64,
+}
+
+/// A task's directory.
+#[derive(Debug)]
+pub struct Entry {
+    directory: PathBuf,
+    /// What `task.json` says; [`Entry::save`] writes it.
+    pub record: Record,
+}
+
+impl Journal {
+    /// The journal below the agent's data directory.
+    ///
+    /// # Errors
+    /// The directory can't be made.
+    pub fn open(data_dir: &Path) -> Result<Self> {
+        let tasks = data_dir.join("tasks");
+        make_private(&tasks)?;
+        Ok(Self { tasks })
+    }
+
+    /// Begins a task's directory.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn begin(&self, claimed: Claimed, slot: usize) -> Result<Entry> {
+        let name = format!("{}-{}", claimed.task.id, claimed.task.attempt);
+        let directory = self.tasks.join(name);
+        make_private(&directory)?;
+        let record = Record { claimed, slot, container: None };
+        let entry = Entry { directory, record };
+        entry.save()?;
+        Ok(entry)
+    }
+
+    /// The tasks that are in hand.
+    ///
+    /// # Errors
+    /// The journal can't be read. A directory whose task was never written
+    /// down whole is removed: nothing was done with it.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for found in fs::read_dir(&self.tasks)
+            .with_context(|| format!("cannot read {}", self.tasks.display()))?
+        {
+            let directory = found?.path();
+            let file = directory.join("task.json");
+            match fs::read(&file) {
+                Ok(text) => {
+                    let record = serde_json::from_slice(&text)
+                        .with_context(|| format!("cannot understand {}", file.display()))?;
+                    entries.push(Entry { directory, record });
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    fs::remove_dir_all(&directory)
+                        .with_context(|| format!("cannot remove {}", directory.display()))?;
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot read {}", file.display()));
+                }
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl Entry {
+    /// Writes `task.json`, whole or not at all, so that it outlives a loss of
+    /// power.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn save(&self) -> Result<()> {
+        let file = self.directory.join("task.json");
+        let describe = || format!("cannot write {}", file.display());
+        let mut new = tempfile::NamedTempFile::new_in(&self.directory).with_context(describe)?;
+        new.write_all(&serde_json::to_vec(&self.record)?).with_context(describe)?;
+        new.as_file().sync_all().with_context(describe)?;
+        new.persist(&file).with_context(describe)?;
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .with_context(describe)
+    }
+
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// Forgets the task.
+    ///
+    /// # Errors
+    /// The directory can't be removed.
+    pub fn end(self) -> Result<()> {
+        fs::remove_dir_all(&self.directory)
+            .with_context(|| format!("cannot remove {}", self.directory.display()))
+    }
+}
+
+fn make_private(directory: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::agent::task::tests::claimed;
+
+    #[test]
+    fn what_was_written_is_found_again() {
+        let data = tempfile::tempdir().unwrap();
+        let journal = Journal::open(data.path()).unwrap();
+        let mut entry = journal.begin(claimed(), 1).unwrap();
+        entry.record.container = Some(Container { id: "c1".into(), log_start: 7 });
+        entry.save().unwrap();
+        fs::create_dir(data.path().join("tasks/half-made")).unwrap();
+
+        let found = Journal::open(data.path()).unwrap().entries().unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].record.container.as_ref().map(|c| c.log_start), Some(7));
+        assert_eq!(found[0].record.claimed, claimed());
+        let mode = fs::metadata(data.path().join("tasks")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+
+        found.into_iter().for_each(|entry| entry.end().unwrap());
+        assert!(journal.entries().unwrap().is_empty());
+    }
+}

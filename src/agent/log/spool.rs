@@ -1,0 +1,120 @@
+//! A task's log on disk, where it waits for the server.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+
+/// The log's file, which is only appended to, but for a replay after a crash.
+#[derive(Debug)]
+pub struct Spool {
+    file: File,
+    path: PathBuf,
+    length: watch::Sender<u64>,
+}
+
+impl Spool {
+    /// Opens the log at `path`, where it ends.
+    ///
+    /// # Errors
+    /// The file can't be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let length = file.metadata().context("cannot look at the log's file")?.len();
+        Ok(Self { file, path: path.to_owned(), length: watch::Sender::new(length) })
+    }
+
+    /// Appends.
+    ///
+    /// # Errors
+    /// The disk is full, for example.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.file
+            .write_all(bytes)
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.length.send_modify(|length| *length += bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Cuts it off after `length` bytes, to be written again from there.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn truncate(&mut self, length: u64) -> Result<()> {
+        self.file
+            .set_len(length)
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.length.send_replace(length);
+        Ok(())
+    }
+
+    /// How long it is, in bytes.
+    pub fn len(&self) -> u64 {
+        *self.length.borrow()
+    }
+
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How long it is, as it grows.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.length.subscribe()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sees to it that it outlives a loss of power, and gives its SHA-256 in
+    /// lower-case hex.
+    ///
+    /// # Errors
+    /// The file can't be written or read.
+    pub fn seal(&self) -> Result<String> {
+        self.file.sync_all().with_context(|| format!("cannot write {}", self.path.display()))?;
+        let mut file = File::open(&self.path)
+            .with_context(|| format!("cannot read {}", self.path.display()))?;
+        let mut hash = Sha256::new();
+        let mut piece = vec![0; 64 * 1024];
+        loop {
+            let read = file.read(&mut piece).context("cannot read the log's file")?;
+            if read == 0 {
+                return Ok(hex::encode(hash.finalize()));
+            }
+            hash.update(&piece[..read]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_goes_on_where_it_ended_and_can_be_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        Spool::open(&path).unwrap().write(b"one\n").unwrap();
+        let mut spool = Spool::open(&path).unwrap();
+        let length = spool.watch();
+        spool.write(b"two").unwrap();
+        assert_eq!((spool.len(), *length.borrow()), (7, 7));
+        spool.truncate(4).unwrap();
+        spool.write(b"two\n").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
+        assert_eq!(spool.seal().unwrap(), hex::encode(Sha256::digest(b"one\ntwo\n")));
+    }
+}

@@ -1,0 +1,5 @@
+//! stub
+/// stub
+pub fn variables() -> Vec<(String, String)> {
+    Vec::new()
+}

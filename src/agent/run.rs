@@ -1,0 +1,479 @@
+//! The service: registers, gives signs of life, takes tasks, and stops.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use backon::{ExponentialBuilder, Retryable as _};
+use os_release::OsRelease;
+use reqwest::StatusCode;
+use sd_notify::NotifyState;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::agent::client::{CallError, Client};
+use crate::agent::context::{Context, RunUser, certificates};
+use crate::agent::engine::Engine;
+use crate::agent::journal::{Entry, Journal};
+use crate::agent::proxy;
+use crate::agent::slots::{Slot, Slots};
+use crate::agent::stop::{Order, Signals, become_the_new_program};
+use crate::agent::task::interrupt::Interrupt;
+use crate::agent::task::{Wire, carry_out};
+use crate::config::{Config, LogFormat, OnStop, Settings};
+use crate::exit::Failure;
+use crate::protocol::{Event, Heartbeat, Intervals, Poll, Register, Status, TaskState, TaskStatus};
+
+/// How long the first registration is tried before the agent gives up, to be
+/// started again by systemd, which then tells that it failed.
+const FIRST_REGISTRATION: Duration = Duration::from_secs(60);
+
+/// Runs the agent until it is stopped; with `once` until it has done one task.
+///
+/// # Errors
+/// The settings can't be used (exit code 2), the token is wrong or was revoked
+/// (7), or the engine or the server can't be reached at the start (1).
+pub fn run(file: &Path, once: bool) -> Result<()> {
+    let config = Settings::load(file, std::env::vars())?.resolve()?;
+    start_log(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build()
+        .context("cannot start")?;
+    let end = runtime.block_on(async {
+        let mut signals = Signals::catch()?;
+        let service = Service::start(config, once).await?;
+        service.until_ended(&mut signals, file).await
+    })?;
+    // Ends what is still under way; the tasks' containers are not touched.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match end {
+        End::Stopped => Ok(()),
+        End::Reload => Err(become_the_new_program()),
+    }
+}
+
+/// How the service ended.
+enum End {
+    Stopped,
+    Reload,
+}
+
+/// A task in hand.
+struct Running {
+    attempt: u32,
+    state: watch::Receiver<TaskState>,
+    orders: watch::Sender<Option<Interrupt>>,
+}
+
+struct Service {
+    context: Arc<Context>,
+    register: Register,
+    once: bool,
+    tasks: Mutex<BTreeMap<String, Running>>,
+    /// Rung when a task has ended.
+    task_ended: Notify,
+    /// Whether tasks are still taken.
+    draining: AtomicBool,
+}
+
+impl Service {
+    /// Goes on with what was in hand, and registers.
+    async fn start(config: Config, once: bool) -> Result<Arc<Self>> {
+        let engine = Engine::connect(&format!("unix://{}", config.engine.display())).await?;
+        let proxy = proxy::variables();
+        let context = Context {
+            client: Client::new(&config, &proxy)?,
+            engine,
+            slots: Slots::new(config.concurrency, config.memory),
+            journal: Journal::open(&config.data_dir)?,
+            proxy,
+            certificates: certificates(config.ca_cert.as_deref())?,
+            user: RunUser::of(config.user.as_deref())?,
+            intervals: RwLock::new(Intervals::default()),
+            registered: OnceLock::new(),
+            config,
+        };
+        let service = Arc::new(Self {
+            register: introduction(&context.config)?,
+            context: Arc::new(context),
+            once,
+            tasks: Mutex::default(),
+            task_ended: Notify::new(),
+            draining: AtomicBool::new(false),
+        });
+        let entries = service.context.journal.entries()?;
+        let in_hand = !entries.is_empty();
+        for entry in entries {
+            info!(task = entry.record.claimed.task.id, "going on with a task");
+            let slot = service.context.slots.take_again(entry.record.slot);
+            service.begin(entry, slot);
+        }
+        if in_hand {
+            // Their containers are looked after at once; the server may be away
+            // for as long as it likes.
+            notify(&[NotifyState::Ready]);
+        }
+        service.register_first(in_hand).await?;
+        info!("Scalr agent is ready to receive tasks.");
+        notify(&[NotifyState::Ready, NotifyState::Status("ready to receive tasks")]);
+        Ok(service)
+    }
+
+    /// Polls and gives signs of life until told to stop.
+    async fn until_ended(self: Arc<Self>, signals: &mut Signals, file: &Path) -> Result<End> {
+        let mut beating = tokio::spawn(Arc::clone(&self).beat());
+        let mut polling = tokio::spawn(Arc::clone(&self).poll());
+        loop {
+            tokio::select! {
+                ended = &mut beating => return self.refused(ended?, signals).await,
+                ended = &mut polling => match ended? {
+                    Ok(()) => break,
+                    Err(error) => return self.refused(error, signals).await,
+                },
+                order = signals.next() => match order {
+                    Order::Stop => break,
+                    Order::Reload => {
+                        // Settings that can't be used would end the agent.
+                        match Settings::load(file, std::env::vars()).and_then(Settings::resolve) {
+                            Ok(_) => {
+                                info!("reloading; the tasks run on");
+                                return Ok(End::Reload);
+                            }
+                            Err(error) => error!("not reloaded: {error:#}"),
+                        }
+                    }
+                },
+            }
+        }
+        polling.abort();
+        self.stop(signals, self.context.config.on_stop).await;
+        beating.abort();
+        match tokio::time::timeout(Duration::from_secs(10), self.context.client.deregister()).await
+        {
+            Ok(Ok(())) => info!("deregistered"),
+            Ok(Err(error)) => warn!("cannot deregister: {error}"),
+            Err(_) => warn!("cannot deregister: the server did not answer in time"),
+        }
+        Ok(End::Stopped)
+    }
+
+    /// The token was revoked: what runs is ended, and the agent with it.
+    async fn refused(&self, error: anyhow::Error, signals: &mut Signals) -> Result<End> {
+        error!("{error:#}");
+        self.stop(signals, OnStop::Interrupt).await;
+        Err(error)
+    }
+
+    /// Ends the tasks in hand, or waits for them, and comes back when none is
+    /// left.
+    async fn stop(&self, signals: &mut Signals, how: OnStop) {
+        self.draining.store(true, Ordering::SeqCst);
+        notify(&[NotifyState::Stopping, NotifyState::Status("waiting for tasks to end")]);
+        if how == OnStop::Drain {
+            let patience = self.context.config.drain;
+            info!("waiting up to {} s for the tasks in hand", patience.as_secs());
+            tokio::select! {
+                () = self.all_ended() => {}
+                () = tokio::time::sleep(patience) => warn!("the tasks took too long"),
+                _ = signals.next() => info!("told again to stop"),
+            }
+        }
+        self.interrupt_all(Interrupt::Stopped);
+        tokio::select! {
+            () = self.all_ended() => return,
+            _ = signals.next() => info!("told again to stop: no more waiting"),
+        }
+        self.interrupt_all(Interrupt::Hurried);
+        self.all_ended().await;
+    }
+
+    async fn all_ended(&self) {
+        loop {
+            let ended = self.task_ended.notified();
+            let mut ended = std::pin::pin!(ended);
+            ended.as_mut().enable();
+            if self.tasks().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn interrupt_all(&self, order: Interrupt) {
+        for running in self.tasks().values() {
+            running.orders.send_replace(Some(order));
+        }
+    }
+
+    /// Registers for the first time. Without a task in hand it is given up
+    /// after a while.
+    async fn register_first(&self, in_hand: bool) -> Result<()> {
+        let begun = Instant::now();
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(500))
+            .with_max_delay(Duration::from_secs(10))
+            .with_jitter()
+            .without_max_times();
+        (|| self.register_once())
+            .retry(pauses)
+            .when(|error| {
+                matches!(error, CallError::Away(_))
+                    && (in_hand || begun.elapsed() < FIRST_REGISTRATION)
+            })
+            .notify(|error, _| {
+                warn!("cannot register: {error}");
+                let status = format!("cannot register: {error}");
+                notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
+            })
+            .await
+            .map_err(|error| self.explain(error))
+    }
+
+    async fn register_once(&self) -> Result<(), CallError> {
+        let context = &self.context;
+        let registered = context.client.register(&context.config.token, &self.register).await?;
+        context.set_intervals(registered.intervals);
+        info!(agent = registered.agent_id, pool = registered.pool_id, "registered");
+        // The ids of a later registration are the same.
+        let _ = context.registered.set(registered);
+        Ok(())
+    }
+
+    /// An error of a call that concerns the whole agent.
+    fn explain(&self, error: CallError) -> anyhow::Error {
+        let url = &self.context.config.url;
+        match error {
+            CallError::Refused { status: StatusCode::UNAUTHORIZED, why, .. } => {
+                Failure::NotPermitted.because(format!(
+                    "{url} refuses the agent: {why}. Make a new token in the pool and give it with `scalr-agent configure --token-file FILE`"
+                ))
+            }
+            CallError::Refused { status, why, .. } => {
+                Failure::Usage.because(format!("{url} refuses the agent: {why} ({status})"))
+            }
+            CallError::Away(error) | CallError::Here(error) => error.context("cannot register"),
+        }
+    }
+
+    /// Gives signs of life; ends only when the server refuses the agent.
+    async fn beat(self: Arc<Self>) -> anyhow::Error {
+        loop {
+            let seconds = self.context.intervals().heartbeat_seconds;
+            tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+            let (status, error_message) = self.health().await;
+            let beat = Heartbeat { status, error_message, tasks: self.statuses() };
+            // The watchdog is for an agent that hangs. One whose server is away
+            // has to stay, to look after its runs.
+            notify(&[NotifyState::Watchdog]);
+            match self.context.client.heartbeat(&beat).await {
+                Ok(()) => {}
+                Err(CallError::Refused { status: StatusCode::CONFLICT, why, .. }) => {
+                    info!("registering again: {why}");
+                    notify(&[NotifyState::Watchdog]);
+                    if let Err(error) = self.register_once().await {
+                        match error {
+                            CallError::Away(error) => warn!("cannot register again: {error:#}"),
+                            other => return self.explain(other),
+                        }
+                    }
+                }
+                Err(error) if error.status() == Some(StatusCode::UNAUTHORIZED) => {
+                    return self.explain(error);
+                }
+                Err(error) => warn!("cannot give a sign of life: {error}"),
+            }
+        }
+    }
+
+    async fn health(&self) -> (Status, Option<String>) {
+        if let Err(error) = self.context.engine.ping().await {
+            return (Status::Errored, Some(format!("{error:#}")));
+        }
+        let status = if self.draining.load(Ordering::SeqCst) {
+            Status::Draining
+        } else if self.tasks().is_empty() {
+            Status::Idle
+        } else {
+            Status::Busy
+        };
+        (status, None)
+    }
+
+    /// Asks for tasks and other events, until the pool tells the agent to
+    /// drain, or `once` is through.
+    async fn poll(self: Arc<Self>) -> Result<()> {
+        let mut pause = Duration::from_millis(500);
+        let mut took_one = false;
+        loop {
+            let draining = self.draining.load(Ordering::SeqCst) || (self.once && took_one);
+            if draining && self.tasks().is_empty() {
+                return Ok(());
+            }
+            let free_slots = if draining { 0 } else { self.context.slots.free() };
+            let free_slots = if self.once { free_slots.min(1) } else { free_slots };
+            let poll = Poll { free_slots, tasks: self.statuses() };
+            let held = Duration::from_secs(self.context.intervals().poll_seconds.into());
+            let answer = tokio::select! {
+                answer = self.context.client.poll(&poll, held) => answer,
+                // There is room now for what was not asked for.
+                () = self.task_ended.notified() => continue,
+            };
+            match answer {
+                Ok(events) => {
+                    pause = Duration::from_millis(500);
+                    for event in events.events {
+                        took_one |= matches!(event, Event::Offer { .. });
+                        self.act_on(event).await;
+                    }
+                }
+                Err(error) if error.status() == Some(StatusCode::UNAUTHORIZED) => {
+                    return Err(self.explain(error));
+                }
+                Err(error) => {
+                    // 409: the heartbeat registers again.
+                    warn!("cannot poll: {error}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(15));
+                }
+            }
+        }
+    }
+
+    async fn act_on(self: &Arc<Self>, event: Event) {
+        match event {
+            Event::Offer { task_id, attempt, kind } => {
+                info!(task = task_id, attempt, %kind, "task offered");
+                self.claim(&task_id, attempt).await;
+            }
+            Event::Cancel { task_id, attempt } => {
+                let tasks = self.tasks();
+                if let Some(running) = tasks.get(&task_id).filter(|task| task.attempt == attempt) {
+                    info!(task = task_id, "task canceled by its pool");
+                    running.orders.send_replace(Some(Interrupt::Canceled));
+                }
+            }
+            Event::Drain => {
+                info!("told to drain: no more tasks are taken");
+                self.draining.store(true, Ordering::SeqCst);
+            }
+            Event::NewToken { session_token } => self.context.client.set_session(session_token),
+            Event::NewIntervals(intervals) => self.context.set_intervals(intervals),
+        }
+    }
+
+    async fn claim(self: &Arc<Self>, task_id: &str, attempt: u32) {
+        let Some(slot) = self.context.slots.take() else {
+            warn!(task = task_id, "no slot is free for what was offered");
+            return;
+        };
+        let claimed = match self.context.client.claim(task_id, attempt).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                warn!(task = task_id, "cannot claim the task: {error}");
+                return;
+            }
+        };
+        match self.context.journal.begin(claimed, slot.number()) {
+            Ok(entry) => self.begin(entry, slot),
+            // Not started, so the server offers it again.
+            Err(error) => error!(task = task_id, "cannot take the task: {error:#}"),
+        }
+    }
+
+    fn begin(self: &Arc<Self>, entry: Entry, slot: Slot) {
+        let task = &entry.record.claimed.task;
+        let (id, attempt) = (task.id.clone(), task.attempt);
+        let (state, watched) = watch::channel(TaskState::Claimed);
+        let (orders, ordered) = watch::channel(None);
+        let wire = Wire { state, orders: ordered };
+        let service = Arc::clone(self);
+        // Held until the task is listed, so that its end comes after.
+        let mut tasks = self.tasks();
+        tokio::spawn({
+            let id = id.clone();
+            async move {
+                carry_out(Arc::clone(&service.context), entry, slot, wire).await;
+                service.tasks().remove(&id);
+                service.task_ended.notify_waiters();
+                // For a poll that is not waiting at this moment.
+                service.task_ended.notify_one();
+            }
+        });
+        tasks.insert(id, Running { attempt, state: watched, orders });
+    }
+
+    fn statuses(&self) -> Vec<TaskStatus> {
+        self.tasks()
+            .iter()
+            .map(|(id, running)| TaskStatus {
+                task_id: id.clone(),
+                attempt: running.attempt,
+                state: *running.state.borrow(),
+            })
+            .collect()
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Running>> {
+        self.tasks.lock().expect("nothing panics while it holds the tasks")
+    }
+}
+
+/// How the agent introduces itself.
+fn introduction(config: &Config) -> Result<Register> {
+    let name = match &config.agent_name {
+        Some(name) => name.clone(),
+        None => nix::unistd::gethostname()
+            .context("cannot ask for the host's name")?
+            .into_string()
+            .map_err(|_| anyhow!("the host's name is not UTF-8; set agent_name"))?,
+    };
+    let os = OsRelease::new().map_or_else(
+        |_| "linux".to_owned(),
+        |os| format!("{}_{}", os.id, os.version_id.split('.').next().unwrap_or_default()),
+    );
+    Ok(Register {
+        name,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        os: os.trim_end_matches('_').to_owned(),
+        driver: "docker".to_owned(),
+        platform: match std::env::consts::ARCH {
+            "x86_64" => "linux_amd64".to_owned(),
+            "aarch64" => "linux_arm64".to_owned(),
+            other => format!("linux_{other}"),
+        },
+        concurrency: config.concurrency,
+    })
+}
+
+fn start_log(config: &Config) {
+    let level = if config.debug { "agent_pools=debug,info" } else { "info" };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_target(false)
+        .with_writer(std::io::stderr);
+    // The journal adds the time itself.
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    match config.log_format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Plain if in_journal => log.without_time().with_ansi(false).init(),
+        LogFormat::Plain => {
+            use std::io::IsTerminal as _;
+            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            log.with_ansi(colours).init();
+        }
+    }
+}
+
+/// Tells systemd; what it does not hear, it does not need.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!("cannot tell systemd: {error}");
+    }
+}

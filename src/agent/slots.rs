@@ -1,0 +1,121 @@
+//! How many tasks fit on this host, and which network each gets.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::{Context as _, Result};
+
+/// The slots of this agent.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    taken: Arc<Mutex<Vec<bool>>>,
+    /// In MB.
+    memory_of_task: u64,
+}
+
+/// A slot in use; it is free again when this is dropped.
+#[derive(Debug)]
+pub struct Slot {
+    number: usize,
+    slots: Slots,
+}
+
+impl Slots {
+    /// `concurrency` free slots for tasks of `memory_of_task` MB.
+    pub fn new(concurrency: u32, memory_of_task: u64) -> Self {
+        let taken = vec![false; concurrency as usize];
+        Self { taken: Arc::new(Mutex::new(taken)), memory_of_task }
+    }
+
+    /// How many more tasks can be taken now: as many as there are free slots,
+    /// and no more than the host's free memory holds.
+    pub fn free(&self) -> u32 {
+        let free = self.lock().iter().filter(|taken| !**taken).count() as u64;
+        // A kernel that does not tell is no reason to do nothing.
+        let fitting = available_memory().map_or(free, |memory| memory / self.memory_of_task);
+        u32::try_from(free.min(fitting)).unwrap_or(u32::MAX)
+    }
+
+    /// Takes a free slot; none is left when this gives nothing.
+    pub fn take(&self) -> Option<Slot> {
+        let mut taken = self.lock();
+        let number = taken.iter().position(|taken| !taken)?;
+        taken[number] = true;
+        Some(Slot { number, slots: self.clone() })
+    }
+
+    /// Takes the slot of a task that outlived a restart; more slots than
+    /// configured are made if the concurrency was lowered since.
+    pub fn take_again(&self, number: usize) -> Slot {
+        let mut taken = self.lock();
+        if taken.len() <= number {
+            taken.resize(number + 1, true);
+        }
+        taken[number] = true;
+        Slot { number, slots: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<bool>> {
+        self.taken.lock().expect("nothing panics while it holds the slots")
+    }
+}
+
+impl Slot {
+    /// Its number, from 0.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The name of its network.
+    pub fn network(&self) -> String {
+        format!("scalr-slot-{}", self.number)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.lock()[self.number] = false;
+    }
+}
+
+/// The memory that new programs can have without swapping, in MB.
+fn available_memory() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    parse_available(&text).context("/proc/meminfo has no MemAvailable")
+}
+
+fn parse_available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_slot_is_free_again() {
+        let slots = Slots::new(2, 1);
+        let first = slots.take().unwrap();
+        let second = slots.take().unwrap();
+        assert_eq!((first.number(), second.number(), slots.free()), (0, 1, 0));
+        assert!(slots.take().is_none());
+        drop(first);
+        assert_eq!(slots.free(), 1);
+        assert_eq!(slots.take().unwrap().network(), "scalr-slot-0");
+    }
+
+    #[test]
+    fn a_task_that_outlived_a_restart_keeps_its_slot() {
+        let slots = Slots::new(1, 1);
+        let kept = slots.take_again(2);
+        assert_eq!(slots.take().unwrap().number(), 0);
+        drop(kept);
+    }
+
+    #[test]
+    fn no_more_tasks_than_memory_holds() {
+        assert_eq!(Slots::new(4, u64::MAX).free(), 0);
+        assert_eq!(parse_available("MemTotal: 9 kB\nMemAvailable:   2097152 kB\n"), Some(2048));
+    }
+}

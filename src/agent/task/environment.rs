@@ -1,0 +1,153 @@
+//! A run's variables: those of its environment, and those of its configuration.
+
+use anyhow::{Result, bail};
+
+use super::paths;
+use crate::protocol::{Category, Operation, Task};
+
+/// The file of the configuration's variables whose values are texts.
+pub const TEXTS_FILE: &str = "zz_scalr.auto.tfvars.json";
+
+/// The file of those whose values are expressions.
+pub const EXPRESSIONS_FILE: &str = "zz_scalr_expressions.auto.tfvars";
+
+/// The variables that tell programs which certificate authorities to trust.
+const CERTIFICATE_VARIABLES: [&str; 6] = [
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "AWS_CA_BUNDLE",
+];
+
+/// The text that the entry point sources: all that the run's environment has,
+/// besides what the image sets. It goes in as a file, so that nothing of it is
+/// seen by asking the engine.
+///
+/// # Errors
+/// A variable's name is none that a shell knows.
+pub fn shell(task: &Task, host: &str, proxy: &[(String, String)], trust: bool) -> Result<String> {
+    let mut text = String::new();
+    let mut set = |name: &str, value: &str| {
+        text.push_str(&format!("{name}='{}'\n", value.replace('\'', r"'\''")));
+    };
+    for (name, value) in proxy {
+        set(name, value);
+    }
+    if trust {
+        for name in CERTIFICATE_VARIABLES {
+            set(name, paths::CERTIFICATES);
+        }
+    }
+    for (name, value) in [
+        ("TF_IN_AUTOMATION", "1"),
+        ("TF_INPUT", "0"),
+        // Every start would wait three seconds for an answer where there is
+        // no way out.
+        ("CHECKPOINT_DISABLE", "1"),
+        ("SCALR_RUN_ID", &task.run_id),
+        ("SCALR_RUN_SOURCE", &task.run_source),
+        ("SCALR_RUN_IS_DESTROY", if task.operation == Operation::Destroy { "1" } else { "0" }),
+        ("SCALR_TERRAFORM_OPERATION", &task.kind.to_string()),
+        ("SCALR_HOSTNAME", host),
+        ("SCALR_WORKSPACE_ID", &task.workspace.id),
+        ("SCALR_WORKSPACE_NAME", &task.workspace.name),
+        ("SCALR_ENVIRONMENT_ID", &task.environment.id),
+        ("SCALR_ENVIRONMENT_NAME", &task.environment.name),
+    ] {
+        set(name, value);
+    }
+    for variable in task.variables.iter().filter(|v| v.category == Category::Shell) {
+        if !is_name(&variable.key, "") {
+            bail!("`{}` is not the name of an environment variable", variable.key);
+        }
+        set(&variable.key, variable.value.expose());
+    }
+    Ok(text)
+}
+
+/// The files with the configuration's variables: their names and contents.
+///
+/// # Errors
+/// A variable's name is none that Terraform knows.
+pub fn terraform(task: &Task) -> Result<Vec<(&'static str, String)>> {
+    let mut texts = serde_json::Map::new();
+    let mut expressions = String::new();
+    for variable in task.variables.iter().filter(|v| v.category == Category::Terraform) {
+        if !is_name(&variable.key, "-") {
+            bail!("`{}` is not the name of a Terraform variable", variable.key);
+        }
+        let value = variable.value.expose();
+        if variable.hcl {
+            expressions.push_str(&format!("{} = {value}\n", variable.key));
+        } else {
+            texts.insert(variable.key.clone(), value.into());
+        }
+    }
+    let mut files = Vec::new();
+    if !texts.is_empty() {
+        files.push((TEXTS_FILE, serde_json::Value::Object(texts).to_string()));
+    }
+    if !expressions.is_empty() {
+        files.push((EXPRESSIONS_FILE, expressions));
+    }
+    Ok(files)
+}
+
+fn is_name(name: &str, also: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || also.contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::agent::task::tests::claimed;
+    use crate::host::command::CommandExt as _;
+    use crate::protocol::Variable;
+    use crate::secret::Secret;
+
+    fn with(key: &str, value: &str, category: Category, hcl: bool) -> Task {
+        let mut task = claimed().task;
+        let (key, value) = (key.to_owned(), Secret::new(value));
+        task.variables = vec![Variable { key, value, category, hcl, sensitive: true }];
+        task
+    }
+
+    #[test]
+    fn a_shell_reads_every_value_as_it_was() {
+        let value = "it's \"$HOME\" `id` \\ \nsecond line";
+        let task = with("MINE", value, Category::Shell, false);
+        let text = shell(&task, "pools.example.com", &[], true).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let script = "set -a; . \"$1\"; printf '%s' \"$MINE\"";
+        let read = Command::new("sh").args(["-c", script, "sh"]).arg(file.path()).read().unwrap();
+        assert_eq!(read, value);
+    }
+
+    #[test]
+    fn a_name_cannot_carry_a_command() {
+        let task = with("A=1;id;B", "x", Category::Shell, false);
+        assert!(shell(&task, "h", &[], false).is_err());
+        let task = with("a = 1\nb", "x", Category::Terraform, true);
+        assert!(terraform(&task).is_err());
+    }
+
+    #[test]
+    fn texts_and_expressions_go_into_files_of_their_own() {
+        let task = with("name", "a \"b\" ${c}", Category::Terraform, false);
+        assert_eq!(
+            terraform(&task).unwrap(),
+            [(TEXTS_FILE, r#"{"name":"a \"b\" ${c}"}"#.to_owned())]
+        );
+        let task = with("zones", "[\"a\", \"b\"]", Category::Terraform, true);
+        assert_eq!(
+            terraform(&task).unwrap(),
+            [(EXPRESSIONS_FILE, "zones = [\"a\", \"b\"]\n".to_owned())]
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! Ending a running container, gently first.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::agent::engine::Engine;
+
+/// How long a terminated container may take before it is killed.
+const BEFORE_KILL: Duration = Duration::from_secs(10);
+
+/// Who told a task to end; the later ones are the more urgent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Interrupt {
+    /// Its pool: the run was canceled.
+    Canceled,
+    /// This agent, which is being stopped.
+    Stopped,
+    /// The server has given it to somebody else.
+    Lost,
+    /// This agent, which is told again to stop: no more waiting.
+    Hurried,
+}
+
+impl Interrupt {
+    /// For the end of the log.
+    pub fn why(self) -> &'static str {
+        match self {
+            Interrupt::Canceled => "the run was canceled",
+            Interrupt::Stopped | Interrupt::Hurried => "the agent was stopped",
+            Interrupt::Lost => "the server gave the task to another agent",
+        }
+    }
+}
+
+/// Waits for an order to end the container and carries it out: SIGINT, on which
+/// Terraform stops and writes its state; after `grace` SIGTERM; 10 s later
+/// SIGKILL. Returns only when the engine can't be asked; whoever waits for the
+/// container's end drops this.
+///
+/// # Errors
+/// The engine doesn't answer.
+pub async fn when_told(
+    engine: &Engine,
+    container: &str,
+    mut orders: watch::Receiver<Option<Interrupt>>,
+    grace: Duration,
+) -> Result<()> {
+    told(&mut orders, |_| true).await;
+    info!(container, "interrupting the run");
+    engine.signal(container, "SIGINT").await?;
+    tokio::select! {
+        () = tokio::time::sleep(grace) => {}
+        () = told(&mut orders, |order| order == Interrupt::Hurried) => {}
+    }
+    warn!(container, "the run goes on; terminating it");
+    engine.signal(container, "SIGTERM").await?;
+    tokio::time::sleep(BEFORE_KILL).await;
+    warn!(container, "the run goes on; killing it");
+    engine.signal(container, "SIGKILL").await?;
+    std::future::pending().await
+}
+
+/// Waits for an order that is meant; for ever, when nobody can give one any
+/// more.
+async fn told(
+    orders: &mut watch::Receiver<Option<Interrupt>>,
+    is_meant: impl Fn(Interrupt) -> bool,
+) {
+    if orders.wait_for(|order| order.is_some_and(&is_meant)).await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,474 @@
+//! One task, from its claim to its outcome.
+//!
+//! The agent may be killed at any point of this. What it needs to go on is in
+//! the journal before it matters: the task before anything is done for it, the
+//! container before it is started. What a container wrote is on the engine's
+//! disk until its outcome is with the server, so the log can be made again.
+
+mod archive;
+mod environment;
+pub mod interrupt;
+mod paths;
+mod prepare;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use futures_util::StreamExt as _;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::agent::client::{CallError, TaskClient, TaskFile};
+use crate::agent::context::Context;
+use crate::agent::engine::{Condition, Engine};
+use crate::agent::journal::{Container, Entry};
+use crate::agent::log::redact::Redactor;
+use crate::agent::log::spool::Spool;
+use crate::agent::log::upload::upload;
+use crate::agent::slots::Slot;
+use crate::protocol::{Finish, Kind, Outcome, Task, TaskState};
+use interrupt::Interrupt;
+
+/// The labels of a task's container.
+pub mod labels {
+    /// The task's id.
+    pub const TASK: &str = "scalr.task";
+    /// The attempt's number.
+    pub const ATTEMPT: &str = "scalr.attempt";
+    /// The run's id.
+    pub const RUN: &str = "scalr.run";
+    /// The agent's id.
+    pub const AGENT: &str = "scalr.agent";
+    /// The pool's id.
+    pub const POOL: &str = "scalr.pool";
+}
+
+/// What the service and a task tell each other.
+#[derive(Debug)]
+pub struct Wire {
+    /// How far the task is.
+    pub state: watch::Sender<TaskState>,
+    /// Whether it is to end.
+    pub orders: watch::Receiver<Option<Interrupt>>,
+}
+
+/// Carries a task out, or goes on with one that an earlier agent began, and
+/// reports its outcome. The slot is taken until then.
+pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wire) {
+    let task = entry.record.claimed.task.clone();
+    let client = context.client.of_task(&entry.record.claimed);
+    info!(task = task.id, attempt = task.attempt, run = task.run_id, kind = %task.kind, "task begins");
+    let mut job = Job { context, entry, slot, wire, client };
+    match job.work().await {
+        Ok(outcome) => info!(task = task.id, ?outcome, "task ended"),
+        Err(CallError::Refused { why, .. }) => {
+            warn!(task = task.id, "task is no longer this agent's: {why}");
+        }
+        // It stays in the journal, and is gone on with at the next start.
+        Err(error) => {
+            error!(task = task.id, "task is stuck, restart the agent to go on with it: {error:#}");
+            return;
+        }
+    }
+    if let Err(error) = job.clean_up().await {
+        error!(task = task.id, "cannot clean up after the task: {error:#}");
+    }
+}
+
+struct Job {
+    context: Arc<Context>,
+    entry: Entry,
+    slot: Slot,
+    wire: Wire,
+    client: TaskClient,
+}
+
+/// How a task's steps ended.
+struct End {
+    outcome: Outcome,
+    exit_code: Option<i64>,
+    oom_killed: bool,
+    has_changes: Option<bool>,
+    message: Option<String>,
+}
+
+impl Job {
+    /// Runs the container, with the log going up beside it, and reports.
+    async fn work(&mut self) -> Result<Outcome, CallError> {
+        let mut spool = Spool::open(&self.entry.log())?;
+        let complete = CancellationToken::new();
+        let interval = Duration::from_millis(self.context.intervals().log_milliseconds.into());
+        let log = spool.path().to_owned();
+        let (client, length) = (self.client.clone(), spool.watch());
+        let mut uploading = tokio::spawn({
+            let (log, length, complete) = (log.clone(), length.clone(), complete.clone());
+            async move { upload(&client, &log, 0, length, &complete, interval).await }
+        });
+
+        let ran = tokio::select! {
+            ran = self.run(&mut spool) => ran,
+            lost = &mut uploading => Err(lost.context("the log's upload panicked")?
+                .expect_err("it does not end before the log is complete")),
+        };
+        let end = match ran {
+            Ok(end) => end,
+            Err(CallError::Refused { status, why, offset }) => {
+                self.interrupt_lost().await;
+                return Err(CallError::Refused { status, why, offset });
+            }
+            // What went wrong here is told in the run's log, by what can be
+            // done about it.
+            Err(error) => {
+                let end = failed(format!("{error:#}"));
+                warn!(task = self.task().id, "task failed: {error:#}");
+                end
+            }
+        };
+        if let Some(message) = &end.message {
+            spool.write(format!("\n{message}\n").as_bytes())?;
+        }
+        self.wire.state.send_replace(TaskState::Uploading);
+        self.hand_over(&end).await?;
+        let sha256 = spool.seal()?;
+        complete.cancel();
+        uploading.await.context("the log's upload panicked")??;
+
+        let finish = Finish {
+            attempt: self.task().attempt,
+            outcome: end.outcome,
+            message: end.message,
+            exit_code: end.exit_code,
+            oom_killed: end.oom_killed,
+            has_changes: end.has_changes,
+            log_bytes: spool.len(),
+            log_sha256: sha256,
+        };
+        while let Some(offset) = self.client.finish(&finish).await? {
+            upload(&self.client, &log, offset, length.clone(), &complete, interval).await?;
+        }
+        Ok(finish.outcome)
+    }
+
+    /// Gets the container to its end, with all it wrote in the log.
+    async fn run(&mut self, spool: &mut Spool) -> Result<End, CallError> {
+        let replay = self.entry.record.container.is_some();
+        if !replay {
+            // A crash may have left the beginning of a log.
+            spool.truncate(0)?;
+            if self.is_interrupted() {
+                return Ok(canceled(self.why_interrupted()));
+            }
+            let id = match self.prepare(spool).await {
+                Ok(id) => id,
+                Err(error) => return Err(error),
+            };
+            if self.is_interrupted() {
+                return Ok(canceled(self.why_interrupted()));
+            }
+            self.client.start().await?;
+            let container = Container { id, log_start: spool.len() };
+            self.entry.record.container = Some(container);
+            self.entry.save()?;
+        }
+        self.wire.state.send_replace(TaskState::Running);
+        let container =
+            self.entry.record.container.clone().context("the container was just recorded")?;
+        let engine = self.context.engine.clone();
+        let redactor =
+            || redactor(self.task(), &self.entry.record.claimed.task_token, &self.context);
+        let condition = tokio::select! {
+            condition = follow(&engine, &container, spool, redactor, replay) => condition?,
+            error = interrupt::when_told(
+                &engine, &container.id, self.wire.orders.clone(), self.context.config.grace,
+            ) => return Err(error.expect_err("it only ends with an error").into()),
+            never = self.save_state_as_it_changes(&container.id) => match never {},
+        };
+        self.end(&container.id, condition).await
+    }
+
+    /// What the container's end means.
+    async fn end(&self, container: &str, condition: Condition) -> Result<End, CallError> {
+        let Condition::Ended { exit_code, oom_killed } = condition else {
+            return Err(anyhow!("the container did not end").into());
+        };
+        let status = self.context.engine.download(container, paths::STATUS).await?;
+        let status = String::from_utf8_lossy(&status.unwrap_or_default()).into_owned();
+        let last = status.lines().last().and_then(|line| line.split_once(' '));
+        let code = last.and_then(|(_, code)| code.parse().ok()).unwrap_or(exit_code);
+        let step = self.task().kind.to_string();
+        let is_done = last.is_some_and(|(name, _)| name == step);
+        let mut end = End {
+            outcome: Outcome::Errored,
+            exit_code: Some(code),
+            oom_killed,
+            has_changes: None,
+            message: None,
+        };
+        match (self.task().kind, code) {
+            (Kind::Plan, 0 | 2) if is_done => {
+                end.outcome = Outcome::Finished;
+                end.has_changes = Some(code == 2);
+            }
+            (Kind::Apply, 0) if is_done => end.outcome = Outcome::Finished,
+            _ if self.is_interrupted() => {
+                end.outcome = Outcome::Canceled;
+                end.message = Some(format!("Interrupted: {}.", self.why_interrupted()));
+            }
+            _ if oom_killed => {
+                end.message = Some(format!(
+                    "Error: the run was killed because it used more than its {} MB of memory. Give runs more with `scalr-agent configure --memory MB`.",
+                    self.context.config.memory
+                ));
+            }
+            (_, 127) => {
+                end.message = Some(
+                    "Error: the image has no `terraform`; runs need an image that has it on its PATH."
+                        .to_owned(),
+                );
+            }
+            _ => {}
+        }
+        Ok(end)
+    }
+
+    /// Gives the server what the container left: before its outcome, so that
+    /// whoever acts on the outcome finds it all.
+    async fn hand_over(&self, end: &End) -> Result<(), CallError> {
+        let Some(Container { id, .. }) = &self.entry.record.container else { return Ok(()) };
+        let files = match self.task().kind {
+            Kind::Plan if end.outcome == Outcome::Finished => vec![
+                (TaskFile::Plan, paths::PLAN.to_owned()),
+                (TaskFile::LockFile, self.in_work(paths::LOCK_FILE)?),
+            ],
+            Kind::Plan => vec![],
+            // The second one only exists when the first could not be written.
+            Kind::Apply => vec![
+                (TaskFile::State, paths::STATE.to_owned()),
+                (TaskFile::State, self.in_work(paths::ERRORED_STATE)?),
+            ],
+        };
+        for (file, path) in files {
+            if let Some(content) = self.context.engine.download(id, &path).await? {
+                self.client.put(file, content.into()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// While an apply runs, gives the server each state that it writes.
+    async fn save_state_as_it_changes(&self, container: &str) -> std::convert::Infallible {
+        if self.task().kind == Kind::Plan {
+            return std::future::pending().await;
+        }
+        let mut saved = None;
+        loop {
+            let pause = self.context.intervals().state_milliseconds;
+            tokio::time::sleep(Duration::from_millis(pause.into())).await;
+            if let Err(error) = self.save_state(container, &mut saved).await {
+                warn!(task = self.task().id, "cannot save the state now: {error:#}");
+            }
+        }
+    }
+
+    async fn save_state(&self, container: &str, saved: &mut Option<Vec<u8>>) -> Result<()> {
+        let Some(state) = self.context.engine.download(container, paths::STATE).await? else {
+            return Ok(());
+        };
+        let hash = Sha256::digest(&state).to_vec();
+        // Terraform writes the file in place: what does not parse is half of one.
+        let whole = serde_json::from_slice::<serde::de::IgnoredAny>(&state).is_ok();
+        if whole && saved.as_ref() != Some(&hash) {
+            self.client.put(TaskFile::State, state.into()).await?;
+            *saved = Some(hash);
+        }
+        Ok(())
+    }
+
+    /// The task is somebody else's now: its container must not go on.
+    async fn interrupt_lost(&self) {
+        let Some(Container { id, .. }) = &self.entry.record.container else { return };
+        let (_keep, orders) = watch::channel(Some(Interrupt::Lost));
+        let engine = &self.context.engine;
+        tokio::select! {
+            _ = engine.ended(id) => {}
+            _ = interrupt::when_told(engine, id, orders, self.context.config.grace) => {}
+        }
+    }
+
+    /// Removes the container and forgets the task.
+    async fn clean_up(self) -> Result<()> {
+        let task = self.task();
+        for found in self.context.engine.with_label(labels::TASK, &task.id).await? {
+            if found.labels.get(labels::ATTEMPT) == Some(&task.attempt.to_string()) {
+                self.context.engine.remove(&found.id).await?;
+            }
+        }
+        drop(self.slot);
+        self.entry.end()
+    }
+
+    fn task(&self) -> &Task {
+        &self.entry.record.claimed.task
+    }
+
+    /// Where a file is in the directory that Terraform is started in.
+    fn in_work(&self, name: &str) -> Result<String> {
+        Ok(format!("{}/{name}", work_directory(self.task())?))
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.wire.orders.borrow().is_some()
+    }
+
+    fn why_interrupted(&self) -> &'static str {
+        self.wire.orders.borrow().unwrap_or(Interrupt::Canceled).why()
+    }
+}
+
+/// The directory that Terraform is started in.
+///
+/// # Errors
+/// The workspace's directory leads out of the configuration.
+fn work_directory(task: &Task) -> Result<String> {
+    let inside = archive::inside(Path::new(task.working_directory.as_deref().unwrap_or("")))?;
+    let path = Path::new(paths::WORK).join(inside);
+    Ok(path.to_str().context("the working directory is not UTF-8")?.trim_end_matches('/').into())
+}
+
+/// Writes what the container says to the log until it has ended, through
+/// restarts of the engine. A replay begins with the container's first byte.
+async fn follow(
+    engine: &Engine,
+    container: &Container,
+    spool: &mut Spool,
+    redactor: impl Fn() -> Redactor,
+    mut replay: bool,
+) -> Result<Condition> {
+    loop {
+        let mut mask = redactor();
+        let mut output = if replay {
+            spool.truncate(container.log_start)?;
+            // It may have been recorded, and not started any more.
+            if engine.condition(&container.id).await? == Condition::Created {
+                engine.start(&container.id).await?;
+            }
+            engine.output_from_start(&container.id)
+        } else {
+            let output = engine.attach(&container.id).await?;
+            engine.start(&container.id).await?;
+            output
+        };
+        let mut received = 0;
+        let mut whole = true;
+        while let Some(chunk) = output.next().await {
+            match chunk {
+                Ok(bytes) => {
+                    received += bytes.len() as u64;
+                    spool.write(&mask.push(&bytes))?;
+                }
+                Err(error) => {
+                    warn!(container = container.id, "{error:#}");
+                    whole = false;
+                    break;
+                }
+            }
+        }
+        let condition = engine.settled(&container.id).await?;
+        // An engine that went away ends the stream as the container's end does.
+        // Its own copy tells whether anything is missing.
+        if matches!(condition, Condition::Ended { .. })
+            && whole
+            && (replay || received == written(engine, &container.id).await?)
+        {
+            spool.write(&mask.finish())?;
+            return Ok(condition);
+        }
+        replay = true;
+    }
+}
+
+/// How much a container has written, in bytes.
+async fn written(engine: &Engine, container: &str) -> Result<u64> {
+    let mut output = engine.output_from_start(container);
+    let mut length = 0;
+    while let Some(chunk) = output.next().await {
+        length += chunk?.len() as u64;
+    }
+    Ok(length)
+}
+
+/// The filter for all that this run must not show.
+fn redactor(task: &Task, task_token: &crate::secret::Secret, context: &Context) -> Redactor {
+    let sensitive = task.variables.iter().filter(|variable| variable.sensitive);
+    let proxy = context.proxy.iter().filter_map(|(_, url)| {
+        let url = url::Url::parse(url).ok()?;
+        url.password().map(str::to_owned)
+    });
+    let secrets: Vec<String> = sensitive
+        .map(|variable| variable.value.expose().to_owned())
+        .chain([task_token.expose().to_owned(), context.config.token.expose().to_owned()])
+        .chain(proxy)
+        .collect();
+    Redactor::new(secrets.iter().map(String::as_str))
+}
+
+fn failed(message: String) -> End {
+    End {
+        outcome: Outcome::Errored,
+        exit_code: None,
+        oom_killed: false,
+        has_changes: None,
+        message: Some(format!("Error: {message}")),
+    }
+}
+
+fn canceled(why: &str) -> End {
+    End {
+        outcome: Outcome::Canceled,
+        message: Some(format!("Interrupted before it began: {why}.")),
+        ..failed(String::new())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::protocol::{Claimed, Named, Operation};
+    use crate::secret::Secret;
+
+    /// A claimed plan, for tests.
+    pub fn claimed() -> Claimed {
+        let named = |id: &str| Named { id: id.to_owned(), name: format!("{id}-name") };
+        Claimed {
+            task: Task {
+                id: "task-1".to_owned(),
+                attempt: 1,
+                kind: Kind::Plan,
+                run_id: "run-1".to_owned(),
+                run_source: "api".to_owned(),
+                operation: Operation::Apply,
+                workspace: named("ws-1"),
+                environment: named("env-1"),
+                terraform_version: None,
+                image: None,
+                working_directory: None,
+                variables: Vec::new(),
+            },
+            task_token: Secret::new("token-of-the-task"),
+        }
+    }
+
+    #[test]
+    fn a_working_directory_stays_inside() {
+        let mut task = claimed().task;
+        assert_eq!(work_directory(&task).unwrap(), "/scalr/work");
+        task.working_directory = Some("./modules/net/".to_owned());
+        assert_eq!(work_directory(&task).unwrap(), "/scalr/work/modules/net");
+        task.working_directory = Some("../../etc".to_owned());
+        assert!(work_directory(&task).is_err());
+    }
+}

@@ -1,0 +1,22 @@
+//! Where things are inside a task's container; the entry point knows the same.
+
+/// The entry point's script.
+pub const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
+/// The run's variables, sourced by the entry point.
+pub const ENVIRONMENT: &str = "/scalr/run/environment";
+/// The certificate authorities that the host trusts.
+pub const CERTIFICATES: &str = "/scalr/run/certificates.pem";
+/// The saved plan.
+pub const PLAN: &str = "/scalr/run/plan";
+/// A line `STEP EXIT-CODE` for each step that ended.
+pub const STATUS: &str = "/scalr/run/status";
+/// The state, which Terraform writes while it applies.
+pub const STATE: &str = "/scalr/run/terraform.tfstate";
+/// The home directory.
+pub const HOME: &str = "/scalr/home";
+/// The configuration. The same for plan and apply: a saved plan holds it.
+pub const WORK: &str = "/scalr/work";
+/// In the directory where Terraform is started.
+pub const LOCK_FILE: &str = ".terraform.lock.hcl";
+/// Written there when the state could not be written to where it belongs.
+pub const ERRORED_STATE: &str = "errored.tfstate";

@@ -1,0 +1,164 @@
+//! What a task needs before its container can start.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, anyhow};
+use tracing::info;
+
+use super::archive::Archive;
+use super::{Job, environment, labels, paths, work_directory};
+use crate::agent::client::{CallError, TaskFile};
+use crate::agent::engine::ContainerSpec;
+use crate::agent::log::spool::Spool;
+use crate::protocol::{Kind, Operation, Task};
+
+/// The container's first process.
+const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
+
+/// Puts the state where the agent finds it, whatever the configuration says:
+/// an override file goes before it, and replaces a `cloud` block too.
+const OVERRIDE_FILE: &str = "zz_scalr_override.tf";
+const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
+
+impl Job {
+    /// Makes the container with all its files in it, and gives its id.
+    pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<String, CallError> {
+        let archive = self.files().await?;
+        let image = self.image(spool).await?;
+        self.context.engine.ensure_network(&self.slot.network()).await?;
+        // One of an earlier try that ended before it was recorded.
+        for found in self.context.engine.with_label(labels::TASK, &self.task().id).await? {
+            self.context.engine.remove(&found.id).await?;
+        }
+        let id = self.context.engine.create(self.container(image)?).await?;
+        self.context.engine.upload(&id, archive).await?;
+        Ok(id)
+    }
+
+    /// All files that go into the container.
+    async fn files(&self) -> Result<Vec<u8>, CallError> {
+        let (task, user) = (self.task(), self.context.user);
+        let configuration = self
+            .client
+            .get(TaskFile::Configuration)
+            .await?
+            .context("the server has no configuration for this run")?;
+        let mut archive = Archive::new(user.uid, user.gid);
+        for (path, mode) in
+            [("/scalr", 0o755), ("/scalr/run", 0o700), (paths::HOME, 0o700), (paths::WORK, 0o755)]
+        {
+            archive.directory(path, mode)?;
+        }
+        // Programs expect it, and small images lack it.
+        archive.directory("/tmp", 0o1777)?;
+        archive.configuration(paths::WORK, &configuration)?;
+        archive.file(&self.in_work(OVERRIDE_FILE)?, 0o644, OVERRIDE.as_bytes())?;
+        for (name, text) in environment::terraform(task)? {
+            archive.file(&self.in_work(name)?, 0o600, text.as_bytes())?;
+        }
+        archive.file(paths::ENTRYPOINT, 0o755, ENTRYPOINT.as_bytes())?;
+        let host = self.context.config.url.host_str().unwrap_or_default();
+        let certificates = self.context.certificates.as_deref();
+        let shell = environment::shell(task, host, &self.context.proxy, certificates.is_some())?;
+        archive.file(paths::ENVIRONMENT, 0o600, shell.as_bytes())?;
+        if let Some(certificates) = certificates {
+            archive.file(paths::CERTIFICATES, 0o644, certificates)?;
+        }
+        if let Some(state) = self.client.get(TaskFile::State).await? {
+            archive.file(paths::STATE, 0o600, &state)?;
+        }
+        if task.kind == Kind::Apply {
+            let plan = self.client.get(TaskFile::Plan).await?;
+            let plan = plan.context("the server has no saved plan for this run")?;
+            archive.file(paths::PLAN, 0o600, &plan)?;
+            if let Some(lock_file) = self.client.get(TaskFile::LockFile).await? {
+                archive.file(&self.in_work(paths::LOCK_FILE)?, 0o644, &lock_file)?;
+            }
+        }
+        Ok(archive.finish()?)
+    }
+
+    /// The image, pulled if the engine does not have it.
+    async fn image(&self, spool: &mut Spool) -> Result<String> {
+        let image = self.chosen_image()?;
+        if !self.context.engine.has_image(&image).await? {
+            spool.write(format!("Pulling image {image}\n").as_bytes())?;
+            info!(task = self.task().id, image, "pulling image");
+            self.context.engine.pull(&image).await.with_context(|| {
+                format!("image {image} is not on this agent's engine and can't be pulled")
+            })?;
+            spool.write(format!("Pulled image {image}\n").as_bytes())?;
+        }
+        Ok(image)
+    }
+
+    /// The workspace's image, else the pool's, else the agent's.
+    fn chosen_image(&self) -> Result<String> {
+        let task = self.task();
+        let of_pool = self.context.registered.get().and_then(|pool| pool.pool_image.as_ref());
+        let image =
+            task.image.as_ref().or(of_pool).or(self.context.config.image.as_ref()).ok_or_else(|| {
+                anyhow!(
+                    "there is no image for this run: neither the workspace nor the pool nor the agent has one. Set one for the agent with `scalr-agent configure --image IMAGE` and restart it"
+                )
+            })?;
+        with_version(image, task)
+    }
+
+    fn container(&self, image: String) -> Result<ContainerSpec> {
+        let (task, config, user) = (self.task(), &self.context.config, self.context.user);
+        let operation = match task.operation {
+            Operation::Apply => "apply",
+            Operation::Destroy => "destroy",
+        };
+        let directory = work_directory(task)?;
+        let mut labels = HashMap::from([
+            (labels::TASK.to_owned(), task.id.clone()),
+            (labels::ATTEMPT.to_owned(), task.attempt.to_string()),
+            (labels::RUN.to_owned(), task.run_id.clone()),
+        ]);
+        if let Some(registered) = self.context.registered.get() {
+            labels.insert(labels::AGENT.to_owned(), registered.agent_id.clone());
+            labels.insert(labels::POOL.to_owned(), registered.pool_id.clone());
+        }
+        Ok(ContainerSpec {
+            name: format!("{}-{}", task.id, task.attempt),
+            image,
+            command: ["/bin/sh", paths::ENTRYPOINT, &task.kind.to_string(), operation, &directory]
+                .map(str::to_owned)
+                .to_vec(),
+            environment: vec![format!("HOME={}", paths::HOME)],
+            user: format!("{}:{}", user.uid, user.gid),
+            working_directory: paths::WORK.to_owned(),
+            labels,
+            network: self.slot.network(),
+            memory_megabytes: config.memory,
+            cpus: config.cpu,
+        })
+    }
+}
+
+fn with_version(image: &str, task: &Task) -> Result<String> {
+    if !image.contains("{version}") {
+        return Ok(image.to_owned());
+    }
+    let version = task.terraform_version.as_ref().ok_or_else(|| {
+        anyhow!("image {image} asks for a Terraform version, and the workspace has none set")
+    })?;
+    Ok(image.replace("{version}", version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::task::tests::claimed;
+
+    #[test]
+    fn the_version_is_the_workspaces() {
+        let mut task = claimed().task;
+        assert_eq!(with_version("run:1", &task).unwrap(), "run:1");
+        assert!(with_version("run:{version}", &task).is_err());
+        task.terraform_version = Some("1.11.4".to_owned());
+        assert_eq!(with_version("run:{version}-a", &task).unwrap(), "run:1.11.4-a");
+    }
+}
