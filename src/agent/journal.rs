@@ -127,6 +127,25 @@ impl Entry {
         self.directory.join("log")
     }
 
+    /// Keeps a file of the task for people, beside the tasks' directories, and
+    /// tells where it is.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn keep(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let task = self.directory.file_name().context("a task's directory has a name")?;
+        let tasks = self.directory.parent().context("a task's directory is in another")?;
+        let directory = tasks.with_file_name("lost").join(task);
+        make_private(&directory)?;
+        let file = directory.join(name);
+        let describe = || format!("cannot write {}", file.display());
+        let mut new = tempfile::NamedTempFile::new_in(&directory).with_context(describe)?;
+        new.write_all(content).with_context(describe)?;
+        new.as_file().sync_all().with_context(describe)?;
+        new.persist(&file).with_context(describe)?;
+        Ok(file)
+    }
+
     /// Forgets the task.
     ///
     /// # Errors

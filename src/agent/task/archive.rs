@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("scalr/work/".to_owned(), 990, 991, 0o744),
+                ("scalr/work".to_owned(), 990, 991, 0o744),
                 ("scalr/work/main.tf".to_owned(), 990, 991, 0o644)
             ]
         );

@@ -20,11 +20,12 @@ use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::agent::client::{CallError, TaskClient, TaskFile};
 use crate::agent::context::Context;
-use crate::agent::engine::{Condition, Engine};
+use crate::agent::engine::{self, Condition, Engine};
 use crate::agent::journal::{Container, Entry};
 use crate::agent::log::redact::Redactor;
 use crate::agent::log::spool::Spool;
@@ -63,21 +64,35 @@ pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wi
     let client = context.client.of_task(&entry.record.claimed);
     info!(task = task.id, attempt = task.attempt, run = task.run_id, kind = %task.kind, "task begins");
     let mut job = Job { context, entry, slot, wire, client };
-    match job.work().await {
-        Ok(outcome) => info!(task = task.id, ?outcome, "task ended"),
-        Err(CallError::Refused { why, .. }) => {
-            warn!(task = task.id, "task is no longer this agent's: {why}");
-        }
-        // It stays in the journal, and is gone on with at the next start.
-        Err(error) => {
-            error!(task = task.id, "task is stuck, restart the agent to go on with it: {error:#}");
-            return;
+    loop {
+        match job.work().await {
+            Ok(outcome) => {
+                info!(task = task.id, ?outcome, "task ended");
+                break;
+            }
+            Err(CallError::Refused { why, .. }) => {
+                warn!(task = task.id, "task is no longer this agent's: {why}");
+                break;
+            }
+            // The disk is full, or the engine is away. The container may be
+            // running, so it is not given up.
+            Err(error) => {
+                error!(task = task.id, "cannot go on with the task, trying again: {error:#}");
+                tokio::time::sleep(BEFORE_RETRY).await;
+            }
         }
     }
     if let Err(error) = job.clean_up().await {
         error!(task = task.id, "cannot clean up after the task: {error:#}");
     }
 }
+
+/// How long to wait after something on this host failed.
+const BEFORE_RETRY: Duration = Duration::from_secs(5);
+
+/// How long after the end of its output a container has ended, unless its
+/// engine went away.
+const END_AFTER_OUTPUT: Duration = Duration::from_millis(1500);
 
 struct Job {
     context: Arc<Context>,
@@ -104,10 +119,10 @@ impl Job {
         let interval = Duration::from_millis(self.context.intervals().log_milliseconds.into());
         let log = spool.path().to_owned();
         let (client, length) = (self.client.clone(), spool.watch());
-        let mut uploading = tokio::spawn({
+        let mut uploading = AbortOnDropHandle::new(tokio::spawn({
             let (log, length, complete) = (log.clone(), length.clone(), complete.clone());
             async move { upload(&client, &log, 0, length, &complete, interval).await }
-        });
+        }));
 
         let ran = tokio::select! {
             ran = self.run(&mut spool) => ran,
@@ -117,15 +132,13 @@ impl Job {
         let end = match ran {
             Ok(end) => end,
             Err(CallError::Refused { status, why, offset }) => {
-                self.interrupt_lost().await;
+                self.end_lost().await;
                 return Err(CallError::Refused { status, why, offset });
             }
-            // What went wrong here is told in the run's log, by what can be
-            // done about it.
+            Err(error) if self.may_be_running() && !is_gone(&error) => return Err(error),
             Err(error) => {
-                let end = failed(format!("{error:#}"));
                 warn!(task = self.task().id, "task failed: {error:#}");
-                end
+                failed(format!("{error:#}"))
             }
         };
         if let Some(message) = &end.message {
@@ -162,10 +175,7 @@ impl Job {
             if self.is_interrupted() {
                 return Ok(canceled(self.why_interrupted()));
             }
-            let id = match self.prepare(spool).await {
-                Ok(id) => id,
-                Err(error) => return Err(error),
-            };
+            let id = self.prepare(spool).await?;
             if self.is_interrupted() {
                 return Ok(canceled(self.why_interrupted()));
             }
@@ -288,8 +298,9 @@ impl Job {
         Ok(())
     }
 
-    /// The task is somebody else's now: its container must not go on.
-    async fn interrupt_lost(&self) {
+    /// The task is somebody else's now: its container must not go on. What it
+    /// made is kept here, since the server does not take it.
+    async fn end_lost(&self) {
         let Some(Container { id, .. }) = &self.entry.record.container else { return };
         let (_keep, orders) = watch::channel(Some(Interrupt::Lost));
         let engine = &self.context.engine;
@@ -297,6 +308,20 @@ impl Job {
             _ = engine.ended(id) => {}
             _ = interrupt::when_told(engine, id, orders, self.context.config.grace) => {}
         }
+        if self.task().kind == Kind::Apply
+            && let Err(error) = self.keep_state(id).await
+        {
+            error!(task = self.task().id, "cannot keep the state of a lost apply: {error:#}");
+        }
+    }
+
+    async fn keep_state(&self, container: &str) -> Result<()> {
+        let Some(state) = self.context.engine.download(container, paths::STATE).await? else {
+            return Ok(());
+        };
+        let file = self.entry.keep("terraform.tfstate", &state)?;
+        warn!(task = self.task().id, "the state of the lost apply is in {}", file.display());
+        Ok(())
     }
 
     /// Removes the container and forgets the task.
@@ -318,6 +343,10 @@ impl Job {
     /// Where a file is in the directory that Terraform is started in.
     fn in_work(&self, name: &str) -> Result<String> {
         Ok(format!("{}/{name}", work_directory(self.task())?))
+    }
+
+    fn may_be_running(&self) -> bool {
+        self.entry.record.container.is_some()
     }
 
     fn is_interrupted(&self) -> bool {
@@ -362,14 +391,10 @@ async fn follow(
             engine.start(&container.id).await?;
             output
         };
-        let mut received = 0;
         let mut whole = true;
         while let Some(chunk) = output.next().await {
             match chunk {
-                Ok(bytes) => {
-                    received += bytes.len() as u64;
-                    spool.write(&mask.push(&bytes))?;
-                }
+                Ok(bytes) => spool.write(&mask.push(&bytes))?,
                 Err(error) => {
                     warn!(container = container.id, "{error:#}");
                     whole = false;
@@ -377,28 +402,21 @@ async fn follow(
                 }
             }
         }
-        let condition = engine.settled(&container.id).await?;
-        // An engine that went away ends the stream as the container's end does.
-        // Its own copy tells whether anything is missing.
-        if matches!(condition, Condition::Ended { .. })
-            && whole
-            && (replay || received == written(engine, &container.id).await?)
-        {
-            spool.write(&mask.finish())?;
-            return Ok(condition);
+        // An engine that goes away ends the stream as the container's end does.
+        match tokio::time::timeout(END_AFTER_OUTPUT, engine.ended(&container.id)).await {
+            Ok(condition) if whole => {
+                let condition = condition?;
+                spool.write(&mask.finish())?;
+                return Ok(condition);
+            }
+            _ => replay = true,
         }
-        replay = true;
     }
 }
 
-/// How much a container has written, in bytes.
-async fn written(engine: &Engine, container: &str) -> Result<u64> {
-    let mut output = engine.output_from_start(container);
-    let mut length = 0;
-    while let Some(chunk) = output.next().await {
-        length += chunk?.len() as u64;
-    }
-    Ok(length)
+/// Whether an error means that the task's container is not there any more.
+fn is_gone(error: &CallError) -> bool {
+    matches!(error, CallError::Here(error) if engine::is_gone(error))
 }
 
 /// The filter for all that this run must not show.
