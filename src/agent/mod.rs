@@ -4,7 +4,9 @@
 //! [`task`], which takes it from its claim to its outcome. What a task has
 //! reached is in the [`journal`], so that a restarted agent goes on with it.
 
+pub mod cli;
 pub mod client;
+mod configure;
 pub mod context;
 pub mod engine;
 pub mod journal;
@@ -12,5 +14,6 @@ pub mod log;
 pub mod proxy;
 pub mod run;
 pub mod slots;
+mod status;
 mod stop;
 pub mod task;

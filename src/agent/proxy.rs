@@ -1,5 +1,114 @@
-//! stub
-/// stub
+//! The proxy that the agent uses, and that its runs' containers get.
+
+use std::collections::BTreeMap;
+
+use crate::config::proxy::{VARIABLES, of_units};
+use crate::host::machine::Machine;
+
+/// The proxy's variables, each under its upper and its lower case name: the
+/// environment's, else, in an agent that is run by hand, the service's.
+///
+/// A variable that is there but empty counts as the wish to use no proxy. Call
+/// this before systemd's notification socket is taken out of the environment:
+/// it tells whether systemd started us.
 pub fn variables() -> Vec<(String, String)> {
-    Vec::new()
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    effective(&environment, &Machine::at("/"))
+}
+
+fn effective(environment: &BTreeMap<String, String>, machine: &Machine) -> Vec<(String, String)> {
+    let own = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+    let is_set = |name: &&str| {
+        environment.contains_key(*name) || environment.contains_key(&name.to_ascii_lowercase())
+    };
+    if environment.contains_key("NOTIFY_SOCKET") || own.iter().any(is_set) {
+        return of_environment(environment);
+    }
+    match of_units(machine) {
+        Ok(variables) => variables.unwrap_or_default(),
+        Err(error) => {
+            tracing::warn!("cannot tell the service's proxy, so none is used: {error:#}");
+            Vec::new()
+        }
+    }
+}
+
+/// Programs differ in which case they read, so what is set in one is given in
+/// both.
+fn of_environment(environment: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    VARIABLES
+        .iter()
+        .flat_map(|upper| {
+            let lower = upper.to_ascii_lowercase();
+            let names = [(*upper).to_owned(), lower];
+            let [of_upper, of_lower] = names.each_ref().map(|name| environment.get(name));
+            let [upper, lower] = names;
+            [(upper, of_upper.or(of_lower)), (lower, of_lower.or(of_upper))]
+        })
+        .filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?.clone())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A machine whose service uses the proxy `http://service:1`.
+    fn machine() -> (tempfile::TempDir, Machine) {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        let file = machine.path(crate::config::proxy::DROP_IN);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "[Service]\nEnvironment=HTTPS_PROXY=http://service:1\n").unwrap();
+        (tree, machine)
+    }
+
+    fn with(environment: &[(&str, &str)]) -> Vec<(String, String)> {
+        let (_tree, machine) = machine();
+        effective(&owned(environment).into_iter().collect(), &machine)
+    }
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn by_hand_it_is_the_services() {
+        let service = [("HTTPS_PROXY", "http://service:1"), ("https_proxy", "http://service:1")];
+        assert_eq!(with(&[("HOME", "/")]), owned(&service));
+        assert_eq!(with(&[("NO_PROXY", "localhost")]), owned(&service));
+    }
+
+    #[test]
+    fn the_environments_goes_before_and_is_in_both_cases() {
+        assert_eq!(
+            with(&[("http_proxy", "http://mine:2"), ("NO_PROXY", "a,b")]),
+            owned(&[
+                ("HTTP_PROXY", "http://mine:2"),
+                ("http_proxy", "http://mine:2"),
+                ("NO_PROXY", "a,b"),
+                ("no_proxy", "a,b"),
+            ])
+        );
+    }
+
+    #[test]
+    fn under_systemd_the_environment_alone_counts() {
+        assert_eq!(with(&[("NOTIFY_SOCKET", "/run/systemd/notify")]), []);
+    }
+
+    #[test]
+    fn an_empty_one_means_none() {
+        assert_eq!(with(&[("HTTPS_PROXY", "")]), []);
+    }
+
+    #[test]
+    fn a_machine_without_one_has_none() {
+        let tree = tempfile::tempdir().unwrap();
+        assert_eq!(effective(&BTreeMap::new(), &Machine::at(tree.path())), []);
+    }
 }

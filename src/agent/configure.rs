@@ -1,0 +1,270 @@
+//! `scalr-agent configure`: changes `agent.toml`, all of what was asked for or
+//! nothing.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+
+use crate::config::edit::{self, Change};
+use crate::config::{self, ENGINE, KEYS, Key, Settings, ValueKind};
+use crate::exit::Failure;
+use crate::host::machine::Machine;
+use crate::host::systemd::Services;
+use crate::host::users;
+
+/// Change the settings: what is not named stays as it is
+///
+/// Everything is checked before anything is written.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    options: Options,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  scalr-agent configure --url=https://pools.example.com --token-file=token
+  scalr-agent configure --token-file=- < token
+  scalr-agent configure --concurrency=4 --memory=1024
+  scalr-agent configure --user=root
+  scalr-agent configure --user='' (or --unset user: the default again)
+
+The running agent takes them over with: systemctl restart scalr-agent";
+
+/// Changes the settings in `file`, and says what to run next.
+///
+/// # Errors
+/// Nothing is asked for, a setting makes no sense, or the file can't be read or
+/// written.
+pub fn run(file: &Path, Args { options }: Args) -> Result<()> {
+    let in_use = file == Path::new(config::FILE);
+    if options.changes.is_empty() && options.token_file.is_none() {
+        return Err(nothing_asked());
+    }
+    if in_use && !users::are_root() {
+        return Err(Failure::NotPermitted.because(format!(
+            "{} can be changed by root only: put sudo before the command",
+            file.display()
+        )));
+    }
+    let token_on_command_line =
+        options.changes.iter().any(|(key, value)| key.name == "token" && value.is_some());
+    let changes = options.read()?;
+    let old = read(file)?;
+    let new = edit::apply(old.as_deref().unwrap_or_default(), &changes)
+        .with_context(|| format!("{} is not changed", file.display()))?;
+    let changed = old.as_deref() != Some(&new);
+    if changed {
+        edit::write(file, &new)?;
+        println!("Changed {}: {}", file.display(), names(&changes));
+    } else {
+        println!("Unchanged: {} has these settings already", file.display());
+    }
+    if token_on_command_line {
+        eprintln!(
+            "Hint: other users can see a command line while it runs, and the shell keeps it;\n\
+             \x20     --token-file=FILE, or --token-file=- for standard input, is safer."
+        );
+    }
+    let services = Services::of(&Machine::at("/"));
+    if in_use && changed {
+        services.reload_units().context("the settings are written, but not taken note of")?;
+    }
+    say_next(file, services.state(UNIT).filter(|state| in_use && state.load == "loaded"), changed)
+}
+
+/// The agent's unit.
+const UNIT: &str = "scalr-agent";
+
+/// What was asked for: an option for each of [`KEYS`], and some more.
+#[derive(Debug)]
+struct Options {
+    changes: Vec<Change>,
+    token_file: Option<String>,
+}
+
+impl Options {
+    /// All changes, the token read from its file.
+    fn read(self) -> Result<Vec<Change>> {
+        let mut changes = self.changes;
+        if let Some(file) = self.token_file {
+            let token = read_token(&file)?;
+            let key = Key::named("token").context("there is no setting `token`")?;
+            changes.push((key, Some(token)));
+        }
+        Ok(changes)
+    }
+}
+
+impl clap::Args for Options {
+    fn augment_args(command: Command) -> Command {
+        let unset = PossibleValuesParser::new(
+            KEYS.iter().map(|key| PossibleValue::new(key.option()).alias(key.name)),
+        );
+        KEYS.iter()
+            .fold(command, |command, key| {
+                let command = command.arg(option(key));
+                if key.name == "token" { command.arg(token_file()) } else { command }
+            })
+            .arg(
+                Arg::new("unset")
+                    .long("unset")
+                    .value_name("SETTING")
+                    .action(ArgAction::Append)
+                    .value_parser(unset)
+                    .hide_possible_values(true)
+                    .help("Use this setting's default again: --unset user"),
+            )
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Options {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let unset: Vec<&str> =
+            matches.get_many::<String>("unset").into_iter().flatten().map(String::as_str).collect();
+        let mut changes = Vec::new();
+        for key in KEYS {
+            let option = key.option();
+            let unset = unset.iter().any(|name| *name == option || *name == key.name);
+            let file = key.name == "token" && matches.contains_id("token_file");
+            match matches.get_one::<String>(key.name) {
+                Some(_) if unset => return Err(conflict(&option, &option)),
+                None if unset && file => return Err(conflict("token-file", &option)),
+                None if unset => changes.push((key, None)),
+                // More likely a variable of the shell that is not set.
+                Some(text) if text.is_empty() && ["url", "token"].contains(&key.name) => {
+                    return Err(clap::Error::raw(
+                        clap::error::ErrorKind::InvalidValue,
+                        format!("--{option} is empty; --unset {option} takes it out\n"),
+                    ));
+                }
+                Some(text) => {
+                    changes.push((key, Some(text.clone()).filter(|text| !text.is_empty())));
+                }
+                None => {}
+            }
+        }
+        Ok(Self { changes, token_file: matches.get_one("token_file").cloned() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn option(key: &Key) -> Arg {
+    let value_name = match (key.kind, key.name) {
+        (ValueKind::Integer | ValueKind::Number, _) => "N",
+        (ValueKind::Flag, _) => "true|false",
+        (_, "url") => "URL",
+        (_, "agent_name") => "NAME",
+        (_, "ca_cert") => "FILE",
+        (_, "data_dir") => "DIR",
+        (_, "engine") => "SOCKET",
+        (_, "on_stop") => "ACTION",
+        (_, "log_format") => "FORMAT",
+        _ => &key.name.to_uppercase(),
+    };
+    let option =
+        Arg::new(key.name).long(key.option()).value_name(value_name.to_owned()).help(key.about);
+    match key.kind {
+        ValueKind::Flag => {
+            option.num_args(0..=1).require_equals(true).default_missing_value("true")
+        }
+        _ => option,
+    }
+}
+
+fn token_file() -> Arg {
+    Arg::new("token_file")
+        .long("token-file")
+        .value_name("FILE")
+        .conflicts_with("token")
+        .help("Read the pool's token from this file; - is standard input")
+}
+
+fn conflict(option: &str, unset: &str) -> clap::Error {
+    clap::Error::raw(
+        clap::error::ErrorKind::ArgumentConflict,
+        format!("--{option} cannot be used with --unset {unset}\n"),
+    )
+}
+
+fn nothing_asked() -> anyhow::Error {
+    let options: Vec<String> = KEYS.iter().map(|key| format!("--{}", key.option())).collect();
+    Failure::Usage.because(format!(
+        "nothing to configure: give at least one of {}, --token-file, --unset; \
+         scalr-agent configure --help explains them",
+        options.join(", ")
+    ))
+}
+
+fn read_token(file: &str) -> Result<String> {
+    let text = if file == "-" {
+        let mut text = String::new();
+        io::stdin()
+            .read_to_string(&mut text)
+            .context("cannot read the token from standard input")?;
+        text
+    } else {
+        fs::read_to_string(file).with_context(|| format!("cannot read the token from {file}"))?
+    };
+    let token = text.trim();
+    if token.is_empty() {
+        let place = if file == "-" { "standard input" } else { file };
+        return Err(Failure::Usage.because(format!("there is no token in {place}")));
+    }
+    Ok(token.to_owned())
+}
+
+fn read(file: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::NotPermitted
+            .because(format!("cannot read {}: {error}; run this as root", file.display()))),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+fn names(changes: &[Change]) -> String {
+    changes.iter().map(|(key, _)| key.name).collect::<Vec<_>>().join(", ")
+}
+
+fn say_next(
+    file: &Path,
+    unit: Option<crate::host::systemd::UnitState>,
+    changed: bool,
+) -> Result<()> {
+    let settings = Settings::read(file)?;
+    let private = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
+    if let Err(missing) = settings.resolve() {
+        println!("The agent cannot start yet: {missing}");
+        return Ok(());
+    }
+    match unit {
+        Some(unit) if ["active", "activating", "reloading"].contains(&unit.active.as_str()) => {
+            if changed {
+                println!("Next: systemctl restart {UNIT}");
+            }
+        }
+        Some(_) => {
+            // Not `enable --now`: systemd 219 does not know it.
+            let units = if private { "scalr-docker scalr-agent" } else { UNIT };
+            println!("Next: systemctl enable {units} && systemctl start {units}");
+        }
+        None if file == Path::new(config::FILE) => println!("Next: scalr-agent run"),
+        None => println!("Next: scalr-agent run --config {}", file.display()),
+    }
+    Ok(())
+}

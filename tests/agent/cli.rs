@@ -1,0 +1,312 @@
+//! `scalr-agent configure` and `status`, run as a person would on settings of
+//! their own.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_scalr-agent");
+
+/// A directory with settings in `agent.toml`.
+struct Host {
+    directory: TempDir,
+}
+
+impl Host {
+    fn new(settings: &str) -> Self {
+        let host = Self { directory: tempfile::tempdir().unwrap() };
+        fs::write(host.file(), settings).unwrap();
+        host
+    }
+
+    fn empty() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path("agent.toml")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn settings(&self) -> String {
+        fs::read_to_string(self.file()).unwrap()
+    }
+
+    /// The program with these arguments, and with no variable that sets
+    /// something.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).arg("--config").arg(self.file());
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.command(arguments).output().unwrap().into()
+    }
+}
+
+/// How the program ended and what it said.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    fn ends_with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+#[test]
+fn the_vendors_lines_work_as_written() {
+    let host = Host::empty();
+    let ran = host
+        .run(&[
+            "configure",
+            "--url=https://pools.example.com",
+            "--token=hunter2",
+            "--agent-name=one",
+        ])
+        .ends_with(0);
+    assert!(ran.stderr.contains("--token-file"), "{ran:?}");
+    assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
+    host.run(&["configure", "--user=root"]).ends_with(0);
+    assert_eq!(
+        host.settings(),
+        "url = \"https://pools.example.com\"\ntoken = \"hunter2\"\nagent_name = \"one\"\n\
+         user = \"root\"\n"
+    );
+    host.run(&["configure", "--user="]).ends_with(0);
+    assert!(!host.settings().contains("user"), "{}", host.settings());
+    let mode = fs::metadata(host.file()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o007, 0);
+}
+
+#[test]
+fn the_token_comes_from_a_file_or_standard_input() {
+    let host = Host::empty();
+    let file = host.path("token");
+    fs::write(&file, "from-file\n").unwrap();
+    let ran = host.run(&["configure", "--token-file", file.to_str().unwrap()]).ends_with(0);
+    assert_eq!(host.settings(), "token = \"from-file\"\n");
+    assert_eq!(ran.stderr, "");
+    assert!(ran.stdout.contains("no url"), "{ran:?}");
+
+    let mut command = host.command(&["configure", "--token-file=-"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"from-stdin\n").unwrap();
+    Ran::from(child.wait_with_output().unwrap()).ends_with(0);
+    assert_eq!(host.settings(), "token = \"from-stdin\"\n");
+
+    fs::write(&file, "\n").unwrap();
+    host.run(&["configure", "--token-file", file.to_str().unwrap()]).ends_with(2);
+    host.run(&["configure", "--token-file=x", "--token=y"]).ends_with(2);
+    assert_eq!(host.settings(), "token = \"from-stdin\"\n");
+}
+
+#[test]
+fn the_same_again_writes_nothing() {
+    let host = Host::new("memory = 1024 # plenty\n");
+    let before = fs::metadata(host.file()).unwrap().modified().unwrap();
+    let ran = host.run(&["configure", "--memory=1024"]).ends_with(0);
+    assert!(ran.stdout.starts_with("Unchanged: "), "{ran:?}");
+    assert_eq!(fs::metadata(host.file()).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn wrong_input_changes_nothing() {
+    let old = "# ours\nconcurrency = 2\n";
+    for (arguments, said) in [
+        (&["--concurrency=many"][..], "--concurrency should be a whole number, not `many`"),
+        (&["--memory=64", "--cpu=0"], "`cpu`: should be between"),
+        (&["--memory=64", "--url=http://pools.example.com"], "`url`: has to be https://"),
+        (&["--url="], "--url is empty"),
+        (&["--token="], "--token is empty"),
+        (&["--memory=64", "--unset=memory"], "--unset memory"),
+        (&["--unset=colour"], "colour"),
+        (&["--on-stop=explode"], "on_stop"),
+        (&["--colour=red"], "--colour"),
+        (&["--token-file=/no/such/token", "--memory=64"], "/no/such/token"),
+    ] {
+        let host = Host::new(old);
+        let ran = host.run(&[&["configure"], arguments].concat());
+        assert!(ran.code == Some(2) || ran.code == Some(1), "{arguments:?}: {ran:?}");
+        assert!(ran.stderr.contains(said), "{arguments:?}: {ran:?}");
+        assert_eq!(host.settings(), old, "{arguments:?}");
+        let files = fs::read_dir(host.directory.path()).unwrap().count();
+        assert_eq!(files, 1, "{arguments:?}");
+    }
+}
+
+#[test]
+fn without_an_option_it_says_which_there_are() {
+    let host = Host::empty();
+    let ran = host.run(&["configure"]).ends_with(2);
+    for option in ["--url", "--token-file", "--agent-name", "--on-stop", "--unset"] {
+        assert!(ran.stderr.contains(option), "{ran:?}");
+    }
+    assert!(!host.file().exists());
+}
+
+#[test]
+fn a_flag_needs_no_value_and_unset_takes_either_spelling() {
+    let host = Host::new("agent_name = \"one\"\ndrain_timeout = 5\n");
+    host.run(&["configure", "--debug", "--unset=agent_name", "--unset", "drain-timeout"])
+        .ends_with(0);
+    assert_eq!(host.settings(), "debug = true\n");
+    host.run(&["configure", "--debug=false"]).ends_with(0);
+    assert_eq!(host.settings(), "debug = false\n");
+}
+
+#[test]
+fn the_hosts_own_settings_are_roots() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = if users::get_effective_uid() == 0 {
+        // Where anybody may run it, as the user nobody.
+        let copy = directory.path().join("scalr-agent");
+        fs::copy(PROGRAM, &copy).unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = Command::new(copy);
+        command.uid(65534).gid(65534);
+        command
+    } else {
+        Command::new(PROGRAM)
+    };
+    let ran = Ran::from(command.args(["configure", "--memory=64"]).output().unwrap());
+    let ran = ran.ends_with(7);
+    assert!(ran.stderr.contains("sudo"), "{ran:?}");
+}
+
+#[test]
+fn help_fits_80_columns_and_has_examples() {
+    let host = Host::empty();
+    for command in [&[][..], &["configure"], &["run"], &["status"]] {
+        let ran = host.run(&[command, &["--help"]].concat()).ends_with(0);
+        assert!(ran.stdout.contains("Examples:"), "{ran:?}");
+        let wide = ran.stdout.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(wide, None, "{command:?}");
+    }
+}
+
+#[test]
+fn status_tells_where_each_setting_comes_from() {
+    let host = Host::new(
+        "url = \"https://pools.example.com\"\ntoken = \"hunter2\"\n\
+         engine = \"unix:///no/such.sock\"\n",
+    );
+    let ran = Ran::from(
+        host.command(&["status", "--format=json"])
+            .env("SCALR_AGENT_CONCURRENCY", "3")
+            .env("HTTPS_PROXY", "http://me:hunter2@proxy:3128")
+            .output()
+            .unwrap(),
+    )
+    .ends_with(0);
+    assert!(!ran.stdout.contains("hunter2"), "{ran:?}");
+    let status = ran.json();
+    let setting = |name: &str| {
+        let settings = status["settings"].as_array().unwrap();
+        let one = settings.iter().find(|one| one["name"] == name).unwrap();
+        (one["value"].clone(), one["source"].clone())
+    };
+    assert_eq!(setting("url"), ("https://pools.example.com/".into(), "file".into()));
+    assert_eq!(setting("token"), ("***".into(), "file".into()));
+    assert_eq!(setting("memory"), (512.into(), "default".into()));
+    assert_eq!(
+        setting("concurrency"),
+        (3.into(), serde_json::json!({"environment": "SCALR_AGENT_CONCURRENCY"}))
+    );
+    assert_eq!(status["problem"], serde_json::Value::Null);
+    assert_eq!(status["engine"]["answers"], false);
+    assert_eq!(status["proxy"]["https_proxy"], "http://me:***@proxy:3128");
+}
+
+#[test]
+fn status_of_settings_that_cannot_be_used_is_2() {
+    let ran = Host::empty().run(&["status"]).ends_with(2);
+    assert!(ran.stdout.contains("not usable: not configured: no url and no token"), "{ran:?}");
+    let ran = Host::new("token = \"hunter2\"\nconcurency = 2\n").run(&["status"]).ends_with(2);
+    assert!(ran.stdout.contains("did you mean `concurrency`?"), "{ran:?}");
+    assert!(!ran.stdout.contains("hunter2"), "{ran:?}");
+}
+
+#[test]
+fn status_tells_whether_the_engine_answers() {
+    let host = Host::empty();
+    let socket = host.path("engine.sock");
+    let settings = format!(
+        "url = \"https://pools.example.com\"\ntoken = \"t\"\nengine = \"unix://{}\"\n",
+        socket.display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || serve_version(&listener));
+    let ran = host.run(&["status"]).ends_with(0);
+    assert!(ran.stdout.contains("Engine    answers at unix:///"), "{ran:?}");
+}
+
+#[test]
+fn status_does_not_wait_for_a_mute_engine_for_ever() {
+    let host = Host::empty();
+    let socket = host.path("engine.sock");
+    let _mute = UnixListener::bind(&socket).unwrap();
+    let settings = format!(
+        "url = \"https://pools.example.com\"\ntoken = \"t\"\nengine = \"unix://{}\"\n",
+        socket.display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let ran = host.run(&["status"]).ends_with(0);
+    assert!(ran.stdout.contains("no answer within 5 s"), "{ran:?}");
+}
+
+/// Answers every request as an engine answers `GET /version`.
+fn serve_version(listener: &UnixListener) {
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        let _request: Vec<String> =
+            reader.lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+        let body = r#"{"Version":"18.09.0","ApiVersion":"1.39","MinAPIVersion":"1.12"}"#;
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+    }
+}
