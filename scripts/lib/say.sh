@@ -42,17 +42,30 @@ as_root() {
 }
 
 # quietly TEXT COMMAND...: run a noisy command; show its output only when it
-# fails, so that the steps stay readable and nothing is lost.
+# fails, so that the steps stay readable and nothing is lost. It runs in the
+# background, so that a signal to the script is heeded at once.
 quietly() {
-    local what=$1 log
+    local what=$1 log begun=$SECONDS command ticker code=0
     shift
     log=$(mktemp)
     say "$what"
-    if ! "$@" >"$log" 2>&1; then
+    "$@" >"$log" 2>&1 &
+    command=$!
+    # Every 20 seconds, a sign of life. The pipe that nobody writes to is a sleep
+    # that leaves no process behind.
+    (
+        exec {never}<> <(:)
+        while kill -0 "$command" 2>/dev/null; do
+            read -rt 20 -u "$never" || say "… $((SECONDS - begun)) s"
+        done
+    ) &
+    ticker=$!
+    wait "$command" || code=$?
+    { kill "$ticker" && wait "$ticker"; } 2>/dev/null || true
+    [[ $code -eq 0 ]] || {
         tail -n 60 "$log" >&2
-        rm -f "$log"
-        complain "failed: $what"
-        return 1
-    fi
+        complain "failed with exit code $code: $what"
+    }
     rm -f "$log"
+    return "$code"
 }
