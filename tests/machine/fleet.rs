@@ -45,13 +45,10 @@ impl Fleet {
 
     /// A pool on the server; its token goes to /root/pool.token on the machine.
     pub fn pool(&self) -> Pool<'_> {
-        let log = std::fs::read_to_string(self.work.path().join("server.log")).expect("its log");
-        let token = log
-            .lines()
-            .find_map(|line| line.split_once("Admin token: "))
-            .map_or_else(|| panic!("no admin token in:\n{log}"), |(_, token)| token.trim());
+        let token = std::fs::read_to_string(self.work.path().join("admin.token"))
+            .expect("the server wrote the admin's token");
         let authorization = self.work.path().join("authorization");
-        std::fs::write(&authorization, format!("Authorization: Bearer {token}"))
+        std::fs::write(&authorization, format!("Authorization: Bearer {}", token.trim()))
             .expect("the work folder takes files");
         let pool = Pool::make(&self.world, URL, &self.ca(), &authorization);
         pool.variable("SECRET_WORD", "shell", true, "open sesame");
@@ -164,7 +161,8 @@ fn start_server(world: &World, work: &TempDir) -> Child {
     let program = kit().join("bin/scalr-server");
     let data = work.path().join("data");
     let packages = kit().join("repository");
-    let command: [&OsStr; 12] = [
+    let token = work.path().join("admin.token");
+    let command: [&OsStr; 13] = [
         program.as_ref(),
         "serve".as_ref(),
         "--listen".as_ref(),
@@ -176,7 +174,8 @@ fn start_server(world: &World, work: &TempDir) -> Child {
         data.as_ref(),
         "--packages".as_ref(),
         packages.as_ref(),
-        "--tls-name=192.0.2.1".as_ref(),
+        "--admin-token-file".as_ref(),
+        token.as_ref(),
     ];
     world.start("server", &command, &work.path().join("server.log"))
 }
