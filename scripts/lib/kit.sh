@@ -1,0 +1,60 @@
+# shellcheck shell=bash disable=SC2154 # its variables cross files
+# The kit: everything that a machine needs to be installed from this checkout.
+# Sourced after tools.sh, engine.sh and run-image.sh.
+#
+#   bin/          the three programs, linked for glibc 2.17
+#   packages/     the deb and the rpm
+#   repository/   apt and yum repositories of them, signed with a throwaway key
+#   run-image.tar the image that runs' containers are made of
+#   configuration/ the Terraform configuration that is run
+
+kit_target=x86_64-unknown-linux-gnu
+
+# make_kit: build what is not up to date; print the kit's folder.
+make_kit() {
+    local target=${CARGO_TARGET_DIR:-$scripts/../target} kit archive
+    mkdir -p "$target"
+    target=$(realpath "$target")
+    kit=$target/kit
+    need_compiler
+    need_zigbuild
+    need_cargo_tools cargo-deb cargo-generate-rpm
+    need_commands gpg=gnupg apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm jq=jq xz=xz-utils
+
+    say "building the three programs for glibc 2.17"
+    cargo zigbuild --release --target "$kit_target.2.17" --target-dir "$target" \
+        --manifest-path "$scripts/../Cargo.toml" --bins >&2 || return 1
+    rm -rf "$kit"
+    mkdir -p "$kit/bin"
+    cp "$target/$kit_target/release"/scalr-{agent,agent-setup,server} "$kit/bin/"
+
+    archive=$(engine_archive)
+    quietly "making the deb and the rpm" make_packages "$kit" "$archive" || return 1
+    quietly "making signed apt and yum repositories" make_repository "$kit" || return 1
+
+    cp --reflink=auto "$(run_image)" "$kit/run-image.tar"
+    cp -R "$scripts/../tests/fixtures/configuration" "$kit/configuration"
+    if run_image_knows_terraform_data; then
+        rm "$kit/configuration/null_resource.tf"
+    else
+        rm "$kit/configuration/terraform_data.tf"
+    fi
+    printf '%s\n' "$kit"
+}
+
+make_packages() {
+    (cd "$scripts/.." && "$1/bin/scalr-agent-setup" package \
+        --agent "$1/bin/scalr-agent" --engine-archive "$2" --output "$1/packages")
+}
+
+# Signed with a key that lives as long as this function: its owner can't leave
+# its work folder behind, and nothing but this kit is ever signed with it.
+make_repository() (
+    GNUPGHOME=$(mktemp -d)
+    export GNUPGHOME
+    trap 'gpgconf --kill all; rm -rf "$GNUPGHOME"' EXIT
+    gpg --batch --quiet --passphrase '' --quick-generate-key \
+        'scalr-agent test <test@pools.test>' rsa3072 sign 1d || exit 1
+    "$1/bin/scalr-agent-setup" repository --packages "$1/packages" --output "$1/repository" \
+        --key test@pools.test
+)

@@ -1,0 +1,190 @@
+//! A server and a machine in a world of their own, ready for an installation.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::machine::{World, text, wait_for};
+use crate::pool::Pool;
+
+/// Where the server is, for everybody in a world.
+pub const URL: &str = "https://pools.test:8443";
+
+/// The image that the kit's archive is imported as.
+const IMAGE: &str = "scalr-run:test";
+
+/// The command of the private engine, as an administrator would type it.
+pub const DOCKER: &str =
+    "/usr/lib/scalr-agent/engine/docker --host unix:///run/scalr-docker/docker.sock";
+
+/// A machine of one flavour and the server it is to be installed from.
+pub struct Fleet {
+    /// The machine's name, which is its flavour.
+    pub machine: String,
+    /// Dropped before the folder that its processes write to.
+    pub world: World,
+    work: TempDir,
+    server: Child,
+}
+
+impl Fleet {
+    /// Boots a machine, starts the server, and has the machine trust it.
+    pub fn boot(flavour: &str, options: &[&str]) -> Self {
+        let world = World::new();
+        world.boot(flavour, options);
+        let work = tempfile::tempdir().expect("a work folder");
+        let server = start_server(&world, &work);
+        let fleet = Self { machine: flavour.into(), world, work, server };
+        fleet.wait_for_server();
+        fleet.trust_server();
+        fleet
+    }
+
+    /// A pool on the server; its token goes to /root/pool.token on the machine.
+    pub fn pool(&self) -> Pool<'_> {
+        let token = std::fs::read_to_string(self.work.path().join("admin.token"))
+            .expect("the server wrote the admin's token");
+        let authorization = self.work.path().join("authorization");
+        std::fs::write(&authorization, format!("Authorization: Bearer {}", token.trim()))
+            .expect("the work folder takes files");
+        let pool = Pool::make(&self.world, URL, &self.ca(), &authorization);
+        pool.variable("SECRET_WORD", "shell", true, "open sesame");
+        self.world.feed(&self.machine, "umask 077 && cat >/root/pool.token", pool.token.as_bytes());
+        pool
+    }
+
+    /// The line that a person pastes, with `options` for `scalr-agent-setup install`.
+    pub fn install_line(options: &str) -> String {
+        format!(
+            "curl -fsSL {URL}/install.sh | sh -s -- --url {URL} --token-file /root/pool.token {options}"
+        )
+    }
+
+    /// Installs with the curl-piped script and loads the runs' image.
+    pub fn install(&self, options: &str) {
+        self.shell(&Self::install_line(options));
+        self.load_image();
+    }
+
+    /// Loads the runs' image and makes it the agent's.
+    pub fn load_image(&self) {
+        let image = std::fs::read(kit().join("run-image.tar")).expect("the kit has an image");
+        self.world.feed(&self.machine, &format!("{DOCKER} import - {IMAGE}"), &image);
+        self.shell(&format!("scalr-agent configure --image={IMAGE}"));
+        self.shell("systemctl restart scalr-agent");
+    }
+
+    /// Runs a shell line on the machine.
+    pub fn shell(&self, line: &str) -> String {
+        self.world.shell(&self.machine, line)
+    }
+
+    /// Waits until the pool has one agent, and that has `status`.
+    pub fn wait_for_agent(&self, pool: &Pool<'_>, status: &str) {
+        wait_for(&format!("the agent to be {status}"), Duration::from_secs(90), || {
+            let agents = pool.agents();
+            (agents == [status]).then_some(())
+        });
+    }
+
+    /// The only container that runs, as `docker inspect` tells it.
+    pub fn running_container(&self) -> serde_json::Value {
+        let id = wait_for("a run's container", Duration::from_secs(60), || {
+            Some(self.shell(&format!("{DOCKER} ps --quiet"))).filter(|id| !id.is_empty())
+        });
+        let all: serde_json::Value =
+            serde_json::from_str(&self.shell(&format!("{DOCKER} inspect {id}"))).expect("JSON");
+        assert_eq!(all.as_array().map(Vec::len), Some(1), "one container: {all}");
+        all[0].clone()
+    }
+
+    fn wait_for_server(&self) {
+        wait_for("the server to answer", Duration::from_secs(30), || {
+            let ca = self.ca();
+            let address = format!("{URL}/healthz");
+            let command = [
+                "curl".as_ref(),
+                "--fail".as_ref(),
+                "--silent".as_ref(),
+                "--cacert".as_ref(),
+                ca.as_os_str(),
+                address.as_ref(),
+            ];
+            let answer = self.world.command("server", &command).output().expect("curl starts");
+            answer.status.success().then_some(())
+        });
+    }
+
+    /// A company's image trusts the company's authority from the start.
+    fn trust_server(&self) {
+        let ca = std::fs::read(self.ca()).expect("the server wrote its authority");
+        let line = if self.machine.starts_with("centos") {
+            "cat >/etc/pki/ca-trust/source/anchors/pools.crt && update-ca-trust 2>&1"
+        } else {
+            "cat >/usr/local/share/ca-certificates/pools.crt && update-ca-certificates 2>&1"
+        };
+        self.world.feed(&self.machine, line, &ca);
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.work.path().join("data/tls/ca.pem")
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.world.journal_end(&self.machine));
+        }
+        // Waited for, so that the world has no process left to end.
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
+
+/// The folder of programs, packages and the rest that `scripts/test` made.
+pub fn kit() -> PathBuf {
+    let folder = std::env::var_os("SCALR_AGENT_KIT")
+        .expect("SCALR_AGENT_KIT names the kit's folder: run these tests with scripts/test");
+    PathBuf::from(folder)
+}
+
+/// The Terraform configuration that runs are made of.
+pub fn configuration() -> PathBuf {
+    kit().join("configuration")
+}
+
+fn start_server(world: &World, work: &TempDir) -> Child {
+    let program = kit().join("bin/scalr-server");
+    let data = work.path().join("data");
+    let packages = kit().join("repository");
+    let token = work.path().join("admin.token");
+    let command: [&OsStr; 13] = [
+        program.as_ref(),
+        "serve".as_ref(),
+        "--listen".as_ref(),
+        "192.0.2.1:8443".as_ref(),
+        "--url".as_ref(),
+        URL.as_ref(),
+        "--tls-self-signed".as_ref(),
+        "--data".as_ref(),
+        data.as_ref(),
+        "--packages".as_ref(),
+        packages.as_ref(),
+        "--admin-token-file".as_ref(),
+        token.as_ref(),
+    ];
+    world.start("server", &command, &work.path().join("server.log"))
+}
+
+/// What a command said when it was to fail.
+///
+/// # Panics
+/// When it did not.
+pub fn refusal(output: &std::process::Output) -> String {
+    assert!(!output.status.success(), "it was to fail: {}", text(output));
+    text(output)
+}

@@ -1,0 +1,73 @@
+//! The curl-piped installation, on each flavour.
+
+use crate::fleet::{Fleet, refusal};
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn ubuntu_18_04_installs_and_runs() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    fleet.install("");
+    installed(&fleet);
+    fleet.wait_for_agent(&pool, "idle");
+    assert_eq!(fleet.shell("dpkg --verify scalr-agent"), "");
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn centos_8_installs_and_brings_container_selinux() {
+    let fleet = Fleet::boot("centos-8", &[]);
+    let pool = fleet.pool();
+    fleet.install("");
+    installed(&fleet);
+    fleet.wait_for_agent(&pool, "idle");
+    assert_eq!(fleet.shell("rpm --verify scalr-agent"), "");
+    assert!(fleet.shell("rpm -q container-selinux").starts_with("container-selinux-2.167"));
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn centos_7_without_extras_stops_with_the_command_and_goes_on_with_fix() {
+    let fleet = Fleet::boot("centos-7", &[]);
+    let pool = fleet.pool();
+    let before = fleet.shell("yum repolist all; rpm -qa | sort; ls /etc/yum.repos.d");
+
+    let said = refusal(&fleet.world.try_shell(&fleet.machine, &Fleet::install_line("")));
+    assert!(said.contains("yum-config-manager --enable extras"), "{said}");
+    let after = fleet.shell("yum repolist all; rpm -qa | sort; ls /etc/yum.repos.d");
+    assert_eq!(after, before, "a failed installation leaves the machine as it was");
+
+    fleet.install("--fix");
+    installed(&fleet);
+    fleet.wait_for_agent(&pool, "idle");
+    assert!(fleet.shell("rpm -q container-selinux").starts_with("container-selinux-2.119"));
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_second_installation_changes_nothing_and_restarts_nothing() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    fleet.install("");
+    fleet.wait_for_agent(&pool, "idle");
+    let look = "systemctl show --property=MainPID scalr-agent scalr-docker; \
+        find /etc /usr/lib/systemd /usr/bin -newer /root/mark -type f -o -newer /root/mark -type l";
+    fleet.shell("touch /root/mark");
+    let before = fleet.shell(look);
+    fleet.shell(&Fleet::install_line(""));
+    assert_eq!(fleet.shell(look), before);
+}
+
+/// What every installation has to come to.
+fn installed(fleet: &Fleet) {
+    assert_eq!(fleet.shell("systemctl is-active scalr-agent scalr-docker"), "active\nactive");
+    assert_eq!(fleet.shell("systemctl is-enabled scalr-agent scalr-docker"), "enabled\nenabled");
+    assert_eq!(
+        fleet.shell("stat --format='%U:%G %a' /etc/scalr-agent/agent.toml"),
+        "root:scalr-agent 640"
+    );
+    // No secret in what any local user can ask for.
+    let token = fleet.shell("cat /root/pool.token");
+    let shown = fleet.shell("systemctl show scalr-agent scalr-docker; journalctl --no-pager");
+    assert!(!shown.contains(&token), "the token shows");
+}

@@ -1,0 +1,130 @@
+//! `scripts/machine`, for one world.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// A world of machines; dropped, all of it is removed.
+pub struct World {
+    name: String,
+}
+
+impl World {
+    /// A world of its own for the calling test.
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self { name: format!("test-{}-{number}", std::process::id()) }
+    }
+
+    /// Boots a machine that is called like its flavour; the world ends with
+    /// this process, even if it is killed.
+    pub fn boot(&self, flavour: &str, options: &[&str]) {
+        let owner = std::process::id().to_string();
+        let output = self
+            .script()
+            .args(["boot", flavour, "--owner", &owner])
+            .args(options)
+            .output()
+            .expect("scripts/machine starts");
+        assert!(output.status.success(), "boot {flavour}: {}", text(&output));
+    }
+
+    /// A command in a machine, or in the namespaces `server` and `proxy`.
+    pub fn command<S: AsRef<OsStr>>(&self, place: &str, command: &[S]) -> Command {
+        let mut script = self.script();
+        script.args(["run", place, "--"]).args(command);
+        script
+    }
+
+    /// Runs a shell line in a machine, whatever comes of it.
+    pub fn try_shell(&self, machine: &str, line: &str) -> Output {
+        self.command(machine, &["sh", "-c", line]).output().expect("scripts/machine starts")
+    }
+
+    /// Runs a shell line in a machine and gives its standard output, trimmed.
+    pub fn shell(&self, machine: &str, line: &str) -> String {
+        let output = self.try_shell(machine, line);
+        assert!(
+            output.status.success(),
+            "{line:?} on {machine}: {}: {}\n{}",
+            output.status,
+            text(&output),
+            self.journal_end(machine),
+        );
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Runs a shell line in a machine with `input` as its standard input.
+    pub fn feed(&self, machine: &str, line: &str, input: &[u8]) {
+        let mut child = self
+            .command(machine, &["sh", "-c", line])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("scripts/machine starts");
+        child.stdin.take().expect("it is piped").write_all(input).expect("it reads its input");
+        assert!(child.wait().expect("it ends").success(), "{line:?} on {machine}");
+    }
+
+    /// Starts a program in the namespace `server` or `proxy`, its output going
+    /// to `log`.
+    pub fn start(&self, place: &str, command: &[&OsStr], log: &Path) -> Child {
+        let log = std::fs::File::create(log).expect("the log can be made");
+        self.command(place, command)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("scripts/machine starts")
+    }
+
+    /// The last lines of a machine's journal, to go with a failure.
+    pub fn journal_end(&self, machine: &str) -> String {
+        let output = self
+            .script()
+            .args(["journal", machine, "--lines=60"])
+            .output()
+            .expect("scripts/machine starts");
+        format!("--- the end of the journal of {machine}:\n{}", text(&output))
+    }
+
+    fn script(&self) -> Command {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/machine");
+        let mut command = Command::new(path);
+        command.args(["--world", &self.name]);
+        command
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let stopped = self.script().arg("stop").output();
+        if !stopped.is_ok_and(|output| output.status.success()) {
+            eprintln!("the world {} could not be removed", self.name);
+        }
+    }
+}
+
+/// Asks `condition` until it gives something, for at most `limit`.
+///
+/// # Panics
+/// When it never does; `what` says what was waited for.
+pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(begun.elapsed() < limit, "waited {limit:?} for {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Standard output and error of a command, for a person.
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}

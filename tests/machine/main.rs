@@ -1,0 +1,17 @@
+//! What only a booted machine can show: a real systemd, package manager,
+//! container engine, Terraform and proxy, on throwaway machines that
+//! `scripts/machine` boots in a network of their own.
+//!
+//! Every test here is ignored by a plain `cargo test`, which says so: they need
+//! root and a kit (programs, packages, repositories, run image) that is built
+//! from this checkout. `scripts/test` builds one, names its folder in
+//! `SCALR_AGENT_KIT` and runs them with `--ignored`; run without it, they fail.
+
+mod fleet;
+mod install;
+mod machine;
+mod packages;
+mod pool;
+mod proxy;
+mod recovery;
+mod runs;

@@ -1,0 +1,223 @@
+//! The server's pool API, called by curl from the server's own namespace.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::machine::{World, text, wait_for};
+
+/// An agent pool with a workspace that uses it.
+pub struct Pool<'a> {
+    world: &'a World,
+    api: String,
+    ca: PathBuf,
+    authorization: PathBuf,
+    id: String,
+    workspace: String,
+    /// What an agent registers with.
+    pub token: String,
+}
+
+/// A run, by its id.
+#[derive(Clone)]
+pub struct Run(String);
+
+impl<'a> Pool<'a> {
+    /// Makes the pool and the workspace on the server at `url`. `authorization`
+    /// is a file with the admin's header.
+    pub fn make(world: &'a World, url: &str, ca: &Path, authorization: &Path) -> Self {
+        let mut pool = Self {
+            world,
+            api: format!("{url}/api/iacp/v3"),
+            ca: ca.into(),
+            authorization: authorization.into(),
+            id: String::new(),
+            workspace: String::new(),
+            token: String::new(),
+        };
+        let environment = id(&pool.get("/environments?filter%5Bname%5D=default")["data"][0]);
+        pool.id = id(&pool.post(
+            "/agent-pools",
+            "agent-pools",
+            json!({"name": "tests", "is-shared": true}),
+            json!({}),
+        ));
+        let token = pool.post(
+            &format!("/agent-pools/{}/access-tokens", pool.id),
+            "access-tokens",
+            json!({}),
+            json!({}),
+        );
+        pool.token = string(&token["attributes"]["token"]);
+        pool.workspace = id(&pool.post(
+            "/workspaces",
+            "workspaces",
+            json!({"name": "tests", "auto-apply": false}),
+            json!({"environment": to("environments", &environment),
+                   "agent-pool": to("agent-pools", &pool.id)}),
+        ));
+        pool
+    }
+
+    /// Gives the workspace a variable: a `terraform` or a `shell` one.
+    pub fn variable(&self, key: &str, category: &str, sensitive: bool, value: &str) {
+        self.post(
+            "/vars",
+            "vars",
+            json!({"key": key, "value": value, "category": category,
+                   "sensitive": sensitive, "hcl": false}),
+            json!({"workspace": to("workspaces", &self.workspace)}),
+        );
+    }
+
+    /// Uploads a configuration folder and queues a run of it.
+    pub fn start_run(&self, configuration: &Path) -> Run {
+        let workspace = json!({"workspace": to("workspaces", &self.workspace)});
+        let version = self.post(
+            "/configuration-versions",
+            "configuration-versions",
+            json!({"auto-queue-runs": false}),
+            workspace,
+        );
+        let archive = std::process::Command::new("tar")
+            .args(["--create", "--gzip", "--directory"])
+            .arg(configuration)
+            .arg(".")
+            .output()
+            .expect("tar starts");
+        assert!(archive.status.success(), "{}", text(&archive));
+        let upload = string(&version["links"]["upload"]);
+        self.curl(&["--upload-file", "-", &upload], &archive.stdout);
+        Run(id(&self.post(
+            "/runs",
+            "runs",
+            json!({"message": "a test", "is-destroy": false}),
+            json!({"workspace": to("workspaces", &self.workspace),
+                   "configuration-version": to("configuration-versions", &id(&version))}),
+        )))
+    }
+
+    /// Confirms a planned run.
+    pub fn apply(&self, run: &Run) {
+        self.curl_api(&format!("/runs/{}/actions/apply", run.0), Some(&json!({})));
+    }
+
+    /// The run's status.
+    pub fn status(&self, run: &Run) -> String {
+        string(&self.get(&format!("/runs/{}", run.0))["data"]["attributes"]["status"])
+    }
+
+    /// Waits until the run's status is `wanted`; panics if it ends otherwise.
+    pub fn wait_for_status(&self, run: &Run, wanted: &str) {
+        wait_for(&format!("the run to be {wanted}"), Duration::from_secs(180), || {
+            let status = self.status(run);
+            let ended = ["errored", "canceled", "discarded", "planned_and_finished"];
+            assert!(
+                status == wanted || !ended.contains(&status.as_str()),
+                "the run is {status}; its plan:\n{}\nits apply:\n{}",
+                self.log(run, "plan"),
+                self.log(run, "apply"),
+            );
+            (status == wanted).then_some(())
+        });
+    }
+
+    /// The log of the run's `plan` or `apply`; empty when it has none yet.
+    pub fn log(&self, run: &Run, kind: &str) -> String {
+        let run = self.get(&format!("/runs/{}", run.0));
+        let part = &run["data"]["relationships"][kind]["data"]["id"];
+        let folder = if kind == "plan" { "plans" } else { "applies" };
+        part.as_str().map_or_else(String::new, |part| {
+            String::from_utf8_lossy(&self.curl_api(&format!("/{folder}/{part}/output"), None))
+                .into_owned()
+        })
+    }
+
+    /// The workspace's output of that name.
+    pub fn output(&self, name: &str) -> Value {
+        let outputs = self.get(&format!("/workspaces/{}/outputs", self.workspace));
+        let all = outputs["data"].as_array().expect("a list of outputs");
+        all.iter()
+            .map(|output| output.get("attributes").unwrap_or(output))
+            .find(|output| output["name"] == name)
+            .map_or_else(
+                || panic!("no output {name} in {outputs}"),
+                |output| output["value"].clone(),
+            )
+    }
+
+    /// The status of each of the pool's agents.
+    pub fn agents(&self) -> Vec<String> {
+        let agents = self.get(&format!("/agents?filter%5Bagent-pool%5D={}", self.id));
+        let all = agents["data"].as_array().expect("a list of agents");
+        all.iter().map(|agent| string(&agent["attributes"]["status"])).collect()
+    }
+
+    fn get(&self, path: &str) -> Value {
+        parse(&self.curl_api(path, None))
+    }
+
+    fn post(&self, path: &str, kind: &str, attributes: Value, relationships: Value) -> Value {
+        let body = json!({"data": {
+            "type": kind, "attributes": attributes, "relationships": relationships,
+        }});
+        parse(&self.curl_api(path, Some(&body)))["data"].take()
+    }
+
+    fn curl_api(&self, path: &str, body: Option<&Value>) -> Vec<u8> {
+        let authorization = format!("@{}", self.authorization.display());
+        let address = format!("{}{path}", self.api);
+        let mut arguments = vec!["--header", &authorization, &address];
+        if body.is_some() {
+            arguments.extend([
+                "--header",
+                "Content-Type: application/vnd.api+json",
+                "--data-binary",
+                "@-",
+            ]);
+        }
+        self.curl(&arguments, body.map_or_else(String::new, Value::to_string).as_bytes())
+    }
+
+    fn curl(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let ca = self.ca.to_str().expect("a plain path");
+        let mut command =
+            vec!["curl", "--silent", "--show-error", "--fail-with-body", "--cacert", ca];
+        command.extend(arguments);
+        let mut child = self
+            .world
+            .command("server", &command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("scripts/machine starts");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        let output = std::thread::scope(|scope| {
+            // Written aside, so that neither waits for the other.
+            scope.spawn(move || std::io::Write::write_all(&mut stdin, input));
+            child.wait_with_output().expect("curl ends")
+        });
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+        output.stdout
+    }
+}
+
+fn to(kind: &str, id: &str) -> Value {
+    json!({"data": {"type": kind, "id": id}})
+}
+
+fn parse(answer: &[u8]) -> Value {
+    serde_json::from_slice(answer)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(answer)))
+}
+
+fn id(object: &Value) -> String {
+    string(&object["id"])
+}
+
+fn string(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("a text, not {value}")).to_owned()
+}

@@ -1,0 +1,105 @@
+//! A machine whose only way out is a forward proxy.
+
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::fleet::{Fleet, URL, configuration, refusal};
+use crate::machine::wait_for;
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn with_no_route_but_a_proxy_the_agent_registers_and_runs() {
+    let fleet = Fleet::boot("ubuntu-18.04", &["--only-proxy"]);
+    let pool = fleet.pool();
+    pool.variable("greeting", "terraform", false, "hello");
+    pool.variable("steps", "terraform", false, "1");
+    let open = Proxy::start(&fleet, 8888, None);
+    refusal(&fleet.world.try_shell(&fleet.machine, &format!("curl -fsS {URL}/healthz")));
+
+    // The shell that installs has the proxy, as an administrator's has.
+    let proxy = "http://proxy.test:8888";
+    fleet.shell(&format!(
+        "export http_proxy={proxy} https_proxy={proxy}; {}",
+        Fleet::install_line("--no-start")
+    ));
+    fleet.shell(&format!("scalr-agent-setup proxy --http {proxy} --https {proxy}"));
+    fleet.shell("systemctl start scalr-docker scalr-agent");
+    fleet.load_image();
+    fleet.wait_for_agent(&pool, "idle");
+    let run = pool.start_run(&configuration());
+    pool.wait_for_status(&run, "planned");
+    pool.apply(&run);
+    pool.wait_for_status(&run, "applied");
+    assert!(open.log().contains("CONNECT pools.test:8443"), "{}", open.log());
+
+    // A second call with the same proxy restarts nothing.
+    let agent = "systemctl show --property=MainPID scalr-agent scalr-docker";
+    let before = fleet.shell(agent);
+    fleet.shell(&format!("scalr-agent-setup proxy --http {proxy} --https {proxy}"));
+    assert_eq!(fleet.shell(agent), before);
+
+    // One with a password: it works, and nobody reads the password.
+    let closed = Proxy::start(&fleet, 8889, Some(("robot", "pa55word")));
+    let proxy = "http://robot:pa55word@proxy.test:8889";
+    fleet.world.feed(
+        &fleet.machine,
+        "read -r url && scalr-agent-setup proxy --http \"$url\" --https \"$url\"",
+        format!("{proxy}\n").as_bytes(),
+    );
+    wait_for("a connection through the second proxy", Duration::from_secs(60), || {
+        closed.log().contains("CONNECT pools.test:8443").then_some(())
+    });
+    fleet.wait_for_agent(&pool, "idle");
+    let shown = fleet.shell(
+        "systemctl show scalr-agent scalr-docker; scalr-agent-setup proxy show; \
+         journalctl --no-pager --unit=scalr-agent --unit=scalr-docker",
+    );
+    assert!(!shown.contains("pa55word"), "the password shows");
+    assert_eq!(fleet.shell("stat --format=%a /etc/scalr-agent/proxy.env"), "600");
+
+    fleet.shell("scalr-agent-setup proxy remove");
+    fleet.wait_for_agent(&pool, "offline");
+    assert_eq!(fleet.shell("ls -A /etc/systemd/system/scalr-docker.service.d 2>/dev/null"), "");
+}
+
+/// A tinyproxy in the proxy's namespace.
+struct Proxy {
+    process: Child,
+    work: TempDir,
+}
+
+impl Proxy {
+    fn start(fleet: &Fleet, port: u16, login: Option<(&str, &str)>) -> Self {
+        let work = tempfile::tempdir().expect("a work folder");
+        let configuration = work.path().join("tinyproxy.conf");
+        let login = login
+            .map_or_else(String::new, |(user, password)| format!("BasicAuth {user} {password}\n"));
+        std::fs::write(
+            &configuration,
+            format!("Port {port}\nListen 198.51.100.1\nTimeout 600\nLogLevel Connect\n{login}"),
+        )
+        .expect("the work folder takes files");
+        let command =
+            ["tinyproxy".as_ref(), "-d".as_ref(), "-c".as_ref(), configuration.as_os_str()];
+        let process = fleet.world.start("proxy", &command, &Self::log_file(&work));
+        Self { process, work }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(Self::log_file(&self.work)).expect("its log")
+    }
+
+    fn log_file(work: &TempDir) -> PathBuf {
+        work.path().join("tinyproxy.log")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}

@@ -1,0 +1,58 @@
+//! Plan and apply in containers of the machine.
+
+use serde_json::json;
+
+use crate::fleet::{Fleet, configuration};
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_run_is_planned_and_applied_within_its_limits() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    pool.variable("greeting", "terraform", false, "hello");
+    fleet.install("");
+    fleet.wait_for_agent(&pool, "idle");
+
+    let run = pool.start_run(&configuration());
+    pool.wait_for_status(&run, "planned");
+    assert!(pool.log(&run, "plan").contains("2 to add"), "{}", pool.log(&run, "plan"));
+
+    pool.apply(&run);
+    let container = fleet.running_container();
+    let uid = fleet.shell("id -u scalr-agent");
+    let limits = &container["HostConfig"];
+    assert_eq!(limits["Memory"], json!(536_870_912));
+    assert_eq!(limits["NanoCpus"], json!(1_000_000_000));
+    assert_eq!(limits["CapDrop"], json!(["ALL"]));
+    assert!(limits["SecurityOpt"].to_string().contains("no-new-privileges"), "{limits}");
+    assert!(limits["PidsLimit"].as_i64().is_some_and(|limit| limit > 0), "{limits}");
+    let user = container["Config"]["User"].as_str().unwrap_or_default();
+    assert_eq!(user.split(':').next(), Some(uid.as_str()), "the agent's own user");
+
+    pool.wait_for_status(&run, "applied");
+    let log = pool.log(&run, "apply");
+    assert!(log.contains(&format!("uid={uid}")), "{log}");
+    assert!(log.contains("the secret word is") && !log.contains("open sesame"), "{log}");
+    assert_eq!(pool.output("greeting"), json!("hello, from a run's container"));
+    assert_eq!(fleet.shell(&format!("{} ps --all --quiet", crate::fleet::DOCKER)), "");
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn user_root_makes_local_exec_root() {
+    let fleet = Fleet::boot("centos-8", &[]);
+    let pool = fleet.pool();
+    pool.variable("greeting", "terraform", false, "hello");
+    pool.variable("steps", "terraform", false, "1");
+    fleet.install("");
+    fleet.shell("scalr-agent configure --user=root");
+    fleet.shell("systemctl restart scalr-agent");
+    fleet.wait_for_agent(&pool, "idle");
+
+    let run = pool.start_run(&configuration());
+    pool.wait_for_status(&run, "planned");
+    pool.apply(&run);
+    pool.wait_for_status(&run, "applied");
+    let log = pool.log(&run, "apply");
+    assert!(log.lines().any(|line| line.trim_end().ends_with("uid=0")), "{log}");
+}
