@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use axum_server::tls_rustls::RustlsConfig;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
@@ -31,15 +31,18 @@ pub const RENEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// # Errors
 /// They can't be read or don't belong together.
 pub fn from_files(cert: &Path, key: &Path) -> Result<RustlsConfig> {
-    let load = || {
-        let chain = CertificateDer::pem_file_iter(cert)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .with_context(|| format!("cannot read the certificate {}", cert.display()))?;
-        let key = PrivateKeyDer::from_pem_file(key)
-            .with_context(|| format!("cannot read the key {}", key.display()))?;
-        config(chain, key)
-    };
-    Ok(RustlsConfig::from_config(load()?))
+    let chain = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("cannot read the certificate {}", cert.display()))?;
+    if chain.is_empty() {
+        bail!("there is no certificate in {}", cert.display());
+    }
+    let private = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("cannot read the key {}", key.display()))?;
+    let config = config(chain, private).with_context(|| {
+        format!("cannot use the certificate {} with the key {}", cert.display(), key.display())
+    })?;
+    Ok(RustlsConfig::from_config(config))
 }
 
 /// A certificate authority of the server's own.
@@ -139,8 +142,7 @@ fn config(
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("the certificate and the key can't be used")?;
+        .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

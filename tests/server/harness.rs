@@ -42,6 +42,13 @@ impl Server {
 
     /// Starts one with more options.
     pub async fn start_with(options: &[&str]) -> Self {
+        let options = [&["--tls-self-signed"], options].concat();
+        Self::start_bare(&options, None).await
+    }
+
+    /// Starts one with these options only; `ca` is the certificate that it is
+    /// trusted by, unless it has an authority of its own.
+    pub async fn start_bare(options: &[&str], ca: Option<&[u8]>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
@@ -49,17 +56,14 @@ impl Server {
         let admin = lines.iter().find_map(|line| line.strip_prefix("Admin token: "));
         let admin = admin.expect("the first start prints the token").to_owned();
         let url = url_in(&lines);
-        let ca = fs::read(data.join("tls/ca.pem")).unwrap();
+        let own = fs::read(data.join("tls/ca.pem")).ok();
+        let ca = ca.or(own.as_deref()).map(|pem| Certificate::from_pem(pem).unwrap());
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
             rustls::crypto::ring::default_provider().install_default().unwrap();
         });
-        let http = Client::builder()
-            .tls_certs_only([Certificate::from_pem(&ca).unwrap()])
-            .no_proxy()
-            .timeout(PATIENCE)
-            .build()
-            .unwrap();
+        let http =
+            Client::builder().tls_certs_only(ca).no_proxy().timeout(PATIENCE).build().unwrap();
         Self { data, url, admin, http, options, child, _folder: folder }
     }
 
@@ -387,7 +391,7 @@ async fn launch(data: &Path, address: &str, options: &[String]) -> (Child, Vec<S
     fs::create_dir_all(data.parent().unwrap()).unwrap();
     let log = fs::File::options().create(true).append(true).open(log_file(data)).unwrap();
     let mut child = program()
-        .args(["serve", "--listen", address, "--tls-self-signed", "--data"])
+        .args(["serve", "--listen", address, "--data"])
         .arg(data)
         .args(options)
         .env("RUST_LOG", "debug")

@@ -103,3 +103,33 @@ async fn a_missing_packages_folder_is_told_at_once() {
     let output = serve.output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn it_speaks_tls_with_a_given_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    fs::write(&cert, pair.cert.pem()).unwrap();
+    fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let ca = pair.cert.pem();
+    let server =
+        Server::start_bare(&["--tls-cert", cert, "--tls-key", key], Some(ca.as_bytes())).await;
+    assert!(server.url.starts_with("https://127.0.0.1:"), "{}", server.url);
+    server.get("/environments").await;
+
+    let mut broken = program();
+    broken.args(["serve", "--listen", "127.0.0.1:0", "--tls-cert", key, "--tls-key", key]);
+    let output = broken.arg("--data").arg(folder.path().join("x")).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains(&format!("there is no certificate in {key}")), "{error}");
+}
+
+#[tokio::test]
+async fn it_speaks_plain_http_when_told_to() {
+    let server = Server::start_bare(&["--insecure-http"], None).await;
+    assert!(server.url.starts_with("http://127.0.0.1:"), "{}", server.url);
+    server.get("/environments").await;
+    assert!(server.log().contains("plain HTTP"), "{}", server.log());
+}
