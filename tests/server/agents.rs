@@ -4,7 +4,7 @@ use agent_pools::protocol::{Event, Heartbeat, Kind, Outcome, Status};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Server, error, id, related, state};
+use crate::harness::{Server, error, events, id, related, state};
 
 #[tokio::test]
 async fn a_run_is_planned_and_applied() {
@@ -16,13 +16,12 @@ async fn a_run_is_planned_and_applied() {
     let agent = server.agent(&site, "one").await;
 
     // The poll is held; the run wakes it.
-    let polling = tokio::spawn({
-        let agent = agent.clone();
-        async move { agent.take().await }
-    });
+    let polling = server.hold_poll(&agent, Vec::new()).await;
     let run = server.run(&site).await;
     let (run_id, plan_id) = (id(&run), related(&run, "plan"));
-    let plan = polling.await.unwrap();
+    let plan = agent.claim_offer(&events(polling.await.unwrap())).await;
+    assert_eq!(plan.start().await, StatusCode::NO_CONTENT);
+    assert_eq!(plan.start().await, StatusCode::NO_CONTENT, "said twice");
     assert_eq!((plan.task.kind, plan.task.attempt), (Kind::Plan, 1));
     assert_eq!(plan.task.run_id, run_id);
     assert_eq!(plan.task.workspace.name, "main");
@@ -151,8 +150,8 @@ async fn what_an_agent_loses_goes_to_another_one() {
     let late = first.finish(Outcome::Finished, Some(true), "half a").await;
     assert_eq!(late.0, StatusCode::CONFLICT);
     assert!(late.1.contains("is over"), "{}", late.1);
-    let events = lost.events(&[first.status()]).await;
-    assert_eq!(events, [Event::Cancel { task_id: first.task.id.clone(), attempt: 1 }]);
+    let told = lost.events(&[first.status()]).await;
+    assert_eq!(told, [Event::Cancel { task_id: first.task.id.clone(), attempt: 1 }]);
 
     assert_eq!(second.finish(Outcome::Finished, Some(false), "").await.0, StatusCode::OK);
     assert_eq!(server.run_status(&id(&run)).await, "planned_and_finished");
@@ -188,13 +187,10 @@ async fn a_held_poll_carries_the_cancel() {
     let agent = server.agent(&site, "one").await;
     let run = id(&server.run(&site).await);
     let plan = agent.take().await;
-    let polling = tokio::spawn({
-        let (agent, status) = (agent.clone(), plan.status());
-        async move { agent.events(&[status]).await }
-    });
+    let polling = server.hold_poll(&agent, vec![plan.status()]).await;
     assert_eq!(server.action(&run, "cancel").await, StatusCode::ACCEPTED);
-    let events = polling.await.unwrap();
-    assert_eq!(events, [Event::Cancel { task_id: plan.task.id.clone(), attempt: 1 }]);
+    let told = events(polling.await.unwrap());
+    assert_eq!(told, [Event::Cancel { task_id: plan.task.id.clone(), attempt: 1 }]);
     assert_eq!(plan.finish(Outcome::Canceled, None, "").await.0, StatusCode::OK);
     assert_eq!(server.run_status(&run).await, "canceled");
     assert_eq!(server.action(&run, "cancel").await, StatusCode::CONFLICT);
@@ -222,10 +218,7 @@ async fn a_revoked_token_ends_a_held_poll() {
     let server = Server::start().await;
     let site = server.pool_and_workspace().await;
     let agent = server.agent(&site, "one").await;
-    let polling = tokio::spawn({
-        let agent = agent.clone();
-        async move { agent.poll(Vec::new()).await }
-    });
+    let polling = server.hold_poll(&agent, Vec::new()).await;
     let path = format!("/access-tokens/{}", site.token_id);
     assert_eq!(server.call(Method::DELETE, &path, Value::Null).await.0, StatusCode::NO_CONTENT);
     let (status, why) = polling.await.unwrap();
@@ -240,7 +233,7 @@ async fn a_second_agent_of_the_same_name_takes_the_place_of_the_first() {
     let server = Server::start().await;
     let site = server.pool_and_workspace().await;
     let first = server.agent(&site, "one").await;
-    let polling = tokio::spawn(async move { first.poll(Vec::new()).await });
+    let polling = server.hold_poll(&first, Vec::new()).await;
     let second = server.agent(&site, "one").await;
     let (status, why) = polling.await.unwrap();
     assert_eq!(status, StatusCode::UNAUTHORIZED);

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,6 +82,25 @@ impl Server {
         let pid = nix::unistd::Pid::from_raw(self.child.id().unwrap().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap().code()
+    }
+
+    /// Has an agent poll, and waits until the server holds the poll.
+    pub async fn hold_poll(
+        &self,
+        agent: &Agent,
+        tasks: Vec<TaskStatus>,
+    ) -> JoinHandle<(StatusCode, String)> {
+        let polls = || self.log().matches("/api/agent/v1/poll").count();
+        let before = polls();
+        let agent = agent.clone();
+        let polling = tokio::spawn(async move { agent.poll(tasks).await });
+        let arrived = async {
+            while polls() == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, arrived).await.expect("the poll never arrived");
+        polling
     }
 
     /// What it has logged.
@@ -248,7 +268,12 @@ impl Agent {
     /// Waits for an offer and claims it.
     pub async fn claim(&self) -> Job {
         let events = self.events(&[]).await;
-        let [Event::Offer { task_id, attempt, .. }] = events.as_slice() else {
+        self.claim_offer(&events).await
+    }
+
+    /// Claims what the only event offers.
+    pub async fn claim_offer(&self, events: &[Event]) -> Job {
+        let [Event::Offer { task_id, attempt, .. }] = events else {
             panic!("no offer: {events:?}")
         };
         let path = format!("tasks/{task_id}/claim");
@@ -422,4 +447,10 @@ fn log_file(data: &Path) -> PathBuf {
 fn url_in(lines: &[String]) -> String {
     let line = lines.last().unwrap();
     line.rsplit(' ').next().unwrap().trim_end_matches('/').to_owned()
+}
+
+/// The events in the answer to a poll.
+pub fn events((status, text): (StatusCode, String)) -> Vec<Event> {
+    assert_eq!(status, StatusCode::OK, "{text}");
+    serde_json::from_str::<Events>(&text).unwrap().events
 }

@@ -3,10 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use agent_pools::protocol::Events;
 use reqwest::StatusCode;
 
-use crate::harness::{Server, program};
+use crate::harness::{Server, events, program};
 
 #[tokio::test]
 async fn without_a_word_on_tls_it_does_not_start() {
@@ -58,15 +57,9 @@ async fn a_stop_answers_held_polls() {
     let mut server = Server::start().await;
     let site = server.pool_and_workspace().await;
     let agent = server.agent(&site, "one").await;
-    let polling = tokio::spawn(async move { agent.poll(Vec::new()).await });
-    // The log tells when it came in.
-    while !server.log().contains("/api/agent/v1/poll") {
-        tokio::task::yield_now().await;
-    }
+    let polling = server.hold_poll(&agent, Vec::new()).await;
     assert_eq!(server.stop().await, Some(0));
-    let (status, events) = polling.await.unwrap();
-    assert_eq!(status, StatusCode::OK);
-    assert_eq!(serde_json::from_str::<Events>(&events).unwrap(), Events::default());
+    assert_eq!(events(polling.await.unwrap()), []);
 }
 
 #[tokio::test]
