@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use similar::{ChangeTag, TextDiff};
 
 use super::machine::Machine;
-use super::{selinux, users};
+use super::{interrupt, selinux, users};
 use crate::exit::Failure;
 
 /// Where it is recorded what was changed.
@@ -58,13 +58,17 @@ impl Attributes {
 }
 
 impl Changes {
-    /// Begins a transaction on `machine`.
+    /// Begins a transaction on `machine`. A signal that asks us to end is from now
+    /// on noticed at the next change, and everything is undone.
     ///
     /// # Errors
     /// The manifest can't be read, was written by a newer version, or is not
     /// root's own.
     pub fn begin(machine: &Machine, dry_run: bool) -> Result<Self> {
         let manifest = Manifest::read(machine)?;
+        if !dry_run {
+            interrupt::postpone()?;
+        }
         Ok(Self {
             machine: machine.clone(),
             dry_run,
@@ -142,6 +146,7 @@ impl Changes {
         action: impl FnOnce() -> Result<()>,
         undo: impl FnOnce() -> Result<()> + 'static,
     ) -> Result<()> {
+        interrupt::check()?;
         let what = what.into();
         self.changed.push(what.clone());
         if self.dry_run {
@@ -255,6 +260,7 @@ impl Changes {
             show(path, &before, &after, secret);
             return Ok(true);
         }
+        interrupt::check()?;
         let file = self.machine.path(path);
         if after != Thing::Absent {
             self.make_parents(path)?;

@@ -17,6 +17,8 @@ pub mod docker;
 #[cfg(feature = "setup")]
 pub mod dpkg;
 #[cfg(feature = "setup")]
+pub mod interrupt;
+#[cfg(feature = "setup")]
 pub mod iptables;
 #[cfg(feature = "setup")]
 pub mod memory;

@@ -21,7 +21,9 @@ use crate::host::systemd::Services;
 const ALWAYS_DIRECT: [&str; 4] = ["localhost", "127.0.0.1", "::1", "169.254.169.254"];
 
 /// The units that are given the proxy, in the order they are restarted in.
-const UNITS: [&str; 2] = ["scalr-docker", "scalr-agent"];
+const UNITS: [&str; 2] = ["scalr-docker", AGENT];
+
+const AGENT: &str = "scalr-agent";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -94,12 +96,16 @@ struct Manner {
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     match &args.action {
         Some(Action::Show) => show(context),
+        // Whoever takes the only way out away means it: the agent may fail then.
         Some(Action::Remove(manner)) => {
-            change(context, manner, "No proxy is set.", |changes| remove(changes, manner.force))
+            change(context, manner, Restart::Begin, "No proxy is set.", |changes| {
+                remove(changes, manner.force)
+            })
         }
         None => {
             let proxy = wanted(args)?;
-            change(context, &args.manner, "The proxy is set like this already.", |changes| {
+            let nothing = "The proxy is set like this already.";
+            change(context, &args.manner, Restart::Wait, nothing, |changes| {
                 proxy.put(changes, args.manner.force)
             })
         }
@@ -347,10 +353,20 @@ fn remove(changes: &mut Changes, force: bool) -> Result<bool> {
     Ok(changed)
 }
 
+/// How far a restart of the agent goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restart {
+    /// It is begun.
+    Begin,
+    /// It is waited for.
+    Wait,
+}
+
 /// Makes a change of the drop-ins and lets the services that run see it.
 fn change(
     context: &Context,
     manner: &Manner,
+    wait: Restart,
     nothing: &str,
     change: impl FnOnce(&mut Changes) -> Result<bool>,
 ) -> Result<()> {
@@ -372,7 +388,7 @@ fn change(
         changes.act("reload systemd", || Ok(services.reload_units()?), || Ok(()))?;
     }
     if !manner.no_restart {
-        restart(&mut changes, services, &restarted)?;
+        restart(&mut changes, services, wait, &restarted)?;
     }
     changes.finish()
 }
@@ -380,16 +396,31 @@ fn change(
 fn restart(
     changes: &mut Changes,
     services: Services,
+    wait: Restart,
     restarted: &RefCell<Vec<&'static str>>,
 ) -> Result<()> {
     for unit in UNITS {
         // One that has not come up yet may be waiting for just this proxy.
         let state = services.state(unit).unwrap_or_default();
-        if !["active", "activating", "reloading"].contains(&state.active.as_str()) {
+        let was_up = state.active == "active";
+        if !was_up && !["activating", "reloading"].contains(&state.active.as_str()) {
             continue;
         }
         restarted.borrow_mut().push(unit);
-        let restart = || start::bring_up(services, unit);
+        let restart = || {
+            if unit == AGENT && wait == Restart::Begin {
+                println!("scalr-agent restarts; `scalr-agent-setup status` tells whether it is up");
+                return Ok(services.begin_restart(unit)?);
+            }
+            match start::bring_up(services, unit) {
+                // It failed before, so the proxy need not be what is wrong now.
+                Err(error) if !was_up => {
+                    eprintln!("warning: {error:#}");
+                    Ok(())
+                }
+                result => result,
+            }
+        };
         changes.act(format!("restart {unit}"), restart, || Ok(()))?;
     }
     Ok(())

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::exit::Failure;
+use crate::host::interrupt;
 use crate::host::systemd::{self, Services, UnitState};
 
 /// How long a service may take: the unit's own limit is shorter.
@@ -35,6 +36,7 @@ pub fn bring_up(services: Services, unit: &str) -> Result<()> {
     loop {
         // Its job may still be waiting for the unit before it.
         sleep(Duration::from_millis(300));
+        interrupt::check()?;
         let state = services.state(unit).unwrap_or_default();
         let is_new = state.started != before;
         if state.active == "active" && is_new {

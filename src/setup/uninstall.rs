@@ -119,10 +119,12 @@ fn stop_unit(changes: &mut Changes, services: Services, unit: &'static str) -> R
     if !["active", "activating", "reloading"].contains(&state.active.as_str()) {
         return Ok(());
     }
-    eprintln!("Stopping {unit} …");
     changes.act(
         format!("stop {unit}"),
-        || Ok(services.stop(unit)?),
+        || {
+            eprintln!("Stopping {unit} …");
+            Ok(services.stop(unit)?)
+        },
         move || Ok(services.begin_restart(unit)?),
     )
 }

@@ -269,6 +269,17 @@ impl Subject {
         })
     }
 
+    /// Where the services have no proxy yet, checks go by that of our own
+    /// environment.
+    pub fn use_shells_proxy(&mut self) {
+        let is_proxy = |(name, _): &(String, String)| {
+            VARIABLES.iter().any(|known| known.eq_ignore_ascii_case(name))
+        };
+        if self.proxy.is_empty() {
+            self.proxy = std::env::vars().filter(is_proxy).collect();
+        }
+    }
+
     /// The operating system.
     ///
     /// # Errors
@@ -289,10 +300,8 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     subject.memory = args.memory.unwrap_or(subject.memory);
     subject.engine = args.engine.map_or(subject.engine, |engine| engine.socket().to_owned());
     subject.before_install = args.before_install;
-    if args.before_install && subject.proxy.is_empty() {
-        let is_proxy =
-            |(name, _): &(String, String)| VARIABLES.contains(&&*name.to_ascii_uppercase());
-        subject.proxy = std::env::vars().filter(is_proxy).collect();
+    if args.before_install {
+        subject.use_shells_proxy();
     }
     if args.fix {
         require_root(&context.machine, false)?;

@@ -207,6 +207,16 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<(
     subject.engine = args.engine.map_or(subject.engine, |engine| engine.socket().to_owned());
     subject.settings.ca_cert = args.ca_cert.clone().or(subject.settings.ca_cert);
     subject.proxy = proxy.map_or(subject.proxy, Proxy::variables);
+    if args.no_start && subject.proxy.is_empty() {
+        // Nothing is started that would need it yet.
+        subject.use_shells_proxy();
+        if !subject.proxy.is_empty() {
+            println!(
+                "This shell has a proxy that services don't see: before you start them, give it \
+                 to them with `scalr-agent-setup proxy --from-environment`."
+            );
+        }
+    }
     subject.before_install = !package::is_there(&context.machine);
     let selection = Selection { ignore: args.ignore.clone(), ..Selection::default() };
     let fix = args.fix && !args.dry_run;

@@ -86,18 +86,20 @@ pub fn put(
             ));
         }
     };
-    eprintln!("Installing {package} …");
     let family = os.family;
     changes
         .act(
             format!("install {package}"),
-            || match family {
-                Family::Debian => apt::install(&package).or_else(|_| {
-                    // What it depends on may be missing from lists that are old.
-                    apt::update_all()?;
-                    apt::install(&package)
-                }),
-                _ => Yum::find()?.install(&package),
+            || {
+                eprintln!("Installing {package} …");
+                match family {
+                    Family::Debian => apt::install(&package).or_else(|_| {
+                        // What it depends on may be missing from lists that are old.
+                        apt::update_all()?;
+                        apt::install(&package)
+                    }),
+                    _ => Yum::find()?.install(&package),
+                }
             },
             move || match family {
                 Family::Debian => apt::remove(PACKAGE, true),
