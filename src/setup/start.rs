@@ -36,7 +36,7 @@ pub fn bring_up(services: Services, unit: &str) -> Result<()> {
     loop {
         // Its job may still be waiting for the unit before it.
         sleep(Duration::from_millis(300));
-        interrupt::check()?;
+        interrupt::check().inspect_err(|_| progress.end("is waited for no longer"))?;
         let state = services.state(unit).unwrap_or_default();
         let is_new = state.started != before;
         if state.active == "active" && is_new {
