@@ -1,7 +1,7 @@
-//! curl: whether a server can be reached.
+//! curl: whether a server can be reached, and downloads.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use url::Url;
 
@@ -43,7 +43,7 @@ pub fn get(
 ///
 /// # Errors
 /// curl is missing, or there is no answer of status 200.
-pub fn download(
+pub fn text(
     url: &Url,
     proxy: &[(String, String)],
     ca_cert: Option<&Path>,
@@ -63,4 +63,19 @@ fn curl(proxy: &[(String, String)], ca_cert: Option<&Path>) -> Command {
     // In the environment: a proxy's password is never on a command line.
     command.envs(proxy.iter().map(|(name, value)| (name, value)));
     command
+}
+
+/// Downloads `url` to `file`, over HTTPS alone, with three tries; its progress is
+/// shown if `bar` says so.
+///
+/// # Errors
+/// curl is missing, or could not download it.
+pub fn download(url: &str, file: &Path, bar: bool) -> Result<(), CommandError> {
+    let mut command = Command::new("curl");
+    command.args(["--fail", "--location", "--proto", "=https", "--proto-redir", "=https"]);
+    command.args(["--retry", "3", "--connect-timeout", "20", "--output"]).arg(file);
+    if !bar {
+        return command.args(["--silent", "--show-error", url]).run();
+    }
+    command.args(["--progress-bar", url]).stderr(Stdio::inherit()).run()
 }

@@ -6,6 +6,7 @@
 mod check;
 mod install;
 mod network;
+mod package;
 mod proxy;
 mod start;
 mod status;
@@ -40,6 +41,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check failed, 4 only warnings,
 enum Command {
     Check(check::Args),
     Install(Box<install::Args>),
+    Package(package::Args),
     Proxy(proxy::Args),
     Units(units::Args),
     Status(status::Args),
@@ -60,6 +62,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Check(args) => check::run(&context, &args),
         Command::Install(args) => install::run(&context, &args),
+        Command::Package(args) => package::run(&context, &args),
         Command::Proxy(args) => proxy::run(&context, &args),
         Command::Units(args) => units::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),

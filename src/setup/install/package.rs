@@ -122,7 +122,7 @@ fn add_repository(
         _ => &[("packages/scalr-agent.repo", YUM_REPOSITORY)],
     };
     for (name, file) in files {
-        let text = curl::download(&server.join(name)?, proxy, None)?;
+        let text = curl::text(&server.join(name)?, proxy, None)?;
         changes.write(file, &text, Attributes::PUBLIC)?;
     }
     if family == Family::Debian && !changes.is_dry_run() {

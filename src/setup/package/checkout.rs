@@ -1,0 +1,76 @@
+//! The sources that the packages are made of.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::exit::Failure;
+use crate::host::command::CommandExt as _;
+
+/// A source checkout.
+pub struct Checkout {
+    root: PathBuf,
+    /// Where cargo builds.
+    pub target: PathBuf,
+    /// The version in Cargo.toml, as dpkg and rpm order them: `1.0.0~rc.1`
+    /// comes before `1.0.0`.
+    pub version: String,
+}
+
+impl Checkout {
+    /// The one we stand in.
+    ///
+    /// # Errors
+    /// There is none, or no cargo.
+    pub fn find() -> Result<Self> {
+        let text = Command::new("cargo")
+            .args(["metadata", "--format-version", "1", "--no-deps"])
+            .read()
+            .context("packages are made in a source checkout of scalr-agent")?;
+        let metadata: Metadata =
+            serde_json::from_str(&text).context("cannot understand `cargo metadata`")?;
+        let package = metadata
+            .packages
+            .into_iter()
+            .find(|package| package.name == "scalr-agent")
+            .ok_or_else(|| {
+            Failure::Usage.because("this is not a source checkout of scalr-agent")
+        })?;
+        let root = package.manifest_path.parent().context("Cargo.toml has no folder")?.to_owned();
+        Ok(Self {
+            root,
+            target: metadata.target_directory,
+            version: package.version.replacen('-', "~", 1),
+        })
+    }
+
+    /// A file of the sources.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// The folder of the sources.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the packages' files are put; Cargo.toml names this folder.
+    pub fn stage(&self) -> PathBuf {
+        self.file("target/package/root")
+    }
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    target_directory: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+    manifest_path: PathBuf,
+}

@@ -1,0 +1,219 @@
+//! The container engine in the packages.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use flate2::read::GzDecoder;
+use serde::{Deserialize, Serialize};
+
+use super::symbols::Processor;
+use super::{Stage, progress, sha256};
+use crate::host::curl;
+
+/// `pkg/engine.toml`: which engine the packages bring along.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    name: String,
+    version: String,
+    license: String,
+    /// What is taken of the archive.
+    pub programs: Vec<String>,
+    archive: BTreeMap<String, Archive>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Archive {
+    url: String,
+    sha256: String,
+}
+
+/// What a package says of its engine, in /usr/lib/scalr-agent/engine.toml.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// Whether it is the pinned one.
+    pub pinned: bool,
+    source: String,
+    license: Option<String>,
+    sha256: String,
+}
+
+impl Pin {
+    /// Reads `pkg/engine.toml`.
+    ///
+    /// # Errors
+    /// It can't be read or understood.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        toml::from_str(&text).with_context(|| format!("cannot understand {}", file.display()))
+    }
+
+    /// Puts the engine's programs into `stage`, from `archive` or else from the
+    /// pinned one.
+    ///
+    /// # Errors
+    /// The archive can't be downloaded, is not the pinned one, or lacks a program.
+    pub fn stage(
+        &self,
+        archive: Option<&Path>,
+        processor: Processor,
+        stage: &Stage,
+    ) -> Result<Record> {
+        let pinned = self
+            .archive
+            .get(processor.name())
+            .with_context(|| format!("no engine is pinned for {}", processor.name()))?;
+        let file = match archive {
+            Some(file) => file.to_owned(),
+            None => self.download(pinned, processor)?,
+        };
+        let sum = sha256(&file)?;
+        progress(&format!("Unpacking {}", file.display()));
+        self.unpack(&file, &stage.path("usr/lib/scalr-agent/engine"))
+            .with_context(|| format!("cannot unpack {}", file.display()))?;
+
+        let record = if sum == pinned.sha256 {
+            Record {
+                pinned: true,
+                source: format!("{} {}", self.name, self.version),
+                license: Some(self.license.clone()),
+                sha256: sum,
+            }
+        } else {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Record { pinned: false, source: name, license: None, sha256: sum }
+        };
+        stage.write("usr/lib/scalr-agent/engine.toml", &toml::to_string(&record)?)?;
+        Ok(record)
+    }
+
+    /// The pinned archive, from the cache if it is there and whole.
+    fn download(&self, archive: &Archive, processor: Processor) -> Result<PathBuf> {
+        let folder = cache()?;
+        let name = format!("{}-{}-{}.tgz", self.name, self.version, processor.name());
+        let file = folder.join(name);
+        if file.is_file() && sha256(&file)? == archive.sha256 {
+            return Ok(file);
+        }
+        progress(&format!("Downloading {}", archive.url));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let part = tempfile::NamedTempFile::new_in(&folder)?;
+        curl::download(&archive.url, part.path(), std::io::stderr().is_terminal()).context(
+            "cannot download the engine; take an archive from disk with --engine-archive, or \
+             leave it out with --engine none",
+        )?;
+        let sum = sha256(part.path())?;
+        if sum != archive.sha256 {
+            bail!(
+                "{} is not what pkg/engine.toml says: its SHA-256 is {sum}, not {}",
+                archive.url,
+                archive.sha256
+            );
+        }
+        part.persist(&file).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// Takes our programs, by name, out of an archive; nothing else gets written.
+    fn unpack(&self, archive: &Path, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut missing: BTreeSet<&str> = self.programs.iter().map(String::as_str).collect();
+        let mut archive = tar::Archive::new(GzDecoder::new(fs::File::open(archive)?));
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.into_owned();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if entry.header().entry_type().is_file() && missing.remove(name) {
+                entry.unpack(folder.join(name))?;
+            }
+        }
+        if !missing.is_empty() {
+            let missing: Vec<&str> = missing.into_iter().collect();
+            bail!("it lacks {}", missing.join(", "));
+        }
+        Ok(())
+    }
+}
+
+impl Record {
+    /// What is to be said of an engine that is not the pinned one.
+    pub fn warning(&self) -> Option<String> {
+        (!self.pinned).then(|| {
+            format!(
+                "the engine is {} (SHA-256 {}), not the one that pkg/engine.toml pins",
+                self.source, self.sha256
+            )
+        })
+    }
+}
+
+fn cache() -> Result<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|folder| folder.join("scalr-agent/engine"))
+        .context("neither XDG_CACHE_HOME nor HOME is set: there is no folder for downloads")
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn pin() -> Pin {
+        toml::from_str(include_str!("../../../pkg/engine.toml")).unwrap()
+    }
+
+    fn archive(names: &[&str]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut tar =
+            tar::Builder::new(GzEncoder::new(file.reopen().unwrap(), Compression::fast()));
+        for name in names {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(2);
+            header.set_mode(0o755);
+            tar.append_data(&mut header, name, b"hi".as_slice()).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap();
+        file
+    }
+
+    #[test]
+    fn just_the_programs_are_taken() {
+        let pin = pin();
+        let mut names: Vec<String> =
+            pin.programs.iter().map(|program| format!("docker/{program}")).collect();
+        names.push("docker/surprise".into());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let folder = tempfile::tempdir().unwrap();
+        pin.unpack(archive(&names).path(), folder.path()).unwrap();
+        let mut found: Vec<String> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        found.sort();
+        let mut wanted = pin.programs.clone();
+        wanted.sort();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["docker/dockerd", "docker/docker", "docker/runc", "docker/containerd"];
+        let error = pin().unpack(archive(&names).path(), folder.path()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it lacks containerd-shim-runc-v2, ctr, docker-init, docker-proxy"
+        );
+    }
+}
