@@ -8,6 +8,7 @@ mod install;
 mod network;
 mod package;
 mod proxy;
+mod repository;
 mod start;
 mod status;
 mod uninstall;
@@ -42,6 +43,7 @@ enum Command {
     Check(check::Args),
     Install(Box<install::Args>),
     Package(package::Args),
+    Repository(repository::Args),
     Proxy(proxy::Args),
     Units(units::Args),
     Status(status::Args),
@@ -63,6 +65,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Check(args) => check::run(&context, &args),
         Command::Install(args) => install::run(&context, &args),
         Command::Package(args) => package::run(&context, &args),
+        Command::Repository(args) => repository::run(&context, &args),
         Command::Proxy(args) => proxy::run(&context, &args),
         Command::Units(args) => units::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
