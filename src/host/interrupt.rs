@@ -5,11 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on, such a signal no longer ends the process at once.
+/// Ends the process silently when nobody reads its output any more (`… | head`),
+/// as the other tools of a shell do.
+pub fn end_with_the_reader() {
+    // SAFETY: no handler is installed, so none can do anything unsafe.
+    let set = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    set.expect("SIGPIPE is a signal");
+}
+
+/// From now on, such a signal no longer ends the process at once, nor does output
+/// that nobody reads.
 ///
 /// # Errors
 /// The system refuses the handlers.
@@ -17,6 +27,8 @@ pub fn postpone() -> Result<()> {
     if ASKED.get().is_some() {
         return Ok(());
     }
+    // SAFETY: as above.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.context("cannot ignore a signal")?;
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&asked))

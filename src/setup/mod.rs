@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::exit::Failure;
 use crate::host::machine::Machine;
-use crate::host::{command, users};
+use crate::host::{command, interrupt, users};
 
 /// Install, check and configure the agent on this host
 #[derive(Debug, Parser)]
@@ -57,6 +57,7 @@ enum Command {
 /// Whatever the subcommand says; [`crate::exit::report`] makes the exit code of
 /// it.
 pub fn run(cli: Cli) -> Result<()> {
+    interrupt::end_with_the_reader();
     let context = Context::from(cli.options);
     if context.verbose {
         command::name_each();

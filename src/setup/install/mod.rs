@@ -121,7 +121,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     package::put(&mut changes, &args.source, args.url.as_ref(), proxy.as_ref())?;
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
-    let mut engine_changed = choose_engine(&mut changes, bundled)?;
+    let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
     units::put(&mut changes, None, &settings)?;
     if let Some(proxy) = &proxy {
         engine_changed |= proxy.put(&mut changes, false)?;
@@ -134,6 +134,13 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         bring_up(&mut changes, services, DOCKER, engine_changed, args.no_start)?;
     }
     bring_up(&mut changes, services, AGENT, changed, args.no_start)?;
+    if !bundled && services.is_active(DOCKER) {
+        changes.act(
+            format!("stop {DOCKER}"),
+            || Ok(services.stop(DOCKER)?),
+            move || Ok(services.begin_restart(DOCKER)?),
+        )?;
+    }
 
     let is_new = !changes.changed().is_empty();
     changes.finish()?;
@@ -264,7 +271,7 @@ fn write_settings(changes: &mut Changes, wanted: &[Change]) -> Result<Settings> 
 
 /// Prepares the engine that the settings name; tells whether that changed
 /// anything that a running engine has to be restarted for.
-fn choose_engine(changes: &mut Changes, bundled: bool) -> Result<bool> {
+fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Result<bool> {
     let machine = changes.machine().clone();
     if bundled {
         if machine.is_this_one() && !changes.is_dry_run() && !machine.path(check::BUNDLE).exists() {
@@ -276,6 +283,15 @@ fn choose_engine(changes: &mut Changes, bundled: bool) -> Result<bool> {
         }
         let was_masked = changes.is_ours(DOCKER_MASK)? && changes.remove(DOCKER_MASK)?;
         return Ok(network::write_docker_json(changes)? || was_masked);
+    }
+    // Before it is masked: a masked unit can't be disabled.
+    if services.is_enabled(DOCKER) {
+        changes.act(
+            format!("no more start {DOCKER} at boot"),
+            || Ok(services.disable(DOCKER)?),
+            move || Ok(services.enable(DOCKER)?),
+        )?;
+        changes.record_enabled(DOCKER, false);
     }
     changes.symlink(DOCKER_MASK, "/dev/null")?;
     let (user, group) = ("scalr-agent", "docker");
