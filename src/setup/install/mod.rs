@@ -47,7 +47,7 @@ not named here stays. If a step fails, everything is undone.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The server's address, for example https://pools.example.com
+    /// The address of the server that has the pool
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
     /// The file with the pool's token; - reads it from standard input
