@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -198,8 +198,7 @@ fn take_the_place_of(new: &Path, output: &Path) -> Result<()> {
         if !output.join("scalr-agent.asc").is_file() && fs::read_dir(output)?.next().is_some() {
             bail!("{} is not a repository of ours, so it is not replaced", output.display());
         }
-        return renameat2(AT_FDCWD, new, AT_FDCWD, output, RenameFlags::RENAME_EXCHANGE)
-            .with_context(describe);
+        return renameat_with(CWD, new, CWD, output, RenameFlags::EXCHANGE).with_context(describe);
     }
     fs::rename(new, output).with_context(describe)
 }

@@ -19,6 +19,8 @@ pub fn make(root: &Path, rpms: &[PathBuf], key: &Key) -> Result<()> {
         Command::new("rpmsign")
             .args(["--define", &format!("_gpg_name {}", key.fingerprint())])
             .args(["--define", "_gpg_digest_algo sha256"])
+            // Debian's rpm looks for a gpg2, which Debian no longer has.
+            .args(["--define", "__gpg /usr/bin/gpg"])
             .arg("--addsign")
             .arg(&copy)
             .run()?;
