@@ -10,7 +10,6 @@
 mod fleet;
 mod install;
 mod machine;
-mod packages;
 mod pool;
 mod proxy;
 mod recovery;

@@ -61,7 +61,7 @@ pub fn make(
                 folder.join(format!("scalr-agent-{version}-{RELEASE}.{}.rpm", processor.name()));
             // Their defaults, zstd and the builder's own libraries, are nothing
             // that an old host can install.
-            command.args(["generate-rpm", "--payload-compress", "xz", "--auto-req", "no"]);
+            command.args(["generate-rpm", "--payload-compress", "gzip", "--auto-req", "no"]);
             command.args(["--target", processor.triple(), "--arch", processor.name()]);
             command
                 .args(["--set-metadata", &format!("version = {version:?}\nrelease = {RELEASE:?}")]);

@@ -117,8 +117,9 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         Some(agent) => programs::beside(agent)?,
         None => programs::build(&checkout, args.target)?,
     };
+    symbols::require_all(programs.both(), args.target)
+        .context("link the programs with `cargo zigbuild`, as this command does without --agent")?;
     for program in programs.both() {
-        symbols::require(program, args.target)?;
         stage.add(program, "usr/bin", 0o755)?;
     }
     stage.add(&checkout.file("pkg/usr/lib/scalr-agent/maintain"), "usr/lib/scalr-agent", 0o755)?;
@@ -131,12 +132,11 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
             let pin = engine::Pin::read(&checkout.file("pkg/engine.toml"))?;
             let record = pin.stage(args.engine_archive.as_deref(), args.target, &stage)?;
             warnings.extend(record.warning());
-            for program in &pin.programs {
-                let file = stage.path("usr/lib/scalr-agent/engine").join(program);
-                match symbols::require(&file, args.target) {
-                    Err(error) if !record.pinned => warnings.push(error.to_string()),
-                    result => result?,
-                }
+            let programs = pin.programs.iter();
+            let programs = programs.map(|name| stage.path("usr/lib/scalr-agent/engine").join(name));
+            match symbols::require_all(programs, args.target) {
+                Err(error) if !record.pinned => warnings.push(format!("{error:#}")),
+                result => result?,
             }
             Some(record)
         }

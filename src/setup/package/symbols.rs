@@ -57,25 +57,33 @@ impl Processor {
     }
 }
 
-/// Refuses a program that the oldest host could not load.
+/// Refuses programs that the oldest host could not load.
 ///
 /// # Errors
-/// It is no program for `processor`, or needs a glibc newer than 2.17.
-pub fn require(program: &Path, processor: Processor) -> Result<()> {
-    let data =
-        std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-    let needs =
-        needs(&data, processor).with_context(|| format!("cannot package {}", program.display()))?;
-    let newer: Vec<_> = needs.iter().filter(|version| is_too_new(version)).cloned().collect();
-    if newer.is_empty() {
+/// One is no program for `processor`; or some need a glibc newer than 2.17.
+pub fn require_all(
+    programs: impl IntoIterator<Item = impl AsRef<Path>>,
+    processor: Processor,
+) -> Result<()> {
+    let mut too_new = Vec::new();
+    for program in programs {
+        let program = program.as_ref();
+        let data =
+            std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+        let needs = needs(&data, processor)
+            .with_context(|| format!("cannot package {}", program.display()))?;
+        let newer: Vec<_> = needs.into_iter().filter(|version| is_too_new(version)).collect();
+        if !newer.is_empty() {
+            let name = program.file_name().unwrap_or_default().to_string_lossy();
+            too_new.push(format!("{name} ({})", newer.join(", ")));
+        }
+    }
+    if too_new.is_empty() {
         return Ok(());
     }
     bail!(
-        "{} needs {} and does not run on Enterprise Linux 7, which has glibc 2.17; link it with \
-         `cargo zigbuild --target {}.2.17`",
-        program.display(),
-        newer.join(", "),
-        processor.triple()
+        "some programs need more than glibc 2.17 and do not run on Enterprise Linux 7: {}",
+        too_new.join("; ")
     )
 }
 

@@ -13,6 +13,9 @@ use super::copy_into;
 use super::keys::Key;
 use crate::host::command::CommandExt as _;
 
+/// The suite's folder.
+pub const SUITE: &str = "dists/stable";
+
 /// Both are indexed, if only one has packages: apt asks for its own.
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 
@@ -25,7 +28,7 @@ pub fn make(root: &Path, debs: &[PathBuf], key: &Key) -> Result<()> {
         copy_into(&root.join("pool/main/s/scalr-agent"), deb)?;
     }
     for architecture in ARCHITECTURES {
-        let folder = root.join(format!("dists/stable/main/binary-{architecture}"));
+        let folder = root.join(format!("{SUITE}/main/binary-{architecture}"));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let index = Command::new("apt-ftparchive")
             .current_dir(root)
@@ -36,11 +39,11 @@ pub fn make(root: &Path, debs: &[PathBuf], key: &Key) -> Result<()> {
         packed.write_all(index.as_bytes())?;
         write(&folder.join("Packages.gz"), &packed.finish()?)?;
     }
-    let suite = root.join("dists/stable");
+    let suite = root.join(SUITE);
     let release = Command::new("apt-ftparchive")
         .current_dir(root)
         .args(release_options())
-        .args(["release", "dists/stable"])
+        .args(["release", SUITE])
         .read()?;
     let file = suite.join("Release");
     write(&file, release.as_bytes())?;

@@ -1,9 +1,12 @@
-//! The key that a repository is signed with: one of the caller's own keyring.
+//! The key that a repository is signed with: one of the caller's own keyring. And
+//! the check of what it signed.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use tempfile::TempDir;
 
 use crate::exit::Failure;
 use crate::host::command::CommandExt as _;
@@ -32,6 +35,31 @@ impl Key {
                     .because(format!("your GnuPG keyring has no secret key `{name}`: {error}"))
             })?;
         parse(&list, name)
+    }
+
+    /// Refuses to be another key than the one that hosts trust already, whose
+    /// public part is in `file`, if there is such a file.
+    ///
+    /// # Errors
+    /// It is another one, or gpg can't read the file.
+    pub fn require_same_as(&self, file: &Path) -> Result<()> {
+        if !file.exists() {
+            return Ok(());
+        }
+        let list = Command::new("gpg")
+            .args(["--batch", "--with-colons", "--show-keys"])
+            .arg(file)
+            .read()
+            .with_context(|| format!("cannot read the key {}", file.display()))?;
+        if list.lines().any(|line| is_fingerprint(line, &self.fingerprint)) {
+            return Ok(());
+        }
+        Err(Failure::Usage.because(format!(
+            "{} is another key than {}, and hosts that trust it would refuse what this one signs; \
+             to begin anew, remove that repository first",
+            file.display(),
+            self.fingerprint
+        )))
     }
 
     /// Its fingerprint.
@@ -79,6 +107,59 @@ impl Key {
     }
 }
 
+/// Checks signatures against the key in one file, and no other.
+pub struct Verifier {
+    home: TempDir,
+    keyring: PathBuf,
+}
+
+impl Verifier {
+    /// Trusts the key in `file`, which is in ASCII.
+    ///
+    /// # Errors
+    /// GnuPG can't read it.
+    pub fn trusting(file: &Path) -> Result<Self> {
+        let home = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let keyring = home.path().join("key.gpg");
+        Command::new("gpg")
+            .args(["--batch", "--output"])
+            .arg(&keyring)
+            .arg("--dearmor")
+            .arg(file)
+            .run()
+            .with_context(|| format!("cannot read the key {}", file.display()))?;
+        Ok(Self { home, keyring })
+    }
+
+    /// Checks that `signature` is the key's, of `file`.
+    ///
+    /// # Errors
+    /// It isn't.
+    pub fn verify(&self, signature: &Path, file: &Path) -> Result<()> {
+        self.gpgv().arg(signature).arg(file).run()?;
+        Ok(())
+    }
+
+    /// The text in `signed`, if its signature is the key's.
+    ///
+    /// # Errors
+    /// It isn't.
+    pub fn verify_inline(&self, signed: &Path) -> Result<String> {
+        let text = self.home.path().join("text");
+        if text.exists() {
+            fs::remove_file(&text)?;
+        }
+        self.gpgv().arg("--output").arg(&text).arg(signed).run()?;
+        Ok(fs::read_to_string(&text)?)
+    }
+
+    fn gpgv(&self) -> Command {
+        let mut command = Command::new("gpgv");
+        command.arg("--homedir").arg(self.home.path()).arg("--keyring").arg(&self.keyring);
+        command
+    }
+}
+
 /// A line `sec:…:BITS:ALGORITHM:…` and, behind it, its `fpr:::::::::FINGERPRINT:`
 /// (GnuPG's doc/DETAILS).
 fn parse(list: &str, name: &str) -> Result<Key> {
@@ -100,6 +181,10 @@ fn parse(list: &str, name: &str) -> Result<Key> {
         .and_then(|fields| fields.get(9).cloned())
         .with_context(|| format!("gpg tells no fingerprint of `{name}`"))?;
     Ok(Key { fingerprint })
+}
+
+fn is_fingerprint(line: &str, wanted: &str) -> bool {
+    line.split(':').next() == Some("fpr") && line.split(':').nth(9) == Some(wanted)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod apt;
 mod keys;
+mod verify;
 mod yum;
 
 use std::fs;
@@ -25,9 +26,18 @@ use self::keys::Key;
 use super::{Context, Format};
 use crate::exit::Failure;
 
+/// The public key's file.
+const KEY: &str = "scalr-agent.asc";
+
+/// How the names of setup programs begin.
+const PROGRAM: &str = "scalr-agent-setup-";
+
 /// Make signed apt and yum repositories of packages
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 The key has to be an RSA key of your GnuPG keyring (Enterprise Linux 7 knows no
 other kind). To make one:
     gpg --quick-generate-key 'Our packages <packages@example.com>' rsa4096 sign
@@ -36,8 +46,13 @@ Examples:
   Make the repositories of the packages that `scalr-agent-setup package` made:
     scalr-agent-setup repository --key packages@example.com
   Serve them:
-    scalr-server serve … --packages target/repository")]
+    scalr-server serve … --packages target/repository
+  See that all that their indexes name is there, whole and signed:
+    scalr-agent-setup repository verify target/repository"
+)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Take the packages from this directory
     #[arg(long, value_name = "DIR", default_value = "target/packages")]
     packages: PathBuf,
@@ -46,8 +61,17 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "target/repository")]
     output: PathBuf,
     /// Sign with this key of your GnuPG keyring: an address, id or fingerprint
-    #[arg(long, value_name = "KEY")]
-    key: String,
+    #[arg(long, value_name = "KEY", required = true)]
+    key: Option<String>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Check that all that the indexes name is there, whole and signed
+    Verify {
+        /// The directory that `repository` made
+        directory: PathBuf,
+    },
 }
 
 /// What was made. Its JSON is the command's output.
@@ -62,10 +86,16 @@ struct Made {
 ///
 /// # Errors
 /// There are no packages; a tool is missing; the key can't sign or is of a kind
-/// that old hosts don't know. The output is then as it was.
+/// that old hosts don't know, or another one than the repository was signed with
+/// before. The output is then as it was. With `verify`:
+/// something is wrong with the repository.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     require_tools()?;
-    let key = Key::find(&args.key)?;
+    if let Some(Command::Verify { directory }) = &args.command {
+        return verify::run(context.format, directory);
+    }
+    let key = Key::find(args.key.as_deref().context("no --key")?)?;
+    key.require_same_as(&args.output.join(KEY))?;
     let debs = files(&args.packages, |name| name.ends_with(".deb"))?;
     let rpms = files(&args.packages, |name| name.ends_with(".rpm"))?;
     if debs.is_empty() && rpms.is_empty() {
@@ -74,7 +104,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
             args.packages.display()
         )));
     }
-    let programs = files(&args.packages, |name| name.starts_with("scalr-agent-setup-"))?;
+    let programs = files(&args.packages, |name| name.starts_with(PROGRAM))?;
 
     let parent = match args.output.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -96,10 +126,12 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         eprintln!("Making the yum repository");
         yum::make(&root.join("yum"), &rpms, &key)?;
     }
-    fs::write(root.join("scalr-agent.asc"), key.public()?).context("cannot write the key")?;
+    fs::write(root.join(KEY), key.public()?).context("cannot write the key")?;
     for program in &programs {
         publish_program(program, root)?;
     }
+    eprintln!("Verifying");
+    verify::inspect(root)?.require_sound()?;
     readable(root)?;
     take_the_place_of(root, &args.output)?;
 
@@ -122,9 +154,11 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
 fn require_tools() -> Result<()> {
     for (tool, package) in [
         ("gpg", "gnupg"),
+        ("gpgv", "gpgv"),
         ("apt-ftparchive", "apt-utils"),
         ("createrepo_c", "createrepo-c"),
         ("rpmsign", "rpm"),
+        ("rpmkeys", "rpm"),
     ] {
         if which::which(tool).is_err() {
             return Err(Failure::NotInstalled.because(format!(
@@ -195,7 +229,7 @@ fn readable(root: &Path) -> Result<()> {
 fn take_the_place_of(new: &Path, output: &Path) -> Result<()> {
     let describe = || format!("cannot replace {}", output.display());
     if output.exists() {
-        if !output.join("scalr-agent.asc").is_file() && fs::read_dir(output)?.next().is_some() {
+        if !output.join(KEY).is_file() && fs::read_dir(output)?.next().is_some() {
             bail!("{} is not a repository of ours, so it is not replaced", output.display());
         }
         return renameat_with(CWD, new, CWD, output, RenameFlags::EXCHANGE).with_context(describe);

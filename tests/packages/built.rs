@@ -1,0 +1,209 @@
+//! What is in the built packages.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What rpm 4.11 can do; a package that requires anything else of rpm can't be
+/// opened by it.
+const RPMLIB: [&str; 4] =
+    ["CompressedFileNames", "FileDigests", "PayloadFilesHavePrefix", "PayloadIsXz"];
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
+fn the_programs_run_with_glibc_2_17() {
+    for package in [the("deb"), the("rpm")] {
+        let folder = unpack(&package);
+        for program in ["scalr-agent", "scalr-agent-setup"] {
+            require_old_glibc(&folder.path().join("usr/bin").join(program));
+        }
+        let engine = folder.path().join("usr/lib/scalr-agent");
+        // An engine that stands in for the pinned one is this distribution's own.
+        let record = std::fs::read_to_string(engine.join("engine.toml")).unwrap();
+        if record.lines().any(|line| line == "pinned = true") {
+            for entry in std::fs::read_dir(engine.join("engine")).unwrap() {
+                require_old_glibc(&entry.unwrap().path());
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
+fn rpm_4_11_can_open_the_rpm() {
+    let rpm = the("rpm");
+    let requires = rpm_says(&rpm, "--requires");
+    for line in requires.lines() {
+        if let Some(feature) = line.strip_prefix("rpmlib(") {
+            let feature = feature.split(')').next().unwrap();
+            assert!(RPMLIB.contains(&feature), "it requires {line}");
+        }
+        // A condition in parentheses is a rich dependency.
+        assert!(!line.starts_with('('), "it requires {line}");
+    }
+    let payload = rpm_says_format(&rpm, "%{PAYLOADCOMPRESSOR}");
+    assert!(["gzip", "xz"].contains(&payload.as_str()), "its payload is {payload}");
+}
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
+fn the_rpm_requires_what_it_needs_and_nothing_of_the_builder() {
+    let requires = rpm_says(&the("rpm"), "--requires");
+    let names: Vec<&str> = requires
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| !name.starts_with("rpmlib(") && *name != "/bin/sh")
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "ca-certificates",
+            "container-selinux",
+            "curl",
+            "glibc",
+            "iproute",
+            "iptables",
+            "shadow-utils",
+            "systemd",
+            "xz",
+        ]
+    );
+    assert!(requires.lines().any(|line| line == "glibc >= 2.17"), "{requires}");
+}
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
+fn dpkg_1_19_can_open_the_deb() {
+    let members = output(Command::new("ar").arg("t").arg(the("deb")));
+    for member in members.lines() {
+        let old = member == "debian-binary" || member.ends_with(".gz") || member.ends_with(".xz");
+        assert!(old, "{member} is packed in a way that dpkg 1.19 does not know");
+    }
+    let depends = output(Command::new("dpkg-deb").arg("--field").arg(the("deb")).arg("Depends"));
+    let libc: Vec<&str> =
+        depends.trim().split(", ").filter(|name| name.starts_with("libc6")).collect();
+    assert_eq!(libc, ["libc6 (>= 2.17)"]);
+}
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
+fn every_file_is_where_it_belongs() {
+    // Ubuntu 18.04 enables no unit outside /lib/systemd/system.
+    for (package, units) in
+        [(the("deb"), "lib/systemd/system"), (the("rpm"), "usr/lib/systemd/system")]
+    {
+        let folder = unpack(&package);
+        let mode = |path: &str| {
+            use std::os::unix::fs::PermissionsExt as _;
+            let file = folder.path().join(path);
+            let metadata = std::fs::symlink_metadata(&file)
+                .unwrap_or_else(|error| panic!("{}: /{path}: {error}", package.display()));
+            metadata.permissions().mode() & 0o7777
+        };
+        for name in ["scalr-agent", "scalr-docker", "scalr-containerd"] {
+            assert_eq!(mode(&format!("{units}/{name}.service")), 0o644, "{name}.service");
+        }
+        for program in ["scalr-agent", "scalr-agent-setup"] {
+            assert_eq!(mode(&format!("usr/bin/{program}")), 0o755, "{program}");
+        }
+        for program in ["containerd", "containerd-shim-runc-v2", "docker", "dockerd", "runc"] {
+            let path = format!("usr/lib/scalr-agent/engine/{program}");
+            assert_eq!(mode(&path), 0o755, "{program}");
+        }
+        assert_eq!(mode("usr/lib/scalr-agent/maintain"), 0o755);
+        // The settings are the installer's; nothing of a host is in a package.
+        assert!(!folder.path().join("etc").exists(), "{} has /etc", package.display());
+        assert!(!folder.path().join("var").exists(), "{} has /var", package.display());
+    }
+}
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
+fn systemd_accepts_the_units_as_packaged() {
+    let folder = unpack(&the("deb"));
+    let mut verify = Command::new("systemd-analyze");
+    verify.arg("verify").arg("--root").arg(folder.path());
+    // What the units call but the package does not bring.
+    for program in ["bin/mkdir", "bin/kill", "sbin/modprobe"] {
+        let file = folder.path().join(program);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::copy("/bin/true", file).unwrap();
+    }
+    for name in ["scalr-agent", "scalr-docker", "scalr-containerd"] {
+        verify.arg(format!("{name}.service"));
+    }
+    let said = verify.output().expect("systemd-analyze starts");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    // A root of nothing else lacks the targets that systemd brings.
+    let ours: Vec<&str> =
+        said.lines().filter(|line| line.contains("/scalr-") || line.contains("Unknown")).collect();
+    assert!(ours.is_empty(), "{said}");
+}
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
+fn the_scripts_in_the_packages_are_the_sources() {
+    let rpm = rpm_says(&the("rpm"), "--scripts");
+    for name in ["post", "preun", "postun"] {
+        let text = source(&format!("pkg/rpm/{name}"));
+        assert!(rpm.contains(text.trim()), "%{name} is another: {rpm}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    output(Command::new("dpkg-deb").arg("--control").arg(the("deb")).arg(folder.path()));
+    for name in ["postinst", "prerm", "postrm"] {
+        let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(text.trim(), source(&format!("pkg/deb/{name}")).trim(), "{name}");
+    }
+}
+
+/// The one package of that kind.
+fn the(kind: &str) -> PathBuf {
+    let folder = std::env::var_os("SCALR_TEST_PACKAGES")
+        .expect("SCALR_TEST_PACKAGES names the folder of the built packages");
+    let mut found = std::fs::read_dir(&folder)
+        .expect("a readable folder")
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == kind));
+    let path = found.next().unwrap_or_else(|| panic!("no {kind} in {}", folder.display()));
+    assert!(found.next().is_none(), "more than one {kind} in {}", folder.display());
+    path
+}
+
+fn unpack(package: &Path) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let line = if package.extension().is_some_and(|extension| extension == "deb") {
+        r#"dpkg-deb --extract "$0" "$1""#
+    } else {
+        r#"cd "$1" && rpm2cpio "$0" | cpio --extract --quiet --make-directories"#
+    };
+    output(Command::new("sh").args(["-ec", line]).arg(package).arg(folder.path()));
+    folder
+}
+
+fn require_old_glibc(program: &Path) {
+    let symbols = output(Command::new("objdump").arg("-T").arg(program));
+    let newest = symbols
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'))
+        .filter_map(|word| word.strip_prefix("GLIBC_2."))
+        .filter_map(|minor| minor.split('.').next()?.parse::<u32>().ok())
+        .max();
+    // None: it is linked statically.
+    assert!(newest <= Some(17), "{} needs glibc 2.{}", program.display(), newest.unwrap_or(0));
+}
+
+fn rpm_says(rpm: &Path, what: &str) -> String {
+    output(Command::new("rpm").args(["--query", "--package", what]).arg(rpm))
+}
+
+fn rpm_says_format(rpm: &Path, format: &str) -> String {
+    output(Command::new("rpm").args(["--query", "--package", "--queryformat", format]).arg(rpm))
+}
+
+fn source(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
