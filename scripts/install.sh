@@ -290,12 +290,13 @@ set_up() {
 # place PATH FILE: downloads PATH to FILE in one step, and remembers what was
 # there before.
 place() {
+    download "$1" "$work/new"
     if [ -e "$2" ]; then
+        [ "$(sha256sum <"$work/new")" != "$(sha256sum <"$2")" ] || return 0
         cp -p "$2" "$work/$(basename "$2").before"
     fi
     placed="$placed $2"
     mkdir -p "$(dirname "$2")"
-    download "$1" "$work/new"
     # Readable by all: apt fetches and verifies as a user of its own.
     chmod 0644 "$work/new"
     # Made in its own directory, so that the rename is atomic and the file gets
