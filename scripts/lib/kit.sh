@@ -12,7 +12,7 @@ kit_target=x86_64-unknown-linux-gnu
 
 # make_kit: build what is not up to date; print the kit's folder.
 make_kit() {
-    local target=${CARGO_TARGET_DIR:-$scripts/../target} kit archive
+    local target=${CARGO_TARGET_DIR:-$scripts/../target} kit archive image made_of
     mkdir -p "$target"
     target=$(realpath "$target")
     kit=$target/kit
@@ -24,15 +24,21 @@ make_kit() {
     say "building the three programs for glibc 2.17"
     cargo zigbuild --release --target "$kit_target.2.17" --target-dir "$target" \
         --manifest-path "$scripts/../Cargo.toml" --bins >&2 || return 1
-    rm -rf "$kit"
-    mkdir -p "$kit/bin"
-    cp "$target/$kit_target/release"/scalr-{agent,agent-setup,server} "$kit/bin/"
-
     archive=$(engine_archive)
-    quietly "making the deb and the rpm" make_packages "$kit" "$archive" || return 1
-    quietly "making signed apt and yum repositories" make_repository "$kit" || return 1
+    image=$(run_image)
+    # Packing takes minutes: only when something in the packages is new.
+    made_of=$(kit_fingerprint "$target/$kit_target/release" "$archive")
+    if [[ ! -f $kit/made-of || $(<"$kit/made-of") != "$made_of" ]]; then
+        rm -rf "$kit"
+        mkdir -p "$kit/bin"
+        cp "$target/$kit_target/release"/scalr-{agent,agent-setup,server} "$kit/bin/"
+        quietly "making the deb and the rpm" make_packages "$kit" "$archive" || return 1
+        quietly "making signed apt and yum repositories" make_repository "$kit" || return 1
+        printf '%s\n' "$made_of" >"$kit/made-of"
+    fi
 
-    cp --reflink=auto "$(run_image)" "$kit/run-image.tar"
+    cp --reflink=auto "$image" "$kit/run-image.tar"
+    rm -rf "$kit/configuration"
     cp -R "$scripts/../tests/fixtures/configuration" "$kit/configuration"
     if run_image_knows_terraform_data; then
         rm "$kit/configuration/null_resource.tf"
@@ -40,6 +46,15 @@ make_kit() {
         rm "$kit/configuration/terraform_data.tf"
     fi
     printf '%s\n' "$kit"
+}
+
+# What the packages are made of, as one sum: programs, engine, and the files that
+# describe and surround them.
+kit_fingerprint() {
+    (
+        sha256sum "$1"/scalr-{agent,agent-setup,server} "$2"
+        cd "$scripts/.." && find pkg templates Cargo.toml -type f -exec sha256sum {} + | sort
+    ) | sha256sum | cut -d' ' -f1
 }
 
 make_packages() {

@@ -38,7 +38,7 @@ run_image() {
 run_image_knows_terraform_data() {
     local version
     command -v terraform >/dev/null || return 1
-    version=$(CHECKPOINT_DISABLE=1 terraform version -json | jq -r .terraform_version) || return 1
+    version=$(CHECKPOINT_DISABLE=1 terraform version -json 2>/dev/null | jq -r .terraform_version) || return 1
     [[ $(printf '%s\n' 1.4.0 "$version" | sort --version-sort | head -n 1) == 1.4.0 ]]
 }
 
