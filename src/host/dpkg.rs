@@ -18,6 +18,17 @@ pub fn installed(package: &str) -> Result<Option<String>> {
     Ok(parse(&String::from_utf8_lossy(&output.stdout)))
 }
 
+/// Finishes what an interrupted dpkg has left half configured.
+///
+/// # Errors
+/// It fails.
+pub fn configure_pending() -> Result<()> {
+    Ok(Command::new("dpkg")
+        .args(["--force-confold", "--configure", "--pending"])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .run()?)
+}
+
 /// `ii  0.1.0-1`, `rc  0.1.0-1`.
 fn parse(text: &str) -> Option<String> {
     text.trim().strip_prefix("ii").map(|version| version.trim().to_owned())

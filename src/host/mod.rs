@@ -27,6 +27,10 @@ pub mod network;
 #[cfg(feature = "setup")]
 pub mod os;
 #[cfg(feature = "setup")]
+pub mod packages;
+#[cfg(feature = "setup")]
+mod patience;
+#[cfg(feature = "setup")]
 pub mod rpm;
 #[cfg(feature = "setup")]
 pub mod selinux;

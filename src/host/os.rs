@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use os_release::OsRelease;
+use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
 
@@ -21,7 +22,8 @@ pub struct Os {
 }
 
 /// Which packages an operating system has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Family {
     /// deb, by apt.
     Debian,

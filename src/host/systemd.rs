@@ -61,29 +61,12 @@ impl Services {
         self.running
     }
 
-    /// Makes systemd read its unit files again. It takes no unit: naming one is
-    /// an error on every version.
+    /// Runs [`daemon_reload`].
     ///
     /// # Errors
     /// systemctl fails.
     pub fn reload_units(self) -> Result<(), CommandError> {
-        self.call(&["daemon-reload"])
-    }
-
-    /// Starts a unit at every boot.
-    ///
-    /// # Errors
-    /// systemctl fails.
-    pub fn enable(self, unit: &str) -> Result<(), CommandError> {
-        self.call(&["enable", "--quiet", unit])
-    }
-
-    /// Starts a unit no more at boot.
-    ///
-    /// # Errors
-    /// systemctl fails.
-    pub fn disable(self, unit: &str) -> Result<(), CommandError> {
-        self.call(&["disable", "--quiet", unit])
+        if self.running { daemon_reload().run() } else { Ok(()) }
     }
 
     /// Starts a unit and waits until it is up.
@@ -108,14 +91,6 @@ impl Services {
     /// systemctl fails, or the unit does.
     pub fn restart(self, unit: &str) -> Result<(), CommandError> {
         self.call(&["restart", unit])
-    }
-
-    /// Stops a unit and waits until it is down.
-    ///
-    /// # Errors
-    /// systemctl fails.
-    pub fn stop(self, unit: &str) -> Result<(), CommandError> {
-        self.call(&["stop", unit])
     }
 
     /// Forgets that a unit failed.
@@ -153,8 +128,36 @@ impl Services {
     }
 
     fn call(self, arguments: &[&str]) -> Result<(), CommandError> {
-        if self.running { Command::new("systemctl").args(arguments).run() } else { Ok(()) }
+        if self.running { systemctl(arguments).run() } else { Ok(()) }
     }
+}
+
+/// A call of systemctl, to be run or kept for later.
+pub fn systemctl(arguments: &[&str]) -> Command {
+    let mut command = Command::new("systemctl");
+    command.args(arguments);
+    command
+}
+
+/// The command that starts a unit at every boot.
+pub fn enable(unit: &str) -> Command {
+    systemctl(&["enable", "--quiet", unit])
+}
+
+/// The command that starts a unit no more at boot.
+pub fn disable(unit: &str) -> Command {
+    systemctl(&["disable", "--quiet", unit])
+}
+
+/// The command that stops a unit and waits until it is down.
+pub fn stop(unit: &str) -> Command {
+    systemctl(&["stop", unit])
+}
+
+/// The command that makes systemd read its unit files again. It takes no unit:
+/// naming one is an error on every version.
+pub fn daemon_reload() -> Command {
+    systemctl(&["daemon-reload"])
 }
 
 /// The last lines that a unit wrote to the journal, oldest first.

@@ -50,20 +50,18 @@ pub fn is_member(user: &str, group: &str) -> bool {
         .is_some_and(|group| group.members().iter().any(|member| member.to_str() == Some(user)))
 }
 
-/// Puts a user of this machine into a group.
-///
-/// # Errors
-/// usermod fails.
-pub fn join(user: &str, group: &str) -> Result<()> {
-    Ok(Command::new("usermod").args(["--append", "--groups", group, user]).run()?)
+/// The command that puts a user of this machine into a group.
+pub fn join(user: &str, group: &str) -> Command {
+    let mut command = Command::new("usermod");
+    command.args(["--append", "--groups", group, user]);
+    command
 }
 
-/// Takes a user of this machine out of a group.
-///
-/// # Errors
-/// gpasswd fails.
-pub fn leave(user: &str, group: &str) -> Result<()> {
-    Ok(Command::new("gpasswd").args(["--delete", user, group]).run()?)
+/// The command that takes a user of this machine out of a group.
+pub fn leave(user: &str, group: &str) -> Command {
+    let mut command = Command::new("gpasswd");
+    command.args(["--delete", user, group]);
+    command
 }
 
 /// Removes a user of this machine and then groups, where they exist.

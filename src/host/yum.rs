@@ -1,10 +1,12 @@
 //! yum and dnf: what repositories there are and what they offer.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::command::CommandExt as _;
+use super::command::{CommandError, CommandExt as _};
+use super::patience;
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,32 +84,44 @@ impl Yum {
         Ok(parse_repositories(&self.command(&["repolist", all]).read()?))
     }
 
-    /// Installs a package, or a package file.
-    ///
-    /// # Errors
-    /// It fails.
-    pub fn install(self, package: &str) -> Result<()> {
-        Ok(self.command(&["install", package]).run()?)
+    /// The command that installs a package, or a package file.
+    pub fn install_command(self, package: &str) -> Command {
+        self.command(&["install", package])
     }
 
-    /// Removes a package.
+    /// Runs [`Self::install_command`].
     ///
     /// # Errors
-    /// It fails.
-    pub fn remove(self, package: &str) -> Result<()> {
-        Ok(self.command(&["remove", package]).run()?)
+    /// It fails, or another program has held the lock for all of `patience`.
+    pub fn install(self, package: &str, patience: Duration) -> Result<()> {
+        Ok(patience::run(&mut self.install_command(package), patience, is_locked)?)
+    }
+
+    /// Removes packages, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub fn remove(self, packages: &[&str], patience: Duration) -> Result<()> {
+        let arguments =
+            [&["--setopt=clean_requirements_on_remove=0", "remove"], packages].concat();
+        Ok(patience::run(&mut self.command(&arguments), patience, is_locked)?)
     }
 
     /// With `-y` always: without it, the question about a repository's key hangs
-    /// for ever where nobody answers.
+    /// for ever where nobody answers; and so would a lock that is never released.
     fn command(self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.program());
         command
-            .args(["-y", "--setopt=timeout=20", "--setopt=retries=2"])
+            .args(["-y", "--setopt=timeout=20", "--setopt=retries=2", "--setopt=exit_on_lock=1"])
             .args(arguments)
             .env("LC_ALL", "C");
         command
     }
+}
+
+/// With `exit_on_lock`, yum and dnf end with 200 where another one is at work.
+fn is_locked(error: &CommandError) -> bool {
+    matches!(error, CommandError::Failed { status, .. } if status.code() == Some(200))
 }
 
 /// Lines like `container-selinux.noarch  2:2.119.2-1.911c772.el7_8  extras`.

@@ -114,11 +114,13 @@ pub fn take_down_rules() -> Result<()> {
 }
 
 fn up(machine: &Machine) -> Result<()> {
-    let mut changes = Changes::begin(machine, false)?;
-    if write_docker_json(&mut changes)? {
+    // Only then: an installation that starts the engine holds the machine's lock.
+    if !machine.path(DOCKER_JSON).exists() {
+        let mut changes = Changes::begin(machine, false)?;
+        write_docker_json(&mut changes)?;
+        changes.commit()?;
         println!("wrote {DOCKER_JSON}");
     }
-    changes.commit()?;
     if !machine.is_this_one() {
         return Ok(());
     }

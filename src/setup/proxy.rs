@@ -1,9 +1,7 @@
 //! `proxy`: the proxy that scalr-agent and scalr-docker use.
 
-use std::cell::RefCell;
 use std::fs;
 use std::io::{self, BufRead as _};
-use std::rc::Rc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
@@ -15,7 +13,7 @@ use crate::config::proxy::{DROP_IN, ENGINE_DROP_IN, SECRETS, masked, of_units};
 use crate::exit::Failure;
 use crate::host::changes::{Attributes, Changes};
 use crate::host::machine::Machine;
-use crate::host::systemd::Services;
+use crate::host::systemd::{self, Services};
 
 /// What never goes through a proxy: this host, and a cloud's metadata address.
 const ALWAYS_DIRECT: [&str; 4] = ["localhost", "127.0.0.1", "::1", "169.254.169.254"];
@@ -373,32 +371,21 @@ fn change(
     require_root(&context.machine, manner.dry_run)?;
     let mut changes = Changes::begin(&context.machine, manner.dry_run)?;
     let services = Services::of(&context.machine);
-    let restarted = Rc::new(RefCell::new(Vec::<&'static str>::new()));
-    let again = Rc::clone(&restarted);
-    changes.on_undo("restart the services", move || {
-        again.borrow().iter().try_for_each(|unit| Ok(services.begin_restart(unit)?))
-    });
-    changes.on_undo("reload systemd", move || Ok(services.reload_units()?));
     if !change(&mut changes)? {
         changes.commit()?;
         println!("{nothing}");
         return Ok(());
     }
     if services.can_run() {
-        changes.act("reload systemd", || Ok(services.reload_units()?), || Ok(()))?;
+        changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
     if !manner.no_restart {
-        restart(&mut changes, services, wait, &restarted)?;
+        restart(&mut changes, services, wait)?;
     }
     changes.finish()
 }
 
-fn restart(
-    changes: &mut Changes,
-    services: Services,
-    wait: Restart,
-    restarted: &RefCell<Vec<&'static str>>,
-) -> Result<()> {
+fn restart(changes: &mut Changes, services: Services, wait: Restart) -> Result<()> {
     for unit in UNITS {
         // One that has not come up yet may be waiting for just this proxy.
         let state = services.state(unit).unwrap_or_default();
@@ -406,7 +393,7 @@ fn restart(
         if !was_up && !["activating", "reloading"].contains(&state.active.as_str()) {
             continue;
         }
-        restarted.borrow_mut().push(unit);
+        changes.restart_when_undone(unit)?;
         let restart = || {
             if unit == AGENT && wait == Restart::Begin {
                 println!("scalr-agent restarts; `scalr-agent-setup status` tells whether it is up");
@@ -421,7 +408,7 @@ fn restart(
                 result => result,
             }
         };
-        changes.act(format!("restart {unit}"), restart, || Ok(()))?;
+        changes.act(format!("restart {unit}"), restart, None)?;
     }
     Ok(())
 }

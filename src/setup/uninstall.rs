@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -10,15 +11,18 @@ use super::install::{AGENT, APT_KEY, APT_SOURCE, DOCKER, YUM_REPOSITORY};
 use super::network::{self, DOCKER_JSON};
 use super::{Context, require_root};
 use crate::config::{self, ENGINE};
-use crate::host::changes::Changes;
+use crate::host::changes::{Changes, Membership};
 use crate::host::command::CommandExt as _;
 use crate::host::os::{Family, Os};
-use crate::host::systemd::Services;
+use crate::host::systemd::{self, Services};
 use crate::host::yum::Yum;
-use crate::host::{apt, docker, dpkg, iptables, rpm, users};
+use crate::host::{apt, docker, iptables, packages, users};
 
 /// The containerd of the private engine.
 const CONTAINERD: &str = "scalr-containerd.service";
+
+/// How long the package tool's lock is waited for.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What `--purge` deletes whole.
 const DATA: [&str; 3] = ["/etc/scalr-agent", "/var/lib/scalr-agent", "/var/lib/scalr-docker"];
@@ -71,7 +75,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         }
     }
     if services.can_run() {
-        changes.act("reload systemd", || Ok(services.reload_units()?), || Ok(()))?;
+        changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
     changes.finish()?;
 
@@ -95,21 +99,21 @@ fn stop(changes: &mut Changes, services: Services) -> Result<()> {
     if services.is_active(DOCKER) && client.exists() {
         // A container outlives its engine; none is left without one.
         let remove = || Ok(docker::remove_all_containers(&client, ENGINE)?);
-        changes.act("remove the containers of runs", remove, || Ok(()))?;
+        changes.act("remove the containers of runs", remove, None)?;
     }
     for unit in [DOCKER, CONTAINERD] {
         stop_unit(changes, services, unit)?;
     }
     for unit in [AGENT, DOCKER].into_iter().filter(|unit| services.is_enabled(unit)) {
-        changes.act(
+        changes.run(
             format!("no more start {unit} at boot"),
-            || Ok(services.disable(unit)?),
-            move || Ok(services.enable(unit)?),
+            systemd::disable(unit),
+            Some(systemd::enable(unit)),
         )?;
         changes.record_enabled(unit, false);
     }
     if iptables::find().is_some() {
-        changes.act("take down the firewall's rules", network::take_down_rules, || Ok(()))?;
+        changes.act("take down the firewall's rules", network::take_down_rules, None)?;
     }
     Ok(())
 }
@@ -119,24 +123,18 @@ fn stop_unit(changes: &mut Changes, services: Services, unit: &'static str) -> R
     if !["active", "activating", "reloading"].contains(&state.active.as_str()) {
         return Ok(());
     }
-    changes.act(
-        format!("stop {unit}"),
-        || {
-            eprintln!("Stopping {unit} …");
-            Ok(services.stop(unit)?)
-        },
-        move || Ok(services.begin_restart(unit)?),
-    )
+    changes.restart_when_undone(unit)?;
+    eprintln!("Stopping {unit} …");
+    changes.run(format!("stop {unit}"), systemd::stop(unit), None)
 }
 
 fn leave_groups(changes: &mut Changes) -> Result<()> {
     for member in changes.manifest().memberships.clone() {
-        let (user, group) = (member.user.clone(), member.group.clone());
-        let (undo_user, undo_group) = (user.clone(), group.clone());
-        changes.act(
+        let Membership { user, group } = &member;
+        changes.run(
             format!("take {user} out of the group {group}"),
-            || users::leave(&user, &group),
-            move || users::join(&undo_user, &undo_group),
+            users::leave(user, group),
+            Some(users::join(user, group)),
         )?;
         changes.record_membership(&member.user, &member.group, false);
     }
@@ -146,19 +144,15 @@ fn leave_groups(changes: &mut Changes) -> Result<()> {
 fn remove_package(context: &Context, args: &Args) -> Result<()> {
     let package = "scalr-agent";
     let family = Os::of(&context.machine)?.family;
-    let installed = match family {
-        Family::Debian => dpkg::installed(package)?,
-        _ => rpm::installed(package)?,
-    };
-    let Some(version) = installed else { return Ok(()) };
+    let Some(version) = packages::version(family, package)? else { return Ok(()) };
     if args.dry_run {
         println!("would remove the package {package} {version}");
         return Ok(());
     }
     eprintln!("Removing the package {package} {version} …");
     match family {
-        Family::Debian => apt::remove(package, args.purge),
-        _ => Yum::find()?.remove(package),
+        Family::Debian => apt::remove(&[package], args.purge, PATIENCE),
+        _ => Yum::find()?.remove(&[package], PATIENCE),
     }
 }
 

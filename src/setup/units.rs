@@ -54,10 +54,9 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let settings = Settings::read(&machine.path(config::FILE))?;
     let mut changes = Changes::begin(machine, args.dry_run)?;
     let services = Services::of(machine);
-    changes.on_undo("reload systemd", move || Ok(services.reload_units()?));
     if put(&mut changes, args.systemd_version, &settings)? {
         if services.can_run() {
-            changes.act("reload systemd", || Ok(services.reload_units()?), || Ok(()))?;
+            changes.run("reload systemd", systemd::daemon_reload(), None)?;
         }
     } else {
         println!("The drop-ins are as they should be.");

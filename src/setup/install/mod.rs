@@ -19,7 +19,7 @@ use crate::config::{self, ENGINE, Key, Settings};
 use crate::exit::Failure;
 use crate::host::changes::{Attributes, Changes};
 use crate::host::machine::Machine;
-use crate::host::systemd::Services;
+use crate::host::systemd::{self, Services};
 use crate::host::users;
 
 /// The agent's unit.
@@ -113,11 +113,14 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     require_root(machine, args.dry_run)?;
     let wanted = args.settings()?;
     let proxy = args.proxy()?;
+    // First of all, so that what is checked is not what an interrupted one has left.
+    let mut changes = Changes::begin(machine, args.dry_run)?;
     check_host(context, args, proxy.as_ref())?;
 
-    let mut changes = Changes::begin(machine, args.dry_run)?;
     let services = Services::of(machine);
-    undo_services_last(&mut changes, services);
+    for unit in [DOCKER, AGENT].into_iter().filter(|unit| services.is_active(unit)) {
+        changes.restart_when_undone(unit)?;
+    }
     package::put(&mut changes, &args.source, args.url.as_ref(), proxy.as_ref())?;
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
@@ -128,18 +131,14 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let changed = !changes.changed().is_empty();
     if changed && services.can_run() {
-        changes.act("reload systemd", || Ok(services.reload_units()?), || Ok(()))?;
+        changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
     if bundled {
         bring_up(&mut changes, services, DOCKER, engine_changed, args.no_start)?;
     }
     bring_up(&mut changes, services, AGENT, changed, args.no_start)?;
     if !bundled && services.is_active(DOCKER) {
-        changes.act(
-            format!("stop {DOCKER}"),
-            || Ok(services.stop(DOCKER)?),
-            move || Ok(services.begin_restart(DOCKER)?),
-        )?;
+        changes.run(format!("stop {DOCKER}"), systemd::stop(DOCKER), None)?;
     }
 
     let is_new = !changes.changed().is_empty();
@@ -239,17 +238,6 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<(
     }
 }
 
-/// When everything is undone, systemd reads the units again after the files are
-/// back, and what ran before runs again as it was.
-fn undo_services_last(changes: &mut Changes, services: Services) {
-    let ran: Vec<&str> =
-        [DOCKER, AGENT].into_iter().filter(|unit| services.is_active(unit)).collect();
-    changes.on_undo("restart the services", move || {
-        ran.iter().try_for_each(|unit| Ok(services.begin_restart(unit)?))
-    });
-    changes.on_undo("reload systemd", move || Ok(services.reload_units()?));
-}
-
 fn write_settings(changes: &mut Changes, wanted: &[Change]) -> Result<Settings> {
     let file = changes.machine().path(config::FILE);
     let old = match fs::read_to_string(&file) {
@@ -286,20 +274,20 @@ fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Re
     }
     // Before it is masked: a masked unit can't be disabled.
     if services.is_enabled(DOCKER) {
-        changes.act(
+        changes.run(
             format!("no more start {DOCKER} at boot"),
-            || Ok(services.disable(DOCKER)?),
-            move || Ok(services.enable(DOCKER)?),
+            systemd::disable(DOCKER),
+            Some(systemd::enable(DOCKER)),
         )?;
         changes.record_enabled(DOCKER, false);
     }
     changes.symlink(DOCKER_MASK, "/dev/null")?;
     let (user, group) = ("scalr-agent", "docker");
     if machine.is_this_one() && !users::is_member(user, group) {
-        changes.act(
+        changes.run(
             format!("put {user} into the group {group}"),
-            || users::join(user, group),
-            || users::leave(user, group),
+            users::join(user, group),
+            Some(users::leave(user, group)),
         )?;
         changes.record_membership(user, group, true);
     }
@@ -317,10 +305,10 @@ fn bring_up(
         return Ok(());
     }
     if !services.is_enabled(unit) {
-        changes.act(
+        changes.run(
             format!("start {unit} at boot"),
-            || Ok(services.enable(unit)?),
-            move || Ok(services.disable(unit)?),
+            systemd::enable(unit),
+            Some(systemd::disable(unit)),
         )?;
         changes.record_enabled(unit, true);
     }
@@ -331,7 +319,7 @@ fn bring_up(
     changes.act(
         format!("{} {unit}", if was_active { "restart" } else { "start" }),
         || start::bring_up(services, unit),
-        move || if was_active { Ok(()) } else { Ok(services.stop(unit)?) },
+        (!was_active).then(|| systemd::stop(unit)),
     )
 }
 

@@ -1,6 +1,7 @@
 //! The package scalr-agent, where it is not installed yet.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use url::Url;
@@ -9,6 +10,7 @@ use crate::exit::Failure;
 use crate::host::changes::{Attributes, Changes};
 use crate::host::machine::Machine;
 use crate::host::os::{Family, Os};
+use crate::host::packages::Packages;
 use crate::host::yum::Yum;
 use crate::host::{apt, curl};
 use crate::setup::proxy::Proxy;
@@ -37,6 +39,15 @@ pub struct Source {
     /// installed yet; --url's if not named
     #[arg(long, value_name = "URL")]
     repository: Option<Url>,
+    /// How long to wait for another program that holds the package tool's lock
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    lock_timeout: u64,
+}
+
+impl Source {
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.lock_timeout)
+    }
 }
 
 /// Whether the package is installed.
@@ -74,7 +85,7 @@ pub fn put(
             .to_string(),
         (None, Some(server)) => {
             let proxy = proxy.map(Proxy::variables).unwrap_or_default();
-            add_repository(changes, os.family, server, &proxy)
+            add_repository(changes, os.family, server, &proxy, source.patience())
                 .context("cannot use the server's package repository")
                 .map_err(failed)?;
             PACKAGE.to_owned()
@@ -86,27 +97,37 @@ pub fn put(
             ));
         }
     };
-    let family = os.family;
-    changes
-        .act(
-            format!("install {package}"),
-            || {
-                eprintln!("Installing {package} …");
-                match family {
-                    Family::Debian => apt::install(&package).or_else(|_| {
-                        // What it depends on may be missing from lists that are old.
-                        apt::update_all()?;
-                        apt::install(&package)
-                    }),
-                    _ => Yum::find()?.install(&package),
-                }
-            },
-            move || match family {
-                Family::Debian => apt::remove(PACKAGE, true),
-                _ => Yum::find()?.remove(PACKAGE),
-            },
-        )
-        .map_err(failed)
+    install(changes, os.family, &package, source.patience()).map_err(failed)
+}
+
+fn install(
+    changes: &mut Changes,
+    family: Family,
+    package: &str,
+    patience: Duration,
+) -> Result<()> {
+    let before = Packages::installed(family)?;
+    let what = format!("install {package}");
+    if !changes.is_dry_run() {
+        eprintln!("Installing {package} …");
+    }
+    match family {
+        Family::Debian => {
+            changes.install(before, what, &apt::install_command(package), || {
+                apt::install(package, patience).or_else(|_| {
+                    // What it depends on may be missing from lists that are old.
+                    apt::update_all(patience)?;
+                    apt::install(package, patience)
+                })
+            })
+        }
+        _ => {
+            let yum = Yum::find()?;
+            changes.install(before, what, &yum.install_command(package), || {
+                yum.install(package, patience)
+            })
+        }
+    }
 }
 
 fn add_repository(
@@ -114,6 +135,7 @@ fn add_repository(
     family: Family,
     server: &Url,
     proxy: &[(String, String)],
+    patience: Duration,
 ) -> Result<()> {
     let files: &[(&str, &str)] = match family {
         Family::Debian => {
@@ -126,7 +148,7 @@ fn add_repository(
         changes.write(file, &text, Attributes::PUBLIC)?;
     }
     if family == Family::Debian && !changes.is_dry_run() {
-        apt::update(APT_SOURCE)?;
+        apt::update(APT_SOURCE, patience)?;
     }
     Ok(())
 }

@@ -1,0 +1,35 @@
+//! What a dry run shows.
+
+use anstream::println;
+use anstyle::{AnsiColor, Style};
+use similar::{ChangeTag, TextDiff};
+
+use super::thing::Thing;
+
+/// Prints a unified diff; of a secret only that it would change.
+pub fn show(path: &str, before: &Thing, after: &Thing, secret: bool) {
+    let name = |thing: &Thing| match thing {
+        Thing::Absent => "/dev/null".to_owned(),
+        Thing::File { mode, .. } => format!("{path}\tmode {mode:04o}"),
+        _ => path.to_owned(),
+    };
+    println!("--- {}\n+++ {}", name(before), name(after));
+    if secret {
+        println!("(not shown: it holds a secret)");
+        return;
+    }
+    let (old, new) = (before.text(), after.text());
+    let diff = TextDiff::from_lines(&old, &new);
+    for hunk in diff.unified_diff().iter_hunks() {
+        println!("{}", hunk.header());
+        for change in hunk.iter_changes() {
+            let (sign, style) = match change.tag() {
+                ChangeTag::Delete => ('-', AnsiColor::Red.on_default()),
+                ChangeTag::Insert => ('+', AnsiColor::Green.on_default()),
+                ChangeTag::Equal => (' ', Style::new()),
+            };
+            println!("{style}{sign}{}{style:#}", change.value().trim_end_matches('\n'));
+        }
+    }
+}
+

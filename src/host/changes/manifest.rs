@@ -1,0 +1,130 @@
+//! What was changed for good, and what was there before.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::thing::{Mark, Thing};
+use crate::host::machine::Machine;
+use crate::host::users;
+
+/// Where it is recorded what was changed.
+pub const MANIFEST: &str = "/var/lib/scalr-agent/setup.json";
+
+/// The manifest's version that we write and read.
+const VERSION: u32 = 1;
+
+/// What was changed on a machine and what was there before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    version: u32,
+    /// Oldest first.
+    #[serde(default)]
+    pub(super) files: Vec<Entry>,
+    /// Units that were enabled.
+    #[serde(default)]
+    pub enabled: Vec<String>,
+    /// Groups that a user was put into.
+    #[serde(default)]
+    pub memberships: Vec<Membership>,
+}
+
+/// A user who was put into a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The user's name.
+    pub user: String,
+    /// The group's name.
+    pub group: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub path: String,
+    pub now: Mark,
+    pub before: Thing,
+}
+
+impl Manifest {
+    /// The paths that were changed, oldest first.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|entry| entry.path.as_str())
+    }
+
+    /// Whether nothing is recorded.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.enabled.is_empty() && self.memberships.is_empty()
+    }
+
+    pub(super) fn read(machine: &Machine) -> Result<Self> {
+        let file = machine.path(MANIFEST);
+        let metadata = match fs::symlink_metadata(&file) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::empty()),
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {MANIFEST}")),
+        };
+        // The directory is the agent's: what it could have put there is not
+        // followed.
+        if !metadata.is_file() || users::are_root() && metadata.uid() != 0 {
+            bail!("{MANIFEST} is not a file of root's own; look at it, then remove it");
+        }
+        let text = match fs::read_to_string(&file) {
+            // Root's own secret; without it a dry run can still show most.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Ok(Self::empty());
+            }
+            result => result.with_context(|| format!("cannot read {MANIFEST}"))?,
+        };
+        let manifest: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{MANIFEST} is damaged; look at it, then remove it"))?;
+        if manifest.version != VERSION {
+            bail!("{MANIFEST} was written by another version of scalr-agent-setup; use that one");
+        }
+        Ok(manifest)
+    }
+
+    /// What the manifest's file is to be.
+    pub(super) fn thing(&self) -> Result<Thing> {
+        if self.is_empty() {
+            return Ok(Thing::Absent);
+        }
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        let (uid, gid) = Thing::Absent.owner();
+        Ok(Thing::File { mode: 0o600, uid, gid, text })
+    }
+
+    pub(super) fn write(&self, machine: &Machine) -> Result<()> {
+        let file = machine.path(MANIFEST);
+        let thing = self.thing()?;
+        let directory = file.parent().context("the manifest has a directory")?;
+        if thing == Thing::Absent && !directory.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        thing.put(&file).with_context(|| format!("cannot write {MANIFEST}"))
+    }
+
+    fn empty() -> Self {
+        Self { version: VERSION, files: Vec::new(), enabled: Vec::new(), memberships: Vec::new() }
+    }
+
+    pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
+        self.files.iter().find(|entry| entry.path == path)
+    }
+
+    pub(super) fn record(&mut self, path: &str, before: Thing, now: Mark) {
+        if let Some(entry) = self.files.iter_mut().find(|entry| entry.path == path) {
+            entry.now = now;
+        } else {
+            self.files.push(Entry { path: path.to_owned(), now, before });
+        }
+        // What is as it was before we came is no change of ours.
+        self.files.retain(|entry| entry.path != path || entry.before.mark() != entry.now);
+    }
+}
+

@@ -1,0 +1,436 @@
+//! Changes of a machine as one transaction.
+//!
+//! What is the same already is not written. What was changed is undone, newest
+//! first, unless [`Changes::commit`] is reached; what there is to undo is on disk
+//! before each step, so that the next transaction undoes what was killed
+//! half-way. What was committed is recorded in [`MANIFEST`], together with what
+//! was there before, so that it can be reversed for good later. A dry run prints
+//! what would change instead.
+
+mod diff;
+mod lock;
+mod manifest;
+#[cfg(test)]
+mod tests;
+mod thing;
+mod unfinished;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anstream::println;
+use anyhow::{Context as _, Result, bail};
+
+use self::diff::show;
+use self::lock::Lock;
+pub use self::manifest::{MANIFEST, Manifest, Membership};
+use self::thing::{Mark, Thing};
+pub use self::unfinished::UNFINISHED;
+use self::unfinished::{Step, Unfinished};
+use super::command::CommandExt as _;
+use super::machine::Machine;
+use super::packages::Packages;
+use super::{interrupt, selinux, users};
+use crate::exit::Failure;
+
+/// A transaction; see the module.
+pub struct Changes {
+    machine: Machine,
+    dry_run: bool,
+    manifest: Manifest,
+    recorded: Manifest,
+    changed: Vec<String>,
+    unfinished: Unfinished,
+    _lock: Option<Lock>,
+}
+
+/// Who may do what with a file. Its owner is always root.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes {
+    mode: u32,
+    group: Option<&'static str>,
+    secret: bool,
+}
+
+impl Attributes {
+    /// For everybody to read.
+    pub const PUBLIC: Self = Self { mode: 0o644, group: None, secret: false };
+    /// For root alone to read; a dry run does not show its text.
+    pub const SECRET: Self = Self { mode: 0o600, group: None, secret: true };
+
+    /// For root and a group to read; a dry run does not show its text.
+    pub const fn secret_of(group: &'static str) -> Self {
+        Self { mode: 0o640, group: Some(group), secret: true }
+    }
+}
+
+impl Changes {
+    /// Begins a transaction on `machine`, after undoing what an interrupted one
+    /// has left. A signal that asks us to end is from now on noticed at the next
+    /// change, and everything is undone.
+    ///
+    /// # Errors
+    /// Another process changes this machine; the manifest can't be read, was
+    /// written by a newer version, or is not root's own.
+    pub fn begin(machine: &Machine, dry_run: bool) -> Result<Self> {
+        let mut lock = None;
+        if !dry_run {
+            lock = Lock::take(machine)?;
+            interrupt::postpone()?;
+            undo_interrupted(machine)?;
+        }
+        let manifest = Manifest::read(machine)?;
+        Ok(Self {
+            machine: machine.clone(),
+            dry_run,
+            recorded: manifest.clone(),
+            manifest,
+            changed: Vec::new(),
+            unfinished: Unfinished::default(),
+            _lock: lock,
+        })
+    }
+
+    /// The machine that is changed.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Whether changes are only printed.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// What was changed so far (in a dry run: would be), oldest first.
+    pub fn changed(&self) -> &[String] {
+        &self.changed
+    }
+
+    /// What earlier transactions and this one have changed.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Makes the file at the machine's `path` hold `text`; tells whether it did
+    /// not yet. Missing directories above it are made.
+    ///
+    /// # Errors
+    /// It can't be written, the group does not exist, or something is there that
+    /// is no text file.
+    pub fn write(&mut self, path: &str, text: &str, attributes: Attributes) -> Result<bool> {
+        let owner = self.owner(attributes.group)?;
+        let before = Thing::at(&self.machine.path(path))?;
+        let (uid, gid) = owner.unwrap_or_else(|| before.owner());
+        let after = Thing::File { mode: attributes.mode, uid, gid, text: text.to_owned() };
+        self.replace(path, before, after, attributes.secret)
+    }
+
+    /// Makes the machine's `path` a symbolic link to `target`; tells whether it
+    /// was not yet.
+    ///
+    /// # Errors
+    /// It can't be made, or a directory is there.
+    pub fn symlink(&mut self, path: &str, target: &str) -> Result<bool> {
+        let before = Thing::at(&self.machine.path(path))?;
+        self.replace(path, before, Thing::Symlink { target: target.into() }, false)
+    }
+
+    /// Removes the file or symbolic link at the machine's `path`; tells whether
+    /// there was one.
+    ///
+    /// # Errors
+    /// It can't be removed, or is a directory.
+    pub fn remove(&mut self, path: &str) -> Result<bool> {
+        let before = Thing::at(&self.machine.path(path))?;
+        // What is not shown: we can't know whether somebody else's file is secret.
+        let secret = matches!(before, Thing::File { mode, .. } if mode & 0o004 == 0);
+        self.replace(path, before, Thing::Absent, secret)
+    }
+
+    /// Runs a command; `undo` is what undoes it, if anything does. A dry run only
+    /// prints it.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn run(
+        &mut self,
+        what: impl Into<String>,
+        mut command: Command,
+        undo: Option<Command>,
+    ) -> Result<()> {
+        let what = what.into();
+        let told = format!("{what}: {}", command.line());
+        self.tell(what, &told, undo, || Ok(command.run()?))
+    }
+
+    /// Does something that is more than a command; else like [`Changes::run`].
+    ///
+    /// # Errors
+    /// Whatever `action` says.
+    pub fn act(
+        &mut self,
+        what: impl Into<String>,
+        action: impl FnOnce() -> Result<()>,
+        undo: Option<Command>,
+    ) -> Result<()> {
+        let what = what.into();
+        let told = what.clone();
+        self.tell(what, &told, undo, action)
+    }
+
+    /// Installs packages by `action`; undone, all that it brought is removed.
+    ///
+    /// # Errors
+    /// Whatever `action` says.
+    pub fn install(
+        &mut self,
+        before: Packages,
+        what: impl Into<String>,
+        command: &Command,
+        action: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let what = what.into();
+        if !self.dry_run {
+            self.unfinished.note(&self.machine, Step::KeepPackages(before))?;
+        }
+        let told = format!("{what}: {}", command.line());
+        self.tell(what, &told, None, action)
+    }
+
+    /// When all is undone, this unit is restarted: it ran before.
+    ///
+    /// # Errors
+    /// That can't be noted on disk.
+    pub fn restart_when_undone(&mut self, unit: &str) -> Result<()> {
+        if self.dry_run {
+            return Ok(());
+        }
+        self.unfinished.note_restart(&self.machine, unit)
+    }
+
+    /// Records that a unit was enabled, or is no more.
+    pub fn record_enabled(&mut self, unit: &str, enabled: bool) {
+        self.manifest.enabled.retain(|known| known != unit);
+        if enabled {
+            self.manifest.enabled.push(unit.to_owned());
+        }
+    }
+
+    /// Records that a user was made a member of a group, or is no more.
+    pub fn record_membership(&mut self, user: &str, group: &str, member: bool) {
+        let membership = Membership { user: user.to_owned(), group: group.to_owned() };
+        self.manifest.memberships.retain(|known| *known != membership);
+        if member {
+            self.manifest.memberships.push(membership);
+        }
+    }
+
+    /// Whether the file or link at `path` is as an earlier call left it: ours,
+    /// and nobody has changed it since.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn is_ours(&self, path: &str) -> Result<bool> {
+        let Some(entry) = self.manifest.entry(path) else { return Ok(false) };
+        Ok(Thing::at(&self.machine.path(path))?.mark() == entry.now)
+    }
+
+    /// Puts back what was there before the first recorded change, newest first,
+    /// except for the paths in `keep`. Gives the paths that somebody else has
+    /// changed since: they are left alone.
+    ///
+    /// # Errors
+    /// Something can't be put back.
+    pub fn reverse(&mut self, keep: &[&str]) -> Result<Vec<String>> {
+        let mut left_alone = Vec::new();
+        let entries: Vec<manifest::Entry> = self.manifest.files.iter().rev().cloned().collect();
+        for entry in entries.into_iter().filter(|entry| !keep.contains(&entry.path.as_str())) {
+            let file = self.machine.path(&entry.path);
+            let found = Thing::at(&file)?;
+            if entry.now == Mark::Directory {
+                let mode = if let Thing::Directory { mode } = found { mode } else { 0o755 };
+                if !self.dry_run && is_empty(&file) {
+                    self.note(Step::MakeDirectory { path: entry.path.clone(), mode })?;
+                    fs::remove_dir(&file)
+                        .with_context(|| format!("cannot remove {}", entry.path))?;
+                }
+                self.manifest.files.retain(|known| known.path != entry.path);
+            } else if found == Thing::Absent || found.mark() == entry.now {
+                let secret = matches!(found, Thing::File { mode, .. } if mode & 0o004 == 0);
+                self.replace(&entry.path, found, entry.before, secret)?;
+                self.manifest.files.retain(|known| known.path != entry.path);
+            } else {
+                left_alone.push(entry.path);
+            }
+        }
+        Ok(left_alone)
+    }
+
+    /// Keeps the changes and records them.
+    ///
+    /// # Errors
+    /// The manifest can't be written; then everything is undone.
+    pub fn commit(mut self) -> Result<()> {
+        if self.dry_run {
+            return Ok(());
+        }
+        if self.manifest != self.recorded {
+            let before = Thing::at(&self.machine.path(MANIFEST))?;
+            let after = self.manifest.thing()?;
+            self.note(Step::PutBack { path: MANIFEST.to_owned(), before, after: after.mark() })?;
+            self.manifest.write(&self.machine)?;
+        }
+        // From here on it has happened.
+        if !self.unfinished.is_empty() {
+            self.unfinished.forget(&self.machine)?;
+            self.unfinished = Unfinished::default();
+        }
+        Ok(())
+    }
+
+    /// Commits, and tells people what was changed.
+    ///
+    /// # Errors
+    /// As [`Changes::commit`].
+    pub fn finish(self) -> Result<()> {
+        let changed = if self.dry_run { Vec::new() } else { self.changed.clone() };
+        self.commit()?;
+        if !changed.is_empty() {
+            println!("Changed:\n  {}", changed.join("\n  "));
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, path: &str, before: Thing, after: Thing, secret: bool) -> Result<bool> {
+        if let Thing::Directory { .. } = before {
+            bail!("{path} is a directory, not a file");
+        }
+        if before == after {
+            return Ok(false);
+        }
+        self.changed.push(path.to_owned());
+        if self.dry_run {
+            show(path, &before, &after, secret);
+            return Ok(true);
+        }
+        interrupt::check()?;
+        let file = self.machine.path(path);
+        if after != Thing::Absent {
+            self.make_parents(path)?;
+        }
+        self.note(Step::PutBack {
+            path: path.to_owned(),
+            before: before.clone(),
+            after: after.mark(),
+        })?;
+        after.put(&file).with_context(|| format!("cannot change {path}"))?;
+        if after != Thing::Absent && selinux::is_on(&self.machine) {
+            selinux::restore_label(&file)?;
+        }
+        self.manifest.record(path, before, after.mark());
+        Ok(true)
+    }
+
+    fn make_parents(&mut self, path: &str) -> Result<()> {
+        let parents: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
+        for parent in parents.into_iter().rev() {
+            let directory = self.machine.path(parent);
+            if directory.is_dir() {
+                continue;
+            }
+            let name = parent.display().to_string();
+            self.note(Step::RemoveDirectory { path: name.clone() })?;
+            fs::create_dir(&directory).with_context(|| format!("cannot make {name}"))?;
+            fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
+            if selinux::is_on(&self.machine) {
+                selinux::restore_label(&directory)?;
+            }
+            // The root of a tree, and a directory that stays when we are gone.
+            if parent != Path::new("/") {
+                self.manifest.record(&name, Thing::Absent, Mark::Directory);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, step: Step) -> Result<()> {
+        self.unfinished.note(&self.machine, step)
+    }
+
+    fn tell(
+        &mut self,
+        what: String,
+        told: &str,
+        undo: Option<Command>,
+        action: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        interrupt::check()?;
+        self.changed.push(what.clone());
+        if self.dry_run {
+            println!("would {told}");
+            return Ok(());
+        }
+        // Also what failed half-way is undone.
+        if let Some(undo) = undo {
+            self.note(Step::Run { what: format!("undo: {what}"), command: (&undo).into() })?;
+        }
+        action()
+    }
+
+    /// The owner that a new file gets; `None` where it can't be chosen, because
+    /// we are not root or only look.
+    fn owner(&self, group: Option<&str>) -> Result<Option<(u32, u32)>> {
+        if !users::are_root() || self.dry_run && !users::group_exists(&self.machine, group) {
+            return Ok(None);
+        }
+        let Some(group) = group else { return Ok(Some((0, 0))) };
+        match users::group_id(&self.machine, group)? {
+            Some(gid) => Ok(Some((0, gid))),
+            None => Err(Failure::NotInstalled.because(format!(
+                "there is no group {group} yet: the package scalr-agent makes it; install it first"
+            ))),
+        }
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        if self.dry_run || self.unfinished.is_empty() {
+            return;
+        }
+        eprintln!("Undoing what was changed …");
+        std::mem::take(&mut self.unfinished).undo(&self.machine);
+    }
+}
+
+/// Undoes what a transaction that was killed has left; tells whether there was
+/// one.
+///
+/// # Errors
+/// What it has left can't be read.
+fn undo_interrupted(machine: &Machine) -> Result<bool> {
+    let Some(unfinished) = Unfinished::read(machine)? else { return Ok(false) };
+    eprintln!("An earlier scalr-agent-setup was interrupted; undoing what it had changed …");
+    unfinished.undo(machine);
+    Ok(true)
+}
+
+/// Undoes what an interrupted transaction has left; tells whether there was one.
+///
+/// # Errors
+/// As [`Changes::begin`].
+pub fn recover(machine: &Machine) -> Result<bool> {
+    let _lock = Lock::take(machine)?;
+    undo_interrupted(machine)
+}
+
+/// Whether an interrupted transaction is still to be undone.
+pub fn is_interrupted(machine: &Machine) -> bool {
+    machine.path(UNFINISHED).exists() && !Lock::is_taken(machine)
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}

@@ -1,0 +1,218 @@
+use std::os::unix::fs::{MetadataExt as _, symlink};
+
+use super::*;
+
+const FILE: &str = "/etc/scalr-agent/some.conf";
+
+struct Tree {
+    directory: tempfile::TempDir,
+    machine: Machine,
+}
+
+impl Tree {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let machine = Machine::at(directory.path());
+        Self { directory, machine }
+    }
+
+    fn changes(&self) -> Changes {
+        Changes::begin(&self.machine, false).unwrap()
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.machine.path(path)).unwrap()
+    }
+
+    /// Every path below the root with its kind, mode and content.
+    fn snapshot(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut open = vec![self.directory.path().to_owned()];
+        while let Some(path) = open.pop() {
+            let thing = Thing::at(&path).unwrap();
+            if let Thing::Directory { .. } = thing {
+                open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            all.push(format!("{} {thing:?}", path.display()));
+        }
+        all.sort();
+        all
+    }
+}
+
+#[test]
+fn the_same_again_is_no_change() {
+    let tree = Tree::new();
+    let mut changes = tree.changes();
+    assert!(changes.write(FILE, "one\n", Attributes::PUBLIC).unwrap());
+    assert!(!changes.write(FILE, "one\n", Attributes::PUBLIC).unwrap());
+    changes.commit().unwrap();
+    let mut again = tree.changes();
+    assert!(!again.write(FILE, "one\n", Attributes::PUBLIC).unwrap());
+    assert!(again.changed().is_empty());
+    assert!(again.write(FILE, "one\n", Attributes::SECRET).unwrap(), "the mode differs");
+}
+
+#[test]
+fn what_is_not_committed_never_happened() {
+    let tree = Tree::new();
+    fs::create_dir_all(tree.machine.path("/etc")).unwrap();
+    fs::write(tree.machine.path("/etc/old"), "old\n").unwrap();
+    fs::set_permissions(tree.machine.path("/etc/old"), Permissions::from_mode(0o640)).unwrap();
+    symlink("/etc/old", tree.machine.path("/etc/link")).unwrap();
+    let before = tree.snapshot();
+
+    let mut changes = tree.changes();
+    changes.write("/etc/old", "new\n", Attributes::PUBLIC).unwrap();
+    changes.write(FILE, "one\n", Attributes::SECRET).unwrap();
+    changes.symlink("/etc/link", "/etc/elsewhere").unwrap();
+    changes.remove("/etc/old").unwrap();
+    let error = changes.act("fail", || bail!("it broke"), None).unwrap_err();
+    assert_eq!(error.to_string(), "it broke");
+    drop(changes);
+
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn a_step_that_fails_leaves_no_trace() {
+    let tree = Tree::new();
+    fs::create_dir_all(tree.machine.path("/etc/a-directory")).unwrap();
+    let before = tree.snapshot();
+    let mut changes = tree.changes();
+    changes.write(FILE, "one\n", Attributes::PUBLIC).unwrap();
+    let error = changes.write("/etc/a-directory", "x", Attributes::PUBLIC).unwrap_err();
+    assert_eq!(error.to_string(), "/etc/a-directory is a directory, not a file");
+    drop(changes);
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn undoing_goes_backwards() {
+    let tree = Tree::new();
+    fs::create_dir_all(tree.machine.path("/var/lib")).unwrap();
+    let log = tree.directory.path().join("log");
+    let say = |text: &str| {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("echo {text} $WHO >>{}", log.display())).env("WHO", "we");
+        command
+    };
+    let mut changes = tree.changes();
+    for step in ["first", "second"] {
+        changes.run(step, say(step), Some(say(&format!("not-{step}")))).unwrap();
+    }
+    drop(changes);
+    let said = fs::read_to_string(log).unwrap();
+    assert_eq!(said, "first we\nsecond we\nnot-second we\nnot-first we\n");
+}
+
+#[test]
+fn what_was_killed_half_way_is_undone_by_the_next() {
+    let tree = Tree::new();
+    for directory in ["/etc", "/run", "/var/lib"] {
+        fs::create_dir_all(tree.machine.path(directory)).unwrap();
+    }
+    fs::write(tree.machine.path("/etc/old"), "old\n").unwrap();
+    drop(tree.changes());
+    let before = tree.snapshot();
+
+    let mut killed = tree.changes();
+    killed.write("/etc/old", "new\n", Attributes::PUBLIC).unwrap();
+    killed.write(FILE, "one\n", Attributes::SECRET).unwrap();
+    assert!(!is_interrupted(&tree.machine), "it is still at work");
+    assert!(Changes::begin(&tree.machine, false).is_err(), "so another one can't begin");
+    // As SIGKILL would: nothing is undone, only the lock is free.
+    killed.unfinished = Unfinished::default();
+    drop(killed);
+    assert_ne!(tree.snapshot(), before);
+    assert!(is_interrupted(&tree.machine));
+    let unfinished = fs::metadata(tree.machine.path(UNFINISHED)).unwrap();
+    assert_eq!(unfinished.permissions().mode() & 0o777, 0o600);
+
+    // Somebody has edited one of the files since.
+    fs::write(tree.machine.path("/etc/old"), "edited\n").unwrap();
+    assert!(recover(&tree.machine).unwrap());
+    assert!(!recover(&tree.machine).unwrap());
+    assert_eq!(tree.read("/etc/old"), "edited\n");
+    fs::write(tree.machine.path("/etc/old"), "old\n").unwrap();
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn what_was_committed_can_be_reversed() {
+    let tree = Tree::new();
+    fs::create_dir_all(tree.machine.path("/etc")).unwrap();
+    fs::create_dir_all(tree.machine.path("/var/lib/scalr-agent")).unwrap();
+    fs::write(tree.machine.path("/etc/old"), "old\n").unwrap();
+    let before = tree.snapshot();
+
+    for text in ["one\n", "two\n"] {
+        let mut changes = tree.changes();
+        changes.write(FILE, text, Attributes::PUBLIC).unwrap();
+        changes.write("/etc/old", text, Attributes::PUBLIC).unwrap();
+        changes.symlink("/etc/systemd/x/proxy.conf", FILE).unwrap();
+        changes.commit().unwrap();
+    }
+    assert_eq!(tree.read("/etc/old"), "two\n");
+    assert!(tree.changes().is_ours(FILE).unwrap());
+
+    let mut changes = tree.changes();
+    assert!(changes.reverse(&[]).unwrap().is_empty());
+    changes.commit().unwrap();
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn somebody_elses_edit_is_left_alone() {
+    let tree = Tree::new();
+    let mut changes = tree.changes();
+    changes.write(FILE, "one\n", Attributes::PUBLIC).unwrap();
+    changes.commit().unwrap();
+    fs::write(tree.machine.path(FILE), "edited\n").unwrap();
+
+    let mut changes = tree.changes();
+    assert!(!changes.is_ours(FILE).unwrap());
+    assert_eq!(changes.reverse(&[]).unwrap(), [FILE]);
+    changes.commit().unwrap();
+    assert_eq!(tree.read(FILE), "edited\n");
+}
+
+#[test]
+fn what_is_back_to_what_it_was_is_forgotten() {
+    let tree = Tree::new();
+    fs::create_dir_all(tree.machine.path("/etc/scalr-agent")).unwrap();
+    for write in [true, false] {
+        let mut changes = tree.changes();
+        if write {
+            changes.write(FILE, "one\n", Attributes::PUBLIC).unwrap();
+        } else {
+            changes.remove(FILE).unwrap();
+        }
+        changes.commit().unwrap();
+    }
+    assert!(!tree.machine.path(MANIFEST).exists());
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let tree = Tree::new();
+    let before = tree.snapshot();
+    let mut changes = Changes::begin(&tree.machine, true).unwrap();
+    assert!(changes.write(FILE, "one\n", Attributes::SECRET).unwrap());
+    changes.act("start it", || bail!("was done"), None).unwrap();
+    assert_eq!(changes.changed(), [FILE, "start it"]);
+    changes.commit().unwrap();
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn a_secret_is_roots_alone_and_so_is_the_manifest() {
+    let tree = Tree::new();
+    let mut changes = tree.changes();
+    changes.write(FILE, "password\n", Attributes::SECRET).unwrap();
+    changes.commit().unwrap();
+    for path in [FILE, MANIFEST] {
+        let mode = fs::metadata(tree.machine.path(path)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "{path}");
+    }
+}

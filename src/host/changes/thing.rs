@@ -1,0 +1,120 @@
+//! What is at a path, and putting it there in one step.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::host::users;
+
+/// What is at a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Thing {
+    Absent,
+    Directory { mode: u32 },
+    Symlink { target: PathBuf },
+    File { mode: u32, uid: u32, gid: u32, text: String },
+}
+
+impl Thing {
+    pub fn at(path: &Path) -> Result<Self> {
+        let metadata = match fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Absent),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot look at {}", path.display()));
+            }
+        };
+        let mode = metadata.mode() & 0o7777;
+        let kind = metadata.file_type();
+        Ok(if kind.is_symlink() {
+            Self::Symlink { target: fs::read_link(path)? }
+        } else if kind.is_dir() {
+            Self::Directory { mode }
+        } else if kind.is_file() {
+            let text = fs::read_to_string(path).with_context(|| {
+                format!("cannot read {}, so it is left as it is", path.display())
+            })?;
+            Self::File { mode, uid: metadata.uid(), gid: metadata.gid(), text }
+        } else {
+            bail!("{} is neither a file nor a link, so it is left as it is", path.display());
+        })
+    }
+
+    /// Puts it at `path` in one step, whatever file or link is there.
+    pub fn put(&self, path: &Path) -> Result<()> {
+        let directory = path.parent().context("a file has a directory")?;
+        match self {
+            Self::Absent => match fs::remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                result => result?,
+            },
+            Self::Directory { .. } => bail!("{} cannot become a directory", path.display()),
+            Self::Symlink { target } => {
+                temporary().make_in(directory, |link| symlink(target, link))?.persist(path)?;
+            }
+            Self::File { mode, uid, gid, text } => {
+                // In the same directory: a rename from elsewhere keeps the wrong
+                // SELinux label.
+                let mut file = temporary().tempfile_in(directory)?;
+                file.write_all(text.as_bytes())?;
+                if users::are_root() {
+                    chown(file.path(), Some(*uid), Some(*gid))?;
+                }
+                file.as_file().set_permissions(Permissions::from_mode(*mode))?;
+                file.as_file().sync_all()?;
+                file.persist(path)?;
+            }
+        }
+        fs::File::open(directory)?.sync_all()?;
+        Ok(())
+    }
+
+    pub fn mark(&self) -> Mark {
+        match self {
+            Self::Absent => Mark::Absent,
+            Self::Directory { .. } => Mark::Directory,
+            Self::Symlink { target } => Mark::Symlink { target: target.clone() },
+            Self::File { text, .. } => Mark::File { sha256: hex::encode(Sha256::digest(text)) },
+        }
+    }
+
+    /// Whose it is, or would be if we made it.
+    pub fn owner(&self) -> (u32, u32) {
+        match self {
+            Self::File { uid, gid, .. } => (*uid, *gid),
+            _ => users::our_ids(),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        match self {
+            Self::Absent | Self::Directory { .. } => String::new(),
+            Self::Symlink { target } => format!("-> {}\n", target.display()),
+            Self::File { text, .. } => text.clone(),
+        }
+    }
+}
+
+/// A hidden name that no directory of drop-ins takes for one.
+fn temporary() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".scalr-agent-setup.").suffix(".tmp");
+    builder
+}
+
+/// What is recognised again: a file by its text, not by its mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    Absent,
+    Directory,
+    Symlink { target: PathBuf },
+    File { sha256: String },
+}
+

@@ -1,0 +1,221 @@
+//! What there is to undo as long as a transaction is not committed: on disk
+//! before each step, so that also what was killed half-way is undone.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::thing::{Mark, Thing};
+use crate::host::command::CommandExt as _;
+use crate::host::machine::Machine;
+use crate::host::packages::Packages;
+use crate::host::systemd::Services;
+
+/// Where it is kept. Not in the agent's own directory, which comes and goes with
+/// the package.
+pub const UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
+
+/// What an unfinished transaction has changed.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Unfinished {
+    /// Oldest first; undone newest first.
+    steps: Vec<Step>,
+    /// Units that are restarted when all else is undone.
+    restart: Vec<String>,
+    /// Directories made for this file itself.
+    #[serde(skip)]
+    directories: Vec<PathBuf>,
+}
+
+/// Something that was done, as what undoes it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// A file or link was changed; it is left alone if somebody else has changed
+    /// it since.
+    PutBack { path: String, before: Thing, after: Mark },
+    /// A directory was made.
+    RemoveDirectory { path: String },
+    /// A directory was removed.
+    MakeDirectory { path: String, mode: u32 },
+    /// Packages were installed: those that were not there before go again.
+    KeepPackages(Packages),
+    /// A command undoes it.
+    Run { what: String, command: CommandLine },
+}
+
+/// A command that can be kept.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CommandLine {
+    program: String,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+}
+
+impl Unfinished {
+    /// What an earlier, interrupted transaction has left; `None` if there is
+    /// nothing of the kind.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn read(machine: &Machine) -> Result<Option<Self>> {
+        let text = match fs::read_to_string(machine.path(UNFINISHED)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result.with_context(|| format!("cannot read {UNFINISHED}"))?,
+        };
+        let unfinished = serde_json::from_str(&text)
+            .with_context(|| format!("{UNFINISHED} is damaged; look at it, then remove it"))?;
+        Ok(Some(unfinished))
+    }
+
+    /// Whether nothing is to be undone.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Notes a step that is about to be done.
+    ///
+    /// # Errors
+    /// It can't be written, so the step must not be done.
+    pub fn note(&mut self, machine: &Machine, step: Step) -> Result<()> {
+        self.steps.push(step);
+        self.save(machine)
+    }
+
+    /// Notes that a unit is to be restarted when all is undone.
+    ///
+    /// # Errors
+    /// As [`Self::note`].
+    pub fn note_restart(&mut self, machine: &Machine, unit: &str) -> Result<()> {
+        if !self.restart.iter().any(|known| known == unit) {
+            self.restart.push(unit.to_owned());
+        }
+        // As long as nothing is changed, nothing has to be restarted.
+        if self.is_empty() { Ok(()) } else { self.save(machine) }
+    }
+
+    /// Undoes all, newest first. What can't be undone is told and left.
+    pub fn undo(self, machine: &Machine) {
+        let services = Services::of(machine);
+        let units = self.steps.iter().any(Step::is_of_systemd);
+        for step in self.steps.iter().rev() {
+            if let Err(error) = step.undo(machine) {
+                eprintln!("could not undo: {step}: {error:#}");
+            }
+        }
+        if services.can_run() {
+            let reloaded = if units { services.reload_units() } else { Ok(()) };
+            let restarted = self.restart.iter().map(|unit| services.begin_restart(unit));
+            for error in std::iter::once(reloaded).chain(restarted).filter_map(Result::err) {
+                eprintln!("could not bring the services back: {error}");
+            }
+        }
+        if let Err(error) = self.forget(machine) {
+            eprintln!("{error:#}");
+        }
+    }
+
+    /// Forgets all: the transaction is finished.
+    ///
+    /// # Errors
+    /// The file can't be removed.
+    pub fn forget(&self, machine: &Machine) -> Result<()> {
+        Thing::Absent
+            .put(&machine.path(UNFINISHED))
+            .with_context(|| format!("cannot remove {UNFINISHED}"))?;
+        for directory in self.directories.iter().rev() {
+            // Unless something is in it by now.
+            let _ = fs::remove_dir(directory);
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, machine: &Machine) -> Result<()> {
+        let file = machine.path(UNFINISHED);
+        let directory = file.parent().context("a file has a directory")?;
+        let missing = directory.ancestors().take_while(|directory| !directory.exists());
+        let mut missing: Vec<PathBuf> = missing.map(ToOwned::to_owned).collect();
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        missing.reverse();
+        self.directories.append(&mut missing);
+        let (uid, gid) = Thing::Absent.owner();
+        Thing::File { mode: 0o600, uid, gid, text: serde_json::to_string(self)? }
+            .put(&file)
+            .with_context(|| format!("cannot write {UNFINISHED}, so nothing more is changed"))
+    }
+}
+
+impl Step {
+    fn is_of_systemd(&self) -> bool {
+        matches!(self, Self::PutBack { path, .. } if path.contains("/systemd/system/"))
+    }
+
+    fn undo(&self, machine: &Machine) -> Result<()> {
+        match self {
+            Self::PutBack { path, before, after } => {
+                let file = machine.path(path);
+                let found = Thing::at(&file)?;
+                if found == *before {
+                    return Ok(());
+                }
+                if found.mark() != *after {
+                    bail!("somebody else has changed it since, so it stays as it is");
+                }
+                before.put(&file)
+            }
+            Self::RemoveDirectory { path } => match fs::remove_dir(machine.path(path)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            },
+            Self::MakeDirectory { path, mode } => {
+                let directory = machine.path(path);
+                fs::create_dir_all(&directory)?;
+                Ok(fs::set_permissions(&directory, Permissions::from_mode(*mode))?)
+            }
+            Self::KeepPackages(before) => before.restore(),
+            Self::Run { command, .. } => Ok(Command::from(command).run()?),
+        }
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::PutBack { path, .. } | Self::MakeDirectory { path, .. } => {
+                write!(f, "put back {path}")
+            }
+            Self::RemoveDirectory { path } => write!(f, "remove {path}"),
+            Self::KeepPackages(_) => f.write_str("remove what was installed"),
+            Self::Run { what, .. } => f.write_str(what),
+        }
+    }
+}
+
+impl From<&Command> for CommandLine {
+    fn from(command: &Command) -> Self {
+        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+        Self {
+            program: text(command.get_program()),
+            arguments: command.get_args().map(text).collect(),
+            environment: command
+                .get_envs()
+                .filter_map(|(name, value)| Some((text(name), text(value?))))
+                .collect(),
+        }
+    }
+}
+
+impl From<&CommandLine> for Command {
+    fn from(line: &CommandLine) -> Self {
+        let mut command = Self::new(&line.program);
+        command.args(&line.arguments).envs(&line.environment);
+        command
+    }
+}
