@@ -3,11 +3,13 @@
 //! Each subcommand has its arguments in `Args` and does its work in
 //! `run(&Context, &Args)`.
 
+mod bundle;
 mod check;
 mod install;
 mod network;
 mod package;
 mod proxy;
+mod recover;
 mod repository;
 mod start;
 mod status;
@@ -44,10 +46,12 @@ enum Command {
     Install(Box<install::Args>),
     Package(package::Args),
     Repository(repository::Args),
+    Bundle(bundle::Args),
     Proxy(proxy::Args),
     Units(units::Args),
     Status(status::Args),
     Uninstall(uninstall::Args),
+    Recover(recover::Args),
     Network(network::Args),
 }
 
@@ -67,9 +71,11 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Install(args) => install::run(&context, &args),
         Command::Package(args) => package::run(&context, &args),
         Command::Repository(args) => repository::run(&context, &args),
+        Command::Bundle(args) => bundle::run(&context, &args),
         Command::Proxy(args) => proxy::run(&context, &args),
         Command::Units(args) => units::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
+        Command::Recover(args) => recover::run(&context, &args),
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Network(args) => network::run(&context, &args),
     }

@@ -11,7 +11,7 @@
 
 mod apt;
 mod keys;
-mod verify;
+pub mod verify;
 mod yum;
 
 use std::fs;
@@ -150,8 +150,11 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The tools that this calls, and the Debian packages that have them.
-fn require_tools() -> Result<()> {
+/// Looks for the tools that this calls.
+///
+/// # Errors
+/// One is missing; the error names the Debian package that has it.
+pub fn require_tools() -> Result<()> {
     for (tool, package) in [
         ("gpg", "gnupg"),
         ("gpgv", "gpgv"),

@@ -1,0 +1,137 @@
+//! `bundle`: all that a host without network is installed from, as one archive.
+//!
+//! ```text
+//! scalr-agent-bundle/
+//!   install.sh
+//!   repository/      what `scalr-agent-setup repository` made
+//! ```
+
+use std::fs::{self, Permissions};
+use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use tar::{Builder, Header, HeaderMode};
+
+use super::package::sha256;
+use super::repository::{self, verify};
+use super::{Context, Format};
+
+/// The script that installs, the same that a server hands out.
+const INSTALL: &str = include_str!("../../scripts/install.sh");
+
+/// The folder that the archive unpacks to.
+const FOLDER: &str = "scalr-agent-bundle";
+
+const EXAMPLES: &str = "\
+Examples:
+  scalr-agent-setup bundle
+  scalr-agent-setup bundle --repository /srv/repository --output /media/usb/agent.tar
+
+Then, on the host:
+  tar -xf agent.tar
+  sudo sh scalr-agent-bundle/install.sh --offline scalr-agent-bundle \\
+      --url https://pools.example.com --token-file FILE
+
+The packages' own dependencies have to be installed there already, or be in the
+host's own repositories.";
+
+/// Make one archive to install hosts without network from
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The repositories that `scalr-agent-setup repository` made
+    #[arg(long, value_name = "DIR", default_value = "target/repository")]
+    repository: PathBuf,
+    /// The archive; what is there is replaced at once, when all is ready
+    #[arg(long, value_name = "FILE", default_value = "target/scalr-agent-bundle.tar")]
+    output: PathBuf,
+}
+
+/// What was made. Its JSON is the command's output.
+#[derive(Debug, Serialize)]
+struct Made {
+    output: PathBuf,
+    /// Of the archive, in hexadecimal.
+    sha256: String,
+    /// In bytes.
+    size: u64,
+}
+
+/// Runs `bundle`.
+///
+/// # Errors
+/// Something is wrong with the repository, a tool that verifies it is missing, or
+/// the archive can't be written; then what was there stays.
+pub fn run(context: &Context, args: &Args) -> Result<()> {
+    repository::require_tools()?;
+    eprintln!("Verifying {}", args.repository.display());
+    verify::inspect(&args.repository)?.require_sound()?;
+    eprintln!("Packing");
+    let made = make(args)
+        .with_context(|| format!("cannot make the bundle {}", args.output.display()))?;
+    match context.format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&made)?),
+        Format::Text => println!(
+            "{}: {} MB, SHA-256 {}",
+            made.output.display(),
+            made.size / 1_000_000,
+            made.sha256
+        ),
+    }
+    Ok(())
+}
+
+fn make(args: &Args) -> Result<Made> {
+    let directory = match args.output.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(directory)?;
+    let file = tempfile::NamedTempFile::new_in(directory)?;
+    let mut archive = Builder::new(BufWriter::new(file));
+    // The same content makes the same archive, whoever packs it and when.
+    archive.mode(HeaderMode::Deterministic);
+    add_text(&mut archive, "install.sh", INSTALL)?;
+    add_directory(&mut archive, &args.repository, &Path::new(FOLDER).join("repository"))?;
+    let mut written = archive.into_inner()?;
+    written.flush()?;
+    let file = written.into_inner()?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    file.as_file().sync_all()?;
+    file.persist(&args.output)?;
+    Ok(Made {
+        sha256: sha256(&args.output)?,
+        size: fs::metadata(&args.output)?.len(),
+        output: args.output.clone(),
+    })
+}
+
+fn add_text<W: std::io::Write>(archive: &mut Builder<W>, name: &str, text: &str) -> Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o755);
+    Ok(archive.append_data(&mut header, Path::new(FOLDER).join(name), text.as_bytes())?)
+}
+
+/// Sorted, so that the order is not the file system's.
+fn add_directory<W: std::io::Write>(
+    archive: &mut Builder<W>,
+    directory: &Path,
+    name: &Path,
+) -> Result<()> {
+    archive.append_dir(name, directory)?;
+    let mut entries = fs::read_dir(directory)?.collect::<std::io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = name.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            add_directory(archive, &entry.path(), &name)?;
+        } else {
+            archive.append_path_with_name(entry.path(), name)?;
+        }
+    }
+    Ok(())
+}
