@@ -1,7 +1,7 @@
 //! A server and a machine in a world of their own, ready for an installation.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
@@ -35,7 +35,9 @@ impl Fleet {
     pub fn boot(flavour: &str, options: &[&str]) -> Self {
         let world = World::new();
         world.boot(flavour, options);
-        let work = tempfile::tempdir().expect("a work folder");
+        let work = tempfile::tempdir_in(kit().parent().expect("a kit is in a folder"))
+            .expect("a work folder");
+        link_tree(&kit().join("repository"), &work.path().join("repository"));
         let server = start_server(&world, &work);
         let fleet = Self { machine: flavour.into(), world, work, server };
         fleet.wait_for_server();
@@ -54,6 +56,12 @@ impl Fleet {
         pool.variable("SECRET_WORD", "shell", true, "open sesame");
         self.world.feed(&self.machine, "umask 077 && cat >/root/pool.token", pool.token.as_bytes());
         pool
+    }
+
+    /// What the server serves as packages: links into the kit, to be replaced
+    /// and never written to.
+    pub fn repository(&self) -> PathBuf {
+        self.work.path().join("repository")
     }
 
     /// The line that a person pastes, with `options` for `scalr-agent-setup install`.
@@ -160,7 +168,7 @@ pub fn configuration() -> PathBuf {
 fn start_server(world: &World, work: &TempDir) -> Child {
     let program = kit().join("bin/scalr-server");
     let data = work.path().join("data");
-    let packages = kit().join("repository");
+    let packages = work.path().join("repository");
     let token = work.path().join("admin.token");
     let command: [&OsStr; 13] = [
         program.as_ref(),
@@ -178,6 +186,20 @@ fn start_server(world: &World, work: &TempDir) -> Child {
         token.as_ref(),
     ];
     world.start("server", &command, &work.path().join("server.log"))
+}
+
+/// A copy that takes no room: its files are links.
+fn link_tree(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("the work folder takes folders");
+    for entry in std::fs::read_dir(from).expect("the kit has a repository") {
+        let entry = entry.expect("the kit can be read");
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            link_tree(&from, &to);
+        } else {
+            std::fs::hard_link(from, to).expect("the work folder is on the kit's disk");
+        }
+    }
 }
 
 /// What a command said when it was to fail.

@@ -1,0 +1,224 @@
+//! Installations that fail: the machine is as before, the message says what and
+//! what to do, and the next one succeeds.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::fleet::{Fleet, refusal};
+use crate::machine::wait_for;
+
+/// A way to make an installation fail.
+struct Fault {
+    name: &'static str,
+    /// Done in the machine before the installation, and undone after it.
+    provoke: &'static str,
+    mend: &'static str,
+    /// Options of the installation.
+    options: &'static str,
+    /// The exit code, and what the message has to contain.
+    code: i32,
+    says: &'static [&'static str],
+}
+
+const UBUNTU: &[Fault] = &[
+    Fault {
+        name: "the disk is full",
+        provoke: "mkdir -p /usr/lib/scalr-agent && mount -t tmpfs -o size=1m none /usr/lib/scalr-agent",
+        mend: "umount /usr/lib/scalr-agent && rmdir /usr/lib/scalr-agent",
+        options: "",
+        code: 6,
+        says: &["No space left on device"],
+    },
+    Fault {
+        name: "a lock is held for ever",
+        provoke: LOCK,
+        mend: "kill $(cat /run/locker)",
+        options: "--lock-timeout 4",
+        code: 6,
+        says: &["Waiting for another program", "/var/lib/dpkg/lock-frontend"],
+    },
+    Fault {
+        name: "the package is refused",
+        provoke: "printf 'Package: scalr-agent\\nPin: release *\\nPin-Priority: -1\\n' >/etc/apt/preferences.d/no",
+        mend: "rm /etc/apt/preferences.d/no",
+        options: "",
+        code: 6,
+        says: &["no installation candidate"],
+    },
+    Fault {
+        name: "a scriptlet fails",
+        provoke: "mount --bind /bin/false /usr/sbin/useradd",
+        mend: "umount /usr/sbin/useradd",
+        options: "",
+        code: 6,
+        says: &["post-installation script"],
+    },
+    Fault {
+        name: "a unit fails",
+        provoke: "mkdir -p /etc/systemd/system/scalr-docker.service.d && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' >/etc/systemd/system/scalr-docker.service.d/z.conf",
+        mend: "rm -r /etc/systemd/system/scalr-docker.service.d && systemctl daemon-reload",
+        options: "",
+        code: 1,
+        says: &["scalr-docker.service does not come up", "journalctl -xe -u scalr-docker"],
+    },
+    Fault {
+        name: "the server refuses the token",
+        provoke: "mv /root/pool.token /root/right.token && echo wrong-token >/root/pool.token",
+        mend: "mv /root/right.token /root/pool.token",
+        options: "",
+        code: 7,
+        says: &["token"],
+    },
+    Fault {
+        name: "the repository's name is unknown",
+        provoke: "sed -i 's/pools.test/other.test/' /etc/hosts",
+        mend: "sed -i 's/other.test/pools.test/' /etc/hosts",
+        options: "",
+        code: 1,
+        says: &["pools.test"],
+    },
+];
+
+/// As dpkg itself locks: a record lock, held by a process that only sleeps.
+const LOCK: &str = r#"setsid perl -e 'use Fcntl; open(F, ">>", "/var/lib/dpkg/lock-frontend"); my $l = pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $l) or die; open(P, ">", "/run/locker"); print P $$; close P; sleep 600' </dev/null >/dev/null 2>&1 & timeout 10 sh -c 'until [ -s /run/locker ]; do sleep 0.1; done'"#;
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_failed_installation_leaves_the_machine_as_it_was() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    for fault in UBUNTU {
+        let before = state(&fleet);
+        fleet.shell(fault.provoke);
+        let output = fleet.world.try_shell(&fleet.machine, &installation(&fleet, fault.options));
+        fleet.shell(fault.mend);
+        let said = refusal(&output);
+        assert_eq!(output.status.code(), Some(fault.code), "{}: {said}", fault.name);
+        for text in fault.says {
+            assert!(said.contains(text), "{}: no {text:?} in: {said}", fault.name);
+        }
+        assert_same(fault.name, &before, &state(&fleet));
+    }
+    broken_repositories(&fleet);
+    killed(&fleet);
+    fleet.install("");
+    fleet.wait_for_agent(&pool, "idle");
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_failed_installation_leaves_a_yum_host_as_it_was() {
+    let fleet = Fleet::boot("centos-8", &[]);
+    let pool = fleet.pool();
+    broken_repositories(&fleet);
+    fleet.install("");
+    fleet.wait_for_agent(&pool, "idle");
+}
+
+/// What the server hands out is broken, one part at a time.
+fn broken_repositories(fleet: &Fleet) {
+    let repository = fleet.repository();
+    let (index, package) = if fleet.machine.starts_with("centos") {
+        ("yum/repodata/repomd.xml", "rpm")
+    } else {
+        ("apt/dists/stable/InRelease", "deb")
+    };
+    let package = find(&repository, package);
+    let index = repository.join(index);
+    for (name, file, broken) in [
+        ("the repository is not there", &index, None),
+        ("the signature is bad", &index, Some(0.3)),
+        ("the package is damaged", &package, Some(0.9)),
+    ] {
+        let before = state(fleet);
+        let whole = fs::read(file).expect("the repository can be read");
+        // Another file: this one has links into the kit.
+        fs::remove_file(file).expect("it can be removed");
+        if let Some(place) = broken {
+            let mut damaged = whole.clone();
+            let place = (damaged.len() as f64 * place) as usize;
+            damaged[place] ^= 1;
+            fs::write(file, damaged).expect("it can be written");
+        }
+        let output = fleet.world.try_shell(&fleet.machine, &installation(fleet, ""));
+        let _ = fs::remove_file(file);
+        fs::write(file, whole).expect("it can be written");
+        let said = refusal(&output);
+        assert_eq!(output.status.code(), Some(6), "{name}: {said}");
+        assert!(said.contains("pools.test") || said.contains("scalr-agent"), "{name}: {said}");
+        assert_same(name, &before, &state(fleet));
+    }
+}
+
+/// Killed in the middle: the next command finds what was left and undoes it.
+fn killed(fleet: &Fleet) {
+    let before = state(fleet);
+    // Right after the settings are written, which is after the package is there.
+    let line = format!(
+        "({}) >/root/killed.log 2>&1 & timeout 120 sh -c 'until [ -s /etc/scalr-agent/agent.toml ]; do :; done'; \
+         kill -KILL $(pgrep -f install.sh) $(pgrep -x scalr-agent-set); wait",
+        installation(fleet, "")
+    );
+    let _ = fleet.world.try_shell(&fleet.machine, &line);
+    assert_ne!(state(fleet), before, "it was killed after it had changed something");
+    let status = fleet.world.try_shell(&fleet.machine, "scalr-agent-setup status");
+    let said = crate::machine::text(&status);
+    assert!(said.contains("scalr-agent-setup recover"), "{said}");
+    // What it had started ends by itself: apt or dpkg would hold their locks.
+    wait_for("what was left to end", Duration::from_secs(60), || {
+        let output = fleet.world.try_shell(&fleet.machine, "pgrep -x 'dpkg|apt-get'");
+        (!output.status.success()).then_some(())
+    });
+    fleet.shell("cp /usr/bin/scalr-agent-setup /root/ && /root/scalr-agent-setup recover");
+    fleet.shell("rm /root/scalr-agent-setup /root/killed.log");
+    assert_same("killed", &before, &state(fleet));
+}
+
+/// The script as a file, so that a name that can't be resolved breaks not the
+/// download but what comes after it.
+fn installation(fleet: &Fleet, options: &str) -> String {
+    fleet.shell(&format!(
+        "[ -s /root/install.sh ] || curl -fsSL {0}/install.sh -o /root/install.sh",
+        crate::fleet::URL
+    ));
+    format!("sh /root/install.sh --token-file /root/pool.token {options}")
+}
+
+/// Packages, accounts, units, and every file that is not a cache.
+fn state(fleet: &Fleet) -> Vec<String> {
+    let text = fleet.shell(
+        "if command -v dpkg-query >/dev/null && [ -d /etc/apt ] && ! [ -d /etc/yum.repos.d ]; \
+         then dpkg-query -W -f '${Package} ${Version} ${Status}\\n'; \
+         else rpm -qa; fi | sort; \
+         getent passwd; getent group; \
+         systemctl list-unit-files 'scalr-*' --no-legend; \
+         ls -d /run/scalr* 2>/dev/null; \
+         find /etc /usr/bin /usr/lib/scalr-agent /usr/lib/systemd /lib/systemd /usr/share/keyrings \
+             /var/lib/scalr* ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache -printf \
+             '%p %M %U:%G %l\\n' 2>/dev/null | sort; \
+         find /etc -type f ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache \
+             -exec sha256sum {} + | sort -k2",
+    );
+    text.lines().map(str::to_owned).collect()
+}
+
+fn assert_same(what: &str, before: &[String], after: &[String]) {
+    let gone: Vec<_> = before.iter().filter(|line| !after.contains(line)).collect();
+    let new: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
+    assert!(gone.is_empty() && new.is_empty(), "{what}: gone: {gone:#?}, new: {new:#?}");
+}
+
+fn find(directory: &std::path::Path, extension: &str) -> std::path::PathBuf {
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).expect("the repository can be read") {
+            let path = entry.expect("the repository can be read").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                return path;
+            }
+        }
+    }
+    panic!("there is no {extension} in {}", directory.display());
+}
