@@ -6,8 +6,8 @@
 #
 # Everything is in functions, those are in one pair of braces, and the last line
 # calls them and closes it: a script that was cut off on its way runs nothing.
-# It needs a POSIX sh, the coreutils, awk and sed, curl (7.29 or newer) or wget,
-# and apt, dnf or yum.
+# It needs a POSIX sh, the coreutils, awk, grep and sed, curl (7.29 or newer) or
+# wget, and apt, dnf or yum.
 #
 # The steps, each of which is undone when a later one fails:
 #   1. fetch the small setup program and the packages' key, verify them, and let
@@ -622,6 +622,7 @@ check_host() {
 
 apt_key=/usr/share/keyrings/scalr-agent.asc
 apt_source=/etc/apt/sources.list.d/scalr-agent.sources
+apt_lists=/var/lib/apt/lists
 yum_key=/etc/pki/rpm-gpg/RPM-GPG-KEY-scalr-agent
 yum_repository=/etc/yum.repos.d/scalr-agent.repo
 # It would wait for ever for another one, and say nothing to us.
@@ -642,6 +643,8 @@ add_repository() {
     if [ "$packages" = apt ]; then
         apt_source_text "$base" "$apt_key" >"$work/definition"
         place "$key" "$apt_key"
+        note_lists "$work/definition"
+        has_lists || lists_were_known=''
         place "$work/definition" "$apt_source"
         # Only our own list: a broken one of somebody else's is not our affair.
         set -- apt-get update -q -o Dir::Etc::sourcelist="$apt_source" \
@@ -917,7 +920,7 @@ record=/var/lib/scalr-agent/setup.json
 
 # What is there may be half of an installation: each part is looked for.
 uninstall() {
-    note_lists
+    note_lists "$apt_source"
     [ ! -e "$yum_key" ] || note_key "$yum_key"
     remover=
     if have scalr-agent-setup; then
@@ -969,18 +972,21 @@ remove_repository() {
     done
 }
 
-# What apt fetches from the repository has the names of its URLs, without the
-# scheme, with _ for each /.
+# note_lists SOURCE: what apt fetches from there has the names of its URLs,
+# without the scheme, with _ for each /.
 note_lists() {
-    [ -e "$apt_source" ] || return 0
-    lists=$(sed -n 's,^URIs: *[a-z]*://,,p' "$apt_source" | tr / _)
+    [ -e "$1" ] || return 0
+    lists=$(sed -n 's,^URIs: *[a-z]*://,,p' "$1" | tr / _)
+}
+
+has_lists() {
+    for file in "$apt_lists/$lists"_*; do [ ! -e "$file" ] || return 0; done
+    return 1
 }
 
 forget_lists() {
-    [ -n "$lists" ] || return 0
-    for file in /var/lib/apt/lists/"$lists"_*; do
-        [ ! -e "$file" ] || run rm -f "$file"
-    done
+    [ -n "$lists" ] && has_lists || return 0
+    run rm -f "$apt_lists/$lists"_*
 }
 
 # note_key FILE: rpm keeps each imported key as a package that is named by the
@@ -1006,7 +1012,8 @@ run() {
     fi
 }
 
-placed='' installed='' had_data='' work='' lists='' key_package='' key_was_known=yes
+placed='' installed='' had_data='' work=''
+lists='' lists_were_known=yes key_package='' key_was_known=yes
 
 finish() {
     code=$?
@@ -1030,12 +1037,12 @@ undo() {
         if [ -e "$work/$(basename "$file").before" ]; then
             mv "$work/$(basename "$file").before" "$file" || undone=1
         else
-            [ "$file" != "$apt_source" ] || { note_lists && forget_lists; } || undone=1
             rm -f "$file" || undone=1
         fi
         rm -f "$file.new"
     done
     [ -n "$key_was_known" ] || forget_key || undone=1
+    [ -n "$lists_were_known" ] || forget_lists || undone=1
     return "$undone"
 }
 
