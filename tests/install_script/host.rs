@@ -55,7 +55,7 @@ pub enum Packages {
 /// Debian's busybox takes its own applet of a name before what is on PATH.
 const PREFER_PATH: &str = "\
 have() { [ -e \"$PATH/$1\" ]; }
-for tool in curl dpkg id rpm uname; do
+for tool in curl dpkg id rpm uname wget; do
     [ ! -e \"$PATH/$tool\" ] || eval \"$tool() { \\\"$PATH/$tool\\\" \\\"\\$@\\\"; }\"
 done
 ";

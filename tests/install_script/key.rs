@@ -24,7 +24,7 @@ fn a_fingerprint_needs_no_gpg() {
         let with_headers = key("packages").replacen("\n\n", "\nVersion: 1\nComment: x\n\n", 1);
         assert_eq!(read(host, &with_headers), format!("{PACKAGES} yes"));
         assert_eq!(read(host, &key("packages").replace('\n', "\r\n")), format!("{PACKAGES} yes"));
-        assert_eq!(read(host, &format!("A key:\n{}", key("packages"))), "none");
+        assert_eq!(read(host, &format!("A key:\n{}", key("packages"))), format!("{PACKAGES} yes"));
     });
 }
 
