@@ -116,6 +116,7 @@ main() {
     esac
     judge_options
     [ -n "$dry_run" ] || need_root
+    [ "$action" != install ] || need_token
     need_linux
     find_package_manager
     find_downloader
@@ -325,6 +326,22 @@ need_root() {
     fail 7 "this changes the system and needs root; $where"
 }
 
+# Else it would be missed only when the package is installed already.
+need_token() {
+    case $token_file in
+        -) ;;
+        '')
+            [ -n "${SCALR_AGENT_TOKEN:-}" ] || [ -e "$settings" ] ||
+                fail 2 "which pool? give its token in --token-file FILE, or in the environment as SCALR_AGENT_TOKEN"
+            ;;
+        *)
+            [ -f "$token_file" ] && [ -r "$token_file" ] ||
+                fail 2 "--token-file: cannot read $token_file"
+            [ -s "$token_file" ] || fail 2 "--token-file: $token_file is empty"
+            ;;
+    esac
+}
+
 need_linux() {
     system=$(uname -s)
     [ "$system" = Linux ] || fail 5 "agents run on Linux; this is $system"
@@ -336,6 +353,7 @@ need_linux() {
 }
 
 os_release=/etc/os-release
+settings=/etc/scalr-agent/agent.toml
 
 find_package_manager() {
     if have apt-get && have dpkg; then
@@ -400,7 +418,10 @@ read_proxy() {
 
 # A hardened host lets no program run from its /tmp.
 make_work_folder() {
+    tried=
     for folder in "${TMPDIR:-/tmp}" /tmp /var/tmp /var/lib /root; do
+        [ "$folder" != "$tried" ] || continue
+        tried=$folder
         work=$(umask 077 && mktemp -d "$folder/scalr-agent-install.XXXXXX" 2>/dev/null) || continue
         if can_run_from "$work"; then
             return
@@ -685,7 +706,7 @@ use_bundle() {
 # apt_source_text BASE KEY
 apt_source_text() {
     cat <<TEXT
-# Agents of $1; written by its install script.
+# Agents of ${1%/packages}; written by its install script.
 Types: deb
 URIs: $1/apt
 Suites: stable
@@ -697,9 +718,9 @@ TEXT
 # yum_repository_text BASE: the key comes from the file that was verified.
 yum_repository_text() {
     cat <<TEXT
-# Agents of $1; written by its install script.
+# Agents of ${1%/packages}; written by its install script.
 [scalr-agent]
-name=Agents of $1
+name=Agents of ${1%/packages}
 baseurl=$1/yum
 enabled=1
 gpgcheck=1

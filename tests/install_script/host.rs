@@ -92,6 +92,8 @@ impl Host {
             }
             host.serve("scalr-agent.asc", &key("packages"));
             host.serve_setup();
+            // Set up before, so that no token is needed.
+            fs::write(host.path("agent.toml"), "").unwrap();
             eprintln!("in {}", shell.join(" "));
             test(&host);
         }
@@ -161,9 +163,10 @@ impl Host {
             ". '{script}'\n\
              apt_key={root}/key.asc apt_source={root}/agent.sources apt_lists={root}/lists\n\
              yum_key={root}/RPM-GPG-KEY yum_repository={root}/agent.repo record={root}/setup.json\n\
-             apt_locks={root}/lock rpm_locks={root}/lock pid_files={root}/pid\n\
+             settings='{settings}' apt_locks={root}/lock rpm_locks={root}/lock pid_files={root}/pid\n\
              pause() {{ :; }}\n{busybox}",
             script = self.path("install.sh").display(),
+            settings = self.path("agent.toml").display(),
             busybox = if self.shell[0] == "busybox" { PREFER_PATH } else { "" },
         );
         let mut command = Command::new(which::which(self.shell[0]).unwrap());

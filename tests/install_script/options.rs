@@ -138,6 +138,12 @@ fn wrong_usage_is_refused_before_anything_is_done() {
             assert!(!said.stderr.contains("secret"), "{said:?}");
             host_again(host);
         }
+        host.install("--token-file nowhere").refused(2, "cannot read nowhere");
+        host.install("--token-file tmp").refused(2, "cannot read tmp");
+        fs::write(host.path("empty"), "").unwrap();
+        host.install("--token-file empty").refused(2, "empty is empty");
+        fs::remove_file(host.path("agent.toml")).unwrap();
+        host.install("").refused(2, "which pool?");
         host.run("main --repository-only").refused(2, "which server?");
         host.install_with("", &[("SCALR_AGENT_LOCK_WAIT", "soon")]).refused(2, "number of seconds");
         assert_eq!(host.calls(), "");
