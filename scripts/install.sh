@@ -335,9 +335,12 @@ need_token() {
                 fail 2 "which pool? give its token in --token-file FILE, or in the environment as SCALR_AGENT_TOKEN"
             ;;
         *)
-            [ -f "$token_file" ] && [ -r "$token_file" ] ||
+            # A pipe is a file, too.
+            if [ ! -r "$token_file" ] || [ -d "$token_file" ]; then
                 fail 2 "--token-file: cannot read $token_file"
-            [ -s "$token_file" ] || fail 2 "--token-file: $token_file is empty"
+            elif [ -f "$token_file" ] && [ ! -s "$token_file" ]; then
+                fail 2 "--token-file: $token_file is empty"
+            fi
             ;;
     esac
 }
