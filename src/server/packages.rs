@@ -7,6 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use sha2::{Digest as _, Sha256};
 use tera::{Context, Tera};
 use tower_http::services::ServeDir;
 use url::Url;
@@ -17,8 +18,14 @@ const INSTALL: &str = include_str!("../../scripts/install.sh");
 const SOURCES: &str = include_str!("../../templates/repository/scalr-agent.sources.tera");
 const REPO: &str = include_str!("../../templates/repository/scalr-agent.repo.tera");
 
+/// The public key that the packages are signed with, in their folder.
+const KEY: &str = "scalr-agent.asc";
+
 /// The line of the install script that the server's URL is put into.
 const URL_LINE: &str = "SERVER_URL=\"\"";
+
+/// The line of the install script that the SHA-256 of the key's file is put into.
+const KEY_LINE: &str = "KEY_SHA256=\"\"";
 
 /// `/install.sh` and `/packages`.
 pub fn routes(app: &App) -> Router<App> {
@@ -32,8 +39,16 @@ pub fn routes(app: &App) -> Router<App> {
     }
 }
 
+/// The script knows this server and the key of its packages, so that it installs
+/// from no other, whatever a cache or a mirror on the way holds.
 async fn install_script(State(app): State<App>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], fill_in_url(INSTALL, &app.url))
+    let key = match &app.packages {
+        // Read each time: the folder may be replaced while the server runs.
+        Some(folder) => tokio::fs::read(folder.join(KEY)).await.ok(),
+        None => None,
+    };
+    let script = fill_in(INSTALL, &app.url, key.as_deref());
+    ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], script)
 }
 
 async fn sources(State(app): State<App>) -> Result<Response, StatusCode> {
@@ -66,11 +81,15 @@ fn render(template: &str, url: &str) -> tera::TeraResult<String> {
     Tera::one_off(template, &context, false)
 }
 
-/// The script with the server's URL in its marked line. A URL has none of the
-/// characters that mean something between single quotes.
-fn fill_in_url(script: &str, url: &Url) -> String {
+/// The script with the server's URL and the SHA-256 of its key in their marked
+/// lines. A URL has none of the characters that mean something between single
+/// quotes.
+fn fill_in(script: &str, url: &Url, key: Option<&[u8]>) -> String {
     let url = url.as_str().trim_end_matches('/').replace('\'', "%27");
-    script.replacen(URL_LINE, &format!("SERVER_URL='{url}'"), 1)
+    let script = script.replacen(URL_LINE, &format!("SERVER_URL='{url}'"), 1);
+    let Some(key) = key else { return script };
+    let sum = hex::encode(Sha256::digest(key));
+    script.replacen(KEY_LINE, &format!("KEY_SHA256='{sum}'"), 1)
 }
 
 #[cfg(test)]
@@ -78,11 +97,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_install_script_gets_the_url() {
+    fn the_install_script_gets_the_url_and_the_sum_of_the_key() {
         let url = Url::parse("https://pools.example.com:8443").unwrap();
-        let script = fill_in_url(INSTALL, &url);
+        let script = fill_in(INSTALL, &url, Some(b"abc"));
         assert!(script.contains("\nSERVER_URL='https://pools.example.com:8443'\n"), "{script}");
-        assert_eq!(script.matches("SERVER_URL=").count(), INSTALL.matches("SERVER_URL=").count());
+        // The SHA-256 of "abc" (FIPS 180-2, B.1).
+        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(script.contains(&format!("\nKEY_SHA256='{sum}'\n")), "{script}");
+        assert_eq!(script.lines().count(), INSTALL.lines().count());
+    }
+
+    #[test]
+    fn without_packages_there_is_no_key_to_compare() {
+        let url = Url::parse("https://pools.example.com").unwrap();
+        assert!(fill_in(INSTALL, &url, None).contains("\nKEY_SHA256=\"\"\n"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The curl-piped installation, on each flavour.
 
-use crate::fleet::{Fleet, refusal};
+use crate::fleet::{Fleet, URL, refusal};
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
@@ -55,6 +55,31 @@ fn a_second_installation_changes_nothing_and_restarts_nothing() {
     fleet.shell("touch /root/mark");
     let before = fleet.shell(look);
     fleet.shell(&Fleet::install_line(""));
+    assert_eq!(fleet.shell(look), before);
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_dry_run_changes_nothing_and_an_uninstallation_leaves_nothing() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    // Docker's own is not taken back; apt's lock is its.
+    let look = "find /etc /opt /root /srv /tmp /usr /var/lib /var/tmp -xdev -type f \
+        ! -path /etc/docker/key.json ! -path /var/lib/apt/lists/lock | sort; \
+        dpkg --list; cat /etc/passwd /etc/group";
+    let before = fleet.shell(look);
+    // As on a hardened host.
+    fleet.shell("mount -t tmpfs -o noexec tmpfs /tmp");
+    let said = fleet.shell(&Fleet::install_line("--dry-run"));
+    assert!(
+        said.contains("Would run: env DEBIAN_FRONTEND=noninteractive apt-get install"),
+        "{said}"
+    );
+    assert_eq!(fleet.shell(look), before);
+
+    fleet.shell(&Fleet::install_line(""));
+    fleet.wait_for_agent(&pool, "idle");
+    fleet.shell(&format!("curl -fsSL {URL}/install.sh | sh -s -- --uninstall --purge"));
     assert_eq!(fleet.shell(look), before);
 }
 

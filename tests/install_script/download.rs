@@ -1,0 +1,120 @@
+//! Downloads, with real curl and wget.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::thread;
+
+use crate::host::{Host, Packages};
+
+const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const MISSING: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// A server that gives these answers, one after the other; its URL.
+fn server(answers: &'static [&'static str]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/file", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for answer in answers {
+            let (mut client, _) = listener.accept().unwrap();
+            let request = BufReader::new(client.try_clone().unwrap());
+            drop(request.lines().map_while(Result::ok).find(String::is_empty));
+            drop(client.write_all(answer.as_bytes()));
+        }
+    });
+    url
+}
+
+/// Runs a test with each program that downloads.
+fn each(test: impl Fn(&Host)) {
+    for program in ["curl", "wget"] {
+        Host::each(Packages::Apt, |host| {
+            host.without_tool("curl");
+            symlink(which::which(program).unwrap(), host.path("bin").join(program)).unwrap();
+            test(host);
+        });
+    }
+}
+
+fn download(host: &Host, url: &str) -> crate::host::Said {
+    host.run(&format!("read_options; work=tmp; find_downloader; download {url} root/file"))
+}
+
+#[test]
+fn a_busy_server_is_asked_again() {
+    each(|host| {
+        let said = download(host, &server(&[BUSY, BUSY, GOOD]));
+        said.went_well();
+        assert_eq!(fs::read_to_string(host.path("root/file")).unwrap(), "hello");
+        assert_eq!(said.stdout.matches("trying again").count(), 2, "{said:?}");
+        download(host, &server(&[BUSY, BUSY, BUSY, GOOD])).refused(8, "cannot download http://");
+    });
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    each(|host| {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let said = download(host, &format!("http://127.0.0.1:{port}/file"));
+        said.refused(8, &format!("cannot download http://127.0.0.1:{port}/file: "));
+        assert_eq!(said.stdout.matches("trying again").count(), 2, "{said:?}");
+    });
+}
+
+#[test]
+fn what_is_not_there_is_asked_for_once() {
+    Host::each(Packages::Apt, |host| {
+        host.without_tool("curl");
+        symlink(which::which("curl").unwrap(), host.path("bin/curl")).unwrap();
+        let said = download(host, &server(&[MISSING, GOOD]));
+        said.refused(8, "404");
+        said.refused(8, "started with --packages?");
+        assert!(!said.stdout.contains("trying again"), "{said:?}");
+    });
+}
+
+#[test]
+fn with_neither_curl_nor_wget_it_says_what_to_install() {
+    Host::each(Packages::Apt, |host| {
+        host.without_tool("curl");
+        host.install("").refused(6, "neither curl nor wget is here");
+    });
+}
+
+#[test]
+fn temporary_files_go_where_programs_may_run() {
+    Host::each(Packages::Apt, |host| {
+        let said = host.run(
+            "can_run_from() { case $1 in tmp/* | /tmp/*) return 1 ;; esac; }\n\
+             TMPDIR=tmp make_work_folder\n\
+             echo \"$work\"; stat -c %a \"$work\"; rm -r \"$work\"",
+        );
+        said.went_well();
+        assert!(said.stdout.starts_with("/var/tmp/scalr-agent-install."), "{said:?}");
+        assert!(said.stdout.ends_with("\n700\n"), "{said:?}");
+        assert!(said.stderr.contains("programs in tmp may not be run (mounted noexec?)"));
+        assert!(host.files().is_empty(), "{:?}", host.files());
+        let said = host.run("can_run_from() { return 1; }; TMPDIR=tmp make_work_folder");
+        said.refused(11, "TMPDIR=/a/folder");
+        assert!(host.files().is_empty(), "{:?}", host.files());
+    });
+}
+
+#[test]
+fn a_damaged_or_foreign_setup_program_is_not_kept() {
+    Host::each(Packages::Apt, |host| {
+        let fetch = "read_options --url https://pools.test; work=tmp machine=x86_64 downloader=curl; fetch_setup";
+        host.run(fetch).went_well();
+        let good =
+            fs::read_to_string(host.path("server/packages/scalr-agent-setup-x86_64")).unwrap();
+        host.serve("scalr-agent-setup-x86_64", &(good + "#"));
+        host.run(fetch).refused(9, "was damaged on its way");
+        let program = "#!/bin/sh\necho 'GLIBC_2.17 not found' >&2\nexit 1\n";
+        host.serve("scalr-agent-setup-x86_64", program);
+        let sum = crate::host::sha256(host, "scalr-agent-setup-x86_64");
+        host.serve("scalr-agent-setup-x86_64.sha256", &format!("{sum}  x\n"));
+        host.run(fetch).refused(5, "does not run here (exit code 1): GLIBC_2.17 not found");
+    });
+}
