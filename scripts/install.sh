@@ -303,10 +303,8 @@ judge_bundle() {
             fail 2 "package managers can't read a repository in a folder of that name: move '$offline' to one of letters, digits, and _ . + -"
             ;;
     esac
-    for file in repository/scalr-agent.asc bin; do
-        [ -e "$offline/$file" ] ||
-            fail 2 "$offline is no unpacked offline bundle: it has no $file"
-    done
+    [ -e "$offline/repository/scalr-agent.asc" ] ||
+        fail 2 "$offline is no unpacked offline bundle: it has no repository/scalr-agent.asc"
 }
 
 # --- what this host is ---
@@ -357,6 +355,7 @@ need_linux() {
 
 os_release=/etc/os-release
 settings=/etc/scalr-agent/agent.toml
+unfinished=/var/lib/scalr-agent-setup.unfinished
 
 find_package_manager() {
     if have apt-get && have dpkg; then
@@ -446,12 +445,9 @@ can_run_from() {
 # fetch PATH FILE: from the server's packages or from the bundle.
 fetch() {
     if [ -n "$offline" ]; then
-        case $1 in
-            scalr-agent-setup-*) set -- "bin/$1" "$2" ;;
-            *) set -- "repository/$1" "$2" ;;
-        esac
-        [ -f "$offline/$1" ] || fail 2 "$offline has no $1: is this bundle for another processor?"
-        cp "$offline/$1" "$2"
+        [ -f "$offline/repository/$1" ] ||
+            fail 2 "$offline/repository has no $1: is this bundle for another processor?"
+        cp "$offline/repository/$1" "$2"
     else
         download "$url/packages/$1" "$2"
     fi
@@ -1054,6 +1050,10 @@ finish() {
 
 undo() {
     undone=0
+    # The setup program undoes its part by itself, unless it was killed.
+    if [ -e "$unfinished" ]; then
+        "$setup" recover </dev/null || undone=1
+    fi
     if [ -n "$installed" ]; then
         remove_new_packages || undone=1
     fi

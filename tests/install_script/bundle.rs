@@ -6,15 +6,11 @@ use crate::host::{Host, Packages};
 
 /// An unpacked bundle in `bundle/`.
 fn unpack(host: &Host) {
-    for folder in ["bundle/bin", "bundle/repository"] {
-        fs::create_dir_all(host.path(folder)).unwrap();
+    let repository = host.path("bundle/repository");
+    fs::create_dir_all(&repository).unwrap();
+    for name in ["scalr-agent.asc", "scalr-agent-setup-x86_64", "scalr-agent-setup-x86_64.sha256"] {
+        fs::copy(host.path("server/packages").join(name), repository.join(name)).unwrap();
     }
-    let copy = |name: &str, to: &str| {
-        fs::copy(host.path("server/packages").join(name), host.path(to).join(name)).unwrap();
-    };
-    copy("scalr-agent.asc", "bundle/repository");
-    copy("scalr-agent-setup-x86_64", "bundle/bin");
-    copy("scalr-agent-setup-x86_64.sha256", "bundle/bin");
     host.tool("curl", "echo \"curl $*\" >>\"$host/calls\"; exit 7\n");
 }
 
@@ -54,9 +50,9 @@ fn a_bundle_is_verified_like_a_server() {
             .refused(9, "is not the expected one");
         host.run(&format!("KEY_SHA256={wrong}; main --offline bundle"))
             .refused(9, "is not the expected one");
-        fs::write(host.path("bundle/bin/scalr-agent-setup-x86_64"), "").unwrap();
+        fs::write(host.path("bundle/repository/scalr-agent-setup-x86_64"), "").unwrap();
         host.install("--offline bundle").refused(9, "was damaged on its way");
-        fs::remove_file(host.path("bundle/bin/scalr-agent-setup-x86_64")).unwrap();
+        fs::remove_file(host.path("bundle/repository/scalr-agent-setup-x86_64")).unwrap();
         host.install("--offline bundle").refused(2, "is this bundle for another processor?");
         assert_eq!(host.files(), before);
     });

@@ -2,10 +2,8 @@
 //! what to do, and the next one succeeds.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::fleet::{Fleet, refusal};
-use crate::machine::wait_for;
 
 /// A way to make an installation fail.
 struct Fault {
@@ -13,8 +11,6 @@ struct Fault {
     /// Done in the machine before the installation, and undone after it.
     provoke: &'static str,
     mend: &'static str,
-    /// Options of the installation.
-    options: &'static str,
     /// The exit code, and what the message has to contain.
     code: i32,
     says: &'static [&'static str],
@@ -25,7 +21,6 @@ const UBUNTU: &[Fault] = &[
         name: "the disk is full",
         provoke: "mkdir -p /usr/lib/scalr-agent && mount -t tmpfs -o size=1m none /usr/lib/scalr-agent",
         mend: "umount /usr/lib/scalr-agent && rmdir /usr/lib/scalr-agent",
-        options: "",
         code: 6,
         says: &["No space left on device"],
     },
@@ -33,15 +28,13 @@ const UBUNTU: &[Fault] = &[
         name: "a lock is held for ever",
         provoke: LOCK,
         mend: "kill $(cat /run/locker)",
-        options: "--lock-timeout 4",
-        code: 6,
-        says: &["Waiting for another program", "/var/lib/dpkg/lock-frontend"],
+        code: 10,
+        says: &["(perl) has held /var/lib/dpkg/lock-frontend", "SCALR_AGENT_LOCK_WAIT"],
     },
     Fault {
         name: "the package is refused",
         provoke: "printf 'Package: scalr-agent\\nPin: release *\\nPin-Priority: -1\\n' >/etc/apt/preferences.d/no",
         mend: "rm /etc/apt/preferences.d/no",
-        options: "",
         code: 6,
         says: &["no installation candidate"],
     },
@@ -49,7 +42,6 @@ const UBUNTU: &[Fault] = &[
         name: "a scriptlet fails",
         provoke: "mount --bind /bin/false /usr/sbin/useradd",
         mend: "umount /usr/sbin/useradd",
-        options: "",
         code: 6,
         says: &["post-installation script"],
     },
@@ -57,7 +49,6 @@ const UBUNTU: &[Fault] = &[
         name: "a unit fails",
         provoke: "mkdir -p /etc/systemd/system/scalr-docker.service.d && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' >/etc/systemd/system/scalr-docker.service.d/z.conf",
         mend: "rm -r /etc/systemd/system/scalr-docker.service.d && systemctl daemon-reload",
-        options: "",
         code: 1,
         says: &["scalr-docker.service does not come up", "journalctl -xe -u scalr-docker"],
     },
@@ -65,7 +56,6 @@ const UBUNTU: &[Fault] = &[
         name: "the server refuses the token",
         provoke: "mv /root/pool.token /root/right.token && echo wrong-token >/root/pool.token",
         mend: "mv /root/right.token /root/pool.token",
-        options: "",
         code: 7,
         says: &["token"],
     },
@@ -73,9 +63,8 @@ const UBUNTU: &[Fault] = &[
         name: "the repository's name is unknown",
         provoke: "sed -i 's/pools.test/other.test/' /etc/hosts",
         mend: "sed -i 's/other.test/pools.test/' /etc/hosts",
-        options: "",
-        code: 1,
-        says: &["pools.test"],
+        code: 8,
+        says: &["cannot download", "pools.test"],
     },
 ];
 
@@ -90,7 +79,7 @@ fn a_failed_installation_leaves_the_machine_as_it_was() {
     for fault in UBUNTU {
         let before = state(&fleet);
         fleet.shell(fault.provoke);
-        let output = fleet.world.try_shell(&fleet.machine, &installation(&fleet, fault.options));
+        let output = fleet.world.try_shell(&fleet.machine, &installation(&fleet));
         fleet.shell(fault.mend);
         let said = refusal(&output);
         assert_eq!(output.status.code(), Some(fault.code), "{}: {said}", fault.name);
@@ -140,7 +129,7 @@ fn broken_repositories(fleet: &Fleet) {
             damaged[place] ^= 1;
             fs::write(file, damaged).expect("it can be written");
         }
-        let output = fleet.world.try_shell(&fleet.machine, &installation(fleet, ""));
+        let output = fleet.world.try_shell(&fleet.machine, &installation(fleet));
         let _ = fs::remove_file(file);
         fs::write(file, whole).expect("it can be written");
         let said = refusal(&output);
@@ -150,38 +139,43 @@ fn broken_repositories(fleet: &Fleet) {
     }
 }
 
-/// Killed in the middle: the next command finds what was left and undoes it.
+/// The setup program is killed in the middle: the script sees it, and undoes all.
 fn killed(fleet: &Fleet) {
     let before = state(fleet);
-    // Right after the settings are written, which is after the package is there.
-    let line = format!(
-        "({}) >/root/killed.log 2>&1 & timeout 120 sh -c 'until [ -s /etc/scalr-agent/agent.toml ]; do :; done'; \
-         kill -KILL $(pgrep -f install.sh) $(pgrep -x scalr-agent-set); wait",
-        installation(fleet, "")
-    );
-    let _ = fleet.world.try_shell(&fleet.machine, &line);
-    assert_ne!(state(fleet), before, "it was killed after it had changed something");
+    let said = kill_in_the_middle(fleet, "$(pgrep -x scalr-agent-set)");
+    assert!(said.contains("interrupted; undoing"), "{said}");
+    assert_same("killed", &before, &state(fleet));
+
+    // All of it is killed: somebody has to begin what undoes it.
+    kill_in_the_middle(fleet, "$(pgrep -f install.sh) $(pgrep -x scalr-agent-set)");
     let status = fleet.world.try_shell(&fleet.machine, "scalr-agent-setup status");
     let said = crate::machine::text(&status);
     assert!(said.contains("scalr-agent-setup recover"), "{said}");
-    // What it had started ends by itself: apt or dpkg would hold their locks.
-    wait_for("what was left to end", Duration::from_secs(60), || {
-        let output = fleet.world.try_shell(&fleet.machine, "pgrep -x 'dpkg|apt-get'");
-        (!output.status.success()).then_some(())
-    });
-    fleet.shell("cp /usr/bin/scalr-agent-setup /root/ && /root/scalr-agent-setup recover");
-    fleet.shell("rm /root/scalr-agent-setup /root/killed.log");
-    assert_same("killed", &before, &state(fleet));
+    let settings = "[ -e /etc/scalr-agent/agent.toml ]";
+    fleet.shell(settings);
+    fleet.shell("scalr-agent-setup recover");
+    refusal(&fleet.world.try_shell(&fleet.machine, settings));
+}
+
+/// Installs, and kills these processes right after the settings are written;
+/// gives what the installation said.
+fn kill_in_the_middle(fleet: &Fleet, processes: &str) -> String {
+    fleet.shell(&format!(
+        "({}) >/root/killed.log 2>&1 & \
+         timeout 120 sh -c 'until [ -s /etc/scalr-agent/agent.toml ]; do :; done' && \
+         kill -KILL {processes}; wait; cat /root/killed.log; rm /root/killed.log",
+        installation(fleet)
+    ))
 }
 
 /// The script as a file, so that a name that can't be resolved breaks not the
 /// download but what comes after it.
-fn installation(fleet: &Fleet, options: &str) -> String {
+fn installation(fleet: &Fleet) -> String {
     fleet.shell(&format!(
         "[ -s /root/install.sh ] || curl -fsSL {0}/install.sh -o /root/install.sh",
         crate::fleet::URL
     ));
-    format!("sh /root/install.sh --token-file /root/pool.token {options}")
+    "SCALR_AGENT_LOCK_WAIT=4 sh /root/install.sh --token-file /root/pool.token".to_owned()
 }
 
 /// Packages, accounts, units, and every file that is not a cache.
