@@ -741,7 +741,10 @@ place() {
     fi
     [ ! -e "$2" ] || cp -p "$2" "$work/$(basename "$2").before"
     placed="$placed $2"
-    mkdir -p "$(dirname "$2")"
+    if [ ! -d "$(dirname "$2")" ]; then
+        mkdir -p "$(dirname "$2")"
+        made="$made $(dirname "$2")"
+    fi
     # Made in its own directory, so that the rename is atomic and the file gets
     # that directory's SELinux label. Readable by all: apt fetches and verifies
     # as a user of its own.
@@ -1032,7 +1035,7 @@ run() {
     fi
 }
 
-placed='' installed='' had_data='' work=''
+placed='' made='' installed='' had_data='' work=''
 lists='' lists_were_known=yes key_package='' key_was_known=yes
 
 finish() {
@@ -1065,6 +1068,7 @@ undo() {
         fi
         rm -f "$file.new"
     done
+    for folder in $made; do rmdir "$folder" || undone=1; done
     [ -n "$key_was_known" ] || forget_key || undone=1
     [ -n "$lists_were_known" ] || forget_lists || undone=1
     return "$undone"
