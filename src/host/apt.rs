@@ -61,7 +61,11 @@ fn patient(command: &mut Command, limit: Duration) -> Result<()> {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
-    command.arg("--yes").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
+    command
+        .arg("--yes")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("LC_ALL", "C");
     command
 }
 

@@ -27,7 +27,10 @@ pub fn run(
         .when(is_locked)
         .notify(|error, _| {
             if waited % 10 == 0 {
-                eprintln!("Waiting for another program, for at most {} s: {error}", limit.as_secs());
+                eprintln!(
+                    "Waiting for another program, for at most {} s: {error}",
+                    limit.as_secs()
+                );
             }
             waited += 1;
         })

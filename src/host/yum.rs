@@ -102,8 +102,7 @@ impl Yum {
     /// # Errors
     /// As [`Self::install`].
     pub fn remove(self, packages: &[&str], patience: Duration) -> Result<()> {
-        let arguments =
-            [&["--setopt=clean_requirements_on_remove=0", "remove"], packages].concat();
+        let arguments = [&["--setopt=clean_requirements_on_remove=0", "remove"], packages].concat();
         Ok(patience::run(&mut self.command(&arguments), patience, is_locked)?)
     }
 

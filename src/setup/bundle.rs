@@ -70,8 +70,8 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     eprintln!("Verifying {}", args.repository.display());
     verify::inspect(&args.repository)?.require_sound()?;
     eprintln!("Packing");
-    let made = make(args)
-        .with_context(|| format!("cannot make the bundle {}", args.output.display()))?;
+    let made =
+        make(args).with_context(|| format!("cannot make the bundle {}", args.output.display()))?;
     match context.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&made)?),
         Format::Text => println!(

@@ -32,4 +32,3 @@ pub fn show(path: &str, before: &Thing, after: &Thing, secret: bool) {
         }
     }
 }
-

@@ -127,4 +127,3 @@ impl Manifest {
         self.files.retain(|entry| entry.path != path || entry.before.mark() != entry.now);
     }
 }
-

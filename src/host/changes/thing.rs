@@ -117,4 +117,3 @@ pub enum Mark {
     Symlink { target: PathBuf },
     File { sha256: String },
 }
-

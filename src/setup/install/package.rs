@@ -100,12 +100,7 @@ pub fn put(
     install(changes, os.family, &package, source.patience()).map_err(failed)
 }
 
-fn install(
-    changes: &mut Changes,
-    family: Family,
-    package: &str,
-    patience: Duration,
-) -> Result<()> {
+fn install(changes: &mut Changes, family: Family, package: &str, patience: Duration) -> Result<()> {
     let before = Packages::installed(family)?;
     let what = format!("install {package}");
     if !changes.is_dry_run() {
