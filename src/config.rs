@@ -5,7 +5,9 @@
 //! file, their variables, their kinds and their documentation.
 
 pub mod edit;
+pub mod listed;
 pub mod proxy;
+pub mod unit;
 mod valid;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +26,9 @@ pub const FILE: &str = "/etc/scalr-agent/agent.toml";
 
 /// The private engine's socket.
 pub const ENGINE: &str = "unix:///run/scalr-docker/docker.sock";
+
+/// Where the agent keeps its data.
+pub const DATA_DIR: &str = "/var/lib/scalr-agent";
 
 /// A setting's names, kind and documentation.
 #[derive(Debug)]

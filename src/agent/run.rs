@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::agent::client::{CallError, Client};
+use crate::agent::connection::{self, State};
 use crate::agent::context::{Context, RunUser, certificates};
 use crate::agent::engine::Engine;
 use crate::agent::journal::{Entry, Journal};
@@ -96,6 +97,7 @@ impl Service {
             proxy,
             certificates: certificates(config.ca_cert.as_deref())?,
             user: RunUser::of(config.user.as_deref())?,
+            connection: connection::Keeper::new(&config.data_dir),
             intervals: RwLock::new(Intervals::default()),
             registered: OnceLock::new(),
             config,
@@ -157,7 +159,10 @@ impl Service {
         beating.abort();
         match tokio::time::timeout(Duration::from_secs(10), self.context.client.deregister()).await
         {
-            Ok(Ok(())) => info!("deregistered"),
+            Ok(Ok(())) => {
+                self.context.connection.answered(State::Deregistered, None);
+                info!("deregistered");
+            }
             Ok(Err(error)) => warn!("cannot deregister: {error}"),
             Err(_) => warn!("cannot deregister: the server did not answer in time"),
         }
@@ -228,8 +233,9 @@ impl Service {
                     && (in_hand || begun.elapsed() < FIRST_REGISTRATION)
             })
             .notify(|error, _| {
-                warn!("cannot register: {error}");
                 let status = format!("cannot register: {error}");
+                warn!("{status}");
+                self.context.connection.away(status.clone());
                 notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
             })
             .await
@@ -241,6 +247,8 @@ impl Service {
         let registered = context.client.register(&context.config.token, &self.register).await?;
         context.set_intervals(registered.intervals);
         info!(agent = registered.agent_id, pool = registered.pool_id, "registered");
+        context.connection.registered(&registered);
+        context.connection.answered(self.status(), None);
         // The ids of a later registration are the same.
         let _ = context.registered.set(registered);
         Ok(())
@@ -249,6 +257,12 @@ impl Service {
     /// An error of a call that concerns the whole agent.
     fn explain(&self, error: CallError) -> anyhow::Error {
         let url = &self.context.config.url;
+        match &error {
+            CallError::Refused { why, .. } => {
+                self.context.connection.answered(State::Refused, Some(why.clone()));
+            }
+            error => self.context.connection.away(error.to_string()),
+        }
         match error {
             CallError::Refused { status: StatusCode::UNAUTHORIZED, why, .. } => {
                 Failure::NotPermitted.because(format!(
@@ -268,18 +282,22 @@ impl Service {
             let seconds = self.context.intervals().heartbeat_seconds;
             tokio::time::sleep(Duration::from_secs(seconds.into())).await;
             let (status, error_message) = self.health().await;
-            let beat = Heartbeat { status, error_message, tasks: self.statuses() };
+            let beat =
+                Heartbeat { status, error_message: error_message.clone(), tasks: self.statuses() };
             // The watchdog is for an agent that hangs. One whose server is away
             // has to stay, to look after its runs.
             notify(&[NotifyState::Watchdog]);
             match self.context.client.heartbeat(&beat).await {
-                Ok(()) => {}
+                Ok(()) => self.context.connection.answered(status, error_message),
                 Err(CallError::Refused { status: StatusCode::CONFLICT, why, .. }) => {
                     info!("registering again: {why}");
                     notify(&[NotifyState::Watchdog]);
                     if let Err(error) = self.register_once().await {
                         match error {
-                            CallError::Away(error) => warn!("cannot register again: {error:#}"),
+                            CallError::Away(error) => {
+                                self.context.connection.away(format!("{error:#}"));
+                                warn!("cannot register again: {error:#}");
+                            }
                             other => return self.explain(other),
                         }
                     }
@@ -287,7 +305,10 @@ impl Service {
                 Err(error) if error.status() == Some(StatusCode::UNAUTHORIZED) => {
                     return self.explain(error);
                 }
-                Err(error) => warn!("cannot give a sign of life: {error}"),
+                Err(error) => {
+                    self.context.connection.away(error.to_string());
+                    warn!("cannot give a sign of life: {error}");
+                }
             }
         }
     }
@@ -296,14 +317,17 @@ impl Service {
         if let Err(error) = self.context.engine.ping().await {
             return (Status::Errored, Some(format!("{error:#}")));
         }
-        let status = if self.draining.load(Ordering::SeqCst) {
+        (self.status(), None)
+    }
+
+    fn status(&self) -> Status {
+        if self.draining.load(Ordering::SeqCst) {
             Status::Draining
         } else if self.tasks().is_empty() {
             Status::Idle
         } else {
             Status::Busy
-        };
-        (status, None)
+        }
     }
 
     /// Asks for tasks and other events, until the pool tells the agent to

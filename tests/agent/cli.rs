@@ -293,6 +293,56 @@ fn status_does_not_wait_for_a_mute_engine_for_ever() {
     assert!(ran.stdout.contains("no answer within 5 s"), "{ran:?}");
 }
 
+#[test]
+fn status_tells_the_tasks_in_hand_and_how_it_stands_with_the_server() {
+    let host = Host::empty();
+    let settings = format!(
+        "url = \"https://pools.example.com\"\ntoken = \"t\"\nconcurrency = 2\ndata_dir = \"{}\"\n\
+         engine = \"unix:///no/such.sock\"\n",
+        host.directory.path().display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let ran = host.run(&["status"]).ends_with(0);
+    assert!(ran.stdout.contains("Server    the agent has not registered yet"), "{ran:?}");
+    assert!(ran.stdout.contains("Tasks     0 in hand, 2 slots"), "{ran:?}");
+
+    let task = host.path("tasks/task-9-1");
+    fs::create_dir_all(&task).unwrap();
+    fs::create_dir(host.path("tasks/half-made")).unwrap();
+    fs::write(task.join("task.json"), TASK).unwrap();
+    fs::write(host.path("connection.json"), CONNECTION).unwrap();
+    let ran = host.run(&["status"]).ends_with(0);
+    let line = "slot 1  apply of run-7 in prod/network (task-9 attempt 1, container 0123456789ab)";
+    assert!(ran.stdout.contains(line), "{ran:?}");
+    assert!(ran.stdout.contains("Server    busy; agent-1 of apool-1; it last answered"), "{ran:?}");
+    assert!(host.path("tasks/half-made").exists(), "a look changes nothing");
+
+    let ran = host.run(&["status", "--format=json"]).ends_with(0);
+    assert!(!ran.stdout.contains("hunter2"), "{ran:?}");
+    let status = ran.json();
+    assert_eq!(status["server"]["state"], "busy");
+    assert!(status["server"]["answered_seconds_ago"].as_i64() > Some(0), "{status}");
+    assert_eq!(
+        status["tasks"]["in_hand"],
+        serde_json::json!([{
+            "slot": 1, "task": "task-9", "attempt": 1, "kind": "apply", "run": "run-7",
+            "workspace": "network", "environment": "prod", "container": "0123456789abcdef",
+        }])
+    );
+}
+
+const CONNECTION: &str = r#"{"state": "busy", "agent_id": "agent-1", "pool_id": "apool-1",
+    "message": null, "answered_at": "2026-01-02T03:04:05Z"}"#;
+
+const TASK: &str = r#"{"slot": 1, "container": {"id": "0123456789abcdef", "log_start": 0},
+    "claimed": {"task_token": "hunter2", "task": {"id": "task-9", "attempt": 1, "kind": "apply",
+        "run_id": "run-7", "run_source": "api", "operation": "apply",
+        "workspace": {"id": "ws-1", "name": "network"},
+        "environment": {"id": "env-1", "name": "prod"}, "terraform_version": null,
+        "image": null, "working_directory": null,
+        "variables": [{"key": "k", "value": "hunter2", "category": "shell", "hcl": false,
+            "sensitive": true}]}}}"#;
+
 /// Answers every request as an engine answers `GET /version`.
 fn serve_version(listener: &UnixListener) {
     for stream in listener.incoming() {
