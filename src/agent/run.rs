@@ -13,8 +13,11 @@ use reqwest::StatusCode;
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{Level, Subscriber, error, info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::agent::client::{CallError, Client};
 use crate::agent::connection::{self, State};
@@ -27,7 +30,7 @@ use crate::agent::stop::{Order, Signals, become_the_new_program};
 use crate::agent::task::interrupt::Interrupt;
 use crate::agent::task::{Wire, carry_out};
 use crate::config::{Config, LogFormat, OnStop, Settings};
-use crate::exit::Failure;
+use crate::exit::{Failure, in_journal};
 use crate::protocol::{Event, Heartbeat, Intervals, Poll, Register, Status, TaskState, TaskStatus};
 
 /// How long the first registration is tried before the agent gives up, to be
@@ -482,16 +485,46 @@ fn start_log(config: &Config) {
         .with_env_filter(EnvFilter::new(level))
         .with_target(false)
         .with_writer(std::io::stderr);
-    // The journal adds the time itself.
-    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let in_journal = in_journal();
     match config.log_format {
+        LogFormat::Json if in_journal => log.json().map_event_format(WithPriority).init(),
         LogFormat::Json => log.json().init(),
-        LogFormat::Plain if in_journal => log.without_time().with_ansi(false).init(),
+        // The journal adds the time itself.
+        LogFormat::Plain if in_journal => {
+            log.without_time().with_ansi(false).map_event_format(WithPriority).init();
+        }
         LogFormat::Plain => {
             use std::io::IsTerminal as _;
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             log.with_ansi(colours).init();
         }
+    }
+}
+
+/// Begins each line with its priority as `sd-daemon(3)` has it, which the journal
+/// takes off and files the line under: `journalctl -p warning` finds it.
+struct WithPriority<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
     }
 }
 

@@ -3,17 +3,25 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::command::{CommandError, CommandExt as _};
+use super::command::{CommandError, CommandExt as _, within};
+
+/// How long an engine may take to tell something, in seconds.
+const PATIENCE: u32 = 15;
 
 /// The version of the engine that listens on `socket`, for example `26.1.4`.
 ///
 /// # Errors
 /// The client is missing, or the engine does not answer.
 pub fn engine_version(client: &Path, socket: &str) -> Result<String, CommandError> {
-    let text = Command::new(client)
-        .args(["--host", socket, "version", "--format", "{{.Server.Version}}"])
-        .read()?;
-    Ok(text.trim().to_owned())
+    Ok(ask(client, socket, &["version", "--format", "{{.Server.Version}}"])?.trim().to_owned())
+}
+
+/// What a command that only looks says, `info` for example.
+///
+/// # Errors
+/// The client is missing, or the engine does not answer in time.
+pub fn ask(client: &Path, socket: &str, arguments: &[&str]) -> Result<String, CommandError> {
+    within(PATIENCE, client).args(["--host", socket]).args(arguments).read()
 }
 
 /// Removes every container of the engine that listens on `socket`, running or

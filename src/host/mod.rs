@@ -21,6 +21,8 @@ pub mod interrupt;
 #[cfg(feature = "setup")]
 pub mod iptables;
 #[cfg(feature = "setup")]
+pub mod journal;
+#[cfg(feature = "setup")]
 pub mod memory;
 #[cfg(feature = "setup")]
 pub mod network;

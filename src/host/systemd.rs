@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::command::{CommandError, CommandExt as _};
+use super::command::{CommandError, CommandExt as _, within};
 use super::machine::Machine;
 
 /// The version of the machine's systemd, for example 219.
@@ -48,6 +48,10 @@ pub struct UnitState {
     /// When the main process was last started, in microseconds of the kernel's
     /// clock; 0 if it never was.
     pub started: u64,
+    /// Since when it is active, as systemd prints times; empty if it never was.
+    pub since: String,
+    /// The main process; 0 if there is none.
+    pub pid: u32,
 }
 
 impl Services {
@@ -146,10 +150,18 @@ impl Services {
             return None;
         }
         // `--value` does not exist on 219.
-        let properties =
-            "LoadState,ActiveState,SubState,Result,ExecMainStatus,ExecMainStartTimestampMonotonic";
+        let properties = "LoadState,ActiveState,SubState,Result,ExecMainStatus,\
+             ExecMainStartTimestampMonotonic,ActiveEnterTimestamp,MainPID";
         let text = Command::new("systemctl").args(["show", "-p", properties, unit]).read().ok()?;
         Some(parse_state(&text))
+    }
+
+    /// A unit's file and its drop-ins, as systemd reads them.
+    ///
+    /// # Errors
+    /// systemctl fails: there is no such unit, or no systemd.
+    pub fn files_of(self, unit: &str) -> Result<String, CommandError> {
+        within(10, "systemctl").args(["--no-pager", "cat", unit]).read()
     }
 
     fn call(self, arguments: &[&str]) -> Result<(), CommandError> {
@@ -182,6 +194,8 @@ fn parse_state(text: &str) -> UnitState {
             "SubState" => value.clone_into(&mut state.sub),
             "Result" => value.clone_into(&mut state.result),
             "ExecMainStatus" => state.exit_status = value.parse().unwrap_or(0),
+            "ActiveEnterTimestamp" => value.clone_into(&mut state.since),
+            "MainPID" => state.pid = value.parse().unwrap_or(0),
             "ExecMainStartTimestampMonotonic" => state.started = value.parse().unwrap_or(0),
             _ => {}
         }

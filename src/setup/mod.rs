@@ -9,6 +9,7 @@ mod network;
 mod package;
 mod proxy;
 mod repository;
+mod secrets;
 mod start;
 mod status;
 mod uninstall;

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -220,6 +220,25 @@ fn help_fits_80_columns_and_has_examples() {
         let wide = ran.stdout.lines().find(|line| line.chars().count() > 80);
         assert_eq!(wide, None, "{command:?}");
     }
+}
+
+#[test]
+fn in_the_journal_an_error_has_its_priority() {
+    let host = Host::empty();
+    let log = fs::File::create(host.path("log")).unwrap();
+    let metadata = log.metadata().unwrap();
+    let status = host
+        .command(&["run"])
+        .env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()))
+        .stderr(log)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(2));
+    let said = fs::read_to_string(host.path("log")).unwrap();
+    assert!(said.starts_with("<3>error: not configured"), "{said}");
+    let elsewhere =
+        Ran::from(host.command(&["run"]).env("JOURNAL_STREAM", "1:2").output().unwrap());
+    assert!(elsewhere.stderr.starts_with("error: "), "{elsewhere:?}");
 }
 
 #[test]

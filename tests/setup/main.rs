@@ -3,4 +3,5 @@
 mod install;
 mod network;
 mod proxy;
+mod status;
 mod tree;
