@@ -8,6 +8,7 @@ mod install;
 mod network;
 mod package;
 mod proxy;
+mod report;
 mod repository;
 mod secrets;
 mod start;
@@ -48,6 +49,7 @@ enum Command {
     Proxy(proxy::Args),
     Units(units::Args),
     Status(status::Args),
+    Report(report::Args),
     Uninstall(uninstall::Args),
     Network(network::Args),
 }
@@ -71,6 +73,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Proxy(args) => proxy::run(&context, &args),
         Command::Units(args) => units::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
+        Command::Report(args) => report::run(&context, &args),
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Network(args) => network::run(&context, &args),
     }

@@ -2,6 +2,7 @@
 //! must hold none, wherever it comes from.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use url::Url;
 
@@ -23,8 +24,10 @@ impl Secrets {
     /// given under a telling name.
     pub fn of(machine: &Machine) -> Self {
         let mut known = BTreeSet::new();
-        if let Ok(settings) = Settings::read(&machine.path(config::FILE)) {
-            known.extend(settings.token.map(|token| token.expose().to_owned()));
+        let file = machine.path(config::FILE);
+        match Settings::read(&file) {
+            Ok(settings) => known.extend(settings.token.map(|token| token.expose().to_owned())),
+            Err(_) => known.extend(tokens(&fs::read_to_string(file).unwrap_or_default())),
         }
         for (name, given) in unit::environment(machine).unwrap_or_default() {
             let name = name.to_ascii_uppercase();
@@ -50,6 +53,16 @@ impl Secrets {
     }
 }
 
+/// The tokens in settings that can't be used: whatever stands after the name.
+fn tokens(text: &str) -> Vec<String> {
+    let value = |line: &str| {
+        let (name, value) = line.split_once('=')?;
+        let value = value.trim().trim_matches(['"', '\'']);
+        name.contains("token").then(|| value.to_owned())
+    };
+    text.lines().filter_map(value).collect()
+}
+
 /// The password of a proxy's URL, and a user that stands alone, as they are
 /// written in the URL, in a unit file, and as they are meant.
 fn credentials(url: &str) -> Vec<String> {
@@ -64,8 +77,6 @@ fn credentials(url: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::config::proxy::DROP_IN;
 

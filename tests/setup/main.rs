@@ -3,5 +3,6 @@
 mod install;
 mod network;
 mod proxy;
+mod report;
 mod status;
 mod tree;
