@@ -24,18 +24,44 @@ pub fn ask(client: &Path, socket: &str, arguments: &[&str]) -> Result<String, Co
     within(PATIENCE, client).args(["--host", socket]).args(arguments).read()
 }
 
-/// Removes every container of the engine that listens on `socket`, running or
-/// not.
+/// Removes containers of the engine that listens on `socket`, running or not,
+/// with their volumes: all, or those that have `label`.
 ///
 /// # Errors
 /// The client is missing, or the engine does not answer.
-pub fn remove_all_containers(client: &Path, socket: &str) -> Result<(), CommandError> {
-    let all = Command::new(client)
-        .args(["--host", socket, "ps", "--all", "--quiet", "--no-trunc"])
-        .read()?;
-    let ids: Vec<&str> = all.split_whitespace().collect();
+pub fn remove_containers(
+    client: &Path,
+    socket: &str,
+    label: Option<&str>,
+) -> Result<(), CommandError> {
+    let filter = label.map(|label| format!("label={label}"));
+    let mut list = vec!["ps", "--all", "--quiet", "--no-trunc"];
+    list.extend(filter.iter().flat_map(|filter| ["--filter", filter]));
+    remove(client, socket, &list, &["rm", "--force", "--volumes"])
+}
+
+/// Removes networks of the engine that listens on `socket`, other than its own:
+/// all, or those whose name begins with `prefix`.
+///
+/// # Errors
+/// The client is missing, the engine does not answer, or one is in use.
+pub fn remove_networks(
+    client: &Path,
+    socket: &str,
+    prefix: Option<&str>,
+) -> Result<(), CommandError> {
+    let filter = prefix.map(|prefix| format!("name=^{prefix}"));
+    let mut list = vec!["network", "ls", "--quiet", "--no-trunc", "--filter", "type=custom"];
+    list.extend(filter.iter().flat_map(|filter| ["--filter", filter]));
+    remove(client, socket, &list, &["network", "rm"])
+}
+
+/// Gives what `list` lists to `remove`.
+fn remove(client: &Path, socket: &str, list: &[&str], remove: &[&str]) -> Result<(), CommandError> {
+    let listed = ask(client, socket, list)?;
+    let ids: Vec<&str> = listed.split_whitespace().collect();
     if ids.is_empty() {
         return Ok(());
     }
-    Command::new(client).args(["--host", socket, "rm", "--force", "--volumes"]).args(ids).run()
+    Command::new(client).args(["--host", socket]).args(remove).args(ids).run()
 }

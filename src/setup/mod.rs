@@ -10,6 +10,7 @@ mod package;
 mod proxy;
 mod report;
 mod repository;
+mod runs;
 mod secrets;
 mod start;
 mod status;

@@ -113,6 +113,18 @@ pub fn take_down_rules() -> Result<()> {
     NAT.take_down()
 }
 
+/// The bridges of the runs' networks that an engine has left behind.
+///
+/// # Errors
+/// [`DOCKER_JSON`] can't be understood, or `ip` fails.
+pub fn left_bridges(machine: &Machine) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for range in configured(machine)?.unwrap_or_default() {
+        left.extend(network::bridges(range)?.into_iter().filter(|name| is_engine_bridge(name)));
+    }
+    Ok(left)
+}
+
 fn up(machine: &Machine) -> Result<()> {
     let mut changes = Changes::begin(machine, false)?;
     if write_docker_json(&mut changes)? {

@@ -6,3 +6,4 @@ mod proxy;
 mod report;
 mod status;
 mod tree;
+mod uninstall;
