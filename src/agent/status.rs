@@ -305,7 +305,8 @@ impl Server {
             write!(text, "; {agent} of {pool}").expect("a text takes all");
         }
         match self.answered_seconds_ago {
-            Some(seconds) => write!(text, "; it last answered {seconds} s ago"),
+            // The clock may have been set back since.
+            Some(seconds) => write!(text, "; it last answered {} s ago", seconds.max(0)),
             None => write!(text, "; it never answered"),
         }
         .expect("a text takes all");
@@ -320,7 +321,7 @@ impl Tasks {
         }
         let in_hand = self.in_hand.len();
         let mut text = match self.slots {
-            Some(slots) => format!("{in_hand} in hand, {slots} slots"),
+            Some(slots) => format!("{in_hand} in hand of {slots} at once"),
             None => format!("{in_hand} in hand"),
         };
         for task in &self.in_hand {

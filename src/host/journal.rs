@@ -56,10 +56,11 @@ pub fn text(unit: &str, lines: usize) -> Result<String, CommandError> {
 }
 
 impl Entry {
-    /// Whether it is a warning or worse. An engine says that in its text: to the
-    /// journal all its lines are alike.
+    /// Whether it is a warning or worse. Of an engine only errors count, for it
+    /// warns of each kernel; it says so in its text, for to the journal all its
+    /// lines are alike.
     pub fn warns(&self) -> bool {
-        let levels = [" level=warning ", " level=error ", " level=fatal "];
+        let levels = [" level=error ", " level=fatal "];
         self.priority <= WARNING
             || self.message.starts_with("time=")
                 && levels.iter().any(|level| self.message.contains(level))
@@ -125,10 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_warns_in_its_text() {
+    fn an_engine_tells_its_errors_in_its_text() {
         assert!(entry(4, "x").warns() && !entry(6, "x level=error ").warns());
         let line = "time=\"2026-01-01T00:00:00Z\" level=error msg=\"no\"";
         assert!(entry(6, line).warns());
-        assert!(!entry(6, &line.replace("error", "info")).warns());
+        assert!(!entry(6, &line.replace("error", "warning")).warns());
     }
 }

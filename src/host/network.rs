@@ -37,14 +37,12 @@ pub fn routes() -> Result<Vec<Route>> {
 /// # Errors
 /// `ip` is missing or fails.
 pub fn bridges(range: Ipv4Net) -> Result<Vec<String>> {
-    let text = Command::new("ip").args(["-4", "-o", "address", "show"]).read()?;
-    let is_bridge =
-        |device: &String| Path::new("/sys/class/net").join(device).join("bridge").is_dir();
+    let bridges = ["-4", "-o", "address", "show", "type", "bridge"];
+    let text = Command::new("ip").args(bridges).read()?;
     Ok(parse_addresses(&text)
         .into_iter()
         .filter(|(_, address)| range.contains(&address.addr()))
         .map(|(device, _)| device)
-        .filter(is_bridge)
         .collect())
 }
 

@@ -1,5 +1,6 @@
 //! `uninstall`: puts back what was there before, as far as it was recorded.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -31,6 +32,10 @@ const OF_DATA_DIR: [&str; 3] = ["tasks", "lost", "connection.json"];
 
 /// The engine's sockets and the like.
 const RUN: &str = "/run/scalr-docker";
+
+/// Where the private engine's containerd keeps what runs in its containers; empty
+/// after a boot.
+const LIVE: &str = "/run/scalr-docker/containerd-state/io.containerd.runtime.v2.task/moby";
 
 /// How the names of the slots' networks begin.
 const NETWORKS: &str = "scalr-slot-";
@@ -160,6 +165,16 @@ fn put_back(
 
 /// The agent first: it ends its runs and reports them.
 fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()> {
+    if !services.is_active(DOCKER) && has_entries(LIVE) {
+        // Containers outlive their engine, and nobody else can end them in order.
+        let start = || {
+            if let Err(error) = services.start(DOCKER) {
+                eprintln!("warning: what runs in containers can't be ended: {error}");
+            }
+            Ok(())
+        };
+        changes.act(format!("start {DOCKER} to end its containers"), start, || Ok(()))?;
+    }
     stop_unit(changes, services, AGENT)?;
     if places.engine != ENGINE {
         // The host's own engine has other things, too.
@@ -207,6 +222,10 @@ fn remove_from(
     changes.act(format!("remove the runs' containers from {socket}"), containers, || Ok(()))?;
     let networks = || Ok(docker::remove_networks(&client, socket, prefix)?);
     changes.act(format!("remove the runs' networks from {socket}"), networks, || Ok(()))
+}
+
+fn has_entries(directory: &str) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn stop_unit(changes: &mut Changes, services: Services, unit: &'static str) -> Result<()> {

@@ -323,7 +323,7 @@ fn status_tells_the_tasks_in_hand_and_how_it_stands_with_the_server() {
     fs::write(host.file(), settings).unwrap();
     let ran = host.run(&["status"]).ends_with(0);
     assert!(ran.stdout.contains("Server    the agent has not registered yet"), "{ran:?}");
-    assert!(ran.stdout.contains("Tasks     0 in hand, 2 slots"), "{ran:?}");
+    assert!(ran.stdout.contains("Tasks     0 in hand of 2 at once"), "{ran:?}");
 
     let task = host.path("tasks/task-9-1");
     fs::create_dir_all(&task).unwrap();

@@ -78,12 +78,8 @@ fn a_dry_run_names_what_would_go_and_changes_nothing() {
     assert!(said.stdout.contains("would delete /run/scalr-docker"), "{}", said.stdout);
     assert!(!said.stdout.contains("agent.toml"), "settings stay: {}", said.stdout);
     let said = tree.setup(&["uninstall", "--purge", "--dry-run"]);
-    for part in [
-        "--- /etc/scalr-agent/agent.toml",
-        "would delete /var/lib/scalr-docker",
-        "would delete /etc/scalr-agent",
-    ] {
-        assert_eq!(said.stdout.contains(part), !part.contains("docker"), "{part}: {}", said.stdout);
+    for part in ["--- /etc/scalr-agent/agent.toml", "would delete /etc/scalr-agent"] {
+        assert!(said.stdout.contains(part), "{part}: {}", said.stdout);
     }
     assert!(!said.all().contains("the-token"), "{}", said.all());
     assert_eq!(tree.snapshot(), before);

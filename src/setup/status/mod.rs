@@ -298,8 +298,12 @@ fn engine_version(machine: &Machine, socket: &str) -> Result<String> {
     if !machine.is_this_one() {
         bail!("a directory tree does not run");
     }
-    if !Path::new(socket.trim_start_matches("unix://")).exists() {
-        bail!("nothing listens there");
+    let path = Path::new(socket.trim_start_matches("unix://"));
+    match nix::unistd::access(path, nix::unistd::AccessFlags::W_OK) {
+        Ok(()) => {}
+        Err(nix::errno::Errno::ENOENT) => bail!("nothing listens there"),
+        Err(nix::errno::Errno::EACCES) => bail!("only root and its group may ask it"),
+        Err(error) => bail!("{error}"),
     }
     Ok(docker::engine_version(&docker_client()?, socket)?)
 }

@@ -14,6 +14,9 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 /// How wide a heading is, and where what is under it begins.
 const WIDTH: usize = 10;
 
+/// How much of a line of the journal is shown, in characters.
+const LONGEST: usize = 200;
+
 impl Status {
     /// Prints it.
     pub fn print(&self) {
@@ -82,7 +85,7 @@ impl Engine {
 
 fn server(server: &Value) -> String {
     let text = |name: &str| server[name].as_str();
-    let url = text("url").unwrap_or("none is set");
+    let url = text("url").unwrap_or("no address");
     if let Some(problem) = text("problem") {
         return format!("{url}; how the agent stands with it can't be told: {problem}");
     }
@@ -100,7 +103,8 @@ fn server(server: &Value) -> String {
         line += &format!("; {agent} of {pool}");
     }
     match server["answered_seconds_ago"].as_i64() {
-        Some(seconds) => line + &format!("; it last answered {} ago", age(seconds)),
+        // The clock may have been set back since.
+        Some(seconds) => line + &format!("; it last answered {} ago", age(seconds.max(0))),
         None => line,
     }
 }
@@ -120,7 +124,7 @@ fn tasks(tasks: &Value) -> Vec<String> {
     }
     let none = Vec::new();
     let in_hand = tasks["in_hand"].as_array().unwrap_or(&none);
-    let slots = tasks["slots"].as_u64().map_or_else(String::new, |n| format!(", {n} slots"));
+    let slots = tasks["slots"].as_u64().map_or_else(String::new, |n| format!(" of {n} at once"));
     let text = |task: &Value, name: &str| task[name].as_str().unwrap_or("?").to_owned();
     let task = |task: &Value| {
         format!(
@@ -163,7 +167,7 @@ impl ListedSettings {
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![match &self.problem {
             None => self.file.to_owned(),
-            Some(problem) => format!("{DOUBTFUL}not usable{DOUBTFUL:#}: {problem}"),
+            Some(problem) => format!("{DOUBTFUL}{problem}{DOUBTFUL:#}"),
         }];
         let (set, default): (Vec<&Setting>, Vec<&Setting>) =
             self.values.iter().partition(|setting| setting.source != "default");
@@ -202,8 +206,18 @@ impl Warnings {
             .iter()
             .map(|entry| {
                 let style = if entry.priority <= 3 { BAD } else { DOUBTFUL };
-                format!("{} {style}{}{style:#} {}", entry.time, entry.unit, entry.message.trim())
+                let message = shortened(entry.message.trim());
+                format!("{} {style}{}{style:#} {message}", entry.time, entry.unit)
             })
             .collect()
+    }
+}
+
+/// The first line of a text, if it is not too long; the journal has all of it.
+fn shortened(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
     }
 }
