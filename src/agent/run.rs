@@ -52,7 +52,10 @@ pub fn run(file: &Path, once: bool) -> Result<()> {
         .context("cannot start")?;
     let end = runtime.block_on(async {
         let mut signals = Signals::catch()?;
-        let service = Service::start(config, once).await?;
+        let (service, in_hand) = Service::start(config, once).await?;
+        if let Some(end) = service.until_registered(&mut signals, file, in_hand).await? {
+            return Ok(end);
+        }
         service.until_ended(&mut signals, file).await
     })?;
     // Ends what is still under way; the tasks' containers are not touched.
@@ -88,8 +91,8 @@ struct Service {
 }
 
 impl Service {
-    /// Goes on with what was in hand, and registers.
-    async fn start(config: Config, once: bool) -> Result<Arc<Self>> {
+    /// Goes on with what was in hand; tells whether that was anything.
+    async fn start(config: Config, once: bool) -> Result<(Arc<Self>, bool)> {
         let engine = Engine::connect(&format!("unix://{}", config.engine.display())).await?;
         let proxy = proxy::variables();
         let context = Context {
@@ -125,10 +128,34 @@ impl Service {
             // for as long as it likes.
             notify(&[NotifyState::Ready]);
         }
-        service.register_first(in_hand).await?;
-        info!("Scalr agent is ready to receive tasks.");
-        notify(&[NotifyState::Ready, NotifyState::Status("ready to receive tasks")]);
-        Ok(service)
+        Ok((service, in_hand))
+    }
+
+    /// Registers; gives how the agent ends if it is told to before it could.
+    async fn until_registered(
+        &self,
+        signals: &mut Signals,
+        file: &Path,
+        in_hand: bool,
+    ) -> Result<Option<End>> {
+        loop {
+            tokio::select! {
+                registered = self.register_first(in_hand) => {
+                    registered?;
+                    info!("Scalr agent is ready to receive tasks.");
+                    notify(&[NotifyState::Ready, NotifyState::Status("ready to receive tasks")]);
+                    return Ok(None);
+                }
+                order = signals.next() => match order {
+                    Order::Stop => {
+                        self.stop(signals, self.context.config.on_stop).await;
+                        return Ok(Some(End::Stopped));
+                    }
+                    Order::Reload if can_reload(file) => return Ok(Some(End::Reload)),
+                    Order::Reload => {}
+                },
+            }
+        }
     }
 
     /// Polls and gives signs of life until told to stop.
@@ -144,16 +171,8 @@ impl Service {
                 },
                 order = signals.next() => match order {
                     Order::Stop => break,
-                    Order::Reload => {
-                        // Settings that can't be used would end the agent.
-                        match Settings::load(file, std::env::vars()).and_then(Settings::resolve) {
-                            Ok(_) => {
-                                info!("reloading; the tasks run on");
-                                return Ok(End::Reload);
-                            }
-                            Err(error) => error!("not reloaded: {error:#}"),
-                        }
-                    }
+                    Order::Reload if can_reload(file) => return Ok(End::Reload),
+                    Order::Reload => {}
                 },
             }
         }
@@ -449,6 +468,20 @@ impl Service {
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Running>> {
         self.tasks.lock().expect("nothing panics while it holds the tasks")
+    }
+}
+
+/// Whether the settings can be used: an agent that took others would end.
+fn can_reload(file: &Path) -> bool {
+    match Settings::load(file, std::env::vars()).and_then(Settings::resolve) {
+        Ok(_) => {
+            info!("reloading; the tasks run on");
+            true
+        }
+        Err(error) => {
+            error!("not reloaded: {error:#}");
+            false
+        }
     }
 }
 

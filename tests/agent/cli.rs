@@ -362,6 +362,31 @@ const TASK: &str = r#"{"slot": 1, "container": {"id": "0123456789abcdef", "log_s
         "variables": [{"key": "k", "value": "hunter2", "category": "shell", "hcl": false,
             "sensitive": true}]}}}"#;
 
+#[test]
+fn an_agent_whose_server_is_away_can_be_stopped() {
+    let host = Host::empty();
+    let socket = host.path("engine.sock");
+    let settings = format!(
+        "url = \"http://127.0.0.1:9\"\ntoken = \"t\"\nengine = \"unix://{}\"\n\
+         data_dir = \"{}\"\n",
+        socket.display(),
+        host.directory.path().display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || serve_version(&listener));
+    let mut agent = host.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    // Kept open: it goes on to write there.
+    let mut log = BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("cannot register")));
+    let away = host.run(&["status"]).ends_with(0);
+    assert!(away.stdout.contains("Server    does not answer: cannot register"), "{away:?}");
+    let pid = nix::unistd::Pid::from_raw(agent.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    // Not the code that it gives up with.
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
+}
+
 /// Answers every request as an engine answers `GET /version`.
 fn serve_version(listener: &UnixListener) {
     for stream in listener.incoming() {
