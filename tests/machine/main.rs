@@ -14,3 +14,4 @@ mod pool;
 mod proxy;
 mod recovery;
 mod runs;
+mod uninstall;
