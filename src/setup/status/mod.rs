@@ -3,6 +3,8 @@
 mod text;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -13,7 +15,7 @@ use super::check::BUNDLE;
 use super::secrets::Secrets;
 use super::{Context, Format};
 use crate::config::listed::{Listed, listed};
-use crate::config::proxy::{VARIABLES, masked};
+use crate::config::proxy::{SECRETS, VARIABLES, masked};
 use crate::config::unit::{self, Given};
 use crate::config::{self, ENGINE, Settings, Source};
 use crate::exit::Failure;
@@ -81,8 +83,11 @@ pub fn run(context: &Context, _: &Args) -> Result<()> {
         Format::Json => println!("{}", serde_json::to_string_pretty(&status)?),
         Format::Text => status.print(),
     }
-    let runs = status.units.iter().any(|unit| unit.name == UNITS[0] && unit.state == "active");
-    if runs || !context.machine.is_this_one() { Ok(()) } else { Err(Failure::Failed.into()) }
+    if status.agent_runs() || !context.machine.is_this_one() {
+        Ok(())
+    } else {
+        Err(Failure::Failed.into())
+    }
 }
 
 /// What `status --format json` prints; the command's help describes it.
@@ -176,13 +181,21 @@ struct Warning {
 }
 
 impl Status {
+    /// Whether the agent's unit is up.
+    fn agent_runs(&self) -> bool {
+        self.units.iter().any(|unit| unit.name == UNITS[0] && unit.state == "active")
+    }
+
     /// Looks at the machine. What can't be told is told as such.
     pub fn of(machine: &Machine) -> Self {
         let secrets = Secrets::of(machine);
         let os = Os::of(machine).ok();
         let family = os.as_ref().map_or(Family::Other, |os| os.family);
         let (environment, proxy) = match unit::environment(machine) {
-            Ok(environment) => (environment.clone(), Proxy::of(&environment, None)),
+            Ok(environment) => {
+                let proxy = Proxy::of(&environment, hidden_proxy(machine));
+                (environment, proxy)
+            }
             Err(error) => {
                 (BTreeMap::new(), Proxy::of(&BTreeMap::new(), Some(format!("{error:#}"))))
             }
@@ -330,6 +343,13 @@ impl Proxy {
         let variables = given().map(|(name, given)| (name.clone(), masked(&given.value))).collect();
         Self { variables, files, problem }
     }
+}
+
+/// Why we can't tell the proxy: its file is there, and not for us to read.
+fn hidden_proxy(machine: &Machine) -> Option<String> {
+    let error = fs::File::open(machine.path(SECRETS)).err()?;
+    (error.kind() == io::ErrorKind::PermissionDenied)
+        .then(|| format!("only root may read {SECRETS}, which sets it"))
 }
 
 impl ListedSettings {

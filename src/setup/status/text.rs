@@ -25,7 +25,7 @@ impl Status {
         part("Packages", self.packages.iter().map(Package::line).collect());
         part("Units", self.units.iter().map(Unit::line).collect());
         part("Engine", vec![self.engine.line()]);
-        part("Server", vec![server(&self.server)]);
+        part("Server", vec![server(&self.server, self.agent_runs())]);
         part("Tasks", tasks(&self.tasks));
         part("Proxy", self.proxy.lines());
         part("Settings", self.settings.lines());
@@ -83,7 +83,7 @@ impl Engine {
     }
 }
 
-fn server(server: &Value) -> String {
+fn server(server: &Value, agent_runs: bool) -> String {
     let text = |name: &str| server[name].as_str();
     let url = text("url").unwrap_or("no address");
     if let Some(problem) = text("problem") {
@@ -97,7 +97,11 @@ fn server(server: &Value) -> String {
         Some("refused") => ("refuses the agent", BAD),
         Some(other) => (other, DOUBTFUL),
     };
-    let mut line = format!("{url} {style}{state}{style:#}");
+    let mut line = if agent_runs {
+        format!("{url} {style}{state}{style:#}")
+    } else {
+        format!("{url} {DOUBTFUL}{state}{DOUBTFUL:#} when the agent last ran")
+    };
     line += &text("message").map_or_else(String::new, |message| format!(": {message}"));
     if let (Some(agent), Some(pool)) = (text("agent_id"), text("pool_id")) {
         line += &format!("; {agent} of {pool}");
@@ -219,5 +223,38 @@ fn shortened(text: &str) -> String {
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_server_is_told_as_the_agent_knew_it() {
+        let plain =
+            |value: &Value, runs| anstream::adapter::strip_str(&server(value, runs)).to_string();
+        let mut known = json!({
+            "url": "https://p/", "state": "idle", "agent_id": "agent-1", "pool_id": "apool-1",
+            "message": null, "answered_seconds_ago": -3, "problem": null,
+        });
+        let idle = "https://p/ idle; agent-1 of apool-1; it last answered 0 s ago";
+        assert_eq!(plain(&known, true), idle);
+        known["answered_seconds_ago"] = 7500.into();
+        assert!(plain(&known, false).contains("idle when the agent last ran"));
+        assert!(plain(&known, false).ends_with("2 h ago"));
+        known["state"] = "refused".into();
+        known["message"] = "the token was revoked".into();
+        assert!(plain(&known, true).contains("refuses the agent: the token was revoked"));
+        assert!(plain(&json!({"url": "https://p/"}), true).contains("not registered"));
+        assert!(plain(&json!({"problem": "no"}), true).contains("can't be told: no"));
+    }
+
+    #[test]
+    fn a_long_line_is_shortened() {
+        assert_eq!(shortened("one\ntwo"), "one");
+        assert_eq!(shortened(&"ü".repeat(300)).chars().count(), LONGEST + 1);
     }
 }
