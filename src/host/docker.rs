@@ -24,6 +24,15 @@ pub fn ask(client: &Path, socket: &str, arguments: &[&str]) -> Result<String, Co
     within(PATIENCE, client).args(["--host", socket]).args(arguments).read()
 }
 
+/// What a client says of itself, for example `Docker version 26.1.4, build …`;
+/// no engine is asked.
+///
+/// # Errors
+/// It can't be run.
+pub fn client_version(client: &Path) -> Result<String, CommandError> {
+    Ok(Command::new(client).arg("--version").read()?.trim().to_owned())
+}
+
 /// Removes containers of the engine that listens on `socket`, running or not,
 /// with their volumes: all, or those that have `label`.
 ///

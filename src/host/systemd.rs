@@ -164,6 +164,19 @@ impl Services {
         within(10, "systemctl").args(["--no-pager", "cat", unit]).read()
     }
 
+    /// Which of these units are up, asked for all at once.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn active_of(self, units: &[&str]) -> Result<Vec<String>, CommandError> {
+        if !self.running {
+            return Ok(Vec::new());
+        }
+        let properties = ["show", "-p", "Id,ActiveState"];
+        let text = Command::new("systemctl").args(properties).args(units).read()?;
+        Ok(parse_active(&text))
+    }
+
     fn call(self, arguments: &[&str]) -> Result<(), CommandError> {
         if self.running { Command::new("systemctl").args(arguments).run() } else { Ok(()) }
     }
@@ -183,6 +196,15 @@ pub fn journal(unit: &str, lines: usize) -> Result<String, CommandError> {
 fn parse_version(text: &str) -> Option<u32> {
     let word = text.lines().next()?.strip_prefix("systemd ")?.split_whitespace().next()?;
     leading_number(word)
+}
+
+/// Paragraphs with `Id=` and `ActiveState=`, in any order.
+fn parse_active(text: &str) -> Vec<String> {
+    text.split("\n\n")
+        .filter(|unit| unit.lines().any(|line| line == "ActiveState=active"))
+        .filter_map(|unit| unit.lines().find_map(|line| line.strip_prefix("Id=")))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn parse_state(text: &str) -> UnitState {
@@ -225,6 +247,13 @@ fn leading_number(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn which_of_several_units_are_up() {
+        let text = "Id=a.service\nActiveState=active\n\nActiveState=inactive\nId=b.service\n\n\
+                    ActiveState=active\nId=c.service\n";
+        assert_eq!(parse_active(text), ["a.service", "c.service"]);
+    }
 
     #[test]
     fn versions_of_old_and_new_hosts() {

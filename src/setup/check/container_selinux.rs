@@ -2,9 +2,14 @@
 //!
 //! Which repository has it, and how it is switched on, differs by distribution.
 
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
 use super::{Outcome, Subject};
 use crate::host::os::{Family, Os};
-use crate::host::rpm;
+use crate::host::subscription;
 use crate::host::yum::{Offer, Repository, Yum};
 
 const PACKAGE: &str = "container-selinux";
@@ -20,19 +25,29 @@ pub fn container_selinux(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
-    match rpm::installed(PACKAGE) {
+    match subject.rpm(PACKAGE) {
         Ok(Some(version)) => return Outcome::Passed(format!("{version} is installed")),
         Ok(None) => {}
         Err(error) => return Outcome::could_not_look(error),
     }
-    let found = Yum::find().and_then(|yum| {
-        let tools = Tools { yum, has_config_manager: which::which("yum-config-manager").is_ok() };
-        Ok((yum.offer(PACKAGE)?, yum.repositories()?, tools))
-    });
-    match found {
-        Ok((offer, repositories, tools)) => judge(&os, &offer, &repositories, tools),
-        Err(error) => Outcome::could_not_look(error),
+    match look(&os) {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::could_not_look(format!("{error:#}")),
     }
+}
+
+fn look(os: &Os) -> Result<Outcome> {
+    let yum = Yum::find()?;
+    let tools = Tools { yum, has_config_manager: has_config_manager(yum) };
+    judge(os, tools, || yum.offer(PACKAGE), || yum.repositories(), subscribed)
+}
+
+/// Who has no subscription gets an error here, and loses nothing by that.
+fn subscribed() -> Vec<Repository> {
+    if which::which("subscription-manager").is_err() {
+        return Vec::new();
+    }
+    subscription::repositories().unwrap_or_default()
 }
 
 /// What repositories are switched on with.
@@ -76,6 +91,8 @@ const ROWS: &[Row] = &[
     row(&["rhel"], 7, "rhui-rhel-7-for-arm-64-extras-rhui-rpms", Switch::ConfigManager),
     row(&["ol"], 7, "ol7_addons", Switch::ConfigManager),
     Row { ids: EL, majors: 8..=99, repository: "appstream", switch: Switch::ConfigManager },
+    row(&["amzn"], 2023, "amazonlinux", Switch::ConfigManager),
+    Row { ids: &["fedora"], majors: 1..=999, repository: "fedora", switch: Switch::ConfigManager },
 ];
 
 const fn row(
@@ -89,51 +106,72 @@ const fn row(
 
 /// CentOS 7 and 8 are past their end of life: what their mirror lists named has
 /// moved to the vault for good.
-const VAULT: &str = "vault.centos.org";
+pub const VAULT: &str = "vault.centos.org";
 
-fn judge(os: &Os, offer: &Offer, repositories: &[Repository], tools: Tools) -> Outcome {
-    match offer {
+/// Each is asked only where the answers before it will not do, for it takes a
+/// second or two.
+fn judge(
+    os: &Os,
+    tools: Tools,
+    offer: impl FnOnce() -> Result<Offer>,
+    repositories: impl FnOnce() -> Result<Vec<Repository>>,
+    subscribed: impl FnOnce() -> Vec<Repository>,
+) -> Result<Outcome> {
+    let offer = offer()?;
+    match &offer {
         Offer::By(repository) => {
-            return Outcome::Passed(format!(
+            return Ok(Outcome::Passed(format!(
                 "the repository {repository} has it; it is installed with the agent"
-            ));
+            )));
         }
         Offer::Unreadable(why) if lost_its_mirrors(os, why) => {
-            return Outcome::Problem(
+            return Ok(Outcome::Problem(
                 format!(
                     "{} is past its end of life, and the list of its mirrors is gone, so yum can \
                      install nothing at all; {VAULT} keeps its last packages",
                     os.name
                 ),
                 vec![to_the_vault(os)],
-            );
+            ));
         }
         _ => {}
     }
     if os.id == "amzn" && os.major() == 2 {
-        return Outcome::Problem(
+        return Ok(Outcome::Problem(
             format!("{PACKAGE} is in the topic selinux-ng, which is off"),
             vec!["amazon-linux-extras enable selinux-ng".to_owned()],
-        );
+        ));
     }
-    let off = repositories.iter().filter(|repository| !repository.enabled);
-    let matching = off.filter_map(|repository| Some((repository, row_for(os, repository)?)));
-    if let Some((repository, row)) = matching.min_by_key(|(repository, _)| repository.id.len()) {
-        return Outcome::Problem(
-            format!("{PACKAGE} is in the repository {}, which is off", repository.id),
-            vec![enable(&repository.id, row.switch, os, tools)],
-        );
+    if let Some((id, row)) = switched_off(os, &repositories()?) {
+        return Ok(is_off(&id, enable(&id, row.switch, tools)));
     }
-    match offer {
-        Offer::Unreadable(why) => {
-            let yum = tools.yum.program();
-            Outcome::problem(format!("{yum} can't read its repositories; mend that first:\n{why}"))
-        }
+    if os.id == "rhel"
+        && let Some((id, _)) = switched_off(os, &subscribed())
+    {
+        return Ok(is_off(&id, subscribe(&id)));
+    }
+    Ok(match offer {
+        Offer::Unreadable(why) => Outcome::problem(format!(
+            "{} can't read its repositories; mend that first:\n{why}",
+            tools.yum.program()
+        )),
         _ => Outcome::problem(format!(
             "no repository that is set up here has {PACKAGE}{}",
             where_else(os)
         )),
-    }
+    })
+}
+
+fn is_off(id: &str, command: String) -> Outcome {
+    Outcome::Problem(format!("{PACKAGE} is in the repository {id}, which is off"), vec![command])
+}
+
+/// The id of the table's repository that is off, and its row; the shortest id
+/// where there are several, for the longer ones are of its kin.
+fn switched_off(os: &Os, repositories: &[Repository]) -> Option<(String, &'static Row)> {
+    let off = repositories.iter().filter(|repository| !repository.enabled);
+    off.filter_map(|repository| Some((repository.id.clone(), row_for(os, repository)?)))
+        .min_by_key(|(id, _)| id.len())
 }
 
 fn row_for(os: &Os, repository: &Repository) -> Option<&'static Row> {
@@ -151,14 +189,17 @@ fn distribution(os: &Os) -> &str {
     if os.guessed { "rhel" } else { &os.id }
 }
 
-fn enable(id: &str, switch: Switch, os: &Os, tools: Tools) -> String {
+fn enable(id: &str, switch: Switch, tools: Tools) -> String {
     match switch {
-        Switch::Subscription => format!("subscription-manager repos --enable={id}"),
+        Switch::Subscription => subscribe(id),
         Switch::ConfigManager if tools.yum == Yum::Dnf5 => {
             format!("dnf config-manager setopt {id}.enabled=1")
         }
-        Switch::ConfigManager if os.major() >= 8 => {
+        Switch::ConfigManager if tools.yum == Yum::Dnf && tools.has_config_manager => {
             format!("dnf config-manager --set-enabled {id}")
+        }
+        Switch::ConfigManager if tools.yum == Yum::Dnf => {
+            format!("dnf -y install dnf-plugins-core && dnf config-manager --set-enabled {id}")
         }
         Switch::ConfigManager if tools.has_config_manager => {
             format!("yum-config-manager --enable {id}")
@@ -169,6 +210,30 @@ fn enable(id: &str, switch: Switch, os: &Os, tools: Tools) -> String {
     }
 }
 
+fn subscribe(id: &str) -> String {
+    format!("subscription-manager repos --enable={id}")
+}
+
+/// Whether what switches repositories on is installed: of yum 3 a program of its
+/// own, of dnf 4 a plugin.
+fn has_config_manager(yum: Yum) -> bool {
+    match yum {
+        Yum::Yum => which::which("yum-config-manager").is_ok(),
+        Yum::Dnf => dnf_plugins().any(|folder| folder.join("config_manager.py").exists()),
+        Yum::Dnf5 => true,
+    }
+}
+
+/// /usr/lib/python3.6/site-packages/dnf-plugins and the like; Debian's dnf has it
+/// below python3/dist-packages.
+fn dnf_plugins() -> impl Iterator<Item = PathBuf> {
+    let libraries = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    libraries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+        .flat_map(|entry| ["site-packages", "dist-packages"].map(|name| entry.path().join(name)))
+        .map(|packages| packages.join("dnf-plugins"))
+}
+
 fn lost_its_mirrors(os: &Os, why: &str) -> bool {
     // yum 3 and dnf 4, each for a list that answers with nothing and for a name
     // that is not known any more.
@@ -176,14 +241,26 @@ fn lost_its_mirrors(os: &Os, why: &str) -> bool {
     os.id == "centos" && os.major() <= 8 && lost.iter().any(|text| why.contains(text))
 }
 
-fn to_the_vault(os: &Os) -> String {
-    let release = if os.major() == 7 { "7.9.2009" } else { "8.5.2111" };
-    let old = if os.major() == 7 { "centos/\\$releasever" } else { "\\$contentdir/\\$releasever" };
-    format!(
-        "sed -i -e 's|^mirrorlist=|#mirrorlist=|' \
-         -e 's|^#* *baseurl=http://mirror.centos.org/{old}|baseurl=http://{VAULT}/{release}|' \
-         /etc/yum.repos.d/CentOS-*.repo"
-    )
+/// The command that makes a CentOS 7 or 8 fetch its packages from there.
+pub fn to_the_vault(os: &Os) -> String {
+    // What the files name, and what the vault calls it.
+    let moved: &[(&str, &str)] = if os.major() == 7 {
+        &[
+            (r"centos/\(\$releasever\|7\)/", "7.9.2009/"),
+            (r"altarch/\(\$releasever\|7\)/", "altarch/7.9.2009/"),
+        ]
+    } else {
+        &[(r"\$contentdir/\$releasever/", "8.5.2111/"), (r"\$contentdir/\$stream/", "8-stream/")]
+    };
+    let expressions: String = moved
+        .iter()
+        .map(|(old, new)| {
+            format!(
+                " -e 's,^#* *baseurl=http://mirror.centos.org/{old},baseurl=http://{VAULT}/{new},'"
+            )
+        })
+        .collect();
+    format!("sed -i -e 's,^mirrorlist=,#mirrorlist=,'{expressions} /etc/yum.repos.d/CentOS-*.repo")
 }
 
 fn where_else(os: &Os) -> &'static str {
@@ -193,6 +270,8 @@ fn where_else(os: &Os) -> &'static str {
              --enable=rhel-7-server-extras-rpms` brings it"
         }
         ("centos", 7) => "; its repository `extras` is missing from /etc/yum.repos.d",
+        ("amzn", _) => "; the repository `amazonlinux` has it",
+        ("fedora", _) => "; the repository `fedora` has it",
         ("rhel", _) => "; is this system registered? AppStream has it",
         _ => "; AppStream has it on systems like this one",
     }
