@@ -1,5 +1,7 @@
 //! `scalr-agent-setup` as people run it, on directory trees.
 
+mod check;
+mod help;
 mod install;
 mod network;
 mod proxy;

@@ -155,10 +155,10 @@ fn judge(
             "{} can't read its repositories; mend that first:\n{why}",
             tools.yum.program()
         )),
-        _ => Outcome::problem(format!(
-            "no repository that is set up here has {PACKAGE}{}",
-            where_else(os)
-        )),
+        _ => Outcome::Problem(
+            format!("no repository that is set up here has {PACKAGE}{}", where_else(os)),
+            put_back(os).into_iter().collect(),
+        ),
     })
 }
 
@@ -263,6 +263,24 @@ pub fn to_the_vault(os: &Os) -> String {
     format!("sed -i -e 's,^mirrorlist=,#mirrorlist=,'{expressions} /etc/yum.repos.d/CentOS-*.repo")
 }
 
+/// The command that sets up the repository anew where somebody removed it: only
+/// CentOS's is open to all and will never move again.
+fn put_back(os: &Os) -> Option<String> {
+    let (id, name, folder, key) = match (os.id.as_str(), os.major(), std::env::consts::ARCH) {
+        ("centos", 7, "aarch64") => {
+            ("extras", "Extras", "altarch/7.9.2009/extras/$basearch/", "CentOS-7")
+        }
+        ("centos", 7, _) => ("extras", "Extras", "7.9.2009/extras/$basearch/", "CentOS-7"),
+        ("centos", 8, _) if !os.name.contains("Stream") => {
+            ("appstream", "AppStream", "8.5.2111/AppStream/$basearch/os/", "centosofficial")
+        }
+        _ => return None,
+    };
+    Some(format!(
+        r"printf '[{id}]\nname=CentOS - {name}\nbaseurl=http://{VAULT}/{folder}\ngpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-{key}\n' >/etc/yum.repos.d/CentOS-{name}.repo"
+    ))
+}
+
 fn where_else(os: &Os) -> &'static str {
     match (os.id.as_str(), os.major()) {
         ("rhel", 7) => {
@@ -270,6 +288,7 @@ fn where_else(os: &Os) -> &'static str {
              --enable=rhel-7-server-extras-rpms` brings it"
         }
         ("centos", 7) => "; its repository `extras` is missing from /etc/yum.repos.d",
+        ("centos", 8) => "; its repository `appstream` is missing from /etc/yum.repos.d",
         ("amzn", _) => "; the repository `amazonlinux` has it",
         ("fedora", _) => "; the repository `fedora` has it",
         ("rhel", _) => "; is this system registered? AppStream has it",

@@ -72,3 +72,45 @@ fn ask(check: &str, line: &str) -> Result<bool> {
     io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
     Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::machine::Machine;
+    use crate::setup::check::{CHECKS, Outcome};
+
+    #[test]
+    fn one_that_fails_stops_only_those_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = |name: &str| directory.path().join(name);
+        let touch = |name: &str| format!("touch {}", made(name).display());
+        let mut report = Report::of(&Machine::at("/nowhere"));
+        let broken = vec!["echo it broke >&2; exit 3".to_owned(), touch("after")];
+        for (check, fix) in CHECKS.iter().zip([broken, vec![touch("other")], Vec::new()]) {
+            report.add(check, Outcome::Problem("x".to_owned(), fix), false, false);
+        }
+        assert!(apply(&report, Consent::Given).unwrap());
+        assert!(made("other").exists() && !made("after").exists());
+    }
+
+    #[test]
+    fn each_command_is_run_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let line = format!("echo run >>{}", log.display());
+        let mut report = Report::of(&Machine::at("/nowhere"));
+        for check in &CHECKS[..2] {
+            let problem = Outcome::Problem("x".to_owned(), vec![line.clone()]);
+            report.add(check, problem, false, false);
+        }
+        apply(&report, Consent::Given).unwrap();
+        assert_eq!(std::fs::read_to_string(log).unwrap(), "run\n");
+    }
+
+    #[test]
+    fn with_nothing_to_mend_nothing_is_run() {
+        let mut report = Report::of(&Machine::at("/nowhere"));
+        report.add(&CHECKS[0], Outcome::problem("x"), false, false);
+        assert!(!apply(&report, Consent::Given).unwrap());
+    }
+}

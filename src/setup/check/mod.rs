@@ -46,8 +46,8 @@ Exit codes: 0 all passed, 3 a check failed, 4 only warnings.
 
 The JSON is one object: schema (1), host (name, id, version), checks (a list of
 name, area, about, severity, result, message and fix, the commands that mend
-it) and summary (how many passed, warned, failed, were skipped or could not look).
-result is passed, warning, failed, skipped or could-not-look.";
+it) and summary (how many of each result). A result is passed, warning, failed,
+skipped or could-not-look. docs/check.md describes all checks.";
 
 /// Check whether this host can run the agent
 #[derive(Debug, clap::Args)]
@@ -144,18 +144,22 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     if args.before_install {
         subject.use_shells_proxy();
     }
-    let consent = if args.fix {
-        require_root(&context.machine, false)?;
-        Some(Consent::from(args.yes || args.before_install)?)
-    } else {
-        None
-    };
+    let consent = args.fix.then(|| consent(context, args)).transpose()?;
     let report = look_and_mend(&subject, &args.selection, consent, context.format)?;
     match context.format {
         Format::Text => report.print_summary(),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
     report.verdict().map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+fn consent(context: &Context, args: &Args) -> Result<Consent> {
+    if !context.machine.is_this_one() {
+        return Err(Failure::Usage
+            .because("--fix runs commands on the machine that runs; it can't be had with --root"));
+    }
+    require_root(&context.machine, false)?;
+    Consent::from(args.yes || args.before_install)
 }
 
 /// Does the checks; with `fix`, runs the commands that mend what is wrong and
@@ -180,6 +184,8 @@ fn look_and_mend(
 ) -> Result<Report> {
     let text = format == Format::Text;
     let report = look(subject, selection, text)?;
+    // The commands are for the machine that runs, never for a tree.
+    let consent = consent.filter(|_| subject.machine.is_this_one());
     let Some(consent) = consent else { return Ok(report) };
     if !fix::apply(&report, consent)? {
         return Ok(report);

@@ -32,8 +32,7 @@ fn oldest(id: &str) -> u32 {
 const SUPPORTED_UNTIL: &[(&[&str], &str, Date)] = &[
     (&["rhel", "centos", "scientific"], "7", date(2024, 6, 30)),
     (&["ol"], "7", date(2024, 12, 31)),
-    // CentOS Stream 8; CentOS Linux 8 ended even earlier.
-    (&["centos"], "8", date(2024, 5, 31)),
+    (&["centos"], "8", date(2021, 12, 31)),
     (&["almalinux"], "8", date(2029, 3, 1)),
     (&["rhel", "rocky"], "8", date(2029, 5, 31)),
     (&["ol"], "8", date(2029, 7, 31)),
@@ -70,14 +69,18 @@ fn judge(os: &Os, today: Date) -> Outcome {
     }
     match supported_until(os) {
         Some(last) if last < today => Outcome::warning(format!(
-            "{name} is past its end of life: since {last} it gets security fixes only where \
-             longer support is paid for; the agent runs on it all the same"
+            "{name} is past its end of life ({last}): it gets security fixes only where longer \
+             support is paid for; the agent runs on it all the same"
         )),
         _ => Outcome::Passed(name.clone()),
     }
 }
 
 fn supported_until(os: &Os) -> Option<Date> {
+    // It has CentOS Linux's `ID` and version, and outlived it.
+    if os.name.starts_with("CentOS Stream 8") {
+        return Some(date(2024, 5, 31));
+    }
     let is_it = |version: &str| os.version == version || os.major().to_string() == version;
     SUPPORTED_UNTIL
         .iter()
@@ -127,7 +130,7 @@ mod tests {
             "ID=debian VERSION_ID=10",
         ] {
             let Outcome::Warning(text, _) = judged(old) else { panic!("{old}") };
-            assert!(text.contains("past its end of life: since 20"), "{text}");
+            assert!(text.contains("past its end of life (20"), "{text}");
         }
     }
 
