@@ -104,6 +104,12 @@ pub fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
     Ok(ranges)
 }
 
+/// Whether the rules are as [`Action::Up`] puts them up: whoever empties the
+/// tables of iptables takes them along. Only root may ask.
+pub fn rules_are_up(ranges: &[Ipv4Net]) -> bool {
+    FILTER.is_up(&filter_rules(ranges)) && NAT.is_up(&nat_rules(ranges))
+}
+
 /// Takes down the rules, whoever still uses them.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 //! from this checkout. `scripts/test` builds one, names its folder in
 //! `SCALR_AGENT_KIT` and runs them with `--ignored`; run without it, they fail.
 
+mod check;
 mod fleet;
 mod install;
 mod machine;

@@ -161,6 +161,13 @@ pub const CHECKS: &[Check] = &[
         look: network::firewalld,
     },
     Check {
+        name: "firewall-rules",
+        area: "network",
+        severity: Severity::Error,
+        about: "the rules of the runs' networks are up where the private engine is",
+        look: network::firewall_rules,
+    },
+    Check {
         name: "proxy",
         area: "network",
         severity: Severity::Warning,
