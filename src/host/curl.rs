@@ -15,7 +15,7 @@ pub struct Answer {
     /// curl's own exit code: 0 is an answer, 6 an unknown name, 60 a certificate
     /// that is not trusted, … (curl(1)).
     pub code: i32,
-    /// What curl said of it.
+    /// What curl said of it, without its advice.
     pub said: String,
     /// The server's clock, as its header `Date` has it.
     pub date: Option<String>,
@@ -34,13 +34,15 @@ pub fn get(
     let mut command = curl(proxy, ca_cert);
     command.args(["--output", "/dev/null", "--dump-header", "-", "--max-time", "30"]);
     let output = command.args(["--write-out", "%{http_code}", url.as_str()]).probe()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let said = stderr.lines().find(|line| line.starts_with("curl: ")).unwrap_or(stderr.trim());
     let stdout = String::from_utf8_lossy(&output.stdout);
     // A proxy's own headers come first, and the status stands last.
     let lines: Vec<&str> = stdout.lines().map(str::trim).collect();
     Ok(Answer {
         status: lines.last().and_then(|status| status.parse().ok()).unwrap_or(0),
         code: output.status.code().unwrap_or(-1),
-        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        said: said.to_owned(),
         date: lines.iter().rev().find_map(|line| header(line, "date")),
     })
 }

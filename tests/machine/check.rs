@@ -83,6 +83,22 @@ fn centos_8_with_appstream_on_off_and_absent() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
+fn no_tool_is_asked_twice_for_the_same() {
+    for flavour in ["centos-7", "ubuntu-18.04"] {
+        let host = Host::boot(flavour);
+        let asked = "/root/setup -v check --url https://127.0.0.1:9 2>&1 >/dev/null | grep '^+ '";
+        let asked = host.shell(asked);
+        assert!(asked.contains("+ curl ") && asked.contains("+ systemctl show"), "{asked}");
+        let mut lines: Vec<&str> = asked.lines().collect();
+        let all = lines.len();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), all, "{asked}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
 fn nothing_is_mended_unasked_or_without_a_terminal() {
     let host = Host::boot("centos-7");
     let only = "/root/setup check --only container-selinux --fix";
