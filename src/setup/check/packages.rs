@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use ini::{Ini, ParseOption};
+use anyhow::{Context as _, Result, anyhow};
+use configparser::ini::Ini;
 
 use super::{Outcome, Subject, container_selinux};
 use crate::host::dpkg;
@@ -32,6 +32,9 @@ const PID_FILES: [&str; 4] = [
 
 /// Where yum 3 notes a transaction that it has begun.
 const TRANSACTIONS: &str = "/var/lib/yum";
+
+/// CentOS's mirrors, by which nothing is served any more.
+const GONE: [&str; 2] = ["//mirrorlist.centos.org", "//mirror.centos.org"];
 
 const REPOSITORIES: &str = "/etc/yum.repos.d";
 
@@ -171,23 +174,22 @@ fn unfinished_transactions(machine: &Machine) -> Vec<String> {
 fn dead_repositories(machine: &Machine) -> Result<Vec<String>> {
     let mut dead = Vec::new();
     for file in repository_files(&machine.path(REPOSITORIES))? {
-        // `%` and `\` mean nothing in these files.
-        let options = ParseOption { enabled_escape: false, ..ParseOption::default() };
-        let definitions = Ini::load_from_file_opt(&file, options)
-            .with_context(|| format!("cannot understand {}", file.display()))?;
-        for (id, repository) in &definitions {
-            let is_on = repository.get("enabled").is_none_or(|value| value.trim() != "0");
+        let mut definitions = Ini::new_cs();
+        definitions
+            .load(&file)
+            .map_err(|error| anyhow!("cannot understand {}: {error}", file.display()))?;
+        for id in definitions.sections() {
+            let is_on = definitions.get(&id, "enabled").is_none_or(|value| value.trim() != "0");
             let is_gone = ["mirrorlist", "baseurl"]
                 .iter()
-                .filter_map(|name| repository.get(name))
-                .any(|url| {
-                    url.contains("//mirrorlist.centos.org") || url.contains("//mirror.centos.org")
-                });
-            if let Some(id) = id.filter(|_| is_on && is_gone) {
-                dead.push(id.to_owned());
+                .filter_map(|name| definitions.get(&id, name))
+                .any(|url| GONE.iter().any(|host| url.contains(host)));
+            if is_on && is_gone {
+                dead.push(id);
             }
         }
     }
+    dead.sort();
     Ok(dead)
 }
 
