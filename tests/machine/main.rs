@@ -11,6 +11,7 @@ mod check;
 mod fleet;
 mod install;
 mod machine;
+mod migrating;
 mod pool;
 mod proxy;
 mod recovery;

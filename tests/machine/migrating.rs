@@ -1,0 +1,121 @@
+//! The commands of `docs/migrating.md`, run as they stand there.
+
+use std::path::Path;
+
+use crate::fleet::{Fleet, URL};
+use crate::machine::wait_for;
+use crate::pool::Pool;
+use crate::proxy::Proxy;
+
+const DROP_IN: &str = "/etc/systemd/system/scalr-agent.service.d/proxy.conf";
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn the_documented_lines_work_as_written_and_a_hand_written_proxy_stays() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    let proxy = Proxy::start(&fleet, 8888, None);
+    answer_yes(&fleet);
+    fleet.shell(&commands("repository", &pool));
+
+    fleet.shell(&commands("documented", &pool));
+    fleet.wait_for_agent(&pool, "idle");
+    assert_eq!(fleet.shell("systemctl is-active scalr-agent scalr-docker"), "active\nactive");
+    assert!(fleet.shell("cat /etc/scalr-agent/agent.toml").contains("user = \"root\""));
+    wait_for_proxy(&proxy);
+
+    let state = format!("stat --format='%n %i %Y' {DROP_IN}; sha256sum {DROP_IN}");
+    let before = fleet.shell(&state);
+    let shown = fleet.shell(&commands("shorter", &pool));
+    assert!(shown.contains("http://proxy.test:8888"), "{shown}");
+    assert!(shown.contains("was written by hand; it is used as it is"), "{shown}");
+    assert!(!shown.contains("scalr-docker does not use it"), "{shown}");
+    assert_eq!(fleet.shell(&state), before);
+    fleet.wait_for_agent(&pool, "idle");
+
+    // The one line that no systemd takes, and what the page says of it.
+    let refused = fleet.world.try_shell(&fleet.machine, "systemctl daemon-reload scalr-agent");
+    assert!(!refused.status.success());
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_host_with_the_vendors_package_is_moved_by_the_documented_steps() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    let proxy = Proxy::start(&fleet, 8888, None);
+    fleet.shell(VENDORS_PACKAGE);
+    fleet.shell(&format!(
+        "mkdir -p {} && printf '[Service]\\nEnvironment=\"HTTPS_PROXY=http://proxy.test:8888\"\\n' >{DROP_IN}",
+        Path::new(DROP_IN).parent().expect("a folder").display(),
+    ));
+    assert_eq!(fleet.shell("systemctl is-active scalr-agent"), "active");
+    let before = fleet.shell(&format!("cat {DROP_IN}"));
+
+    fleet.shell(&commands("moving", &pool));
+    fleet.wait_for_agent(&pool, "idle");
+    wait_for_proxy(&proxy);
+    assert_eq!(fleet.shell(&format!("cat {DROP_IN}")), before);
+    assert_eq!(fleet.shell("ls /opt"), "");
+    assert_eq!(
+        fleet.shell("systemctl show --property=FragmentPath scalr-agent"),
+        "FragmentPath=/lib/systemd/system/scalr-agent.service",
+    );
+}
+
+/// A package as the vendor's: the same name, a higher version, its files below
+/// `/opt/scalr-agent`, and a service that runs.
+const VENDORS_PACKAGE: &str = r#"
+root=$(mktemp -d) && cd "$root" && mkdir -p DEBIAN opt/scalr-agent/bin etc/systemd/system
+printf '%s\n' 'Package: scalr-agent' 'Version: 9.0.0' 'Architecture: amd64' \
+    'Maintainer: none <none@example.com>' 'Description: as the vendor packs it' >DEBIAN/control
+printf '%s\n' '#!/bin/sh' 'exec sleep infinity' >opt/scalr-agent/bin/scalr-agent
+chmod 0755 "$root" opt/scalr-agent/bin/scalr-agent
+printf '%s\n' '[Service]' 'ExecStart=/opt/scalr-agent/bin/scalr-agent' \
+    >etc/systemd/system/scalr-agent.service
+dpkg-deb --build "$root" /tmp/vendors.deb && dpkg --install /tmp/vendors.deb
+mkdir -p /opt/scalr-agent/var
+echo 'deb [trusted=yes] file:/srv/vendor ./' >/etc/apt/sources.list.d/scalr-agent.list
+systemctl daemon-reload && systemctl start scalr-agent
+"#;
+
+/// The commands of the page's blocks of that name, with this world's server,
+/// proxy and token in place of the page's.
+///
+/// The shell stops at the first that fails.
+fn commands(name: &str, pool: &Pool<'_>) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migrating.md");
+    let page = std::fs::read_to_string(page).expect("the page is there");
+    let mut commands = String::from("set -e\n");
+    let mut inside = false;
+    for line in page.lines() {
+        // A block in a list is indented, and so is a here-document's end.
+        let text = line.strip_prefix("   ").unwrap_or(line);
+        if text == format!("```sh {name}") {
+            inside = true;
+        } else if text == "```" {
+            inside = false;
+        } else if inside {
+            commands += text;
+            commands += "\n";
+        }
+    }
+    assert!(commands.lines().count() > 1, "the page has a block {name}");
+    commands
+        .replace("https://pools.example.com", URL)
+        .replace("http://proxy.example.com:3128", "http://proxy.test:8888")
+        .replace("--token=TOKEN", &format!("--token={}", pool.token))
+        .replace("/root/pool-token", "/root/pool.token")
+}
+
+/// The page's lines are for people, who are asked whether to go on.
+fn answer_yes(fleet: &Fleet) {
+    fleet.shell("echo 'APT::Get::Assume-Yes \"true\";' >/etc/apt/apt.conf.d/90yes");
+}
+
+fn wait_for_proxy(proxy: &Proxy) {
+    let limit = std::time::Duration::from_secs(60);
+    wait_for("a connection through the proxy", limit, || {
+        proxy.log().contains("CONNECT pools.test:8443").then_some(())
+    });
+}
