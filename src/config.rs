@@ -415,6 +415,16 @@ mod tests {
     }
 
     #[test]
+    fn the_page_for_migrants_names_every_setting_and_variable() {
+        let page = include_str!("../docs/migrating.md");
+        for key in KEYS {
+            for name in key.variables.iter().chain([&key.name]) {
+                assert!(page.contains(&format!("`{name}`")), "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn the_preferred_variable_wins() {
         let both = [("SCALR_TOKEN", "old"), ("SCALR_AGENT_TOKEN", "new")];
         assert_eq!(load("", &both).unwrap().token, Some(Secret::new("new")));

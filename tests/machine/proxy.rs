@@ -80,7 +80,7 @@ impl Proxy {
             .map_or_else(String::new, |(user, password)| format!("BasicAuth {user} {password}\n"));
         std::fs::write(
             &configuration,
-            format!("Port {port}\nListen 198.51.100.1\nTimeout 600\nLogLevel Connect\n{login}"),
+            format!("Port {port}\nTimeout 600\nLogLevel Connect\n{login}"),
         )
         .expect("the work folder takes files");
         let command =
