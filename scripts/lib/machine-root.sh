@@ -51,7 +51,11 @@ machine_make_root() {
     local flavour=$1 root=$2 family=${1%%-*} packages=("${machine_packages[@]}") codename sources
     say "preparing the root of $flavour, once (about a minute)"
     need_commands mmdebstrap=mmdebstrap
-    [[ $family != centos ]] || packages+=(rpm dnf dnf-plugins-core)
+    # Also what the family's cloud images have for those who set hosts up.
+    case $family in
+        centos) packages+=(rpm dnf dnf-plugins-core) ;;
+        ubuntu) packages+=(python3-apt cloud-init) ;;
+    esac
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
     # Those of this Debian, wherever and in whichever format they are listed.
     mapfile -t sources < <(grep -lsE "(^|[[:space:]])$codename([[:space:]]|\$)" \

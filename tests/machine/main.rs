@@ -7,7 +7,9 @@
 //! from this checkout. `scripts/test` builds one, names its folder in
 //! `SCALR_AGENT_KIT` and runs them with `--ignored`; run without it, they fail.
 
+mod ansible;
 mod check;
+mod cloud_init;
 mod fleet;
 mod install;
 mod machine;
