@@ -15,8 +15,11 @@ fn user_data_makes_an_agent_and_a_second_first_boot_changes_nothing() {
         .replace("https://pools.example.com", URL)
         .replace("content: TOKEN", &format!("content: {}", pool.token));
     fleet.shell("mkdir -p /var/lib/cloud/seed/nocloud");
-    // Nothing here is cloud-init's but the user data.
-    fleet.shell("echo 'network: {config: disabled}' >/etc/cloud/cloud.cfg.d/99-test.cfg");
+    fleet.world.feed(
+        &fleet.machine,
+        "cat >/etc/cloud/cloud.cfg.d/99-test.cfg",
+        NOT_HERE.as_bytes(),
+    );
     let seed = "umask 077 && cat >/var/lib/cloud/seed/nocloud/user-data";
     fleet.world.feed(&fleet.machine, seed, user_data.as_bytes());
     fleet.shell("cloud-init schema --config-file /var/lib/cloud/seed/nocloud/user-data");
@@ -40,11 +43,15 @@ fn user_data_makes_an_agent_and_a_second_first_boot_changes_nothing() {
     assert!(!output.contains(token) && !fleet.shell("journalctl --no-pager").contains(token));
     assert_eq!(
         fleet.shell(&format!(
-            "find /var/log /etc /run -type f -perm /044 -exec grep -lF {token} {{}} +; true"
+            "find /var/log /var/lib/cloud /etc /run -type f -perm /004 -exec grep -lF {token} {{}} +; true"
         )),
         ""
     );
 }
+
+/// A machine has its network, and neither ssh nor locales.
+const NOT_HERE: &str = "network: {config: disabled}\nusers: []\nlocale: false\n\
+    ssh_deletekeys: false\nssh_genkeytypes: []\n";
 
 /// The stages of a boot, as their units run them, of a host called `instance`.
 fn first_boot(fleet: &Fleet, instance: &str) {
