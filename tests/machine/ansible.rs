@@ -53,6 +53,14 @@ fn ansible_sets_up(flavour: &str) {
     assert!(fleet.shell("cat /etc/scalr-agent/agent.toml").contains("user = \"root\""));
     fleet.wait_for_agent(&pool, "idle");
 
+    // A new authority is read by the agent that runs.
+    let running = fleet.shell(services);
+    let ca = std::fs::read_to_string(fleet.ca()).expect("the server's authority");
+    let renewed = ansible.play("", json!({"scalr_agent_server_ca": format!("{ca}\n")}));
+    assert_eq!(renewed.count("failed"), 0, "{}", renewed.said);
+    assert_ne!(fleet.shell(services), running, "{}", renewed.said);
+    fleet.wait_for_agent(&pool, "idle");
+
     assert_eq!(watch.end(), "", "the token was on a command line");
     for shown in [&first.said, &other.said, &fleet.shell("journalctl --no-pager")] {
         assert!(!shown.contains(&pool.token), "the token shows");
