@@ -54,6 +54,22 @@ fn the_documented_lines_work(flavour: &str) {
     // The one line that no systemd takes, as the page says.
     let unit_named = "systemctl daemon-reload scalr-agent";
     refusal(&fleet.world.try_shell(&fleet.machine, unit_named));
+
+    // What the page says besides.
+    let agent = "systemctl show --property=MainPID scalr-agent";
+    let running = fleet.shell(agent);
+    fleet.shell("systemctl enable scalr-docker scalr-agent && systemctl reload scalr-agent");
+    assert_eq!(fleet.shell(agent), running, "a reload is no restart");
+    let with_password = PROXY.replace("://", "://robot:pa55word@");
+    fleet.world.feed(
+        &fleet.machine,
+        "scalr-agent-setup proxy --force --http -",
+        format!("{with_password}\n").as_bytes(),
+    );
+    assert!(!fleet.shell("systemctl show scalr-agent scalr-docker").contains("pa55word"));
+    fleet.wait_for_agent(&pool, "idle");
+    let tool = if flavour.starts_with("centos") { "yum" } else { "apt-get" };
+    fleet.shell(&format!("{tool} remove -y scalr-agent && test -e {DROP_IN}"));
 }
 
 #[test]
@@ -69,6 +85,10 @@ fn a_host_with_the_vendors_package_is_moved_by_the_documented_steps() {
     ));
     assert_eq!(fleet.shell("systemctl is-active scalr-agent"), "active");
     let before = fleet.shell(&format!("cat {DROP_IN}"));
+    assert_eq!(
+        fleet.shell("grep -ril scalr /etc/apt/sources.list.d /etc/yum.repos.d 2>/dev/null || true"),
+        "/etc/apt/sources.list.d/scalr-agent.list",
+    );
 
     fleet.shell(&commands("moving", &pool));
     fleet.wait_for_agent(&pool, "idle");
@@ -93,7 +113,7 @@ printf '%s\n' '[Service]' 'ExecStart=/opt/scalr-agent/bin/scalr-agent' \
     >etc/systemd/system/scalr-agent.service
 dpkg-deb --build "$root" /tmp/vendors.deb && dpkg --install /tmp/vendors.deb
 mkdir -p /opt/scalr-agent/var
-echo 'deb [trusted=yes] file:/srv/vendor ./' >/etc/apt/sources.list.d/scalr-agent.list
+echo 'deb [trusted=yes] file:/srv/scalr ./' >/etc/apt/sources.list.d/scalr-agent.list
 systemctl daemon-reload && systemctl start scalr-agent
 "#;
 
