@@ -5,7 +5,9 @@
 //! file, their variables, their kinds and their documentation.
 
 pub mod edit;
+pub mod listed;
 pub mod proxy;
+pub mod unit;
 mod valid;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +26,9 @@ pub const FILE: &str = "/etc/scalr-agent/agent.toml";
 
 /// The private engine's socket.
 pub const ENGINE: &str = "unix:///run/scalr-docker/docker.sock";
+
+/// Where the agent keeps its data.
+pub const DATA_DIR: &str = "/var/lib/scalr-agent";
 
 /// A setting's names, kind and documentation.
 #[derive(Debug)]
@@ -407,6 +412,16 @@ mod tests {
         assert_eq!(settings.concurrency, Some(3));
         assert_eq!(settings.memory, Some(256));
         assert_eq!(settings.token, Some(Secret::new("old")));
+    }
+
+    #[test]
+    fn the_page_for_migrants_names_every_setting_and_variable() {
+        let page = include_str!("../docs/migrating.md");
+        for key in KEYS {
+            for name in key.variables.iter().chain([&key.name]) {
+                assert!(page.contains(&format!("`{name}`")), "{name}");
+            }
+        }
     }
 
     #[test]

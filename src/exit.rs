@@ -3,6 +3,7 @@
 //! A command that fails returns an ordinary [`anyhow::Error`]; where the exit
 //! code should say more than 1, a [`Failure`] stands somewhere in its chain.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::ExitCode;
 
 /// Why a program ends with something else than 0.
@@ -72,11 +73,21 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         Err(error) => {
             // A bare `Failure` means that everything has been said already.
             if error.downcast_ref::<Failure>().is_none() {
-                eprintln!("error: {error:#}");
+                // An error's priority, as sd-daemon(3) has it.
+                let priority = if in_journal() { "<3>" } else { "" };
+                eprintln!("{priority}error: {error:#}");
             }
             Failure::of(&error).into()
         }
     }
+}
+
+/// Whether our standard error goes to the journal: systemd says which file that
+/// is, since a child's may be another (`systemd.exec(5)`).
+pub fn in_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    std::fs::metadata("/proc/self/fd/2")
+        .is_ok_and(|stderr| *stream == *format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -53,7 +53,8 @@ make_kit() {
 kit_fingerprint() {
     (
         sha256sum "$1"/scalr-{agent,agent-setup,server} "$2"
-        cd "$scripts/.." && find pkg templates Cargo.toml -type f -exec sha256sum {} + | sort
+        cd "$scripts/.." && find pkg templates Cargo.toml -type f \
+            -not -path 'pkg/ansible/*' -not -path 'pkg/cloud-init/*' -exec sha256sum {} + | sort
     ) | sha256sum | cut -d' ' -f1
 }
 

@@ -48,19 +48,25 @@ machine_fingerprint() {
 }
 
 machine_make_root() {
-    local flavour=$1 root=$2 family=${1%%-*} packages=("${machine_packages[@]}") sources
+    local flavour=$1 root=$2 family=${1%%-*} packages=("${machine_packages[@]}") codename sources
     say "preparing the root of $flavour, once (about a minute)"
     need_commands mmdebstrap=mmdebstrap
-    [[ $family != centos ]] || packages+=(rpm dnf dnf-plugins-core)
-    for sources in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list ''; do
-        [[ ! -s $sources ]] || break
-    done
-    [[ -n $sources ]] || die "no Debian package sources in /etc/apt: machines are made of them"
+    # Also what the family's cloud images have for those who set hosts up.
+    case $family in
+        centos) packages+=(rpm dnf dnf-plugins-core) ;;
+        ubuntu) packages+=(python3-apt cloud-init) ;;
+    esac
+    codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    # Those of this Debian, wherever and in whichever format they are listed.
+    mapfile -t sources < <(grep -lsE "(^|[[:space:]])$codename([[:space:]]|\$)" \
+        /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources})
+    [[ ${#sources[@]} -gt 0 ]] ||
+        die "no package sources of Debian $codename in /etc/apt: machines are made of them"
 
     rm -rf --one-file-system "$root"
     quietly "installing $((${#packages[@]})) packages and what they need into a new root" \
         mmdebstrap --variant=minbase --include="$(IFS=, && echo "${packages[*]}")" \
-        "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" "$sources" || return 1
+        "$codename" "$root" "${sources[@]}" || return 1
     # No machine reaches the distribution's repositories.
     rm -rf "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/* "$root"/var/lib/apt/lists/*
     # Kept on disk, the journal can be read after a machine has died.

@@ -31,7 +31,11 @@ need_debian() {
     [[ $# -gt 0 ]] || return 0
     command -v apt-get >/dev/null ||
         die "needs the packages $*, and there is no apt-get here: install them by hand"
-    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq)
+    # One at a time: the tests boot their machines side by side. The package
+    # tool's own lock may also be another program's, so it is waited for.
+    mkdir -p "$cache"
+    local apt=(flock --close "$cache/apt.lock" env DEBIAN_FRONTEND=noninteractive
+        apt-get -qq -o DPkg::Lock::Timeout=600)
     quietly "refreshing apt's lists" as_root "${apt[@]}" update
     quietly "installing Debian packages: $*" \
         as_root "${apt[@]}" install --yes --no-install-recommends "$@"

@@ -6,6 +6,7 @@ use std::sync::{OnceLock, RwLock};
 use anyhow::{Context as _, Result};
 
 use crate::agent::client::Client;
+use crate::agent::connection;
 use crate::agent::engine::Engine;
 use crate::agent::journal::Journal;
 use crate::agent::slots::Slots;
@@ -41,6 +42,8 @@ pub struct Context {
     pub certificates: Option<Vec<u8>>,
     /// Who a run is inside its container.
     pub user: RunUser,
+    /// How we stand with the server, for people who ask.
+    pub connection: connection::Keeper,
     /// How often to call.
     pub intervals: RwLock<Intervals>,
     /// The agent's id and its pool's, once it has registered.

@@ -59,6 +59,25 @@ impl Journal {
         Ok(Self { tasks })
     }
 
+    /// The tasks that an agent has in hand, for people who ask, by their slots.
+    /// It changes nothing: the agent may be about to write one down.
+    ///
+    /// # Errors
+    /// The journal can't be read.
+    pub fn look(data_dir: &Path) -> Result<Vec<Record>> {
+        let tasks = data_dir.join("tasks");
+        let found = match fs::read_dir(&tasks) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            result => result.with_context(|| format!("cannot read {}", tasks.display()))?,
+        };
+        let mut records = Vec::new();
+        for directory in found {
+            records.extend(read(&directory?.path().join("task.json"))?);
+        }
+        records.sort_by_key(|record| record.slot);
+        Ok(records)
+    }
+
     /// Begins a task's directory.
     ///
     /// # Errors
@@ -84,20 +103,11 @@ impl Journal {
             .with_context(|| format!("cannot read {}", self.tasks.display()))?
         {
             let directory = found?.path();
-            let file = directory.join("task.json");
-            match fs::read(&file) {
-                Ok(text) => {
-                    let record = serde_json::from_slice(&text)
-                        .with_context(|| format!("cannot understand {}", file.display()))?;
-                    entries.push(Entry { directory, record });
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    fs::remove_dir_all(&directory)
-                        .with_context(|| format!("cannot remove {}", directory.display()))?;
-                }
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot read {}", file.display()));
-                }
+            if let Some(record) = read(&directory.join("task.json"))? {
+                entries.push(Entry { directory, record });
+            } else {
+                fs::remove_dir_all(&directory)
+                    .with_context(|| format!("cannot remove {}", directory.display()))?;
             }
         }
         Ok(entries)
@@ -156,6 +166,17 @@ impl Entry {
     }
 }
 
+/// What a task's file says; `None` if there is no such file.
+fn read(file: &Path) -> Result<Option<Record>> {
+    let text = match fs::read(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        result => result.with_context(|| format!("cannot read {}", file.display()))?,
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .with_context(|| format!("cannot understand {}", file.display()))
+}
+
 fn make_private(directory: &Path) -> Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -178,7 +199,11 @@ mod tests {
         let mut entry = journal.begin(claimed(), 1).unwrap();
         entry.record.container = Some(Container { id: "c1".into(), log_start: 7 });
         entry.save().unwrap();
-        fs::create_dir(data.path().join("tasks/half-made")).unwrap();
+        let half_made = data.path().join("tasks/half-made");
+        fs::create_dir(&half_made).unwrap();
+        let seen = Journal::look(data.path()).unwrap();
+        assert_eq!((seen.len(), seen[0].slot), (1, 1));
+        assert!(half_made.exists(), "a look changes nothing");
 
         let found = Journal::open(data.path()).unwrap().entries().unwrap();
         assert_eq!(found.len(), 1);

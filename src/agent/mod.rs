@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod client;
 mod configure;
+pub mod connection;
 pub mod context;
 pub mod engine;
 pub mod journal;

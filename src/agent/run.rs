@@ -13,10 +13,14 @@ use reqwest::StatusCode;
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{Level, Subscriber, error, info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::agent::client::{CallError, Client};
+use crate::agent::connection::{self, State};
 use crate::agent::context::{Context, RunUser, certificates};
 use crate::agent::engine::Engine;
 use crate::agent::journal::{Entry, Journal};
@@ -26,7 +30,7 @@ use crate::agent::stop::{Order, Signals, become_the_new_program};
 use crate::agent::task::interrupt::Interrupt;
 use crate::agent::task::{Wire, carry_out};
 use crate::config::{Config, LogFormat, OnStop, Settings};
-use crate::exit::Failure;
+use crate::exit::{Failure, in_journal};
 use crate::protocol::{Event, Heartbeat, Intervals, Poll, Register, Status, TaskState, TaskStatus};
 
 /// How long the first registration is tried before the agent gives up, to be
@@ -48,7 +52,10 @@ pub fn run(file: &Path, once: bool) -> Result<()> {
         .context("cannot start")?;
     let end = runtime.block_on(async {
         let mut signals = Signals::catch()?;
-        let service = Service::start(config, once).await?;
+        let (service, in_hand) = Service::start(config, once).await?;
+        if let Some(end) = service.until_registered(&mut signals, file, in_hand).await? {
+            return Ok(end);
+        }
         service.until_ended(&mut signals, file).await
     })?;
     // Ends what is still under way; the tasks' containers are not touched.
@@ -84,8 +91,8 @@ struct Service {
 }
 
 impl Service {
-    /// Goes on with what was in hand, and registers.
-    async fn start(config: Config, once: bool) -> Result<Arc<Self>> {
+    /// Goes on with what was in hand; tells whether that was anything.
+    async fn start(config: Config, once: bool) -> Result<(Arc<Self>, bool)> {
         let engine = Engine::connect(&format!("unix://{}", config.engine.display())).await?;
         let proxy = proxy::variables();
         let context = Context {
@@ -96,6 +103,7 @@ impl Service {
             proxy,
             certificates: certificates(config.ca_cert.as_deref())?,
             user: RunUser::of(config.user.as_deref())?,
+            connection: connection::Keeper::new(&config.data_dir),
             intervals: RwLock::new(Intervals::default()),
             registered: OnceLock::new(),
             config,
@@ -120,10 +128,34 @@ impl Service {
             // for as long as it likes.
             notify(&[NotifyState::Ready]);
         }
-        service.register_first(in_hand).await?;
-        info!("Scalr agent is ready to receive tasks.");
-        notify(&[NotifyState::Ready, NotifyState::Status("ready to receive tasks")]);
-        Ok(service)
+        Ok((service, in_hand))
+    }
+
+    /// Registers; gives how the agent ends if it is told to before it could.
+    async fn until_registered(
+        &self,
+        signals: &mut Signals,
+        file: &Path,
+        in_hand: bool,
+    ) -> Result<Option<End>> {
+        loop {
+            tokio::select! {
+                registered = self.register_first(in_hand) => {
+                    registered?;
+                    info!("Scalr agent is ready to receive tasks.");
+                    notify(&[NotifyState::Ready, NotifyState::Status("ready to receive tasks")]);
+                    return Ok(None);
+                }
+                order = signals.next() => match order {
+                    Order::Stop => {
+                        self.stop(signals, self.context.config.on_stop).await;
+                        return Ok(Some(End::Stopped));
+                    }
+                    Order::Reload if can_reload(file) => return Ok(Some(End::Reload)),
+                    Order::Reload => {}
+                },
+            }
+        }
     }
 
     /// Polls and gives signs of life until told to stop.
@@ -139,16 +171,8 @@ impl Service {
                 },
                 order = signals.next() => match order {
                     Order::Stop => break,
-                    Order::Reload => {
-                        // Settings that can't be used would end the agent.
-                        match Settings::load(file, std::env::vars()).and_then(Settings::resolve) {
-                            Ok(_) => {
-                                info!("reloading; the tasks run on");
-                                return Ok(End::Reload);
-                            }
-                            Err(error) => error!("not reloaded: {error:#}"),
-                        }
-                    }
+                    Order::Reload if can_reload(file) => return Ok(End::Reload),
+                    Order::Reload => {}
                 },
             }
         }
@@ -157,7 +181,10 @@ impl Service {
         beating.abort();
         match tokio::time::timeout(Duration::from_secs(10), self.context.client.deregister()).await
         {
-            Ok(Ok(())) => info!("deregistered"),
+            Ok(Ok(())) => {
+                self.context.connection.answered(State::Deregistered, None);
+                info!("deregistered");
+            }
             Ok(Err(error)) => warn!("cannot deregister: {error}"),
             Err(_) => warn!("cannot deregister: the server did not answer in time"),
         }
@@ -228,8 +255,9 @@ impl Service {
                     && (in_hand || begun.elapsed() < FIRST_REGISTRATION)
             })
             .notify(|error, _| {
-                warn!("cannot register: {error}");
                 let status = format!("cannot register: {error}");
+                warn!("{status}");
+                self.context.connection.away(status.clone());
                 notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
             })
             .await
@@ -241,6 +269,8 @@ impl Service {
         let registered = context.client.register(&context.config.token, &self.register).await?;
         context.set_intervals(registered.intervals);
         info!(agent = registered.agent_id, pool = registered.pool_id, "registered");
+        context.connection.registered(&registered);
+        context.connection.answered(self.status(), None);
         // The ids of a later registration are the same.
         let _ = context.registered.set(registered);
         Ok(())
@@ -249,6 +279,12 @@ impl Service {
     /// An error of a call that concerns the whole agent.
     fn explain(&self, error: CallError) -> anyhow::Error {
         let url = &self.context.config.url;
+        match &error {
+            CallError::Refused { why, .. } => {
+                self.context.connection.answered(State::Refused, Some(why.clone()));
+            }
+            error => self.context.connection.away(error.to_string()),
+        }
         match error {
             CallError::Refused { status: StatusCode::UNAUTHORIZED, why, .. } => {
                 Failure::NotPermitted.because(format!(
@@ -268,18 +304,22 @@ impl Service {
             let seconds = self.context.intervals().heartbeat_seconds;
             tokio::time::sleep(Duration::from_secs(seconds.into())).await;
             let (status, error_message) = self.health().await;
-            let beat = Heartbeat { status, error_message, tasks: self.statuses() };
+            let beat =
+                Heartbeat { status, error_message: error_message.clone(), tasks: self.statuses() };
             // The watchdog is for an agent that hangs. One whose server is away
             // has to stay, to look after its runs.
             notify(&[NotifyState::Watchdog]);
             match self.context.client.heartbeat(&beat).await {
-                Ok(()) => {}
+                Ok(()) => self.context.connection.answered(status, error_message),
                 Err(CallError::Refused { status: StatusCode::CONFLICT, why, .. }) => {
                     info!("registering again: {why}");
                     notify(&[NotifyState::Watchdog]);
                     if let Err(error) = self.register_once().await {
                         match error {
-                            CallError::Away(error) => warn!("cannot register again: {error:#}"),
+                            CallError::Away(error) => {
+                                self.context.connection.away(format!("{error:#}"));
+                                warn!("cannot register again: {error:#}");
+                            }
                             other => return self.explain(other),
                         }
                     }
@@ -287,7 +327,10 @@ impl Service {
                 Err(error) if error.status() == Some(StatusCode::UNAUTHORIZED) => {
                     return self.explain(error);
                 }
-                Err(error) => warn!("cannot give a sign of life: {error}"),
+                Err(error) => {
+                    self.context.connection.away(error.to_string());
+                    warn!("cannot give a sign of life: {error}");
+                }
             }
         }
     }
@@ -296,14 +339,17 @@ impl Service {
         if let Err(error) = self.context.engine.ping().await {
             return (Status::Errored, Some(format!("{error:#}")));
         }
-        let status = if self.draining.load(Ordering::SeqCst) {
+        (self.status(), None)
+    }
+
+    fn status(&self) -> Status {
+        if self.draining.load(Ordering::SeqCst) {
             Status::Draining
         } else if self.tasks().is_empty() {
             Status::Idle
         } else {
             Status::Busy
-        };
-        (status, None)
+        }
     }
 
     /// Asks for tasks and other events, until the pool tells the agent to
@@ -425,6 +471,20 @@ impl Service {
     }
 }
 
+/// Whether the settings can be used: an agent that took others would end.
+fn can_reload(file: &Path) -> bool {
+    match Settings::load(file, std::env::vars()).and_then(Settings::resolve) {
+        Ok(_) => {
+            info!("reloading; the tasks run on");
+            true
+        }
+        Err(error) => {
+            error!("not reloaded: {error:#}");
+            false
+        }
+    }
+}
+
 /// How the agent introduces itself.
 fn introduction(config: &Config) -> Result<Register> {
     let name = match &config.agent_name {
@@ -458,16 +518,46 @@ fn start_log(config: &Config) {
         .with_env_filter(EnvFilter::new(level))
         .with_target(false)
         .with_writer(std::io::stderr);
-    // The journal adds the time itself.
-    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let in_journal = in_journal();
     match config.log_format {
+        LogFormat::Json if in_journal => log.json().map_event_format(WithPriority).init(),
         LogFormat::Json => log.json().init(),
-        LogFormat::Plain if in_journal => log.without_time().with_ansi(false).init(),
+        // The journal adds the time itself.
+        LogFormat::Plain if in_journal => {
+            log.without_time().with_ansi(false).map_event_format(WithPriority).init();
+        }
         LogFormat::Plain => {
             use std::io::IsTerminal as _;
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             log.with_ansi(colours).init();
         }
+    }
+}
+
+/// Begins each line with its priority as `sd-daemon(3)` has it, which the journal
+/// takes off and files the line under: `journalctl -p warning` finds it.
+struct WithPriority<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
     }
 }
 

@@ -1,26 +1,29 @@
 //! `scalr-agent status`: the settings and where each comes from, the service,
-//! the engine and the proxy.
+//! how it stands with its server, the tasks in hand, the engine and the proxy.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::connection::{self, Connection, State};
 use super::engine::Engine;
+use super::journal::{Journal, Record};
 use super::proxy;
+use crate::config::listed::{Listed, listed};
 use crate::config::proxy::masked;
-use crate::config::{self, ENGINE, Settings, Source};
+use crate::config::{DATA_DIR, ENGINE, Settings, Source};
 use crate::exit::Failure;
 use crate::host::machine::Machine;
 use crate::host::systemd::Services;
-use crate::secret::Secret;
 
-/// Show the settings, the service, the engine and the proxy
+/// Show the settings, the service, its tasks, the engine and the proxy
 ///
 /// It changes nothing. Something that is down does not make it fail; settings
 /// that the agent cannot start with do (exit code 2).
@@ -36,7 +39,15 @@ const EXAMPLES: &str = "\
 Examples:
   scalr-agent status
   scalr-agent status --format json
-  journalctl -xe -u scalr-agent (what the service said)";
+  journalctl -xe -u scalr-agent (what the service said)
+
+The JSON is one object: config_file, settings (name, value and source of each),
+problem (why the agent can't start with them, or null), service (unit, load,
+active), server (state, agent_id, pool_id, message, answered_at and
+answered_seconds_ago, all as the agent last knew them; problem), tasks (in_hand:
+slot, task, attempt, kind, run, workspace, environment and container of each;
+problem), engine (socket, answers, problem) and proxy (variables without
+passwords). A problem is null where there is none.";
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Format {
@@ -72,21 +83,15 @@ const UNIT: &str = "scalr-agent.service";
 struct Status {
     config_file: String,
     /// In the order of [`config::KEYS`]; empty if they can't be read.
-    settings: Vec<Setting>,
+    settings: Vec<Listed>,
     /// Why the agent can't start with the settings.
     problem: Option<String>,
     service: Option<Service>,
+    server: Server,
+    tasks: Tasks,
     engine: EngineStatus,
     /// Variables and values, passwords masked.
     proxy: serde_json::Map<String, Value>,
-}
-
-#[derive(Debug, Serialize)]
-struct Setting {
-    name: &'static str,
-    /// The token is masked; null: not set, and there is no default.
-    value: Value,
-    source: Source,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,6 +101,37 @@ struct Service {
     load: String,
     /// systemd's `ActiveState`.
     active: String,
+}
+
+/// How the agent stands with its server.
+#[derive(Debug, Serialize)]
+struct Server {
+    /// None: it never tried to register, or that can't be read.
+    #[serde(flatten)]
+    connection: Option<Connection>,
+    answered_seconds_ago: Option<i64>,
+    problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Tasks {
+    /// How many tasks may run at once; null if the settings can't be used.
+    slots: Option<u32>,
+    in_hand: Vec<Task>,
+    problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Task {
+    slot: usize,
+    task: String,
+    attempt: u32,
+    kind: String,
+    run: String,
+    workspace: String,
+    environment: String,
+    /// None: it has not been started.
+    container: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,17 +144,20 @@ struct EngineStatus {
 fn look(file: &Path) -> Result<(Status, Option<Failure>)> {
     let read = || -> Result<_> {
         let settings = Settings::load(file, environment())?;
-        Ok((listed(file, &settings)?, settings))
+        Ok((listed(file, environment())?, settings))
     };
     let mut socket = ENGINE.to_owned();
-    let (settings, problem) = match read() {
+    let mut data_dir = PathBuf::from(DATA_DIR);
+    let (settings, slots, problem) = match read() {
         Ok((listed, settings)) => {
-            if let Some(engine) = &settings.engine {
-                socket.clone_from(engine);
+            socket = settings.engine.clone().unwrap_or(socket);
+            data_dir = settings.data_dir.clone().unwrap_or(data_dir);
+            match settings.resolve() {
+                Ok(config) => (listed, Some(config.concurrency), None),
+                Err(error) => (listed, None, Some(error)),
             }
-            (listed, settings.resolve().err())
         }
-        Err(error) => (Vec::new(), Some(error)),
+        Err(error) => (Vec::new(), None, Some(error)),
     };
     let service = Services::of(&Machine::at("/")).state(UNIT);
     let status = Status {
@@ -130,6 +169,8 @@ fn look(file: &Path) -> Result<(Status, Option<Failure>)> {
             load: state.load,
             active: state.active,
         }),
+        server: server(&data_dir),
+        tasks: tasks(&data_dir, slots),
         engine: engine(socket)?,
         proxy: proxy::variables()
             .into_iter()
@@ -139,54 +180,45 @@ fn look(file: &Path) -> Result<(Status, Option<Failure>)> {
     Ok((status, problem.as_ref().map(Failure::of)))
 }
 
-fn environment() -> impl Iterator<Item = (String, String)> {
+fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
-fn listed(file: &Path, settings: &Settings) -> Result<Vec<Setting>> {
-    let set = serde_json::to_value(shown(settings.clone()))?;
-    let defaults = serde_json::to_value(defaults()?)?;
-    let sources = config::sources(file, environment())?;
-    Ok(sources
-        .into_iter()
-        .map(|(key, source)| {
-            let value = set.get(key.name).or_else(|| defaults.get(key.name));
-            Setting { name: key.name, value: value.cloned().unwrap_or_default(), source }
-        })
-        .collect())
-}
-
-/// The settings without what nobody should read.
-fn shown(mut settings: Settings) -> Settings {
-    settings.token = settings.token.map(|_| Secret::new("***"));
-    if let Some(url) = &settings.url {
-        settings.url = masked(url.as_str()).parse().ok();
-    }
-    settings
-}
-
-/// What holds for settings that nobody set.
-fn defaults() -> Result<Settings> {
-    let least = Settings {
-        url: Some("https://pools.example.com".parse()?),
-        token: Some(Secret::new("t")),
-        ..Settings::default()
+fn server(data_dir: &Path) -> Server {
+    let (connection, problem) = match connection::look(data_dir) {
+        Ok(connection) => (connection, None),
+        Err(error) => (None, Some(format!("{error:#}"))),
     };
-    let config = least.resolve()?;
-    Ok(Settings {
-        concurrency: Some(config.concurrency),
-        memory: Some(config.memory),
-        cpu: Some(config.cpu),
-        data_dir: Some(config.data_dir),
-        engine: Some(format!("unix://{}", config.engine.display())),
-        on_stop: Some(config.on_stop),
-        grace_shutdown_timeout: Some(config.grace.as_secs()),
-        drain_timeout: Some(config.drain.as_secs()),
-        log_format: Some(config.log_format),
-        debug: Some(config.debug),
-        ..Settings::default()
-    })
+    let answered_at = connection.as_ref().and_then(|connection| connection.answered_at);
+    let answered_seconds_ago = answered_at.map(|at| Timestamp::now().duration_since(at).as_secs());
+    Server { connection, answered_seconds_ago, problem }
+}
+
+fn tasks(data_dir: &Path, slots: Option<u32>) -> Tasks {
+    match Journal::look(data_dir) {
+        Ok(records) => {
+            Tasks { slots, in_hand: records.into_iter().map(Task::from).collect(), problem: None }
+        }
+        Err(error) => Tasks { slots, in_hand: Vec::new(), problem: Some(format!("{error:#}")) },
+    }
+}
+
+impl From<Record> for Task {
+    fn from(record: Record) -> Self {
+        let task = record.claimed.task;
+        Self {
+            slot: record.slot,
+            task: task.id,
+            attempt: task.attempt,
+            kind: task.kind.to_string(),
+            run: task.run_id,
+            workspace: task.workspace.name,
+            environment: task.environment.name,
+            container: record.container.map(|container| container.id),
+        }
+    }
 }
 
 fn engine(socket: String) -> Result<EngineStatus> {
@@ -204,13 +236,9 @@ fn engine(socket: String) -> Result<EngineStatus> {
 impl Status {
     fn to_text(&self) -> String {
         let mut text = format!("Settings  {}\n", self.config_file);
-        for Setting { name, value, source } in &self.settings {
-            let value = match value {
-                Value::Null => "-".to_owned(),
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            let source = match source {
+        for setting in &self.settings {
+            let (name, value) = (setting.name, setting.text());
+            let source = match &setting.source {
                 Source::File => "file",
                 Source::Environment(variable) => variable,
                 Source::Default => "default",
@@ -230,6 +258,8 @@ impl Status {
             Some(service) => format!("{} is {}", service.unit, service.active),
         };
         line(&mut text, &format!("Service   {service}"));
+        line(&mut text, &format!("Server    {}", self.server.to_text()));
+        line(&mut text, &format!("Tasks     {}", self.tasks.to_text()));
         let engine = match &self.engine.problem {
             None => format!("answers at {}", self.engine.socket),
             Some(problem) => format!("does not answer: {problem}"),
@@ -246,6 +276,72 @@ impl Status {
             proxy.push("none".to_owned());
         }
         line(&mut text, &format!("Proxy     {}", proxy.join("\n          ")));
+        text
+    }
+}
+
+impl Server {
+    fn to_text(&self) -> String {
+        if let Some(problem) = &self.problem {
+            return format!("unknown: {problem}");
+        }
+        let Some(connection) = &self.connection else {
+            return "the agent has not registered yet".to_owned();
+        };
+        let state = match connection.state {
+            State::Idle => "idle",
+            State::Busy => "busy",
+            State::Draining => "draining: no more tasks are taken",
+            State::Errored => "errored",
+            State::Away => "does not answer",
+            State::Refused => "refuses the agent",
+            State::Deregistered => "deregistered",
+        };
+        let mut text = state.to_owned();
+        if let Some(message) = &connection.message {
+            write!(text, ": {message}").expect("a text takes all");
+        }
+        if let (Some(agent), Some(pool)) = (&connection.agent_id, &connection.pool_id) {
+            write!(text, "; {agent} of {pool}").expect("a text takes all");
+        }
+        match self.answered_seconds_ago {
+            // The clock may have been set back since.
+            Some(seconds) => write!(text, "; it last answered {} s ago", seconds.max(0)),
+            None => write!(text, "; it never answered"),
+        }
+        .expect("a text takes all");
+        text
+    }
+}
+
+impl Tasks {
+    fn to_text(&self) -> String {
+        if let Some(problem) = &self.problem {
+            return format!("unknown: {problem}");
+        }
+        let in_hand = self.in_hand.len();
+        let mut text = match self.slots {
+            Some(slots) => format!("{in_hand} in hand of {slots} at once"),
+            None => format!("{in_hand} in hand"),
+        };
+        for task in &self.in_hand {
+            let container = match &task.container {
+                Some(id) => format!("container {}", id.get(..12).unwrap_or(id)),
+                None => "not started".to_owned(),
+            };
+            write!(
+                text,
+                "\n  slot {}  {} of {} in {}/{} ({} attempt {}, {container})",
+                task.slot,
+                task.kind,
+                task.run,
+                task.environment,
+                task.workspace,
+                task.task,
+                task.attempt
+            )
+            .expect("a text takes all");
+        }
         text
     }
 }
@@ -267,25 +363,5 @@ mod tests {
     fn names_fit() {
         let longest = KEYS.iter().map(|key| key.name.len()).max();
         assert_eq!(longest, Some(NAME_WIDTH));
-    }
-
-    #[test]
-    fn no_secret_is_shown() {
-        let settings = Settings {
-            url: Some("https://me:hunter2@pools.example.com".parse().unwrap()),
-            token: Some(Secret::new("hunter2")),
-            ..Settings::default()
-        };
-        let text = serde_json::to_string(&shown(settings)).unwrap();
-        assert!(!text.contains("hunter2"), "{text}");
-    }
-
-    #[test]
-    fn each_setting_with_a_default_shows_it() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let listed = listed(file.path(), &Settings::default()).unwrap();
-        let without: Vec<&str> =
-            listed.iter().filter(|one| one.value.is_null()).map(|one| one.name).collect();
-        assert_eq!(without, ["url", "token", "agent_name", "user", "image", "ca_cert"]);
     }
 }

@@ -3,13 +3,9 @@
 //!
 //! A program that is run by hand has to use the same proxy as the service.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result};
-
+use super::unit;
 use crate::host::machine::Machine;
 
 /// The drop-in of the agent's unit.
@@ -34,20 +30,13 @@ pub const VARIABLES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_
 /// # Errors
 /// A drop-in can't be read.
 pub fn of_units(machine: &Machine) -> Result<Option<Vec<(String, String)>>> {
-    let mut set = BTreeMap::new();
-    for file in drop_ins(machine)? {
-        let text = match fs::read_to_string(&file) {
-            // A link to /dev/null, or one that leads nowhere.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            result => result.with_context(|| format!("cannot read {}", file.display()))?,
-        };
-        read_unit(&text, machine, &mut set);
-    }
+    let set = unit::environment(machine)?;
     let variables: Vec<_> = VARIABLES
         .iter()
         .filter_map(|upper| {
             let lower = upper.to_ascii_lowercase();
-            let value = set.get(*upper).or_else(|| set.get(&lower))?;
+            let given = set.get(*upper).or_else(|| set.get(&lower))?;
+            let value = &given.value;
             Some([((*upper).to_owned(), value.clone()), (lower, value.clone())])
         })
         .flatten()
@@ -66,90 +55,10 @@ pub fn masked(text: &str) -> String {
     }
 }
 
-fn drop_ins(machine: &Machine) -> Result<Vec<PathBuf>> {
-    let directory = machine.path("/etc/systemd/system/scalr-agent.service.d");
-    let entries = match fs::read_dir(&directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        result => result.with_context(|| format!("cannot read {}", directory.display()))?,
-    };
-    let mut files: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
-        .collect();
-    files.sort();
-    Ok(files)
-}
-
-/// Adds what a unit file sets. As in systemd, files named by `EnvironmentFile=`
-/// go before `Environment=`.
-fn read_unit(text: &str, machine: &Machine, set: &mut BTreeMap<String, String>) {
-    let text = text.replace("\\\n", " ");
-    let mut in_service = false;
-    let mut of_files = BTreeMap::new();
-    for line in text.lines().map(str::trim) {
-        if line.starts_with('[') {
-            in_service = line == "[Service]";
-            continue;
-        }
-        let Some((name, value)) = line.split_once('=').filter(|_| in_service) else { continue };
-        match name.trim() {
-            "Environment" if value.trim().is_empty() => set.clear(),
-            "Environment" => set.extend(words(value).iter().filter_map(|word| {
-                let (name, value) = word.split_once('=')?;
-                Some((name.to_owned(), value.replace("%%", "%")))
-            })),
-            "EnvironmentFile" => {
-                let file = machine.path(value.trim().trim_start_matches('-'));
-                let text = fs::read_to_string(file).unwrap_or_default();
-                of_files.extend(text.lines().filter_map(assignment));
-            }
-            _ => {}
-        }
-    }
-    set.extend(of_files);
-}
-
-/// A line of an environment file.
-fn assignment(line: &str) -> Option<(String, String)> {
-    let line = line.trim();
-    if line.starts_with(['#', ';']) {
-        return None;
-    }
-    let (name, value) = line.split_once('=')?;
-    let value = value.trim();
-    let value = match value.chars().next() {
-        Some('"' | '\'') => words(value).into_iter().next().unwrap_or_default(),
-        _ => value.to_owned(),
-    };
-    Some((name.trim().to_owned(), value))
-}
-
-/// A unit file's words: separated by spaces, quoted by `"` or `'`, with a
-/// backslash before a character that is meant (systemd.syntax(7)).
-fn words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (character, quote) {
-            ('\\', _) => word.get_or_insert_default().extend(characters.next()),
-            (c, Some(open)) if c == open => quote = None,
-            ('"' | '\'', None) => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, _) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn machine_with(files: &[(&str, &str)]) -> (tempfile::TempDir, Machine) {

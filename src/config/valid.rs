@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use url::{Host, Url};
 
-use super::{ENGINE, LogFormat, OnStop, Settings};
+use super::{DATA_DIR, ENGINE, LogFormat, OnStop, Settings};
 use crate::exit::Failure;
 use crate::secret::Secret;
 
@@ -83,7 +83,7 @@ impl Settings {
             user: self.user,
             image: self.image,
             ca_cert: self.ca_cert,
-            data_dir: self.data_dir.unwrap_or_else(|| "/var/lib/scalr-agent".into()),
+            data_dir: self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             engine: engine.trim_start_matches("unix://").into(),
             on_stop: self.on_stop.unwrap_or_default(),
             grace: Duration::from_secs(self.grace_shutdown_timeout.unwrap_or(60)),

@@ -1,5 +1,6 @@
 //! Running a program, with the end of what it said in the error.
 
+use std::ffi::OsStr;
 use std::io;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +37,22 @@ pub enum CommandError {
         /// The last lines of its standard error.
         stderr: String,
     },
+    /// It took longer than [`within`] allows.
+    #[error("`{command}` was ended: it took longer than that")]
+    Late {
+        /// The command line, which names the time.
+        command: String,
+    },
+}
+
+/// What coreutils' timeout exits with when the time is up.
+const TIMEOUT_IS_UP: i32 = 124;
+
+/// A call of `program` that is ended when it takes longer than `seconds`.
+pub fn within(seconds: u32, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=2", &seconds.to_string()]).arg(program);
+    command
 }
 
 /// What [`Command`] lacks: an error that names the command and quotes it.
@@ -74,6 +91,8 @@ impl CommandExt for Command {
         let output = self.probe()?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else if self.get_program() == "timeout" && output.status.code() == Some(TIMEOUT_IS_UP) {
+            Err(CommandError::Late { command: self.line() })
         } else {
             Err(CommandError::Failed {
                 command: self.line(),
@@ -134,6 +153,12 @@ mod tests {
             error.to_string(),
             "`sh -c 'echo it broke >&2; exit 3'` failed (exit status: 3): it broke"
         );
+    }
+
+    #[test]
+    fn what_takes_too_long_is_ended() {
+        let error = within(1, "sleep").arg("60").run().unwrap_err();
+        assert!(matches!(error, CommandError::Late { .. }), "{error}");
     }
 
     #[test]

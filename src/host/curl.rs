@@ -15,8 +15,10 @@ pub struct Answer {
     /// curl's own exit code: 0 is an answer, 6 an unknown name, 60 a certificate
     /// that is not trusted, … (curl(1)).
     pub code: i32,
-    /// What curl said of it.
+    /// What curl said of it, without its advice.
     pub said: String,
+    /// The server's clock, as its header `Date` has it.
+    pub date: Option<String>,
 }
 
 /// Asks for `url`, with just these variables for a proxy: those of the shell
@@ -30,13 +32,24 @@ pub fn get(
     ca_cert: Option<&Path>,
 ) -> Result<Answer, CommandError> {
     let mut command = curl(proxy, ca_cert);
-    command.args(["--output", "/dev/null", "--max-time", "30", "--write-out", "%{http_code}"]);
-    let output = command.arg(url.as_str()).probe()?;
+    command.args(["--output", "/dev/null", "--dump-header", "-", "--max-time", "30"]);
+    let output = command.args(["--write-out", "%{http_code}", url.as_str()]).probe()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let said = stderr.lines().find(|line| line.starts_with("curl: ")).unwrap_or(stderr.trim());
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    // A proxy's own headers come first, and the status stands last.
+    let lines: Vec<&str> = stdout.lines().map(str::trim).collect();
     Ok(Answer {
-        status: String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0),
+        status: lines.last().and_then(|status| status.parse().ok()).unwrap_or(0),
         code: output.status.code().unwrap_or(-1),
-        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        said: said.to_owned(),
+        date: lines.iter().rev().find_map(|line| header(line, "date")),
     })
+}
+
+fn header(line: &str, name: &str) -> Option<String> {
+    let (found, value) = line.split_once(':')?;
+    found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
 }
 
 /// The text at `url`; the rest as with [`get`].

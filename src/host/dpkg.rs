@@ -29,6 +29,24 @@ pub fn configure_pending() -> Result<()> {
         .run()?)
 }
 
+/// The packages whose installation was begun and never finished.
+///
+/// # Errors
+/// dpkg is missing.
+pub fn unfinished() -> Result<Vec<String>> {
+    let output = Command::new("dpkg").arg("--audit").env("LC_ALL", "C").probe()?;
+    Ok(parse_audit(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Paragraphs of what is wrong, each followed by lines of a space, a package and
+/// what it is.
+fn parse_audit(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(' ')?.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
+}
+
 /// `ii  0.1.0-1`, `rc  0.1.0-1`.
 fn parse(text: &str) -> Option<String> {
     text.trim().strip_prefix("ii").map(|version| version.trim().to_owned())
@@ -37,6 +55,24 @@ fn parse(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_dpkg_complains_of() {
+        let text = "\
+The following packages are only half configured, probably due to problems
+configuring them the first time.  The configuration should be retried using
+dpkg --configure <package> or the configure menu option in dselect:
+ postfix              High-performance mail transport agent
+
+The following packages have been unpacked but not yet configured.
+They must be configured using dpkg --configure or the configure
+menu option in dselect for them to work:
+ man-db               tools for reading manual pages
+
+";
+        assert_eq!(parse_audit(text), ["postfix", "man-db"]);
+        assert!(parse_audit("").is_empty());
+    }
 
     #[test]
     fn only_settings_left_is_not_installed() {

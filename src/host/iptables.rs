@@ -42,6 +42,13 @@ impl Chain {
         self.jump_first()
     }
 
+    /// Whether the chain holds just `rules`, as [`Chain::put_up`] leaves it, and is
+    /// jumped to. Only root may ask.
+    pub fn is_up(self, rules: &[String]) -> bool {
+        let wanted = rules.iter().map(|rule| format!("-A {} {rule}", self.name));
+        self.rules_of(self.name).is_some_and(|found| wanted.eq(found)) && self.is_jumped_to()
+    }
+
     /// Removes the chain and the jump to it.
     ///
     /// # Errors

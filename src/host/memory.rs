@@ -1,10 +1,8 @@
-//! Memory, processors, disk and control groups.
+//! Memory, processors and control groups.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use nix::sys::statvfs::statvfs;
 
 /// All of this host's memory, in MB.
 ///
@@ -21,16 +19,6 @@ pub fn total() -> Result<u64> {
 /// The kernel does not tell.
 pub fn processors() -> Result<usize> {
     std::thread::available_parallelism().map(usize::from).context("cannot count the processors")
-}
-
-/// What is free on the disk that `path` is on, or will be on, in MB.
-///
-/// # Errors
-/// It can't be asked for.
-pub fn free_disk(path: &Path) -> Result<u64> {
-    let exists = path.ancestors().find(|ancestor| ancestor.exists()).context("no such disk")?;
-    let disk = statvfs(exists).with_context(|| format!("cannot look at {}", exists.display()))?;
-    Ok(disk.blocks_available() as u64 * disk.fragment_size() as u64 / (1 << 20))
 }
 
 /// The controllers of control groups that can be used here, and whether they are

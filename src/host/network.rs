@@ -32,23 +32,39 @@ pub fn routes() -> Result<Vec<Route>> {
     Ok(parse_routes(&text))
 }
 
+/// The bridges that have an address in `range`.
+///
+/// # Errors
+/// `ip` is missing or fails.
+pub fn bridges(range: Ipv4Net) -> Result<Vec<String>> {
+    let bridges = ["-4", "-o", "address", "show", "type", "bridge"];
+    let text = Command::new("ip").args(bridges).read()?;
+    Ok(parse_addresses(&text)
+        .into_iter()
+        .filter(|(_, address)| range.contains(&address.addr()))
+        .map(|(device, _)| device)
+        .collect())
+}
+
 /// The bridges that have an address in `range` and something attached: its
 /// containers run.
 ///
 /// # Errors
 /// `ip` is missing or fails.
 pub fn busy_bridges(range: Ipv4Net) -> Result<Vec<String>> {
-    let text = Command::new("ip").args(["-4", "-o", "address", "show"]).read()?;
     let busy = |device: &String| {
         fs::read_dir(Path::new("/sys/class/net").join(device).join("brif"))
             .is_ok_and(|mut ports| ports.next().is_some())
     };
-    Ok(parse_addresses(&text)
-        .into_iter()
-        .filter(|(_, address)| range.contains(&address.addr()))
-        .map(|(device, _)| device)
-        .filter(busy)
-        .collect())
+    Ok(bridges(range)?.into_iter().filter(busy).collect())
+}
+
+/// Removes a bridge.
+///
+/// # Errors
+/// `ip` is missing or fails.
+pub fn remove_bridge(name: &str) -> Result<()> {
+    Ok(Command::new("ip").args(["link", "delete", name, "type", "bridge"]).run()?)
 }
 
 /// Makes the kernel pass packets on between networks; leaves it alone where it

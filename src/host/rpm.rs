@@ -1,5 +1,6 @@
 //! rpm: which packages are installed.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -22,5 +23,46 @@ pub fn installed(package: &str) -> Result<Option<String>> {
         Some(version) if output.status.success() => Ok(Some(version.to_owned())),
         Some(said) if said.ends_with("is not installed") => Ok(None),
         _ => bail!("rpm can't tell: {}", String::from_utf8_lossy(&output.stderr).trim()),
+    }
+}
+
+/// The versions of those of these packages that are installed, by their names.
+///
+/// # Errors
+/// rpm is missing, or its database can't be read.
+pub fn installed_of(packages: &[&str]) -> Result<BTreeMap<String, String>> {
+    let output = Command::new("rpm")
+        .args(["--query", "--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\n"])
+        .args(packages)
+        .env("LC_ALL", "C")
+        .probe()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // With a database that it can't read, it also says that nothing is installed.
+    if let Some(error) = stderr.lines().find(|line| line.starts_with("error:")) {
+        bail!("{error}");
+    }
+    Ok(parse_installed(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Lines of a name and a version, or `package NAME is not installed`.
+pub fn parse_installed(text: &str) -> BTreeMap<String, String> {
+    text.lines()
+        .filter(|line| !line.ends_with("is not installed"))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_are_installed_and_some_are_not() {
+        let found = parse_installed(
+            "container-selinux 2.119.2-1.911c772.el7_8\npackage docker-ce is not installed\n",
+        );
+        assert_eq!(found.len(), 1);
+        assert_eq!(found["container-selinux"], "2.119.2-1.911c772.el7_8");
     }
 }

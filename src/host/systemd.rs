@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::command::{CommandError, CommandExt as _};
+use super::command::{CommandError, CommandExt as _, within};
 use super::machine::Machine;
 
 /// The version of the machine's systemd, for example 219.
@@ -48,6 +48,10 @@ pub struct UnitState {
     /// When the main process was last started, in microseconds of the kernel's
     /// clock; 0 if it never was.
     pub started: u64,
+    /// Since when it is active, as systemd prints times; empty if it never was.
+    pub since: String,
+    /// The main process; 0 if there is none.
+    pub pid: u32,
 }
 
 impl Services {
@@ -121,10 +125,31 @@ impl Services {
             return None;
         }
         // `--value` does not exist on 219.
-        let properties =
-            "LoadState,ActiveState,SubState,Result,ExecMainStatus,ExecMainStartTimestampMonotonic";
+        let properties = "LoadState,ActiveState,SubState,Result,ExecMainStatus,\
+             ExecMainStartTimestampMonotonic,ActiveEnterTimestamp,MainPID";
         let text = Command::new("systemctl").args(["show", "-p", properties, unit]).read().ok()?;
         Some(parse_state(&text))
+    }
+
+    /// A unit's file and its drop-ins, as systemd reads them.
+    ///
+    /// # Errors
+    /// systemctl fails: there is no such unit, or no systemd.
+    pub fn files_of(self, unit: &str) -> Result<String, CommandError> {
+        within(10, "systemctl").args(["--no-pager", "cat", unit]).read()
+    }
+
+    /// Which of these units are up, asked for all at once.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn active_of(self, units: &[&str]) -> Result<Vec<String>, CommandError> {
+        if !self.running {
+            return Ok(Vec::new());
+        }
+        let properties = ["show", "-p", "Id,ActiveState"];
+        let text = Command::new("systemctl").args(properties).args(units).read()?;
+        Ok(parse_active(&text))
     }
 
     fn call(self, arguments: &[&str]) -> Result<(), CommandError> {
@@ -176,6 +201,15 @@ fn parse_version(text: &str) -> Option<u32> {
     leading_number(word)
 }
 
+/// Paragraphs with `Id=` and `ActiveState=`, in any order.
+fn parse_active(text: &str) -> Vec<String> {
+    text.split("\n\n")
+        .filter(|unit| unit.lines().any(|line| line == "ActiveState=active"))
+        .filter_map(|unit| unit.lines().find_map(|line| line.strip_prefix("Id=")))
+        .map(str::to_owned)
+        .collect()
+}
+
 fn parse_state(text: &str) -> UnitState {
     let mut state = UnitState::default();
     for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
@@ -185,6 +219,8 @@ fn parse_state(text: &str) -> UnitState {
             "SubState" => value.clone_into(&mut state.sub),
             "Result" => value.clone_into(&mut state.result),
             "ExecMainStatus" => state.exit_status = value.parse().unwrap_or(0),
+            "ActiveEnterTimestamp" => value.clone_into(&mut state.since),
+            "MainPID" => state.pid = value.parse().unwrap_or(0),
             "ExecMainStartTimestampMonotonic" => state.started = value.parse().unwrap_or(0),
             _ => {}
         }
@@ -214,6 +250,13 @@ fn leading_number(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn which_of_several_units_are_up() {
+        let text = "Id=a.service\nActiveState=active\n\nActiveState=inactive\nId=b.service\n\n\
+                    ActiveState=active\nId=c.service\n";
+        assert_eq!(parse_active(text), ["a.service", "c.service"]);
+    }
 
     #[test]
     fn versions_of_old_and_new_hosts() {

@@ -10,7 +10,10 @@ mod network;
 mod package;
 mod proxy;
 mod recover;
+mod report;
 mod repository;
+mod runs;
+mod secrets;
 mod start;
 mod status;
 mod uninstall;
@@ -50,6 +53,7 @@ enum Command {
     Proxy(proxy::Args),
     Units(units::Args),
     Status(status::Args),
+    Report(report::Args),
     Uninstall(uninstall::Args),
     Recover(recover::Args),
     Network(network::Args),
@@ -76,6 +80,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Units(args) => units::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
         Command::Recover(args) => recover::run(&context, &args),
+        Command::Report(args) => report::run(&context, &args),
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Network(args) => network::run(&context, &args),
     }

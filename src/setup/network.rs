@@ -104,6 +104,12 @@ pub fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
     Ok(ranges)
 }
 
+/// Whether the rules are as [`Action::Up`] puts them up: whoever empties the
+/// tables of iptables takes them along. Only root may ask.
+pub fn rules_are_up(ranges: &[Ipv4Net]) -> bool {
+    FILTER.is_up(&filter_rules(ranges)) && NAT.is_up(&nat_rules(ranges))
+}
+
 /// Takes down the rules, whoever still uses them.
 ///
 /// # Errors
@@ -111,6 +117,18 @@ pub fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
 pub fn take_down_rules() -> Result<()> {
     FILTER.take_down()?;
     NAT.take_down()
+}
+
+/// The bridges of the runs' networks that an engine has left behind.
+///
+/// # Errors
+/// [`DOCKER_JSON`] can't be understood, or `ip` fails.
+pub fn left_bridges(machine: &Machine) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for range in configured(machine)?.unwrap_or_default() {
+        left.extend(network::bridges(range)?.into_iter().filter(|name| is_engine_bridge(name)));
+    }
+    Ok(left)
 }
 
 fn up(machine: &Machine) -> Result<()> {

@@ -1,22 +1,26 @@
 //! `uninstall`: puts back what was there before, as far as it was recorded.
 
-use std::path::Path;
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::check::BUNDLE;
 use super::install::{AGENT, APT_KEY, APT_SOURCE, DOCKER, YUM_REPOSITORY};
 use super::network::{self, DOCKER_JSON};
+use super::runs::{self, Places, TASK_LABEL};
+use super::status::docker_client;
 use super::{Context, require_root};
-use crate::config::{self, ENGINE};
+use crate::config::{self, DATA_DIR, ENGINE};
+use crate::exit::Failure;
 use crate::host::changes::{Changes, Membership};
 use crate::host::command::CommandExt as _;
+use crate::host::machine::Machine;
 use crate::host::os::{Family, Os};
 use crate::host::systemd::{self, Services};
 use crate::host::yum::Yum;
-use crate::host::{apt, docker, iptables, packages, users};
+use crate::host::{self, apt, docker, iptables, packages, users};
 
 /// The containerd of the private engine.
 const CONTAINERD: &str = "scalr-containerd.service";
@@ -25,7 +29,20 @@ const CONTAINERD: &str = "scalr-containerd.service";
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What `--purge` deletes whole.
-const DATA: [&str; 3] = ["/etc/scalr-agent", "/var/lib/scalr-agent", "/var/lib/scalr-docker"];
+const DATA: [&str; 3] = ["/etc/scalr-agent", DATA_DIR, "/var/lib/scalr-docker"];
+
+/// What the agent keeps below a `data_dir` that is somebody's own choice.
+const OF_DATA_DIR: [&str; 3] = ["tasks", "lost", "connection.json"];
+
+/// The engine's sockets and the like.
+const RUN: &str = "/run/scalr-docker";
+
+/// Where the private engine's containerd keeps what runs in its containers; empty
+/// after a boot.
+const LIVE: &str = "/run/scalr-docker/containerd-state/io.containerd.runtime.v2.task/moby";
+
+/// How the names of the slots' networks begin.
+const NETWORKS: &str = "scalr-slot-";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,10 +50,16 @@ Examples:
   scalr-agent-setup uninstall
   scalr-agent-setup uninstall --purge
 
-It ends the runs, stops and disables the services, puts back each file that
-scalr-agent-setup changed, removes the package and its repository. What somebody
-has edited since is left alone and named. Settings and data stay for a later
-installation, unless --purge deletes them and the accounts too.";
+It stops and disables the services, removes the containers and networks of runs,
+puts back each file that scalr-agent-setup changed, and removes the package and
+its repository. What somebody has edited since is left alone and named. Settings
+and data stay for a later installation, unless --purge deletes them and the
+accounts too.
+
+It refuses while runs are active; --force interrupts them.
+
+Exit codes: 0 done, 1 runs are active or something failed (then it can be run
+again), 7 not root.";
 
 /// Remove the agent and put back what was there before
 #[derive(Debug, clap::Args)]
@@ -45,7 +68,10 @@ pub struct Args {
     /// Delete the settings, the engine's data and the accounts, too
     #[arg(long)]
     purge: bool,
-    /// Leave the package and its repository
+    /// Interrupt active runs, and give up results that the server lacks
+    #[arg(long)]
+    force: bool,
+    /// Leave the package, its accounts and its repository
     #[arg(long)]
     keep_package: bool,
     /// Print what would change, and change nothing
@@ -56,18 +82,75 @@ pub struct Args {
 /// Runs `uninstall`.
 ///
 /// # Errors
-/// Not root; a service can't be stopped; a file can't be put back; the package
-/// can't be removed. It can be run again.
+/// Not root; runs are active; a service can't be stopped; a file can't be put
+/// back; the package can't be removed. It can be run again.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let machine = &context.machine;
-    require_root(machine, args.dry_run)?;
-    let mut changes = Changes::begin(machine, args.dry_run)?;
+    // Also for a dry run: what was changed is recorded where only root may look.
+    require_root(machine, false)?;
     let services = Services::of(machine);
+    let places = Places::of(machine);
+    let refusal = refusal(machine, services, &places, args.force)?;
+    if let (Some(message), false) = (&refusal, args.dry_run) {
+        return Err(Failure::Failed.because(message));
+    }
+    let left_alone = put_back(machine, services, &places, args)?;
+    if machine.is_this_one() && !args.keep_package {
+        remove_package(context, args)?;
+    }
+    delete_data(machine, &places, args)?;
+    for path in left_alone {
+        if !(args.purge && DATA.iter().any(|data| path.starts_with(data))) {
+            println!("{path} was edited since it was written, so it stays; remove it by hand");
+        }
+    }
+    if let Some(message) = refusal {
+        return Err(Failure::Failed.because(format!("it would refuse: {message}")));
+    }
+    if !args.purge && !args.dry_run {
+        println!(
+            "Settings and data stay; `scalr-agent-setup uninstall --purge` deletes them, too."
+        );
+    }
+    Ok(())
+}
+
+/// Why it can't be done now, and what to do; `None` if it can.
+fn refusal(
+    machine: &Machine,
+    services: Services,
+    places: &Places,
+    force: bool,
+) -> Result<Option<String>> {
+    let active = runs::active(machine, places)?;
+    if active.is_empty() || force {
+        return Ok(None);
+    }
+    let what = if services.is_active(AGENT) || !services.can_run() {
+        "Wait until they have ended (`scalr-agent status` shows them), or interrupt them with \
+         --force: what an interrupted apply leaves half done, somebody has to mend."
+    } else {
+        "The agent does not run, so their results have not reached the server: start it \
+         (`systemctl start scalr-agent`) and wait until `scalr-agent status` shows none, or give \
+         them up with --force."
+    };
+    Ok(Some(format!("these runs are active:\n  {}\n{what}", active.join("\n  "))))
+}
+
+/// Stops what runs and puts back what was there before, as one transaction. Gives
+/// the files that somebody has edited since.
+fn put_back(
+    machine: &Machine,
+    services: Services,
+    places: &Places,
+    args: &Args,
+) -> Result<Vec<String>> {
+    let mut changes = Changes::begin(machine, args.dry_run)?;
     if services.can_run() {
-        stop(&mut changes, services)?;
+        stop(&mut changes, services, places)?;
     }
     let keep: &[&str] = if args.purge { &[] } else { &[config::FILE, DOCKER_JSON] };
-    let mut left_alone = changes.reverse(keep)?;
+    let left_alone = changes.reverse(keep)?;
     leave_groups(&mut changes)?;
     if !args.keep_package {
         for file in [APT_KEY, APT_SOURCE, YUM_REPOSITORY] {
@@ -78,28 +161,29 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
     changes.finish()?;
-
-    if machine.is_this_one() && !args.keep_package {
-        remove_package(context, args)?;
-    }
-    if args.purge {
-        delete_data(context, args.dry_run)?;
-        left_alone.retain(|path| !DATA.iter().any(|data| path.starts_with(data)));
-    }
-    for path in left_alone {
-        println!("{path} was edited since it was written, so it stays; remove it by hand");
-    }
-    Ok(())
+    Ok(left_alone)
 }
 
 /// The agent first: it ends its runs and reports them.
-fn stop(changes: &mut Changes, services: Services) -> Result<()> {
+fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()> {
+    if !services.is_active(DOCKER) && has_entries(LIVE) {
+        // Containers outlive their engine, and nobody else can end them in order.
+        let start = || {
+            if let Err(error) = services.start(DOCKER) {
+                eprintln!("warning: what runs in containers can't be ended: {error}");
+            }
+            Ok(())
+        };
+        changes.act(format!("start {DOCKER} to end its containers"), start, None)?;
+    }
     stop_unit(changes, services, AGENT)?;
-    let client = Path::new(BUNDLE).join("docker");
-    if services.is_active(DOCKER) && client.exists() {
+    if places.engine != ENGINE {
+        // The host's own engine has other things, too.
+        remove_from(changes, &places.engine, Some(TASK_LABEL), Some(NETWORKS))?;
+    }
+    if services.is_active(DOCKER) {
         // A container outlives its engine; none is left without one.
-        let remove = || Ok(docker::remove_all_containers(&client, ENGINE)?);
-        changes.act("remove the containers of runs", remove, None)?;
+        remove_from(changes, ENGINE, None, None)?;
     }
     for unit in [DOCKER, CONTAINERD] {
         stop_unit(changes, services, unit)?;
@@ -115,7 +199,34 @@ fn stop(changes: &mut Changes, services: Services) -> Result<()> {
     if iptables::find().is_some() {
         changes.act("take down the firewall's rules", network::take_down_rules, None)?;
     }
+    // Settings of the engine that can't be understood name no range.
+    for bridge in network::left_bridges(changes.machine()).unwrap_or_default() {
+        let remove = || host::network::remove_bridge(&bridge);
+        changes.act(format!("remove the bridge {bridge}"), remove, None)?;
+    }
     Ok(())
+}
+
+/// Removes the containers and then the networks of runs, if the engine answers:
+/// one that is gone has none.
+fn remove_from(
+    changes: &mut Changes,
+    socket: &str,
+    label: Option<&str>,
+    prefix: Option<&str>,
+) -> Result<()> {
+    let Ok(client) = docker_client() else { return Ok(()) };
+    if docker::engine_version(&client, socket).is_err() {
+        return Ok(());
+    }
+    let containers = || Ok(docker::remove_containers(&client, socket, label)?);
+    changes.act(format!("remove the runs' containers from {socket}"), containers, None)?;
+    let networks = || Ok(docker::remove_networks(&client, socket, prefix)?);
+    changes.act(format!("remove the runs' networks from {socket}"), networks, None)
+}
+
+fn has_entries(directory: &str) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn stop_unit(changes: &mut Changes, services: Services, unit: &'static str) -> Result<()> {
@@ -156,22 +267,35 @@ fn remove_package(context: &Context, args: &Args) -> Result<()> {
     }
 }
 
-fn delete_data(context: &Context, dry_run: bool) -> Result<()> {
-    for path in DATA {
-        let directory = context.machine.path(path);
-        if !directory.exists() {
+/// What runs leave in memory always goes, the data only with `--purge`.
+fn delete_data(machine: &Machine, places: &Places, args: &Args) -> Result<()> {
+    let mut paths = vec![PathBuf::from(RUN)];
+    if args.purge {
+        paths.extend(DATA.map(PathBuf::from));
+        if !DATA.iter().any(|data| places.data_dir.starts_with(data)) {
+            paths.extend(OF_DATA_DIR.map(|name| places.data_dir.join(name)));
+        }
+    }
+    for path in paths {
+        let found = machine.path(&path);
+        if !found.exists() {
             continue;
         }
-        if dry_run {
-            println!("would delete {path}");
+        if args.dry_run {
+            println!("would delete {}", path.display());
         } else {
             // A disk that somebody has mounted in there is not ours.
-            Command::new("rm").args(["-rf", "--one-file-system"]).arg(&directory).run()?;
-            println!("Deleted {path}");
+            Command::new("rm").args(["-rf", "--one-file-system"]).arg(&found).run()?;
+            println!("Deleted {}", path.display());
         }
     }
-    if dry_run || !context.machine.is_this_one() {
+    if !machine.is_this_one() || !args.purge || args.keep_package {
         return Ok(());
     }
-    users::remove("scalr-agent", &["scalr-agent", "scalr-docker"])
+    let (user, groups) = ("scalr-agent", ["scalr-agent", "scalr-docker"]);
+    if args.dry_run {
+        println!("would remove the user {user} and the groups {}", groups.join(" and "));
+        return Ok(());
+    }
+    users::remove(user, &groups)
 }

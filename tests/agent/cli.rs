@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -223,6 +223,25 @@ fn help_fits_80_columns_and_has_examples() {
 }
 
 #[test]
+fn in_the_journal_an_error_has_its_priority() {
+    let host = Host::empty();
+    let log = fs::File::create(host.path("log")).unwrap();
+    let metadata = log.metadata().unwrap();
+    let status = host
+        .command(&["run"])
+        .env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()))
+        .stderr(log)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(2));
+    let said = fs::read_to_string(host.path("log")).unwrap();
+    assert!(said.starts_with("<3>error: not configured"), "{said}");
+    let elsewhere =
+        Ran::from(host.command(&["run"]).env("JOURNAL_STREAM", "1:2").output().unwrap());
+    assert!(elsewhere.stderr.starts_with("error: "), "{elsewhere:?}");
+}
+
+#[test]
 fn status_tells_where_each_setting_comes_from() {
     let host = Host::new(
         "url = \"https://pools.example.com\"\ntoken = \"hunter2\"\n\
@@ -291,6 +310,81 @@ fn status_does_not_wait_for_a_mute_engine_for_ever() {
     fs::write(host.file(), settings).unwrap();
     let ran = host.run(&["status"]).ends_with(0);
     assert!(ran.stdout.contains("no answer within 5 s"), "{ran:?}");
+}
+
+#[test]
+fn status_tells_the_tasks_in_hand_and_how_it_stands_with_the_server() {
+    let host = Host::empty();
+    let settings = format!(
+        "url = \"https://pools.example.com\"\ntoken = \"t\"\nconcurrency = 2\ndata_dir = \"{}\"\n\
+         engine = \"unix:///no/such.sock\"\n",
+        host.directory.path().display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let ran = host.run(&["status"]).ends_with(0);
+    assert!(ran.stdout.contains("Server    the agent has not registered yet"), "{ran:?}");
+    assert!(ran.stdout.contains("Tasks     0 in hand of 2 at once"), "{ran:?}");
+
+    let task = host.path("tasks/task-9-1");
+    fs::create_dir_all(&task).unwrap();
+    fs::create_dir(host.path("tasks/half-made")).unwrap();
+    fs::write(task.join("task.json"), TASK).unwrap();
+    fs::write(host.path("connection.json"), CONNECTION).unwrap();
+    let ran = host.run(&["status"]).ends_with(0);
+    let line = "slot 1  apply of run-7 in prod/network (task-9 attempt 1, container 0123456789ab)";
+    assert!(ran.stdout.contains(line), "{ran:?}");
+    assert!(ran.stdout.contains("Server    busy; agent-1 of apool-1; it last answered"), "{ran:?}");
+    assert!(host.path("tasks/half-made").exists(), "a look changes nothing");
+
+    let ran = host.run(&["status", "--format=json"]).ends_with(0);
+    assert!(!ran.stdout.contains("hunter2"), "{ran:?}");
+    let status = ran.json();
+    assert_eq!(status["server"]["state"], "busy");
+    assert!(status["server"]["answered_seconds_ago"].as_i64() > Some(0), "{status}");
+    assert_eq!(
+        status["tasks"]["in_hand"],
+        serde_json::json!([{
+            "slot": 1, "task": "task-9", "attempt": 1, "kind": "apply", "run": "run-7",
+            "workspace": "network", "environment": "prod", "container": "0123456789abcdef",
+        }])
+    );
+}
+
+const CONNECTION: &str = r#"{"state": "busy", "agent_id": "agent-1", "pool_id": "apool-1",
+    "message": null, "answered_at": "2026-01-02T03:04:05Z"}"#;
+
+const TASK: &str = r#"{"slot": 1, "container": {"id": "0123456789abcdef", "log_start": 0},
+    "claimed": {"task_token": "hunter2", "task": {"id": "task-9", "attempt": 1, "kind": "apply",
+        "run_id": "run-7", "run_source": "api", "operation": "apply",
+        "workspace": {"id": "ws-1", "name": "network"},
+        "environment": {"id": "env-1", "name": "prod"}, "terraform_version": null,
+        "image": null, "working_directory": null,
+        "variables": [{"key": "k", "value": "hunter2", "category": "shell", "hcl": false,
+            "sensitive": true}]}}}"#;
+
+#[test]
+fn an_agent_whose_server_is_away_can_be_stopped() {
+    let host = Host::empty();
+    let socket = host.path("engine.sock");
+    let settings = format!(
+        "url = \"http://127.0.0.1:9\"\ntoken = \"t\"\nengine = \"unix://{}\"\n\
+         data_dir = \"{}\"\n",
+        socket.display(),
+        host.directory.path().display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || serve_version(&listener));
+    let mut agent = host.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    // Kept open: it goes on to write there.
+    let mut log = BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("cannot register")));
+    let away = host.run(&["status"]).ends_with(0);
+    assert!(away.stdout.contains("Server    does not answer: cannot register"), "{away:?}");
+    let pid = nix::unistd::Pid::from_raw(agent.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    // Not the code that it gives up with.
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
 }
 
 /// Answers every request as an engine answers `GET /version`.

@@ -137,7 +137,18 @@ impl Fleet {
         self.world.feed(&self.machine, line, &ca);
     }
 
-    fn ca(&self) -> PathBuf {
+    /// Takes the trust back, for those who bring it themselves.
+    pub fn distrust_server(&self) {
+        self.shell(if self.machine.starts_with("centos") {
+            "rm /etc/pki/ca-trust/source/anchors/pools.crt /usr/local/share/ca-certificates/pools.crt && \
+             update-ca-certificates --fresh 2>&1"
+        } else {
+            "rm /usr/local/share/ca-certificates/pools.crt && update-ca-certificates --fresh 2>&1"
+        });
+    }
+
+    /// The file with the server's own authority, on this host.
+    pub fn ca(&self) -> PathBuf {
         self.work.path().join("data/tls/ca.pem")
     }
 }

@@ -82,6 +82,13 @@ impl World {
             .expect("scripts/machine starts")
     }
 
+    /// The process id of a machine's first process, as this host counts.
+    pub fn pid(&self, machine: &str) -> String {
+        let output = self.script().args(["pid", machine]).output().expect("scripts/machine starts");
+        assert!(output.status.success(), "pid {machine}: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// The last lines of a machine's journal, to go with a failure.
     pub fn journal_end(&self, machine: &str) -> String {
         let output = self

@@ -7,11 +7,16 @@
 //! from this checkout. `scripts/test` builds one, names its folder in
 //! `SCALR_AGENT_KIT` and runs them with `--ignored`; run without it, they fail.
 
+mod ansible;
+mod check;
+mod cloud_init;
 mod faults;
 mod fleet;
 mod install;
 mod machine;
+mod migrating;
 mod pool;
 mod proxy;
 mod recovery;
 mod runs;
+mod uninstall;

@@ -66,20 +66,21 @@ fn with_no_route_but_a_proxy_the_agent_registers_and_runs() {
 }
 
 /// A tinyproxy in the proxy's namespace.
-struct Proxy {
+pub struct Proxy {
     process: Child,
     work: TempDir,
 }
 
 impl Proxy {
-    fn start(fleet: &Fleet, port: u16, login: Option<(&str, &str)>) -> Self {
+    /// Starts one on `port`, open or for one `login` (name, password).
+    pub fn start(fleet: &Fleet, port: u16, login: Option<(&str, &str)>) -> Self {
         let work = tempfile::tempdir().expect("a work folder");
         let configuration = work.path().join("tinyproxy.conf");
         let login = login
             .map_or_else(String::new, |(user, password)| format!("BasicAuth {user} {password}\n"));
         std::fs::write(
             &configuration,
-            format!("Port {port}\nListen 198.51.100.1\nTimeout 600\nLogLevel Connect\n{login}"),
+            format!("Port {port}\nTimeout 600\nLogLevel Connect\n{login}"),
         )
         .expect("the work folder takes files");
         let command =
@@ -88,7 +89,8 @@ impl Proxy {
         Self { process, work }
     }
 
-    fn log(&self) -> String {
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(Self::log_file(&self.work)).expect("its log")
     }
 

@@ -35,8 +35,10 @@ fn installed_again_and_removed() {
 
     let status = tree.setup(&["status", "--format", "json"]);
     let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
-    assert_eq!(status["settings"]["token"], "***");
-    assert_eq!(status["proxy"]["HTTPS_PROXY"], "http://proxy:3128");
+    let settings = status["settings"]["values"].as_array().unwrap();
+    let token = settings.iter().find(|setting| setting["name"] == "token").unwrap();
+    assert_eq!(token["value"], "***");
+    assert_eq!(status["proxy"]["variables"]["HTTPS_PROXY"], "http://proxy:3128");
 
     // Settings stay for the next time; --purge takes them.
     assert_eq!(tree.setup(&["uninstall"]).code, 0);

@@ -1,6 +1,11 @@
 //! `scalr-agent-setup` as people run it, on directory trees.
 
+mod check;
+mod help;
 mod install;
 mod network;
 mod proxy;
+mod report;
+mod status;
 mod tree;
+mod uninstall;

@@ -1,5 +1,4 @@
 //! A task's log: masked, kept on disk, sent to the server.
 
-pub mod redact;
 pub mod spool;
 pub mod upload;

@@ -27,11 +27,11 @@ use crate::agent::client::{CallError, TaskClient, TaskFile};
 use crate::agent::context::Context;
 use crate::agent::engine::{self, Condition, Engine};
 use crate::agent::journal::{Container, Entry};
-use crate::agent::log::redact::Redactor;
 use crate::agent::log::spool::Spool;
 use crate::agent::log::upload::upload;
 use crate::agent::slots::Slot;
 use crate::protocol::{Finish, Kind, Outcome, Task, TaskState};
+use crate::secret::redact::Redactor;
 use interrupt::Interrupt;
 
 /// The labels of a task's container.

@@ -1,11 +1,12 @@
-//! The Docker engine that runs use, and their networks.
+//! The Docker engine that runs use, and the host's own.
 
+use std::io::ErrorKind::{ConnectionRefused, NotFound};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::{Outcome, Subject};
 use crate::config::ENGINE;
-use crate::host::{docker, iptables as firewall};
-use crate::setup::network;
+use crate::host::docker;
 
 /// Where the package puts the private engine.
 pub const BUNDLE: &str = "/usr/lib/scalr-agent/engine";
@@ -14,43 +15,62 @@ pub const BUNDLE: &str = "/usr/lib/scalr-agent/engine";
 const PROGRAMS: [&str; 5] =
     ["dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-init"];
 
+/// Where the private engine's containerd listens.
+const CONTAINERD: &str = "/run/scalr-docker/containerd.sock";
+
 /// The oldest engine of the host's own that will do.
 const OLDEST_DOCKER: u32 = 18;
 
 pub fn engine(subject: &Subject) -> Outcome {
-    if subject.engine == ENGINE {
+    if subject.is_bundled() {
         private_engine(subject)
     } else {
         hosts_engine(subject, &subject.engine)
     }
 }
 
-pub fn iptables(subject: &Subject) -> Outcome {
+/// One that runs do not use: whatever it is, the private one lives beside it.
+pub fn host_engine(subject: &Subject) -> Outcome {
+    if !subject.is_bundled() {
+        return Outcome::Skipped("runs use it, so the check engine looks at it".to_owned());
+    }
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
-    match firewall::find() {
-        Some(file) => Outcome::Passed(file.display().to_string()),
-        None if subject.before_install => {
-            Outcome::Skipped("it comes with the package scalr-agent".to_owned())
-        }
-        None => Outcome::problem(
-            "iptables is not installed; the package scalr-agent brings it, or install it",
-        ),
+    let Ok(client) = which::which("docker") else {
+        return Outcome::Skipped("this host has no Docker of its own".to_owned());
+    };
+    match docker::client_version(&client) {
+        Ok(said) => judge_host_engine(&said),
+        Err(error) => Outcome::could_not_look(error),
     }
 }
 
-pub fn addresses(subject: &Subject) -> Outcome {
+/// dockerd refuses to start where one is listening already.
+pub fn sockets(subject: &Subject) -> Outcome {
+    if !subject.is_bundled() {
+        return Outcome::Skipped("the private engine is not used".to_owned());
+    }
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
-    match network::range(&subject.machine) {
-        Ok(ranges) => {
-            let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
-            Outcome::Passed(format!("{} is free", ranges.join(", ")))
-        }
-        Err(error) => Outcome::problem(format!("{error:#}")),
+    if subject.is_active("scalr-docker.service") {
+        return Outcome::Passed("scalr-docker listens; the agent listens on no port".to_owned());
     }
+    for socket in [ENGINE.trim_start_matches("unix://"), CONTAINERD] {
+        match UnixStream::connect(socket) {
+            Ok(_) => {
+                return Outcome::problem(format!(
+                    "something else than scalr-docker listens on {socket}; \
+                     `fuser -v {socket}` names it: stop it"
+                ));
+            }
+            // Nothing there, or what one that has ended left behind.
+            Err(error) if [NotFound, ConnectionRefused].contains(&error.kind()) => {}
+            Err(error) => return Outcome::CouldNotLook(format!("{socket}: {error}")),
+        }
+    }
+    Outcome::Passed("the private engine's are free; the agent listens on no port".to_owned())
 }
 
 fn private_engine(subject: &Subject) -> Outcome {
@@ -95,11 +115,35 @@ fn bundled_client(subject: &Subject) -> Result<PathBuf, which::Error> {
     which::which(subject.machine.path(BUNDLE).join("docker"))
 }
 
+/// `Docker version 1.13.1, build 7f2769b/1.13.1`, or Podman under that name.
+fn judge_host_engine(said: &str) -> Outcome {
+    let Some(rest) = said.strip_prefix("Docker version ") else {
+        return Outcome::Passed(format!(
+            "the program docker is not Docker ({}), and is left alone: runs use the private engine",
+            said.lines().next().unwrap_or_default()
+        ));
+    };
+    let version = rest.split([',', ' ']).next().unwrap_or_default();
+    let age = match major(version) {
+        Some(major) if major < OLDEST_DOCKER => {
+            format!(", too old for runs ({OLDEST_DOCKER} is the oldest that will do),")
+        }
+        _ => String::new(),
+    };
+    Outcome::Passed(format!(
+        "the host's own Docker {version}{age} is left alone: runs use the private engine"
+    ))
+}
+
+fn major(version: &str) -> Option<u32> {
+    version.split('.').next()?.parse().ok()
+}
+
 fn judge_docker(version: &str) -> Outcome {
-    let major = version.split('.').next().and_then(|number| number.parse::<u32>().ok());
-    match major {
+    match major(version) {
         Some(major) if major < OLDEST_DOCKER => Outcome::problem(format!(
-            "the host's Docker {version} is too old; {OLDEST_DOCKER} is the oldest that will do"
+            "the host's Docker {version} is too old; {OLDEST_DOCKER} is the oldest that will do: \
+             upgrade it, or leave runs to the private engine with --engine bundled"
         )),
         Some(_) => Outcome::Passed(format!("the host's Docker {version} answers")),
         None => Outcome::CouldNotLook(format!("Docker says that its version is `{version}`")),
@@ -117,5 +161,17 @@ mod tests {
         assert!(matches!(judge_docker("18.09.1"), Outcome::Passed(_)));
         assert!(matches!(judge_docker("20.10.24+dfsg1"), Outcome::Passed(_)));
         assert!(matches!(judge_docker(""), Outcome::CouldNotLook(_)));
+    }
+
+    #[test]
+    fn the_hosts_own_is_named() {
+        for (said, told) in [
+            ("Docker version 1.13.1, build 7f2769b/1.13.1", "Docker 1.13.1, too old for runs"),
+            ("Docker version 26.1.4, build 5650f9b", "Docker 26.1.4 is left alone"),
+            ("podman version 4.9.4-rhel", "not Docker (podman version 4.9.4-rhel)"),
+        ] {
+            let Outcome::Passed(text) = judge_host_engine(said) else { panic!() };
+            assert!(text.contains(told), "{text}");
+        }
     }
 }

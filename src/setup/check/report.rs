@@ -9,8 +9,8 @@ use crate::exit::Failure;
 use crate::host::machine::Machine;
 use crate::host::os::Os;
 
-/// What the checks came to. Its JSON is described in the command's help; its
-/// version is [`SCHEMA`].
+/// What the checks came to. docs/check.md describes its JSON; its version is
+/// [`SCHEMA`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     schema: u32,
@@ -83,7 +83,7 @@ impl Report {
                 Severity::Error => (Verdict::Failed, message, fix),
                 Severity::Warning => (Verdict::Warning, message, fix),
             },
-            Outcome::Warning(message) => (Verdict::Warning, message, Vec::new()),
+            Outcome::Warning(message, fix) => (Verdict::Warning, message, fix),
             Outcome::Skipped(reason) => (Verdict::Skipped, reason, Vec::new()),
             Outcome::CouldNotLook(reason) => (Verdict::CouldNotLook, reason, Vec::new()),
         };
@@ -110,15 +110,10 @@ impl Report {
         self.checks.push(line);
     }
 
-    /// The commands that mend what is wrong, each once.
-    pub fn fixes(&self) -> Vec<String> {
-        let mut fixes: Vec<String> = Vec::new();
-        for fix in self.checks.iter().flat_map(|line| &line.fix) {
-            if !fixes.contains(fix) {
-                fixes.push(fix.clone());
-            }
-        }
-        fixes
+    /// The checks that found something which commands mend, with these.
+    pub fn fixes(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        let mendable = self.checks.iter().filter(|line| !line.fix.is_empty());
+        mendable.map(|line| (line.name, line.fix.as_slice()))
     }
 
     /// Prints how many passed and so on.
@@ -215,7 +210,7 @@ mod tests {
                 "checks": [{
                     "name": "os",
                     "area": "host",
-                    "about": "the operating system is one that packages are made for",
+                    "about": CHECKS[0].about,
                     "severity": "error",
                     "result": "failed",
                     "message": "it is broken",

@@ -1,16 +1,10 @@
-//! Memory, processors, disk and control groups.
+//! Memory, processors and control groups.
 
 use super::{Outcome, Subject};
 use crate::host::memory as resources;
 
 /// What the system, the agent and the engine need beside the runs, in MB.
 const SYSTEM_MEMORY: u64 = 512;
-
-/// Below this the first images do not fit, in MB.
-const LEAST_DISK: u64 = 3 * 1024;
-
-/// With less than this, a few images and runs fill the disk, in MB.
-const GOOD_DISK: u64 = 10 * 1024;
 
 /// The controllers that limit a run's memory, processors and processes.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -37,23 +31,6 @@ pub fn cpu(subject: &Subject) -> Outcome {
         )),
         Ok(found) => Outcome::Passed(format!("{found} processors for {runs} at once")),
         Err(error) => Outcome::could_not_look(error),
-    }
-}
-
-pub fn disk(subject: &Subject) -> Outcome {
-    if !subject.machine.is_this_one() {
-        return Outcome::tree();
-    }
-    let path = "/var/lib/scalr-docker";
-    match resources::free_disk(&subject.machine.path(path)) {
-        Err(error) => Outcome::could_not_look(error),
-        Ok(free) if free < LEAST_DISK => Outcome::problem(format!(
-            "{free} MB are free for {path}; images and runs need at least {LEAST_DISK} MB"
-        )),
-        Ok(free) if free < GOOD_DISK => Outcome::Warning(format!(
-            "{free} MB are free for {path}; a few images fill that, {GOOD_DISK} MB are better"
-        )),
-        Ok(free) => Outcome::Passed(format!("{} GB are free for {path}", free / 1024)),
     }
 }
 
@@ -90,7 +67,7 @@ fn judge_memory(total: u64, runs: u32, each: u64) -> Outcome {
             "{total} MB of memory, but {runs_need}; a concurrency of {fits} fits"
         ))
     } else if needed + SYSTEM_MEMORY > total {
-        Outcome::Warning(format!(
+        Outcome::warning(format!(
             "{total} MB of memory, {runs_need}: that leaves {} MB for the system, which should \
              have {SYSTEM_MEMORY} MB; a concurrency of {fits} fits",
             total - needed
@@ -113,7 +90,7 @@ mod tests {
         assert!(matches!(judge_memory(2048, 3, 512), Outcome::Passed(_)));
         let tight = judge_memory(2048, 4, 512);
         assert!(
-            matches!(&tight, Outcome::Warning(text) if text.contains("of 3 fits")),
+            matches!(&tight, Outcome::Warning(text, _) if text.contains("of 3 fits")),
             "{tight:?}"
         );
         assert!(matches!(judge_memory(2048, 5, 512), Outcome::Problem(..)));

@@ -1,34 +1,91 @@
-//! Whether the server can be reached.
+//! Whether the server can be reached: its name, its answer, its certificate, its
+//! clock. All but the name are from one and the same request.
 
+use std::net::ToSocketAddrs as _;
+
+use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
 use super::{Outcome, Subject};
 use crate::config::proxy::masked;
-use crate::host::curl::{self, Answer};
+use crate::host::curl::Answer;
+use crate::host::os::Family;
+
+/// How far apart the clocks may be: tokens and certificates bear more, but
+/// whoever compares two logs does not.
+const GOOD_CLOCK: SignedDuration = SignedDuration::from_secs(60);
+
+pub fn dns(subject: &Subject) -> Outcome {
+    on_server(subject, |url| {
+        let proxy = proxy_for(url, &subject.proxy);
+        let asked = proxy.as_ref().and_then(|proxy| proxy.parse::<Url>().ok());
+        let asked = asked.as_ref().unwrap_or(url);
+        let host = asked.host_str().unwrap_or_default();
+        let port = asked.port_or_known_default().unwrap_or(443);
+        let bare = host.trim_matches(['[', ']']);
+        let found = (bare, port).to_socket_addrs().map_err(|error| error.to_string());
+        let found = found.map(|all| all.map(|one| one.ip().to_string()).collect::<Vec<_>>());
+        judge_name(host, url, proxy.is_some(), found)
+    })
+}
 
 pub fn server(subject: &Subject) -> Outcome {
-    let Some(url) = &subject.url else {
-        return Outcome::Skipped("no server is set yet; name one with --url".to_owned());
-    };
-    if !subject.machine.is_this_one() {
-        return Outcome::tree();
-    }
-    let Ok(health) = url.join("/healthz") else {
-        return Outcome::problem(format!("{url} can't be the server's address"));
-    };
-    match curl::get(&health, &subject.proxy, subject.settings.ca_cert.as_deref()) {
+    on_server(subject, |url| match subject.answer(url) {
         Err(error) => Outcome::could_not_look(error),
-        Ok(answer) => judge(url, &answer, proxy_for(url, &subject.proxy), shell_has_proxy()),
+        Ok(answer) => {
+            let proxy = proxy_for(url, &subject.proxy).map(|proxy| masked(&proxy));
+            judge_answer(url, answer, proxy, shell_has_proxy())
+        }
+    })
+}
+
+pub fn certificate(subject: &Subject) -> Outcome {
+    on_server(subject, |url| {
+        if url.scheme() != "https" {
+            return Outcome::Skipped(format!("{url} has none"));
+        }
+        let family = subject.os().map_or(Family::Other, |os| os.family);
+        match subject.answer(url) {
+            Err(error) => Outcome::could_not_look(error),
+            Ok(answer) => judge_certificate(answer, family),
+        }
+    })
+}
+
+pub fn clock(subject: &Subject) -> Outcome {
+    on_server(subject, |url| match subject.answer(url) {
+        Err(error) => Outcome::could_not_look(error),
+        Ok(answer) => judge_clock(answer.date.as_deref(), Timestamp::now()),
+    })
+}
+
+fn on_server(subject: &Subject, look: impl FnOnce(&Url) -> Outcome) -> Outcome {
+    match &subject.url {
+        None => Outcome::Skipped("no server is set yet; name one with --url".to_owned()),
+        Some(_) if !subject.machine.is_this_one() => Outcome::tree(),
+        Some(url) => look(url),
     }
 }
 
-/// Which proxy curl was told to use.
+/// Which proxy curl uses for a URL, as curl(1) chooses it: that of the URL's
+/// scheme, else the one for all, unless `NO_PROXY` names the host or a domain
+/// that it is in.
 fn proxy_for(url: &Url, proxy: &[(String, String)]) -> Option<String> {
-    let name = format!("{}_proxy", url.scheme());
-    proxy
-        .iter()
-        .find(|(known, _)| known.eq_ignore_ascii_case(&name))
-        .map(|(_, value)| masked(value))
+    let value = |name: &str| {
+        let found = proxy.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    };
+    let host = url.host_str()?.trim_matches(['[', ']']);
+    let is_direct = |name: &str| {
+        let name = name.trim_start_matches('.');
+        let inside =
+            host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        name == "*" || (!name.is_empty() && inside)
+    };
+    if value("no_proxy").is_some_and(|list| list.split([',', ' ']).any(is_direct)) {
+        return None;
+    }
+    value(&format!("{}_proxy", url.scheme())).or_else(|| value("all_proxy")).map(str::to_owned)
 }
 
 fn shell_has_proxy() -> bool {
@@ -37,7 +94,37 @@ fn shell_has_proxy() -> bool {
         .any(|name| std::env::var_os(name).is_some())
 }
 
-fn judge(url: &Url, answer: &Answer, proxy: Option<String>, shell_has_proxy: bool) -> Outcome {
+fn judge_name(
+    asked: &str,
+    url: &Url,
+    through_proxy: bool,
+    found: Result<Vec<String>, String>,
+) -> Outcome {
+    let server = url.host_str().unwrap_or_default();
+    let what = if through_proxy { "the proxy's name" } else { "the server's name" };
+    match found {
+        Ok(addresses) if !addresses.is_empty() => {
+            let addresses = addresses.join(", ");
+            Outcome::Passed(match through_proxy {
+                true => format!("the proxy {asked} is {addresses}; it looks {server} up itself"),
+                false if addresses == asked => format!("{asked} is an address, not a name"),
+                false => format!("{asked} is {addresses}"),
+            })
+        }
+        result => Outcome::problem(format!(
+            "{what} {asked} is not known here ({}); is it right, and are the name servers of \
+             /etc/resolv.conf? `getent hosts {asked}` asks them",
+            result.err().as_deref().unwrap_or("it has no address")
+        )),
+    }
+}
+
+fn judge_answer(
+    url: &Url,
+    answer: &Answer,
+    proxy: Option<String>,
+    shell_has_proxy: bool,
+) -> Outcome {
     let host = url.host_str().unwrap_or_default();
     let way = match &proxy {
         Some(proxy) => format!("through the proxy {proxy}"),
@@ -61,11 +148,10 @@ fn judge(url: &Url, answer: &Answer, proxy: Option<String>, shell_has_proxy: boo
         (28, _) => {
             "there was no answer in time; a firewall, or a proxy that is missing?".to_owned()
         }
-        (35 | 51 | 60, _) => format!(
-            "its certificate is not trusted here; add its authority to the system's, or name \
-             the authority's file with `scalr-agent configure --ca-cert FILE` ({})",
-            answer.said
-        ),
+        _ if is_about_certificate(answer) => {
+            "no connection could be made because of certificates; the check certificate says why"
+                .to_owned()
+        }
         (56, _) if answer.said.contains("407") => {
             "the proxy wants a user and a password".to_owned()
         }
@@ -80,17 +166,97 @@ fn judge(url: &Url, answer: &Answer, proxy: Option<String>, shell_has_proxy: boo
     Outcome::problem(format!("{url} can't be reached {way}: {why}{hint}"))
 }
 
+/// curl's exit codes for what TLS does not let pass (curl(1)).
+fn is_about_certificate(answer: &Answer) -> bool {
+    [35, 51, 60, 77, 83].contains(&answer.code)
+}
+
+fn judge_certificate(answer: &Answer, family: Family) -> Outcome {
+    if answer.status > 0 {
+        return Outcome::Passed("it is trusted".to_owned());
+    }
+    if !is_about_certificate(answer) {
+        return Outcome::Skipped("there was no connection; the check server says why".to_owned());
+    }
+    let said = &answer.said;
+    let expired = ["expired", "not yet valid"].iter().any(|text| said.contains(text));
+    let why = match answer.code {
+        35 => "the two could not agree on how to encrypt; is something between that looks into \
+               the connection?"
+            .to_owned(),
+        77 => {
+            "the file of trusted authorities can't be read; look at the setting ca_cert".to_owned()
+        }
+        _ if expired => format!(
+            "it is not valid at this time; is this host's clock right? It says {:.0}",
+            Timestamp::now()
+        ),
+        51 => "it is made out to another name than the one in --url".to_owned(),
+        _ if said.contains("subject name") => {
+            "it is made out to another name than the one in --url".to_owned()
+        }
+        _ => format!(
+            "its authority is not trusted here (curl exit 60): name the authority's file with \
+             `scalr-agent configure --ca-cert FILE` (before the installation: install --ca-cert \
+             FILE), or let the whole system trust it: {}",
+            trust_store(family)
+        ),
+    };
+    Outcome::problem(format!("{why}\n{said}"))
+}
+
+fn trust_store(family: Family) -> &'static str {
+    match family {
+        Family::RedHat => "copy it to /etc/pki/ca-trust/source/anchors/ and run `update-ca-trust`",
+        _ => {
+            "copy it to /usr/local/share/ca-certificates/NAME.crt and run `update-ca-certificates`"
+        }
+    }
+}
+
+fn judge_clock(date: Option<&str>, now: Timestamp) -> Outcome {
+    let Some(date) = date else {
+        return Outcome::Skipped("the server has not told its time".to_owned());
+    };
+    let server = match jiff::fmt::rfc2822::parse(date) {
+        Ok(server) => server.timestamp(),
+        Err(error) => return Outcome::CouldNotLook(format!("the server says `{date}`: {error}")),
+    };
+    let ahead = now.duration_since(server);
+    if ahead.abs() <= GOOD_CLOCK {
+        return Outcome::Passed("it agrees with the server's".to_owned());
+    }
+    let which = if ahead.is_positive() { "ahead of" } else { "behind" };
+    let seconds = ahead.abs().as_secs();
+    Outcome::Problem(
+        format!(
+            "this host's clock is {:#} {which} the server's; certificates and tokens may not be \
+             taken, and logs bear wrong times",
+            SignedDuration::from_secs(seconds)
+        ),
+        vec!["timedatectl set-ntp true".to_owned()],
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn said(code: i32, status: u16, proxy: Option<&str>, shell: bool) -> String {
-        let url = "https://pools.example.com".parse().unwrap();
-        let answer = Answer { status, code, said: "curl: (x) y".to_owned() };
-        match judge(&url, &answer, proxy.map(str::to_owned), shell) {
+    fn answer(code: i32, status: u16, said: &str) -> Answer {
+        Answer { status, code, said: said.to_owned(), date: None }
+    }
+
+    fn text(outcome: Outcome) -> String {
+        match outcome {
             Outcome::Passed(text) | Outcome::Problem(text, _) => text,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn said(code: i32, status: u16, proxy: Option<&str>, shell: bool) -> String {
+        let url = "https://pools.example.com".parse().unwrap();
+        let answer = answer(code, status, "curl: (x) y");
+        text(judge_answer(&url, &answer, proxy.map(str::to_owned), shell))
     }
 
     #[test]
@@ -98,16 +264,85 @@ mod tests {
         assert!(said(0, 200, None, false).ends_with("answers, directly, without a proxy"));
         assert!(said(0, 200, Some("http://p:1"), false).ends_with("through the proxy http://p:1"));
         assert!(said(6, 0, None, false).contains("pools.example.com is not known"));
-        assert!(said(60, 0, None, false).contains("--ca-cert"));
+        assert!(said(60, 0, None, false).contains("the check certificate"));
         assert!(said(0, 404, None, false).contains("answers 404"));
         assert!(said(28, 0, None, true).contains("proxy --from-environment"));
         assert!(!said(28, 0, Some("http://p:1"), true).contains("--from-environment"));
     }
 
     #[test]
+    fn which_proxy_is_used() {
+        let of = |url: &str, variables: &[(&str, &str)]| {
+            let variables: Vec<(String, String)> =
+                variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            proxy_for(&url.parse().unwrap(), &variables)
+        };
+        let secure = ("https_proxy", "http://p:1");
+        let server = "https://pools.example.com";
+        assert_eq!(of(server, &[secure]).as_deref(), Some("http://p:1"));
+        assert_eq!(of(server, &[("ALL_PROXY", "http://a:1")]).as_deref(), Some("http://a:1"));
+        assert_eq!(of("http://pools.example.com", &[secure]), None);
+        for direct in ["*", "example.com", ".example.com", "x,pools.example.com", "y .example.com"]
+        {
+            assert_eq!(of(server, &[secure, ("NO_PROXY", direct)]), None, "{direct}");
+        }
+        for other in ["ample.com", "pools.example.org", "", ","] {
+            assert!(of(server, &[secure, ("NO_PROXY", other)]).is_some(), "{other}");
+        }
+    }
+
+    #[test]
+    fn names_are_looked_up_by_whom_it_concerns() {
+        let url: Url = "https://pools.example.com".parse().unwrap();
+        let known = || Ok(vec!["192.0.2.1".to_owned()]);
+        let direct = text(judge_name("pools.example.com", &url, false, known()));
+        assert_eq!(direct, "pools.example.com is 192.0.2.1");
+        let proxy = text(judge_name("proxy", &url, true, known()));
+        assert!(proxy.ends_with("it looks pools.example.com up itself"), "{proxy}");
+        let unknown = judge_name("proxy", &url, true, Err("no such name".to_owned()));
+        assert!(text(unknown).starts_with("the proxy's name proxy is not known here"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate() {
+        let of = |code, said: &str| judge_certificate(&answer(code, 0, said), Family::RedHat);
+        let unknown =
+            text(of(60, "curl: (60) SSL certificate problem: unable to get local issuer"));
+        assert!(
+            unknown.contains("curl exit 60") && unknown.contains("--ca-cert FILE"),
+            "{unknown}"
+        );
+        assert!(unknown.contains("update-ca-trust"), "{unknown}");
+        assert!(text(of(60, "certificate is not yet valid")).contains("clock right?"));
+        assert!(text(of(51, "")).contains("another name"));
+        assert!(text(of(60, "no alternative certificate subject name")).contains("another name"));
+        assert!(matches!(of(7, ""), Outcome::Skipped(_)));
+        let other_status = judge_certificate(&answer(0, 404, ""), Family::Debian);
+        assert!(matches!(other_status, Outcome::Passed(_)));
+    }
+
+    #[test]
+    fn clocks_may_differ_by_a_minute() {
+        let now: Timestamp = "2026-02-01T12:00:00Z".parse().unwrap();
+        let at = |date| judge_clock(Some(date), now);
+        assert!(matches!(at("Sun, 01 Feb 2026 12:00:59 GMT"), Outcome::Passed(_)));
+        let behind = at("Sun, 01 Feb 2026 13:02:00 GMT");
+        assert!(
+            matches!(&behind, Outcome::Problem(text, _) if text.contains("1h 2m behind")),
+            "{behind:?}"
+        );
+        let ahead = at("Sun, 01 Feb 2026 11:50:00 GMT");
+        assert!(matches!(&ahead, Outcome::Problem(text, fix)
+            if text.contains("10m ahead of") && fix == &["timedatectl set-ntp true"]));
+        assert!(matches!(at("yesterday"), Outcome::CouldNotLook(_)));
+        assert!(matches!(judge_clock(None, now), Outcome::Skipped(_)));
+    }
+
+    #[test]
     fn the_proxys_password_is_not_shown() {
         let url: Url = "https://pools.example.com".parse().unwrap();
         let proxy = [("https_proxy".to_owned(), "http://u:hunter2@p:1".to_owned())];
-        assert_eq!(proxy_for(&url, &proxy).as_deref(), Some("http://u:***@p:1"));
+        let shown = proxy_for(&url, &proxy).map(|proxy| masked(&proxy));
+        assert_eq!(shown.as_deref(), Some("http://u:***@p:1"));
     }
 }

@@ -1,0 +1,110 @@
+//! The settings as people are shown them: every one, with its value and where
+//! that comes from.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::proxy::masked;
+use super::{Settings, Source, sources};
+use crate::secret::Secret;
+
+/// A setting as people are shown it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Listed {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// The token is masked; null: not set, and there is no default.
+    pub value: Value,
+    /// Where the value comes from.
+    pub source: Source,
+}
+
+/// Every setting, in the order of [`super::KEYS`]: what `file` and the variables
+/// say, else the default. No secret is among them.
+///
+/// # Errors
+/// As [`Settings::load`].
+pub fn listed(
+    file: &Path,
+    environment: impl IntoIterator<Item = (String, String)> + Clone,
+) -> Result<Vec<Listed>> {
+    let settings = Settings::load(file, environment.clone())?;
+    let set = serde_json::to_value(shown(settings))?;
+    let defaults = serde_json::to_value(defaults()?)?;
+    let listed = sources(file, environment)?.into_iter().map(|(key, source)| {
+        let value = set.get(key.name).or_else(|| defaults.get(key.name));
+        Listed { name: key.name, value: value.cloned().unwrap_or_default(), source }
+    });
+    Ok(listed.collect())
+}
+
+/// The settings without what nobody should read.
+fn shown(mut settings: Settings) -> Settings {
+    settings.token = settings.token.map(|_| Secret::new("***"));
+    if let Some(url) = &settings.url {
+        settings.url = masked(url.as_str()).parse().ok();
+    }
+    settings
+}
+
+/// What holds for settings that nobody set.
+fn defaults() -> Result<Settings> {
+    let least = Settings {
+        url: Some("https://pools.example.com".parse()?),
+        token: Some(Secret::new("t")),
+        ..Settings::default()
+    };
+    let config = least.resolve()?;
+    Ok(Settings {
+        concurrency: Some(config.concurrency),
+        memory: Some(config.memory),
+        cpu: Some(config.cpu),
+        data_dir: Some(config.data_dir),
+        engine: Some(format!("unix://{}", config.engine.display())),
+        on_stop: Some(config.on_stop),
+        grace_shutdown_timeout: Some(config.grace.as_secs()),
+        drain_timeout: Some(config.drain.as_secs()),
+        log_format: Some(config.log_format),
+        debug: Some(config.debug),
+        ..Settings::default()
+    })
+}
+
+impl Listed {
+    /// The value as a person reads it.
+    pub fn text(&self) -> String {
+        match &self.value {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_shown() {
+        let settings = Settings {
+            url: Some("https://me:hunter2@pools.example.com".parse().unwrap()),
+            token: Some(Secret::new("hunter2")),
+            ..Settings::default()
+        };
+        let text = serde_json::to_string(&shown(settings)).unwrap();
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn each_setting_with_a_default_shows_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let listed = listed(file.path(), Vec::new()).unwrap();
+        let without: Vec<&str> =
+            listed.iter().filter(|one| one.value.is_null()).map(|one| one.name).collect();
+        assert_eq!(without, ["url", "token", "agent_name", "user", "image", "ca_cert"]);
+    }
+}

@@ -1,0 +1,153 @@
+//! The variables that the agent's unit is given by its drop-ins.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::host::machine::Machine;
+
+/// The directory of the drop-ins that an administrator or we have written.
+const DROP_INS: &str = "/etc/systemd/system/scalr-agent.service.d";
+
+/// A variable's value and the file that gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The value.
+    pub value: String,
+    /// The drop-in, or the environment file that one names.
+    pub file: PathBuf,
+}
+
+/// What the drop-ins of the agent's unit set, whoever wrote them, by name.
+///
+/// An environment file that we may not read is passed over.
+///
+/// # Errors
+/// A drop-in can't be read.
+pub fn environment(machine: &Machine) -> Result<BTreeMap<String, Given>> {
+    let mut set = BTreeMap::new();
+    for file in drop_ins(machine)? {
+        let text = match fs::read_to_string(machine.path(&file)) {
+            // A link to /dev/null, or one that leads nowhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            result => result.with_context(|| format!("cannot read {}", file.display()))?,
+        };
+        read_unit(&text, &file, machine, &mut set);
+    }
+    Ok(set)
+}
+
+fn drop_ins(machine: &Machine) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(machine.path(DROP_INS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.with_context(|| format!("cannot read {DROP_INS}"))?,
+    };
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| Path::new(DROP_INS).join(entry.file_name()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Adds what a unit file sets. As in systemd, files named by `EnvironmentFile=`
+/// go before `Environment=`.
+fn read_unit(text: &str, file: &Path, machine: &Machine, set: &mut BTreeMap<String, Given>) {
+    let text = text.replace("\\\n", " ");
+    let mut in_service = false;
+    let mut of_files = BTreeMap::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            in_service = line == "[Service]";
+            continue;
+        }
+        let Some((name, value)) = line.split_once('=').filter(|_| in_service) else { continue };
+        match name.trim() {
+            "Environment" if value.trim().is_empty() => set.clear(),
+            "Environment" => set.extend(words(value).iter().filter_map(|word| {
+                let (name, value) = word.split_once('=')?;
+                let given = Given { value: value.replace("%%", "%"), file: file.to_owned() };
+                Some((name.to_owned(), given))
+            })),
+            "EnvironmentFile" => {
+                let file = Path::new(value.trim().trim_start_matches('-'));
+                let text = fs::read_to_string(machine.path(file)).unwrap_or_default();
+                of_files.extend(
+                    text.lines()
+                        .filter_map(assignment)
+                        .map(|(name, value)| (name, Given { value, file: file.to_owned() })),
+                );
+            }
+            _ => {}
+        }
+    }
+    set.extend(of_files);
+}
+
+/// A line of an environment file.
+fn assignment(line: &str) -> Option<(String, String)> {
+    let line = line.trim();
+    if line.starts_with(['#', ';']) {
+        return None;
+    }
+    let (name, value) = line.split_once('=')?;
+    let value = value.trim();
+    let value = match value.chars().next() {
+        Some('"' | '\'') => words(value).into_iter().next().unwrap_or_default(),
+        _ => value.to_owned(),
+    };
+    Some((name.trim().to_owned(), value))
+}
+
+/// A unit file's words: separated by spaces, quoted by `"` or `'`, with a
+/// backslash before a character that is meant (systemd.syntax(7)).
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (character, quote) {
+            ('\\', _) => word.get_or_insert_default().extend(characters.next()),
+            (c, Some(open)) if c == open => quote = None,
+            ('"' | '\'', None) => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_variable_knows_its_file() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        let put = |path: &str, text: &str| {
+            let file = machine.path(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        let drop_in = format!("{DROP_INS}/settings.conf");
+        put(
+            &drop_in,
+            "[Service]\nEnvironment=SCALR_AGENT_CONCURRENCY=3\nEnvironmentFile=-/etc/some.env\n",
+        );
+        put("/etc/some.env", "SCALR_AGENT_TOKEN=t\n");
+        let set = environment(&machine).unwrap();
+        let of = |name: &str| (set[name].value.as_str(), set[name].file.to_str().unwrap());
+        assert_eq!(of("SCALR_AGENT_CONCURRENCY"), ("3", drop_in.as_str()));
+        assert_eq!(of("SCALR_AGENT_TOKEN"), ("t", "/etc/some.env"));
+    }
+}

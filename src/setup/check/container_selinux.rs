@@ -1,0 +1,300 @@
+//! container-selinux: installed, on offer, or in a repository that is off.
+//!
+//! Which repository has it, and how it is switched on, differs by distribution.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::{Outcome, Subject};
+use crate::host::os::{Family, Os};
+use crate::host::subscription;
+use crate::host::yum::{Offer, Repository, Yum};
+
+const PACKAGE: &str = "container-selinux";
+
+pub fn container_selinux(subject: &Subject) -> Outcome {
+    let os = match subject.os() {
+        Ok(os) if os.family == Family::RedHat => os,
+        Ok(os) => {
+            return Outcome::Skipped(format!("{} has no rpm packages, so it needs none", os.name));
+        }
+        Err(error) => return Outcome::could_not_look(error),
+    };
+    if !subject.machine.is_this_one() {
+        return Outcome::tree();
+    }
+    match subject.rpm(PACKAGE) {
+        Ok(Some(version)) => return Outcome::Passed(format!("{version} is installed")),
+        Ok(None) => {}
+        Err(error) => return Outcome::could_not_look(error),
+    }
+    match look(&os) {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::could_not_look(format!("{error:#}")),
+    }
+}
+
+fn look(os: &Os) -> Result<Outcome> {
+    let yum = Yum::find()?;
+    let tools = Tools { yum, has_config_manager: has_config_manager(yum) };
+    judge(os, tools, || yum.offer(PACKAGE), || yum.repositories(), subscribed)
+}
+
+/// Who has no subscription gets an error here, and loses nothing by that.
+fn subscribed() -> Vec<Repository> {
+    if which::which("subscription-manager").is_err() {
+        return Vec::new();
+    }
+    subscription::repositories().unwrap_or_default()
+}
+
+/// What repositories are switched on with.
+#[derive(Clone, Copy, Debug)]
+struct Tools {
+    yum: Yum,
+    /// yum-utils is installed.
+    has_config_manager: bool,
+}
+
+/// How a repository is switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Switch {
+    /// yum-config-manager or dnf config-manager.
+    ConfigManager,
+    /// subscription-manager, which writes the repository's file itself.
+    Subscription,
+}
+
+/// A distribution's repository that has container-selinux.
+struct Row {
+    ids: &'static [&'static str],
+    majors: std::ops::RangeInclusive<u32>,
+    /// The repository's id, or a part of it.
+    repository: &'static str,
+    switch: Switch,
+}
+
+const EL: &[&str] = &["rhel", "centos", "rocky", "almalinux", "ol"];
+
+const ROWS: &[Row] = &[
+    row(&["centos"], 7, "extras", Switch::ConfigManager),
+    row(&["scientific"], 7, "sl-extras", Switch::ConfigManager),
+    row(&["rhel"], 7, "rhel-7-server-extras-rpms", Switch::Subscription),
+    row(&["rhel"], 7, "rhel-7-for-power-le-extras-rpms", Switch::Subscription),
+    // On AWS; the word REGION is literal.
+    row(&["rhel"], 7, "rhui-REGION-rhel-server-extras", Switch::ConfigManager),
+    row(&["rhel"], 7, "rhel-7-server-rhui-extras-rpms", Switch::ConfigManager),
+    // On Azure, and on arm64.
+    row(&["rhel"], 7, "rhui-rhel-7-server-rhui-extras-rpms", Switch::ConfigManager),
+    row(&["rhel"], 7, "rhui-rhel-7-for-arm-64-extras-rhui-rpms", Switch::ConfigManager),
+    row(&["ol"], 7, "ol7_addons", Switch::ConfigManager),
+    Row { ids: EL, majors: 8..=99, repository: "appstream", switch: Switch::ConfigManager },
+    row(&["amzn"], 2023, "amazonlinux", Switch::ConfigManager),
+    Row { ids: &["fedora"], majors: 1..=999, repository: "fedora", switch: Switch::ConfigManager },
+];
+
+const fn row(
+    ids: &'static [&'static str],
+    major: u32,
+    repository: &'static str,
+    switch: Switch,
+) -> Row {
+    Row { ids, majors: major..=major, repository, switch }
+}
+
+/// CentOS 7 and 8 are past their end of life: what their mirror lists named has
+/// moved to the vault for good.
+pub const VAULT: &str = "vault.centos.org";
+
+/// Each is asked only where the answers before it will not do, for it takes a
+/// second or two.
+fn judge(
+    os: &Os,
+    tools: Tools,
+    offer: impl FnOnce() -> Result<Offer>,
+    repositories: impl FnOnce() -> Result<Vec<Repository>>,
+    subscribed: impl FnOnce() -> Vec<Repository>,
+) -> Result<Outcome> {
+    let offer = offer()?;
+    match &offer {
+        Offer::By(repository) => {
+            return Ok(Outcome::Passed(format!(
+                "the repository {repository} has it; it is installed with the agent"
+            )));
+        }
+        Offer::Unreadable(why) if lost_its_mirrors(os, why) => {
+            return Ok(Outcome::Problem(
+                format!(
+                    "{} is past its end of life, and the list of its mirrors is gone, so yum can \
+                     install nothing at all; {VAULT} keeps its last packages",
+                    os.name
+                ),
+                vec![to_the_vault(os)],
+            ));
+        }
+        _ => {}
+    }
+    if os.id == "amzn" && os.major() == 2 {
+        return Ok(Outcome::Problem(
+            format!("{PACKAGE} is in the topic selinux-ng, which is off"),
+            vec!["amazon-linux-extras enable selinux-ng".to_owned()],
+        ));
+    }
+    if let Some((id, row)) = switched_off(os, &repositories()?) {
+        return Ok(is_off(&id, enable(&id, row.switch, tools)));
+    }
+    if os.id == "rhel"
+        && let Some((id, _)) = switched_off(os, &subscribed())
+    {
+        return Ok(is_off(&id, subscribe(&id)));
+    }
+    Ok(match offer {
+        Offer::Unreadable(why) => Outcome::problem(format!(
+            "{} can't read its repositories; mend that first:\n{why}",
+            tools.yum.program()
+        )),
+        _ => Outcome::Problem(
+            format!("no repository that is set up here has {PACKAGE}{}", where_else(os)),
+            put_back(os).into_iter().collect(),
+        ),
+    })
+}
+
+fn is_off(id: &str, command: String) -> Outcome {
+    Outcome::Problem(format!("{PACKAGE} is in the repository {id}, which is off"), vec![command])
+}
+
+/// The id of the table's repository that is off, and its row; the shortest id
+/// where there are several, for the longer ones are of its kin.
+fn switched_off(os: &Os, repositories: &[Repository]) -> Option<(String, &'static Row)> {
+    let off = repositories.iter().filter(|repository| !repository.enabled);
+    off.filter_map(|repository| Some((repository.id.clone(), row_for(os, repository)?)))
+        .min_by_key(|(id, _)| id.len())
+}
+
+fn row_for(os: &Os, repository: &Repository) -> Option<&'static Row> {
+    let id = &repository.id;
+    let side = ["debug", "source", "src"].iter().any(|word| id.contains(word));
+    ROWS.iter().find(|row| {
+        let whole = row.repository != "appstream";
+        let same = if whole { *id == row.repository } else { id.contains(row.repository) };
+        row.ids.contains(&distribution(os)) && row.majors.contains(&os.major()) && same && !side
+    })
+}
+
+/// What a system that says it is like another counts as.
+fn distribution(os: &Os) -> &str {
+    if os.guessed { "rhel" } else { &os.id }
+}
+
+fn enable(id: &str, switch: Switch, tools: Tools) -> String {
+    match switch {
+        Switch::Subscription => subscribe(id),
+        Switch::ConfigManager if tools.yum == Yum::Dnf5 => {
+            format!("dnf config-manager setopt {id}.enabled=1")
+        }
+        Switch::ConfigManager if tools.yum == Yum::Dnf && tools.has_config_manager => {
+            format!("dnf config-manager --set-enabled {id}")
+        }
+        Switch::ConfigManager if tools.yum == Yum::Dnf => {
+            format!("dnf -y install dnf-plugins-core && dnf config-manager --set-enabled {id}")
+        }
+        Switch::ConfigManager if tools.has_config_manager => {
+            format!("yum-config-manager --enable {id}")
+        }
+        Switch::ConfigManager => {
+            format!("yum -y install yum-utils && yum-config-manager --enable {id}")
+        }
+    }
+}
+
+fn subscribe(id: &str) -> String {
+    format!("subscription-manager repos --enable={id}")
+}
+
+/// Whether what switches repositories on is installed: of yum 3 a program of its
+/// own, of dnf 4 a plugin.
+fn has_config_manager(yum: Yum) -> bool {
+    match yum {
+        Yum::Yum => which::which("yum-config-manager").is_ok(),
+        Yum::Dnf => dnf_plugins().any(|folder| folder.join("config_manager.py").exists()),
+        Yum::Dnf5 => true,
+    }
+}
+
+/// /usr/lib/python3.6/site-packages/dnf-plugins and the like; Debian's dnf has it
+/// below python3/dist-packages.
+fn dnf_plugins() -> impl Iterator<Item = PathBuf> {
+    let libraries = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    libraries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+        .flat_map(|entry| ["site-packages", "dist-packages"].map(|name| entry.path().join(name)))
+        .map(|packages| packages.join("dnf-plugins"))
+}
+
+fn lost_its_mirrors(os: &Os, why: &str) -> bool {
+    // yum 3 and dnf 4, each for a list that answers with nothing and for a name
+    // that is not known any more.
+    let lost = ["mirrorlist.centos.org", "Cannot find a valid baseurl", "No URLs in mirrorlist"];
+    os.id == "centos" && os.major() <= 8 && lost.iter().any(|text| why.contains(text))
+}
+
+/// The command that makes a CentOS 7 or 8 fetch its packages from there.
+pub fn to_the_vault(os: &Os) -> String {
+    // What the files name, and what the vault calls it.
+    let moved: &[(&str, &str)] = if os.major() == 7 {
+        &[
+            (r"centos/\(\$releasever\|7\)/", "7.9.2009/"),
+            (r"altarch/\(\$releasever\|7\)/", "altarch/7.9.2009/"),
+        ]
+    } else {
+        &[(r"\$contentdir/\$releasever/", "8.5.2111/"), (r"\$contentdir/\$stream/", "8-stream/")]
+    };
+    let expressions: String = moved
+        .iter()
+        .map(|(old, new)| {
+            format!(
+                " -e 's,^#* *baseurl=http://mirror.centos.org/{old},baseurl=http://{VAULT}/{new},'"
+            )
+        })
+        .collect();
+    format!("sed -i -e 's,^mirrorlist=,#mirrorlist=,'{expressions} /etc/yum.repos.d/CentOS-*.repo")
+}
+
+/// The command that sets up the repository anew where somebody removed it: only
+/// CentOS's is open to all and will never move again.
+fn put_back(os: &Os) -> Option<String> {
+    let (id, name, folder, key) = match (os.id.as_str(), os.major(), std::env::consts::ARCH) {
+        ("centos", 7, "aarch64") => {
+            ("extras", "Extras", "altarch/7.9.2009/extras/$basearch/", "CentOS-7")
+        }
+        ("centos", 7, _) => ("extras", "Extras", "7.9.2009/extras/$basearch/", "CentOS-7"),
+        ("centos", 8, _) if !os.name.contains("Stream") => {
+            ("appstream", "AppStream", "8.5.2111/AppStream/$basearch/os/", "centosofficial")
+        }
+        _ => return None,
+    };
+    Some(format!(
+        r"printf '[{id}]\nname=CentOS - {name}\nbaseurl=http://{VAULT}/{folder}\ngpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-{key}\n' >/etc/yum.repos.d/CentOS-{name}.repo"
+    ))
+}
+
+fn where_else(os: &Os) -> &'static str {
+    match (os.id.as_str(), os.major()) {
+        ("rhel", 7) => {
+            "; on a registered system `subscription-manager repos \
+             --enable=rhel-7-server-extras-rpms` brings it"
+        }
+        ("centos", 7) => "; its repository `extras` is missing from /etc/yum.repos.d",
+        ("centos", 8) => "; its repository `appstream` is missing from /etc/yum.repos.d",
+        ("amzn", _) => "; the repository `amazonlinux` has it",
+        ("fedora", _) => "; the repository `fedora` has it",
+        ("rhel", _) => "; is this system registered? AppStream has it",
+        _ => "; AppStream has it on systems like this one",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Every row of the table, as recorded in tests/fixtures/repositories.
+
+use std::path::Path;
+
+use os_release::OsRelease;
+use serde::Deserialize;
+
+use super::*;
+use crate::host::rpm::parse_installed;
+use crate::host::yum::{parse_offer, parse_repositories};
+
+/// What is to come of a host's answers.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    tool: String,
+    has_config_manager: bool,
+    /// The exact command that mends it, and the only one.
+    command: Option<String>,
+    /// A problem that no single command mends, with this in its message.
+    told: Option<String>,
+    /// It is on offer, with this in the message.
+    passed: Option<String>,
+    /// It is installed, in this version.
+    installed: Option<String>,
+}
+
+/// A host, as its folder has it.
+struct Host {
+    folder: PathBuf,
+}
+
+impl Host {
+    /// A missing file is a question that must not be asked.
+    fn said(&self, file: &str) -> String {
+        let path = self.folder.join(file);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    fn said_or_nothing(&self, file: &str) -> String {
+        fs::read_to_string(self.folder.join(file)).unwrap_or_default()
+    }
+
+    fn os(&self) -> Os {
+        Os::from(OsRelease::new_from(self.folder.join("os-release")).unwrap())
+    }
+
+    fn judged(&self, tools: Tools) -> Outcome {
+        let offer = || {
+            let stdout = self.said_or_nothing("yum-list-available.stdout");
+            Ok(parse_offer(PACKAGE, &stdout, &self.said_or_nothing("yum-list-available.stderr")))
+        };
+        let repositories = || Ok(parse_repositories(&self.said("yum-repolist-all")));
+        let subscribed = || subscription::parse(&self.said("subscription-manager-repos-list"));
+        judge(&self.os(), tools, offer, repositories, subscribed).unwrap()
+    }
+
+    fn check(&self) {
+        let name = self.folder.file_name().unwrap().to_string_lossy();
+        let expected: Expected = toml::from_str(&self.said("expected.toml")).unwrap();
+        let rpms = parse_installed(&self.said("rpm-query"));
+        assert_eq!(rpms.get(PACKAGE), expected.installed.as_ref(), "{name}");
+        if expected.installed.is_some() {
+            return;
+        }
+        let yum = match expected.tool.as_str() {
+            "yum3" => Yum::Yum,
+            "dnf4" => Yum::Dnf,
+            "dnf5" => Yum::Dnf5,
+            other => panic!("{name}: {other}"),
+        };
+        let tools = Tools { yum, has_config_manager: expected.has_config_manager };
+        match self.judged(tools) {
+            Outcome::Passed(text) => {
+                assert!(text.contains(&expected.passed.expect(&name)), "{name}: {text}");
+            }
+            Outcome::Problem(text, fix) if fix.is_empty() => {
+                assert!(text.contains(&expected.told.expect(&name)), "{name}: {text}");
+            }
+            Outcome::Problem(_, fix) => assert_eq!(fix, [expected.command.expect(&name)], "{name}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+fn hosts() -> Vec<Host> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/repositories");
+    let folders = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    folders.filter(|path| path.is_dir()).map(|folder| Host { folder }).collect()
+}
+
+#[test]
+fn every_host_gets_the_one_command() {
+    let hosts = hosts();
+    assert!(hosts.len() > 30, "only {} hosts", hosts.len());
+    hosts.iter().for_each(Host::check);
+}
+
+#[test]
+fn every_row_of_the_table_has_a_host() {
+    let commands: String = hosts().iter().map(|host| host.said("expected.toml")).collect();
+    for row in ROWS {
+        assert!(commands.contains(row.repository), "{} is not tried", row.repository);
+    }
+}
+
+#[test]
+fn the_vault_command_mends_the_file() {
+    let os = |version: &str| {
+        let text = ["ID=centos".to_owned(), format!("VERSION_ID={version}")];
+        Os::from(text.into_iter().collect::<OsRelease>())
+    };
+    for (version, before, after) in [
+        (
+            "7",
+            "mirrorlist=http://mirrorlist.centos.org/?release=$releasever&repo=os\n\
+             #baseurl=http://mirror.centos.org/centos/$releasever/os/$basearch/\n\
+             # baseurl=http://mirror.centos.org/centos/7/sclo/$basearch/rh/\n\
+             #baseurl=http://mirror.centos.org/altarch/$releasever/os/$basearch/\n",
+            "#mirrorlist=http://mirrorlist.centos.org/?release=$releasever&repo=os\n\
+             baseurl=http://vault.centos.org/7.9.2009/os/$basearch/\n\
+             baseurl=http://vault.centos.org/7.9.2009/sclo/$basearch/rh/\n\
+             baseurl=http://vault.centos.org/altarch/7.9.2009/os/$basearch/\n",
+        ),
+        (
+            "8",
+            "mirrorlist=http://mirrorlist.centos.org/?release=$releasever&repo=AppStream\n\
+             #baseurl=http://mirror.centos.org/$contentdir/$releasever/AppStream/$basearch/os/\n\
+             #baseurl=http://mirror.centos.org/$contentdir/$stream/BaseOS/$basearch/os/\n",
+            "#mirrorlist=http://mirrorlist.centos.org/?release=$releasever&repo=AppStream\n\
+             baseurl=http://vault.centos.org/8.5.2111/AppStream/$basearch/os/\n\
+             baseurl=http://vault.centos.org/8-stream/BaseOS/$basearch/os/\n",
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("CentOS-Base.repo");
+        fs::write(&file, before).unwrap();
+        let here = directory.path().to_str().unwrap();
+        let line = to_the_vault(&os(version)).replace("/etc/yum.repos.d", here);
+        assert!(std::process::Command::new("sh").args(["-c", &line]).status().unwrap().success());
+        assert_eq!(fs::read_to_string(&file).unwrap(), after);
+    }
+}

@@ -1,0 +1,116 @@
+//! Running the commands that mend what the checks found.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::report::Report;
+use crate::exit::Failure;
+use crate::host::command::CommandExt as _;
+
+/// Who says whether a command is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// All are.
+    Given,
+    /// The person at the terminal, for each.
+    Asked,
+}
+
+impl Consent {
+    /// What `--yes` says, or the terminal that is there to ask on.
+    ///
+    /// # Errors
+    /// Neither is there: nothing would ever answer.
+    pub fn from(yes: bool) -> Result<Self> {
+        if yes {
+            return Ok(Self::Given);
+        }
+        if io::stdin().is_terminal() {
+            return Ok(Self::Asked);
+        }
+        Err(Failure::Usage.because(
+            "--fix asks before each command, and standard input is no terminal; add --yes to run \
+             them all unasked",
+        ))
+    }
+}
+
+/// Runs the report's commands, one by one; tells whether any was run. Where one
+/// fails, what it said is told, and those that follow it for the same check are
+/// left out.
+///
+/// # Errors
+/// An answer can't be read.
+pub fn apply(report: &Report, consent: Consent) -> Result<bool> {
+    let mut done: Vec<&str> = Vec::new();
+    for (check, lines) in report.fixes() {
+        for line in lines {
+            if done.contains(&line.as_str()) {
+                continue;
+            }
+            if consent == Consent::Asked && !ask(check, line)? {
+                break;
+            }
+            done.push(line);
+            eprintln!("Mending {check}: {line}");
+            if let Err(error) = Command::new("sh").args(["-c", line]).run() {
+                eprintln!("That did not work: {error}");
+                break;
+            }
+        }
+    }
+    Ok(!done.is_empty())
+}
+
+/// On standard error, so that JSON stays alone on standard output.
+fn ask(check: &str, line: &str) -> Result<bool> {
+    eprint!("To mend {check}, run `{line}`? [y/N] ");
+    io::stderr().flush().context("cannot ask")?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::machine::Machine;
+    use crate::setup::check::{CHECKS, Outcome};
+
+    #[test]
+    fn one_that_fails_stops_only_those_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = |name: &str| directory.path().join(name);
+        let touch = |name: &str| format!("touch {}", made(name).display());
+        let mut report = Report::of(&Machine::at("/nowhere"));
+        let broken = vec!["echo it broke >&2; exit 3".to_owned(), touch("after")];
+        for (check, fix) in CHECKS.iter().zip([broken, vec![touch("other")], Vec::new()]) {
+            report.add(check, Outcome::Problem("x".to_owned(), fix), false, false);
+        }
+        assert!(apply(&report, Consent::Given).unwrap());
+        assert!(made("other").exists() && !made("after").exists());
+    }
+
+    #[test]
+    fn each_command_is_run_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let line = format!("echo run >>{}", log.display());
+        let mut report = Report::of(&Machine::at("/nowhere"));
+        for check in &CHECKS[..2] {
+            let problem = Outcome::Problem("x".to_owned(), vec![line.clone()]);
+            report.add(check, problem, false, false);
+        }
+        apply(&report, Consent::Given).unwrap();
+        assert_eq!(std::fs::read_to_string(log).unwrap(), "run\n");
+    }
+
+    #[test]
+    fn with_nothing_to_mend_nothing_is_run() {
+        let mut report = Report::of(&Machine::at("/nowhere"));
+        report.add(&CHECKS[0], Outcome::problem("x"), false, false);
+        assert!(!apply(&report, Consent::Given).unwrap());
+    }
+}

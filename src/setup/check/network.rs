@@ -1,0 +1,142 @@
+//! The runs' networks, and the firewall before them.
+
+use ipnet::Ipv4Net;
+
+use super::{Outcome, Subject};
+use crate::host::{firewalld as daemon, iptables as tables, users};
+use crate::setup::network;
+
+pub fn iptables(subject: &Subject) -> Outcome {
+    if !subject.machine.is_this_one() {
+        return Outcome::tree();
+    }
+    match tables::find() {
+        Some(file) => Outcome::Passed(file.display().to_string()),
+        None if subject.before_install => {
+            Outcome::Skipped("it comes with the package scalr-agent".to_owned())
+        }
+        None => Outcome::problem(
+            "iptables is not installed; the package scalr-agent brings it, or install it",
+        ),
+    }
+}
+
+pub fn addresses(subject: &Subject) -> Outcome {
+    if !subject.machine.is_this_one() {
+        return Outcome::tree();
+    }
+    match subject.ranges() {
+        Ok(ranges) => {
+            let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            Outcome::Passed(format!("{} is free", ranges.join(", ")))
+        }
+        Err(error) => Outcome::problem(error),
+    }
+}
+
+pub fn firewalld(subject: &Subject) -> Outcome {
+    if !subject.machine.is_this_one() {
+        return Outcome::tree();
+    }
+    if !subject.is_active("firewalld.service") {
+        return Outcome::Skipped("firewalld does not run".to_owned());
+    }
+    if !subject.is_bundled() {
+        return Outcome::Passed("the host's own Docker looks after firewalld by itself".to_owned());
+    }
+    let sources = match daemon::trusted_sources(&subject.machine) {
+        Ok(sources) => sources,
+        Err(error) => return Outcome::could_not_look(format!("{error:#}")),
+    };
+    match subject.ranges() {
+        Ok(ranges) => judge_firewalld(ranges, &sources, daemon::uses_nftables(&subject.machine)),
+        Err(error) => Outcome::could_not_look(error),
+    }
+}
+
+/// Without them runs reach nothing, but the cloud's metadata service.
+pub fn firewall_rules(subject: &Subject) -> Outcome {
+    if !subject.machine.is_this_one() {
+        return Outcome::tree();
+    }
+    if !subject.is_active("scalr-docker.service") {
+        return Outcome::Skipped("the private engine does not run".to_owned());
+    }
+    if !users::are_root() {
+        return Outcome::Skipped("only root can see them".to_owned());
+    }
+    match subject.ranges() {
+        Err(error) => Outcome::could_not_look(error),
+        Ok(ranges) if network::rules_are_up(ranges) => Outcome::Passed("they are".to_owned()),
+        Ok(_) => Outcome::Problem(
+            "something has removed the rules of the runs' networks, such as a reload of a \
+             firewall: runs reach nothing, and are not kept from the metadata service"
+                .to_owned(),
+            vec!["scalr-agent-setup network up".to_owned()],
+        ),
+    }
+}
+
+/// With nftables, what our chain in iptables lets through still has to pass
+/// firewalld's own chains. With iptables our chain is asked first.
+///
+/// Of either kind, a reload or restart of firewalld also empties the tables of
+/// iptables (seen with 1.3.3), so what mends is done to what runs and to what is
+/// kept, without a reload.
+fn judge_firewalld(ranges: &[Ipv4Net], trusted: &[Ipv4Net], nftables: bool) -> Outcome {
+    const AFTER_RELOAD: &str = "its reload drops the runs' own rules: `scalr-agent-setup network \
+                                up` puts them up again";
+    let is_trusted = |range: &&Ipv4Net| trusted.iter().any(|source| source.contains(*range));
+    let blocked: Vec<String> =
+        ranges.iter().filter(|range| !is_trusted(range)).map(ToString::to_string).collect();
+    if blocked.is_empty() {
+        return Outcome::Passed(format!("it lets them pass as trusted; {AFTER_RELOAD}"));
+    }
+    if !nftables {
+        return Outcome::Passed(format!("it works by iptables, where they pass; {AFTER_RELOAD}"));
+    }
+    let trust = |range: &String| {
+        let add = format!("--zone=trusted --add-source={range}");
+        [format!("firewall-cmd {add}"), format!("firewall-cmd --permanent {add}")]
+    };
+    Outcome::Problem(
+        format!(
+            "it rejects what runs send, from {}, on its way out; its zone trusted lets that pass",
+            blocked.join(", ")
+        ),
+        blocked.iter().flat_map(trust).collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(texts: &[&str]) -> Vec<Ipv4Net> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_range_that_firewalld_does_not_trust() {
+        let ranges = nets(&["10.213.64.0/20"]);
+        let Outcome::Problem(_, fix) = judge_firewalld(&ranges, &[], true) else { panic!() };
+        assert_eq!(
+            fix,
+            [
+                "firewall-cmd --zone=trusted --add-source=10.213.64.0/20",
+                "firewall-cmd --permanent --zone=trusted --add-source=10.213.64.0/20",
+            ]
+        );
+        let trusted = nets(&["10.0.0.0/8"]);
+        assert!(matches!(judge_firewalld(&ranges, &trusted, true), Outcome::Passed(_)));
+    }
+
+    #[test]
+    fn on_iptables_they_pass_until_a_reload() {
+        let found = judge_firewalld(&nets(&["10.213.64.0/20"]), &[], false);
+        assert!(
+            matches!(&found, Outcome::Passed(text) if text.contains("network up")),
+            "{found:?}"
+        );
+    }
+}

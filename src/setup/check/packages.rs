@@ -1,0 +1,356 @@
+//! The package tool: whether it is free, whole, and has where to fetch from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+use configparser::ini::Ini;
+
+use super::{Outcome, Subject, container_selinux};
+use crate::host::dpkg;
+use crate::host::locks::{self, Holder};
+use crate::host::machine::Machine;
+use crate::host::os::{Family, Os};
+
+/// What apt and dpkg lock, and rpm.
+const LOCKS: [&str; 6] = [
+    "/var/lib/dpkg/lock-frontend",
+    "/var/lib/dpkg/lock",
+    "/var/lib/apt/lists/lock",
+    "/var/cache/apt/archives/lock",
+    "/var/lib/rpm/.rpm.lock",
+    "/usr/lib/sysimage/rpm/.rpm.lock",
+];
+
+/// Where yum and dnf write the number of the process that is at work.
+const PID_FILES: [&str; 4] = [
+    "/run/yum.pid",
+    "/var/cache/dnf/metadata_lock.pid",
+    "/var/cache/dnf/download_lock.pid",
+    "/var/lib/dnf/rpmdb_lock.pid",
+];
+
+/// Where yum 3 notes a transaction that it has begun.
+const TRANSACTIONS: &str = "/var/lib/yum";
+
+/// CentOS's mirrors, by which nothing is served any more.
+const GONE: [&str; 2] = ["//mirrorlist.centos.org", "//mirror.centos.org"];
+
+const REPOSITORIES: &str = "/etc/yum.repos.d";
+
+/// Where the vendor's older agent was installed to.
+const VENDORS_AGENT: &str = "/opt/scalr-agent";
+
+pub fn package_lock(subject: &Subject) -> Outcome {
+    if !subject.machine.is_this_one() {
+        return Outcome::tree();
+    }
+    match holder(&subject.machine) {
+        Ok(None) => Outcome::Passed("none is".to_owned()),
+        Ok(Some((file, holder))) => judge_holder(file, &holder),
+        Err(error) => Outcome::Skipped(format!("only root can see that ({error:#})")),
+    }
+}
+
+pub fn half_configured(subject: &Subject) -> Outcome {
+    if !subject.machine.is_this_one() {
+        return Outcome::tree();
+    }
+    match subject.os().map(|os| os.family) {
+        Ok(Family::Debian) => match dpkg::unfinished() {
+            Ok(packages) => judge_dpkg(&packages),
+            Err(error) => Outcome::could_not_look(error),
+        },
+        Ok(Family::RedHat) => {
+            let has_tool = which::which("yum-complete-transaction").is_ok();
+            let database = subject.rpm("container-selinux").map(drop).map_err(str::to_owned);
+            judge_rpm(database, unfinished_transactions(&subject.machine), has_tool)
+        }
+        Ok(Family::Other) => Outcome::Skipped("there is neither dpkg nor rpm".to_owned()),
+        Err(error) => Outcome::could_not_look(error),
+    }
+}
+
+pub fn mirror_lists(subject: &Subject) -> Outcome {
+    let os = match subject.os() {
+        Ok(os) if os.id == "centos" && os.major() <= 8 => os,
+        Ok(os) => return Outcome::Skipped(format!("{} does not use them", os.name)),
+        Err(error) => return Outcome::could_not_look(error),
+    };
+    match dead_repositories(&subject.machine) {
+        Ok(ids) => judge_mirrors(&os, &ids),
+        Err(error) => Outcome::could_not_look(format!("{error:#}")),
+    }
+}
+
+pub fn vendor_agent(subject: &Subject) -> Outcome {
+    if !subject.machine.path(VENDORS_AGENT).exists() {
+        return Outcome::Passed("there is none".to_owned());
+    }
+    if subject.before_install || !subject.machine.path("/usr/lib/scalr-agent").exists() {
+        return Outcome::problem(format!(
+            "the vendor's older agent is in {VENDORS_AGENT}, under the same names of package and \
+             service; let it end its runs and stop it with `systemctl stop scalr-agent` before \
+             this one is installed; docs/migrating.md tells what becomes of its settings"
+        ));
+    }
+    Outcome::problem(format!(
+        "the vendor's older agent is still in {VENDORS_AGENT}; docs/migrating.md tells how to \
+         move what it has of yours, then remove it with `rm -r {VENDORS_AGENT}`"
+    ))
+}
+
+fn holder(machine: &Machine) -> Result<Option<(&'static str, Holder)>> {
+    let written =
+        PID_FILES.into_iter().find_map(|file| Some((file, locks::writer(&machine.path(file))?)));
+    if written.is_some() {
+        return Ok(written);
+    }
+    for file in LOCKS {
+        let holder = locks::holder(&machine.path(file)).with_context(|| file.to_owned())?;
+        if let Some(holder) = holder {
+            return Ok(Some((file, holder)));
+        }
+    }
+    Ok(None)
+}
+
+fn judge_holder(file: &str, holder: &Holder) -> Outcome {
+    let who = match (holder.pid, holder.name.as_str()) {
+        (pid, _) if pid <= 0 => "a process outside of this container".to_owned(),
+        (pid, "") => format!("process {pid}"),
+        (pid, name) => format!("{name} (process {pid})"),
+    };
+    let unattended = ["unattended-upgr", "apt.systemd.dai", "packagekitd", "yum-cron"];
+    let hint = if unattended.iter().any(|name| holder.name.starts_with(name)) {
+        "; it installs updates by itself and ends in a few minutes"
+    } else {
+        ""
+    };
+    Outcome::problem(format!(
+        "{who} holds {file}{hint}; an installation has to wait until it has ended"
+    ))
+}
+
+fn judge_dpkg(packages: &[String]) -> Outcome {
+    if packages.is_empty() {
+        return Outcome::Passed("none was".to_owned());
+    }
+    Outcome::Problem(
+        format!(
+            "{} of an earlier installation wait to be finished, and until then apt installs \
+             nothing",
+            packages.join(", ")
+        ),
+        vec!["dpkg --configure -a".to_owned()],
+    )
+}
+
+fn judge_rpm(database: Result<(), String>, unfinished: Vec<String>, has_tool: bool) -> Outcome {
+    if let Err(error) = database {
+        return Outcome::Problem(
+            format!("rpm can't read its database: {error}"),
+            vec!["rpm --rebuilddb".to_owned()],
+        );
+    }
+    if unfinished.is_empty() {
+        return Outcome::Passed("none was".to_owned());
+    }
+    let tool = if has_tool { "" } else { "yum -y install yum-utils && " };
+    Outcome::Problem(
+        format!("yum was interrupted ({}), and complains each time", unfinished.join(", ")),
+        vec![format!("{tool}yum-complete-transaction --cleanup-only")],
+    )
+}
+
+/// What yum has begun and not ended; it removes the notes of what it has ended.
+fn unfinished_transactions(machine: &Machine) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(machine.path(TRANSACTIONS)) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with("transaction-all.")).collect()
+}
+
+/// The ids of enabled repositories that CentOS's mirrors are asked for.
+fn dead_repositories(machine: &Machine) -> Result<Vec<String>> {
+    let mut dead = Vec::new();
+    for file in repository_files(&machine.path(REPOSITORIES))? {
+        let mut definitions = Ini::new_cs();
+        definitions
+            .load(&file)
+            .map_err(|error| anyhow!("cannot understand {}: {error}", file.display()))?;
+        for id in definitions.sections() {
+            let is_on = definitions.get(&id, "enabled").is_none_or(|value| value.trim() != "0");
+            let is_gone = ["mirrorlist", "baseurl"]
+                .iter()
+                .filter_map(|name| definitions.get(&id, name))
+                .any(|url| GONE.iter().any(|host| url.contains(host)));
+            if is_on && is_gone {
+                dead.push(id);
+            }
+        }
+    }
+    dead.sort();
+    Ok(dead)
+}
+
+fn repository_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "repo") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn judge_mirrors(os: &Os, ids: &[String]) -> Outcome {
+    if ids.is_empty() {
+        return Outcome::Passed("none does".to_owned());
+    }
+    Outcome::Problem(
+        format!(
+            "{} is past its end of life, and mirrorlist.centos.org and mirror.centos.org, which \
+             {} ask for packages, are gone; {} keeps the last ones",
+            os.name,
+            ids.join(", "),
+            container_selinux::VAULT
+        ),
+        vec![container_selinux::to_the_vault(os)],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+
+    use super::*;
+
+    fn machine() -> (tempfile::TempDir, Machine) {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        (tree, machine)
+    }
+
+    fn put(machine: &Machine, path: &str, text: &str) -> PathBuf {
+        let file = machine.path(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_lock_that_somebody_holds_is_seen() {
+        let (_tree, machine) = machine();
+        assert_eq!(holder(&machine).unwrap(), None);
+        let path = put(&machine, "/var/lib/dpkg/lock-frontend", "");
+        assert_eq!(holder(&machine).unwrap(), None);
+
+        // A lock of the open file, not of this process: as if another held it.
+        let opened = fs::File::options().write(true).open(path).unwrap();
+        let lock = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        fcntl(&opened, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        let (file, _) = holder(&machine).unwrap().unwrap();
+        assert_eq!(file, "/var/lib/dpkg/lock-frontend");
+        drop(opened);
+        assert_eq!(holder(&machine).unwrap(), None);
+    }
+
+    #[test]
+    fn yum_writes_who_it_is() {
+        let (_tree, machine) = machine();
+        put(&machine, "/run/yum.pid", &format!("{}\n", std::process::id()));
+        let (_, found) = holder(&machine).unwrap().unwrap();
+        assert_eq!(found.pid as u32, std::process::id());
+        // One that has ended holds nothing: no process has a number like this.
+        put(&machine, "/run/yum.pid", "4999999\n");
+        assert_eq!(holder(&machine).unwrap(), None);
+    }
+
+    #[test]
+    fn who_holds_it_is_named() {
+        let holder = Holder { pid: 612, name: "unattended-upgr".to_owned() };
+        let Outcome::Problem(text, _) = judge_holder(LOCKS[0], &holder) else { panic!() };
+        assert!(
+            text.starts_with("unattended-upgr (process 612) holds /var/lib/dpkg/lock-frontend")
+        );
+        assert!(text.contains("by itself"), "{text}");
+    }
+
+    #[test]
+    fn what_was_left_unfinished() {
+        let Outcome::Problem(_, fix) = judge_dpkg(&["postfix".to_owned()]) else { panic!() };
+        assert_eq!(fix, ["dpkg --configure -a"]);
+
+        let (_tree, machine) = machine();
+        assert!(matches!(
+            judge_rpm(Ok(()), unfinished_transactions(&machine), true),
+            Outcome::Passed(_)
+        ));
+        put(&machine, "/var/lib/yum/transaction-all.2024-06-01.10:00.00", "");
+        put(&machine, "/var/lib/yum/transaction-done.2024-06-01.10:00.00", "");
+        let found = judge_rpm(Ok(()), unfinished_transactions(&machine), false);
+        let Outcome::Problem(_, fix) = found else { panic!("{found:?}") };
+        assert_eq!(fix, ["yum -y install yum-utils && yum-complete-transaction --cleanup-only"]);
+
+        let broken = judge_rpm(Err("error: cannot open Packages".to_owned()), Vec::new(), true);
+        assert!(matches!(broken, Outcome::Problem(_, fix) if fix == ["rpm --rebuilddb"]));
+    }
+
+    const CENTOS_7: &str = "ID=centos\nVERSION_ID=7\nPRETTY_NAME=\"CentOS Linux 7 (Core)\"\n";
+
+    #[test]
+    fn repositories_whose_mirrors_are_gone() {
+        let (_tree, machine) = machine();
+        put(&machine, "/etc/os-release", CENTOS_7);
+        put(
+            &machine,
+            "/etc/yum.repos.d/CentOS-Base.repo",
+            "# CentOS-Base.repo\n\n[base]\nname=CentOS-$releasever - Base\n\
+             mirrorlist=http://mirrorlist.centos.org/?release=$releasever&arch=$basearch&repo=os\n\
+             #baseurl=http://mirror.centos.org/centos/$releasever/os/$basearch/\n\n\
+             [centosplus]\nenabled=0\nmirrorlist=http://mirrorlist.centos.org/?repo=centosplus\n",
+        );
+        put(&machine, "/etc/yum.repos.d/ours.repo", "[ours]\nbaseurl=https://ours.example.com/\n");
+        let found = mirror_lists(&Subject::of(&machine).unwrap());
+        let Outcome::Problem(text, fix) = found else { panic!("{found:?}") };
+        assert!(text.contains("which base ask"), "{text}");
+
+        // What the command makes of the file is found to be well.
+        let folder = machine.path(REPOSITORIES);
+        let line = fix[0].replace(REPOSITORIES, folder.to_str().unwrap());
+        assert!(std::process::Command::new("sh").args(["-c", &line]).status().unwrap().success());
+        let mended = mirror_lists(&Subject::of(&machine).unwrap());
+        assert!(matches!(mended, Outcome::Passed(_)), "{mended:?}");
+    }
+
+    #[test]
+    fn other_systems_have_other_mirrors() {
+        let (_tree, machine) = machine();
+        put(&machine, "/etc/os-release", "ID=rocky\nVERSION_ID=8.10\nPRETTY_NAME=Rocky\n");
+        let found = mirror_lists(&Subject::of(&machine).unwrap());
+        assert!(matches!(found, Outcome::Skipped(_)));
+    }
+
+    #[test]
+    fn the_vendors_agent_is_told_of() {
+        let (_tree, machine) = machine();
+        let looked = || vendor_agent(&Subject::of(&machine).unwrap());
+        assert!(matches!(looked(), Outcome::Passed(_)));
+        fs::create_dir_all(machine.path(VENDORS_AGENT)).unwrap();
+        let before = looked();
+        assert!(matches!(&before, Outcome::Problem(text, _)
+            if text.contains("systemctl stop scalr-agent") && text.contains("docs/migrating.md")));
+        fs::create_dir_all(machine.path("/usr/lib/scalr-agent")).unwrap();
+        assert!(matches!(&looked(), Outcome::Problem(text, _) if text.contains("rm -r")));
+    }
+}

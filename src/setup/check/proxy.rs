@@ -1,0 +1,104 @@
+//! The proxy that agent and engine are given.
+
+use anyhow::Result;
+
+use super::{Outcome, Subject};
+use crate::config::proxy::{DROP_IN, ENGINE_DROP_IN, SECRETS, masked, of_units};
+use crate::host::changes::Changes;
+
+pub fn proxy(subject: &Subject) -> Outcome {
+    match look(subject) {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::could_not_look(format!("{error:#}")),
+    }
+}
+
+fn look(subject: &Subject) -> Result<Outcome> {
+    let machine = &subject.machine;
+    let set = of_units(machine)?.unwrap_or_default();
+    let Some((_, url)) = set.iter().find(|(name, _)| name != "NO_PROXY") else {
+        return Ok(Outcome::Skipped("the services are given no proxy".to_owned()));
+    };
+    let url = masked(url);
+    if Changes::begin(machine, true)?.is_ours(DROP_IN)? {
+        return Ok(Outcome::Passed(format!("{url}, set by `scalr-agent-setup proxy`")));
+    }
+    if !machine.path(DROP_IN).exists() {
+        return Ok(Outcome::Passed(format!("{url}, set by a drop-in of another name")));
+    }
+    if subject.is_bundled() && !machine.path(ENGINE_DROP_IN).exists() {
+        return Ok(Outcome::Problem(
+            format!(
+                "{DROP_IN} was written by hand and is used as it is ({url}), but scalr-docker, \
+                 which fetches images, is not given it"
+            ),
+            vec![give_engine_the_same()],
+        ));
+    }
+    let secret = set.iter().any(|(_, value)| value.contains("://") && value.contains('@'));
+    let in_file = machine.path(SECRETS).exists();
+    if secret && !in_file {
+        return Ok(Outcome::warning(format!(
+            "{DROP_IN} was written by hand and is used as it is ({url}), but any user of this \
+             host reads its password with `systemctl show`; `scalr-agent-setup proxy --http - \
+             --force` takes the URL from standard input and keeps it where only root reads it"
+        )));
+    }
+    Ok(Outcome::Passed(format!("{url}, written by hand in {DROP_IN} and used as it is")))
+}
+
+fn give_engine_the_same() -> String {
+    let folder = ENGINE_DROP_IN.rsplit_once('/').map_or("", |(folder, _)| folder);
+    format!(
+        "mkdir -p {folder} && ln -sfn {DROP_IN} {ENGINE_DROP_IN} && systemctl daemon-reload && \
+         systemctl try-restart scalr-docker"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::host::machine::Machine;
+
+    fn looked(url: Option<&str>, linked: bool) -> Outcome {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        let file = |path: &str| {
+            let file = machine.path(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            file
+        };
+        if let Some(url) = url {
+            let text = format!("[Service]\nEnvironment=\"HTTPS_PROXY={url}\"\n");
+            fs::write(file(DROP_IN), text).unwrap();
+        }
+        if linked {
+            symlink(machine.path(DROP_IN), file(ENGINE_DROP_IN)).unwrap();
+        }
+        proxy(&Subject::of(&machine).unwrap())
+    }
+
+    #[test]
+    fn a_hand_written_one_is_adopted_and_told() {
+        let Outcome::Passed(text) = looked(Some("http://proxy:3128"), true) else { panic!() };
+        assert!(text.contains("http://proxy:3128, written by hand"), "{text}");
+        assert!(matches!(looked(None, false), Outcome::Skipped(_)));
+    }
+
+    #[test]
+    fn the_engine_needs_it_too() {
+        let Outcome::Problem(_, fix) = looked(Some("http://proxy:3128"), false) else { panic!() };
+        assert!(fix[0].starts_with("mkdir -p /etc/systemd/system/scalr-docker.service.d && ln"));
+    }
+
+    #[test]
+    fn its_password_can_be_read_but_not_here() {
+        let Outcome::Warning(text, _) = looked(Some("http://u:hunter2@proxy:3128"), true) else {
+            panic!()
+        };
+        assert!(text.contains("u:***@proxy") && !text.contains("hunter2"), "{text}");
+    }
+}

@@ -1,0 +1,160 @@
+//! What is checked, and what was already asked of it.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use ipnet::Ipv4Net;
+use url::Url;
+
+use crate::config::proxy::{VARIABLES, of_units};
+use crate::config::{self, Settings};
+use crate::exit::Failure;
+use crate::host::curl::{self, Answer};
+use crate::host::machine::Machine;
+use crate::host::os::Os;
+use crate::host::rpm;
+use crate::host::systemd::Services;
+use crate::setup::network;
+
+/// What is checked.
+pub struct Subject {
+    /// The machine.
+    pub machine: Machine,
+    /// The settings that there are already.
+    pub settings: Settings,
+    /// The server, if it is known.
+    pub url: Option<Url>,
+    /// How many runs at once.
+    pub concurrency: u32,
+    /// Memory of a run, in MB.
+    pub memory: u64,
+    /// The engine's socket.
+    pub engine: String,
+    /// The proxy's variables.
+    pub proxy: Vec<(String, String)>,
+    /// Whether what the package brings is still missing.
+    pub before_install: bool,
+    asked: Asked,
+}
+
+/// What several checks want to know, and is asked for once.
+#[derive(Default)]
+struct Asked {
+    answer: OnceCell<Result<Answer, String>>,
+    active: OnceCell<Vec<String>>,
+    ranges: OnceCell<Result<Vec<Ipv4Net>, String>>,
+    rpms: OnceCell<Result<BTreeMap<String, String>, String>>,
+}
+
+/// The units of others that checks ask for, and the private engine's.
+const UNITS: [&str; 3] = ["scalr-docker.service", "firewalld.service", "fapolicyd.service"];
+
+/// The packages that checks ask for where there is rpm.
+const RPMS: [&str; 2] = ["container-selinux", "rpm-plugin-fapolicyd"];
+
+impl Subject {
+    /// The machine as its settings and units are.
+    ///
+    /// # Errors
+    /// The settings or the units can't be read, unless that is not permitted to
+    /// us.
+    pub fn of(machine: &Machine) -> Result<Self> {
+        let settings = match Settings::read(&machine.path(config::FILE)) {
+            // Whoever may not read them can still check the host.
+            Err(error) if Failure::of(&error) == Failure::NotPermitted => Settings::default(),
+            result => result?,
+        };
+        Ok(Self {
+            url: settings.url.clone(),
+            concurrency: settings.concurrency.unwrap_or(1),
+            memory: settings.memory.unwrap_or(512),
+            engine: settings.engine.clone().unwrap_or_else(|| config::ENGINE.to_owned()),
+            proxy: of_units(machine)?.unwrap_or_default(),
+            before_install: false,
+            machine: machine.clone(),
+            settings,
+            asked: Asked::default(),
+        })
+    }
+
+    /// Where the services have no proxy yet, checks go by that of our own
+    /// environment.
+    pub fn use_shells_proxy(&mut self) {
+        let is_proxy = |(name, _): &(String, String)| {
+            VARIABLES.iter().any(|known| known.eq_ignore_ascii_case(name))
+        };
+        if self.proxy.is_empty() {
+            self.proxy = std::env::vars().filter(is_proxy).collect();
+        }
+    }
+
+    /// The same, with nothing asked yet: something has been changed.
+    #[must_use]
+    pub fn afresh(&self) -> Self {
+        Self {
+            machine: self.machine.clone(),
+            settings: self.settings.clone(),
+            url: self.url.clone(),
+            concurrency: self.concurrency,
+            memory: self.memory,
+            engine: self.engine.clone(),
+            proxy: self.proxy.clone(),
+            before_install: self.before_install,
+            asked: Asked::default(),
+        }
+    }
+
+    /// Whether runs use the private engine.
+    pub fn is_bundled(&self) -> bool {
+        self.engine == config::ENGINE
+    }
+
+    /// The operating system.
+    ///
+    /// # Errors
+    /// It can't be told.
+    pub fn os(&self) -> Result<Os> {
+        Os::of(&self.machine)
+    }
+
+    /// Whether one of [`UNITS`] is up.
+    pub fn is_active(&self, unit: &str) -> bool {
+        debug_assert!(UNITS.contains(&unit), "{unit} is not asked for");
+        let active = || Services::of(&self.machine).active_of(&UNITS).unwrap_or_default();
+        self.asked.active.get_or_init(active).iter().any(|active| active == unit)
+    }
+
+    /// The ranges that runs get, or would get, their addresses from.
+    ///
+    /// # Errors
+    /// One collides with a route of the host, or none is free.
+    pub fn ranges(&self) -> Result<&[Ipv4Net], &str> {
+        let ranges = || network::range(&self.machine).map_err(|error| format!("{error:#}"));
+        self.asked.ranges.get_or_init(ranges).as_deref().map_err(String::as_str)
+    }
+
+    /// The version of one of [`RPMS`]; `None` if it is not installed.
+    ///
+    /// # Errors
+    /// rpm can't tell.
+    pub fn rpm(&self, package: &str) -> Result<Option<&str>, &str> {
+        debug_assert!(RPMS.contains(&package), "{package} is not asked for");
+        let rpms = || rpm::installed_of(&RPMS).map_err(|error| format!("{error:#}"));
+        let rpms = self.asked.rpms.get_or_init(rpms).as_ref().map_err(String::as_str)?;
+        Ok(rpms.get(package).map(String::as_str))
+    }
+
+    /// What the server says when it is asked whether it is well.
+    ///
+    /// # Errors
+    /// curl is missing, or `url` can't be the address of a server.
+    pub fn answer(&self, url: &Url) -> Result<&Answer, &str> {
+        let ask = || {
+            let health = url.join("/healthz").map_err(|error| error.to_string())?;
+            let ca_cert = self.settings.ca_cert.as_deref();
+            curl::get(&health, &self.proxy, ca_cert).map_err(|error| error.to_string())
+        };
+        self.asked.answer.get_or_init(ask).as_ref().map_err(String::as_str)
+    }
+}

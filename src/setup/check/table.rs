@@ -1,0 +1,287 @@
+//! The table of all checks.
+
+use serde::Serialize;
+
+use super::{Outcome, Subject};
+use super::{
+    container_selinux, disks, engine, host, network, os, packages, proxy, resources, security,
+    server,
+};
+
+/// A check: what it is and how it is done.
+pub struct Check {
+    /// What people call it.
+    pub name: &'static str,
+    /// What it belongs to.
+    pub area: &'static str,
+    /// What a problem that it finds comes to.
+    pub severity: Severity,
+    /// What must be so.
+    pub about: &'static str,
+    /// Looks whether it is.
+    pub look: fn(&Subject) -> Outcome,
+}
+
+/// What a problem comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// The agent can't work.
+    Error,
+    /// It can, but not well.
+    Warning,
+}
+
+/// Every check there is, in the order in which they are done.
+pub const CHECKS: &[Check] = &[
+    Check {
+        name: "os",
+        area: "host",
+        severity: Severity::Error,
+        about: "the operating system is one that packages are made for, and supported",
+        look: os::os,
+    },
+    Check {
+        name: "architecture",
+        area: "host",
+        severity: Severity::Error,
+        about: "the processor is one that packages are made for",
+        look: host::architecture,
+    },
+    Check {
+        name: "kernel",
+        area: "host",
+        severity: Severity::Error,
+        about: "Linux is 3.10 or newer and has the overlay file system",
+        look: host::kernel,
+    },
+    Check {
+        name: "systemd",
+        area: "host",
+        severity: Severity::Error,
+        about: "systemd 219 or newer runs the services",
+        look: host::systemd,
+    },
+    Check {
+        name: "temporary-folder",
+        area: "host",
+        severity: Severity::Warning,
+        about: "programs may be run from the temporary folder, as installers do",
+        look: host::temporary_folder,
+    },
+    Check {
+        name: "memory",
+        area: "resources",
+        severity: Severity::Error,
+        about: "there is memory for all runs and for the system beside them",
+        look: resources::memory,
+    },
+    Check {
+        name: "cpu",
+        area: "resources",
+        severity: Severity::Warning,
+        about: "there is a processor for each run",
+        look: resources::cpu,
+    },
+    Check {
+        name: "cgroups",
+        area: "resources",
+        severity: Severity::Error,
+        about: "the kernel can limit a run's memory, processors and processes",
+        look: resources::cgroups,
+    },
+    Check {
+        name: "disk",
+        area: "disks",
+        severity: Severity::Error,
+        about: "there is room for images and runs",
+        look: disks::disk,
+    },
+    Check {
+        name: "inodes",
+        area: "disks",
+        severity: Severity::Error,
+        about: "there is room for the many small files of images",
+        look: disks::inodes,
+    },
+    Check {
+        name: "file-types",
+        area: "disks",
+        severity: Severity::Error,
+        about: "the disk of images tells file types (xfs: ftype=1), as overlay needs",
+        look: disks::file_types,
+    },
+    Check {
+        name: "noexec",
+        area: "disks",
+        severity: Severity::Error,
+        about: "programs may be run from the disks of images and runs",
+        look: disks::noexec,
+    },
+    Check {
+        name: "engine",
+        area: "engine",
+        severity: Severity::Error,
+        about: "the Docker engine that runs use is there and new enough",
+        look: engine::engine,
+    },
+    Check {
+        name: "host-engine",
+        area: "engine",
+        severity: Severity::Warning,
+        about: "an engine of the host's own is left alone",
+        look: engine::host_engine,
+    },
+    Check {
+        name: "sockets",
+        area: "engine",
+        severity: Severity::Error,
+        about: "nothing else listens where the private engine will",
+        look: engine::sockets,
+    },
+    Check {
+        name: "iptables",
+        area: "network",
+        severity: Severity::Error,
+        about: "iptables is there for the runs' networks",
+        look: network::iptables,
+    },
+    Check {
+        name: "addresses",
+        area: "network",
+        severity: Severity::Error,
+        about: "the runs' addresses collide with no route of this host",
+        look: network::addresses,
+    },
+    Check {
+        name: "firewalld",
+        area: "network",
+        severity: Severity::Error,
+        about: "firewalld, where it is active, lets the runs' traffic pass",
+        look: network::firewalld,
+    },
+    Check {
+        name: "firewall-rules",
+        area: "network",
+        severity: Severity::Error,
+        about: "the rules of the runs' networks are up where the private engine is",
+        look: network::firewall_rules,
+    },
+    Check {
+        name: "proxy",
+        area: "network",
+        severity: Severity::Warning,
+        about: "engine and agent have the same proxy, and nobody can read its password",
+        look: proxy::proxy,
+    },
+    Check {
+        name: "dns",
+        area: "server",
+        severity: Severity::Error,
+        about: "the server's name, or that of its proxy, is known",
+        look: server::dns,
+    },
+    Check {
+        name: "server",
+        area: "server",
+        severity: Severity::Error,
+        about: "the server answers, through the proxy if one is set",
+        look: server::server,
+    },
+    Check {
+        name: "certificate",
+        area: "server",
+        severity: Severity::Error,
+        about: "the server's certificate is trusted",
+        look: server::certificate,
+    },
+    Check {
+        name: "clock",
+        area: "server",
+        severity: Severity::Warning,
+        about: "this host's clock and the server's agree",
+        look: server::clock,
+    },
+    Check {
+        name: "selinux",
+        area: "security",
+        severity: Severity::Warning,
+        about: "the mode of SELinux",
+        look: security::selinux,
+    },
+    Check {
+        name: "labels",
+        area: "security",
+        severity: Severity::Warning,
+        about: "our files have the labels of SELinux's policy",
+        look: security::labels,
+    },
+    Check {
+        name: "fapolicyd",
+        area: "security",
+        severity: Severity::Warning,
+        about: "fapolicyd, where it is active, knows our programs",
+        look: security::fapolicyd,
+    },
+    Check {
+        name: "package-lock",
+        area: "packages",
+        severity: Severity::Warning,
+        about: "no other package tool is at work",
+        look: packages::package_lock,
+    },
+    Check {
+        name: "half-configured",
+        area: "packages",
+        severity: Severity::Error,
+        about: "no earlier installation was left unfinished",
+        look: packages::half_configured,
+    },
+    Check {
+        name: "mirror-lists",
+        area: "packages",
+        severity: Severity::Error,
+        about: "no repository needs CentOS's mirrors, which are gone",
+        look: packages::mirror_lists,
+    },
+    Check {
+        name: "container-selinux",
+        area: "packages",
+        severity: Severity::Error,
+        about: "container-selinux, which the rpm needs, is installed or can be",
+        look: container_selinux::container_selinux,
+    },
+    Check {
+        name: "vendor-agent",
+        area: "packages",
+        severity: Severity::Warning,
+        about: "there is no older agent of the vendor's in /opt/scalr-agent",
+        look: packages::vendor_agent,
+    },
+];
+
+impl Check {
+    /// Whether that is its name, or its area's.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.area == name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_no_areas() {
+        for check in CHECKS {
+            let same = CHECKS.iter().filter(|other| other.name == check.name).count();
+            assert_eq!(same, 1, "{}", check.name);
+            let area = CHECKS.iter().find(|other| other.area == check.name);
+            assert!(
+                area.is_none_or(|other| other.area == check.area),
+                "{} is an area as well",
+                check.name
+            );
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The runs that this host has in hand.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use super::status::docker_client;
+use crate::config::{self, DATA_DIR, ENGINE, Settings, unit};
+use crate::host::docker;
+use crate::host::machine::Machine;
+
+/// The label of a run's container, as the agent sets it.
+pub const TASK_LABEL: &str = "scalr.task";
+
+/// Where the agent keeps its data and which engine it uses.
+pub struct Places {
+    /// The agent's data.
+    pub data_dir: PathBuf,
+    /// The engine's socket, `unix:///…`.
+    pub engine: String,
+}
+
+impl Places {
+    /// As the settings and the unit have it; the usual ones where they can't be
+    /// used.
+    pub fn of(machine: &Machine) -> Self {
+        let variables = unit::environment(machine).unwrap_or_default();
+        let variables = variables.into_iter().map(|(name, given)| (name, given.value));
+        let settings = Settings::load(&machine.path(config::FILE), variables).unwrap_or_default();
+        Self {
+            data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
+            engine: settings.engine.unwrap_or_else(|| ENGINE.to_owned()),
+        }
+    }
+}
+
+/// The runs whose outcome the server does not have yet, and those whose container
+/// runs: a line for people each.
+///
+/// # Errors
+/// The agent's data can't be read.
+pub fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> {
+    let tasks = machine.path(&places.data_dir).join("tasks");
+    let mut known = BTreeSet::new();
+    let mut lines = Vec::new();
+    let entries = match fs::read_dir(&tasks) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        result => Some(result.with_context(|| format!("cannot read {}", tasks.display()))?),
+    };
+    for entry in entries.into_iter().flatten() {
+        let directory = entry?.path();
+        if let Some((task, line)) = written_down(&directory) {
+            known.insert(task);
+            lines.push(line);
+        }
+    }
+    lines.sort();
+    if machine.is_this_one() {
+        for (id, task, run) in running(&places.engine) {
+            if !known.contains(&task) {
+                lines.push(format!("{run}: {task} in the container {id}"));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+/// What the agent writes down of a task, as far as it matters here.
+#[derive(Deserialize)]
+struct Record {
+    claimed: Claimed,
+}
+
+#[derive(Deserialize)]
+struct Claimed {
+    task: Task,
+}
+
+#[derive(Deserialize)]
+struct Task {
+    id: String,
+    kind: String,
+    run_id: String,
+    workspace: Named,
+    environment: Named,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+/// The task's id and a line about it; `None` for one that was never written down
+/// whole.
+fn written_down(directory: &Path) -> Option<(String, String)> {
+    let text = fs::read(directory.join("task.json")).ok()?;
+    let name = directory.file_name()?.to_string_lossy().into_owned();
+    // One that can't be understood is in hand all the same.
+    let Ok(Record { claimed: Claimed { task } }) = serde_json::from_slice(&text) else {
+        return Some((name.clone(), format!("{name}: its task.json can't be understood")));
+    };
+    let Task { id, kind, run_id, workspace, environment } = task;
+    let line = format!("{run_id}: {kind} in {}/{} ({id})", environment.name, workspace.name);
+    Some((id, line))
+}
+
+/// The id, the task and the run of each container of ours that runs. An engine
+/// that does not answer runs none that could be named.
+fn running(socket: &str) -> Vec<(String, String, String)> {
+    let format = r#"{{.ID}} {{.Label "scalr.task"}} {{.Label "scalr.run"}}"#;
+    let filter = format!("label={TASK_LABEL}");
+    let Ok(client) = docker_client() else { return Vec::new() };
+    let said = docker::ask(&client, socket, &["ps", "--filter", &filter, "--format", format]);
+    let said = said.unwrap_or_default();
+    let container = |line: &str| {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        Some((words.next()?, words.next()?, words.next().unwrap_or_else(|| "a run".to_owned())))
+    };
+    said.lines().filter_map(container).collect()
+}

@@ -1,0 +1,114 @@
+//! The secrets of this host, and texts without them: what people show others
+//! must hold none, wherever it comes from.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use url::Url;
+
+use crate::config::proxy::{VARIABLES, masked};
+use crate::config::{self, Settings, unit};
+use crate::host::machine::Machine;
+use crate::secret::redact::Redactor;
+
+/// What a variable's name has in it when its value is a secret.
+const TELLING: [&str; 4] = ["TOKEN", "SECRET", "PASSWORD", "KEY"];
+
+/// The secrets of a host, as far as we may read them.
+pub struct Secrets {
+    known: BTreeSet<String>,
+}
+
+impl Secrets {
+    /// The agent's token, the passwords of its proxies, and what else its unit is
+    /// given under a telling name.
+    pub fn of(machine: &Machine) -> Self {
+        let mut known = BTreeSet::new();
+        let file = machine.path(config::FILE);
+        match Settings::read(&file) {
+            Ok(settings) => known.extend(settings.token.map(|token| token.expose().to_owned())),
+            Err(_) => known.extend(tokens(&fs::read_to_string(file).unwrap_or_default())),
+        }
+        for (name, given) in unit::environment(machine).unwrap_or_default() {
+            let name = name.to_ascii_uppercase();
+            if VARIABLES.contains(&name.as_str()) {
+                known.extend(credentials(&given.value));
+            } else if TELLING.iter().any(|word| name.contains(word)) {
+                known.insert(given.value);
+            }
+        }
+        Self { known }
+    }
+
+    /// The text without any of them, in whatever form, and without the password
+    /// of any URL in it.
+    pub fn mask(&self, text: &str) -> String {
+        let mut redactor = Redactor::new(self.known.iter().map(String::as_str));
+        let mut bytes = redactor.push(text.as_bytes());
+        bytes.extend(redactor.finish());
+        String::from_utf8_lossy(&bytes)
+            .split_inclusive(|c: char| c.is_whitespace() || "\"'`".contains(c))
+            .map(masked)
+            .collect()
+    }
+}
+
+/// The tokens in settings that can't be used: whatever stands after the name.
+fn tokens(text: &str) -> Vec<String> {
+    let value = |line: &str| {
+        let (name, value) = line.split_once('=')?;
+        let value = value.trim().trim_matches(['"', '\'']);
+        name.contains("token").then(|| value.to_owned())
+    };
+    text.lines().filter_map(value).collect()
+}
+
+/// The password of a proxy's URL, and a user that stands alone, as they are
+/// written in the URL, in a unit file, and as they are meant.
+fn credentials(url: &str) -> Vec<String> {
+    let Ok(url) = Url::parse(url) else { return Vec::new() };
+    let Some(secret) = url.password().or(Some(url.username())).filter(|text| !text.is_empty())
+    else {
+        return Vec::new();
+    };
+    let meant = percent_encoding::percent_decode_str(secret).decode_utf8_lossy().into_owned();
+    vec![secret.to_owned(), secret.replace('%', "%%"), meant]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::proxy::DROP_IN;
+
+    #[test]
+    fn what_is_known_and_what_looks_like_it_is_masked() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        for (path, text) in [
+            (config::FILE, "token = \"the-token\"\n"),
+            (
+                DROP_IN,
+                "[Service]\nEnvironment=HTTPS_PROXY=http://me:hunter%%202@proxy:1\n\
+                 Environment=SCALR_TOKEN=the-other GITHUB_API_KEY=third-one\n",
+            ),
+        ] {
+            let file = machine.path(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let secrets = Secrets::of(&machine);
+        let text = "the-token \"the-other\" third-one hunter 2 hunter%202 hunter%%202 \
+            dGhlLXRva2Vu http://me:hunter%202@proxy:1 --url=https://you:unknown@host/x y@z";
+        assert_eq!(
+            secrets.mask(text),
+            "*** \"***\" *** *** *** *** *** http://me:***@proxy:1 --url=https://you:***@host/x y@z"
+        );
+    }
+
+    #[test]
+    fn where_nothing_is_secret_nothing_is_masked() {
+        let tree = tempfile::tempdir().unwrap();
+        let text = "a\n  b: https://pools.example.com\n";
+        assert_eq!(Secrets::of(&Machine::at(tree.path())).mask(text), text);
+    }
+}

@@ -1,0 +1,173 @@
+//! The Ansible role and its example playbook, on each family.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::fleet::{Fleet, URL};
+use crate::machine::text;
+
+#[test]
+#[ignore = "needs root, a kit and Ansible: run scripts/test"]
+fn ubuntu_18_04_is_set_up_by_ansible_and_a_second_play_changes_nothing() {
+    ansible_sets_up("ubuntu-18.04");
+}
+
+#[test]
+#[ignore = "needs root, a kit and Ansible: run scripts/test"]
+fn centos_8_is_set_up_by_ansible_and_a_second_play_changes_nothing() {
+    ansible_sets_up("centos-8");
+}
+
+fn ansible_sets_up(flavour: &str) {
+    let fleet = Fleet::boot(flavour, &[]);
+    let pool = fleet.pool();
+    // The role brings it.
+    fleet.distrust_server();
+    let ansible = Ansible::new(&fleet);
+    let watch = Watch::start(&fleet);
+
+    let refused = ansible.play("no-such-token", json!({}));
+    assert_eq!(refused.count("failed"), 1, "{}", refused.said);
+    assert!(refused.said.contains("refuses"), "{}", refused.said);
+    assert!(!refused.said.contains("no-such-token"), "{}", refused.said);
+
+    let first = ansible.play(&pool.token, json!({}));
+    assert_eq!(first.count("failed"), 0, "{}", first.said);
+    assert!(first.count("changed") > 0, "{}", first.said);
+    fleet.wait_for_agent(&pool, "idle");
+
+    let services = "systemctl show --property=MainPID scalr-agent scalr-docker";
+    let before = fleet.shell(services);
+    // Also without the token: the host has it.
+    for token in [pool.token.as_str(), ""] {
+        let again = ansible.play(token, json!({}));
+        assert_eq!((again.count("failed"), again.count("changed")), (0, 0), "{}", again.said);
+        assert_eq!(fleet.shell(services), before, "nothing was restarted");
+    }
+
+    let other = ansible.play("", json!({"scalr_agent_user": "root"}));
+    assert_eq!((other.count("failed"), other.count("changed")), (0, 1), "{}", other.said);
+    assert!(fleet.shell("cat /etc/scalr-agent/agent.toml").contains("user = \"root\""));
+    fleet.wait_for_agent(&pool, "idle");
+
+    // A new authority is read by the agent that runs.
+    let running = fleet.shell(services);
+    let ca = std::fs::read_to_string(fleet.ca()).expect("the server's authority");
+    let renewed = ansible.play("", json!({"scalr_agent_server_ca": format!("{ca}\n")}));
+    assert_eq!(renewed.count("failed"), 0, "{}", renewed.said);
+    assert_ne!(fleet.shell(services), running, "{}", renewed.said);
+    fleet.wait_for_agent(&pool, "idle");
+
+    assert_eq!(watch.end(), "", "the token was on a command line");
+    for shown in [&first.said, &other.said, &fleet.shell("journalctl --no-pager")] {
+        assert!(!shown.contains(&pool.token), "the token shows");
+    }
+    assert_eq!(fleet.shell("find /root/.ansible/tmp -type f"), "");
+}
+
+/// Ansible on this host, and the machine as the one host of its inventory.
+struct Ansible<'a> {
+    fleet: &'a Fleet,
+    work: TempDir,
+}
+
+/// What came of a play.
+struct Play {
+    said: String,
+}
+
+impl<'a> Ansible<'a> {
+    fn new(fleet: &'a Fleet) -> Self {
+        let work = tempfile::tempdir().expect("a work folder");
+        let host = format!(
+            "[terraform_agents]\n{} ansible_connection=community.docker.nsenter \
+             ansible_nsenter_pid={} ansible_python_interpreter=/usr/bin/python3\n",
+            fleet.machine,
+            fleet.world.pid(&fleet.machine),
+        );
+        std::fs::write(work.path().join("inventory"), host).expect("the work folder takes files");
+        Self { fleet, work }
+    }
+
+    /// Plays the example, with this world's server and what else is set.
+    fn play(&self, token: &str, set: Value) -> Play {
+        let ca = std::fs::read_to_string(self.fleet.ca()).expect("the server's authority");
+        let mut variables = json!({
+            "scalr_agent_url": URL, "scalr_agent_server_ca": ca, "scalr_agent_concurrency": 1,
+        });
+        for (name, value) in set.as_object().expect("an object") {
+            variables[name] = value.clone();
+        }
+        let file = self.work.path().join("variables.json");
+        std::fs::write(&file, variables.to_string()).expect("the work folder takes files");
+        let output = Command::new("ansible-playbook")
+            // Its connection hands the environment on: nothing of this host's.
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LANG", "C.UTF-8")
+            .env("HOME", "/root")
+            .env("ANSIBLE_LOCAL_TEMP", self.work.path())
+            .env("ANSIBLE_NOCOLOR", "1")
+            .env("POOL_TOKEN", token)
+            .arg("--inventory")
+            .arg(self.work.path().join("inventory"))
+            .arg("--extra-vars")
+            .arg(format!("@{}", file.display()))
+            .arg("-vvv")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("pkg/ansible/playbook.yml"))
+            .output()
+            .expect("ansible-playbook starts");
+        Play { said: text(&output) }
+    }
+}
+
+impl Play {
+    /// How many tasks the recap says are `changed`, `failed`, ….
+    fn count(&self, what: &str) -> u32 {
+        let recap = self.said.split("PLAY RECAP").nth(1).unwrap_or_default();
+        recap
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(what)?.strip_prefix('=')?.parse().ok())
+            .unwrap_or_else(|| panic!("no {what} in the recap: {}", self.said))
+    }
+}
+
+/// Looks for the token on the machine's command lines, over and over.
+struct Watch<'a> {
+    fleet: &'a Fleet,
+    process: std::process::Child,
+}
+
+impl<'a> Watch<'a> {
+    fn start(fleet: &'a Fleet) -> Self {
+        let look = "until [ -e /root/seen-enough ]; do \
+            grep --text --files-with-matches --fixed-strings --file=/root/pool.token \
+                /proc/[0-9]*/cmdline 2>/dev/null; done >/root/seen";
+        let process = fleet
+            .world
+            .command(&fleet.machine, &["sh", "-c", look])
+            .spawn()
+            .expect("scripts/machine starts");
+        Self { fleet, process }
+    }
+
+    /// Where it was seen.
+    fn end(mut self) -> String {
+        self.stop();
+        self.fleet.shell("cat /root/seen")
+    }
+
+    fn stop(&mut self) {
+        self.fleet.world.try_shell(&self.fleet.machine, "touch /root/seen-enough");
+        self.process.wait().expect("it ends");
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,92 @@
+//! `check`: its exit codes, its JSON, `--fix`, and that docs/check.md has it all.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::tree::{Said, Tree};
+
+#[test]
+fn the_document_has_every_check() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check.md");
+    let document = fs::read_to_string(document).unwrap();
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let table = document.split("\n## ").find(|part| part.starts_with("The checks\n")).unwrap();
+    let documented: Vec<Vec<String>> = table
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| cells(line)[1..5].to_vec())
+        .collect();
+
+    let report = report(&Tree::new(), &[]);
+    let text = |check: &serde_json::Value, name: &str| check[name].as_str().unwrap().to_owned();
+    let known: Vec<Vec<String>> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|check| {
+            let name = format!("`{}`", text(check, "name"));
+            vec![name, text(check, "area"), text(check, "severity"), text(check, "about")]
+        })
+        .collect();
+    assert_eq!(documented, known, "the table of docs/check.md is not that of the checks");
+
+    let version = format!("Version {} of the schema", report["schema"]);
+    assert!(document.contains(&version), "docs/check.md does not say `{version}`");
+    let check = report["checks"][0].as_object().unwrap();
+    for field in report.as_object().unwrap().keys().chain(check.keys()) {
+        assert!(document.contains(&format!("`{field}`")), "docs/check.md lacks the field {field}");
+    }
+}
+
+#[test]
+fn a_tree_is_checked_for_what_a_tree_has() {
+    let tree = Tree::new();
+    tree.put(
+        "/etc/yum.repos.d/CentOS-AppStream.repo",
+        "[appstream]\nmirrorlist=http://mirrorlist.centos.org/?release=$releasever\n",
+    );
+    let report = report(&tree, &[]);
+    let result = |name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        let found = checks.iter().find(|check| check["name"] == name).unwrap();
+        (found["result"].as_str().unwrap(), found["fix"].as_array().unwrap().len())
+    };
+    assert_eq!(result("os"), ("warning", 0));
+    assert_eq!(result("systemd"), ("passed", 0));
+    assert_eq!(result("kernel"), ("skipped", 0));
+    assert_eq!(result("mirror-lists"), ("failed", 1));
+    assert_eq!(result("vendor-agent"), ("passed", 0));
+
+    assert_eq!(tree.setup(&["check", "--only", "mirror-lists"]).code, 3);
+    let ignored = tree.setup(&["check", "--only", "mirror-lists", "--ignore", "packages"]);
+    assert_eq!(ignored.code, 4, "{}", ignored.all());
+    assert_eq!(tree.setup(&["check", "--only", "systemd"]).code, 0);
+}
+
+#[test]
+fn without_a_terminal_fix_wants_yes() {
+    // On this machine: it is refused before anything is looked at.
+    let output = Command::new(env!("CARGO_BIN_EXE_scalr-agent-setup"))
+        .args(["check", "--only", "architecture", "--fix"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = Said::from(output);
+    // Whoever is not root is told that first.
+    assert!([2, 7].contains(&said.code) && said.stdout.is_empty(), "{}", said.all());
+    assert!(said.code == 7 || said.stderr.contains("add --yes"), "{}", said.all());
+    assert_eq!(Tree::new().setup(&["check", "--yes"]).code, 2);
+}
+
+#[test]
+fn a_tree_is_not_mended_with_commands_for_this_machine() {
+    let tree = Tree::new();
+    let said = tree.setup(&["check", "--fix", "--yes"]);
+    assert!(said.code == 2 && said.stderr.contains("--root"), "{}", said.all());
+}
+
+fn report(tree: &Tree, more: &[&str]) -> serde_json::Value {
+    let said = tree.setup(&[&["check", "--format", "json"], more].concat());
+    serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {}", said.all()))
+}

@@ -1,0 +1,82 @@
+//! `status`.
+
+use serde_json::json;
+
+use crate::tree::Tree;
+
+const SETTINGS: &str = "/etc/scalr-agent/agent.toml";
+const DROP_IN: &str = "/etc/systemd/system/scalr-agent.service.d/by-hand.conf";
+
+/// A tree with settings in a file and in a unit's drop-in, and a proxy with a
+/// password.
+fn configured() -> Tree {
+    let tree = Tree::new();
+    tree.put(
+        SETTINGS,
+        "url = \"https://pools.example.com\"\ntoken = \"the-token\"\nmemory = 1024\n",
+    );
+    tree.put(
+        DROP_IN,
+        "[Service]\nEnvironment=SCALR_AGENT_CONCURRENCY=3\n\
+         Environment=HTTPS_PROXY=http://me:hunter2@proxy:3128\n",
+    );
+    tree
+}
+
+#[test]
+fn each_setting_has_its_source() {
+    let tree = configured();
+    let said = tree.setup(&["status", "--format", "json"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(
+        !said.stdout.contains("the-token") && !said.stdout.contains("hunter2"),
+        "{}",
+        said.stdout
+    );
+    let status: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(status["schema"], 1);
+    let setting = |name: &str| {
+        let values = status["settings"]["values"].as_array().unwrap();
+        values.iter().find(|setting| setting["name"] == name).unwrap().clone()
+    };
+    assert_eq!(
+        setting("memory"),
+        json!({"name": "memory", "value": 1024, "source": "file", "variable": null, "file": SETTINGS})
+    );
+    assert_eq!(
+        setting("concurrency"),
+        json!({"name": "concurrency", "value": 3, "source": "environment",
+            "variable": "SCALR_AGENT_CONCURRENCY", "file": DROP_IN})
+    );
+    assert_eq!(setting("cpu")["source"], "default");
+    assert_eq!(setting("token")["value"], "***");
+    assert_eq!(status["proxy"]["variables"], json!({"HTTPS_PROXY": "http://me:***@proxy:3128"}));
+    assert_eq!(status["proxy"]["files"], json!([DROP_IN]));
+    assert_eq!(status["server"]["url"], "https://pools.example.com/");
+    // What a tree can't tell is told as such.
+    for part in ["engine", "server", "tasks", "warnings"] {
+        assert!(status[part]["problem"].is_string(), "{part}: {status}");
+    }
+}
+
+#[test]
+fn it_fits_one_screen() {
+    let said = configured().setup(&["status"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(said.stdout.lines().count() <= 24, "{}", said.stdout);
+    assert!(!said.stdout.contains('\x1b'), "colours are for terminals: {}", said.stdout);
+    assert!(!said.stdout.contains("hunter2"), "{}", said.stdout);
+    for line in ["concurrency", "(SCALR_AGENT_CONCURRENCY in ", "HTTPS_PROXY=http://me:***@proxy"] {
+        assert!(said.stdout.contains(line), "{}", said.stdout);
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_told() {
+    let tree = configured();
+    tree.put(SETTINGS, "token = \"the-token\"\nconcurency = 3\n");
+    let said = tree.setup(&["status"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(said.stdout.contains("did you mean `concurrency`?"), "{}", said.stdout);
+    assert!(!said.all().contains("the-token"), "{}", said.all());
+}

@@ -1,0 +1,97 @@
+//! `uninstall`.
+
+use std::fs;
+
+use crate::tree::Tree;
+
+const SETTINGS: &str = "/etc/scalr-agent/agent.toml";
+
+fn installed() -> Tree {
+    let tree = Tree::new();
+    let token = [("SCALR_AGENT_TOKEN", "the-token")];
+    let said = tree.setup_with(&["install", "--url", "https://pools.example.com"], &token, "");
+    assert_eq!(said.code, 0, "{}", said.all());
+    tree
+}
+
+/// Two tasks that the agent has in hand, one of them damaged, and one that was
+/// never written down whole.
+fn take_tasks(tree: &Tree, data_dir: &str) {
+    tree.put(
+        &format!("{data_dir}/tasks/task-9-1/task.json"),
+        r#"{"slot": 1, "container": null, "claimed": {"task_token": "hunter2", "task": {
+            "id": "task-9", "attempt": 1, "kind": "apply", "run_id": "run-7",
+            "workspace": {"id": "ws-1", "name": "network"},
+            "environment": {"id": "env-1", "name": "prod"}}}}"#,
+    );
+    tree.put(&format!("{data_dir}/tasks/task-8-2/task.json"), "{");
+    fs::create_dir_all(tree.path(&format!("{data_dir}/tasks/half-made"))).unwrap();
+}
+
+#[test]
+fn it_refuses_while_runs_are_active() {
+    let tree = installed();
+    take_tasks(&tree, "/var/lib/scalr-agent");
+    let before = tree.snapshot();
+    for arguments in [&["uninstall"][..], &["uninstall", "--purge"], &["uninstall", "--dry-run"]] {
+        let said = tree.setup(arguments);
+        assert_eq!(said.code, 1, "{arguments:?}: {}", said.all());
+        for part in [
+            "run-7: apply in prod/network (task-9)",
+            "task-8-2: its task.json can't be understood",
+            "--force",
+        ] {
+            assert!(said.stderr.contains(part), "{arguments:?}: {}", said.stderr);
+        }
+        assert!(!said.stderr.contains("half-made"), "{}", said.stderr);
+        assert_eq!(tree.snapshot(), before, "{arguments:?}");
+    }
+    let said = tree.setup(&["uninstall", "--force"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(!tree.path("/etc/systemd").exists());
+    assert!(tree.path("/var/lib/scalr-agent/tasks").exists(), "data stay without --purge");
+}
+
+#[test]
+fn data_of_ones_own_choice_are_seen_and_purged() {
+    let tree = installed();
+    let settings = tree.read(SETTINGS);
+    tree.put(SETTINGS, &format!("{settings}data_dir = \"/srv/agent\"\n"));
+    take_tasks(&tree, "/srv/agent");
+    tree.put("/srv/agent/somebody-elses", "");
+    let said = tree.setup(&["uninstall", "--purge"]);
+    assert!(said.code == 1 && said.stderr.contains("run-7"), "{}", said.all());
+    assert_eq!(tree.setup(&["uninstall", "--purge", "--force"]).code, 0);
+    assert!(!tree.path("/srv/agent/tasks").exists());
+    assert!(tree.path("/srv/agent/somebody-elses").exists());
+    assert!(!tree.path(SETTINGS).exists(), "the settings are purged although they were edited");
+}
+
+#[test]
+fn a_dry_run_names_what_would_go_and_changes_nothing() {
+    let tree = installed();
+    tree.put("/run/scalr-docker/docker.pid", "1\n");
+    let before = tree.snapshot();
+    let said = tree.setup(&["uninstall", "--dry-run"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(said.stdout.contains("hardening.conf"), "{}", said.stdout);
+    assert!(said.stdout.contains("would delete /run/scalr-docker"), "{}", said.stdout);
+    assert!(!said.stdout.contains("agent.toml"), "settings stay: {}", said.stdout);
+    let said = tree.setup(&["uninstall", "--purge", "--dry-run"]);
+    for part in ["--- /etc/scalr-agent/agent.toml", "would delete /etc/scalr-agent"] {
+        assert!(said.stdout.contains(part), "{part}: {}", said.stdout);
+    }
+    assert!(!said.all().contains("the-token"), "{}", said.all());
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn what_somebody_has_edited_is_left_and_named() {
+    let tree = installed();
+    let drop_in = "/etc/systemd/system/scalr-agent.service.d/resources.conf";
+    tree.put(drop_in, "[Service]\nTasksMax=1\n");
+    let said = tree.setup(&["uninstall"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(said.stdout.contains(&format!("{drop_in} was edited")), "{}", said.stdout);
+    assert!(tree.read(drop_in).contains("TasksMax=1"));
+}
