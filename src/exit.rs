@@ -31,6 +31,15 @@ pub enum Failure {
     /// Not permitted: not root, or a token that the server refuses.
     #[error("not permitted")]
     NotPermitted = 7,
+    /// Something could not be fetched from the network.
+    #[error("a download failed")]
+    DownloadFailed = 8,
+    /// A key or checksum is not the expected one.
+    #[error("not trusted")]
+    NotTrusted = 9,
+    /// Another program held a lock for too long.
+    #[error("another program holds a lock")]
+    Locked = 10,
 }
 
 impl Failure {
@@ -51,6 +60,11 @@ impl Failure {
                     .or_else(|| cause.downcast_ref::<Failure>().copied())
             })
             .unwrap_or(Failure::Failed)
+    }
+
+    /// Whether nothing more is known than that something failed.
+    pub fn is_ordinary(self) -> bool {
+        self == Self::Failed
     }
 
     /// The number that the shell and systemd see.

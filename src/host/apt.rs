@@ -1,62 +1,67 @@
-//! apt: installing and removing packages.
+//! apt: the commands that fetch lists, install and remove.
 
+use std::fs;
 use std::process::Command;
-use std::time::Duration;
-
-use anyhow::Result;
 
 use super::command::CommandError;
-use super::patience;
+
+/// Where apt keeps the lists that it has fetched.
+const LISTS: &str = "/var/lib/apt/lists";
 
 /// Fetches the lists of one source alone: somebody else's broken one is not our
 /// affair.
-///
-/// # Errors
-/// It fails, or another program has held the lists' lock for all of `patience`.
-pub fn update(source: &str, patience: Duration) -> Result<()> {
+pub fn update_command(source: &str) -> Command {
     let list = format!("Dir::Etc::sourcelist={source}");
     let alone = ["-o", "Dir::Etc::sourceparts=/dev/null", "-o", "APT::Get::List-Cleanup=0"];
     // Without this, a repository that can't be reached or verified is a warning.
     let strict = ["-o", "APT::Update::Error-Mode=any"];
-    call(&[&["update", "-o", &list][..], &alone, &strict].concat(), patience)
+    command(&[&["update", "-o", &list][..], &alone, &strict].concat())
 }
 
 /// Fetches the lists of all sources.
-///
-/// # Errors
-/// As [`update`].
-pub fn update_all(patience: Duration) -> Result<()> {
-    call(&["update"], patience)
+pub fn update_all_command() -> Command {
+    command(&["update"])
 }
 
-/// The command that installs a package, or a package file (whose path then has a
-/// `/` in it). Settings that somebody has edited stay.
+/// Installs a package, or a package file (whose path then has a `/` in it).
+/// Settings that somebody has edited stay.
 pub fn install_command(package: &str) -> Command {
     command(&["-o", "Dpkg::Options::=--force-confold", "install", package])
 }
 
-/// Runs [`install_command`].
-///
-/// # Errors
-/// As [`update`].
-pub fn install(package: &str, patience: Duration) -> Result<()> {
-    patient(&mut install_command(package), patience)
-}
-
 /// Removes packages; with `purge` their settings as well.
-///
-/// # Errors
-/// As [`update`].
-pub fn remove(packages: &[&str], purge: bool, patience: Duration) -> Result<()> {
-    call(&[&[if purge { "purge" } else { "remove" }], packages].concat(), patience)
+pub fn remove_command(packages: &[&str], purge: bool) -> Command {
+    command(&[&[if purge { "purge" } else { "remove" }], packages].concat())
 }
 
-fn call(arguments: &[&str], patience: Duration) -> Result<()> {
-    patient(&mut command(arguments), patience)
+/// Deletes the lists that were fetched from below `uri`, such as
+/// `https://pools.example.com/packages/apt`.
+pub fn forget_lists_command(uri: &str) -> Command {
+    let mut command = Command::new("find");
+    command.args([LISTS, "-maxdepth", "1", "-type", "f", "-name"]);
+    command.arg(format!("{}_*", list_name(uri))).arg("-delete");
+    command
 }
 
-fn patient(command: &mut Command, limit: Duration) -> Result<()> {
-    Ok(patience::run(command, limit, is_locked)?)
+/// Whether apt has fetched lists from below `uri`.
+pub fn has_lists(uri: &str) -> bool {
+    let beginning = format!("{}_", list_name(uri));
+    let is_list = |entry: std::io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(&beginning))
+    };
+    fs::read_dir(LISTS).is_ok_and(|mut entries| entries.any(is_list))
+}
+
+/// How apt begins the names of such lists: the scheme goes, a slash becomes `_`.
+fn list_name(uri: &str) -> String {
+    let place = uri.split_once("://").map_or(uri, |(_, place)| place);
+    place.trim_end_matches('/').replace('_', "%5f").replace('/', "_")
+}
+
+/// `E: Could not get lock /var/lib/dpkg/lock-frontend …`. apt waits for dpkg's
+/// lock only from 1.9.11 on, and never for that of its lists.
+pub fn is_locked(error: &CommandError) -> bool {
+    matches!(error, CommandError::Failed { stderr, .. } if stderr.contains("Could not get lock"))
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -69,8 +74,18 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// `E: Could not get lock /var/lib/dpkg/lock-frontend …`. apt waits for dpkg's
-/// lock only from 1.9.11 on, and never for that of its lists.
-fn is_locked(error: &CommandError) -> bool {
-    matches!(error, CommandError::Failed { stderr, .. } if stderr.contains("Could not get lock"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_named_by_their_place() {
+        let named = [
+            ("https://pools.example.com:8443/packages/apt", "pools.example.com:8443_packages_apt"),
+            ("file:///media/my_stick/repository/apt/", "_media_my%5fstick_repository_apt"),
+        ];
+        for (uri, name) in named {
+            assert_eq!(list_name(uri), name);
+        }
+    }
 }

@@ -65,6 +65,13 @@ pub trait CommandExt {
     /// It can't be started, or fails.
     fn run(&mut self) -> Result<(), CommandError>;
 
+    /// Runs it and shows what it says as it comes; an exit code other than 0 is
+    /// an error.
+    ///
+    /// # Errors
+    /// It can't be started, or fails.
+    fn run_shown(&mut self) -> Result<(), CommandError>;
+
     /// Runs it and gives its standard output; an exit code other than 0 is an
     /// error.
     ///
@@ -87,6 +94,17 @@ impl CommandExt for Command {
         self.read().map(drop)
     }
 
+    fn run_shown(&mut self) -> Result<(), CommandError> {
+        self.stdout(Stdio::inherit());
+        let output = self.probe()?;
+        // The error quotes what a failed one said.
+        if output.status.success() {
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+            return Ok(());
+        }
+        Err(failed(self, &output))
+    }
+
     fn read(&mut self) -> Result<String, CommandError> {
         let output = self.probe()?;
         if output.status.success() {
@@ -94,11 +112,7 @@ impl CommandExt for Command {
         } else if self.get_program() == "timeout" && output.status.code() == Some(TIMEOUT_IS_UP) {
             Err(CommandError::Late { command: self.line() })
         } else {
-            Err(CommandError::Failed {
-                command: self.line(),
-                status: output.status,
-                stderr: tail(&output),
-            })
+            Err(failed(self, &output))
         }
     }
 
@@ -127,6 +141,11 @@ fn quoted(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+fn failed(command: &Command, output: &Output) -> CommandError {
+    let (status, stderr) = (output.status, tail(output));
+    CommandError::Failed { command: command.line(), status, stderr }
 }
 
 /// The end of what a failed program said; some say it on standard output.

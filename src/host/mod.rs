@@ -37,9 +37,9 @@ pub mod network;
 #[cfg(feature = "setup")]
 pub mod os;
 #[cfg(feature = "setup")]
-pub mod packages;
+pub mod package_tool;
 #[cfg(feature = "setup")]
-mod patience;
+pub mod packages;
 #[cfg(feature = "setup")]
 pub mod rpm;
 #[cfg(feature = "setup")]

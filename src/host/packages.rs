@@ -1,6 +1,6 @@
 //! The packages of this host, whichever tool has them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,17 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use super::command::CommandExt as _;
 use super::os::Family;
-use super::yum::Yum;
-use super::{apt, dpkg, rpm};
+use super::package_tool::PackageTool;
+use super::{dpkg, rpm};
 
 /// How long the undoing of an installation waits for the package tool's lock.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The names of all packages that were installed at one time.
+/// All packages that were installed at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packages {
     family: Family,
-    names: BTreeSet<String>,
+    /// By name.
+    versions: BTreeMap<String, String>,
+    /// Those that rpm verifies packages by: it lists them as packages, too.
+    keys: BTreeSet<String>,
+    /// Whether the settings of what is removed again stay.
+    keeps_settings: bool,
 }
 
 impl Packages {
@@ -30,23 +35,55 @@ impl Packages {
     pub fn installed(family: Family) -> Result<Self> {
         let text = match family {
             Family::Debian => Command::new("dpkg-query")
-                .args(["--show", "--showformat=${db:Status-Status} ${binary:Package}\n"])
+                .args(["--show", "--showformat=${db:Status-Status} ${binary:Package} ${Version}\n"])
                 .read()?,
             _ => Command::new("rpm")
-                .args(["--query", "--all", "--queryformat", "installed %{NAME}.%{ARCH}\n"])
+                .args(["--query", "--all"])
+                .args(["--queryformat", "installed %{NAME}.%{ARCH} %{VERSION}-%{RELEASE}\n"])
                 .read()?,
         };
-        // Also those that are half there, but not those with only settings left.
-        let gone = ["not-installed ", "config-files "];
-        let names = text
-            .lines()
-            .filter(|line| !gone.iter().any(|status| line.starts_with(status)))
-            .filter_map(|line| line.split_once(' '))
-            // rpm lists keys, too.
-            .filter(|(_, name)| !name.starts_with("gpg-pubkey"))
-            .map(|(_, name)| name.to_owned())
-            .collect();
-        Ok(Self { family, names })
+        Ok(Self::parse(family, &text))
+    }
+
+    fn parse(family: Family, text: &str) -> Self {
+        let mut packages = Self {
+            family,
+            versions: BTreeMap::new(),
+            keys: BTreeSet::new(),
+            keeps_settings: false,
+        };
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(status), Some(name)) = (words.next(), words.next()) else { continue };
+            let version = words.next().unwrap_or_default();
+            // Also those that are half there, but not those with only settings left.
+            if ["not-installed", "config-files"].contains(&status) {
+                continue;
+            }
+            if name.starts_with("gpg-pubkey.") {
+                packages.keys.insert(format!("gpg-pubkey-{version}"));
+            } else {
+                packages.versions.insert(name.to_owned(), version.to_owned());
+            }
+        }
+        packages
+    }
+
+    /// The same; [`Self::restore`] then leaves settings where they are: they were
+    /// there before the packages.
+    #[must_use]
+    pub fn keeping_settings(self) -> Self {
+        Self { keeps_settings: true, ..self }
+    }
+
+    /// Whether the packages, of whatever version, are still the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.versions == other.versions
+    }
+
+    /// The keys that rpm has here and had not at the time of `before`.
+    pub fn keys_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a String> {
+        self.keys.difference(&before.keys)
     }
 
     /// Removes what is installed now and was not then, with its settings.
@@ -55,21 +92,22 @@ impl Packages {
     /// The package tool fails.
     pub fn restore(&self) -> Result<()> {
         let now = Self::installed(self.family)?;
-        let new: Vec<&str> = now.names.difference(&self.names).map(String::as_str).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        eprintln!("Removing {} …", new.join(", "));
-        match self.family {
-            Family::Debian => {
+        let is_new = |name: &&String| !self.versions.contains_key(*name);
+        let new: Vec<&str> = now.versions.keys().filter(is_new).map(String::as_str).collect();
+        if !new.is_empty() {
+            eprintln!("Removing {} …", new.join(", "));
+            if self.family == Family::Debian {
                 // What was interrupted half-way can't be removed before it is whole.
                 if let Err(error) = dpkg::configure_pending() {
                     eprintln!("{error}");
                 }
-                apt::remove(&new, true, PATIENCE)
             }
-            _ => Yum::find()?.remove(&new, PATIENCE),
+            PackageTool::of(self.family, PATIENCE)?.remove(&new, !self.keeps_settings)?;
         }
+        for key in now.keys_since(self) {
+            rpm::forget_key_command(key).run()?;
+        }
+        Ok(())
     }
 }
 
@@ -82,5 +120,31 @@ pub fn version(family: Family, package: &str) -> Result<Option<String>> {
     match family {
         Family::Debian => dpkg::installed(package),
         _ => rpm::installed(package),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_installed_is_there_and_left_settings_are_not() {
+        let text = "installed apt 1.6.14\nhalf-configured scalr-agent 0.1.0-1\n\
+                    config-files old 1.0\nnot-installed never \n";
+        let packages = Packages::parse(Family::Debian, text);
+        assert_eq!(packages.versions.keys().collect::<Vec<_>>(), ["apt", "scalr-agent"]);
+    }
+
+    #[test]
+    fn keys_are_apart_from_packages() {
+        let rpm = |text: &str| Packages::parse(Family::RedHat, text);
+        let before = rpm("installed bash.x86_64 4.2-1\n\
+                          installed gpg-pubkey.(none) f4a80eb5-53a7ff4b\n");
+        let after = rpm("installed bash.x86_64 4.2-1\n\
+                         installed gpg-pubkey.(none) f4a80eb5-53a7ff4b\n\
+                         installed gpg-pubkey.(none) 0d4b6ab1-692c3f00\n");
+        assert!(after.is_same(&before));
+        assert_eq!(after.keys_since(&before).collect::<Vec<_>>(), ["gpg-pubkey-0d4b6ab1-692c3f00"]);
+        assert!(!rpm("installed bash.x86_64 4.2-2\n").is_same(&before));
     }
 }

@@ -44,6 +44,21 @@ pub fn installed_of(packages: &[&str]) -> Result<BTreeMap<String, String>> {
     Ok(parse_installed(&String::from_utf8_lossy(&output.stdout)))
 }
 
+/// Takes a key, such as `gpg-pubkey-0d4b6ab1-692c3f00`, from those that packages
+/// are verified by.
+pub fn forget_key_command(key: &str) -> Command {
+    let mut command = Command::new("rpm");
+    command.args(["--erase", "--allmatches", key]);
+    command
+}
+
+/// Adds the key in `file` to those that packages are verified by.
+pub fn import_key_command(file: &str) -> Command {
+    let mut command = Command::new("rpm");
+    command.args(["--import", file]);
+    command
+}
+
 /// Lines of a name and a version, or `package NAME is not installed`.
 pub fn parse_installed(text: &str) -> BTreeMap<String, String> {
     text.lines()

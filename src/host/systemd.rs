@@ -174,9 +174,9 @@ pub fn disable(unit: &str) -> Command {
     systemctl(&["disable", "--quiet", unit])
 }
 
-/// The command that stops a unit and waits until it is down.
-pub fn stop(unit: &str) -> Command {
-    systemctl(&["stop", unit])
+/// The command that stops units and waits until they are down.
+pub fn stop(units: &[&str]) -> Command {
+    systemctl(&[&["stop"], units].concat())
 }
 
 /// The command that makes systemd read its unit files again. It takes no unit:

@@ -1,12 +1,10 @@
 //! yum and dnf: what repositories there are and what they offer.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use super::command::{CommandError, CommandExt as _};
-use super::patience;
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,26 +82,26 @@ impl Yum {
         Ok(parse_repositories(&self.command(&["repolist", all]).read()?))
     }
 
-    /// The command that installs a package, or a package file.
+    /// Fetches what the repository `id` says of itself, whatever is still known of
+    /// it.
+    pub fn refresh_command(self, id: &str) -> Command {
+        let expire = format!("--setopt={id}.metadata_expire=1");
+        self.command(&["--quiet", &expire, "--disablerepo=*", &enable(id), "makecache"])
+    }
+
+    /// Installs a package or a package file, and what it depends on.
     pub fn install_command(self, package: &str) -> Command {
         self.command(&["install", package])
     }
 
-    /// Runs [`Self::install_command`].
-    ///
-    /// # Errors
-    /// It fails, or another program has held the lock for all of `patience`.
-    pub fn install(self, package: &str, patience: Duration) -> Result<()> {
-        Ok(patience::run(&mut self.install_command(package), patience, is_locked)?)
+    /// The same, from the repository `id` alone.
+    pub fn install_from_command(self, id: &str, package: &str) -> Command {
+        self.command(&["--disablerepo=*", &enable(id), "install", package])
     }
 
     /// Removes packages, and nothing else.
-    ///
-    /// # Errors
-    /// As [`Self::install`].
-    pub fn remove(self, packages: &[&str], patience: Duration) -> Result<()> {
-        let arguments = [&["--setopt=clean_requirements_on_remove=0", "remove"], packages].concat();
-        Ok(patience::run(&mut self.command(&arguments), patience, is_locked)?)
+    pub fn remove_command(self, packages: &[&str]) -> Command {
+        self.command(&[&["--setopt=clean_requirements_on_remove=0", "remove"], packages].concat())
     }
 
     /// With `-y` always: without it, the question about a repository's key hangs
@@ -118,8 +116,12 @@ impl Yum {
     }
 }
 
+fn enable(id: &str) -> String {
+    format!("--enablerepo={id}")
+}
+
 /// With `exit_on_lock`, yum and dnf end with 200 where another one is at work.
-fn is_locked(error: &CommandError) -> bool {
+pub fn is_locked(error: &CommandError) -> bool {
     matches!(error, CommandError::Failed { status, .. } if status.code() == Some(200))
 }
 

@@ -18,6 +18,12 @@ const INSTALL: &str = include_str!("../../scripts/install.sh");
 const SOURCES: &str = include_str!("../../templates/repository/scalr-agent.sources.tera");
 const REPO: &str = include_str!("../../templates/repository/scalr-agent.repo.tera");
 
+/// What package tools call the repository.
+const ID: &str = "scalr-agent";
+
+/// Where apt is to find the key; it can't fetch one.
+const APT_KEY: &str = "/usr/share/keyrings/scalr-agent.asc";
+
 /// The public key that the packages are signed with, in their folder.
 const KEY: &str = "scalr-agent.asc";
 
@@ -52,11 +58,11 @@ async fn install_script(State(app): State<App>) -> impl IntoResponse {
 }
 
 async fn sources(State(app): State<App>) -> Result<Response, StatusCode> {
-    definition(SOURCES, &app)
+    definition(SOURCES, APT_KEY, &app)
 }
 
 async fn repo(State(app): State<App>) -> Result<Response, StatusCode> {
-    definition(REPO, &app)
+    definition(REPO, &app.link("/packages/scalr-agent.asc"), &app)
 }
 
 async fn no_packages(uri: Uri) -> impl IntoResponse {
@@ -65,8 +71,8 @@ async fn no_packages(uri: Uri) -> impl IntoResponse {
     (StatusCode::NOT_FOUND, text)
 }
 
-fn definition(template: &'static str, app: &App) -> Result<Response, StatusCode> {
-    match render(template, &app.link("")) {
+fn definition(template: &str, key: &str, app: &App) -> Result<Response, StatusCode> {
+    match render(template, &app.link("/packages"), key) {
         Ok(text) => Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()),
         Err(error) => {
             tracing::error!("cannot render a repository's definition: {error}");
@@ -75,9 +81,11 @@ fn definition(template: &'static str, app: &App) -> Result<Response, StatusCode>
     }
 }
 
-fn render(template: &str, url: &str) -> tera::TeraResult<String> {
+fn render(template: &str, base: &str, key: &str) -> tera::TeraResult<String> {
     let mut context = Context::new();
-    context.insert("url", url);
+    for (name, value) in [("id", ID), ("base", base), ("key", key)] {
+        context.insert(name, value);
+    }
     Tera::one_off(template, &context, false)
 }
 
@@ -116,9 +124,9 @@ mod tests {
     #[test]
     fn definitions_name_repository_and_key() {
         for (template, repository) in [(SOURCES, "/packages/apt"), (REPO, "/packages/yum")] {
-            let text = render(template, "https://pools.example.com").unwrap();
+            let text = render(template, "https://pools.example.com/packages", "KEY").unwrap();
             assert!(text.contains(&format!("https://pools.example.com{repository}")), "{text}");
-            assert!(text.contains("scalr-agent.asc"), "{text}");
+            assert!(text.contains("KEY"), "{text}");
         }
     }
 }

@@ -40,8 +40,9 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check failed, 4 only warnings,
-5 platform not supported, 6 something needed could not be installed,
-7 not permitted.";
+5 platform not supported, 6 something needed could not be installed, 7 not
+permitted, 8 a download failed, 9 a key or checksum is not the expected one,
+10 another program held a lock for too long.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

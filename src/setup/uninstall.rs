@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::install::{AGENT, APT_KEY, APT_SOURCE, DOCKER, YUM_REPOSITORY};
+use super::install::{AGENT, CONTAINERD, DOCKER, source};
 use super::network::{self, DOCKER_JSON};
 use super::runs::{self, Places, TASK_LABEL};
 use super::status::docker_client;
@@ -17,13 +17,10 @@ use crate::exit::Failure;
 use crate::host::changes::{Changes, Membership};
 use crate::host::command::CommandExt as _;
 use crate::host::machine::Machine;
-use crate::host::os::{Family, Os};
+use crate::host::os::Os;
+use crate::host::package_tool::PackageTool;
 use crate::host::systemd::{self, Services};
-use crate::host::yum::Yum;
-use crate::host::{self, apt, docker, iptables, packages, users};
-
-/// The containerd of the private engine.
-const CONTAINERD: &str = "scalr-containerd.service";
+use crate::host::{self, docker, iptables, packages, users};
 
 /// How long the package tool's lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -153,9 +150,7 @@ fn put_back(
     let left_alone = changes.reverse(keep)?;
     leave_groups(&mut changes)?;
     if !args.keep_package {
-        for file in [APT_KEY, APT_SOURCE, YUM_REPOSITORY] {
-            changes.remove(file)?;
-        }
+        source::remove(&mut changes, Os::of(machine)?.family)?;
     }
     if services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
@@ -236,7 +231,7 @@ fn stop_unit(changes: &mut Changes, services: Services, unit: &'static str) -> R
     }
     changes.restart_when_undone(unit)?;
     eprintln!("Stopping {unit} …");
-    changes.run(format!("stop {unit}"), systemd::stop(unit), None)
+    changes.run(format!("stop {unit}"), systemd::stop(&[unit]), None)
 }
 
 fn leave_groups(changes: &mut Changes) -> Result<()> {
@@ -261,10 +256,7 @@ fn remove_package(context: &Context, args: &Args) -> Result<()> {
         return Ok(());
     }
     eprintln!("Removing the package {package} {version} …");
-    match family {
-        Family::Debian => apt::remove(&[package], args.purge, PATIENCE),
-        _ => Yum::find()?.remove(&[package], PATIENCE),
-    }
+    PackageTool::of(family, PATIENCE)?.remove(&[package], args.purge)
 }
 
 /// What runs leave in memory always goes, the data only with `--purge`.

@@ -39,7 +39,7 @@ fn each(test: impl Fn(&Host)) {
 }
 
 fn download(host: &Host, url: &str) -> crate::host::Said {
-    host.run(&format!("read_options; work=tmp; find_downloader; download {url} root/file"))
+    host.run(&format!("read_options; work=tmp; need_downloader; download {url} tmp/file"))
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_busy_server_is_asked_again() {
     each(|host| {
         let said = download(host, &server(&[BUSY, BUSY, GOOD]));
         said.went_well();
-        assert_eq!(fs::read_to_string(host.path("root/file")).unwrap(), "hello");
+        assert_eq!(fs::read_to_string(host.path("tmp/file")).unwrap(), "hello");
         assert_eq!(said.stdout.matches("trying again").count(), 2, "{said:?}");
         download(host, &server(&[BUSY, BUSY, BUSY, GOOD])).refused(8, "cannot download http://");
     });

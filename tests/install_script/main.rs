@@ -2,12 +2,8 @@
 //! `sh` somewhere: dash, bash and busybox. What it calls on a host is played by
 //! tools of each test's own; booted machines have the real ones.
 
-mod bundle;
 mod download;
 mod host;
-mod key;
-mod lock;
 mod options;
 mod truncated;
-mod uninstall;
 mod whole;

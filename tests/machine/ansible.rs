@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::fleet::{Fleet, URL};
 use crate::machine::text;
+use crate::watch::Watch;
 
 #[test]
 #[ignore = "needs root, a kit and Ansible: run scripts/test"]
@@ -27,7 +28,7 @@ fn ansible_sets_up(flavour: &str) {
     // The role brings it.
     fleet.distrust_server();
     let ansible = Ansible::new(&fleet);
-    let watch = Watch::start(&fleet);
+    let watch = Watch::start(&fleet, "/root/pool.token");
 
     let refused = ansible.play("no-such-token", json!({}));
     assert_eq!(refused.count("failed"), 1, "{}", refused.said);
@@ -132,42 +133,5 @@ impl Play {
             .split_whitespace()
             .find_map(|word| word.strip_prefix(what)?.strip_prefix('=')?.parse().ok())
             .unwrap_or_else(|| panic!("no {what} in the recap: {}", self.said))
-    }
-}
-
-/// Looks for the token on the machine's command lines, over and over.
-struct Watch<'a> {
-    fleet: &'a Fleet,
-    process: std::process::Child,
-}
-
-impl<'a> Watch<'a> {
-    fn start(fleet: &'a Fleet) -> Self {
-        let look = "until [ -e /root/seen-enough ]; do \
-            grep --text --files-with-matches --fixed-strings --file=/root/pool.token \
-                /proc/[0-9]*/cmdline 2>/dev/null; done >/root/seen";
-        let process = fleet
-            .world
-            .command(&fleet.machine, &["sh", "-c", look])
-            .spawn()
-            .expect("scripts/machine starts");
-        Self { fleet, process }
-    }
-
-    /// Where it was seen.
-    fn end(mut self) -> String {
-        self.stop();
-        self.fleet.shell("cat /root/seen")
-    }
-
-    fn stop(&mut self) {
-        self.fleet.world.try_shell(&self.fleet.machine, "touch /root/seen-enough");
-        self.process.wait().expect("it ends");
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        self.stop();
     }
 }

@@ -29,7 +29,11 @@ const UBUNTU: &[Fault] = &[
         provoke: LOCK,
         mend: "kill $(cat /run/locker)",
         code: 10,
-        says: &["(perl) has held /var/lib/dpkg/lock-frontend", "SCALR_AGENT_LOCK_WAIT"],
+        says: &[
+            "perl (process ",
+            "holds /var/lib/dpkg/lock-frontend, and still does",
+            "--lock-timeout",
+        ],
     },
     Fault {
         name: "the package is refused",
@@ -151,10 +155,8 @@ fn killed(fleet: &Fleet) {
     let status = fleet.world.try_shell(&fleet.machine, "scalr-agent-setup status");
     let said = crate::machine::text(&status);
     assert!(said.contains("scalr-agent-setup recover"), "{said}");
-    let settings = "[ -e /etc/scalr-agent/agent.toml ]";
-    fleet.shell(settings);
-    fleet.shell("scalr-agent-setup recover");
-    refusal(&fleet.world.try_shell(&fleet.machine, settings));
+    fleet.shell("[ -e /etc/scalr-agent/agent.toml ] && scalr-agent-setup recover");
+    assert_same("killed whole", &before, &state(fleet));
 }
 
 /// Installs, and kills these processes right after the settings are written;
@@ -175,7 +177,7 @@ fn installation(fleet: &Fleet) -> String {
         "[ -s /root/install.sh ] || curl -fsSL {0}/install.sh -o /root/install.sh",
         crate::fleet::URL
     ));
-    "SCALR_AGENT_LOCK_WAIT=4 sh /root/install.sh --token-file /root/pool.token".to_owned()
+    "sh /root/install.sh --token-file /root/pool.token --lock-timeout 4".to_owned()
 }
 
 /// Packages, accounts, units, and every file that is not a cache.
@@ -188,7 +190,7 @@ fn state(fleet: &Fleet) -> Vec<String> {
          systemctl list-unit-files 'scalr-*' --no-legend; \
          ls -d /run/scalr* 2>/dev/null; \
          find /etc /usr/bin /usr/lib/scalr-agent /usr/lib/systemd /lib/systemd /usr/share/keyrings \
-             /var/lib/scalr* ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache -printf \
+             /var/lib/scalr* /var/lib/apt/lists ! -name lock ! -name partial ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache -printf \
              '%p %M %U:%G %l\\n' 2>/dev/null | sort; \
          find /etc -type f ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache \
              -exec sha256sum {} + | sort -k2",

@@ -8,6 +8,7 @@
 //! `SCALR_AGENT_KIT` and runs them with `--ignored`; run without it, they fail.
 
 mod ansible;
+mod bundle;
 mod check;
 mod cloud_init;
 mod faults;
@@ -19,4 +20,6 @@ mod pool;
 mod proxy;
 mod recovery;
 mod runs;
+mod secrets;
 mod uninstall;
+mod watch;

@@ -30,6 +30,9 @@ pub struct Manifest {
     /// Groups that a user was put into.
     #[serde(default)]
     pub memberships: Vec<Membership>,
+    /// Keys that rpm was given to verify packages by.
+    #[serde(default)]
+    pub keys: Vec<String>,
 }
 
 /// A user who was put into a group.
@@ -56,7 +59,10 @@ impl Manifest {
 
     /// Whether nothing is recorded.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.enabled.is_empty() && self.memberships.is_empty()
+        self.files.is_empty()
+            && self.enabled.is_empty()
+            && self.memberships.is_empty()
+            && self.keys.is_empty()
     }
 
     pub(super) fn read(machine: &Machine) -> Result<Self> {
@@ -110,7 +116,13 @@ impl Manifest {
     }
 
     fn empty() -> Self {
-        Self { version: VERSION, files: Vec::new(), enabled: Vec::new(), memberships: Vec::new() }
+        Self {
+            version: VERSION,
+            files: Vec::new(),
+            enabled: Vec::new(),
+            memberships: Vec::new(),
+            keys: Vec::new(),
+        }
     }
 
     pub(super) fn entry(&self, path: &str) -> Option<&Entry> {

@@ -180,23 +180,56 @@ impl Changes {
         self.tell(what, &told, undo, action)
     }
 
-    /// Installs packages by `action`; undone, all that it brought is removed.
+    /// Does something that is no change by itself but prepares one, such as reading
+    /// lists anew. A dry run does not do it.
+    ///
+    /// # Errors
+    /// Whatever `action` says.
+    pub fn prepare(
+        &mut self,
+        what: String,
+        action: impl FnOnce() -> Result<()>,
+        undo: Option<Command>,
+    ) -> Result<()> {
+        interrupt::check()?;
+        if self.dry_run {
+            return Ok(());
+        }
+        if let Some(undo) = undo {
+            self.note(Step::Run { what: format!("undo: {what}"), command: (&undo).into() })?;
+        }
+        action()
+    }
+
+    /// Installs packages by `action`, where `command` is what a dry run prints;
+    /// undone, all that it brought is removed. What was installed already may have
+    /// become newer, and that is not undone.
     ///
     /// # Errors
     /// Whatever `action` says.
     pub fn install(
         &mut self,
-        before: Packages,
+        before: &Packages,
         what: impl Into<String>,
         command: &Command,
-        action: impl FnOnce() -> Result<()>,
+        action: impl FnOnce() -> Result<Packages>,
     ) -> Result<()> {
         let what = what.into();
-        if !self.dry_run {
-            self.unfinished.note(&self.machine, Step::KeepPackages(before))?;
+        interrupt::check()?;
+        if self.dry_run {
+            println!("would {what}: {}", command.line());
+            self.changed.push(what);
+            return Ok(());
         }
-        let told = format!("{what}: {}", command.line());
-        self.tell(what, &told, None, action)
+        self.note(Step::KeepPackages(before.clone()))?;
+        let after = action()?;
+        if !after.is_same(before) {
+            self.changed.push(what);
+        }
+        for key in after.keys_since(before) {
+            self.manifest.keys.push(key.clone());
+        }
+        Ok(())
     }
 
     /// When all is undone, this unit is restarted: it ran before.
@@ -225,6 +258,11 @@ impl Changes {
         if member {
             self.manifest.memberships.push(membership);
         }
+    }
+
+    /// Forgets that these keys were given to rpm.
+    pub fn forget_keys(&mut self) {
+        self.manifest.keys.clear();
     }
 
     /// Whether the file or link at `path` is as an earlier call left it: ours,
@@ -373,9 +411,10 @@ impl Changes {
             return Ok(());
         }
         // Also what failed half-way is undone.
-        if let Some(undo) = undo {
-            self.note(Step::Run { what: format!("undo: {what}"), command: (&undo).into() })?;
-        }
+        self.note(match undo {
+            Some(undo) => Step::Run { what: format!("undo: {what}"), command: (&undo).into() },
+            None => Step::Nothing { what },
+        })?;
         action()
     }
 

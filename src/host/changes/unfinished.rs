@@ -46,6 +46,8 @@ pub enum Step {
     MakeDirectory { path: String, mode: u32 },
     /// Packages were installed: those that were not there before go again.
     KeepPackages(Packages),
+    /// Nothing undoes it, or needs to.
+    Nothing { what: String },
     /// A command undoes it.
     Run { what: String, command: CommandLine },
 }
@@ -180,6 +182,7 @@ impl Step {
                 Ok(fs::set_permissions(&directory, Permissions::from_mode(*mode))?)
             }
             Self::KeepPackages(before) => before.restore(),
+            Self::Nothing { .. } => Ok(()),
             Self::Run { command, .. } => Ok(Command::from(command).run()?),
         }
     }
@@ -193,7 +196,7 @@ impl std::fmt::Display for Step {
             }
             Self::RemoveDirectory { path } => write!(f, "remove {path}"),
             Self::KeepPackages(_) => f.write_str("remove what was installed"),
-            Self::Run { what, .. } => f.write_str(what),
+            Self::Nothing { what } | Self::Run { what, .. } => f.write_str(what),
         }
     }
 }

@@ -12,24 +12,6 @@ use crate::host::locks::{self, Holder};
 use crate::host::machine::Machine;
 use crate::host::os::{Family, Os};
 
-/// What apt and dpkg lock, and rpm.
-const LOCKS: [&str; 6] = [
-    "/var/lib/dpkg/lock-frontend",
-    "/var/lib/dpkg/lock",
-    "/var/lib/apt/lists/lock",
-    "/var/cache/apt/archives/lock",
-    "/var/lib/rpm/.rpm.lock",
-    "/usr/lib/sysimage/rpm/.rpm.lock",
-];
-
-/// Where yum and dnf write the number of the process that is at work.
-const PID_FILES: [&str; 4] = [
-    "/run/yum.pid",
-    "/var/cache/dnf/metadata_lock.pid",
-    "/var/cache/dnf/download_lock.pid",
-    "/var/lib/dnf/rpmdb_lock.pid",
-];
-
 /// Where yum 3 notes a transaction that it has begun.
 const TRANSACTIONS: &str = "/var/lib/yum";
 
@@ -45,7 +27,7 @@ pub fn package_lock(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
-    match holder(&subject.machine) {
+    match locks::of_package_tools(&subject.machine) {
         Ok(None) => Outcome::Passed("none is".to_owned()),
         Ok(Some((file, holder))) => judge_holder(file, &holder),
         Err(error) => Outcome::Skipped(format!("only root can see that ({error:#})")),
@@ -100,27 +82,7 @@ pub fn vendor_agent(subject: &Subject) -> Outcome {
     ))
 }
 
-fn holder(machine: &Machine) -> Result<Option<(&'static str, Holder)>> {
-    let written =
-        PID_FILES.into_iter().find_map(|file| Some((file, locks::writer(&machine.path(file))?)));
-    if written.is_some() {
-        return Ok(written);
-    }
-    for file in LOCKS {
-        let holder = locks::holder(&machine.path(file)).with_context(|| file.to_owned())?;
-        if let Some(holder) = holder {
-            return Ok(Some((file, holder)));
-        }
-    }
-    Ok(None)
-}
-
 fn judge_holder(file: &str, holder: &Holder) -> Outcome {
-    let who = match (holder.pid, holder.name.as_str()) {
-        (pid, _) if pid <= 0 => "a process outside of this container".to_owned(),
-        (pid, "") => format!("process {pid}"),
-        (pid, name) => format!("{name} (process {pid})"),
-    };
     let unattended = ["unattended-upgr", "apt.systemd.dai", "packagekitd", "yum-cron"];
     let hint = if unattended.iter().any(|name| holder.name.starts_with(name)) {
         "; it installs updates by itself and ends in a few minutes"
@@ -128,7 +90,7 @@ fn judge_holder(file: &str, holder: &Holder) -> Outcome {
         ""
     };
     Outcome::problem(format!(
-        "{who} holds {file}{hint}; an installation has to wait until it has ended"
+        "{holder} holds {file}{hint}; an installation has to wait until it has ended"
     ))
 }
 
@@ -224,8 +186,6 @@ fn judge_mirrors(os: &Os, ids: &[String]) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use nix::fcntl::{FcntlArg, fcntl};
-    use nix::libc;
 
     use super::*;
 
@@ -243,43 +203,11 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_somebody_holds_is_seen() {
-        let (_tree, machine) = machine();
-        assert_eq!(holder(&machine).unwrap(), None);
-        let path = put(&machine, "/var/lib/dpkg/lock-frontend", "");
-        assert_eq!(holder(&machine).unwrap(), None);
-
-        // A lock of the open file, not of this process: as if another held it.
-        let opened = fs::File::options().write(true).open(path).unwrap();
-        let lock = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        fcntl(&opened, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
-        let (file, _) = holder(&machine).unwrap().unwrap();
-        assert_eq!(file, "/var/lib/dpkg/lock-frontend");
-        drop(opened);
-        assert_eq!(holder(&machine).unwrap(), None);
-    }
-
-    #[test]
-    fn yum_writes_who_it_is() {
-        let (_tree, machine) = machine();
-        put(&machine, "/run/yum.pid", &format!("{}\n", std::process::id()));
-        let (_, found) = holder(&machine).unwrap().unwrap();
-        assert_eq!(found.pid as u32, std::process::id());
-        // One that has ended holds nothing: no process has a number like this.
-        put(&machine, "/run/yum.pid", "4999999\n");
-        assert_eq!(holder(&machine).unwrap(), None);
-    }
-
-    #[test]
     fn who_holds_it_is_named() {
         let holder = Holder { pid: 612, name: "unattended-upgr".to_owned() };
-        let Outcome::Problem(text, _) = judge_holder(LOCKS[0], &holder) else { panic!() };
+        let Outcome::Problem(text, _) = judge_holder("/var/lib/dpkg/lock-frontend", &holder) else {
+            panic!()
+        };
         assert!(
             text.starts_with("unattended-upgr (process 612) holds /var/lib/dpkg/lock-frontend")
         );

@@ -1,8 +1,8 @@
 //! `install`: from a checked host to an agent that takes runs.
 
+mod key;
 mod package;
-
-pub use self::package::{APT_KEY, APT_SOURCE, YUM_REPOSITORY};
+pub mod source;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use url::Url;
 
+use self::source::Source;
 use super::check::{self, Engine, Selection, Subject};
 use super::proxy::Proxy;
 use super::{Context, Format, network, proxy, require_root, start, units};
@@ -28,6 +29,9 @@ pub const AGENT: &str = "scalr-agent.service";
 /// The private engine's unit.
 pub const DOCKER: &str = "scalr-docker.service";
 
+/// The private engine's containerd, which outlives it.
+pub const CONTAINERD: &str = "scalr-containerd.service";
+
 /// Keeps the agent's unit from starting the private engine where it is not used.
 const DOCKER_MASK: &str = "/etc/systemd/system/scalr-docker.service";
 
@@ -41,7 +45,12 @@ Examples:
 
 The token comes from --token-file or from SCALR_AGENT_TOKEN in the environment,
 never from the command line, which other users can see. What is set already and
-not named here stays. If a step fails, everything is undone.";
+not named here stays. If a step fails, everything is undone.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 a check failed, 5 the
+platform is not supported, 6 the package can't be installed, 7 not root or a
+refused token, 8 a download failed, 9 the key is not the expected one, 10 another
+package tool was at work for too long.";
 
 /// Install the agent: check the host, write its settings, start its services
 #[derive(Debug, clap::Args)]
@@ -87,7 +96,10 @@ pub struct Args {
     #[arg(long, value_name = "LIST", requires = "http_proxy")]
     no_proxy: Option<String>,
     #[command(flatten)]
-    source: package::Source,
+    source: Source,
+    /// Add the package repository, and install nothing
+    #[arg(long, conflicts_with_all = ["package", "token_file"])]
+    repository_only: bool,
     /// Run the commands that mend what the checks find
     #[arg(long)]
     fix: bool,
@@ -106,22 +118,32 @@ pub struct Args {
 ///
 /// # Errors
 /// Not root (7); the platform is not supported (5); a check failed (3); the
-/// settings are wrong (2); the package can't be installed (6); a service does
-/// not come up. Then everything is as it was before.
+/// settings are wrong (2); the repository's key can't be fetched (8) or is not the
+/// expected one (9); the package can't be installed (6); another package tool is
+/// at work (10); a service does not come up. Then everything is as it was before.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let machine = &context.machine;
     require_root(machine, args.dry_run)?;
+    if args.repository_only {
+        return add_repository(context, args);
+    }
     let wanted = args.settings()?;
     let proxy = args.proxy()?;
     // First of all, so that what is checked is not what an interrupted one has left.
     let mut changes = Changes::begin(machine, args.dry_run)?;
-    check_host(context, args, proxy.as_ref())?;
+    // It is missed now, not when the package is installed.
+    new_settings(machine, &wanted)?;
+    let verdict = check_host(context, args, proxy.as_ref());
+    if !args.dry_run {
+        verdict.as_ref().map_err(|error| Failure::of(error).because(format!("{error:#}")))?;
+    }
 
     let services = Services::of(machine);
     for unit in [DOCKER, AGENT].into_iter().filter(|unit| services.is_active(unit)) {
         changes.restart_when_undone(unit)?;
     }
-    package::put(&mut changes, &args.source, args.url.as_ref(), proxy.as_ref())?;
+    let variables = proxy.as_ref().map(Proxy::variables).unwrap_or_default();
+    package::put(&mut changes, &args.source, args.url.as_ref(), &variables)?;
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
     let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
@@ -138,13 +160,25 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     }
     bring_up(&mut changes, services, AGENT, changed, args.no_start)?;
     if !bundled && services.is_active(DOCKER) {
-        changes.run(format!("stop {DOCKER}"), systemd::stop(DOCKER), None)?;
+        changes.run(format!("stop {DOCKER}"), systemd::stop(&[DOCKER]), None)?;
     }
 
     let is_new = !changes.changed().is_empty();
     changes.finish()?;
     if !args.dry_run {
         say_what_is_next(machine, is_new, args.no_start);
+    }
+    // A dry run has shown all that would come if it were ready.
+    verdict
+}
+
+fn add_repository(context: &Context, args: &Args) -> Result<()> {
+    let proxy = args.proxy()?.map(|proxy| proxy.variables()).unwrap_or_default();
+    let mut changes = Changes::begin(&context.machine, args.dry_run)?;
+    package::add_repository(&mut changes, &args.source, args.url.as_ref(), &proxy)?;
+    changes.finish()?;
+    if !args.dry_run {
+        println!("The repository is set up: install the package scalr-agent when you like.");
     }
     Ok(())
 }
@@ -239,8 +273,14 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<(
 }
 
 fn write_settings(changes: &mut Changes, wanted: &[Change]) -> Result<Settings> {
-    let file = changes.machine().path(config::FILE);
-    let old = match fs::read_to_string(&file) {
+    let (text, settings) = new_settings(changes.machine(), wanted)?;
+    changes.write(config::FILE, &text, Attributes::secret_of("scalr-agent"))?;
+    Ok(settings)
+}
+
+/// The settings' file as it is to be, and what it says.
+fn new_settings(machine: &Machine, wanted: &[Change]) -> Result<(String, Settings)> {
+    let old = match fs::read_to_string(machine.path(config::FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         result => result.with_context(|| format!("cannot read {}", config::FILE))?,
     };
@@ -253,8 +293,7 @@ fn write_settings(changes: &mut Changes, wanted: &[Change]) -> Result<Settings> 
              environment as SCALR_AGENT_TOKEN",
         ));
     }
-    changes.write(config::FILE, &text, Attributes::secret_of("scalr-agent"))?;
-    Ok(settings)
+    Ok((text, settings))
 }
 
 /// Prepares the engine that the settings name; tells whether that changed
@@ -313,13 +352,17 @@ fn bring_up(
         changes.record_enabled(unit, true);
     }
     let was_active = services.is_active(unit);
+    let mut stopped = vec![unit];
+    if unit == DOCKER && !services.is_active(CONTAINERD) {
+        stopped.push(CONTAINERD);
+    }
     if no_start || was_active && !changed {
         return Ok(());
     }
     changes.act(
         format!("{} {unit}", if was_active { "restart" } else { "start" }),
         || start::bring_up(services, unit),
-        (!was_active).then(|| systemd::stop(unit)),
+        (!was_active).then(|| systemd::stop(&stopped)),
     )
 }
 

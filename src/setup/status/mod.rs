@@ -19,6 +19,7 @@ use crate::config::proxy::{SECRETS, VARIABLES, masked};
 use crate::config::unit::{self, Given};
 use crate::config::{self, ENGINE, Settings, Source};
 use crate::exit::Failure;
+use crate::host::changes;
 use crate::host::command::{CommandExt as _, within};
 use crate::host::machine::Machine;
 use crate::host::os::{Family, Os};
@@ -66,7 +67,9 @@ could not be told:
   settings    file, values (a list of name, value, source (file, environment or
               default), variable and file; the token is masked), problem
   warnings    the last of the units' journal: entries (a list of time, unit,
-              priority as in syslog, message) and problem";
+              priority as in syslog, message) and problem
+  interrupted whether a scalr-agent-setup was killed half-way; `scalr-agent-setup
+              recover` undoes what it did";
 
 /// Show what is installed, what runs, and how it is set up
 #[derive(Debug, clap::Args)]
@@ -104,6 +107,7 @@ pub struct Status {
     proxy: Proxy,
     settings: ListedSettings,
     warnings: Warnings,
+    interrupted: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -218,6 +222,7 @@ impl Status {
             tasks,
             proxy,
             warnings: Warnings::of(machine, &secrets),
+            interrupted: changes::is_interrupted(machine),
             settings,
         };
         status.server["url"] = status.settings.value("url").cloned().unwrap_or_default();

@@ -20,6 +20,12 @@ const LONGEST: usize = 200;
 impl Status {
     /// Prints it.
     pub fn print(&self) {
+        if self.interrupted {
+            println!(
+                "{BAD}An installation was killed half-way.{BAD:#} Undo what it did: \
+                 scalr-agent-setup recover"
+            );
+        }
         let host = self.host.as_ref().map_or("unknown", |host| &host.name);
         part("Host", vec![host.to_owned()]);
         part("Packages", self.packages.iter().map(Package::line).collect());

@@ -1,0 +1,207 @@
+//! The package tool of this host, apt or yum: installing and removing, with
+//! patience for others who hold its lock.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use backon::{BlockingRetryable as _, ConstantBuilder};
+
+use super::command::{CommandError, CommandExt as _};
+use super::machine::Machine;
+use super::os::Family;
+use super::yum::{self, Yum};
+use super::{apt, interrupt, locks};
+use crate::exit::Failure;
+
+/// How long between two tries.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// apt, or one that is like yum, and how it is called.
+#[derive(Clone, Debug)]
+pub struct PackageTool {
+    kind: Kind,
+    patience: Duration,
+    environment: Vec<(String, String)>,
+    reads_folders: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Apt,
+    Yum(Yum),
+}
+
+impl PackageTool {
+    /// That of a family of systems, which waits for another one's lock for at
+    /// most `patience`.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn of(family: Family, patience: Duration) -> Result<Self> {
+        let kind = match family {
+            Family::Debian => Kind::Apt,
+            _ => Kind::Yum(Yum::find()?),
+        };
+        Ok(Self { kind, patience, environment: Vec::new(), reads_folders: false })
+    }
+
+    /// The same, for a repository in a folder that maybe only root can read.
+    #[must_use]
+    pub fn reading_folders(self) -> Self {
+        Self { reads_folders: true, ..self }
+    }
+
+    /// The same, with these variables for its proxy.
+    #[must_use]
+    pub fn with_environment(self, environment: Vec<(String, String)>) -> Self {
+        Self { environment, ..self }
+    }
+
+    /// Fetches what one repository says of itself: `definition` is its file for
+    /// apt, `id` what it is called for yum.
+    ///
+    /// # Errors
+    /// It can't be reached or its signature is not right; a lock is held (10).
+    pub fn refresh(&self, definition: &str, id: &str) -> Result<()> {
+        match self.kind {
+            Kind::Apt => self.run(apt::update_command(definition)),
+            Kind::Yum(yum) => self.run(yum.refresh_command(id)),
+        }
+    }
+
+    /// The command that installs a package or a package file.
+    pub fn install_command(&self, package: &str) -> Command {
+        match self.kind {
+            Kind::Apt => apt::install_command(package),
+            Kind::Yum(yum) => yum.install_command(package),
+        }
+    }
+
+    /// Installs a package or a package file, and what it depends on. Where the
+    /// package is installed already, it becomes the newest.
+    ///
+    /// # Errors
+    /// It can't be installed; a lock is held (10).
+    pub fn install(&self, package: &str) -> Result<()> {
+        let result = self.run(self.install_command(package));
+        match self.kind {
+            // What it depends on may be missing from lists that are old.
+            Kind::Apt if result.as_ref().is_err_and(|error| Failure::of(error).is_ordinary()) => {
+                self.run(apt::update_all_command())?;
+                self.run(self.install_command(package))
+            }
+            _ => result,
+        }
+    }
+
+    /// As [`Self::install`], from the repository `id`; yum asks the others only
+    /// if that is not enough, since on a host without network they can't answer.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub fn install_from(&self, id: &str, package: &str) -> Result<()> {
+        match self.kind {
+            Kind::Apt => self.run(self.install_command(package)),
+            Kind::Yum(yum) => match self.run(yum.install_from_command(id, package)) {
+                Err(error) if Failure::of(&error).is_ordinary() => {
+                    self.run(self.install_command(package)).map_err(|_| error)
+                }
+                result => result,
+            },
+        }
+    }
+
+    /// Removes packages and nothing else; with `purge` their settings as well,
+    /// where the tool keeps those.
+    ///
+    /// # Errors
+    /// It fails; a lock is held (10).
+    pub fn remove(&self, packages: &[&str], purge: bool) -> Result<()> {
+        match self.kind {
+            Kind::Apt => self.run(apt::remove_command(packages, purge)),
+            Kind::Yum(yum) => self.run(yum.remove_command(packages)),
+        }
+    }
+
+    fn run(&self, mut command: Command) -> Result<()> {
+        let is_locked = match self.kind {
+            Kind::Apt => apt::is_locked,
+            Kind::Yum(_) => yum::is_locked,
+        };
+        if self.reads_folders && matches!(self.kind, Kind::Apt) {
+            // apt reads as another user.
+            command.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        patiently(&mut command, self.patience, is_locked)
+    }
+}
+
+/// Runs a command, showing what it says; as long as it fails because of a lock,
+/// tries again, for at most `limit`, and says who is waited for.
+fn patiently(
+    command: &mut Command,
+    limit: Duration,
+    is_locked: fn(&CommandError) -> bool,
+) -> Result<()> {
+    let of_lock = |error: &anyhow::Error| error.downcast_ref().is_some_and(is_locked);
+    let tries = usize::try_from(limit.as_secs() / PAUSE.as_secs()).unwrap_or(usize::MAX);
+    let mut told = None;
+    let result = (|| {
+        interrupt::check()?;
+        Ok(command.run_shown()?)
+    })
+    .retry(ConstantBuilder::default().with_delay(PAUSE).with_max_times(tries))
+    .when(of_lock)
+    .notify(|_, _| {
+        let holder = holder();
+        if told.as_ref() != Some(&holder) {
+            eprintln!("Waiting for at most {} s: {holder} …", limit.as_secs());
+        }
+        told = Some(holder);
+    })
+    .call();
+    match result {
+        Err(error) if of_lock(&error) => Err(Failure::Locked.because(format!(
+            "{}, and still does after {} s; wait for its end, or end it, and run this again \
+             (--lock-timeout SECONDS waits longer)",
+            holder(),
+            limit.as_secs()
+        ))),
+        result => result,
+    }
+}
+
+fn holder() -> String {
+    match locks::of_package_tools(&Machine::at("/")) {
+        Ok(Some((file, holder))) => format!("{holder} holds {file}"),
+        _ => "another program holds the lock of the package tool".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_waited_for_and_nothing_else_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = "[ -e once ] && exit 0; : >once; echo locked >&2; exit 1";
+        let run = |is_locked: fn(&CommandError) -> bool| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).current_dir(directory.path());
+            patiently(&mut command, Duration::from_secs(10), is_locked)
+        };
+        assert!(run(|_| false).is_err());
+        std::fs::remove_file(directory.path().join("once")).unwrap();
+        run(|error| error.to_string().contains("locked")).unwrap();
+    }
+
+    #[test]
+    fn patience_ends_with_a_code_of_its_own() {
+        let mut command = Command::new("false");
+        let error = patiently(&mut command, Duration::ZERO, |_| true).unwrap_err();
+        assert_eq!(Failure::of(&error), Failure::Locked);
+    }
+}

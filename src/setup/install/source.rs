@@ -1,0 +1,275 @@
+//! Where the package comes from: its file, or a repository with the key that it
+//! is signed with.
+
+use std::fs;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use deb822_fast::Deb822;
+use tera::Tera;
+use url::Url;
+
+use super::key::Fingerprint;
+use crate::exit::Failure;
+use crate::host::changes::{Attributes, Changes};
+use crate::host::machine::Machine;
+use crate::host::os::Family;
+use crate::host::package_tool::PackageTool;
+use crate::host::{apt, curl, rpm};
+
+/// The key's name in the repository.
+const KEY: &str = "scalr-agent.asc";
+
+/// What a server's repository is called.
+const ID: &str = "scalr-agent";
+
+/// What the repository in a folder is called.
+const BUNDLE_ID: &str = "scalr-agent-bundle";
+
+const SOURCES: &str = include_str!("../../../templates/repository/scalr-agent.sources.tera");
+const REPO: &str = include_str!("../../../templates/repository/scalr-agent.repo.tera");
+
+/// Where the package comes from, as options.
+#[derive(Debug, clap::Args)]
+pub struct Source {
+    /// Install this package file, if the agent is not installed yet
+    #[arg(long, value_name = "FILE", conflicts_with = "repository")]
+    pub package: Option<PathBuf>,
+    /// Install the package from this repository, if the agent is not installed
+    /// yet: a server, or the folder of an offline bundle; --url's if not named
+    #[arg(long, value_name = "URL|DIR")]
+    pub repository: Option<Repository>,
+    /// Go on only if the repository is signed with this key: the 40 digits of its
+    /// fingerprint, or the 64 of its file's SHA-256
+    #[arg(long, value_name = "HEX")]
+    pub key_fingerprint: Option<Fingerprint>,
+    /// Install the newest version, although one is installed
+    #[arg(long)]
+    pub upgrade: bool,
+    /// How long to wait for another program that holds the package tool's lock
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    lock_timeout: u64,
+}
+
+impl Source {
+    /// How long another program's lock is waited for.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.lock_timeout)
+    }
+}
+
+/// A repository that `scalr-agent-setup repository` made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repository {
+    /// This server has it.
+    Server(Url),
+    /// It is in this folder.
+    Folder(PathBuf),
+}
+
+impl FromStr for Repository {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return text.parse().map(Self::Server).map_err(|error| format!("{error}"));
+        }
+        let folder = fs::canonicalize(text).map_err(|error| error.to_string())?;
+        if !folder.join(KEY).is_file() {
+            return Err(format!("that is no repository: it has no {KEY}"));
+        }
+        Ok(Self::Folder(folder))
+    }
+}
+
+impl Repository {
+    /// What yum calls it, and its files are named by. A folder never takes the
+    /// place of the server that newer versions come from.
+    pub fn id(&self) -> &'static str {
+        match self {
+            Self::Server(_) => ID,
+            Self::Folder(_) => BUNDLE_ID,
+        }
+    }
+
+    /// Its address for apt and yum.
+    fn base(&self) -> String {
+        match self {
+            Self::Server(url) => format!("{}/packages", url.as_str().trim_end_matches('/')),
+            Self::Folder(folder) => Url::from_file_path(folder)
+                .map_or_else(|()| format!("file://{}", folder.display()), |url| url.to_string()),
+        }
+    }
+
+    fn key(&self, proxy: &[(String, String)]) -> Result<String> {
+        match self {
+            Self::Server(_) => {
+                let url: Url = format!("{}/{KEY}", self.base()).parse()?;
+                curl::text(&url, proxy, None).map_err(|error| {
+                    Failure::DownloadFailed
+                        .because(format!("cannot download the packages' key: {error}"))
+                })
+            }
+            Self::Folder(folder) => fs::read_to_string(folder.join(KEY))
+                .with_context(|| format!("cannot read {KEY} in {}", folder.display())),
+        }
+    }
+}
+
+/// Adds a repository, verifies its key, and fetches what it says of itself.
+///
+/// # Errors
+/// Its key can't be fetched (8), is not the expected one (9), or the repository
+/// can't be read or is not signed with it.
+pub fn add(
+    changes: &mut Changes,
+    family: Family,
+    tool: &PackageTool,
+    repository: &Repository,
+    expected: Option<&Fingerprint>,
+    proxy: &[(String, String)],
+) -> Result<()> {
+    let base = repository.base();
+    eprintln!("Adding the package repository {base} …");
+    let key = repository.key(proxy)?;
+    match expected {
+        Some(fingerprint) => fingerprint.require(&key)?,
+        None => eprintln!(
+            "note: the packages' key is trusted as it came; --key-fingerprint would compare it"
+        ),
+    }
+    let id = repository.id();
+    let files = Files::of(family, id);
+    changes.write(&files.key, &key, Attributes::PUBLIC)?;
+    changes.write(&files.definition, &files.text(id, &base)?, Attributes::PUBLIC)?;
+    if changes.is_dry_run() {
+        return Ok(());
+    }
+    let uri = apt_uri(&base);
+    let undo = (family == Family::Debian && !apt::has_lists(&uri))
+        .then(|| apt::forget_lists_command(&uri));
+    changes
+        .prepare(
+            format!("read the repository {base}"),
+            || tool.refresh(&files.definition, id),
+            undo,
+        )
+        .with_context(|| format!("cannot use the package repository {base}"))
+}
+
+/// Removes what [`add`] added of the repository in a folder.
+///
+/// # Errors
+/// As [`remove`].
+pub fn forget_folder(changes: &mut Changes, family: Family) -> Result<()> {
+    forget(changes, family, BUNDLE_ID)
+}
+
+/// Removes what was added of a server's repository, and all keys that rpm got.
+///
+/// # Errors
+/// A file can't be removed, or rpm keeps a key.
+pub fn remove(changes: &mut Changes, family: Family) -> Result<()> {
+    let key = Files::of(family, ID).key;
+    for name in changes.manifest().keys.clone() {
+        changes.run(
+            format!("forget the key {name}"),
+            rpm::forget_key_command(&name),
+            Some(rpm::import_key_command(&key)),
+        )?;
+    }
+    changes.forget_keys();
+    forget(changes, family, ID)
+}
+
+fn forget(changes: &mut Changes, family: Family, id: &str) -> Result<()> {
+    let files = Files::of(family, id);
+    if let Some(uri) = files.fetched(changes.machine()) {
+        changes.run("delete apt's lists of it", apt::forget_lists_command(&uri), None)?;
+    }
+    changes.remove(&files.definition)?;
+    changes.remove(&files.key)?;
+    Ok(())
+}
+
+/// What makes a repository known to apt or yum.
+struct Files {
+    definition: String,
+    /// apt has to be able to read it as another user.
+    key: String,
+    template: &'static str,
+}
+
+impl Files {
+    fn of(family: Family, id: &str) -> Self {
+        match family {
+            Family::Debian => Self {
+                definition: format!("/etc/apt/sources.list.d/{id}.sources"),
+                key: format!("/usr/share/keyrings/{id}.asc"),
+                template: SOURCES,
+            },
+            _ => Self {
+                definition: format!("/etc/yum.repos.d/{id}.repo"),
+                key: format!("/etc/pki/rpm-gpg/RPM-GPG-KEY-{id}"),
+                template: REPO,
+            },
+        }
+    }
+
+    fn text(&self, id: &str, base: &str) -> Result<String> {
+        let is_apt = self.template == SOURCES;
+        let key = if is_apt { self.key.clone() } else { format!("file://{}", self.key) };
+        let mut context = tera::Context::new();
+        for (name, value) in [("id", id), ("base", base), ("key", &key)] {
+            context.insert(name, value);
+        }
+        Tera::one_off(self.template, &context, false)
+            .context("cannot render a repository's definition")
+    }
+
+    /// The address that apt has fetched lists from.
+    fn fetched(&self, machine: &Machine) -> Option<String> {
+        if !machine.is_this_one() || self.template != SOURCES {
+            return None;
+        }
+        let text = fs::read_to_string(machine.path(&self.definition)).ok()?;
+        let parsed: Deb822 = text.parse().ok()?;
+        let uri = parsed.iter().find_map(|paragraph| paragraph.get("URIs").map(str::to_owned))?;
+        apt::has_lists(&uri).then_some(uri)
+    }
+}
+
+fn apt_uri(base: &str) -> String {
+    format!("{base}/apt")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_name_repository_and_key() {
+        let repository: Repository = "https://pools.example.com/".parse().unwrap();
+        let base = repository.base();
+        let text = Files::of(Family::RedHat, ID).text(ID, &base).unwrap();
+        assert!(text.contains("\nbaseurl=https://pools.example.com/packages/yum\n"), "{text}");
+        let key = "\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-scalr-agent\n";
+        assert!(text.contains(key), "{text}");
+        let text = Files::of(Family::Debian, ID).text(ID, &base).unwrap();
+        assert!(text.contains("\nURIs: https://pools.example.com/packages/apt\n"), "{text}");
+        assert!(text.contains("\nSigned-By: /usr/share/keyrings/scalr-agent.asc\n"), "{text}");
+    }
+
+    #[test]
+    fn a_folder_has_to_be_a_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().to_str().unwrap();
+        assert!(name.parse::<Repository>().unwrap_err().contains(KEY));
+        fs::write(folder.path().join(KEY), "").unwrap();
+        let repository: Repository = name.parse().unwrap();
+        assert!(repository.base().starts_with("file:///"), "{}", repository.base());
+        assert_ne!(repository.id(), ID);
+    }
+}
