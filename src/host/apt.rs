@@ -52,10 +52,16 @@ pub fn has_lists(uri: &str) -> bool {
     fs::read_dir(LISTS).is_ok_and(|mut entries| entries.any(is_list))
 }
 
-/// How apt begins the names of such lists: the scheme goes, a slash becomes `_`.
+/// How apt begins the names of such lists: the scheme goes, some characters are
+/// quoted, and a slash becomes `_` (its `URItoFileName`).
 fn list_name(uri: &str) -> String {
     let place = uri.split_once("://").map_or(uri, |(_, place)| place);
-    place.trim_end_matches('/').replace('_', "%5f").replace('/', "_")
+    let quoted = |c: char| match c {
+        '/' => "_".to_owned(),
+        c if r#"\|{}[]<>"^~_=!@#$%&*"#.contains(c) => format!("%{:02x}", u32::from(c)),
+        c => c.to_string(),
+    };
+    place.trim_end_matches('/').chars().map(quoted).collect()
 }
 
 /// `E: Could not get lock /var/lib/dpkg/lock-frontend …`. apt waits for dpkg's
@@ -83,6 +89,7 @@ mod tests {
         let named = [
             ("https://pools.example.com:8443/packages/apt", "pools.example.com:8443_packages_apt"),
             ("file:///media/my_stick/repository/apt/", "_media_my%5fstick_repository_apt"),
+            ("file:///a%20stick/apt", "_a%2520stick_apt"),
         ];
         for (uri, name) in named {
             assert_eq!(list_name(uri), name);

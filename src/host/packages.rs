@@ -69,6 +69,14 @@ impl Packages {
         packages
     }
 
+    /// Those that are installed by now.
+    ///
+    /// # Errors
+    /// As [`Self::installed`].
+    pub fn now(&self) -> Result<Self> {
+        Self::installed(self.family)
+    }
+
     /// The same; [`Self::restore`] then leaves settings where they are: they were
     /// there before the packages.
     #[must_use]
@@ -91,7 +99,7 @@ impl Packages {
     /// # Errors
     /// The package tool fails.
     pub fn restore(&self) -> Result<()> {
-        let now = Self::installed(self.family)?;
+        let now = self.now()?;
         let is_new = |name: &&String| !self.versions.contains_key(*name);
         let new: Vec<&str> = now.versions.keys().filter(is_new).map(String::as_str).collect();
         if !new.is_empty() {

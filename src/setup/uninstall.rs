@@ -146,12 +146,12 @@ fn put_back(
     if services.can_run() {
         stop(&mut changes, services, places)?;
     }
-    let keep: &[&str] = if args.purge { &[] } else { &[config::FILE, DOCKER_JSON] };
-    let left_alone = changes.reverse(keep)?;
-    leave_groups(&mut changes)?;
     if !args.keep_package {
         source::remove(&mut changes, Os::of(machine)?.family)?;
     }
+    let keep: &[&str] = if args.purge { &[] } else { &[config::FILE, DOCKER_JSON] };
+    let left_alone = changes.reverse(keep)?;
+    leave_groups(&mut changes)?;
     if services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }

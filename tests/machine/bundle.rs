@@ -40,7 +40,7 @@ fn from_a_bundle(flavour: &str) {
         &archive,
     );
     let repositories = "ls /etc/apt/sources.list.d /etc/yum.repos.d /usr/share/keyrings /etc/pki/rpm-gpg \
-         /var/lib/apt/lists 2>/dev/null; rpm -qa 'gpg-pubkey*' 2>/dev/null; :";
+         /var/lib/apt/lists 2>/dev/null | grep -v -e '^auxfiles$' -e '^lock$' -e '^partial$'; rpm -qa 'gpg-pubkey*' 2>/dev/null; :";
     let before = fleet.shell(repositories);
     fleet.shell(&format!(
         "cd '/root/a stick/scalr-agent-bundle' && sh install.sh --offline . --url {URL} \

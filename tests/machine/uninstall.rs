@@ -12,7 +12,7 @@ use crate::machine::wait_for;
 const TRACES: &str = "ip -br link | cut -d' ' -f1; iptables -S; iptables -t nat -S; \
     ps -eo args | grep -E '[s]calr|[c]ontainerd|[d]ockerd|[e]ntrypoint'; \
     getent passwd scalr-agent; getent group scalr-agent scalr-docker; \
-    ls -d /etc/scalr-agent /var/lib/scalr-* /run/scalr-* /etc/systemd/system/*scalr* \
+    ls -d /etc/scalr-agent /var/lib/scalr-* /run/scalr-docker /run/scalr-agent /etc/systemd/system/*scalr* \
         /etc/apt/sources.list.d/* /etc/yum.repos.d/* /usr/share/keyrings/scalr* \
         /usr/bin/scalr* 2>/dev/null; true";
 

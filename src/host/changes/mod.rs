@@ -203,7 +203,7 @@ impl Changes {
 
     /// Installs packages by `action`, where `command` is what a dry run prints;
     /// undone, all that it brought is removed. What was installed already may have
-    /// become newer, and that is not undone.
+    /// become newer, and that is not undone. Gives the keys that rpm got with them.
     ///
     /// # Errors
     /// Whatever `action` says.
@@ -212,24 +212,22 @@ impl Changes {
         before: &Packages,
         what: impl Into<String>,
         command: &Command,
-        action: impl FnOnce() -> Result<Packages>,
-    ) -> Result<()> {
+        action: impl FnOnce() -> Result<()>,
+    ) -> Result<Vec<String>> {
         let what = what.into();
         interrupt::check()?;
         if self.dry_run {
             println!("would {what}: {}", command.line());
             self.changed.push(what);
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.note(Step::KeepPackages(before.clone()))?;
-        let after = action()?;
+        action()?;
+        let after = before.now()?;
         if !after.is_same(before) {
             self.changed.push(what);
         }
-        for key in after.keys_since(before) {
-            self.manifest.keys.push(key.clone());
-        }
-        Ok(())
+        Ok(after.keys_since(before).cloned().collect())
     }
 
     /// When all is undone, this unit is restarted: it ran before.
@@ -260,9 +258,14 @@ impl Changes {
         }
     }
 
-    /// Forgets that these keys were given to rpm.
-    pub fn forget_keys(&mut self) {
-        self.manifest.keys.clear();
+    /// Records that rpm was given these keys.
+    pub fn record_keys(&mut self, keys: Vec<String>) {
+        self.manifest.keys.extend(keys);
+    }
+
+    /// Records that rpm has none of these keys any more.
+    pub fn forget_keys(&mut self, keys: &[String]) {
+        self.manifest.keys.retain(|key| !keys.contains(key));
     }
 
     /// Whether the file or link at `path` is as an earlier call left it: ours,

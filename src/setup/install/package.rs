@@ -94,7 +94,7 @@ fn from_file(
     let tool = PackageTool::of(family, source.patience())?.with_environment(proxy.to_vec());
     let before = before(changes.machine())?;
     let file = file.display().to_string();
-    install(changes, &before, &tool, &file, || tool.install(&file))
+    install(changes, &before, &tool, &file, || tool.install(&file)).map(drop)
 }
 
 fn from_repository(
@@ -111,14 +111,16 @@ fn from_repository(
     let before = before(changes.machine())?;
     let expected = source.key_fingerprint.as_ref();
     source::add(changes, family, &tool, repository, expected, proxy)?;
-    if !is_folder {
-        return install(changes, &before, &tool, PACKAGE, || tool.install(PACKAGE));
+    if is_folder {
+        let action = || tool.install_from(repository.id(), PACKAGE);
+        let keys = install(changes, &before, &tool, PACKAGE, action)?;
+        // A folder may be gone tomorrow, and then each later call of apt or yum
+        // would fail.
+        return source::forget_folder(changes, family, &keys);
     }
-    let id = repository.id();
-    install(changes, &before, &tool, PACKAGE, || tool.install_from(id, PACKAGE))?;
-    // A folder may be gone tomorrow, and then each later call of apt or yum would
-    // fail.
-    source::forget_folder(changes, family)
+    let keys = install(changes, &before, &tool, PACKAGE, || tool.install(PACKAGE))?;
+    changes.record_keys(keys);
+    Ok(())
 }
 
 /// What is installed before; settings that are there already are nobody's to
@@ -135,14 +137,10 @@ fn install(
     tool: &PackageTool,
     package: &str,
     action: impl FnOnce() -> Result<()>,
-) -> Result<()> {
-    let family = Os::of(changes.machine())?.family;
+) -> Result<Vec<String>> {
     let what = format!("install {package}");
     if !changes.is_dry_run() {
         eprintln!("Installing {package} …");
     }
-    changes.install(before, what, &tool.install_command(package), || {
-        action()?;
-        Packages::installed(family)
-    })
+    changes.install(before, what, &tool.install_command(package), action)
 }

@@ -159,33 +159,34 @@ pub fn add(
         .with_context(|| format!("cannot use the package repository {base}"))
 }
 
-/// Removes what [`add`] added of the repository in a folder.
+/// Removes what [`add`] added of the repository in a folder, and the keys that rpm
+/// got from it.
 ///
 /// # Errors
 /// As [`remove`].
-pub fn forget_folder(changes: &mut Changes, family: Family) -> Result<()> {
-    forget(changes, family, BUNDLE_ID)
+pub fn forget_folder(changes: &mut Changes, family: Family, keys: &[String]) -> Result<()> {
+    forget(changes, family, BUNDLE_ID, keys)
 }
 
-/// Removes what was added of a server's repository, and all keys that rpm got.
+/// Removes what was added of a server's repository, and the keys that rpm got.
 ///
 /// # Errors
 /// A file can't be removed, or rpm keeps a key.
 pub fn remove(changes: &mut Changes, family: Family) -> Result<()> {
-    let key = Files::of(family, ID).key;
-    for name in changes.manifest().keys.clone() {
-        changes.run(
-            format!("forget the key {name}"),
-            rpm::forget_key_command(&name),
-            Some(rpm::import_key_command(&key)),
-        )?;
-    }
-    changes.forget_keys();
-    forget(changes, family, ID)
+    let keys = changes.manifest().keys.clone();
+    forget(changes, family, ID, &keys)
 }
 
-fn forget(changes: &mut Changes, family: Family, id: &str) -> Result<()> {
+fn forget(changes: &mut Changes, family: Family, id: &str, keys: &[String]) -> Result<()> {
     let files = Files::of(family, id);
+    for name in keys {
+        changes.run(
+            format!("forget the key {name}"),
+            rpm::forget_key_command(name),
+            Some(rpm::import_key_command(&files.key)),
+        )?;
+    }
+    changes.forget_keys(keys);
     if let Some(uri) = files.fetched(changes.machine()) {
         changes.run("delete apt's lists of it", apt::forget_lists_command(&uri), None)?;
     }
