@@ -111,6 +111,12 @@ pub fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static str, St
     hardening.insert("directives", &hardening_for(systemd));
     let data = settings.data_dir.as_deref().unwrap_or(Path::new("/var/lib/scalr-agent"));
     hardening.insert("data", &data.display().to_string());
+    let paths = [settings.data_dir.as_deref(), settings.ca_cert.as_deref()];
+    let at_home = paths
+        .into_iter()
+        .flatten()
+        .any(|path| ["/home", "/root", "/run/user"].iter().any(|home| path.starts_with(home)));
+    hardening.insert("homes", if at_home { "read-only" } else { "yes" });
     let concurrency = settings.concurrency.unwrap_or(1);
     let mut resources = tera::Context::new();
     // A few threads, and for each slot the programs of its hooks.
@@ -152,14 +158,14 @@ struct Directive {
 const EVER: u32 = u32::MAX;
 
 /// What is left out on purpose: `ProcSubset=pid` hides /proc/meminfo, which the
-/// agent counts its free slots from; `MemoryDenyWriteExecute` and
-/// `SystemCallFilter` would bind whatever a hook runs.
+/// agent counts its free slots from; `MemoryDenyWriteExecute` would bind whatever a
+/// hook runs.
 const HARDENING: &[Directive] = &[
     always("NoNewPrivileges", "yes"),
     always("CapabilityBoundingSet", ""),
     always("PrivateTmp", "yes"),
     always("PrivateDevices", "yes"),
-    always("ProtectHome", "read-only"),
+    always("DevicePolicy", "closed"),
     // `strict` is known from 232 on; an older one would protect nothing at all.
     Directive { since: 0, until: 232, name: "ProtectSystem", value: "full" },
     since(232, "ProtectSystem", "strict"),
@@ -173,6 +179,16 @@ const HARDENING: &[Directive] = &[
     since(232, "RemoveIPC", "yes"),
     since(233, "RestrictNamespaces", "yes"),
     since(235, "LockPersonality", "yes"),
+    since(235, "KeyringMode", "private"),
+    // What only root could do anyway; without this a hole in the kernel could be
+    // reached by it. No list of what is allowed: it would bind hooks.
+    since(
+        237,
+        "SystemCallFilter",
+        "~@clock @cpu-emulation @debug @module @mount @obsolete @raw-io @reboot @swap",
+    ),
+    since(237, "SystemCallErrorNumber", "EPERM"),
+    since(239, "PrivateMounts", "yes"),
     since(242, "RestrictSUIDSGID", "yes"),
     since(242, "ProtectHostname", "yes"),
     since(244, "ProtectKernelLogs", "yes"),

@@ -39,8 +39,9 @@ fn from_a_bundle(flavour: &str) {
         "mkdir -m 0700 '/root/a stick' && tar -x -C '/root/a stick'",
         &archive,
     );
-    let repositories = "ls /etc/apt/sources.list.d /etc/yum.repos.d /usr/share/keyrings /etc/pki/rpm-gpg \
-         /var/lib/apt/lists 2>/dev/null | grep -v -e '^auxfiles$' -e '^lock$' -e '^partial$'; rpm -qa 'gpg-pubkey*' 2>/dev/null; :";
+    let repositories = "find /etc/apt/sources.list.d /etc/yum.repos.d /usr/share/keyrings \
+        /etc/pki/rpm-gpg /var/lib/apt/lists -type f ! -name lock 2>/dev/null | sort; \
+        rpm -qa 'gpg-pubkey*' 2>/dev/null; :";
     let before = fleet.shell(repositories);
     fleet.shell(&format!(
         "cd '/root/a stick/scalr-agent-bundle' && sh install.sh --offline . --url {URL} \

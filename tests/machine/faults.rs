@@ -190,7 +190,7 @@ fn state(fleet: &Fleet) -> Vec<String> {
          systemctl list-unit-files 'scalr-*' --no-legend; \
          ls -d /run/scalr* 2>/dev/null | grep -v setup.lock; \
          find /etc /usr/bin /usr/lib/scalr-agent /usr/lib/systemd /lib/systemd /usr/share/keyrings \
-             /var/lib/scalr* /var/lib/apt/lists ! -name lock ! -name partial ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache -printf \
+             /var/lib/scalr* /var/lib/apt/lists ! -name lock ! -name partial ! -name auxfiles ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache -printf \
              '%p %M %U:%G %l\\n' 2>/dev/null | sort; \
          find /etc -type f ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache \
              -exec sha256sum {} + | sort -k2",

@@ -10,7 +10,7 @@ use crate::machine::wait_for;
 /// What an installation could leave behind: links, rules, processes, accounts,
 /// units and repositories.
 const TRACES: &str = "ip -br link | cut -d' ' -f1; iptables -S; iptables -t nat -S; \
-    ps -eo args | grep -E '[s]calr|[c]ontainerd|[d]ockerd|[e]ntrypoint'; \
+    ps -eo args | grep -v -e '^sh -c' -e '^grep' | grep -E 'scalr|containerd|dockerd|entrypoint'; \
     getent passwd scalr-agent; getent group scalr-agent scalr-docker; \
     ls -d /etc/scalr-agent /var/lib/scalr-* /run/scalr-docker /run/scalr-agent /etc/systemd/system/*scalr* \
         /etc/apt/sources.list.d/* /etc/yum.repos.d/* /usr/share/keyrings/scalr* \
