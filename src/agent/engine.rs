@@ -458,3 +458,35 @@ fn unreachable(socket: &str) -> String {
         "no container engine answers at {socket}; look at `systemctl status scalr-docker`, or name another with `scalr-agent configure --engine`"
     )
 }
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::extract::Request;
+
+    use super::*;
+
+    /// An engine that knows no newer API than that of Docker 18.03.
+    #[tokio::test]
+    async fn an_old_engine_is_spoken_to_as_it_understands() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let answer = move |request: Request| async move {
+            seen.lock().unwrap().push(request.uri().path().to_owned());
+            r#"{"Version": "18.03.1-ce", "ApiVersion": "1.37", "MinAPIVersion": "1.12"}"#
+        };
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let engine = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, engine).await });
+
+        let engine = Engine::connect(&format!("unix://{}", socket.display())).await.unwrap();
+        engine.ensure_network("slot").await.unwrap();
+        // By no version at all, which is the engine's own; or by the one it named.
+        for path in asked.lock().unwrap().iter() {
+            assert!(!path.starts_with("/v1.") || path.starts_with("/v1.37/"), "{path}");
+        }
+    }
+}

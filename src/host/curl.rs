@@ -78,15 +78,24 @@ fn curl(proxy: &[(String, String)], ca_cert: Option<&Path>) -> Command {
     command
 }
 
-/// Downloads `url` to `file`, over HTTPS alone, with three tries; its progress is
-/// shown if `bar` says so.
+/// Downloads `url` to `file`, over HTTPS alone, with three tries; what the file has
+/// already is not fetched again. Its progress is shown if `bar` says so.
 ///
 /// # Errors
 /// curl is missing, or could not download it.
-pub fn download(url: &str, file: &Path, bar: bool) -> Result<(), CommandError> {
+pub fn download(
+    url: &str,
+    file: &Path,
+    ca_cert: Option<&Path>,
+    bar: bool,
+) -> Result<(), CommandError> {
     let mut command = Command::new("curl");
     command.args(["--fail", "--location", "--proto", "=https", "--proto-redir", "=https"]);
-    command.args(["--retry", "3", "--connect-timeout", "20", "--output"]).arg(file);
+    command.args(["--retry", "3", "--connect-timeout", "20", "--continue-at", "-"]);
+    command.arg("--output").arg(file);
+    if let Some(file) = ca_cert {
+        command.arg("--cacert").arg(file);
+    }
     if !bar {
         return command.args(["--silent", "--show-error", url]).run();
     }

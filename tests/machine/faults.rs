@@ -180,7 +180,8 @@ fn installation(fleet: &Fleet) -> String {
     "sh /root/install.sh --token-file /root/pool.token --lock-timeout 4".to_owned()
 }
 
-/// Packages, accounts, units, and every file that is not a cache.
+/// Packages, accounts, units, and every file that is not a cache, or of those that
+/// the engine makes for itself.
 fn state(fleet: &Fleet) -> Vec<String> {
     let text = fleet.shell(
         "if command -v dpkg-query >/dev/null && [ -d /etc/apt ] && ! [ -d /etc/yum.repos.d ]; \
@@ -190,9 +191,10 @@ fn state(fleet: &Fleet) -> Vec<String> {
          systemctl list-unit-files 'scalr-*' --no-legend; \
          ls -d /run/scalr* 2>/dev/null | grep -v setup.lock; \
          find /etc /usr/bin /usr/lib/scalr-agent /usr/lib/systemd /lib/systemd /usr/share/keyrings \
-             /var/lib/scalr* /var/lib/apt/lists ! -name lock ! -name partial ! -name auxfiles ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache -printf \
-             '%p %M %U:%G %l\\n' 2>/dev/null | sort; \
-         find /etc -type f ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache \
+             /var/lib/scalr* /var/lib/apt/lists ! -name lock ! -name partial ! -name auxfiles \
+             ! -path '/etc/docker*' ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache \
+             -printf '%p %M %U:%G %l\\n' 2>/dev/null | sort; \
+         find /etc -type f ! -path '/etc/docker*' ! -name '*-' ! -name '.pwd.lock' ! -name ld.so.cache \
              -exec sha256sum {} + | sort -k2",
     );
     text.lines().map(str::to_owned).collect()

@@ -142,7 +142,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     for unit in [DOCKER, AGENT].into_iter().filter(|unit| services.is_active(unit)) {
         changes.restart_when_undone(unit)?;
     }
-    let variables = proxy.as_ref().map(Proxy::variables).unwrap_or_default();
+    let variables = variables(machine, proxy.as_ref())?;
     package::put(&mut changes, &args.source, args.url.as_ref(), &variables)?;
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
@@ -173,7 +173,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 fn add_repository(context: &Context, args: &Args) -> Result<()> {
-    let proxy = args.proxy()?.map(|proxy| proxy.variables()).unwrap_or_default();
+    let proxy = variables(&context.machine, args.proxy()?.as_ref())?;
     let mut changes = Changes::begin(&context.machine, args.dry_run)?;
     package::add_repository(&mut changes, &args.source, args.url.as_ref(), &proxy)?;
     changes.finish()?;
@@ -181,6 +181,17 @@ fn add_repository(context: &Context, args: &Args) -> Result<()> {
         println!("The repository is set up: install the package scalr-agent when you like.");
     }
     Ok(())
+}
+
+/// The proxy by which the package is fetched: the one that is given, the services',
+/// or that of the shell we run in.
+fn variables(machine: &Machine, proxy: Option<&Proxy>) -> Result<Vec<(String, String)>> {
+    if let Some(proxy) = proxy {
+        return Ok(proxy.variables());
+    }
+    let mut subject = Subject::of(machine)?;
+    subject.use_shells_proxy();
+    Ok(subject.proxy)
 }
 
 impl Args {

@@ -70,7 +70,7 @@ impl Pin {
             .with_context(|| format!("no engine is pinned for {}", processor.name()))?;
         let file = match archive {
             Some(file) => file.to_owned(),
-            None => self.download(pinned, processor)?,
+            None => self.download(pinned, processor, &cache()?, None)?,
         };
         let sum = sha256(&file)?;
         progress(&format!("Unpacking {}", file.display()));
@@ -92,30 +92,44 @@ impl Pin {
         Ok(record)
     }
 
-    /// The pinned archive, from the cache if it is there and whole.
-    fn download(&self, archive: &Archive, processor: Processor) -> Result<PathBuf> {
-        let folder = cache()?;
+    /// The pinned archive, from the cache `folder` if it is there and whole. What an
+    /// earlier download has left is gone on with.
+    fn download(
+        &self,
+        archive: &Archive,
+        processor: Processor,
+        folder: &Path,
+        ca_cert: Option<&Path>,
+    ) -> Result<PathBuf> {
         let name = format!("{}-{}-{}.tgz", self.name, self.version, processor.name());
-        let file = folder.join(name);
+        let file = folder.join(&name);
         if file.is_file() && sha256(&file)? == archive.sha256 {
             return Ok(file);
         }
-        progress(&format!("Downloading {}", archive.url));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let part = tempfile::NamedTempFile::new_in(&folder)?;
-        curl::download(&archive.url, part.path(), std::io::stderr().is_terminal()).context(
-            "cannot download the engine; take an archive from disk with --engine-archive, or \
-             leave it out with --engine none",
-        )?;
-        let sum = sha256(part.path())?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let path = folder.join(format!("{name}.part"));
+        let part = fs::File::options().append(true).create(true).open(&path);
+        let part = part.with_context(|| format!("cannot write {}", path.display()))?;
+        // Two at once would write into each other's.
+        part.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        if sha256(&path)? != archive.sha256 {
+            progress(&format!("Downloading {}", archive.url));
+            curl::download(&archive.url, &path, ca_cert, std::io::stderr().is_terminal()).context(
+                "cannot download the engine; run this again to go on with it, take an archive \
+                 from disk with --engine-archive, or leave it out with --engine none",
+            )?;
+        }
+        let sum = sha256(&path)?;
         if sum != archive.sha256 {
+            // Going on with it would never make it right.
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             bail!(
                 "{} is not what pkg/engine.toml says: its SHA-256 is {sum}, not {}",
                 archive.url,
                 archive.sha256
             );
         }
-        part.persist(&file).with_context(|| format!("cannot write {}", file.display()))?;
+        fs::rename(&path, &file).with_context(|| format!("cannot write {}", file.display()))?;
         Ok(file)
     }
 
@@ -215,5 +229,106 @@ mod tests {
             error.to_string(),
             "it lacks containerd-shim-runc-v2, ctr, docker-init, docker-proxy"
         );
+    }
+}
+
+#[cfg(all(test, feature = "server"))]
+mod downloads {
+    use std::sync::{Arc, Mutex};
+
+    use axum::extract::Request;
+    use axum::middleware::Next;
+    use axum_server::tls_rustls::RustlsConfig;
+    use tower_http::services::ServeDir;
+
+    use super::*;
+
+    /// A web server with one file, and what parts of it were asked for.
+    struct Site {
+        folder: tempfile::TempDir,
+        port: u16,
+        ranges: Arc<Mutex<Vec<String>>>,
+        _runtime: tokio::runtime::Runtime,
+    }
+
+    impl Site {
+        fn with(content: &[u8]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("engine.tgz"), content).unwrap();
+            let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            fs::write(folder.path().join("ca.pem"), key.cert.pem()).unwrap();
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let ranges = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&ranges);
+            let watch = move |request: Request, next: Next| {
+                let range = request.headers().get("range").and_then(|range| range.to_str().ok());
+                seen.lock().unwrap().push(range.unwrap_or("all").to_owned());
+                next.run(request)
+            };
+            let files = axum::Router::new()
+                .fallback_service(ServeDir::new(folder.path()))
+                .layer(axum::middleware::from_fn(watch));
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.spawn(async move {
+                let (certificate, key) = (key.cert.pem(), key.signing_key.serialize_pem());
+                let tls = RustlsConfig::from_pem(certificate.into(), key.into()).await.unwrap();
+                let server = axum_server::from_tcp_rustls(listener, tls).unwrap();
+                server.serve(files.into_make_service()).await.unwrap();
+            });
+            Self { folder, port, ranges, _runtime: runtime }
+        }
+
+        fn download(&self, cache: &Path, sha256: String) -> Result<PathBuf> {
+            let pin = toml::from_str::<Pin>(include_str!("../../../pkg/engine.toml")).unwrap();
+            let url = format!("https://localhost:{}/engine.tgz", self.port);
+            let ca = self.folder.path().join("ca.pem");
+            pin.download(&Archive { url, sha256 }, Processor::default(), cache, Some(&ca))
+        }
+
+        fn ranges(&self) -> Vec<String> {
+            self.ranges.lock().unwrap().clone()
+        }
+    }
+
+    fn sum(content: &[u8]) -> String {
+        use sha2::Digest as _;
+        hex::encode(sha2::Sha256::digest(content))
+    }
+
+    #[test]
+    fn what_is_there_is_not_downloaded_again() {
+        let site = Site::with(b"an engine");
+        let cache = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let file = site.download(cache.path(), sum(b"an engine")).unwrap();
+            assert_eq!(fs::read(file).unwrap(), b"an engine");
+        }
+        assert_eq!(site.ranges(), ["all"]);
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1, "no part is left");
+    }
+
+    #[test]
+    fn what_was_interrupted_is_gone_on_with() {
+        let site = Site::with(b"an engine");
+        let cache = tempfile::tempdir().unwrap();
+        let file = site.download(cache.path(), sum(b"an engine")).unwrap();
+        let part = PathBuf::from(format!("{}.part", file.display()));
+        fs::remove_file(&file).unwrap();
+        fs::write(&part, "an ").unwrap();
+        assert_eq!(site.download(cache.path(), sum(b"an engine")).unwrap(), file);
+        assert_eq!(fs::read(file).unwrap(), b"an engine");
+        assert_eq!(site.ranges(), ["all", "bytes=3-"]);
+    }
+
+    #[test]
+    fn another_file_than_the_pinned_one_is_refused_and_not_kept() {
+        let site = Site::with(b"another");
+        let cache = tempfile::tempdir().unwrap();
+        let error = site.download(cache.path(), sum(b"an engine")).unwrap_err().to_string();
+        assert!(error.contains(&sum(b"another")) && error.contains("engine.toml"), "{error}");
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
     }
 }

@@ -1,0 +1,255 @@
+//! A Docker of the host's own: ours neither sees nor disturbs it, or is left out
+//! in favour of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::fleet::{Fleet, URL, configuration, kit};
+use crate::machine::{text, wait_for};
+use crate::pool::Pool;
+
+/// The host's docker.
+const DOCKER: &str = "/opt/docker/bin/docker";
+
+/// As a distribution starts them: their own default sockets, folders and rules.
+const UNITS: &str = r"
+cat >/etc/systemd/system/containerd.service <<'UNIT'
+[Service]
+Type=notify
+Environment=PATH=/opt/docker/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ExecStart=/opt/docker/bin/containerd
+Delegate=yes
+KillMode=process
+UNIT
+cat >/etc/systemd/system/docker.service <<'UNIT'
+[Unit]
+Requires=containerd.service
+After=containerd.service
+[Service]
+Type=notify
+Environment=PATH=/opt/docker/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ExecStart=/opt/docker/bin/dockerd --containerd=/run/containerd/containerd.sock --group docker
+Delegate=yes
+KillMode=process
+UNIT
+getent group docker >/dev/null || groupadd --system docker
+systemctl daemon-reload && systemctl start docker
+";
+
+/// Everything that is the host's Docker's, its containerd's and its firewall's.
+/// What it leaves of ours: a chain, and the bridges of slots.
+const STATE: &str = "
+docker=/opt/docker/bin/docker; ctr=/opt/docker/bin/ctr
+$docker ps --all --no-trunc --format '{{.ID}} {{.Image}} {{.Names}}'
+$docker inspect --format '{{.State.Pid}} {{.State.StartedAt}}' $($docker ps --quiet)
+$docker images --all --no-trunc; $docker network ls --no-trunc; $docker volume ls
+$ctr --namespace others containers ls; $ctr --namespace others images ls
+systemctl show --property=MainPID,ActiveState docker containerd
+iptables-save | grep -v -e '^#' -e SCALR-AGENT | sed 's/ \\[.*//'
+ip -o link | grep -v scalr-slot- | cut -d: -f2- | sort
+ls -A /run/containerd /run/docker /var/lib/containerd /var/lib/docker /etc/docker 2>&1";
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_docker_and_a_containerd_of_the_host_are_neither_seen_nor_disturbed() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    pool.variable("greeting", "terraform", false, "hello");
+    pool.variable("steps", "terraform", false, "1");
+    start(&fleet);
+    fleet.shell(&format!(
+        "{DOCKER} network create theirs && \
+         {DOCKER} run --detach --name web --network theirs --publish 8080:80 scalr-run:test \
+             sleep 100000 && \
+         {DOCKER} run --detach --name stays --restart always scalr-run:test sleep 100000"
+    ));
+    // Somebody else's containers, which Docker knows nothing of.
+    fleet.shell(
+        "/opt/docker/bin/docker save scalr-run:test >/root/other.tar && \
+         /opt/docker/bin/ctr --namespace others images import /root/other.tar",
+    );
+    let before = fleet.shell(STATE);
+
+    fleet.install("");
+    fleet.wait_for_agent(&pool, "idle");
+    assert_eq!(fleet.shell(STATE), before, "after the installation");
+    run_to_the_end(&pool);
+    assert_eq!(fleet.shell(STATE), before, "after a run");
+    assert_eq!(fleet.shell(&format!("{} ps --all --quiet", crate::fleet::DOCKER)), "");
+    fleet.shell("systemctl restart scalr-containerd scalr-docker");
+    fleet.wait_for_agent(&pool, "idle");
+    assert_eq!(fleet.shell(STATE), before, "after a restart of the private engine");
+    fleet.shell("scalr-agent-setup uninstall --purge");
+    assert_eq!(fleet.shell(STATE), before, "after the removal");
+    assert_eq!(fleet.shell("iptables-save | grep -c SCALR-AGENT || :"), "0");
+
+    // The other way round: theirs comes and goes, and ours stays.
+    fleet.install("");
+    fleet.wait_for_agent(&pool, "idle");
+    let ours = "systemctl show --property=MainPID scalr-agent scalr-docker scalr-containerd; \
+        iptables --list-rules SCALR-AGENT";
+    let before = fleet.shell(ours);
+    fleet.shell("systemctl restart docker containerd");
+    assert_eq!(fleet.shell(ours), before);
+    run_to_the_end(&pool);
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn runs_can_use_the_hosts_own_docker() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    pool.variable("greeting", "terraform", false, "hello");
+    pool.variable("steps", "terraform", false, "1");
+    start(&fleet);
+    fleet.shell(&Fleet::install_line("--engine system --image scalr-run:test"));
+    fleet.wait_for_agent(&pool, "idle");
+    assert_eq!(fleet.shell("systemctl is-active scalr-docker || :"), "inactive");
+    run_to_the_end(&pool);
+
+    let theirs = fleet.shell(&format!("{DOCKER} run --detach scalr-run:test sleep 100000"));
+    fleet.shell("scalr-agent-setup uninstall --purge");
+    assert_eq!(fleet.shell(&format!("{DOCKER} ps --quiet --no-trunc")), theirs);
+    assert_eq!(
+        fleet.shell(&format!("{DOCKER} network ls --format '{{{{.Name}}}}' | grep scalr || :")),
+        ""
+    );
+}
+
+#[test]
+#[ignore = "needs root, a kit and docker-compose: run scripts/test"]
+fn the_agent_runs_as_a_container_of_the_hosts_docker() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    pool.variable("greeting", "terraform", false, "hello");
+    pool.variable("steps", "terraform", false, "1");
+    start(&fleet);
+    build_image(&fleet);
+
+    fleet.world.feed(
+        &fleet.machine,
+        "mkdir /root/compose && cat >/root/compose/agent.toml && \
+         chown 65532 /root/compose/agent.toml && chmod 0400 /root/compose/agent.toml",
+        format!("url = \"{URL}\"\ntoken = \"{}\"\nimage = \"scalr-run:test\"\n", pool.token)
+            .as_bytes(),
+    );
+    let compose = Compose::new(&fleet);
+    compose.run(&["up", "--detach"]);
+    fleet.wait_for_agent(&pool, "idle");
+    let agent = format!("{DOCKER} ps --quiet --filter ancestor=scalr-agent");
+    let ids =
+        fleet.shell(&format!("{DOCKER} exec $({agent}) id -u; {DOCKER} exec $({agent}) id -G"));
+    let group = fleet.shell("stat --format=%g /var/run/docker.sock");
+    assert_eq!(ids, format!("65532\n65532 {group}"));
+
+    // Killed in the middle, it goes on where it was.
+    let run = pool.start_run(&configuration());
+    pool.wait_for_status(&run, "planned");
+    pool.apply(&run);
+    let label = "label=scalr.task";
+    wait_for("the apply's container", Duration::from_secs(60), || {
+        let found = fleet.shell(&format!("{DOCKER} ps --quiet --filter {label}"));
+        (!found.is_empty()).then_some(())
+    });
+    compose.run(&["kill", "--signal", "KILL"]);
+    compose.run(&["up", "--detach"]);
+    pool.wait_for_status(&run, "applied");
+    assert_eq!(pool.output("greeting"), json!("hello, from a run's container"));
+
+    compose.run(&["down"]);
+    fleet.wait_for_agent(&pool, "offline");
+}
+
+/// docker-compose on this host, with the machine's Docker.
+struct Compose<'a> {
+    fleet: &'a Fleet,
+    work: TempDir,
+}
+
+impl<'a> Compose<'a> {
+    fn new(fleet: &'a Fleet) -> Self {
+        let work = tempfile::tempdir().expect("a work folder");
+        // What a DNS and a company's base image would bring.
+        let address = fleet.shell("getent hosts pools.test | cut -d' ' -f1");
+        let more = format!(
+            "version: \"3.7\"\nservices:\n  agent:\n    extra_hosts: [\"pools.test:{address}\"]\n    \
+             environment: {{SCALR_AGENT_CA_CERT: /etc/pools.crt}}\n    volumes:\n      \
+             - /usr/local/share/ca-certificates/pools.crt:/etc/pools.crt:ro\n"
+        );
+        fs::write(work.path().join("more.yaml"), more).expect("the work folder takes files");
+        Self { fleet, work }
+    }
+
+    fn run(&self, words: &[&str]) {
+        let pid = self.fleet.world.pid(&self.fleet.machine);
+        let group = self.fleet.shell("stat --format=%g /var/run/docker.sock");
+        let output = Command::new("docker-compose")
+            .env("DOCKER_HOST", format!("unix:///proc/{pid}/root/run/docker.sock"))
+            .env("DOCKER_GROUP", group)
+            .args(["--project-directory", "/root/compose", "--file"])
+            .arg(source("pkg/docker/compose.yaml"))
+            .arg("--file")
+            .arg(self.work.path().join("more.yaml"))
+            .args(words)
+            .output()
+            .expect("docker-compose starts");
+        assert!(output.status.success(), "{words:?}: {}", text(&output));
+    }
+}
+
+/// Builds the agent's image there, upon parts of the machine itself: no registry can
+/// be reached.
+fn build_image(fleet: &Fleet) {
+    let dockerfile = fs::read(source("pkg/docker/Dockerfile")).expect("a Dockerfile");
+    fleet.world.feed(
+        &fleet.machine,
+        "mkdir -p /root/context/usr/bin && cat >/root/context/Dockerfile",
+        &dockerfile,
+    );
+    let agent = fs::read(kit().join("bin/scalr-agent")).expect("the kit has an agent");
+    fleet.world.feed(
+        &fleet.machine,
+        "cat >/root/context/usr/bin/scalr-agent && chmod 0755 /root/context/usr/bin/scalr-agent",
+        &agent,
+    );
+    fleet.shell(&format!(
+        "tar --create --directory / bin lib lib64 usr/bin usr/lib/x86_64-linux-gnu etc/ssl \
+             etc/passwd etc/group usr/share/ca-certificates | {DOCKER} import - base:test && \
+         {DOCKER} build --build-arg BASE=base:test --tag scalr-agent /root/context"
+    ));
+}
+
+fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Starts the host's Docker, with the runs' image in it.
+fn start(fleet: &Fleet) {
+    let deb = fs::read_dir(kit().join("packages"))
+        .expect("the kit has packages")
+        .map(|entry| entry.expect("the kit can be read").path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .expect("the kit has a deb");
+    fleet.world.feed(
+        &fleet.machine,
+        "cat >/root/a.deb && dpkg-deb --extract /root/a.deb /root/a && mkdir -p /opt/docker && \
+         mv /root/a/usr/lib/scalr-agent/engine /opt/docker/bin && rm -r /root/a /root/a.deb",
+        &fs::read(deb).expect("the deb can be read"),
+    );
+    fleet.shell(UNITS);
+    let image = fs::read(kit().join("run-image.tar")).expect("the kit has an image");
+    fleet.world.feed(&fleet.machine, &format!("{DOCKER} import - scalr-run:test"), &image);
+}
+
+fn run_to_the_end(pool: &Pool<'_>) {
+    let run = pool.start_run(&configuration());
+    pool.wait_for_status(&run, "planned");
+    pool.apply(&run);
+    pool.wait_for_status(&run, "applied");
+    assert_eq!(pool.output("greeting"), json!("hello, from a run's container"));
+}
