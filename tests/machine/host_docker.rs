@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::fleet::{Fleet, URL, configuration, kit};
+use crate::fleet::{Fleet, URL, configuration, kit, refusal};
 use crate::machine::{text, wait_for};
 use crate::pool::Pool;
 
@@ -101,13 +101,23 @@ fn a_docker_and_a_containerd_of_the_host_are_neither_seen_nor_disturbed() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
-fn runs_can_use_the_hosts_own_docker() {
+fn a_package_without_an_engine_uses_the_hosts_docker() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
     pool.variable("greeting", "terraform", false, "hello");
     pool.variable("steps", "terraform", false, "1");
     start(&fleet);
-    fleet.shell(&Fleet::install_line("--engine system --image scalr-run:test"));
+    feed_file(&fleet, &deb("small"), "/root/agent.deb");
+    feed_file(&fleet, &kit().join("bin/scalr-agent-setup"), "/root/scalr-agent-setup");
+    let install = format!(
+        "chmod 0755 /root/scalr-agent-setup && /root/scalr-agent-setup install --url {URL} \
+         --token-file /root/pool.token --package /root/agent.deb --image scalr-run:test"
+    );
+    let said = refusal(&fleet.world.try_shell(&fleet.machine, &install));
+    assert!(said.contains("add --engine system"), "{said}");
+    assert_eq!(fleet.shell("ls -d /usr/bin/scalr-agent /etc/scalr-agent 2>/dev/null || :"), "");
+
+    fleet.shell(&format!("{install} --engine system"));
     fleet.wait_for_agent(&pool, "idle");
     assert_eq!(fleet.shell("systemctl is-active scalr-docker || :"), "inactive");
     run_to_the_end(&pool);
@@ -230,20 +240,29 @@ fn source(path: &str) -> PathBuf {
 
 /// Starts the host's Docker, with the runs' image in it.
 fn start(fleet: &Fleet) {
-    let deb = fs::read_dir(kit().join("packages"))
-        .expect("the kit has packages")
-        .map(|entry| entry.expect("the kit can be read").path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .expect("the kit has a deb");
-    fleet.world.feed(
-        &fleet.machine,
-        "cat >/root/a.deb && dpkg-deb --extract /root/a.deb /root/a && mkdir -p /opt/docker && \
+    feed_file(fleet, &deb("packages"), "/root/a.deb");
+    fleet.shell(
+        "dpkg-deb --extract /root/a.deb /root/a && mkdir -p /opt/docker && \
          mv /root/a/usr/lib/scalr-agent/engine /opt/docker/bin && rm -r /root/a /root/a.deb",
-        &fs::read(deb).expect("the deb can be read"),
     );
     fleet.shell(UNITS);
     let image = fs::read(kit().join("run-image.tar")).expect("the kit has an image");
     fleet.world.feed(&fleet.machine, &format!("{DOCKER} import - scalr-run:test"), &image);
+}
+
+/// The deb in a folder of the kit.
+fn deb(folder: &str) -> PathBuf {
+    fs::read_dir(kit().join(folder))
+        .expect("the kit has packages")
+        .map(|entry| entry.expect("the kit can be read").path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .expect("the kit has a deb")
+}
+
+/// Copies a file of this host to the machine's `path`.
+fn feed_file(fleet: &Fleet, file: &Path, path: &str) {
+    let content = fs::read(file).expect("the file can be read");
+    fleet.world.feed(&fleet.machine, &format!("cat >{path}"), &content);
 }
 
 fn run_to_the_end(pool: &Pool<'_>) {
