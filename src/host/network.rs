@@ -59,6 +59,24 @@ pub fn busy_bridges(range: Ipv4Net) -> Result<Vec<String>> {
     Ok(bridges(range)?.into_iter().filter(busy).collect())
 }
 
+/// Whether there is an interface of that name.
+pub fn exists(name: &str) -> bool {
+    Path::new("/sys/class/net").join(name).exists()
+}
+
+/// Sees to it that there is a bridge with just this address.
+///
+/// # Errors
+/// `ip` is missing or fails.
+pub fn put_up_bridge(name: &str, address: Ipv4Net) -> Result<()> {
+    if !exists(name) {
+        Command::new("ip").args(["link", "add", name, "type", "bridge"]).run()?;
+    }
+    Command::new("ip").args(["-4", "address", "flush", "dev", name]).run()?;
+    Command::new("ip").args(["address", "add", &address.to_string(), "dev", name]).run()?;
+    Ok(Command::new("ip").args(["link", "set", name, "up"]).run()?)
+}
+
 /// Removes a bridge.
 ///
 /// # Errors

@@ -31,6 +31,11 @@ const RANGES: [&str; 6] = [
     "192.168.208.0/20",
 ];
 
+/// What the private engine has in place of docker0, with no container in it: an
+/// engine that is told to have none removes docker0, also a host's own (moby's
+/// `removeDefaultBridgeInterface`).
+const BRIDGE: &str = "scalr-docker0";
+
 /// The size of one slot's network: 13 addresses for containers.
 const SLOT_PREFIX: u8 = 28;
 
@@ -145,6 +150,7 @@ fn up(machine: &Machine) -> Result<()> {
     let ranges = range(machine)?;
     iptables::require()?;
     network::forward_packets()?;
+    network::put_up_bridge(BRIDGE, bridge_address(&ranges)?)?;
     FILTER.put_up(&filter_rules(&ranges))?;
     NAT.put_up(&nat_rules(&ranges))?;
     for range in ranges {
@@ -159,13 +165,28 @@ fn down(machine: &Machine) -> Result<()> {
     if !machine.is_this_one() {
         return Ok(());
     }
-    for range in configured(machine)?.unwrap_or_default() {
-        if let Some(bridge) = network::busy_bridges(range)?.first() {
+    let ranges = configured(machine)?.unwrap_or_default();
+    for range in &ranges {
+        if let Some(bridge) = network::busy_bridges(*range)?.first() {
             println!("a run still uses {bridge}, so the rules stay");
             return Ok(());
         }
     }
+    if network::exists(BRIDGE) {
+        network::remove_bridge(BRIDGE)?;
+    }
     take_down_rules()
+}
+
+/// The engine's own: the first of the range's last part, which no slot gets before
+/// all others are used.
+fn bridge_address(ranges: &[Ipv4Net]) -> Result<Ipv4Net> {
+    let range = ranges.first().context("there is no range")?;
+    let last = range.subnets(SLOT_PREFIX).ok().and_then(Iterator::last);
+    let part =
+        last.with_context(|| format!("the range {range} is smaller than a /{SLOT_PREFIX}"))?;
+    let address = part.hosts().next().context("a range has addresses")?;
+    Ok(Ipv4Net::new(address, SLOT_PREFIX)?)
 }
 
 fn filter_rules(ranges: &[Ipv4Net]) -> Vec<String> {
@@ -190,7 +211,7 @@ fn nat_rules(ranges: &[Ipv4Net]) -> Vec<String> {
 fn docker_json(range: Ipv4Net) -> String {
     let settings = json!({
         "live-restore": true,
-        "bridge": "none",
+        "bridge": BRIDGE,
         "iptables": false,
         "ip6tables": false,
         "default-address-pools": [{ "base": range, "size": SLOT_PREFIX }],
@@ -290,6 +311,15 @@ mod tests {
         assert_eq!(free(&[route("10.0.0.0/8", "eth0")]).unwrap(), "172.29.64.0/20");
         let all = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"].map(|r| route(r, "vpn0"));
         assert!(free(&all).unwrap_err().to_string().contains("default-address-pools"));
+    }
+
+    #[test]
+    fn the_engines_own_bridge_is_out_of_the_slots_way() {
+        let range: Ipv4Net = RANGES[0].parse().unwrap();
+        assert_eq!(bridge_address(&[range]).unwrap().to_string(), "10.213.79.241/28");
+        assert!(bridge_address(&["10.0.0.0/30".parse().unwrap()]).is_err());
+        // Docker takes a name of at most 15 characters, and `none` for no bridge.
+        assert!(BRIDGE.len() <= 15 && is_engine_bridge(BRIDGE));
     }
 
     #[test]

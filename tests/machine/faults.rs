@@ -2,6 +2,7 @@
 //! what to do, and the next one succeeds.
 
 use std::fs;
+use std::path::Path;
 
 use crate::fleet::{Fleet, refusal};
 
@@ -111,36 +112,48 @@ fn a_failed_installation_leaves_a_yum_host_as_it_was() {
 /// What the server hands out is broken, one part at a time.
 fn broken_repositories(fleet: &Fleet) {
     let repository = fleet.repository();
-    let (index, package) = if fleet.machine.starts_with("centos") {
-        ("yum/repodata/repomd.xml", "rpm")
+    let (folder, index, package) = if fleet.machine.starts_with("centos") {
+        ("yum", "yum/repodata/repomd.xml", "rpm")
     } else {
-        ("apt/dists/stable/InRelease", "deb")
+        ("apt", "apt/dists/stable/InRelease", "deb")
     };
+    let away = repository.with_file_name("away");
+    let unreachable = || fs::rename(repository.join(folder), &away).expect("a rename");
+    let reachable = || fs::rename(&away, repository.join(folder)).expect("a rename");
+    refused(fleet, "the repository is not there", unreachable, reachable);
+
     let package = find(&repository, package);
     let index = repository.join(index);
-    for (name, file, broken) in [
-        ("the repository is not there", &index, None),
-        ("the signature is bad", &index, Some(0.3)),
-        ("the package is damaged", &package, Some(0.9)),
-    ] {
-        let before = state(fleet);
+    for (name, file, place) in
+        [("the signature is bad", &index, 0.3), ("the package is damaged", &package, 0.9)]
+    {
         let whole = fs::read(file).expect("the repository can be read");
-        // Another file: this one has links into the kit.
-        fs::remove_file(file).expect("it can be removed");
-        if let Some(place) = broken {
+        let damage = || {
             let mut damaged = whole.clone();
             let place = (damaged.len() as f64 * place) as usize;
             damaged[place] ^= 1;
-            fs::write(file, damaged).expect("it can be written");
-        }
-        let output = fleet.world.try_shell(&fleet.machine, &installation(fleet));
-        let _ = fs::remove_file(file);
-        fs::write(file, whole).expect("it can be written");
-        let said = refusal(&output);
-        assert_eq!(output.status.code(), Some(6), "{name}: {said}");
-        assert!(said.contains("pools.test") || said.contains("scalr-agent"), "{name}: {said}");
-        assert_same(name, &before, &state(fleet));
+            replace(file, &damaged);
+        };
+        refused(fleet, name, damage, || replace(file, &whole));
     }
+}
+
+/// Another file of that name: the one that is there has links into the kit.
+fn replace(file: &Path, content: &[u8]) {
+    fs::remove_file(file).expect("it can be removed");
+    fs::write(file, content).expect("it can be written");
+}
+
+/// Installs between `provoke` and `mend`; it fails, and the machine is as before.
+fn refused(fleet: &Fleet, name: &str, provoke: impl Fn(), mend: impl Fn()) {
+    let before = state(fleet);
+    provoke();
+    let output = fleet.world.try_shell(&fleet.machine, &installation(fleet));
+    mend();
+    let said = refusal(&output);
+    assert_eq!(output.status.code(), Some(6), "{name}: {said}");
+    assert!(said.contains("pools.test") || said.contains("scalr-agent"), "{name}: {said}");
+    assert_same(name, &before, &state(fleet));
 }
 
 /// The setup program is killed in the middle: the script sees it, and undoes all.
@@ -206,7 +219,7 @@ fn assert_same(what: &str, before: &[String], after: &[String]) {
     assert!(gone.is_empty() && new.is_empty(), "{what}: gone: {gone:#?}, new: {new:#?}");
 }
 
-fn find(directory: &std::path::Path, extension: &str) -> std::path::PathBuf {
+fn find(directory: &Path, extension: &str) -> std::path::PathBuf {
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(directory).expect("the repository can be read") {

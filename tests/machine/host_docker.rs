@@ -47,11 +47,11 @@ const STATE: &str = "
 docker=/opt/docker/bin/docker; ctr=/opt/docker/bin/ctr
 $docker ps --all --no-trunc --format '{{.ID}} {{.Image}} {{.Names}}'
 $docker inspect --format '{{.State.Pid}} {{.State.StartedAt}}' $($docker ps --quiet)
-$docker images --all --no-trunc; $docker network ls --no-trunc; $docker volume ls
+$docker images --all --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}'; $docker network ls --no-trunc; $docker volume ls
 $ctr --namespace others containers ls; $ctr --namespace others images ls
 systemctl show --property=MainPID,ActiveState docker containerd
 iptables-save | grep -v -e '^#' -e SCALR-AGENT | sed 's/ \\[.*//'
-ip -o link | grep -v scalr-slot- | cut -d: -f2- | sort
+ip -o link | grep -v ' scalr-' | cut -d: -f2- | sort
 ls -A /run/containerd /run/docker /var/lib/containerd /var/lib/docker /etc/docker 2>&1";
 
 #[test]
@@ -228,8 +228,8 @@ fn build_image(fleet: &Fleet) {
         &agent,
     );
     fleet.shell(&format!(
-        "tar --create --directory / bin lib lib64 usr/bin usr/lib/x86_64-linux-gnu etc/ssl \
-             etc/passwd etc/group usr/share/ca-certificates | {DOCKER} import - base:test && \
+        "tar --create --directory / bin lib lib64 usr/bin usr/lib/x86_64-linux-gnu usr/lib64 \
+             etc/ssl etc/passwd etc/group usr/share/ca-certificates | {DOCKER} import - base:test && \
          {DOCKER} build --build-arg BASE=base:test --tag scalr-agent /root/context"
     ));
 }
