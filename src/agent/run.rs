@@ -33,6 +33,13 @@ use crate::config::{Config, LogFormat, OnStop, Settings};
 use crate::exit::{Failure, in_journal};
 use crate::protocol::{Event, Heartbeat, Intervals, Poll, Register, Status, TaskState, TaskStatus};
 
+/// How often a drain asks systemd for more time.
+const EXTENDING: Duration = Duration::from_secs(20);
+
+/// How long it takes, after an interrupted run's grace, until it is killed and its
+/// results are up.
+const AFTER_GRACE: Duration = Duration::from_secs(60);
+
 /// How long the first registration is tried before the agent gives up, to be
 /// started again by systemd, which then tells that it failed.
 const FIRST_REGISTRATION: Duration = Duration::from_secs(60);
@@ -210,8 +217,10 @@ impl Service {
                 () = self.all_ended() => {}
                 () = tokio::time::sleep(patience) => warn!("the tasks took too long"),
                 _ = signals.next() => info!("told again to stop"),
+                () = keep_from_being_killed() => {}
             }
         }
+        stop_takes(self.context.config.grace + AFTER_GRACE);
         self.interrupt_all(Interrupt::Stopped);
         tokio::select! {
             () = self.all_ended() => return,
@@ -562,6 +571,21 @@ where
 }
 
 /// Tells systemd; what it does not hear, it does not need.
+/// systemd kills what takes longer to stop than its unit says, unless it asks for
+/// more time (from systemd 236 on).
+async fn keep_from_being_killed() {
+    loop {
+        stop_takes(3 * EXTENDING);
+        tokio::time::sleep(EXTENDING).await;
+    }
+}
+
+/// Asks systemd for this much time, from now on, to stop.
+fn stop_takes(time: Duration) {
+    let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
+}
+
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!("cannot tell systemd: {error}");

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{Context, require_root};
-use crate::config::{self, Settings};
+use crate::config::{self, OnStop, Settings};
 use crate::exit::Failure;
 use crate::host::changes::{Attributes, Changes};
 use crate::host::machine::Machine;
@@ -121,6 +121,13 @@ pub fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static str, St
     let mut resources = tera::Context::new();
     // A few threads, and for each slot the programs of its hooks.
     resources.insert("tasks", &(128 + 64 * concurrency));
+    // A newer systemd is asked for more time by the agent itself.
+    let grace = settings.grace_shutdown_timeout.unwrap_or(60);
+    let drain = match settings.on_stop {
+        Some(OnStop::Drain) => settings.drain_timeout.unwrap_or(3600),
+        _ => 0,
+    };
+    resources.insert("stop", &(drain + grace + 60));
     resources.insert("memory", &(512 + 64 * concurrency));
     resources.insert("memory_directive", if systemd < 231 { "MemoryLimit" } else { "MemoryMax" });
     Ok(vec![

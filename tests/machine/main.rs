@@ -22,5 +22,6 @@ mod proxy;
 mod recovery;
 mod runs;
 mod secrets;
+mod stop;
 mod uninstall;
 mod watch;
