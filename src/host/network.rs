@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -52,16 +51,23 @@ pub fn bridges(range: Ipv4Net) -> Result<Vec<String>> {
 /// # Errors
 /// `ip` is missing or fails.
 pub fn busy_bridges(range: Ipv4Net) -> Result<Vec<String>> {
-    let busy = |device: &String| {
-        fs::read_dir(Path::new("/sys/class/net").join(device).join("brif"))
-            .is_ok_and(|mut ports| ports.next().is_some())
-    };
-    Ok(bridges(range)?.into_iter().filter(busy).collect())
+    let mut busy = Vec::new();
+    for bridge in bridges(range)? {
+        // Not from /sys: in a container it may show another network namespace.
+        let ports = Command::new("ip").args(["-o", "link", "show", "master", &bridge]).read()?;
+        if !ports.trim().is_empty() {
+            busy.push(bridge);
+        }
+    }
+    Ok(busy)
 }
 
 /// Whether there is an interface of that name.
-pub fn exists(name: &str) -> bool {
-    Path::new("/sys/class/net").join(name).exists()
+///
+/// # Errors
+/// `ip` is missing.
+pub fn exists(name: &str) -> Result<bool> {
+    Ok(Command::new("ip").args(["-o", "link", "show", "dev", name]).probe()?.status.success())
 }
 
 /// Sees to it that there is a bridge with just this address.
@@ -69,7 +75,7 @@ pub fn exists(name: &str) -> bool {
 /// # Errors
 /// `ip` is missing or fails.
 pub fn put_up_bridge(name: &str, address: Ipv4Net) -> Result<()> {
-    if !exists(name) {
+    if !exists(name)? {
         Command::new("ip").args(["link", "add", name, "type", "bridge"]).run()?;
     }
     Command::new("ip").args(["-4", "address", "flush", "dev", name]).run()?;

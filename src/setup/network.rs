@@ -172,7 +172,7 @@ fn down(machine: &Machine) -> Result<()> {
             return Ok(());
         }
     }
-    if network::exists(BRIDGE) {
+    if network::exists(BRIDGE)? {
         network::remove_bridge(BRIDGE)?;
     }
     take_down_rules()

@@ -243,7 +243,8 @@ fn start(fleet: &Fleet) {
     feed_file(fleet, &deb("packages"), "/root/a.deb");
     fleet.shell(
         "dpkg-deb --extract /root/a.deb /root/a && mkdir -p /opt/docker && \
-         mv /root/a/usr/lib/scalr-agent/engine /opt/docker/bin && rm -r /root/a /root/a.deb",
+         mv /root/a/usr/lib/scalr-agent/engine /opt/docker/bin && rm -r /root/a /root/a.deb && \
+         ln -s /opt/docker/bin/docker /usr/bin/docker",
     );
     fleet.shell(UNITS);
     let image = fs::read(kit().join("run-image.tar")).expect("the kit has an image");
