@@ -29,6 +29,50 @@ fn an_unknown_step_changes_nothing() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// What a step calls on a host with SELinux and these tools, one call a line.
+fn labelled(step: &str, tools: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().display();
+    let script = std::fs::read_to_string(source("pkg/usr/lib/scalr-agent/maintain")).unwrap();
+    let script = script.replace("/usr/lib/scalr-agent/engine", &format!("{place}/engine"));
+    std::fs::create_dir(folder.path().join("engine")).unwrap();
+    let tools: String = tools
+        .iter()
+        .map(|tool| format!("{tool}() {{ echo {tool} \"$@\" >>{place}/calls; }}\n"))
+        .collect();
+    let body = script.replace("set -eu\n", &format!("set -eu\n{tools}"));
+    let output = Command::new("sh").args(["-c", &body, "maintain", step]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap_or_default();
+    calls.replace(&place.to_string(), "")
+}
+
+#[test]
+fn with_selinux_the_engine_has_the_labels_of_a_docker() {
+    let tools = ["selinuxenabled", "semanage", "restorecon"];
+    assert_eq!(
+        labelled("label", &tools),
+        "selinuxenabled\n\
+         semanage fcontext --add --equal /usr/bin /engine\n\
+         semanage fcontext --add --equal /var/lib/docker /var/lib/scalr-docker\n\
+         semanage fcontext --add --equal /var/run/docker /var/run/scalr-docker\n\
+         restorecon -R /engine /var/lib/scalr-docker\n"
+    );
+    assert_eq!(labelled("unlabel", &tools).matches("--delete --equal").count(), 3);
+}
+
+#[test]
+fn without_semanage_labels_last_until_the_next_relabelling() {
+    let calls = labelled("label", &["selinuxenabled", "chcon"]);
+    assert!(calls.contains("chcon -t container_runtime_exec_t /engine/dockerd\n"), "{calls}");
+    assert!(calls.ends_with("chcon -R -t container_var_lib_t /var/lib/scalr-docker\n"), "{calls}");
+}
+
+#[test]
+fn without_selinux_no_label_is_touched() {
+    assert_eq!(labelled("label", &["semanage", "restorecon", "chcon"]), "");
+}
+
 fn scripts() -> Vec<PathBuf> {
     let mut scripts =
         vec![source("pkg/usr/lib/scalr-agent/maintain"), source("scripts/install.sh")];
