@@ -38,7 +38,8 @@ pub fn remove_command(packages: &[&str], purge: bool) -> Command {
 /// `https://pools.example.com/packages/apt`.
 pub fn forget_lists_command(uri: &str) -> Command {
     let mut command = Command::new("find");
-    command.args([LISTS, "-maxdepth", "1", "-type", "f", "-name"]);
+    // Below it, what could not be verified.
+    command.args([LISTS, "-maxdepth", "2", "-type", "f", "-name"]);
     command.arg(format!("{}_*", list_name(uri))).arg("-delete");
     command
 }

@@ -225,7 +225,10 @@ impl Job {
             }
             (Kind::Apply, 0) if is_done => end.outcome = Outcome::Finished,
             _ if self.is_interrupted() => {
-                end.outcome = Outcome::Canceled;
+                // Nobody canceled the run of an agent that was stopped: it failed.
+                if *self.wire.orders.borrow() == Some(Interrupt::Canceled) {
+                    end.outcome = Outcome::Canceled;
+                }
                 end.message = Some(format!("Interrupted: {}.", self.why_interrupted()));
             }
             _ if oom_killed => {
