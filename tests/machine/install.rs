@@ -80,6 +80,24 @@ fn a_dry_run_changes_nothing_and_an_uninstallation_leaves_nothing() {
     assert_eq!(fleet.shell(look), before);
 }
 
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn systemd_finds_nothing_wrong_with_the_units_and_little_open_in_the_agents() {
+    let fleet = Fleet::boot("centos-8", &[]);
+    let pool = fleet.pool();
+    fleet.install("");
+    fleet.wait_for_agent(&pool, "idle");
+    let verify = "systemd-analyze verify scalr-agent.service scalr-docker.service \
+        scalr-containerd.service 2>&1 | grep scalr || :";
+    assert_eq!(fleet.shell(verify), "");
+    // From 0 (all forbidden) to 10.
+    let exposure = fleet.shell(
+        "systemd-analyze security --no-pager scalr-agent | sed -n 's/.*exposure level.*: \\([0-9.]*\\) .*/\\1/p'",
+    );
+    eprintln!("the agent's exposure, as systemd-analyze counts it: {exposure}");
+    assert!(exposure.parse::<f64>().is_ok_and(|exposure| exposure < 3.0), "{exposure}");
+}
+
 /// What every installation has to come to.
 fn installed(fleet: &Fleet) {
     assert_eq!(fleet.shell("systemctl is-active scalr-agent scalr-docker"), "active\nactive");
