@@ -166,7 +166,7 @@ fn killed(fleet: &Fleet) {
     assert_same("killed", &before, &state(fleet));
 
     // All of it is killed: somebody has to begin what undoes it.
-    kill_in_the_middle(fleet, "$(pgrep -f install.sh) $(pgrep -x scalr-agent-set)");
+    kill_in_the_middle(fleet, "$(pgrep -f '^sh /root/install.sh') $(pgrep -x scalr-agent-set)");
     let status = fleet.world.try_shell(&fleet.machine, "scalr-agent-setup status");
     let said = crate::machine::text(&status);
     assert!(said.contains("scalr-agent-setup recover"), "{said}");
