@@ -57,11 +57,16 @@ pub fn sockets(subject: &Subject) -> Outcome {
     if subject.is_active("scalr-docker.service") {
         return Outcome::Passed("scalr-docker listens; the agent listens on no port".to_owned());
     }
-    for socket in [ENGINE.trim_start_matches("unix://"), CONTAINERD] {
+    // scalr-containerd outlives scalr-docker.
+    let ours = [
+        ("scalr-docker.service", ENGINE.trim_start_matches("unix://")),
+        ("scalr-containerd.service", CONTAINERD),
+    ];
+    for (_, socket) in ours.into_iter().filter(|(unit, _)| !subject.is_active(unit)) {
         match UnixStream::connect(socket) {
             Ok(_) => {
                 return Outcome::problem(format!(
-                    "something else than scalr-docker listens on {socket}; \
+                    "something else than the private engine listens on {socket}; \
                      `fuser -v {socket}` names it: stop it"
                 ));
             }

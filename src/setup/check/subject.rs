@@ -48,7 +48,8 @@ struct Asked {
 }
 
 /// The units of others that checks ask for, and the private engine's.
-const UNITS: [&str; 3] = ["scalr-docker.service", "firewalld.service", "fapolicyd.service"];
+const UNITS: [&str; 4] =
+    ["scalr-docker.service", "scalr-containerd.service", "firewalld.service", "fapolicyd.service"];
 
 /// The packages that checks ask for where there is rpm.
 const RPMS: [&str; 2] = ["container-selinux", "rpm-plugin-fapolicyd"];
