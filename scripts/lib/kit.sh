@@ -5,6 +5,7 @@
 #   bin/          the three programs, linked for glibc 2.17
 #   packages/     the deb and the rpm
 #   small/        the same without an engine
+#   next/         the same as an upgrade of the first
 #   repository/   apt and yum repositories of them, signed with a throwaway key
 #   run-image.tar the image that runs' containers are made of
 #   configuration/ the Terraform configuration that is run
@@ -63,7 +64,9 @@ make_packages() {
     (cd "$scripts/.." && "$1/bin/scalr-agent-setup" package \
         --agent "$1/bin/scalr-agent" --engine-archive "$2" --output "$1/packages" &&
         "$1/bin/scalr-agent-setup" package --engine none \
-            --agent "$1/bin/scalr-agent" --output "$1/small")
+            --agent "$1/bin/scalr-agent" --output "$1/small" &&
+        "$1/bin/scalr-agent-setup" package --release 2 \
+            --agent "$1/bin/scalr-agent" --engine-archive "$2" --output "$1/next")
 }
 
 # Signed with a key that lives as long as this function: its owner can't leave

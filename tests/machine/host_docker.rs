@@ -10,6 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::fleet::{Fleet, URL, configuration, kit, refusal};
+use crate::lifecycle::package;
 use crate::machine::{text, wait_for};
 use crate::pool::Pool;
 
@@ -109,7 +110,7 @@ fn a_package_without_an_engine_uses_the_hosts_docker() {
     pool.variable("greeting", "terraform", false, "hello");
     pool.variable("steps", "terraform", false, "1");
     start(&fleet);
-    feed_file(&fleet, &deb("small"), "/root/agent.deb");
+    feed_file(&fleet, &package("small", "deb"), "/root/agent.deb");
     feed_file(&fleet, &kit().join("bin/scalr-agent-setup"), "/root/scalr-agent-setup");
     let install = format!(
         "chmod 0755 /root/scalr-agent-setup && /root/scalr-agent-setup install --url {URL} \
@@ -242,7 +243,7 @@ fn source(path: &str) -> PathBuf {
 
 /// Starts the host's Docker, with the runs' image in it.
 fn start(fleet: &Fleet) {
-    feed_file(fleet, &deb("packages"), "/root/a.deb");
+    feed_file(fleet, &package("packages", "deb"), "/root/a.deb");
     fleet.shell(
         "dpkg-deb --extract /root/a.deb /root/a && mkdir -p /opt/docker && \
          mv /root/a/usr/lib/scalr-agent/engine /opt/docker/bin && rm -r /root/a /root/a.deb && \
@@ -251,15 +252,6 @@ fn start(fleet: &Fleet) {
     fleet.shell(UNITS);
     let image = fs::read(kit().join("run-image.tar")).expect("the kit has an image");
     fleet.world.feed(&fleet.machine, &format!("{DOCKER} import - scalr-run:test"), &image);
-}
-
-/// The deb in a folder of the kit.
-fn deb(folder: &str) -> PathBuf {
-    fs::read_dir(kit().join(folder))
-        .expect("the kit has packages")
-        .map(|entry| entry.expect("the kit can be read").path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .expect("the kit has a deb")
 }
 
 /// Copies a file of this host to the machine's `path`.

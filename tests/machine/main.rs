@@ -15,6 +15,7 @@ mod faults;
 mod fleet;
 mod host_docker;
 mod install;
+mod lifecycle;
 mod machine;
 mod migrating;
 mod pool;

@@ -12,9 +12,6 @@ use super::symbols::Processor;
 use crate::exit::Failure;
 use crate::host::command::CommandExt as _;
 
-/// The part of the version that counts packagings of one and the same source.
-const RELEASE: &str = "1";
-
 /// Checks that the programs which make these packages are there, before anything
 /// takes time.
 ///
@@ -33,47 +30,57 @@ pub fn require_tools(types: &[Type]) -> Result<()> {
     Ok(())
 }
 
-/// Makes one package in `folder` and gives its path.
-///
-/// # Errors
-/// The tool fails.
-pub fn make(
-    kind: Type,
-    checkout: &Checkout,
-    processor: Processor,
-    bundled: bool,
-    folder: &Path,
-) -> Result<PathBuf> {
-    let version = &checkout.version;
-    let mut command = Command::new("cargo");
-    command.current_dir(checkout.root());
-    let file = match kind {
-        Type::Deb => {
-            let version = format!("{version}-{RELEASE}");
-            let file = folder.join(format!("scalr-agent_{version}_{}.deb", processor.debian()));
-            // Fast: the last percent of size takes minutes with an engine in it.
-            command.args(["deb", "--no-build", "--no-strip", "--fast", "--compress-type", "xz"]);
-            command.args(["--target", processor.triple(), "--deb-version", &version]);
-            file
+/// What is packaged, whatever the kind of package.
+pub struct Package<'a> {
+    /// The sources, with the stage in them.
+    pub checkout: &'a Checkout,
+    /// The part of the version that counts packagings of one and the same source.
+    pub release: u32,
+    /// What it is for.
+    pub processor: Processor,
+    /// Whether it has an engine.
+    pub bundled: bool,
+}
+
+impl Package<'_> {
+    /// Makes one package in `folder` and gives its path.
+    ///
+    /// # Errors
+    /// The tool fails.
+    pub fn make(&self, kind: Type, folder: &Path) -> Result<PathBuf> {
+        let (mut command, file) = match kind {
+            Type::Deb => self.deb(folder),
+            Type::Rpm => self.rpm(folder),
+        };
+        if !self.bundled {
+            command.args(["--variant", "no-engine"]);
         }
-        Type::Rpm => {
-            let file =
-                folder.join(format!("scalr-agent-{version}-{RELEASE}.{}.rpm", processor.name()));
-            // Their defaults, zstd and the builder's own libraries, are nothing
-            // that an old host can install.
-            command.args(["generate-rpm", "--payload-compress", "gzip", "--auto-req", "no"]);
-            command.args(["--target", processor.triple(), "--arch", processor.name()]);
-            command
-                .args(["--set-metadata", &format!("version = {version:?}\nrelease = {RELEASE:?}")]);
-            file
-        }
-    };
-    if !bundled {
-        command.args(["--variant", "no-engine"]);
+        command.arg("--output").arg(&file).current_dir(self.checkout.root());
+        command.run().with_context(|| format!("cannot make the {}", kind.name()))?;
+        Ok(file)
     }
-    command.arg("--output").arg(&file);
-    command.run().with_context(|| format!("cannot make the {}", kind.name()))?;
-    Ok(file)
+
+    fn deb(&self, folder: &Path) -> (Command, PathBuf) {
+        let version = format!("{}-{}", self.checkout.version, self.release);
+        let mut command = Command::new("cargo");
+        // Fast: the last percent of size takes minutes with an engine in it.
+        command.args(["deb", "--no-build", "--no-strip", "--fast", "--compress-type", "xz"]);
+        command.args(["--target", self.processor.triple(), "--deb-version", &version]);
+        (command, folder.join(format!("scalr-agent_{version}_{}.deb", self.processor.debian())))
+    }
+
+    fn rpm(&self, folder: &Path) -> (Command, PathBuf) {
+        let (version, release) = (&self.checkout.version, self.release);
+        let mut command = Command::new("cargo");
+        // Their defaults, zstd and the builder's own libraries, are nothing that an
+        // old host can install.
+        command.args(["generate-rpm", "--payload-compress", "gzip", "--auto-req", "no"]);
+        command.args(["--target", self.processor.triple(), "--arch", self.processor.name()]);
+        command
+            .args(["--set-metadata", &format!("version = {version:?}\nrelease = \"{release}\"")]);
+        let name = self.processor.name();
+        (command, folder.join(format!("scalr-agent-{version}-{release}.{name}.rpm")))
+    }
 }
 
 fn tool(kind: Type) -> &'static str {

@@ -60,6 +60,9 @@ pub struct Args {
     /// The processor to make packages for
     #[arg(long, value_name = "TRIPLE", value_enum, default_value_t)]
     target: Processor,
+    /// Which packaging of this version it is: a higher one is an upgrade
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    release: u32,
     /// Put the packages into this directory
     #[arg(long, value_name = "DIR", default_value = "target/packages")]
     output: PathBuf,
@@ -154,7 +157,13 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let mut paths = Vec::new();
     for kind in &args.types {
         progress(&format!("Making the {}", kind.name()));
-        let made = formats::make(*kind, &checkout, args.target, engine.is_some(), work.path())?;
+        let package = formats::Package {
+            checkout: &checkout,
+            release: args.release,
+            processor: args.target,
+            bundled: engine.is_some(),
+        };
+        let made = package.make(*kind, work.path())?;
         paths.push(publish(&made, &output)?);
     }
     let setup = work.path().join(format!("scalr-agent-setup-{}", args.target.name()));

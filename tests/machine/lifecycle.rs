@@ -1,0 +1,188 @@
+//! What dpkg and rpm do with a package in its life: services, files, accounts,
+//! settings and running tasks are as they should be after each step.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::fleet::{Fleet, configuration, kit};
+use crate::machine::wait_for;
+use crate::pool::Pool;
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn ubuntu_18_04_upgrades_downgrades_removes_and_purges() {
+    lives("ubuntu-18.04", &DEB);
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn centos_7_upgrades_downgrades_and_removes() {
+    lives("centos-7", &RPM);
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn centos_8_upgrades_downgrades_and_removes() {
+    lives("centos-8", &RPM);
+}
+
+/// The commands of a family of systems; `FILE` is a package.
+struct Commands {
+    extension: &'static str,
+    install: &'static str,
+    downgrade: &'static str,
+    reinstall: &'static str,
+    remove: &'static str,
+    version: &'static str,
+    /// Prints what is not as it was packaged.
+    verify: &'static str,
+}
+
+const DEB: Commands = Commands {
+    extension: "deb",
+    install: "apt-get install --yes FILE",
+    downgrade: "apt-get install --yes --allow-downgrades FILE",
+    reinstall: "apt-get install --yes --reinstall FILE",
+    remove: "apt-get remove --yes scalr-agent",
+    version: "dpkg-query --show --showformat='${Version}' scalr-agent",
+    verify: "dpkg --verify scalr-agent",
+};
+
+const RPM: Commands = Commands {
+    extension: "rpm",
+    install: "yum -y install FILE",
+    downgrade: "yum -y downgrade FILE",
+    reinstall: "yum -y reinstall FILE",
+    remove: "yum -y remove scalr-agent",
+    version: "rpm -q --qf '%{VERSION}-%{RELEASE}' scalr-agent",
+    verify: "rpm --verify scalr-agent || :",
+};
+
+/// Accounts, folders with their owners and modes, and what starts at boot.
+const ACCOUNTS: &str = "id scalr-agent; getent group scalr-agent scalr-docker; \
+    stat --format='%n %U:%G %a' /etc/scalr-agent /var/lib/scalr-agent /var/lib/scalr-docker; \
+    systemctl is-enabled scalr-agent scalr-docker || :";
+
+/// What an administrator has changed, and a drop-in of somebody else's.
+const EDIT: &str = "scalr-agent configure --concurrency=3 && \
+    mkdir -p /etc/systemd/system/scalr-agent.service.d && \
+    printf '[Service]\\nNice=5\\n' >/etc/systemd/system/scalr-agent.service.d/site.conf && \
+    systemctl daemon-reload";
+const EDITED: &str = "grep -h -e concurrency -e Nice /etc/scalr-agent/agent.toml \
+    /etc/systemd/system/scalr-agent.service.d/site.conf";
+
+fn lives(flavour: &str, commands: &Commands) {
+    let fleet = Fleet::boot(flavour, &[]);
+    let pool = fleet.pool();
+    pool.variable("greeting", "terraform", false, "hello");
+    pool.variable("steps", "terraform", false, "20");
+    let first = feed(&fleet, "packages", commands.extension);
+    let next = feed(&fleet, "next", commands.extension);
+    let run = |command: &str, file: &str| fleet.shell(&command.replace("FILE", file));
+
+    // Fresh, by hand: nothing runs that nobody has configured, and twice is once.
+    fleet.shell("! command -v yum-config-manager >/dev/null || yum-config-manager --enable extras");
+    run(commands.install, &first);
+    assert_eq!(
+        fleet.shell("systemctl is-active scalr-agent scalr-docker || :"),
+        "inactive\ninactive"
+    );
+    let accounts = fleet.shell(ACCOUNTS);
+    assert!(accounts.contains("/var/lib/scalr-agent root:scalr-agent 1770"), "{accounts}");
+    assert!(accounts.contains("/var/lib/scalr-docker root:root 710"), "{accounts}");
+    run(commands.reinstall, &first);
+    assert_eq!(fleet.shell(ACCOUNTS), accounts);
+    assert_eq!(fleet.shell(commands.verify), "");
+
+    fleet.install("--no-start");
+    fleet.shell(EDIT);
+    let edited = fleet.shell(EDITED);
+    fleet.shell("systemctl restart scalr-agent");
+    fleet.wait_for_agent(&pool, "idle");
+
+    an_upgrade_in_the_middle_of_an_apply_loses_nothing(&fleet, &pool, || {
+        run(commands.install, &next);
+    });
+    assert_eq!(fleet.shell(commands.version), "0.1.0-2");
+    assert_eq!(fleet.shell(EDITED), edited);
+    assert_eq!(fleet.shell(commands.verify), "");
+
+    let agent = "systemctl show --property=MainPID scalr-agent scalr-docker scalr-containerd";
+    let before = fleet.shell(agent);
+    run(commands.downgrade, &first);
+    assert_eq!(fleet.shell(commands.version), "0.1.0-1");
+    assert_eq!(fleet.shell(agent), before, "a downgrade reloads and restarts nothing");
+    fleet.wait_for_agent(&pool, "idle");
+
+    run(commands.remove, "");
+    fleet.wait_for_agent(&pool, "offline");
+    assert_eq!(fleet.shell(EDITED), edited, "what is removed may come back");
+    assert_eq!(fleet.shell("systemctl list-unit-files --no-legend 'scalr-*'"), "");
+    assert_eq!(fleet.shell("pgrep -f /usr/lib/scalr-agent/engine || :"), "");
+    run(commands.install, &first);
+    fleet.shell("systemctl enable scalr-agent scalr-docker && systemctl start scalr-agent");
+    fleet.wait_for_agent(&pool, "idle");
+    assert_eq!(fleet.shell(EDITED), edited);
+
+    if commands.extension == "deb" {
+        run("apt-get purge --yes scalr-agent", "");
+    } else {
+        fleet.shell("scalr-agent-setup uninstall --purge");
+    }
+    let left = "getent passwd scalr-agent; getent group scalr-agent scalr-docker; \
+        ls -d /etc/scalr-agent /var/lib/scalr-* /run/scalr-docker /usr/lib/scalr-agent \
+        /usr/bin/scalr* 2>/dev/null; ip -o link | grep scalr; iptables-save | grep SCALR; \
+        ls -A /etc/systemd/system/scalr-agent.service.d; :";
+    assert_eq!(fleet.shell(left), "site.conf", "nothing of ours is left");
+}
+
+fn an_upgrade_in_the_middle_of_an_apply_loses_nothing(
+    fleet: &Fleet,
+    pool: &Pool<'_>,
+    upgrade: impl Fn(),
+) {
+    let pid = "systemctl show --property=MainPID scalr-agent scalr-docker scalr-containerd";
+    let before = fleet.shell(pid);
+    let run = pool.start_run(&configuration());
+    pool.wait_for_status(&run, "planned");
+    pool.apply(&run);
+    wait_for("the apply's first step", Duration::from_secs(60), || {
+        pool.log(&run, "apply").contains("step 1 of").then_some(())
+    });
+    let container = fleet.running_container();
+    upgrade();
+    assert_eq!(pool.status(&run), "applying", "it was upgraded in the middle");
+    assert_eq!(fleet.running_container()["Id"], container["Id"]);
+    assert_eq!(fleet.shell(pid), before, "the agent goes on as the new program");
+    let program = "stat --dereference --format=%i /proc/$(systemctl show --property=MainPID \
+        scalr-agent | cut -d= -f2)/exe /usr/bin/scalr-agent | uniq | wc -l";
+    assert_eq!(fleet.shell(program), "1", "the agent is not the old program any more");
+    pool.wait_for_status(&run, "applied");
+    let log = pool.log(&run, "apply");
+    for step in 1..=20 {
+        assert_eq!(log.matches(&format!("step {step} of")).count(), 1, "step {step}: {log}");
+    }
+    assert_eq!(pool.output("greeting"), json!("hello, from a run's container"));
+    assert_eq!(fleet.shell(&format!("{} ps --all --quiet", crate::fleet::DOCKER)), "");
+}
+
+/// Brings a package of the kit to the machine; gives its path there.
+fn feed(fleet: &Fleet, folder: &str, extension: &str) -> String {
+    let file = package(folder, extension);
+    let path = format!("/root/{folder}.{extension}");
+    let content = fs::read(&file).expect("the package can be read");
+    fleet.world.feed(&fleet.machine, &format!("cat >{path}"), &content);
+    path
+}
+
+/// The package in a folder of the kit.
+pub fn package(folder: &str, extension: &str) -> PathBuf {
+    fs::read_dir(kit().join(folder))
+        .expect("the kit has packages")
+        .map(|entry| entry.expect("the kit can be read").path())
+        .find(|path: &PathBuf| Path::new(path).extension().is_some_and(|found| found == extension))
+        .expect("the kit has that package")
+}
