@@ -29,6 +29,31 @@ fn centos_8_upgrades_downgrades_and_removes() {
     lives("centos-8", &RPM);
 }
 
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn an_image_is_built_without_systemd() {
+    for (flavour, commands) in [("ubuntu-18.04", &DEB), ("centos-8", &RPM)] {
+        let fleet = Fleet::boot(flavour, &[]);
+        let file = feed(&fleet, "packages", commands.extension);
+        // As in a chroot or an image's build, nothing says that systemd runs.
+        let without = |command: &str| {
+            let command = command.replace("FILE", &file);
+            fleet.shell(&format!(
+                "unshare --mount sh -c 'mount -t tmpfs tmpfs /run && {command}'"
+            ))
+        };
+        without(commands.install);
+        let accounts = fleet.shell(ACCOUNTS);
+        assert!(accounts.contains("/var/lib/scalr-agent root:scalr-agent 1770"), "{accounts}");
+        without(commands.reinstall);
+        assert_eq!(fleet.shell(ACCOUNTS), accounts, "twice is once");
+        assert_eq!(fleet.shell(commands.verify), "");
+        without("scalr-agent configure --url=https://pools.example.com --concurrency=2");
+        without(commands.remove);
+        assert_eq!(fleet.shell("ls /usr/bin/scalr* 2>/dev/null || :"), "");
+    }
+}
+
 /// The commands of a family of systems; `FILE` is a package.
 struct Commands {
     extension: &'static str,
