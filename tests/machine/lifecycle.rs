@@ -38,9 +38,7 @@ fn an_image_is_built_without_systemd() {
         // As in a chroot or an image's build, nothing says that systemd runs.
         let without = |command: &str| {
             let command = command.replace("FILE", &file);
-            fleet.shell(&format!(
-                "unshare --mount sh -c 'mount -t tmpfs tmpfs /run && {command}'"
-            ))
+            fleet.shell(&format!("unshare --mount sh -c 'mount -t tmpfs tmpfs /run && {command}'"))
         };
         without(commands.install);
         let accounts = fleet.shell(ACCOUNTS);
