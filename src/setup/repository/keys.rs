@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 use tempfile::TempDir;
 
 use crate::exit::Failure;
@@ -25,12 +26,18 @@ const STRONG_HASHES: [&str; 3] = ["8", "9", "10"];
 #[derive(Debug, PartialEq, Eq)]
 pub struct Key {
     fingerprint: String,
+    expires: Option<Timestamp>,
 }
 
 impl Key {
     /// Its fingerprint.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// When it ends, if it does.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.expires
     }
 
     /// Its id, the last 16 digits in small letters, as rpm tells it.
@@ -106,6 +113,11 @@ impl Keys {
             file.display(),
             trusted.first().map_or("OLD", String::as_str),
         )))
+    }
+
+    /// Each of them.
+    pub fn all(&self) -> &[Key] {
+        &self.0
     }
 
     /// The one that signs the packages.
@@ -272,6 +284,24 @@ fn judge(status: &str, keys: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a key in `file` that says with a weak hash who it is.
+///
+/// # Errors
+/// One does: Enterprise Linux 9 would not import it. Or gpg can't read the file.
+pub fn require_strong_hashes(file: &Path) -> Result<()> {
+    let packets = Command::new("gpg").args(["--batch", "--list-packets"]).arg(file).read()?;
+    let mut hashes = packets
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("digest algo ")?.split(',').next());
+    if hashes.any(|hash| !STRONG_HASHES.contains(&hash)) {
+        bail!(
+            "a key in it is signed by itself with SHA-1, and Enterprise Linux 9 refuses such a \
+             key; make another one"
+        );
+    }
+    Ok(())
+}
+
 /// The fingerprints of the keys in a file.
 fn in_file(file: &Path) -> Result<Vec<String>> {
     let list = Command::new("gpg")
@@ -322,7 +352,9 @@ fn parse(list: &str, name: &str) -> Result<Key> {
             "the key `{name}` is not an RSA key of 2048 bits or more; Enterprise Linux 7 can't verify another kind"
         )));
     }
-    Ok(Key { fingerprint: fingerprint.clone() })
+    let expires = fields.get(6).and_then(|seconds| seconds.parse().ok());
+    let expires = expires.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    Ok(Key { fingerprint: fingerprint.clone(), expires })
 }
 
 #[cfg(test)]
@@ -360,6 +392,10 @@ fpr:::::::::2FB638BA1F601625472FE3D74BC539CC107450B3:
         let key = parse(RSA_KEY, "packages@example.com").unwrap();
         assert_eq!(key.fingerprint(), "5C1F3A0B7E9D2C4A6B8E0F120D4B6AB1D1E8B0F6");
         assert_eq!(key.id(), "0d4b6ab1d1e8b0f6");
+        assert_eq!(key.expires(), None);
+        let ends = RSA_KEY.replace(":1763900000:::u:", ":1763900000:1858562071::u:");
+        let ends = parse(&ends, "packages@example.com").unwrap().expires().unwrap();
+        assert_eq!(ends.to_string(), "2028-11-23T03:14:31Z");
     }
 
     #[test]

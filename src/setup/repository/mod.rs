@@ -22,7 +22,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use self::keys::Keys;
@@ -40,6 +40,9 @@ const PROGRAM: &str = "scalr-agent-setup-";
 
 /// Where `package` puts what it makes.
 const PACKAGES: &str = "target/packages";
+
+/// How long before its end a key is told of.
+const NOTICE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// Make signed apt and yum repositories of packages
 #[derive(Debug, clap::Args)]
@@ -131,12 +134,28 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let keys = Keys::find(&args.key)?;
     keys.require_trusted(&args.output.join(KEY))?;
     let new = New::find(args)?;
+    say_which_end(&keys);
     let made = make(args, &keys, &new)?;
     match context.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&made)?),
         Format::Text => made.print(),
     }
     Ok(())
+}
+
+/// Where a key ends, nothing more is installed.
+fn say_which_end(keys: &Keys) {
+    for key in keys.all() {
+        let Some(end) = key.expires() else { continue };
+        if end.duration_since(Timestamp::now()) < NOTICE {
+            eprintln!(
+                "note: the key {} expires on {}; give it a later date (gpg --quick-set-expire), \
+                 publish again, and have hosts fetch it before",
+                key.fingerprint(),
+                end.strftime("%Y-%m-%d")
+            );
+        }
+    }
 }
 
 /// What is to be published.

@@ -215,6 +215,17 @@ const DAMAGES: &[Damage] = &[
         said: &["scalr-agent.asc: it is not just a public key in ASCII"],
     },
     Damage {
+        what: "the key speaks for itself with SHA-1",
+        doing: |workshop, root| {
+            let user = "weak <weak@pools.test>";
+            let weak = ["--batch", "--quiet", "--cert-digest-algo", "SHA1", "--passphrase", ""];
+            run(workshop.gpg().args(weak).args(["--quick-generate-key", user, "rsa2048", "sign"]));
+            let public = run(workshop.gpg().args(["--armor", "--export", user]));
+            fs::write(root.join("scalr-agent.asc"), public).unwrap();
+        },
+        said: &["scalr-agent.asc: a key in it is signed by itself with SHA-1"],
+    },
+    Damage {
         what: "the setup program is another",
         doing: |_, root| change(&root.join("scalr-agent-setup-x86_64")),
         said: &["scalr-agent-setup-x86_64: its SHA-256 is"],

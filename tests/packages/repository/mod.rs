@@ -60,6 +60,7 @@ fn older_versions_stay_and_those_beyond_the_number_go_after_a_week() {
     workshop.clear();
     workshop.packages("1.10.0");
     let said = workshop.publish(&root, &["--key", &key]);
+    assert!(said.contains(&format!("note: the key {key} expires on 20")), "{said}");
     assert!(said.contains("new       scalr-agent 1.10.0-1 amd64"), "{said}");
     assert!(said.contains("kept      scalr-agent 1.9.0-1 aarch64"), "{said}");
     for architecture in ["amd64", "arm64"] {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use url::Url;
 
 use self::files::Files;
-use super::keys::Verifier;
+use super::keys::{Verifier, require_strong_hashes};
 use super::{KEY, PROGRAM, require};
 use crate::exit::Failure;
 use crate::setup::Format;
@@ -150,13 +150,13 @@ impl Findings {
     }
 }
 
-/// Refuses a file that has a secret key in it.
+/// Refuses a file that has a secret key in it, or one that hosts would refuse.
 fn require_public(file: &Path) -> Result<()> {
     let text = fs::read_to_string(file)?;
     if text.contains("PRIVATE KEY") || !text.contains("BEGIN PGP PUBLIC KEY BLOCK") {
         bail!("it is not just a public key in ASCII");
     }
-    Ok(())
+    require_strong_hashes(file)
 }
 
 /// The setup program is what `sha256sum --check` of the install script accepts.
