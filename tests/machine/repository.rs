@@ -115,6 +115,27 @@ fn dnf_follows_from_one_key_to_the_next() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
+fn yum_follows_by_itself_with_the_definition_that_the_server_made() {
+    let site = Site::boot("centos-7");
+    let (old, new) = (site.workshop.key("old"), site.workshop.key("new"));
+    site.publish("1.0.0", &["--key", &old]);
+    let get = "curl -fsSL -o /etc/yum.repos.d/scalr-agent.repo";
+    site.fleet.shell(&format!("{get} {URL}/packages/scalr-agent.repo"));
+    site.fleet.shell(&site.install("1.0.0"));
+    for (version, keys) in [
+        ("1.1.0", &["--key", &old, "--key", &new][..]),
+        ("1.2.0", &["--key", &new, "--key", &old]),
+        ("1.3.0", &["--key", &new]),
+    ] {
+        site.publish(version, keys);
+        site.fleet.shell(site.update());
+        site.fleet.shell(site.upgrade());
+        site.is_installed(version);
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
 fn apt_fails_at_nothing_while_a_server_publishes() {
     let site = Site::boot("ubuntu-18.04");
     let key = site.workshop.key("packages");

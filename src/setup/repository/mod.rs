@@ -149,8 +149,8 @@ fn say_which_end(keys: &Keys) {
         let Some(end) = key.expires() else { continue };
         if end.duration_since(Timestamp::now()) < NOTICE {
             eprintln!(
-                "note: the key {} expires on {}; give it a later date (gpg --quick-set-expire), \
-                 publish again, and have hosts fetch it before",
+                "note: the key {} expires on {}, and hosts install nothing after that; change to \
+                 another one before, with both for a while: --key {0} --key NEW",
                 key.fingerprint(),
                 end.strftime("%Y-%m-%d")
             );

@@ -2,6 +2,7 @@
 
 mod clients;
 mod damage;
+mod failures;
 mod rotation;
 mod served;
 mod workshop;
