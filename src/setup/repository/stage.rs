@@ -26,7 +26,7 @@ pub struct Stage {
     is_first: bool,
     /// What was retired before.
     pub retired: Retired,
-    new: Option<TempDir>,
+    new: TempDir,
     /// Held as long as this lives.
     lock: File,
 }
@@ -65,7 +65,7 @@ impl Stage {
         }
         let retired = Retired::read(output)?;
         let new = tempfile::Builder::new().prefix(NEW).tempdir_in(output).with_context(cannot)?;
-        Ok(Self { output: output.to_owned(), is_first, retired, new: Some(new), lock })
+        Ok(Self { output: output.to_owned(), is_first, retired, new, lock })
     }
 
     /// The folder of what is published.
@@ -75,7 +75,7 @@ impl Stage {
 
     /// The folder of what is to be.
     pub fn folder(&self) -> &Path {
-        self.new.as_ref().map_or(Path::new(""), TempDir::path)
+        self.new.path()
     }
 
     /// The files of the part `part` which an index names that is published, as
@@ -146,8 +146,8 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        drop(self.new.take());
         if self.is_first {
+            drop(fs::remove_dir_all(self.new.path()));
             // Only if there is nothing in it.
             drop(fs::remove_dir(&self.output));
         }

@@ -42,7 +42,7 @@ pub fn make(stage: &Stage, rpms: &[PathBuf], keys: &Keys, terms: &Terms) -> Resu
         // An rpm has one signature. Once its key is gone, it gets another one, and
         // another path: a path always has the same content.
         match &package.published {
-            Some(path) if keys.have(&signer(&package.file)?) => {
+            Some(path) if is_signed(&package.file, keys)? => {
                 stage.link(&package.file, path)?;
             }
             _ => sign(&stage.copy(&package.file, &place(package, keys))?, keys)?,
@@ -73,11 +73,12 @@ fn place(package: &Package, keys: &Keys) -> String {
     format!("yum/packages/{}/{name}-{version}.{architecture}.rpm", keys.first().id())
 }
 
-/// The id of the key that signed it: `RSA/SHA256, DATE, Key ID 0d4b6ab1d1e8b0f6`;
-/// `(none)` if nobody did.
-fn signer(rpm: &Path) -> Result<String> {
-    let said = query(rpm, "%{RSAHEADER:pgpsig}")?;
-    Ok(said.split_whitespace().last().unwrap_or_default().to_owned())
+/// Whether its header and its payload are both signed by one of the keys, which
+/// rpm tells as `RSA/SHA256, DATE, Key ID 0d4b6ab1d1e8b0f6`, or as `(none)`.
+fn is_signed(rpm: &Path, keys: &Keys) -> Result<bool> {
+    let said = query(rpm, "%{RSAHEADER:pgpsig}\n%{SIGPGP:pgpsig}\n")?;
+    let signers = said.lines().map(|line| line.split_whitespace().last().unwrap_or_default());
+    Ok(signers.filter(|id| keys.have(id)).count() == 2)
 }
 
 fn query(rpm: &Path, format: &str) -> Result<String> {

@@ -166,8 +166,19 @@ fn an_old_host_can_verify_the_rpms_and_read_their_index() {
     let format = "%{RSAHEADER:pgpsig}\n%{SIGPGP:pgpsig}\n";
     let said = run(std::process::Command::new("rpm")
         .args(["-qp", "--nosignature", "--qf", format])
-        .arg(root.join(rpm)));
+        .arg(root.join(&rpm)));
     assert_eq!(said.matches("RSA/SHA256").count(), 2, "of header and of payload: {said}");
+
+    // One that was published without the second gets it.
+    let bare = root.join("yum/packages/scalr-agent-1.0.0-1.x86_64.rpm");
+    fs::rename(root.join(rpm), &bare).unwrap();
+    run(std::process::Command::new("rpmsign")
+        .env("GNUPGHOME", workshop.path("gnupg"))
+        .args(["--define", &format!("_gpg_name {key}"), "--define", "__gpg /usr/bin/gpg"])
+        .arg("--resign")
+        .arg(&bare));
+    workshop.publish(&root, &["--key", &key]);
+    assert_eq!(verify(&workshop, &root).0, Some(0));
     let index = fs::read_to_string(root.join("yum/repodata/repomd.xml")).unwrap();
     for unknown in [".zst", ".zck", ".xz", "_db", "sha512", "sha384"] {
         assert!(!index.contains(unknown), "{unknown}: {index}");
