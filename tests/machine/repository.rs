@@ -136,6 +136,20 @@ fn yum_follows_by_itself_with_the_definition_that_the_server_made() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
+fn dnf_takes_no_repository_that_another_key_signed() {
+    let site = Site::boot("centos-8");
+    site.publish("1.0.0", &["--key", &site.workshop.key("packages")]);
+    let stranger = site.workshop.key("stranger");
+    let public = site.workshop.gpg().args(["--armor", "--export", &stranger]).output().unwrap();
+    fs::write(site.fleet.repository().join("scalr-agent.asc"), public.stdout).unwrap();
+    let before = site.fleet.shell("ls /etc/yum.repos.d /etc/pki/rpm-gpg; rpm -qa");
+    let said = refusal(&site.fleet.world.try_shell(&site.fleet.machine, ADD));
+    assert!(said.contains("cannot use the package repository"), "{said}");
+    assert_eq!(site.fleet.shell("ls /etc/yum.repos.d /etc/pki/rpm-gpg; rpm -qa"), before);
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
 fn apt_fails_at_nothing_while_a_server_publishes() {
     let site = Site::boot("ubuntu-18.04");
     let key = site.workshop.key("packages");
