@@ -64,6 +64,23 @@ pub fn text(
     curl(proxy, ca_cert).args(["--fail", "--retry", "3", url.as_str()]).read()
 }
 
+/// Saves what is at `url` as `file`, wherever it redirects to; the status, where 200
+/// alone means that it was saved. The rest as with [`get`].
+///
+/// # Errors
+/// curl is missing, or there is no answer, or it stalls for a minute.
+pub fn save(
+    url: &Url,
+    file: &Path,
+    proxy: &[(String, String)],
+    ca_cert: Option<&Path>,
+) -> Result<u16, CommandError> {
+    let mut command = curl(proxy, ca_cert);
+    command.args(["--location", "--retry", "3", "--speed-limit", "1", "--speed-time", "60"]);
+    command.args(["--write-out", "%{http_code}", "--output"]).arg(file).arg(url.as_str());
+    Ok(command.read()?.trim().parse().unwrap_or(0))
+}
+
 fn curl(proxy: &[(String, String)], ca_cert: Option<&Path>) -> Command {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--connect-timeout", "10"]);

@@ -18,6 +18,14 @@ pub fn installed(package: &str) -> Result<Option<String>> {
     Ok(parse(&String::from_utf8_lossy(&output.stdout)))
 }
 
+/// Whether the version `one` is older than `other`, as dpkg sees it.
+pub fn is_older(one: &str, other: &str) -> bool {
+    Command::new("dpkg")
+        .args(["--compare-versions", one, "lt", other])
+        .probe()
+        .is_ok_and(|output| output.status.success())
+}
+
 /// Finishes what an interrupted dpkg has left half configured.
 ///
 /// # Errors

@@ -86,7 +86,9 @@ impl Yum {
     /// it.
     pub fn refresh_command(self, id: &str) -> Command {
         let expire = format!("--setopt={id}.metadata_expire=1");
-        self.command(&["--quiet", &expire, "--disablerepo=*", &enable(id), "makecache"])
+        // Else a dnf may pass over what it can't read or verify, and be content.
+        let strict = format!("--setopt={id}.skip_if_unavailable=0");
+        self.command(&["--quiet", &expire, &strict, "--disablerepo=*", &enable(id), "makecache"])
     }
 
     /// Installs a package or a package file, and what it depends on.

@@ -2,11 +2,12 @@
 //! package repositories, and the repositories themselves.
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{StatusCode, Uri};
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, get_service};
 use sha2::{Digest as _, Sha256};
 use tera::{Context, Tera};
 use tower_http::services::ServeDir;
@@ -40,9 +41,35 @@ pub fn routes(app: &App) -> Router<App> {
         .route("/packages/scalr-agent.sources", get(sources))
         .route("/packages/scalr-agent.repo", get(repo));
     match &app.packages {
-        Some(folder) => routes.nest_service("/packages", ServeDir::new(folder)),
+        Some(folder) => {
+            let files = get_service(ServeDir::new(folder)).layer(from_fn(cache_control));
+            routes.nest_service("/packages", files)
+        }
         None => routes.route("/packages/{*path}", get(no_packages)),
     }
+}
+
+/// How long a cache on the way may keep a file, in seconds: as long as one stays
+/// that no index names any more.
+const A_WEEK: &str = "max-age=604800";
+
+/// A cache on the way may keep what has the same content for ever. It has to ask
+/// again for an index: one that is older than its signature is a wrong one.
+async fn cache_control(request: Request, next: Next) -> Response {
+    let is_final = is_final(request.uri().path());
+    let mut answer = next.run(request).await;
+    let value = if is_final && answer.status().is_success() { A_WEEK } else { "no-cache" };
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(value));
+    answer
+}
+
+/// Whether what is at this path below `/packages` never becomes another.
+fn is_final(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    path.contains("/by-hash/")
+        || path.ends_with(".deb")
+        || path.ends_with(".rpm")
+        || (path.starts_with("/yum/repodata/") && !name.starts_with("repomd.xml"))
 }
 
 /// The script knows this server and the key of its packages, so that it installs
@@ -113,6 +140,28 @@ mod tests {
         let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert!(script.contains(&format!("\nKEY_SHA256='{sum}'\n")), "{script}");
         assert_eq!(script.lines().count(), INSTALL.lines().count());
+    }
+
+    #[test]
+    fn an_index_is_asked_for_again() {
+        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        for path in [
+            "/apt/pool/main/s/scalr-agent/scalr-agent_0.1.0-1_amd64.deb",
+            &format!("/apt/dists/stable/main/binary-amd64/by-hash/SHA256/{sum}"),
+            &format!("/yum/repodata/{sum}-primary.xml.gz"),
+        ] {
+            assert!(is_final(path), "{path}");
+        }
+        for path in [
+            "/apt/dists/stable/InRelease",
+            "/apt/dists/stable/main/binary-amd64/Packages.gz",
+            "/yum/repodata/repomd.xml",
+            "/yum/repodata/repomd.xml.asc",
+            "/scalr-agent.asc",
+            "/scalr-agent-setup-x86_64",
+        ] {
+            assert!(!is_final(path), "{path}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tar::{Builder, Header, HeaderMode};
 
 use super::package::sha256;
-use super::repository::{self, verify};
+use super::repository::verify;
 use super::{Context, Format};
 
 /// The script that installs, the same that a server hands out.
@@ -66,7 +66,7 @@ struct Made {
 /// Something is wrong with the repository, a tool that verifies it is missing, or
 /// the archive can't be written; then what was there stays.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
-    repository::require_tools()?;
+    verify::require_tools()?;
     eprintln!("Verifying {}", args.repository.display());
     verify::inspect(&args.repository)?.require_sound()?;
     eprintln!("Packing");

@@ -21,8 +21,11 @@ mod migrating;
 mod pool;
 mod proxy;
 mod recovery;
+mod repository;
 mod runs;
 mod secrets;
 mod stop;
 mod uninstall;
 mod watch;
+#[path = "../packages/repository/workshop.rs"]
+mod workshop;

@@ -7,4 +7,5 @@
 
 mod built;
 mod drop_ins;
+mod repository;
 mod scriptlets;

@@ -36,13 +36,16 @@ async fn packages_are_served_in_parts_and_only_when_they_are_new() {
 
     let whole = get("apt/a.deb").send().await.unwrap();
     let modified = whole.headers()["last-modified"].clone();
+    assert_eq!(whole.headers()["cache-control"], "max-age=604800");
     assert_eq!(whole.text().await.unwrap(), "0123456789");
     let rest = get("apt/a.deb").header("Range", "bytes=4-").send().await.unwrap();
     assert_eq!(rest.status(), StatusCode::PARTIAL_CONTENT);
     assert_eq!(rest.text().await.unwrap(), "456789");
     let unchanged = get("apt/a.deb").header("If-Modified-Since", modified).send().await.unwrap();
     assert_eq!(unchanged.status(), StatusCode::NOT_MODIFIED);
-    assert_eq!(get("scalr-agent.asc").send().await.unwrap().text().await.unwrap(), "KEY");
+    let key = get("scalr-agent.asc").send().await.unwrap();
+    assert_eq!(key.headers()["cache-control"], "no-cache");
+    assert_eq!(key.text().await.unwrap(), "KEY");
     let rendered = get("scalr-agent.repo").send().await.unwrap();
     assert_eq!(rendered.status(), StatusCode::OK, "also with packages");
     assert_eq!(get("apt/b.deb").send().await.unwrap().status(), StatusCode::NOT_FOUND);

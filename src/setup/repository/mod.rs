@@ -4,33 +4,45 @@
 //! OUTPUT/
 //!   apt/                        suite `stable`, component `main`
 //!   yum/
-//!   scalr-agent.asc             the public key, as apt and yum read it
+//!   scalr-agent.asc             the public keys, as apt and yum read them
 //!   scalr-agent-setup-ARCH      the setup program alone, for the install script
 //!   scalr-agent-setup-ARCH.sha256
+//!   .retired.json               files that no index names any more
 //! ```
 
 mod apt;
 mod keys;
+mod retired;
+mod stage;
 pub mod verify;
+mod versions;
 mod yum;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use anyhow::{Context as _, Result};
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
-use self::keys::Key;
+use self::keys::Keys;
+use self::stage::Stage;
+use self::versions::Package;
+use super::package::sha256;
 use super::{Context, Format};
 use crate::exit::Failure;
 
-/// The public key's file.
+/// The public keys' file.
 const KEY: &str = "scalr-agent.asc";
 
 /// How the names of setup programs begin.
 const PROGRAM: &str = "scalr-agent-setup-";
+
+/// Where `package` puts what it makes.
+const PACKAGES: &str = "target/packages";
+
+/// How long before its end a key is told of.
+const NOTICE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// Make signed apt and yum repositories of packages
 #[derive(Debug, clap::Args)]
@@ -38,6 +50,11 @@ const PROGRAM: &str = "scalr-agent-setup-";
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "\
+Run again with newer packages, it keeps the older ones, so that a host can stay
+with a version or go back to it. Files that no index names any more stay for
+another week: a client that has read an older index still finds them. A package
+that is published is never replaced by another one of the same version.
+
 The key has to be an RSA key of your GnuPG keyring (Enterprise Linux 7 knows no
 other kind). To make one:
     gpg --quick-generate-key 'Our packages <packages@example.com>' rsa4096 sign
@@ -47,125 +64,185 @@ Examples:
     scalr-agent-setup repository --key packages@example.com
   Serve them:
     scalr-server serve … --packages target/repository
+  Change to another key, with both for a while:
+    scalr-agent-setup repository --key OLD --key NEW
   See that all that their indexes name is there, whole and signed:
     scalr-agent-setup repository verify target/repository"
 )]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Take the packages from this directory
-    #[arg(long, value_name = "DIR", default_value = "target/packages")]
-    packages: PathBuf,
+    /// Take the packages from this directory [default: target/packages, if it is
+    /// there]
+    #[arg(long, value_name = "DIR")]
+    packages: Option<PathBuf>,
     /// Put the repositories into this directory; what is there is replaced at
     /// once, when all is ready
     #[arg(long, value_name = "DIR", default_value = "target/repository")]
     output: PathBuf,
-    /// Sign with this key of your GnuPG keyring: an address, id or fingerprint
+    /// Sign with this key of your GnuPG keyring: an address, id or fingerprint;
+    /// given twice, with both, and the packages with the first
     #[arg(long, value_name = "KEY", required = true)]
-    key: Option<String>,
+    key: Vec<String>,
+    #[command(flatten)]
+    terms: Terms,
+}
+
+/// What holds for the repositories.
+#[derive(Debug, clap::Args)]
+struct Terms {
+    /// How many versions of each package and architecture to keep
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    keep: u16,
+    /// Let apt refuse the index when it is older than this, so that nobody can
+    /// hold hosts at it; it has to be made anew before
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
+    valid_days: Option<u16>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Check that all that the indexes name is there, whole and signed
-    Verify {
-        /// The directory that `repository` made
-        directory: PathBuf,
-    },
+    Verify(verify::Args),
 }
 
 /// What was made. Its JSON is the command's output.
 #[derive(Debug, Serialize)]
 struct Made {
     output: PathBuf,
+    /// The files that are published for the first time.
     packages: Vec<String>,
-    key: String,
+    /// Those that stay.
+    kept: Vec<String>,
+    /// Those that no index names any more.
+    left_out: Vec<String>,
+    /// Fingerprints; the first signs the packages.
+    keys: Vec<String>,
 }
 
 /// Runs `repository`.
 ///
 /// # Errors
-/// There are no packages; a tool is missing; the key can't sign or is of a kind
-/// that old hosts don't know, or another one than the repository was signed with
-/// before. The output is then as it was. With `verify`:
-/// something is wrong with the repository.
+/// There are no packages; a tool is missing; a key can't sign or is of a kind
+/// that old hosts don't know, or none of them is one that the repository was signed
+/// with before; a package is published already with another content. The output is
+/// then as it was. With `verify`: something is wrong with the repository.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
+    if let Some(Command::Verify(args)) = &args.command {
+        return verify::run(context.format, args);
+    }
     require_tools()?;
-    if let Some(Command::Verify { directory }) = &args.command {
-        return verify::run(context.format, directory);
-    }
-    let key = Key::find(args.key.as_deref().context("no --key")?)?;
-    key.require_same_as(&args.output.join(KEY))?;
-    let debs = files(&args.packages, |name| name.ends_with(".deb"))?;
-    let rpms = files(&args.packages, |name| name.ends_with(".rpm"))?;
-    if debs.is_empty() && rpms.is_empty() {
-        return Err(Failure::Usage.because(format!(
-            "there are no packages in {}; make some with `scalr-agent-setup package`",
-            args.packages.display()
-        )));
-    }
-    let programs = files(&args.packages, |name| name.starts_with(PROGRAM))?;
-
-    let parent = match args.output.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-    // Beside the output, so that it can take its place in one step.
-    let new = tempfile::Builder::new()
-        .prefix(".repository.")
-        .tempdir_in(parent)
-        .with_context(|| format!("cannot write into {}", parent.display()))?;
-    let root = new.path();
-
-    if !debs.is_empty() {
-        eprintln!("Making the apt repository");
-        apt::make(&root.join("apt"), &debs, &key)?;
-    }
-    if !rpms.is_empty() {
-        eprintln!("Making the yum repository");
-        yum::make(&root.join("yum"), &rpms, &key)?;
-    }
-    fs::write(root.join(KEY), key.public()?).context("cannot write the key")?;
-    for program in &programs {
-        publish_program(program, root)?;
-    }
-    eprintln!("Verifying");
-    verify::inspect(root)?.require_sound()?;
-    readable(root)?;
-    take_the_place_of(root, &args.output)?;
-
-    let mut packages = Vec::new();
-    for file in debs.iter().chain(&rpms).chain(&programs) {
-        packages.push(name(file)?);
-    }
-    let made = Made { output: args.output.clone(), packages, key: key.fingerprint().to_owned() };
+    let keys = Keys::find(&args.key)?;
+    keys.require_trusted(&args.output.join(KEY))?;
+    let new = New::find(args)?;
+    say_which_end(&keys);
+    let made = make(args, &keys, &new)?;
     match context.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&made)?),
-        Format::Text => {
-            println!("{}: signed with {}", made.output.display(), made.key);
-            made.packages.iter().for_each(|package| println!("  {package}"));
-        }
+        Format::Text => made.print(),
     }
     Ok(())
+}
+
+/// Where a key ends, nothing more is installed.
+fn say_which_end(keys: &Keys) {
+    for key in keys.all() {
+        let Some(end) = key.expires() else { continue };
+        if end.duration_since(Timestamp::now()) < NOTICE {
+            eprintln!(
+                "note: the key {} expires on {}, and hosts install nothing after that; change to \
+                 another one before, with both for a while: --key {0} --key NEW",
+                key.fingerprint(),
+                end.strftime("%Y-%m-%d")
+            );
+        }
+    }
+}
+
+/// What is to be published.
+struct New {
+    debs: Vec<PathBuf>,
+    rpms: Vec<PathBuf>,
+    programs: Vec<PathBuf>,
+}
+
+impl New {
+    fn find(args: &Args) -> Result<Self> {
+        let folder = match &args.packages {
+            Some(folder) => folder.as_path(),
+            None => Path::new(PACKAGES),
+        };
+        let mut new = Self { debs: Vec::new(), rpms: Vec::new(), programs: Vec::new() };
+        // Signing anew takes no new packages.
+        if args.packages.is_some() || folder.is_dir() {
+            new.debs = files(folder, |name| name.ends_with(".deb"))?;
+            new.rpms = files(folder, |name| name.ends_with(".rpm") && !name.ends_with(".src.rpm"))?;
+            new.programs = files(folder, |name| name.starts_with(PROGRAM))?;
+        }
+        if new.debs.is_empty() && new.rpms.is_empty() && !args.output.join(KEY).is_file() {
+            return Err(Failure::Usage.because(format!(
+                "there are no packages in {}; make some with `scalr-agent-setup package`",
+                folder.display()
+            )));
+        }
+        Ok(new)
+    }
+}
+
+fn make(args: &Args, keys: &Keys, new: &New) -> Result<Made> {
+    let stage = Stage::begin(&args.output)?;
+    let debs = apt::make(&stage, &new.debs, keys, &args.terms)?;
+    let rpms = yum::make(&stage, &new.rpms, keys, &args.terms)?;
+    fs::write(stage.folder().join(KEY), keys.public()?).context("cannot write the key")?;
+    publish_programs(&stage, &new.programs)?;
+    retired::take_over(&stage, &[apt::PART, yum::PART], Timestamp::now())?;
+    eprintln!("Verifying");
+    verify::inspect(stage.folder())?.require_sound()?;
+    stage.publish()?;
+
+    let (published, first): (Vec<&Package>, Vec<&Package>) =
+        debs.kept.iter().chain(&rpms.kept).partition(|package| package.published.is_some());
+    let left_out: Vec<&Package> = debs.left_out.iter().chain(&rpms.left_out).collect();
+    let programs = new.programs.iter().map(|program| name(program)).collect::<Result<Vec<_>>>()?;
+    let described = |packages: &[&Package]| packages.iter().map(|p| p.describe()).collect();
+    Ok(Made {
+        output: args.output.clone(),
+        packages: [described(&first), programs].concat(),
+        kept: described(&published),
+        left_out: described(&left_out),
+        keys: keys.fingerprints(),
+    })
+}
+
+impl Made {
+    fn print(&self) {
+        println!("{}: signed with {}", self.output.display(), self.keys.join(" and "));
+        for (what, packages) in
+            [("new", &self.packages), ("kept", &self.kept), ("left out", &self.left_out)]
+        {
+            packages.iter().for_each(|package| println!("  {what:8}  {package}"));
+        }
+    }
 }
 
 /// Looks for the tools that this calls.
 ///
 /// # Errors
 /// One is missing; the error names the Debian package that has it.
-pub fn require_tools() -> Result<()> {
-    for (tool, package) in [
-        ("gpg", "gnupg"),
-        ("gpgv", "gpgv"),
+fn require_tools() -> Result<()> {
+    require(&[
         ("apt-ftparchive", "apt-utils"),
         ("createrepo_c", "createrepo-c"),
+        ("dpkg-deb", "dpkg"),
         ("rpmsign", "rpm"),
-        ("rpmkeys", "rpm"),
-    ] {
+    ])?;
+    verify::require_tools()
+}
+
+fn require(tools: &[(&str, &str)]) -> Result<()> {
+    for (tool, package) in tools {
         if which::which(tool).is_err() {
             return Err(Failure::NotInstalled.because(format!(
-                "{tool} is needed to make repositories; install it: apt-get install {package}"
+                "{tool} is needed for repositories; install it: apt-get install {package}"
             )));
         }
     }
@@ -192,50 +269,21 @@ fn name(file: &Path) -> Result<String> {
     Ok(name.with_context(|| format!("{} has a strange name", file.display()))?.to_owned())
 }
 
-fn copy_into(directory: &Path, file: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    let copy = directory.join(name(file)?);
-    fs::copy(file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;
-    Ok(copy)
-}
-
-/// The setup program with its checksum, as `sha256sum` writes it.
-fn publish_program(program: &Path, root: &Path) -> Result<()> {
-    let copy = copy_into(root, program)?;
-    let content = fs::read(&copy).with_context(|| format!("cannot read {}", copy.display()))?;
-    let name = name(program)?;
-    let line = format!("{}  {name}\n", hex::encode(Sha256::digest(content)));
-    fs::write(root.join(format!("{name}.sha256")), line).context("cannot write a checksum")
-}
-
-/// A web server reads it as another user; a temporary directory is private.
-fn readable(root: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
-        for entry in fs::read_dir(&directory)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                directories.push(path);
-            } else {
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
-            }
+/// The setup programs, each with its checksum as `sha256sum` writes it; those of
+/// other architectures stay.
+fn publish_programs(stage: &Stage, programs: &[PathBuf]) -> Result<()> {
+    for program in programs {
+        let name = name(program)?;
+        let copy = stage.copy(program, &name)?;
+        let line = format!("{}  {name}\n", sha256(&copy)?);
+        fs::write(stage.folder().join(format!("{name}.sha256")), line)
+            .context("cannot write a checksum")?;
+    }
+    for program in files(stage.output(), |name| name.starts_with(PROGRAM))? {
+        let name = name(&program)?;
+        if !stage.folder().join(&name).exists() {
+            stage.link(&program, &name)?;
         }
     }
     Ok(())
-}
-
-/// Puts `new` where `output` is, in one step: no client ever sees half of it.
-/// What was there is then at `new`, to be removed with it.
-fn take_the_place_of(new: &Path, output: &Path) -> Result<()> {
-    let describe = || format!("cannot replace {}", output.display());
-    if output.exists() {
-        if !output.join(KEY).is_file() && fs::read_dir(output)?.next().is_some() {
-            bail!("{} is not a repository of ours, so it is not replaced", output.display());
-        }
-        return renameat_with(CWD, new, CWD, output, RenameFlags::EXCHANGE).with_context(describe);
-    }
-    fs::rename(new, output).with_context(describe)
 }

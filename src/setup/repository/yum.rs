@@ -1,48 +1,124 @@
-//! The yum repository.
+//! The yum repository. One for both architectures: yum and dnf take what fits.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use rpm_version::rpm_evr_compare;
 use tempfile::TempDir;
 
-use super::copy_into;
-use super::keys::Key;
+use super::Terms;
+use super::keys::Keys;
+use super::stage::Stage;
+use super::versions::{self, Choice, Package};
 use crate::host::command::CommandExt as _;
 
-/// Makes the repository at `root`: signed packages, signed metadata.
+/// The part of the output that this is.
+pub const PART: &str = "yum";
+
+/// The index of the indexes.
+pub const INDEX: &str = "repodata/repomd.xml";
+
+/// Makes the repository of `rpms` and of those that are published: signed packages,
+/// signed metadata.
 ///
 /// # Errors
-/// A file can't be written, or a tool fails.
-pub fn make(root: &Path, rpms: &[PathBuf], key: &Key) -> Result<()> {
-    for rpm in rpms {
-        let copy = copy_into(&root.join("packages"), rpm)?;
-        Command::new("rpmsign")
-            .args(["--define", &format!("_gpg_name {}", key.fingerprint())])
-            .args(["--define", "_gpg_digest_algo sha256"])
-            // Debian's rpm looks for a gpg2, which Debian no longer has.
-            .args(["--define", "__gpg /usr/bin/gpg"])
-            .arg("--addsign")
-            .arg(&copy)
-            .run()?;
+/// A file can't be written, or a tool fails; a version is published already with
+/// another content.
+pub fn make(stage: &Stage, rpms: &[PathBuf], keys: &Keys, terms: &Terms) -> Result<Choice> {
+    let mut packages = Vec::new();
+    for path in stage.published("yum/packages")? {
+        packages.push(read(&stage.output().join(&path), Some(path))?);
     }
-    // yum 3 reads gzip; what is newer reads it as well.
-    Command::new("createrepo_c")
-        .args(["--quiet", "--no-database", "--general-compress-type", "gz"])
-        .args(["--checksum", "sha256"])
-        .arg(root)
-        .run()?;
-    let index = root.join("repodata/repomd.xml");
-    key.sign(&index, &root.join("repodata/repomd.xml.asc"))
+    for rpm in rpms {
+        packages.push(read(rpm, None)?);
+    }
+    if packages.is_empty() {
+        return Ok(Choice::default());
+    }
+    eprintln!("Making the yum repository");
+    let choice = versions::choose(packages, terms.keep.into(), rpm_evr_compare)?;
+    for package in &choice.kept {
+        // An rpm has one signature. Once its key is gone, it gets another one, and
+        // another path: a path always has the same content.
+        match &package.published {
+            Some(path) if is_signed(&package.file, keys)? => {
+                stage.link(&package.file, path)?;
+            }
+            _ => sign(&stage.copy(&package.file, &place(package, keys))?, keys)?,
+        }
+    }
+    index(&stage.folder().join(PART), keys)?;
+    Ok(choice)
 }
 
-/// Checks rpms against the key in one file, and no other.
+fn read(rpm: &Path, published: Option<String>) -> Result<Package> {
+    // The digest of header and payload is the same with any signature, or none.
+    let said = query(rpm, "%{NAME}\n%{EPOCHNUM}:%{VERSION}-%{RELEASE}\n%{ARCH}\n%{SIGMD5}\n")?;
+    let mut lines = said.lines().map(str::to_owned);
+    let mut next = || lines.next().with_context(|| format!("{} is no package", rpm.display()));
+    Ok(Package {
+        name: next()?,
+        version: next()?,
+        architecture: next()?,
+        content: next()?,
+        file: rpm.to_owned(),
+        published,
+    })
+}
+
+fn place(package: &Package, keys: &Keys) -> String {
+    let Package { name, version, architecture, .. } = package;
+    let version = version.split_once(':').map_or(version.as_str(), |(_epoch, version)| version);
+    format!("yum/packages/{}/{name}-{version}.{architecture}.rpm", keys.first().id())
+}
+
+/// Whether its header and its payload are both signed by one of the keys, which
+/// rpm tells as `RSA/SHA256, DATE, Key ID 0d4b6ab1d1e8b0f6`, or as `(none)`.
+fn is_signed(rpm: &Path, keys: &Keys) -> Result<bool> {
+    let said = query(rpm, "%{RSAHEADER:pgpsig}\n%{SIGPGP:pgpsig}\n")?;
+    let signers = said.lines().map(|line| line.split_whitespace().last().unwrap_or_default());
+    Ok(signers.filter(|id| keys.have(id)).count() == 2)
+}
+
+fn query(rpm: &Path, format: &str) -> Result<String> {
+    Ok(Command::new("rpm")
+        .args(["--query", "--nosignature", "--queryformat", format, "--package"])
+        .arg(rpm)
+        .env("LC_ALL", "C")
+        .read()?)
+}
+
+fn sign(rpm: &Path, keys: &Keys) -> Result<()> {
+    Ok(Command::new("rpmsign")
+        .args(["--define", &format!("_gpg_name {}!", keys.first().fingerprint())])
+        .args(["--define", "_gpg_digest_algo sha256"])
+        // Debian's rpm looks for a gpg2, which Debian no longer has.
+        .args(["--define", "__gpg /usr/bin/gpg"])
+        // Before 4.14, rpm knows no digest of the payload: it is signed, too.
+        .args(["--rpmv3", "--addsign"])
+        .arg(rpm)
+        .run()?)
+}
+
+fn index(root: &Path, keys: &Keys) -> Result<()> {
+    // yum 3 reads gzip and XML; what is newer reads it as well.
+    Command::new("createrepo_c")
+        .args(["--quiet", "--no-database", "--general-compress-type", "gz"])
+        .args(["--checksum", "sha256", "--repomd-checksum", "sha256"])
+        .arg(root)
+        .run()?;
+    let index = root.join(INDEX);
+    keys.sign(&index, &index.with_added_extension("asc"))
+}
+
+/// Checks rpms against the keys in one file, and no other.
 pub struct Verifier {
     database: TempDir,
 }
 
 impl Verifier {
-    /// Trusts the key in `file`, which is in ASCII.
+    /// Trusts the keys in `file`, which is in ASCII.
     ///
     /// # Errors
     /// rpmkeys can't read it.
@@ -53,16 +129,15 @@ impl Verifier {
         Ok(verifier)
     }
 
-    /// Checks that an rpm is whole and signed with the key.
+    /// Checks that an rpm is whole and signed, so that old and new hosts take it.
     ///
     /// # Errors
     /// It isn't.
     pub fn verify(&self, file: &Path) -> Result<()> {
-        let said = self.rpmkeys().arg("--checksig").arg(file).read()?;
-        // An rpm without a signature passes too: its digests are all there is.
-        let words = said.rsplit(':').next().unwrap_or_default();
-        if !words.contains("signatures") && !words.contains("pgp") {
-            bail!("{} is not signed", file.display());
+        let output = self.rpmkeys().args(["--checksig", "--verbose"]).arg(file).probe()?;
+        judge(&String::from_utf8_lossy(&output.stdout))?;
+        if !output.status.success() {
+            bail!("rpmkeys refuses it: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(())
     }
@@ -71,5 +146,61 @@ impl Verifier {
         let mut command = Command::new("rpmkeys");
         command.arg("--dbpath").arg(self.database.path()).env("LC_ALL", "C");
         command
+    }
+}
+
+/// Lines such as `Header V4 RSA/SHA256 Signature, key ID d1e8b0f6: OK`; without
+/// `Header`, it is that of header and payload.
+fn judge(said: &str) -> Result<()> {
+    let mut lines = said.lines().skip(1).map(str::trim);
+    if let Some(line) = lines.clone().find(|line| !line.ends_with(": OK")) {
+        bail!("{line}");
+    }
+    if !lines.clone().any(|line| line.starts_with("Header ") && is_strong(line)) {
+        bail!("it is not signed with RSA and SHA-256");
+    }
+    if !lines.any(|line| line.starts_with('V') && is_strong(line)) {
+        bail!("its payload is not signed, which rpm before 4.14 looks for");
+    }
+    Ok(())
+}
+
+fn is_strong(line: &str) -> bool {
+    ["RSA/SHA256 ", "RSA/SHA384 ", "RSA/SHA512 "].iter().any(|kind| line.contains(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What rpm 4.18 prints.
+    const SIGNED: &str = "\
+scalr-agent.rpm:
+    Header V4 RSA/SHA256 Signature, key ID af7cd816: OK
+    Header SHA256 digest: OK
+    Header SHA1 digest: OK
+    Payload SHA256 digest: OK
+    V4 RSA/SHA256 Signature, key ID af7cd816: OK
+    MD5 digest: OK
+";
+
+    #[test]
+    fn both_signatures_are_wanted() {
+        judge(SIGNED).unwrap();
+        let without = |start: &str| {
+            let lines = SIGNED.lines().filter(|line| !line.trim().starts_with(start));
+            judge(&lines.collect::<Vec<_>>().join("\n")).unwrap_err().to_string()
+        };
+        assert_eq!(without("Header V4"), "it is not signed with RSA and SHA-256");
+        assert!(without("V4").starts_with("its payload is not signed"));
+    }
+
+    #[test]
+    fn what_is_not_in_order_is_told() {
+        let foreign =
+            SIGNED.replace("Signature, key ID af7cd816: OK", "Signature, key ID 1: NOKEY");
+        let error = judge(&foreign).unwrap_err().to_string();
+        assert_eq!(error, "Header V4 RSA/SHA256 Signature, key ID 1: NOKEY");
+        assert!(judge(&SIGNED.replace("SHA256 Sig", "SHA1 Sig")).is_err());
     }
 }

@@ -1,0 +1,222 @@
+//! How a new repository takes the place of the old one: all of it is made beside
+//! the old one, and then each part is exchanged in one step.
+//!
+//! Inside of the output, not beside it: the output may be a mount point, and a
+//! server that has it mounted would go on seeing a folder that was replaced.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
+use tempfile::TempDir;
+
+use super::KEY;
+use super::retired::{self, Retired};
+use crate::exit::Failure;
+
+/// How the folder of what is not published yet begins.
+const NEW: &str = ".new-";
+
+/// A repository in the making, and the one whose place it takes.
+pub struct Stage {
+    output: PathBuf,
+    /// The output is there only because of us, and goes if nothing is published.
+    is_first: bool,
+    /// What was retired before.
+    pub retired: Retired,
+    new: TempDir,
+    /// Held as long as this lives.
+    lock: File,
+}
+
+impl Stage {
+    /// Begins a repository at `output`.
+    ///
+    /// # Errors
+    /// Something else is there; somebody else is at it; it can't be written to.
+    pub fn begin(output: &Path) -> Result<Self> {
+        let is_first = !output.exists();
+        let cannot = || format!("cannot write into {}", output.display());
+        fs::create_dir_all(output).with_context(cannot)?;
+        let lock = File::open(output).with_context(cannot)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Failure::Locked.because(format!(
+                "another `scalr-agent-setup repository` is writing into {}",
+                output.display()
+            )));
+        }
+        let mut others = 0;
+        for entry in fs::read_dir(output).with_context(cannot)? {
+            let entry = entry?;
+            // Of one that was killed: we have the lock.
+            if entry.file_name().to_string_lossy().starts_with(NEW) {
+                fs::remove_dir_all(entry.path()).with_context(cannot)?;
+            } else {
+                others += 1;
+            }
+        }
+        if others > 0 && !output.join(KEY).is_file() {
+            return Err(Failure::Usage.because(format!(
+                "{} is not a repository of ours, so nothing is published there",
+                output.display()
+            )));
+        }
+        let retired = Retired::read(output)?;
+        let new = tempfile::Builder::new().prefix(NEW).tempdir_in(output).with_context(cannot)?;
+        Ok(Self { output: output.to_owned(), is_first, retired, new, lock })
+    }
+
+    /// The folder of what is published.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// The folder of what is to be.
+    pub fn folder(&self) -> &Path {
+        self.new.path()
+    }
+
+    /// The files of the part `part` which an index names that is published, as
+    /// paths relative to the output.
+    ///
+    /// # Errors
+    /// A folder can't be read.
+    pub fn published(&self, part: &str) -> Result<Vec<String>> {
+        let files = retired::files(&self.output, part)?;
+        Ok(files.into_iter().filter(|path| !self.retired.has(path)).collect())
+    }
+
+    /// Puts `file` at `path` in the new repository, without a copy where the file
+    /// system can do that.
+    ///
+    /// # Errors
+    /// It can't.
+    pub fn link(&self, file: &Path, path: &str) -> Result<PathBuf> {
+        let target = self.place(path)?;
+        if fs::hard_link(file, &target).is_err() {
+            fs::copy(file, &target).with_context(|| format!("cannot copy {}", file.display()))?;
+        }
+        Ok(target)
+    }
+
+    /// The same, as a copy that can be written to.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn copy(&self, file: &Path, path: &str) -> Result<PathBuf> {
+        let target = self.place(path)?;
+        fs::copy(file, &target).with_context(|| format!("cannot copy {}", file.display()))?;
+        Ok(target)
+    }
+
+    /// Publishes it, all of a part in one step: no client sees half of it.
+    ///
+    /// # Errors
+    /// A part can't be exchanged; then all is as it was.
+    pub fn publish(mut self) -> Result<()> {
+        let new = self.folder().to_owned();
+        readable(&new)?;
+        // An index is not to be on the disk before what it names.
+        syncfs(&self.lock).context("cannot write to the disk")?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&new)? {
+            names.push(entry?.file_name());
+        }
+        names.sort();
+        for (done, name) in names.iter().enumerate() {
+            let Err(error) = exchange(&new.join(name), &self.output.join(name)) else { continue };
+            for name in names[..done].iter().rev() {
+                drop(exchange(&new.join(name), &self.output.join(name)));
+            }
+            bail!("cannot replace {}: {error}", self.output.join(name).display());
+        }
+        self.is_first = false;
+        syncfs(&self.lock).context("cannot write to the disk")
+    }
+
+    fn place(&self, path: &str) -> Result<PathBuf> {
+        let target = self.folder().join(path);
+        let folder = target.parent().context("a file without a folder")?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(target)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.is_first {
+            drop(fs::remove_dir_all(self.new.path()));
+            // Only if there is nothing in it.
+            drop(fs::remove_dir(&self.output));
+        }
+    }
+}
+
+/// Puts `new` where `old` is, and what was there, if anything, at `new`.
+fn exchange(new: &Path, old: &Path) -> std::io::Result<()> {
+    // After an exchange that is taken back, the first is the one that is missing.
+    match (new.exists(), old.exists()) {
+        (true, true) => Ok(renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE)?),
+        (true, false) => fs::rename(new, old),
+        (false, _) => fs::rename(old, new),
+    }
+}
+
+/// A web server reads it as another user; a temporary directory is private.
+fn readable(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_folder = path.is_dir();
+        let mode = if is_folder { 0o755 } else { 0o644 };
+        fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        if is_folder {
+            readable(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_can_be_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new"), folder.path().join("old"));
+        fs::write(&new, "new").unwrap();
+        exchange(&new, &old).unwrap();
+        assert_eq!((fs::read_to_string(&old).unwrap().as_str(), new.exists()), ("new", false));
+        exchange(&new, &old).unwrap();
+        assert_eq!((fs::read_to_string(&new).unwrap().as_str(), old.exists()), ("new", false));
+        fs::write(&old, "old").unwrap();
+        exchange(&new, &old).unwrap();
+        assert_eq!(fs::read_to_string(&old).unwrap(), "new");
+        assert_eq!(fs::read_to_string(&new).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_strange_folder_stays_and_a_new_one_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("mine"), "").unwrap();
+        assert!(Stage::begin(folder.path()).is_err());
+        assert!(folder.path().join("mine").exists());
+        let output = folder.path().join("output");
+        drop(Stage::begin(&output).unwrap());
+        assert!(!output.exists());
+    }
+
+    #[test]
+    fn two_do_not_write_at_once_and_what_a_killed_one_left_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Stage::begin(folder.path()).unwrap();
+        let error = Stage::begin(folder.path()).err().unwrap();
+        assert_eq!(Failure::of(&error), Failure::Locked);
+        drop(first);
+        fs::create_dir(folder.path().join(".new-left")).unwrap();
+        drop(Stage::begin(folder.path()).unwrap());
+        assert!(!folder.path().join(".new-left").exists());
+    }
+}

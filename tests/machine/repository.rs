@@ -1,0 +1,271 @@
+//! The package repository, as real apt and dnf use it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::fleet::{Fleet, URL, kit, refusal};
+use crate::machine::text;
+use crate::workshop::Workshop;
+
+/// Sets the repository up, and fetches its keys anew where it is.
+const ADD: &str = "curl -fsSL https://pools.test:8443/install.sh | sh -s -- --repository-only 2>&1";
+
+/// A machine, its server, and what that serves as packages.
+struct Site {
+    workshop: Workshop,
+    fleet: Fleet,
+}
+
+impl Site {
+    /// A site whose server has no packages yet.
+    fn boot(flavour: &str) -> Self {
+        let fleet = Fleet::boot(flavour, &[]);
+        fs::remove_dir_all(fleet.repository()).expect("its files are links");
+        let workshop = Workshop::new(&kit().join("bin/scalr-agent-setup"));
+        Self { workshop, fleet }
+    }
+
+    /// Publishes small packages of a version.
+    fn publish(&self, version: &str, options: &[&str]) {
+        self.workshop.clear();
+        self.workshop.packages(version);
+        self.workshop.setup_program("x86_64");
+        self.workshop.publish(&self.fleet.repository(), options);
+    }
+
+    fn is_apt(&self) -> bool {
+        self.fleet.machine.starts_with("ubuntu")
+    }
+
+    /// Has the package tool read the indexes anew.
+    fn update(&self) -> &'static str {
+        if self.is_apt() {
+            "apt-get -o APT::Update::Error-Mode=any update 2>&1"
+        } else {
+            "yum -y --setopt=scalr-agent.metadata_expire=1 \
+             --setopt=scalr-agent.skip_if_unavailable=0 --disablerepo=* \
+             --enablerepo=scalr-agent makecache 2>&1"
+        }
+    }
+
+    /// Installs a version, from a newer one too.
+    fn install(&self, version: &str) -> String {
+        if self.is_apt() {
+            format!("apt-get -y --allow-downgrades install scalr-agent={version}-1 2>&1")
+        } else {
+            format!(
+                "yum -y install scalr-agent-{version} 2>&1 || yum -y downgrade scalr-agent-{version} 2>&1"
+            )
+        }
+    }
+
+    fn upgrade(&self) -> &'static str {
+        if self.is_apt() {
+            "apt-get -y install --only-upgrade scalr-agent 2>&1"
+        } else {
+            "yum -y upgrade scalr-agent 2>&1"
+        }
+    }
+
+    fn is_installed(&self, version: &str) {
+        assert_eq!(self.fleet.shell("cat /usr/share/scalr-agent-test/content"), version);
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn apt_installs_an_older_version_and_upgrades_it() {
+    let site = Site::boot("ubuntu-18.04");
+    versions(&site);
+    let said = site.fleet.shell(
+        "rm -rf /var/lib/apt/lists/*pools.test* && \
+         apt-get -o Debug::pkgAcquire::Worker=1 update 2>&1",
+    );
+    assert!(said.contains("binary-amd64/by-hash/SHA256/"), "{said}");
+    // A machine of the other architecture finds its index, empty or not.
+    site.fleet.shell(
+        "mkdir -p /tmp/lists/partial && apt-get -o APT::Architecture=arm64 \
+         -o APT::Architectures=arm64 -o Dir::State::lists=/tmp/lists \
+         -o Dir::Etc::SourceList=/etc/apt/sources.list.d/scalr-agent.sources \
+         -o Dir::Etc::SourceParts=/none -o APT::Update::Error-Mode=any update 2>&1 && \
+         ls /tmp/lists | grep binary-arm64",
+    );
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn yum_installs_an_older_version_and_upgrades_it() {
+    let site = Site::boot("centos-7");
+    versions(&site);
+    assert_eq!(site.fleet.shell("rpm -q --queryformat '%{ARCH}' scalr-agent"), "x86_64");
+    assert_eq!(site.fleet.shell("rpm --verify scalr-agent"), "");
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn apt_follows_from_one_key_to_the_next() {
+    rotation(&Site::boot("ubuntu-18.04"));
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn dnf_follows_from_one_key_to_the_next() {
+    rotation(&Site::boot("centos-8"));
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn yum_follows_by_itself_with_the_definition_that_the_server_made() {
+    let site = Site::boot("centos-7");
+    let (old, new) = (site.workshop.key("old"), site.workshop.key("new"));
+    site.publish("1.0.0", &["--key", &old]);
+    let get = "curl -fsSL -o /etc/yum.repos.d/scalr-agent.repo";
+    site.fleet.shell(&format!("{get} {URL}/packages/scalr-agent.repo"));
+    site.fleet.shell(&site.install("1.0.0"));
+    for (version, keys) in [
+        ("1.1.0", &["--key", &old, "--key", &new][..]),
+        ("1.2.0", &["--key", &new, "--key", &old]),
+        ("1.3.0", &["--key", &new]),
+    ] {
+        site.publish(version, keys);
+        site.fleet.shell(site.update());
+        site.fleet.shell(site.upgrade());
+        site.is_installed(version);
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn dnf_takes_no_repository_that_another_key_signed() {
+    let site = Site::boot("centos-8");
+    site.publish("1.0.0", &["--key", &site.workshop.key("packages")]);
+    let stranger = site.workshop.key("stranger");
+    let public = site.workshop.gpg().args(["--armor", "--export", &stranger]).output().unwrap();
+    fs::write(site.fleet.repository().join("scalr-agent.asc"), public.stdout).unwrap();
+    let before = site.fleet.shell("ls /etc/yum.repos.d /etc/pki/rpm-gpg; rpm -qa");
+    let said = refusal(&site.fleet.world.try_shell(&site.fleet.machine, ADD));
+    assert!(said.contains("cannot use the package repository"), "{said}");
+    assert_eq!(site.fleet.shell("ls /etc/yum.repos.d /etc/pki/rpm-gpg; rpm -qa"), before);
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn apt_fails_at_nothing_while_a_server_publishes() {
+    let site = Site::boot("ubuntu-18.04");
+    let key = site.workshop.key("packages");
+    site.publish("1.0.0", &["--key", &key, "--keep", "1"]);
+    site.fleet.shell(ADD);
+    site.fleet.shell(
+        "mkdir /tmp/work && cd /tmp/work && cat >follow <<'END'\n\
+         until [ -e over ]; do\n\
+         apt-get -o APT::Update::Error-Mode=any update && apt-get download scalr-agent || exit 1\n\
+         rm -f ./*.deb && echo round >>rounds\n\
+         done\n\
+         END\n\
+         systemd-run --quiet --unit=follow --working-directory=/tmp/work sh follow",
+    );
+    for minor in 1..=5 {
+        site.publish(&format!("1.{minor}.0"), &["--key", &key, "--keep", "1"]);
+    }
+    site.fleet.shell(
+        "touch /tmp/work/over && while systemctl is-active --quiet follow; do sleep 0.1; done",
+    );
+    let said = site.fleet.shell("journalctl --no-pager --unit=follow");
+    assert!(!said.contains("Failed") && !said.contains("\nE: "), "{said}");
+    site.fleet.shell("test -s /tmp/work/rounds");
+}
+
+/// An older version by name, and from that to the newest.
+fn versions(site: &Site) {
+    let key = site.workshop.key("packages");
+    site.publish("1.0.0", &["--key", &key]);
+    site.publish("1.1.0", &["--key", &key]);
+    site.fleet.shell(ADD);
+    site.fleet.shell(&site.install("1.0.0"));
+    site.is_installed("1.0.0");
+    site.fleet.shell(site.upgrade());
+    site.is_installed("1.1.0");
+
+    // What was read stays true, though the index has something newer.
+    site.fleet.shell(site.update());
+    site.publish("1.2.0", &["--key", &key, "--keep", "1"]);
+    site.fleet.shell(&site.install("1.0.0"));
+    site.is_installed("1.0.0");
+    site.fleet.shell(site.update());
+    refusal(&site.fleet.world.try_shell(&site.fleet.machine, &site.install("1.1.0")));
+    site.fleet.shell(site.upgrade());
+    site.is_installed("1.2.0");
+    verify(site);
+}
+
+/// The host trusts one key, both, and the other.
+fn rotation(site: &Site) {
+    let old = site.workshop.key("old");
+    let new = site.workshop.key("new");
+    let key_file = if site.is_apt() {
+        "/usr/share/keyrings/scalr-agent.asc"
+    } else {
+        "/etc/pki/rpm-gpg/RPM-GPG-KEY-scalr-agent"
+    };
+    site.publish("1.0.0", &["--key", &old]);
+    site.fleet.shell(ADD);
+    site.fleet.shell(&site.install("1.0.0"));
+    site.fleet.shell(&format!("cp {key_file} /root/old.asc"));
+
+    // With both, a host that has not heard of the new one goes on.
+    site.publish("1.1.0", &["--key", &old, "--key", &new]);
+    site.fleet.shell(site.update());
+    site.fleet.shell(site.upgrade());
+    site.is_installed("1.1.0");
+
+    // It gets both keys, and goes on when the new one comes first.
+    site.fleet.shell(ADD);
+    assert_eq!(site.fleet.shell(&format!("grep -c BEGIN {key_file}")), "2");
+    site.publish("1.2.0", &["--key", &new, "--key", &old]);
+    site.fleet.shell(site.update());
+    site.fleet.shell(site.upgrade());
+    site.is_installed("1.2.0");
+
+    // With the new one alone, what the old one had signed can be installed, too.
+    site.publish("1.3.0", &["--key", &new]);
+    site.fleet.shell(site.update());
+    site.fleet.shell(site.upgrade());
+    site.is_installed("1.3.0");
+    site.fleet.shell(&site.install("1.0.0"));
+    site.is_installed("1.0.0");
+
+    // A host that was left behind refuses, until it gets the new key.
+    site.fleet.shell(&format!("cp /root/old.asc {key_file}"));
+    if site.is_apt() {
+        let said = refusal(&site.fleet.world.try_shell(&site.fleet.machine, site.update()));
+        assert!(said.contains("NO_PUBKEY"), "{said}");
+    } else {
+        // rpm and dnf know the new one by now, each in its own place.
+        site.fleet.shell(
+            "rpm --erase --allmatches gpg-pubkey; rm -rf /var/cache/dnf/scalr-agent*; yum clean all 2>&1",
+        );
+        let said = refusal(&site.fleet.world.try_shell(&site.fleet.machine, site.update()));
+        assert!(said.contains("GPG") || said.contains("gpg"), "{said}");
+    }
+    site.fleet.shell(ADD);
+    site.fleet.shell(site.update());
+    site.fleet.shell(site.upgrade());
+    site.is_installed("1.3.0");
+    verify(site);
+}
+
+/// As its owner looks at it from elsewhere.
+fn verify(site: &Site) {
+    let program = kit().join("bin/scalr-agent-setup");
+    let ca = site.fleet.ca();
+    let verify = [
+        program.as_path(),
+        Path::new("repository"),
+        Path::new("verify"),
+        Path::new(URL),
+        Path::new("--ca-cert"),
+        &ca,
+    ];
+    let output = site.fleet.world.command("server", &verify).output().expect("it starts");
+    assert!(output.status.success(), "{}", text(&output));
+}
