@@ -146,7 +146,7 @@ fn lives(flavour: &str, commands: &Commands) {
     fleet.wait_for_agent(&pool, "offline");
     assert_eq!(fleet.shell(EDITED), edited, "what is removed may come back");
     assert_eq!(fleet.shell("systemctl list-unit-files --no-legend 'scalr-*' || :"), "");
-    assert_eq!(fleet.shell("pgrep -f /usr/lib/scalr-agent/engine || :"), "");
+    assert_eq!(fleet.shell("pgrep -f '[/]usr/lib/scalr-agent/engine' || :"), "");
     run(commands.install, &first);
     fleet.shell("systemctl enable scalr-agent scalr-docker && systemctl start scalr-agent");
     fleet.wait_for_agent(&pool, "idle");
