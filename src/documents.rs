@@ -24,15 +24,20 @@ pub struct Args {
 ///
 /// # Errors
 /// The folder can't be written to.
-pub fn write(mut command: Command, args: &Args) -> Result<()> {
+pub fn write(command: Command, args: &Args) -> Result<()> {
     let name = command.get_name().to_owned();
+    // Completions are also made of what is hidden.
+    let mut visible = Command::new(name.clone())
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(command.get_arguments().cloned())
+        .subcommands(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
     for (shell, folder, file) in [
         (Shell::Bash, "bash-completion/completions", name.clone()),
         (Shell::Zsh, "zsh/site-functions", format!("_{name}")),
         (Shell::Fish, "fish/vendor_completions.d", format!("{name}.fish")),
     ] {
         let mut text = Vec::new();
-        clap_complete::generate(shell, &mut command, &name, &mut text);
+        clap_complete::generate(shell, &mut visible, &name, &mut text);
         save(&args.folder.join("usr/share").join(folder), &file, &text)?;
     }
 
@@ -111,7 +116,8 @@ mod tests {
             "zsh/site-functions/_tool",
             "fish/vendor_completions.d/tool.fish",
         ] {
-            assert!(fs::read_to_string(share.join(file)).unwrap().contains("go"), "{file}");
+            let text = fs::read_to_string(share.join(file)).unwrap();
+            assert!(text.contains("go") && !text.contains("inner"), "{file}: {text}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
+use textwrap::Options;
 
 /// Who made the packages, as it is in Cargo.toml's `[package.metadata.deb]`.
 pub const MAINTAINER: &str = "Agent pools <packages@pools.example.com>";
@@ -45,19 +46,20 @@ pub fn debian(markdown: &str, package: &str, release: u32, source_date: i64) -> 
     Ok(text)
 }
 
-/// A list in Markdown as the lines of a changelog.
+/// A list in Markdown as the lines of a changelog, of at most 80 characters.
 fn items(markdown: &str) -> Result<String> {
-    let mut text = String::new();
+    let mut items: Vec<String> = Vec::new();
     for line in markdown.lines().filter(|line| !line.trim().is_empty()) {
         if let Some(item) = line.strip_prefix("- ") {
-            text += &format!("  * {item}\n");
-        } else if let Some(more) = line.strip_prefix("  ") {
-            text += &format!("    {more}\n");
+            items.push(item.to_owned());
+        } else if let (Some(more), Some(item)) = (line.strip_prefix("  "), items.last_mut()) {
+            *item = format!("{item} {more}");
         } else {
             bail!("CHANGELOG.md: `{line}` is neither an item (`- `) nor goes on with one");
         }
     }
-    Ok(text)
+    let lines = Options::new(80).initial_indent("  * ").subsequent_indent("    ");
+    Ok(items.iter().map(|item| textwrap::fill(item, &lines) + "\n").collect())
 }
 
 #[cfg(test)]
@@ -70,7 +72,7 @@ mod tests {
                         ## 0.9.0 (2026-03-02)\n\n- First.\n";
         assert_eq!(
             debian(markdown, "tool", 1, 1_700_000_000).unwrap(),
-            "tool (1.0.0~rc.1-1) stable; urgency=medium\n\n  * One\n    more.\n  * Two.\n\n \
+            "tool (1.0.0~rc.1-1) stable; urgency=medium\n\n  * One more.\n  * Two.\n\n \
              -- Agent pools <packages@pools.example.com>  Tue, 14 Nov 2023 22:13:20 +0000\n\n\
              tool (0.9.0-1) stable; urgency=medium\n\n  * First.\n\n \
              -- Agent pools <packages@pools.example.com>  Mon, 02 Mar 2026 00:00:00 +0000\n"

@@ -271,7 +271,7 @@ fn stage_agent(
 /// What is in the server's packages besides its program.
 fn stage_server(checkout: &Checkout, stage: &Stage) -> Result<()> {
     for (file, mode) in [
-        ("etc/scalr-server/server.env", 0o640),
+        ("etc/scalr-server/server.env", 0o644),
         ("usr/lib/scalr-server/maintain", 0o755),
         ("usr/lib/scalr-server/hardening-237.conf", 0o644),
         ("usr/lib/scalr-server/hardening-247.conf", 0o644),
