@@ -56,7 +56,7 @@ make_kit() {
 kit_fingerprint() {
     (
         sha256sum "$1"/scalr-{agent,agent-setup,server} "$2"
-        cd "$scripts/.." && find pkg templates Cargo.toml -type f \
+        cd "$scripts/.." && find pkg templates Cargo.toml CHANGELOG.md LICENSE -type f \
             -not -path 'pkg/ansible/*' -not -path 'pkg/cloud-init/*' -exec sha256sum {} + | sort
     ) | sha256sum | cut -d' ' -f1
 }
