@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::fleet::kit;
+use crate::lifecycle::package;
 use crate::machine::{World, wait_for};
 
 /// Settings as an administrator would make them.
@@ -22,7 +22,7 @@ fn the_server_lives_through_upgrade_and_removal_on_ubuntu_18_04() {
     let machine = "ubuntu-18.04";
     world.boot(machine, &[]);
     let run = |line: &str| world.shell(machine, line);
-    world.feed(machine, "cat >/root/server.deb", &package("deb"));
+    world.feed(machine, "cat >/root/server.deb", &built("deb"));
     let said = run("dpkg --install /root/server.deb 2>&1");
     assert!(said.contains("systemctl enable --now scalr-server"), "{said}");
     assert_eq!(run("systemctl is-active scalr-server || true"), "inactive");
@@ -51,7 +51,7 @@ fn the_server_lives_through_upgrade_and_removal_on_centos_8() {
     let machine = "centos-8";
     world.boot(machine, &[]);
     let run = |line: &str| world.shell(machine, line);
-    world.feed(machine, "cat >/root/server.rpm", &package("rpm"));
+    world.feed(machine, "cat >/root/server.rpm", &built("rpm"));
     let said = run("rpm --install --nodeps /root/server.rpm 2>&1");
     assert!(said.contains("systemctl enable --now scalr-server"), "{said}");
     assert_eq!(run("systemctl is-active scalr-server || true"), "inactive");
@@ -121,11 +121,6 @@ fn removed_it_leaves_the_data(world: &World, machine: &str) {
     );
 }
 
-fn package(kind: &str) -> Vec<u8> {
-    let folder = kit().join("server");
-    let mut found = std::fs::read_dir(&folder)
-        .expect("the kit has the server's packages")
-        .map(|entry| entry.expect("the kit can be read").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == kind));
-    std::fs::read(found.next().expect("one of them")).expect("it can be read")
+fn built(kind: &str) -> Vec<u8> {
+    std::fs::read(package("server", kind)).expect("the package can be read")
 }
