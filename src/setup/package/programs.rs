@@ -44,7 +44,9 @@ pub fn beside(product: Product, first: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Builds the programs for glibc 2.17, whatever this machine's is, and so that
-/// they are the same wherever and whenever the same sources are built.
+/// they are the same wherever and whenever the same sources are built by the same
+/// tools. zig has to be in the same folder, too: the start files that it compiles
+/// name it in their debug lines, and the build id is of these as well.
 ///
 /// # Errors
 /// cargo-zigbuild or zig is missing, or building fails.
