@@ -8,6 +8,7 @@
 //! | [`config`] | `agent.toml` and the environment's variables | `setup`, `agent` |
 //! | [`protocol`] | what agent and server say to each other | `agent`, `server` |
 //! | [`host`] | what we ask of a machine and do to it, each external tool wrapped once | all of the above |
+//! | [`documents`] | a program's manual pages and completions | the programs |
 //! | [`exit`] | the exit codes, the same for all three programs | the programs |
 //! | [`secret`] | a text that never shows in a log | all of the above |
 //!
@@ -19,6 +20,7 @@
 #[cfg(feature = "agent")]
 pub mod agent;
 pub mod config;
+pub mod documents;
 pub mod exit;
 pub mod host;
 pub mod protocol;

@@ -6,6 +6,7 @@
 #   packages/     the deb and the rpm
 #   small/        the same without an engine
 #   next/         the same as an upgrade of the first
+#   server/       the deb and the rpm of the server
 #   repository/   apt and yum repositories of them, signed with a throwaway key
 #   run-image.tar the image that runs' containers are made of
 #   configuration/ the Terraform configuration that is run
@@ -21,7 +22,7 @@ make_kit() {
     need_compiler
     need_zigbuild
     need_cargo_tools cargo-deb cargo-generate-rpm
-    need_commands gpg=gnupg apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm jq=jq xz=xz-utils
+    need_commands objcopy=binutils gpg=gnupg apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm jq=jq xz=xz-utils
 
     say "building the three programs for glibc 2.17"
     cargo zigbuild --release --target "$kit_target.2.17" --target-dir "$target" \
@@ -55,18 +56,20 @@ make_kit() {
 kit_fingerprint() {
     (
         sha256sum "$1"/scalr-{agent,agent-setup,server} "$2"
-        cd "$scripts/.." && find pkg templates Cargo.toml -type f \
+        cd "$scripts/.." && find pkg templates Cargo.toml CHANGELOG.md LICENSE -type f \
             -not -path 'pkg/ansible/*' -not -path 'pkg/cloud-init/*' -exec sha256sum {} + | sort
     ) | sha256sum | cut -d' ' -f1
 }
 
 make_packages() {
-    (cd "$scripts/.." && "$1/bin/scalr-agent-setup" package \
-        --agent "$1/bin/scalr-agent" --engine-archive "$2" --output "$1/packages" &&
-        "$1/bin/scalr-agent-setup" package --engine none \
-            --agent "$1/bin/scalr-agent" --output "$1/small" &&
+    # The agent's last: what is staged for it is also what its container is made of.
+    (cd "$scripts/.." && "$1/bin/scalr-agent-setup" package --server "$1/bin/scalr-server" --output "$1/server" &&
+        "$1/bin/scalr-agent-setup" package \
+            --agent "$1/bin/scalr-agent" --engine-archive "$2" --output "$1/packages" &&
         "$1/bin/scalr-agent-setup" package --release 2 \
-            --agent "$1/bin/scalr-agent" --engine-archive "$2" --output "$1/next")
+            --agent "$1/bin/scalr-agent" --engine-archive "$2" --output "$1/next" &&
+        "$1/bin/scalr-agent-setup" package --engine none \
+            --agent "$1/bin/scalr-agent" --output "$1/small")
 }
 
 # Signed with a key that lives as long as this function: its owner can't leave

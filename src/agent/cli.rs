@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::{configure, run, status};
-use crate::config;
+use crate::{config, documents};
 
 /// Takes tasks from an agent pool and runs each in a container
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ enum Command {
     Configure(configure::Args),
     Run(Run),
     Status(status::Args),
+    #[command(hide = true)]
+    Documents(documents::Args),
 }
 
 /// Take tasks from the pool until stopped: what the service starts
@@ -66,13 +68,12 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Configure(args) => configure::run(&cli.config, args),
         Command::Run(Run { once }) => run::run(&cli.config, once),
         Command::Status(args) => status::run(&cli.config, &args),
+        Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

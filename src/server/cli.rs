@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
+use crate::documents;
 use crate::exit::Failure;
 
 /// Keeps agent pools, workspaces, runs and state.
@@ -29,6 +30,10 @@ pub enum Command {
     ///
     /// It may be called while the server runs.
     AdminToken(AdminToken),
+
+    /// Write the manual pages and completions of this program
+    #[command(hide = true)]
+    Documents(documents::Args),
 }
 
 /// The options of `admin-token`.
@@ -111,15 +116,17 @@ pub struct TlsOptions {
     pub tls_key: Option<PathBuf>,
 
     /// Use a certificate authority of the server's own, kept in DATA/tls
-    #[arg(long, conflicts_with = "tls_cert")]
+    #[arg(long, conflicts_with = "tls_cert", env = "SCALR_SERVER_TLS_SELF_SIGNED")]
     pub tls_self_signed: bool,
 
     /// Another name or address that the self-signed certificate is for
-    #[arg(long, value_name = "NAME", requires = "tls_self_signed")]
+    #[arg(long, value_name = "NAME", requires = "tls_self_signed", value_delimiter = ',')]
+    #[arg(env = "SCALR_SERVER_TLS_NAMES")]
     pub tls_name: Vec<String>,
 
     /// Speak plain HTTP: tokens and states can be read on the way
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_self_signed"])]
+    #[arg(env = "SCALR_SERVER_INSECURE_HTTP")]
     pub insecure_http: bool,
 }
 

@@ -22,8 +22,9 @@ mod units;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::documents;
 use crate::exit::Failure;
 use crate::host::machine::Machine;
 use crate::host::{command, interrupt, users};
@@ -58,6 +59,8 @@ enum Command {
     Uninstall(uninstall::Args),
     Recover(recover::Args),
     Network(network::Args),
+    #[command(hide = true)]
+    Documents(documents::Args),
 }
 
 /// Runs the subcommand.
@@ -84,6 +87,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Report(args) => report::run(&context, &args),
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Network(args) => network::run(&context, &args),
+        Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }
 

@@ -24,6 +24,7 @@ mod recovery;
 mod repository;
 mod runs;
 mod secrets;
+mod server_package;
 mod stop;
 mod uninstall;
 mod watch;

@@ -155,10 +155,15 @@ fn the_scripts_in_the_packages_are_the_sources() {
     }
 }
 
-/// The one package of that kind.
-fn the(kind: &str) -> PathBuf {
-    let folder = std::env::var_os("SCALR_TEST_PACKAGES")
-        .expect("SCALR_TEST_PACKAGES names the folder of the built packages");
+/// The agent's one package of that kind.
+pub fn the(kind: &str) -> PathBuf {
+    only("SCALR_TEST_PACKAGES", kind)
+}
+
+/// The one file with that extension in the folder that `variable` names.
+pub fn only(variable: &str, kind: &str) -> PathBuf {
+    let folder = std::env::var_os(variable)
+        .unwrap_or_else(|| panic!("{variable} names the folder of the built packages"));
     let mut found = std::fs::read_dir(&folder)
         .expect("a readable folder")
         .map(|entry| entry.unwrap().path())
@@ -168,7 +173,8 @@ fn the(kind: &str) -> PathBuf {
     path
 }
 
-fn unpack(package: &Path) -> tempfile::TempDir {
+/// A folder with the files of a package.
+pub fn unpack(package: &Path) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let line = if package.extension().is_some_and(|extension| extension == "deb") {
         r#"dpkg-deb --extract "$0" "$1""#
@@ -202,7 +208,8 @@ fn source(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-fn output(command: &mut Command) -> String {
+/// What a command that works says.
+pub fn output(command: &mut Command) -> String {
     let output = command.output().expect("it starts");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()

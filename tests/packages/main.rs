@@ -2,10 +2,13 @@
 //!
 //! Tests of built packages are ignored by a plain `cargo test`, which says so:
 //! they read the folder that `SCALR_TEST_PACKAGES` names, one deb and one rpm as
-//! `scalr-agent-setup package` made them, and fail without it. `scripts/test`
+//! `scalr-agent-setup package` made them, and `SCALR_TEST_SERVER_PACKAGES`, with
+//! the server's; they fail without. `scripts/test`
 //! builds them and runs these tests.
 
 mod built;
 mod drop_ins;
+mod quality;
 mod repository;
 mod scriptlets;
+mod server;

@@ -40,7 +40,10 @@ fn help_is_as_recorded_and_fits_a_terminal() {
 /// The words of every subcommand, nested ones too; none for the program itself.
 fn subcommands(command: &clap::Command, words: &[String]) -> Vec<Vec<String>> {
     let mut all = vec![words.to_vec()];
-    for subcommand in command.get_subcommands().filter(|command| command.get_name() != "help") {
+    for subcommand in command
+        .get_subcommands()
+        .filter(|command| command.get_name() != "help" && !command.is_hide_set())
+    {
         all.extend(subcommands(subcommand, &[words, &[subcommand.get_name().to_owned()]].concat()));
     }
     all

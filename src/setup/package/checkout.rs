@@ -1,5 +1,7 @@
 //! The sources that the packages are made of.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -54,6 +56,32 @@ impl Checkout {
     /// The folder of the sources.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The time, in seconds, that whatever is made of these sources is from:
+    /// `SOURCE_DATE_EPOCH`, else that of the last commit, else that of the changelog.
+    /// <https://reproducible-builds.org/specs/source-date-epoch/>
+    ///
+    /// # Errors
+    /// The variable is no number; the changelog can't be read.
+    pub fn source_date(&self) -> Result<i64> {
+        if let Ok(seconds) = std::env::var("SOURCE_DATE_EPOCH") {
+            return seconds.parse().map_err(|_| {
+                Failure::Usage.because(format!("SOURCE_DATE_EPOCH is no number: {seconds}"))
+            });
+        }
+        let commit = Command::new("git")
+            .current_dir(&self.root)
+            .args(["log", "-1", "--format=%ct"])
+            .read()
+            .ok();
+        if let Some(seconds) = commit.and_then(|seconds| seconds.trim().parse().ok()) {
+            return Ok(seconds);
+        }
+        let file = self.file("CHANGELOG.md");
+        let metadata =
+            fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(metadata.mtime())
     }
 
     /// Where the packages' files are put; Cargo.toml names this folder.

@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, bail};
 use flate2::read::GzDecoder;
 use serde::{Deserialize, Serialize};
 
+use super::stage::Stage;
 use super::symbols::Processor;
-use super::{Stage, progress, sha256};
+use super::{progress, sha256};
 use crate::host::curl;
 
 /// `pkg/engine.toml`: which engine the packages bring along.
@@ -37,9 +38,12 @@ struct Archive {
 pub struct Record {
     /// Whether it is the pinned one.
     pub pinned: bool,
-    source: String,
-    license: Option<String>,
-    sha256: String,
+    /// Its name and version; the archive's name if it is another than the pinned.
+    pub source: String,
+    /// The SPDX expression of its licence, if it is the pinned one.
+    pub license: Option<String>,
+    /// The SHA-256 of its archive, in hex.
+    pub sha256: String,
 }
 
 impl Pin {
@@ -88,7 +92,7 @@ impl Pin {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Record { pinned: false, source: name, license: None, sha256: sum }
         };
-        stage.write("usr/lib/scalr-agent/engine.toml", &toml::to_string(&record)?)?;
+        stage.write("usr/lib/scalr-agent/engine.toml", toml::to_string(&record)?)?;
         Ok(record)
     }
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::Type;
 use super::checkout::Checkout;
+use super::product::Product;
 use super::symbols::Processor;
 use crate::exit::Failure;
 use crate::host::command::CommandExt as _;
@@ -34,12 +35,16 @@ pub fn require_tools(types: &[Type]) -> Result<()> {
 pub struct Package<'a> {
     /// The sources, with the stage in them.
     pub checkout: &'a Checkout,
+    /// Of what it is.
+    pub product: Product,
     /// The part of the version that counts packagings of one and the same source.
     pub release: u32,
     /// What it is for.
     pub processor: Processor,
     /// Whether it has an engine.
     pub bundled: bool,
+    /// The time, in seconds, that its files and it itself are from.
+    pub source_date: i64,
 }
 
 impl Package<'_> {
@@ -52,9 +57,11 @@ impl Package<'_> {
             Type::Deb => self.deb(folder),
             Type::Rpm => self.rpm(folder),
         };
-        if !self.bundled {
-            command.args(["--variant", "no-engine"]);
+        if let Some(variant) = self.variant() {
+            command.args(["--variant", variant]);
         }
+        // Both tools take the time of the package and of its files from it.
+        command.env("SOURCE_DATE_EPOCH", self.source_date.to_string());
         command.arg("--output").arg(&file).current_dir(self.checkout.root());
         command.run().with_context(|| format!("cannot make the {}", kind.name()))?;
         Ok(file)
@@ -66,7 +73,8 @@ impl Package<'_> {
         // Fast: the last percent of size takes minutes with an engine in it.
         command.args(["deb", "--no-build", "--no-strip", "--fast", "--compress-type", "xz"]);
         command.args(["--target", self.processor.triple(), "--deb-version", &version]);
-        (command, folder.join(format!("scalr-agent_{version}_{}.deb", self.processor.debian())))
+        let (name, processor) = (self.product.name(), self.processor.debian());
+        (command, folder.join(format!("{name}_{version}_{processor}.deb")))
     }
 
     fn rpm(&self, folder: &Path) -> (Command, PathBuf) {
@@ -78,8 +86,17 @@ impl Package<'_> {
         command.args(["--target", self.processor.triple(), "--arch", self.processor.name()]);
         command
             .args(["--set-metadata", &format!("version = {version:?}\nrelease = \"{release}\"")]);
-        let name = self.processor.name();
-        (command, folder.join(format!("scalr-agent-{version}-{release}.{name}.rpm")))
+        let (name, processor) = (self.product.name(), self.processor.name());
+        (command, folder.join(format!("{name}-{version}-{release}.{processor}.rpm")))
+    }
+
+    /// Its variant in Cargo.toml.
+    fn variant(&self) -> Option<&'static str> {
+        match (self.product, self.bundled) {
+            (Product::Agent, true) => None,
+            (Product::Agent, false) => Some("no-engine"),
+            (Product::Server, _) => Some("server"),
+        }
     }
 }
 

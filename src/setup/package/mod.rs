@@ -1,23 +1,37 @@
-//! `package`: makes the deb and the rpm of the agent from a source checkout.
+//! `package`: makes the deb and the rpm of the agent, or those of the server, from
+//! a source checkout. What is made of the same sources is the same to the byte.
 //!
 //! | file | does |
 //! |---|---|
-//! | [`checkout`] | finds the sources: their folder, version and build folder |
-//! | [`programs`] | builds the two programs, or takes them from disk |
+//! | [`product`] | what there are packages of |
+//! | [`checkout`] | finds the sources: their folder, version, date and build folder |
+//! | [`programs`] | builds the programs, or takes them from disk |
 //! | [`symbols`] | which glibc and processor a program is for |
 //! | [`engine`] | fetches the pinned engine, or takes an archive from disk |
 //! | [`units`] | renders the units |
+//! | [`documents`] | has the programs write their manual pages and completions |
+//! | [`debug`] | strips the programs; their debug symbols go into an archive |
+//! | [`crates`] | lists the crates that are in the programs |
+//! | [`licenses`], [`changelog`], [`sbom`] | write what every package says of itself |
+//! | [`stage`] | the folder that stands for `/` in a package |
 //! | [`formats`] | calls cargo-deb and cargo-generate-rpm |
 
+mod changelog;
 mod checkout;
+mod crates;
+mod debug;
+mod documents;
 mod engine;
 mod formats;
+mod licenses;
+mod product;
 mod programs;
+mod sbom;
+mod stage;
 mod symbols;
 mod units;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -26,17 +40,26 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use self::checkout::Checkout;
+use self::product::Product;
+use self::stage::Stage;
 use self::symbols::Processor;
 use super::{Context, Format};
+use crate::exit::Failure;
 
-/// Make the agent's deb and rpm; run it in a source checkout
+/// Make the deb and rpm of the agent or the server; run it in a source checkout
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   Build the programs for glibc 2.17 and package them with the pinned engine:
     scalr-agent-setup package
   Package programs that are built already, and an engine from disk:
-    scalr-agent-setup package --agent ./scalr-agent --engine-archive docker.tgz")]
+    scalr-agent-setup package --agent ./scalr-agent --engine-archive docker.tgz
+  Package the server:
+    scalr-agent-setup package --package server
+
+Beside the packages it puts their bills of materials (CycloneDX) and an archive
+of debug symbols, to be unpacked in /. The same sources give the same packages;
+SOURCE_DATE_EPOCH, else the last commit, is their date.")]
 pub struct Args {
     /// Which packages to make
     #[arg(
@@ -47,6 +70,9 @@ pub struct Args {
         default_value = "deb,rpm"
     )]
     types: Vec<Type>,
+    /// What to package
+    #[arg(long, value_enum, default_value_t)]
+    package: Product,
     /// Whether a container engine comes along; without, the host's Docker is used
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
@@ -57,6 +83,9 @@ pub struct Args {
     /// building them
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
+    /// Package this server instead of building it
+    #[arg(long, value_name = "FILE", conflicts_with = "agent")]
+    server: Option<PathBuf>,
     /// The processor to make packages for
     #[arg(long, value_name = "TRIPLE", value_enum, default_value_t)]
     target: Processor,
@@ -113,27 +142,116 @@ struct File {
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let checkout = Checkout::find()?;
     formats::require_tools(&args.types)?;
+    let product = args.product()?;
+    let source_date = checkout.source_date()?;
+    let built = match args.agent.as_ref().or(args.server.as_ref()) {
+        Some(first) => programs::beside(product, first)?,
+        None => programs::build(&checkout, product, args.target, source_date)?,
+    };
+    symbols::require_all(&built, args.target)
+        .context("link the programs with `cargo zigbuild`, as this command does without --agent")?;
+
+    fs::create_dir_all(&args.output)
+        .with_context(|| format!("cannot make {}", args.output.display()))?;
+    let output = fs::canonicalize(&args.output)?;
+    // Made beside where they go, so that each appears there whole.
+    let work = tempfile::tempdir_in(&output)
+        .with_context(|| format!("cannot write to {}", output.display()))?;
     let stage = Stage::empty(&checkout.stage())?;
     let mut warnings = Vec::new();
+    let mut made = Vec::new();
 
-    let programs = match &args.agent {
-        Some(agent) => programs::beside(agent)?,
-        None => programs::build(&checkout, args.target)?,
+    let symbols = stage_programs(&built, args.target, &stage, work.path(), &mut warnings)?;
+    let engine = match product {
+        Product::Agent => stage_agent(args, &checkout, &stage, &mut warnings)?,
+        Product::Server => {
+            stage_server(&checkout, &stage)?;
+            None
+        }
     };
-    symbols::require_all(programs.both(), args.target)
-        .context("link the programs with `cargo zigbuild`, as this command does without --agent")?;
-    for program in programs.both() {
-        stage.add(program, "usr/bin", 0o755)?;
-    }
-    stage.add(&checkout.file("pkg/usr/lib/scalr-agent/maintain"), "usr/lib/scalr-agent", 0o755)?;
+    let crates = crates::of(&checkout, product, args.target)?;
+    stage_papers(product, args.release, &checkout, &stage, &crates, engine.as_ref(), source_date)?;
+    let name = product.name();
+    let bill = sbom::document(name, &checkout.version, &crates, engine.as_ref(), source_date)?;
+    stage.write(&format!("usr/share/doc/{name}/sbom.cdx.json"), &bill)?;
 
+    let package = formats::Package {
+        checkout: &checkout,
+        product,
+        release: args.release,
+        processor: args.target,
+        bundled: engine.is_some(),
+        source_date,
+    };
+    for kind in &args.types {
+        progress(&format!("Making the {}", kind.name()));
+        let file = package.make(*kind, work.path())?;
+        fs::write(format!("{}.cdx.json", file.display()), &bill)?;
+        made.push(file.with_file_name(format!("{}.cdx.json", file_name(&file)?)));
+        made.push(file);
+    }
+    if product == Product::Agent {
+        let setup = work.path().join(format!("scalr-agent-setup-{}", args.target.name()));
+        fs::copy(stage.path("usr/bin/scalr-agent-setup"), &setup)
+            .context("cannot copy scalr-agent-setup")?;
+        made.push(setup);
+    }
+    if !symbols.is_empty() {
+        let archive = format!("{name}-debug-{}-{}.tar.gz", checkout.version, args.target.name());
+        let archive = work.path().join(archive);
+        debug::pack(&symbols, &archive, source_date.unsigned_abs())?;
+        made.push(archive);
+    }
+
+    let paths = made.iter().map(|file| publish(file, &output)).collect::<Result<Vec<_>>>()?;
+    let made = Made {
+        version: checkout.version.clone(),
+        architecture: args.target.name(),
+        engine,
+        files: paths.iter().map(|path| File::of(path)).collect::<Result<_>>()?,
+        warnings,
+    };
+    made.print(context.format)
+}
+
+/// Puts the programs, stripped, and their documents into the stage; gives their
+/// debug symbols, which are put into `work`.
+fn stage_programs(
+    built: &[PathBuf],
+    processor: Processor,
+    stage: &Stage,
+    work: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<debug::Symbols>> {
+    let mut found = Vec::new();
+    for program in built {
+        stage.add(program, "usr/bin", 0o755)?;
+        let name = file_name(program)?;
+        let staged = stage.path("usr/bin").join(name);
+        match debug::split(&staged, processor, work)? {
+            Some(symbols) => found.push(symbols),
+            None => warnings.push(format!("{name} comes without debug symbols: it has none")),
+        }
+        documents::add(&staged, stage)?;
+    }
+    Ok(found)
+}
+
+/// What is in the agent's packages besides programs; its engine, if there is one.
+fn stage_agent(
+    args: &Args,
+    checkout: &Checkout,
+    stage: &Stage,
+    warnings: &mut Vec<String>,
+) -> Result<Option<engine::Record>> {
+    stage.add(&checkout.file("pkg/usr/lib/scalr-agent/maintain"), "usr/lib/scalr-agent", 0o755)?;
     let engine = match args.engine {
         Engine::None => None,
         Engine::Bundled => {
             let settings = checkout.file("pkg/usr/lib/scalr-agent/containerd.toml");
             stage.add(&settings, "usr/lib/scalr-agent", 0o644)?;
             let pin = engine::Pin::read(&checkout.file("pkg/engine.toml"))?;
-            let record = pin.stage(args.engine_archive.as_deref(), args.target, &stage)?;
+            let record = pin.stage(args.engine_archive.as_deref(), args.target, stage)?;
             warnings.extend(record.warning());
             let programs = pin.programs.iter();
             let programs = programs.map(|name| stage.path("usr/lib/scalr-agent/engine").join(name));
@@ -147,38 +265,64 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     for (name, text) in units::render(engine.is_some())? {
         stage.write(&format!("usr/lib/systemd/system/{name}"), &text)?;
     }
+    Ok(engine)
+}
 
-    fs::create_dir_all(&args.output)
-        .with_context(|| format!("cannot make {}", args.output.display()))?;
-    let output = fs::canonicalize(&args.output)?;
-    // Made beside where they go, so that each appears there whole.
-    let work = tempfile::tempdir_in(&output)
-        .with_context(|| format!("cannot write to {}", output.display()))?;
-    let mut paths = Vec::new();
-    for kind in &args.types {
-        progress(&format!("Making the {}", kind.name()));
-        let package = formats::Package {
-            checkout: &checkout,
-            release: args.release,
-            processor: args.target,
-            bundled: engine.is_some(),
-        };
-        let made = package.make(*kind, work.path())?;
-        paths.push(publish(&made, &output)?);
+/// What is in the server's packages besides its program.
+fn stage_server(checkout: &Checkout, stage: &Stage) -> Result<()> {
+    for (file, mode) in [
+        ("etc/scalr-server/server.env", 0o644),
+        ("usr/lib/scalr-server/maintain", 0o755),
+        ("usr/lib/scalr-server/hardening-237.conf", 0o644),
+        ("usr/lib/scalr-server/hardening-247.conf", 0o644),
+        ("usr/lib/systemd/system/scalr-server.service", 0o644),
+    ] {
+        let folder = Path::new(file).parent().and_then(Path::to_str).context("no folder")?;
+        stage.add(&checkout.file(&format!("pkg/server/{file}")), folder, mode)?;
     }
-    let setup = work.path().join(format!("scalr-agent-setup-{}", args.target.name()));
-    fs::copy(&programs.setup, &setup).context("cannot copy scalr-agent-setup")?;
-    fs::set_permissions(&setup, fs::Permissions::from_mode(0o755))?;
-    paths.push(publish(&setup, &output)?);
+    Ok(())
+}
 
-    let made = Made {
-        version: checkout.version.clone(),
-        architecture: args.target.name(),
-        engine,
-        files: paths.iter().map(|path| File::of(path)).collect::<Result<_>>()?,
-        warnings,
-    };
-    made.print(context.format)
+/// Changelog, copyright and licences, where dpkg's and rpm's people look for them;
+/// Cargo.toml says which of them goes where.
+fn stage_papers(
+    product: Product,
+    release: u32,
+    checkout: &Checkout,
+    stage: &Stage,
+    crates: &[crates::Crate],
+    engine: Option<&engine::Record>,
+    source_date: i64,
+) -> Result<()> {
+    let name = product.name();
+    let doc = format!("usr/share/doc/{name}");
+    let changelog =
+        fs::read_to_string(checkout.file("CHANGELOG.md")).context("cannot read CHANGELOG.md")?;
+    let debian = changelog::debian(&changelog, name, release, source_date)?;
+    stage.write_compressed(&format!("{doc}/changelog.Debian.gz"), debian)?;
+    stage.write(&format!("{doc}/CHANGELOG.md"), changelog)?;
+    stage.write(&format!("{doc}/copyright"), licenses::debian_copyright(name, engine))?;
+    let others = licenses::third_party(name, crates, engine)?;
+    stage.write_compressed(&format!("{doc}/third-party.txt.gz"), others)?;
+    stage.add(&checkout.file("LICENSE"), &format!("usr/share/licenses/{name}"), 0o644)?;
+    // The linter's known findings, each explained there.
+    let known = fs::read(checkout.file(&format!("pkg/lintian/{name}")))
+        .with_context(|| format!("cannot read pkg/lintian/{name}"))?;
+    stage.write(&format!("usr/share/lintian/overrides/{name}"), known)
+}
+
+impl Args {
+    /// What is to be packaged.
+    fn product(&self) -> Result<Product> {
+        let product = match &self.server {
+            Some(_) => Product::Server,
+            None => self.package,
+        };
+        if product == Product::Server && (self.agent.is_some() || self.engine_archive.is_some()) {
+            return Err(Failure::Usage.because("the server's packages have no agent and no engine"));
+        }
+        Ok(product)
+    }
 }
 
 impl Type {
@@ -213,40 +357,8 @@ impl Made {
     }
 }
 
-/// The folder that stands for `/` in the packages.
-struct Stage {
-    root: PathBuf,
-}
-
-impl Stage {
-    /// `root`, with nothing in it.
-    fn empty(root: &Path) -> Result<Self> {
-        if root.exists() {
-            fs::remove_dir_all(root).with_context(|| format!("cannot clear {}", root.display()))?;
-        }
-        Ok(Self { root: root.to_owned() })
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.root.join(path)
-    }
-
-    /// Copies `file` into the folder `directory` of the packages.
-    fn add(&self, file: &Path, directory: &str, mode: u32) -> Result<()> {
-        let name = file.file_name().context("a file without a name")?;
-        let target = self.path(directory).join(name);
-        fs::create_dir_all(self.path(directory))?;
-        fs::copy(file, &target).with_context(|| format!("cannot copy {}", file.display()))?;
-        fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
-        Ok(())
-    }
-
-    /// Writes a file of the packages.
-    fn write(&self, path: &str, text: &str) -> Result<()> {
-        let target = self.path(path);
-        fs::create_dir_all(target.parent().context("a path without a folder")?)?;
-        fs::write(&target, text).with_context(|| format!("cannot write {}", target.display()))
-    }
+fn file_name(path: &Path) -> Result<&str> {
+    path.file_name().and_then(|name| name.to_str()).context("a file without a name")
 }
 
 fn publish(file: &Path, directory: &Path) -> Result<PathBuf> {
