@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::fleet::{Fleet, configuration, kit};
-use crate::machine::wait_for;
+use crate::machine::{text, wait_for};
 use crate::pool::Pool;
 
 #[test]
@@ -49,6 +49,14 @@ fn an_image_is_built_without_systemd() {
         without("scalr-agent configure --url=https://pools.example.com --concurrency=2");
         without(commands.remove);
         assert_eq!(fleet.shell("ls /usr/bin/scalr* 2>/dev/null || :"), "");
+        if commands.extension == "deb" {
+            // The engine's data is often a disk of its own.
+            without(
+                "mount -t tmpfs tmpfs /var/lib/scalr-docker && mkdir /var/lib/scalr-docker/image && \
+                 apt-get purge --yes scalr-agent && [ -z \"$(ls -A /var/lib/scalr-docker)\" ]",
+            );
+            assert_eq!(fleet.shell("dpkg --list scalr-agent 2>/dev/null || :"), "");
+        }
     }
 }
 
@@ -97,6 +105,10 @@ const EDIT: &str = "scalr-agent configure --concurrency=3 && \
 const EDITED: &str = "grep -h -e concurrency -e Nice /etc/scalr-agent/agent.toml \
     /etc/systemd/system/scalr-agent.service.d/site.conf";
 
+/// The services' main processes: a reload keeps them, a restart does not.
+const PROCESSES: &str =
+    "systemctl show --property=MainPID scalr-agent scalr-docker scalr-containerd";
+
 fn lives(flavour: &str, commands: &Commands) {
     let fleet = Fleet::boot(flavour, &[]);
     let pool = fleet.pool();
@@ -128,6 +140,7 @@ fn lives(flavour: &str, commands: &Commands) {
     fleet.shell("systemctl restart scalr-agent");
     fleet.wait_for_agent(&pool, "idle");
 
+    a_broken_download_changes_nothing(&fleet, commands, &next);
     an_upgrade_in_the_middle_of_an_apply_loses_nothing(&fleet, &pool, || {
         run(commands.install, &next);
     });
@@ -135,11 +148,10 @@ fn lives(flavour: &str, commands: &Commands) {
     assert_eq!(fleet.shell(EDITED), edited);
     assert_eq!(fleet.shell(commands.verify), "");
 
-    let agent = "systemctl show --property=MainPID scalr-agent scalr-docker scalr-containerd";
-    let before = fleet.shell(agent);
+    let before = fleet.shell(PROCESSES);
     run(commands.downgrade, &first);
     assert_eq!(fleet.shell(commands.version), "0.1.0-1");
-    assert_eq!(fleet.shell(agent), before, "a downgrade reloads and restarts nothing");
+    assert_eq!(fleet.shell(PROCESSES), before, "the agent goes on as the older program");
     fleet.wait_for_agent(&pool, "idle");
 
     run(commands.remove, "");
@@ -164,13 +176,24 @@ fn lives(flavour: &str, commands: &Commands) {
     assert_eq!(fleet.shell(left), "site.conf", "nothing of ours is left");
 }
 
+/// The end of the package never arrived.
+fn a_broken_download_changes_nothing(fleet: &Fleet, commands: &Commands, whole: &str) {
+    let broken = whole.replace("next", "broken");
+    fleet.shell(&format!("cp {whole} {broken} && truncate --size=-1M {broken}"));
+    let processes = fleet.shell(PROCESSES);
+    let output = fleet.world.try_shell(&fleet.machine, &commands.install.replace("FILE", &broken));
+    assert!(!output.status.success(), "it was installed: {}", text(&output));
+    assert_eq!(fleet.shell(commands.version), "0.1.0-1");
+    assert_eq!(fleet.shell(commands.verify), "");
+    assert_eq!(fleet.shell(PROCESSES), processes);
+}
+
 fn an_upgrade_in_the_middle_of_an_apply_loses_nothing(
     fleet: &Fleet,
     pool: &Pool<'_>,
     upgrade: impl Fn(),
 ) {
-    let pid = "systemctl show --property=MainPID scalr-agent scalr-docker scalr-containerd";
-    let before = fleet.shell(pid);
+    let before = fleet.shell(PROCESSES);
     let run = pool.start_run(&configuration());
     pool.wait_for_status(&run, "planned");
     pool.apply(&run);
@@ -181,7 +204,7 @@ fn an_upgrade_in_the_middle_of_an_apply_loses_nothing(
     upgrade();
     assert_eq!(pool.status(&run), "applying", "it was upgraded in the middle");
     assert_eq!(fleet.running_container()["Id"], container["Id"]);
-    assert_eq!(fleet.shell(pid), before, "the agent goes on as the new program");
+    assert_eq!(fleet.shell(PROCESSES), before, "the agent goes on as the new program");
     let program = "stat --dereference --format=%i /proc/$(systemctl show --property=MainPID \
         scalr-agent | cut -d= -f2)/exe /usr/bin/scalr-agent | uniq | wc -l";
     assert_eq!(fleet.shell(program), "1", "the agent is not the old program any more");
