@@ -8,7 +8,7 @@ const END: usize = 64 * 1024;
 
 /// How far beyond the limit the beginning may go to end with a whole line, in
 /// bytes.
-const LINE: u64 = 4 * 1024;
+const LINE: usize = 4 * 1024;
 
 /// Goes before a notice: colours that the cut has left on go off.
 const PLAIN: &str = "\n\x1b[0m";
@@ -56,7 +56,7 @@ impl Limiter {
         if self.left_out == 0 {
             return end;
         }
-        let whole_line = end.iter().take(LINE as usize).position(|byte| *byte == b'\n');
+        let whole_line = end.iter().take(LINE).position(|byte| *byte == b'\n');
         let begin = whole_line.map(|at| at + 1).or(end.iter().position(|byte| !is_inside(*byte)));
         end.drain(..begin.unwrap_or(0));
         let left_out = self.left_out + begin.unwrap_or(0) as u64;
@@ -69,7 +69,7 @@ impl Limiter {
     fn beginning(&mut self, bytes: &[u8]) -> usize {
         let within = usize::try_from(self.limit.saturating_sub(self.taken)).unwrap_or(usize::MAX);
         for (at, byte) in bytes.iter().enumerate().skip(within) {
-            let is_too_long = self.taken + at as u64 >= self.limit + LINE;
+            let is_too_long = self.taken + at as u64 >= self.limit + LINE as u64;
             if *byte == b'\n' || is_too_long && !is_inside(*byte) {
                 self.is_cut = true;
                 return if is_too_long { at } else { at + 1 };
@@ -123,7 +123,7 @@ mod tests {
         assert!(notice.ends_with("what follows is left out, but for its end."), "{notice}");
         assert_eq!(nothing, "");
         let (notice, end) = end.split_once("]\n").unwrap();
-        let left_out = text.len() - beginning.len() - 1 - end.len();
+        let left_out = text.len() - beginning.len() - end.len();
         assert!(notice.contains(&format!("{left_out} bytes were left out here")), "{notice}");
         assert!(text.ends_with(end) && end.starts_with("line ") && end.len() > END - 100);
     }
