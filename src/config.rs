@@ -144,6 +144,12 @@ pub const KEYS: &[Key] = &[
         about: "How long a drain waits before it interrupts, in seconds (3600)",
     },
     Key {
+        name: "log_limit",
+        variables: &["SCALR_AGENT_LOG_LIMIT"],
+        kind: ValueKind::Integer,
+        about: "The longest log of a run's plan or apply, in MB (256); of a longer one the middle is left out",
+    },
+    Key {
         name: "log_format",
         variables: &["SCALR_AGENT_LOG_FORMAT"],
         kind: ValueKind::Text,
@@ -191,6 +197,8 @@ pub struct Settings {
     pub grace_shutdown_timeout: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_limit: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<LogFormat>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,7 @@
 //! Calls to the server: [`crate::protocol`] over HTTPS, outbound only.
 
 use std::error::Error as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use reqwest::{Certificate, Method, NoProxy, Proxy, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use tracing::warn;
@@ -176,9 +179,13 @@ impl Client {
         }
     }
 
+    /// The session's token at present, which no log may show.
+    pub fn session(&self) -> Secret {
+        self.session.read().expect("nothing panics while it holds the token").clone()
+    }
+
     fn in_session(&self, path: &str) -> RequestBuilder {
-        let token = self.session.read().expect("nothing panics while it holds the token").clone();
-        self.request(Method::POST, path, &token)
+        self.request(Method::POST, path, &self.session())
     }
 
     fn request(&self, method: Method, path: &str, token: &Secret) -> RequestBuilder {
@@ -274,20 +281,25 @@ impl TaskClient {
     }
 
     /// Appends a piece to the log at `offset` and gives the offset to go on at,
-    /// whether the piece was taken or the server was elsewhere.
+    /// whether the piece was taken or the server was elsewhere. An empty piece
+    /// asks where the server is.
     ///
     /// # Errors
     /// See [`CallError`]; 409: the attempt is over.
-    pub async fn log(&self, offset: u64, piece: &[u8]) -> Result<u64, CallError> {
+    pub async fn log(&self, offset: u64, piece: &[u8]) -> Result<LogOffset, CallError> {
+        let packed: Bytes = gzip(piece)?.into();
         patiently("send a task's log", || async {
             let request = self
                 .request(Method::PUT, "log")
                 .query(&[("attempt", u64::from(self.attempt)), ("offset", offset)])
-                .body(piece.to_vec())
+                .header(header::CONTENT_ENCODING, "gzip")
+                .body(packed.clone())
                 .timeout(TIMEOUT);
             match send(request).await {
-                Ok(response) => Ok(read::<LogOffset>(response).await?.offset),
-                Err(CallError::Refused { offset: Some(offset), .. }) => Ok(offset),
+                Ok(response) => read(response).await,
+                Err(CallError::Refused { offset: Some(offset), .. }) => {
+                    Ok(LogOffset { offset, interval_milliseconds: None })
+                }
                 Err(error) => Err(error),
             }
         })
@@ -295,7 +307,7 @@ impl TaskClient {
     }
 
     /// Says how the task ended; gives an offset if the log has to be sent again
-    /// from there.
+    /// from there, which the server's log then ends at.
     ///
     /// # Errors
     /// See [`CallError`]; 409: the attempt is over.
@@ -314,6 +326,12 @@ impl TaskClient {
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, &format!("{}/{path}", self.path), &self.token)
     }
+}
+
+fn gzip(piece: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(piece).context("cannot compress a piece of a log")?;
+    encoder.finish().context("cannot compress a piece of a log")
 }
 
 /// Repeats a call while the server is away, for ever.

@@ -15,8 +15,8 @@ use bollard::models::{
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
     DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
-    WaitContainerOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StatsOptionsBuilder,
+    UploadToContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
@@ -405,6 +405,20 @@ impl Engine {
         })
     }
 
+    /// How much memory a container uses that the kernel can't take back, in
+    /// bytes: not the cache of files. None when the engine does not tell, as of
+    /// one that has ended.
+    ///
+    /// # Errors
+    /// The engine doesn't answer.
+    pub async fn memory_used(&self, id: &str) -> Result<Option<u64>> {
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut answers = std::pin::pin!(self.docker.stats(id, Some(options)));
+        let Some(answer) = answers.next().await else { return Ok(None) };
+        let memory = answer.context("cannot look at the container's memory")?.memory_stats;
+        Ok(memory.and_then(|memory| Some(unreclaimable(memory.usage?, &memory.stats?))))
+    }
+
     /// All containers, running or not, that have the label `key=value`.
     ///
     /// # Errors
@@ -437,6 +451,16 @@ impl Engine {
     }
 }
 
+/// `usage` less the files in memory, as the kernel names them in `memory.stat`:
+/// in control groups of version 1 with those of the groups inside
+/// (`total_inactive_file`), in version 2 without the prefix.
+fn unreclaimable(usage: u64, stats: &HashMap<String, u64>) -> u64 {
+    let files = ["inactive_file", "active_file"]
+        .into_iter()
+        .filter_map(|name| stats.get(&format!("total_{name}")).or_else(|| stats.get(name)));
+    usage.saturating_sub(files.sum())
+}
+
 /// Whether an error of this module means that the container is not there.
 pub fn is_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().is_some_and(is_missing)
@@ -466,6 +490,17 @@ mod tests {
     use axum::extract::Request;
 
     use super::*;
+
+    #[test]
+    fn files_in_memory_are_not_counted() {
+        let stats = |pairs: &[(&str, u64)]| {
+            pairs.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect()
+        };
+        let first =
+            stats(&[("inactive_file", 1), ("total_inactive_file", 20), ("total_active_file", 10)]);
+        assert_eq!(unreclaimable(100, &first), 70);
+        assert_eq!(unreclaimable(100, &stats(&[("inactive_file", 20), ("active_file", 5)])), 75);
+    }
 
     /// An engine that knows no newer API than that of Docker 18.03.
     #[tokio::test]

@@ -67,6 +67,7 @@ fn defaults() -> Result<Settings> {
         on_stop: Some(config.on_stop),
         grace_shutdown_timeout: Some(config.grace.as_secs()),
         drain_timeout: Some(config.drain.as_secs()),
+        log_limit: Some(config.log_limit),
         log_format: Some(config.log_format),
         debug: Some(config.debug),
         ..Settings::default()

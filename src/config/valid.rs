@@ -46,6 +46,8 @@ pub struct Config {
     pub grace: Duration,
     /// How long a drain waits before it interrupts.
     pub drain: Duration,
+    /// The longest log of a task, in MB.
+    pub log_limit: u64,
     /// How the agent's own log looks.
     pub log_format: LogFormat,
     /// Whether it logs more.
@@ -88,6 +90,7 @@ impl Settings {
             on_stop: self.on_stop.unwrap_or_default(),
             grace: Duration::from_secs(self.grace_shutdown_timeout.unwrap_or(60)),
             drain: Duration::from_secs(self.drain_timeout.unwrap_or(3600)),
+            log_limit: self.log_limit.unwrap_or(256),
             log_format: self.log_format.unwrap_or_default(),
             debug: self.debug.unwrap_or(false),
         })
@@ -110,7 +113,8 @@ impl Settings {
         each(&self.data_dir, "data_dir", |path| absolute(path))?;
         each(&self.engine, "engine", |address| socket(address))?;
         each(&self.grace_shutdown_timeout, "grace_shutdown_timeout", |s| within(*s, 1, 86_400))?;
-        each(&self.drain_timeout, "drain_timeout", |s| within(*s, 1, 604_800))
+        each(&self.drain_timeout, "drain_timeout", |s| within(*s, 1, 604_800))?;
+        each(&self.log_limit, "log_limit", |megabytes| within(*megabytes, 1, 102_400))
     }
 }
 

@@ -13,7 +13,7 @@
 //! | GET, PUT `tasks/ID/plan?attempt=N` | task | the plan file | 200 · 204; 404 there is none |
 //! | GET, PUT `tasks/ID/lock-file?attempt=N` | task | `.terraform.lock.hcl` | 200 · 204; 404 there is none |
 //! | GET, PUT `tasks/ID/state?attempt=N` | task | the state | 200 · 204; 404 there is none |
-//! | PUT `tasks/ID/log?attempt=N&offset=M` | task | raw bytes | 200 or 416, both with [`LogOffset`] |
+//! | PUT `tasks/ID/log?attempt=N&offset=M` | task | raw bytes, also with `Content-Encoding: gzip` | 200 or 416, both with [`LogOffset`] |
 //! | POST `tasks/ID/finish` | task | [`Finish`] | 200; 409 stale attempt; 412 with [`LogOffset`]: send the log again from there |
 //!
 //! Every write carries the attempt; one of an older attempt gets 409. Errors

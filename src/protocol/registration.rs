@@ -47,7 +47,8 @@ pub struct Intervals {
     pub heartbeat_seconds: u32,
     /// How long a poll may be held by the server, in seconds.
     pub poll_seconds: u32,
-    /// Between two uploads of a growing log, in milliseconds.
+    /// Between the first uploads of a growing log, in milliseconds; the answer to
+    /// each upload says how it goes on.
     pub log_milliseconds: u32,
     /// Between two looks at the state of a running apply, in milliseconds.
     pub state_milliseconds: u32,

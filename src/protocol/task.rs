@@ -121,6 +121,10 @@ pub enum Category {
 pub struct LogOffset {
     /// In bytes: the offset at which the next write has to start.
     pub offset: u64,
+    /// How long to collect before the next write, in milliseconds: short while
+    /// somebody watches. None: as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_milliseconds: Option<u32>,
 }
 
 /// A task has ended.

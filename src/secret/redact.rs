@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -10,8 +10,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// What stands in the log in a secret's place.
 const MASK: &[u8] = b"***";
 
-/// Shorter secrets are not masked: they would be found everywhere.
+/// Shorter secrets are not masked: they would be found everywhere. In characters.
 const SHORTEST: usize = 4;
+
+/// How long the lines are that base64 is broken into: by `openssl base64`, and
+/// by `base64`.
+const BASE64_LINES: [usize; 2] = [64, 76];
 
 /// What RFC 3986 leaves as it is in a URL.
 const URL_UNRESERVED: &AsciiSet =
@@ -21,11 +25,15 @@ const URL_UNRESERVED: &AsciiSet =
 ///
 /// What comes out depends on the bytes that went in, not on how they were cut
 /// into pieces: the same stream, filtered again, gives the same bytes. It
-/// keeps back only what may be the beginning of a secret.
+/// keeps back only what may be the beginning of a secret, which is less than
+/// the longest one.
 pub struct Redactor {
     /// None when there is nothing to mask.
     finder: Option<AhoCorasick>,
+    /// Sorted.
     patterns: Vec<Vec<u8>>,
+    /// Which bytes a pattern begins with.
+    begins: [bool; 256],
     longest: usize,
     kept: Vec<u8>,
 }
@@ -37,12 +45,19 @@ impl Redactor {
             secrets.into_iter().flat_map(forms).collect::<BTreeSet<_>>().into_iter().collect();
         let finder = (!patterns.is_empty()).then(|| {
             AhoCorasick::builder()
+                // The fastest kind takes some 100 bytes for each byte of the
+                // patterns: too much for a secret that is a whole file.
+                .kind(Some(AhoCorasickKind::ContiguousNFA))
                 .match_kind(MatchKind::LeftmostLongest)
                 .build(&patterns)
                 .expect("variables' values are far smaller than the automaton's limit")
         });
         let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
-        Self { finder, patterns, longest, kept: Vec::new() }
+        let mut begins = [false; 256];
+        for pattern in &patterns {
+            begins[usize::from(pattern[0])] = true;
+        }
+        Self { finder, patterns, begins, longest, kept: Vec::new() }
     }
 
     /// Takes more of the stream and gives what can go on.
@@ -66,29 +81,33 @@ impl Redactor {
         };
         let mut out = Vec::with_capacity(self.kept.len());
         let mut done = 0;
+        let mut undecided = self.kept.len();
         for found in finder.find_iter(&self.kept) {
             if found.start() >= decided {
+                undecided = found.start();
                 break;
             }
             out.extend_from_slice(&self.kept[done..found.start()]);
             out.extend_from_slice(MASK);
             done = found.end();
         }
-        let until = if ended { self.kept.len() } else { self.first_doubt(decided.max(done)) };
+        let until =
+            if ended { undecided } else { self.first_doubt(decided.max(done)).min(undecided) };
         out.extend_from_slice(&self.kept[done..until]);
         self.kept.drain(..until);
         out
     }
 
-    /// The first place at or after `from` where a secret may begin.
+    /// The first place at or after `from` where what is there so far is the
+    /// beginning of a secret.
     fn first_doubt(&self, from: usize) -> usize {
         (from..self.kept.len())
+            .filter(|at| self.begins[usize::from(self.kept[*at])])
             .find(|at| {
                 let rest = &self.kept[*at..];
-                self.patterns.iter().any(|pattern| {
-                    let both = pattern.len().min(rest.len());
-                    pattern[..both] == rest[..both]
-                })
+                // In their order, those that begin with it come next after it.
+                let next = self.patterns.partition_point(|pattern| pattern.as_slice() < rest);
+                self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(rest))
             })
             .unwrap_or(self.kept.len())
     }
@@ -98,7 +117,7 @@ impl Redactor {
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let mut forms = Vec::new();
     let whole = secret.trim();
-    if whole.len() < SHORTEST {
+    if whole.chars().count() < SHORTEST {
         return forms;
     }
     // Terraform indents the lines of a text, so each counts by itself.
@@ -143,6 +162,8 @@ fn base64(text: &str) -> Vec<Vec<u8>> {
     let mut forms = Vec::new();
     for engine in [&STANDARD, &URL_SAFE] {
         let alone = engine.encode(text);
+        let lines = BASE64_LINES.into_iter().flat_map(|length| alone.as_bytes().chunks(length));
+        forms.extend(lines.filter(|line| line.len() >= 2 * SHORTEST).map(<[u8]>::to_vec));
         forms.push(alone.trim_end_matches('=').into());
         for before in 0..3 {
             let padded = [&b"\0\0"[..before], text.as_bytes()].concat();
@@ -157,6 +178,10 @@ fn base64(text: &str) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     fn whole(secrets: &[&str], text: &[u8]) -> Vec<u8> {
@@ -200,6 +225,106 @@ mod tests {
         let expected = whole(&secrets, text);
         for size in 1..text.len() {
             assert_eq!(pieces(&secrets, text, size), expected, "pieces of {size}");
+        }
+    }
+
+    proptest! {
+        /// Few letters, so that secrets overlap, repeat and begin one another.
+        #[test]
+        fn any_cut_gives_what_a_simple_search_gives(
+            secrets in vec("[ab]{4,9}|[abé=]{4,6}", 0..5),
+            text in "([abé=\n]|YWJh|YmFi|%C3%A9|\x1b\\[1m){0,60}",
+            cuts in vec(any::<Index>(), 0..20),
+        ) {
+            let text = text.as_bytes();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+            let mut redactor = Redactor::new(secrets.iter().copied());
+            let mut out = Vec::new();
+            for piece in cuts.windows(2) {
+                out.extend(redactor.push(&text[piece[0]..piece[1]]));
+                prop_assert!(redactor.kept.len() < redactor.longest.max(1));
+            }
+            out.extend(redactor.finish());
+            prop_assert_eq!(out, simply_masked(&secrets, text));
+        }
+
+        /// Whatever the secret is and wherever it stands.
+        #[test]
+        fn no_form_of_a_secret_is_left(
+            secret in "[!-~é]{4,40}",
+            before in "[!-~]{0,9}",
+            after in "[!-~]{0,9}",
+            cut in any::<Index>(),
+        ) {
+            let json = serde_json::to_string(&secret).unwrap();
+            for form in [
+                secret.clone(),
+                json[1..json.len() - 1].to_owned(),
+                utf8_percent_encode(&secret, URL_UNRESERVED).to_string(),
+                STANDARD.encode(&secret),
+            ] {
+                let text = format!(" {form} ").into_bytes();
+                let mut redactor = Redactor::new([secret.as_str()]);
+                let (first, second) = text.split_at(cut.index(text.len()));
+                let mut out = redactor.push(first);
+                out.extend(redactor.push(second));
+                out.extend(redactor.finish());
+                let out = String::from_utf8(out).unwrap();
+                prop_assert!(!out.contains(&form), "{} is left in {}", form, out);
+            }
+            // Of a longer text that was encoded only the ends are left, two
+            // characters at most, which its neighbours are part of.
+            let code = STANDARD.encode(format!("{before}{secret}{after}"));
+            let out = String::from_utf8(whole(&[&secret], code.as_bytes())).unwrap();
+            prop_assert!(out.len() <= MASK.len() + (before.len() + after.len()) * 4 / 3 + 8, "{}", out);
+        }
+    }
+
+    /// At each place the longest form that stands there, and nothing clever.
+    fn simply_masked(secrets: &[&str], text: &[u8]) -> Vec<u8> {
+        let forms: Vec<Vec<u8>> = secrets.iter().copied().flat_map(forms).collect();
+        let mut out = Vec::new();
+        let mut at = 0;
+        while at < text.len() {
+            let here = forms.iter().filter(|form| text[at..].starts_with(form));
+            match here.map(Vec::len).max() {
+                Some(length) => {
+                    out.extend_from_slice(MASK);
+                    at += length;
+                }
+                None => {
+                    out.push(text[at]);
+                    at += 1;
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_secret_as_large_as_a_file_costs_little() {
+        let secret: String = (0..20_000).map(|n| format!("{n:x}")).collect();
+        let mut redactor = Redactor::new([secret.as_str()]);
+        let finder = redactor.finder.as_ref().unwrap();
+        assert!(finder.memory_usage() < 40 * secret.len() * 8, "{}", finder.memory_usage());
+        let mut out = redactor.push(&secret.as_bytes()[..secret.len() / 2]);
+        assert!(out.is_empty());
+        out.extend(redactor.push(&secret.as_bytes()[secret.len() / 2..]));
+        out.extend(redactor.finish());
+        assert_eq!(out, MASK);
+    }
+
+    #[test]
+    fn base64_in_lines_is_masked() {
+        let secret = "x".repeat(50) + &"y".repeat(50);
+        for length in BASE64_LINES {
+            let code = STANDARD.encode(&secret);
+            let lines: Vec<&[u8]> = code.as_bytes().chunks(length).collect();
+            let out = whole(&[&secret], &lines.join(&b'\n'));
+            assert!(out.split(|byte| *byte == b'\n').all(|line| line == MASK), "{out:?}");
         }
     }
 

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::logs::Logs;
 use super::scheduler::Scheduler;
+use super::watched::Watched;
 use crate::secret::Secret;
 
 /// The parts of a running server.
@@ -18,6 +19,8 @@ pub struct Parts {
     pub scheduler: Scheduler,
     /// The logs of plans and applies.
     pub logs: Logs,
+    /// Which of the logs somebody watches.
+    pub watched: Watched,
     /// Where people and agents find the server.
     pub url: Url,
     /// The packages' repositories, if the server has them.

@@ -22,6 +22,7 @@ pub mod scheduler;
 pub mod store;
 pub mod tls;
 pub mod token;
+mod watched;
 
 mod admin;
 
@@ -55,6 +56,7 @@ use logs::Logs;
 use objects::Objects;
 use scheduler::{Scheduler, Terms, Wake};
 use store::Store;
+use watched::Watched;
 
 use crate::exit::Failure;
 
@@ -148,7 +150,13 @@ async fn run(options: Serve) -> Result<()> {
         admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;
     scheduler.restart_leases().await?;
 
-    let app = Arc::new(Parts { scheduler, logs, url, packages: options.packages });
+    let app = Arc::new(Parts {
+        scheduler,
+        logs,
+        watched: Watched::default(),
+        url,
+        packages: options.packages,
+    });
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
     }

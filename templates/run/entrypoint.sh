@@ -7,6 +7,7 @@
 #   DIRECTORY                     where Terraform is started
 #   /scalr/run/environment        the run's variables, to be sourced
 #   /scalr/run/plan               the saved plan: written by plan, read by apply
+#   /scalr/run/memory             why the run is interrupted, if that is for memory
 #   /scalr/run/status             written here: a line `STEP EXIT-CODE` for each step
 #
 # Being process 1 it gets the engine's signals and hands them on to the step
@@ -21,6 +22,7 @@ directory=$3
 child=
 stopped=
 signaled=
+told=
 
 main() {
     cd "$directory" || exit 1
@@ -71,6 +73,10 @@ step() {
 forward() {
     stopped=1
     signaled=1
+    if [ -z "$told" ] && [ -r /scalr/run/memory ]; then
+        told=1
+        IFS= read -r line </scalr/run/memory && echo && echo "$line"
+    fi
     [ -n "$child" ] && kill -s "$1" "$child" 2>/dev/null
 }
 

@@ -16,6 +16,7 @@ mod fleet;
 mod host_docker;
 mod install;
 mod lifecycle;
+mod logs;
 mod machine;
 mod migrating;
 mod pool;

@@ -124,6 +124,15 @@ impl<'a> Pool<'a> {
         });
     }
 
+    /// Waits until the run has ended, which has to be as `wanted`.
+    pub fn wait_for_ended(&self, run: &Run, wanted: &str) {
+        let ends = ["applied", "errored", "canceled", "discarded", "planned_and_finished"];
+        let status = wait_for("the run to end", Duration::from_secs(240), || {
+            Some(self.status(run)).filter(|status| ends.contains(&status.as_str()))
+        });
+        assert_eq!(status, wanted);
+    }
+
     /// The log of the run's `plan` or `apply`; empty when it has none yet.
     pub fn log(&self, run: &Run, kind: &str) -> String {
         let run = self.get(&format!("/runs/{}", run.0));

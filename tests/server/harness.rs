@@ -321,7 +321,7 @@ impl Job {
     /// Sends a piece of the log; status and the offset that the server answers.
     pub async fn log(&self, offset: u64, piece: &str) -> (StatusCode, Option<u64>) {
         let (status, text) = self.put(&format!("log?offset={offset}"), piece).await;
-        (status, serde_json::from_str(&text).ok().map(|LogOffset { offset }| offset))
+        (status, serde_json::from_str(&text).ok().map(|log: LogOffset| log.offset))
     }
 
     /// Says how it ended, `log` being the whole log.

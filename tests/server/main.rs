@@ -2,6 +2,7 @@
 
 mod agents;
 mod harness;
+mod logs;
 mod packages;
 mod pools;
 mod start;

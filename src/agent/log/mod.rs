@@ -1,4 +1,33 @@
-//! A task's log: masked, kept on disk, sent to the server.
+//! A task's log: masked, limited, kept on disk, sent to the server.
 
+pub mod limit;
 pub mod spool;
 pub mod upload;
+
+use crate::secret::redact::Redactor;
+use limit::Limiter;
+
+/// What a container's output goes through on its way into the log.
+pub struct Filter {
+    mask: Redactor,
+    limiter: Limiter,
+}
+
+impl Filter {
+    /// Masks and then limits, so that the limit is one of what is seen.
+    pub fn new(mask: Redactor, limiter: Limiter) -> Self {
+        Self { mask, limiter }
+    }
+
+    /// Takes more of the output and gives what can go on.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.limiter.push(&self.mask.push(bytes))
+    }
+
+    /// The output has ended: gives what was kept back.
+    pub fn finish(&mut self) -> Vec<u8> {
+        let mut rest = self.limiter.push(&self.mask.finish());
+        rest.extend(self.limiter.finish());
+        rest
+    }
+}

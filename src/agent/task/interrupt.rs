@@ -35,7 +35,8 @@ impl Interrupt {
     }
 }
 
-/// Waits for an order to end the container and carries it out: SIGINT, on which
+/// Waits for an order to end the container, or for `pressed` to say that it has
+/// to end, and carries that out: SIGINT, on which
 /// Terraform stops and writes its state; after `grace` SIGTERM; 10 s later
 /// SIGKILL. Returns only when the engine can't be asked; whoever waits for the
 /// container's end drops this.
@@ -46,9 +47,13 @@ pub async fn when_told(
     engine: &Engine,
     container: &str,
     mut orders: watch::Receiver<Option<Interrupt>>,
+    pressed: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<()> {
-    told(&mut orders, |_| true).await;
+    tokio::select! {
+        () = told(&mut orders, |_| true) => {}
+        () = pressed => {}
+    }
     info!(container, "interrupting the run");
     engine.signal(container, "SIGINT").await?;
     tokio::select! {

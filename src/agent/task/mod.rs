@@ -8,6 +8,7 @@
 mod archive;
 mod environment;
 pub mod interrupt;
+mod memory;
 mod paths;
 mod prepare;
 
@@ -27,6 +28,8 @@ use crate::agent::client::{CallError, TaskClient, TaskFile};
 use crate::agent::context::Context;
 use crate::agent::engine::{self, Condition, Engine};
 use crate::agent::journal::{Container, Entry};
+use crate::agent::log::Filter;
+use crate::agent::log::limit::Limiter;
 use crate::agent::log::spool::Spool;
 use crate::agent::log::upload::upload;
 use crate::agent::slots::Slot;
@@ -121,7 +124,7 @@ impl Job {
         let (client, length) = (self.client.clone(), spool.watch());
         let mut uploading = AbortOnDropHandle::new(tokio::spawn({
             let (log, length, complete) = (log.clone(), length.clone(), complete.clone());
-            async move { upload(&client, &log, 0, length, &complete, interval).await }
+            async move { upload(&client, &log, length, &complete, interval).await }
         }));
 
         let ran = tokio::select! {
@@ -142,7 +145,9 @@ impl Job {
             }
         };
         if let Some(message) = &end.message {
-            spool.write(format!("\n{message}\n").as_bytes())?;
+            let mut mask = self.redactor();
+            spool.write(&mask.push(format!("\n{message}\n").as_bytes()))?;
+            spool.write(&mask.finish())?;
         }
         self.wire.state.send_replace(TaskState::Uploading);
         self.hand_over(&end).await?;
@@ -160,8 +165,8 @@ impl Job {
             log_bytes: spool.len(),
             log_sha256: sha256,
         };
-        while let Some(offset) = self.client.finish(&finish).await? {
-            upload(&self.client, &log, offset, length.clone(), &complete, interval).await?;
+        while self.client.finish(&finish).await?.is_some() {
+            upload(&self.client, &log, length.clone(), &complete, interval).await?;
         }
         Ok(finish.outcome)
     }
@@ -188,12 +193,16 @@ impl Job {
         let container =
             self.entry.record.container.clone().context("the container was just recorded")?;
         let engine = self.context.engine.clone();
-        let redactor =
-            || redactor(self.task(), &self.entry.record.claimed.task_token, &self.context);
+        let limit = self.context.config.log_limit * 1024 * 1024;
+        let filter = || Filter::new(self.redactor(), Limiter::new(limit));
         let condition = tokio::select! {
-            condition = follow(&engine, &container, spool, redactor, replay) => condition?,
+            condition = follow(&engine, &container, spool, filter, replay) => condition?,
             error = interrupt::when_told(
-                &engine, &container.id, self.wire.orders.clone(), self.context.config.grace,
+                &engine,
+                &container.id,
+                self.wire.orders.clone(),
+                self.pressed_for_memory(&container.id, replay),
+                self.context.config.grace,
             ) => return Err(error.expect_err("it only ends with an error").into()),
             never = self.save_state_as_it_changes(&container.id) => match never {},
         };
@@ -205,6 +214,8 @@ impl Job {
         let Condition::Ended { exit_code, oom_killed } = condition else {
             return Err(anyhow!("the container did not end").into());
         };
+        let was_pressed =
+            self.context.engine.download(container, paths::MEMORY_NOTICE).await?.is_some();
         let status = self.context.engine.download(container, paths::STATUS).await?;
         let status = String::from_utf8_lossy(&status.unwrap_or_default()).into_owned();
         let last = status.lines().last().and_then(|line| line.split_once(' '));
@@ -233,8 +244,17 @@ impl Job {
             }
             _ if oom_killed => {
                 end.message = Some(format!(
-                    "Error: the run was killed because it used more than its {} MB of memory. Give runs more with `scalr-agent configure --memory MB`.",
-                    self.context.config.memory
+                    "Error: the kernel killed a process of the run, which used more than its {} MB of memory. {}",
+                    self.context.config.memory,
+                    memory::ADVICE
+                ));
+            }
+            _ if was_pressed => {
+                end.message = Some(format!(
+                    "Error: the run was interrupted because it used more than {} % of its {} MB of memory. {}",
+                    memory::PRESSED_PERCENT,
+                    self.context.config.memory,
+                    memory::ADVICE
                 ));
             }
             (_, 127) => {
@@ -309,7 +329,9 @@ impl Job {
         let engine = &self.context.engine;
         tokio::select! {
             _ = engine.ended(id) => {}
-            _ = interrupt::when_told(engine, id, orders, self.context.config.grace) => {}
+            _ = interrupt::when_told(
+                engine, id, orders, std::future::pending(), self.context.config.grace,
+            ) => {}
         }
         if self.task().kind == Kind::Apply
             && let Err(error) = self.keep_state(id).await
@@ -348,6 +370,24 @@ impl Job {
         Ok(format!("{}/{name}", work_directory(self.task())?))
     }
 
+    /// The filter for all that this run must not show.
+    fn redactor(&self) -> Redactor {
+        let (record, context) = (&self.entry.record.claimed, &self.context);
+        let sensitive = record.task.variables.iter().filter(|variable| variable.sensitive);
+        let passwords = context.proxy.iter().filter_map(|(_, url)| {
+            let url = url::Url::parse(url).ok()?;
+            url.password().map(str::to_owned)
+        });
+        let own = [&record.task_token, &context.config.token, &context.client.session()];
+        let secrets: Vec<String> = sensitive
+            .map(|variable| &variable.value)
+            .chain(own)
+            .map(|secret| secret.expose().to_owned())
+            .chain(passwords)
+            .collect();
+        Redactor::new(secrets.iter().map(String::as_str))
+    }
+
     fn may_be_running(&self) -> bool {
         self.entry.record.container.is_some()
     }
@@ -377,11 +417,11 @@ async fn follow(
     engine: &Engine,
     container: &Container,
     spool: &mut Spool,
-    redactor: impl Fn() -> Redactor,
+    filter: impl Fn() -> Filter,
     mut replay: bool,
 ) -> Result<Condition> {
     loop {
-        let mut mask = redactor();
+        let mut filter = filter();
         let mut output = if replay {
             spool.truncate(container.log_start)?;
             // It may have been recorded, and not started any more.
@@ -397,7 +437,7 @@ async fn follow(
         let mut whole = true;
         while let Some(chunk) = output.next().await {
             match chunk {
-                Ok(bytes) => spool.write(&mask.push(&bytes))?,
+                Ok(bytes) => spool.write(&filter.push(&bytes))?,
                 Err(error) => {
                     warn!(container = container.id, "{error:#}");
                     whole = false;
@@ -409,7 +449,7 @@ async fn follow(
         match tokio::time::timeout(END_AFTER_OUTPUT, engine.ended(&container.id)).await {
             Ok(condition) if whole => {
                 let condition = condition?;
-                spool.write(&mask.finish())?;
+                spool.write(&filter.finish())?;
                 return Ok(condition);
             }
             _ => replay = true,
@@ -420,21 +460,6 @@ async fn follow(
 /// Whether an error means that the task's container is not there any more.
 fn is_gone(error: &CallError) -> bool {
     matches!(error, CallError::Here(error) if engine::is_gone(error))
-}
-
-/// The filter for all that this run must not show.
-fn redactor(task: &Task, task_token: &crate::secret::Secret, context: &Context) -> Redactor {
-    let sensitive = task.variables.iter().filter(|variable| variable.sensitive);
-    let proxy = context.proxy.iter().filter_map(|(_, url)| {
-        let url = url::Url::parse(url).ok()?;
-        url.password().map(str::to_owned)
-    });
-    let secrets: Vec<String> = sensitive
-        .map(|variable| variable.value.expose().to_owned())
-        .chain([task_token.expose().to_owned(), context.config.token.expose().to_owned()])
-        .chain(proxy)
-        .collect();
-    Redactor::new(secrets.iter().map(String::as_str))
 }
 
 fn failed(message: String) -> End {

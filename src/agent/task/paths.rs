@@ -10,6 +10,9 @@ pub const CERTIFICATES: &str = "/scalr/run/certificates.pem";
 pub const PLAN: &str = "/scalr/run/plan";
 /// A line `STEP EXIT-CODE` for each step that ended.
 pub const STATUS: &str = "/scalr/run/status";
+/// Put there when the run is interrupted because it has nearly used up its
+/// memory: the line that the entry point then prints.
+pub const MEMORY_NOTICE: &str = "/scalr/run/memory";
 /// The state, which Terraform writes while it applies.
 pub const STATE: &str = "/scalr/run/terraform.tfstate";
 /// The home directory.

@@ -32,7 +32,10 @@ pub async fn append(
     task.check(place.attempt)?;
     let key = log_key(&app, &task.0).await?;
     match app.logs.append(&key, place.offset, piece?).await? {
-        Appended::To(offset) => Ok(Json(LogOffset { offset })),
+        Appended::To(offset) => {
+            let interval_milliseconds = Some(app.watched.interval(&task.0.id));
+            Ok(Json(LogOffset { offset, interval_milliseconds }))
+        }
         Appended::WrongOffset(offset) => {
             Err(Refusal::Offset(StatusCode::RANGE_NOT_SATISFIABLE, offset))
         }

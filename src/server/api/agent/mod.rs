@@ -11,6 +11,7 @@ use axum::extract::{DefaultBodyLimit, FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::routing::{get, post, put};
 use serde::Deserialize;
+use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::protocol::BASE;
 use crate::server::app::{App, Bearer};
@@ -40,7 +41,14 @@ pub fn routes() -> Router<App> {
         .route("/tasks/{id}/lock-file", get(files::get_lock_file).put(files::put_lock_file))
         .route("/tasks/{id}/state", get(files::get_state).put(files::put_state))
         .layer(DefaultBodyLimit::max(MAX_FILE))
-        .route("/tasks/{id}/log", put(log::append).layer(DefaultBodyLimit::max(MAX_PIECE)))
+        .route(
+            "/tasks/{id}/log",
+            put(log::append).layer((
+                RequestDecompressionLayer::new().pass_through_unaccepted(false),
+                // Of what comes out.
+                DefaultBodyLimit::max(MAX_PIECE),
+            )),
+        )
         .fallback(refusal::no_such_call);
     Router::new().nest(BASE, calls)
 }

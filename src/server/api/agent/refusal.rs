@@ -42,7 +42,10 @@ impl IntoResponse for Refusal {
                 info!(status = status.as_u16(), error, "call of an agent refused");
                 (status, Json(Problem { error })).into_response()
             }
-            Refusal::Offset(status, offset) => (status, Json(LogOffset { offset })).into_response(),
+            Refusal::Offset(status, offset) => {
+                let log = LogOffset { offset, interval_milliseconds: None };
+                (status, Json(log)).into_response()
+            }
         }
     }
 }

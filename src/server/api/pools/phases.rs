@@ -80,6 +80,7 @@ async fn output(
     from: From,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
+    app.watched.asked(&task.id);
     let key = Key { workspace_id: run.workspace_id, task_id: task.id, attempt: task.attempt };
     let range = range_start(headers);
     let offset = range.unwrap_or(from.offset);
