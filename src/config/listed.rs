@@ -62,6 +62,7 @@ fn defaults() -> Result<Settings> {
         concurrency: Some(config.concurrency),
         memory: Some(config.memory),
         cpu: Some(config.cpu),
+        hook_timeout: Some(config.hook_timeout.as_secs()),
         data_dir: Some(config.data_dir),
         engine: Some(format!("unix://{}", config.engine.display())),
         on_stop: Some(config.on_stop),
@@ -105,6 +106,6 @@ mod tests {
         let listed = listed(file.path(), Vec::new()).unwrap();
         let without: Vec<&str> =
             listed.iter().filter(|one| one.value.is_null()).map(|one| one.name).collect();
-        assert_eq!(without, ["url", "token", "agent_name", "user", "image", "ca_cert"]);
+        assert_eq!(without, ["url", "token", "agent_name", "user", "image", "ca_cert", "hooks_dir", "registry_auth"]);
     }
 }

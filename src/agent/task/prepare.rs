@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use tracing::info;
 
 use super::archive::Archive;
-use super::{Job, environment, labels, paths, work_directory};
+use super::{Job, environment, hooks, labels, paths, work_directory};
 use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
@@ -57,6 +57,7 @@ impl Job {
             archive.file(&self.in_work(name)?, 0o600, text.as_bytes())?;
         }
         archive.file(paths::ENTRYPOINT, 0o755, ENTRYPOINT.as_bytes())?;
+        self.hooks(&mut archive)?;
         let host = self.context.config.url.host_str().unwrap_or_default();
         let certificates = self.context.certificates.as_deref();
         let shell = environment::shell(task, host, &self.context.proxy, certificates.is_some())?;
@@ -76,6 +77,25 @@ impl Job {
             }
         }
         Ok(archive.finish()?)
+    }
+
+    /// The agent's hooks and the workspace's.
+    fn hooks(&self, archive: &mut Archive) -> Result<()> {
+        let of_agent = match &self.context.config.hooks_dir {
+            Some(directory) => hooks::of_agent(directory, hooks::ROOT)?,
+            None => Vec::new(),
+        };
+        let of_workspace = self.task().hooks.iter();
+        let of_workspace = of_workspace.map(|(hook, text)| (*hook, text.clone().into_bytes()));
+        archive.directory(paths::HOOKS, 0o755)?;
+        for (origin, hooks) in [("agent", of_agent), ("workspace", of_workspace.collect())] {
+            archive.directory(&format!("{}/{origin}", paths::HOOKS), 0o755)?;
+            for (hook, content) in hooks {
+                let path = format!("{}/{origin}/{}", paths::HOOKS, hook.name());
+                archive.file(&path, 0o755, &content)?;
+            }
+        }
+        Ok(())
     }
 
     /// The image, pulled if the engine does not have it.
