@@ -126,6 +126,18 @@ pub const KEYS: &[Key] = &[
         about: "How long a hook may take, in seconds (300)",
     },
     Key {
+        name: "image_max_age",
+        variables: &["SCALR_AGENT_IMAGE_MAX_AGE"],
+        kind: ValueKind::Integer,
+        about: "How many days after its last use an image that the agent pulled is removed (30)",
+    },
+    Key {
+        name: "image_min_free",
+        variables: &["SCALR_AGENT_IMAGE_MIN_FREE"],
+        kind: ValueKind::Integer,
+        about: "Free space on the engine's disk, in MB, below which such images go earlier (2048)",
+    },
+    Key {
         name: "registry_auth",
         variables: &["SCALR_AGENT_REGISTRY_AUTH"],
         kind: ValueKind::Text,
@@ -203,6 +215,10 @@ pub struct Settings {
     pub hooks_dir: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook_timeout: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_max_age: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_min_free: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_auth: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,9 @@
 //! What a task needs before its container can start.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::info;
 
 use super::archive::Archive;
@@ -10,7 +11,11 @@ use super::{Job, environment, hooks, labels, paths, work_directory};
 use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
+use crate::agent::registry;
 use crate::protocol::{Kind, Operation, Task};
+
+/// How often a pull tells how far it is.
+const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
 
 /// The container's first process.
 const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
@@ -24,6 +29,8 @@ impl Job {
     /// Makes the container with all its files in it, and gives its id.
     pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<String, CallError> {
         let archive = self.files().await?;
+        // From here on to the container, no clean-up removes the image.
+        let _held = self.context.images.hold().await;
         let image = self.image(spool).await?;
         self.context.engine.ensure_network(&self.slot.network()).await?;
         // One of an earlier try that ended before it was recorded.
@@ -101,15 +108,43 @@ impl Job {
     /// The image, pulled if the engine does not have it.
     async fn image(&self, spool: &mut Spool) -> Result<String> {
         let image = self.chosen_image()?;
-        if !self.context.engine.has_image(&image).await? {
+        if self.context.engine.image_id(&image).await?.is_none() {
             spool.write(format!("Pulling image {image}\n").as_bytes())?;
             info!(task = self.task().id, image, "pulling image");
-            self.context.engine.pull(&image).await.with_context(|| {
-                format!("image {image} is not on this agent's engine and can't be pulled")
-            })?;
-            spool.write(format!("Pulled image {image}\n").as_bytes())?;
+            self.pull(&image, spool).await?;
         }
+        self.context.images.used(&image)?;
         Ok(image)
+    }
+
+    /// Pulls an image, telling in the log how far it is.
+    async fn pull(&self, image: &str, spool: &mut Spool) -> Result<()> {
+        let credentials = match &self.context.config.registry_auth {
+            Some(file) => registry::credentials(file, image)?,
+            None => None,
+        };
+        let begun = Instant::now();
+        let mut told = begun;
+        let mut written = Ok(());
+        let pulled = self.context.engine.pull(image, credentials, |current, total| {
+            if told.elapsed() >= BETWEEN_PROGRESS && written.is_ok() {
+                told = Instant::now();
+                let (current, total) = (current / 1_000_000, total / 1_000_000);
+                written = spool.write(format!("  {current} of {total} MB\n").as_bytes());
+            }
+        });
+        if let Err(error) = pulled.await {
+            let why = format!("{:#}", error.root_cause());
+            bail!(
+                "image {image} is not on this agent's engine and can't be pulled: {why}. What to do: {}",
+                registry::advice(image, &why)
+            );
+        }
+        written?;
+        if let Some(id) = self.context.engine.image_id(image).await? {
+            self.context.images.pulled(image, id)?;
+        }
+        spool.write(format!("Pulled image {image} in {} s\n", begun.elapsed().as_secs()).as_bytes())
     }
 
     /// The workspace's image, else the pool's, else the agent's.
