@@ -105,7 +105,8 @@ impl Images {
 
     async fn clean_up_once(&self, engine: &Engine, limits: Limits) -> Result<()> {
         for (image, pulled) in self.by_age() {
-            let _nobody_begins = self.in_use.write().await;
+            // Not waited for: tasks that come later would wait behind us.
+            let Ok(_nobody_begins) = self.in_use.try_write() else { return Ok(()) };
             let unused = Duration::from_secs(now().saturating_sub(pulled.used_at));
             if unused < limits.age && engine.free_bytes().await? >= limits.free {
                 continue;

@@ -12,7 +12,7 @@ use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
 use crate::agent::registry;
-use crate::protocol::{Kind, Operation, Task};
+use crate::protocol::{Hook, Kind, Operation, Task};
 
 /// How often a pull tells how far it is.
 const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
@@ -92,10 +92,10 @@ impl Job {
             Some(directory) => hooks::of_agent(directory, hooks::ROOT)?,
             None => Vec::new(),
         };
-        let of_workspace = self.task().hooks.iter();
-        let of_workspace = of_workspace.map(|(hook, text)| (*hook, text.clone().into_bytes()));
+        let of_workspace: Vec<(Hook, Vec<u8>)> =
+            self.task().hooks.iter().map(|(hook, text)| (*hook, text.clone().into())).collect();
         archive.directory(paths::HOOKS, 0o755)?;
-        for (origin, hooks) in [("agent", of_agent), ("workspace", of_workspace.collect())] {
+        for (origin, hooks) in [("agent", of_agent), ("workspace", of_workspace)] {
             archive.directory(&format!("{}/{origin}", paths::HOOKS), 0o755)?;
             for (hook, content) in hooks {
                 let path = format!("{}/{origin}/{}", paths::HOOKS, hook.name());
