@@ -337,10 +337,9 @@ mod tests {
         // Two of them may be taken as one, so more are sent until it works.
         while run.path("hook").metadata().unwrap().len() > 0 {
             std::thread::yield_now();
-            drop(nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()),
-                nix::sys::signal::Signal::SIGUSR1,
-            ));
+            // It may have ended meanwhile.
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1);
         }
         assert_eq!(run.end(child).1, "agent:pre-init overdue\n");
     }
