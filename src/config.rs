@@ -114,6 +114,36 @@ pub const KEYS: &[Key] = &[
         about: "A PEM file of certificate authorities to trust besides the system's",
     },
     Key {
+        name: "hooks_dir",
+        variables: &["SCALR_AGENT_HOOKS_DIR"],
+        kind: ValueKind::Text,
+        about: "A folder with the agent's hooks, owned by root: pre-init, pre-plan, post-plan, pre-apply, post-apply",
+    },
+    Key {
+        name: "hook_timeout",
+        variables: &["SCALR_AGENT_HOOK_TIMEOUT"],
+        kind: ValueKind::Integer,
+        about: "How long a hook may take, in seconds (300)",
+    },
+    Key {
+        name: "image_max_age",
+        variables: &["SCALR_AGENT_IMAGE_MAX_AGE"],
+        kind: ValueKind::Integer,
+        about: "How many days after its last use an image that the agent pulled is removed (30)",
+    },
+    Key {
+        name: "image_min_free",
+        variables: &["SCALR_AGENT_IMAGE_MIN_FREE"],
+        kind: ValueKind::Integer,
+        about: "Free space on the engine's disk, in MB, below which such images go earlier (2048)",
+    },
+    Key {
+        name: "registry_auth",
+        variables: &["SCALR_AGENT_REGISTRY_AUTH"],
+        kind: ValueKind::Text,
+        about: "A file with the registries' passwords, in the form of Docker's config.json",
+    },
+    Key {
         name: "data_dir",
         variables: &["SCALR_AGENT_DATA_DIR"],
         kind: ValueKind::Text,
@@ -187,6 +217,16 @@ pub struct Settings {
     pub image: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_cert: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks_dir: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook_timeout: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_max_age: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_min_free: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry_auth: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]

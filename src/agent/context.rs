@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::agent::client::Client;
 use crate::agent::connection;
 use crate::agent::engine::Engine;
+use crate::agent::images::Images;
 use crate::agent::journal::Journal;
 use crate::agent::slots::Slots;
 use crate::config::Config;
@@ -31,6 +32,8 @@ pub struct Context {
     pub client: Client,
     /// The engine.
     pub engine: Engine,
+    /// The images that this agent has pulled.
+    pub images: Images,
     /// Where tasks fit.
     pub slots: Slots,
     /// What is in hand.

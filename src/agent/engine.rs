@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use backon::{ExponentialBuilder, Retryable as _};
+use bollard::auth::DockerCredentials;
 use bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, NetworkCreateRequest,
     NetworkingConfig,
@@ -15,12 +16,13 @@ use bollard::models::{
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
     DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StatsOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    StatsOptionsBuilder,
     UploadToContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _};
 
 use crate::exit::Failure;
 
@@ -149,33 +151,76 @@ impl Engine {
             .with_context(|| format!("cannot make network {name}"))
     }
 
-    /// Whether `image` is on the engine.
+    /// The id of `image`; none when it is not on the engine.
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn has_image(&self, image: &str) -> Result<bool> {
+    pub async fn image_id(&self, image: &str) -> Result<Option<String>> {
         match self.docker.inspect_image(image).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_missing(&error) => Ok(false),
+            Ok(image) => Ok(image.id),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot look at image {image}")),
         }
     }
 
-    /// Pulls `image` from its registry.
+    /// Pulls `image` from its registry; `progress` is told what is there of it,
+    /// and what of it is known to come, in bytes.
     ///
     /// # Errors
     /// The registry can't be reached, doesn't have it, or wants a password.
-    pub async fn pull(&self, image: &str) -> Result<()> {
+    pub async fn pull(
+        &self,
+        image: &str,
+        credentials: Option<DockerCredentials>,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
         // Without a tag the engine would pull all there are.
         let name = image.rsplit('/').next().unwrap_or(image);
         let image =
             if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") };
         let options = CreateImageOptionsBuilder::default().from_image(&image).build();
-        self.docker
-            .create_image(Some(options), None, None)
-            .try_for_each(|_| async { Ok(()) })
-            .await
-            .with_context(|| format!("cannot pull image {image}"))
+        let mut layers: HashMap<String, (u64, u64)> = HashMap::new();
+        let mut news = std::pin::pin!(self.docker.create_image(Some(options), None, credentials));
+        while let Some(news) = news.next().await {
+            let news = news.with_context(|| format!("cannot pull image {image}"))?;
+            let detail =
+                news.progress_detail.and_then(|detail| Some((detail.current?, detail.total?)));
+            // The same numbers tell of the unpacking afterwards.
+            let is_download = news.status.as_deref() == Some("Downloading");
+            if let (true, Some(layer), Some((current, total))) = (is_download, news.id, detail) {
+                let bytes = |count: i64| u64::try_from(count).unwrap_or(0);
+                layers.insert(layer, (bytes(current), bytes(total)));
+                progress(layers.values().map(|l| l.0).sum(), layers.values().map(|l| l.1).sum());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a name from an image, which goes with its last name; false when a
+    /// container uses it.
+    ///
+    /// # Errors
+    /// The engine doesn't answer.
+    pub async fn remove_image(&self, image: &str) -> Result<bool> {
+        let options = RemoveImageOptionsBuilder::default().build();
+        match self.docker.remove_image(image, Some(options), None).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(true),
+            Err(error) if status(&error) == Some(409) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot remove image {image}")),
+        }
+    }
+
+    /// How much is free on the disk of the engine's data, in bytes.
+    ///
+    /// # Errors
+    /// The engine doesn't answer, or its folder is not on this host.
+    pub async fn free_bytes(&self) -> Result<u64> {
+        let info = self.docker.info().await.context("cannot ask the engine for its folder")?;
+        let folder = info.docker_root_dir.context("the engine does not tell its folder")?;
+        let disk = nix::sys::statvfs::statvfs(folder.as_str())
+            .with_context(|| format!("cannot look at the disk of {folder}"))?;
+        Ok(u64::from(disk.blocks_available()) * u64::from(disk.fragment_size()))
     }
 
     /// Makes a container, without starting it, and gives its id.

@@ -13,6 +13,7 @@ use reqwest::StatusCode;
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{Level, Subscriber, error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -23,6 +24,7 @@ use crate::agent::client::{CallError, Client};
 use crate::agent::connection::{self, State};
 use crate::agent::context::{Context, RunUser, certificates};
 use crate::agent::engine::Engine;
+use crate::agent::images::{Images, Limits};
 use crate::agent::journal::{Entry, Journal};
 use crate::agent::proxy;
 use crate::agent::slots::{Slot, Slots};
@@ -105,6 +107,7 @@ impl Service {
         let context = Context {
             client: Client::new(&config, &proxy)?,
             engine,
+            images: Images::open(&config.data_dir)?,
             slots: Slots::new(config.concurrency, config.memory),
             journal: Journal::open(&config.data_dir)?,
             proxy,
@@ -169,6 +172,12 @@ impl Service {
     async fn until_ended(self: Arc<Self>, signals: &mut Signals, file: &Path) -> Result<End> {
         let mut beating = tokio::spawn(Arc::clone(&self).beat());
         let mut polling = tokio::spawn(Arc::clone(&self).poll());
+        let context = Arc::clone(&self.context);
+        let _cleaning = AbortOnDropHandle::new(tokio::spawn(async move {
+            let config = &context.config;
+            let limits = Limits { age: config.image_max_age, free: config.image_min_free };
+            context.images.clean_up(&context.engine, limits).await
+        }));
         loop {
             tokio::select! {
                 ended = &mut beating => return self.refused(ended?, signals).await,

@@ -62,6 +62,9 @@ fn defaults() -> Result<Settings> {
         concurrency: Some(config.concurrency),
         memory: Some(config.memory),
         cpu: Some(config.cpu),
+        hook_timeout: Some(config.hook_timeout.as_secs()),
+        image_max_age: Some(config.image_max_age.as_secs() / (24 * 60 * 60)),
+        image_min_free: Some(config.image_min_free / (1024 * 1024)),
         data_dir: Some(config.data_dir),
         engine: Some(format!("unix://{}", config.engine.display())),
         on_stop: Some(config.on_stop),
@@ -106,6 +109,18 @@ mod tests {
         let listed = listed(file.path(), Vec::new()).unwrap();
         let without: Vec<&str> =
             listed.iter().filter(|one| one.value.is_null()).map(|one| one.name).collect();
-        assert_eq!(without, ["url", "token", "agent_name", "user", "image", "ca_cert"]);
+        assert_eq!(
+            without,
+            [
+                "url",
+                "token",
+                "agent_name",
+                "user",
+                "image",
+                "ca_cert",
+                "hooks_dir",
+                "registry_auth"
+            ]
+        );
     }
 }

@@ -36,6 +36,17 @@ pub struct Config {
     pub image: Option<String>,
     /// A PEM file of certificate authorities to trust besides the system's.
     pub ca_cert: Option<PathBuf>,
+    /// The folder of the agent's own hooks; none: it has none.
+    pub hooks_dir: Option<PathBuf>,
+    /// How long a hook may take.
+    pub hook_timeout: Duration,
+    /// How long after their last use the images that it pulled are removed.
+    pub image_max_age: Duration,
+    /// How much free disk there is to be, in bytes; else images go earlier.
+    pub image_min_free: u64,
+    /// A file in the form of docker's config.json, for registries that want a
+    /// password.
+    pub registry_auth: Option<PathBuf>,
     /// Where logs and results wait for the server.
     pub data_dir: PathBuf,
     /// The path of the engine's socket.
@@ -85,6 +96,11 @@ impl Settings {
             user: self.user,
             image: self.image,
             ca_cert: self.ca_cert,
+            hooks_dir: self.hooks_dir,
+            hook_timeout: Duration::from_secs(self.hook_timeout.unwrap_or(300)),
+            image_max_age: Duration::from_secs(self.image_max_age.unwrap_or(30) * 24 * 60 * 60),
+            image_min_free: self.image_min_free.unwrap_or(2048) * 1024 * 1024,
+            registry_auth: self.registry_auth,
             data_dir: self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             engine: engine.trim_start_matches("unix://").into(),
             on_stop: self.on_stop.unwrap_or_default(),
@@ -110,6 +126,11 @@ impl Settings {
         each(&self.user, "user", |name| user(name))?;
         each(&self.image, "image", |name| image(name))?;
         each(&self.ca_cert, "ca_cert", |file| certificates(file))?;
+        each(&self.hooks_dir, "hooks_dir", |path| absolute(path))?;
+        each(&self.hook_timeout, "hook_timeout", |s| within(*s, 1, 86_400))?;
+        each(&self.image_max_age, "image_max_age", |days| within(*days, 1, 3_650))?;
+        each(&self.image_min_free, "image_min_free", |mb| within(*mb, 0, 1_048_576))?;
+        each(&self.registry_auth, "registry_auth", |path| absolute(path))?;
         each(&self.data_dir, "data_dir", |path| absolute(path))?;
         each(&self.engine, "engine", |address| socket(address))?;
         each(&self.grace_shutdown_timeout, "grace_shutdown_timeout", |s| within(*s, 1, 86_400))?;
@@ -269,6 +290,9 @@ mod tests {
             "image = ''",
             "image = 'a b'",
             "data_dir = 'data'",
+            "hooks_dir = 'hooks'",
+            "hook_timeout = 0",
+            "registry_auth = 'config.json'",
             "engine = 'tcp://1.2.3.4:2375'",
             "ca_cert = '/no/such/file.pem'",
             "grace_shutdown_timeout = 0",

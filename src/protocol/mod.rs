@@ -30,7 +30,8 @@ mod task;
 pub use events::{Event, Events, Heartbeat, Poll, Status, TaskState, TaskStatus};
 pub use registration::{Intervals, Register, Registered};
 pub use task::{
-    Attempt, Category, Claimed, Finish, Kind, LogOffset, Named, Operation, Outcome, Task, Variable,
+    Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome, Task,
+    Variable,
 };
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,6 @@
 //! A task: the plan or the apply of a run.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,49 @@ pub struct Task {
     pub working_directory: Option<String>,
     /// The workspace's variables.
     pub variables: Vec<Variable>,
+    /// What the workspace runs before and after the steps: shell commands, or a
+    /// script with its `#!` line.
+    #[serde(default)]
+    pub hooks: BTreeMap<Hook, String>,
+}
+
+/// A place between the steps of a task where commands can be put; written as
+/// `pre-init` everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hook {
+    /// Before `terraform init`, of a plan and of an apply.
+    PreInit,
+    /// Before `terraform plan`.
+    PrePlan,
+    /// After a plan that succeeded.
+    PostPlan,
+    /// Before `terraform apply`.
+    PreApply,
+    /// After an apply that succeeded.
+    PostApply,
+}
+
+impl Hook {
+    /// All there are.
+    pub const ALL: [Hook; 5] =
+        [Hook::PreInit, Hook::PrePlan, Hook::PostPlan, Hook::PreApply, Hook::PostApply];
+
+    /// Its name, `pre-init`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hook::PreInit => "pre-init",
+            Hook::PrePlan => "pre-plan",
+            Hook::PostPlan => "post-plan",
+            Hook::PreApply => "pre-apply",
+            Hook::PostApply => "post-apply",
+        }
+    }
+
+    /// The hook of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|hook| hook.name() == name)
+    }
 }
 
 /// What a run does with its resources.

@@ -6,80 +6,163 @@
 #
 #   DIRECTORY                     where Terraform is started
 #   /scalr/run/environment        the run's variables, to be sourced
+#   /scalr/run/hooks/ORIGIN/HOOK  what to run before and after the steps; ORIGIN
+#                                 is "agent" or "workspace"
 #   /scalr/run/plan               the saved plan: written by plan, read by apply
 #   /scalr/run/memory             why the run is interrupted, if that is for memory
-#   /scalr/run/status             written here: a line `STEP EXIT-CODE` for each step
+#   /scalr/run/status             written here: a line `STEP EXIT-CODE` for each
+#                                 step, and `ORIGIN:HOOK WHY` for a failed hook
+#   /scalr/run/hook               written here: `ORIGIN HOOK` while a hook runs
+#   /scalr/run/hook.env           where a hook writes NAME=VALUE for later steps
 #
 # Being process 1 it gets the engine's signals and hands them on to the step
 # that runs; without that a cancelled apply would go on to its end. Standard
 # error goes where standard output goes, so that one stream keeps their order.
+#
+# SIGUSR1 says that the hook that runs is overdue.
+#
+# The names here begin with an underscore: the run's variables may have any
+# other name, and are in the same shell.
 
 exec 2>&1
 
-kind=$1
-operation=$2
-directory=$3
-child=
-stopped=
-signaled=
-told=
+_kind=$1
+_operation=$2
+_directory=$3
+_child=
+_hook=
+_overdue=
+_stopped=
+_signaled=
+_told=
 
 main() {
-    cd "$directory" || exit 1
+    cd "$_directory" || exit 1
     set -a
     # shellcheck source=/dev/null
     . /scalr/run/environment
     set +a
-    # Code 2 of a plan means that it succeeded and changes something.
+    hook pre-init || exit $?
     step init terraform init -input=false || exit $?
-    case $kind in
+    hook "pre-$_kind" || exit $?
+    case $_kind in
         plan)
             set -- -input=false -detailed-exitcode -out=/scalr/run/plan
-            [ "$operation" = destroy ] && set -- "$@" -destroy
+            [ "$_operation" = destroy ] && set -- "$@" -destroy
             step plan terraform plan "$@"
             ;;
         apply)
             step apply terraform apply -input=false /scalr/run/plan
             ;;
     esac
+    _result=$?
+    # Code 2 of a plan means that it succeeded and changes something.
+    case $_kind$_result in
+        plan0 | plan2 | apply0) hook "post-$_kind" || exit $? ;;
+    esac
+    exit "$_result"
+}
+
+# Runs a step and writes down how it ended.
+step() {
+    _name=$1
+    shift
+    [ -n "$_stopped" ] && return 130
+    run "$@"
+    echo "$_name $_code" >>/scalr/run/status
+    return "$_code"
+}
+
+# Runs the agent's hook of this name, then the workspace's. One that fails, or
+# that can't be run any more, is written down and fails the task.
+hook() {
+    for _origin in agent workspace; do
+        _file=/scalr/run/hooks/$_origin/$1
+        [ -f "$_file" ] || continue
+        if [ -n "$_stopped" ]; then
+            _why=130
+        else
+            echo "Running the $_origin's $1 hook"
+            : >/scalr/run/hook.env
+            echo "$_origin $1" >/scalr/run/hook
+            _hook=1
+            SCALR_ENV_FILE=/scalr/run/hook.env
+            export SCALR_ENV_FILE
+            run "$_file"
+            _hook=
+            : >/scalr/run/hook
+            _why=$_code
+            if [ -n "$_overdue" ]; then
+                _why=overdue
+            elif [ "$_code" -eq 0 ]; then
+                take_environment && continue
+                _why=environment
+            fi
+        fi
+        echo "$_origin:$1 $_why" >>/scalr/run/status
+        return 1
+    done
+}
+
+# Takes what a hook left for the later steps: lines of NAME=VALUE, the value as
+# it stands; empty lines and lines that begin with # don't count.
+take_environment() {
+    while IFS= read -r _line || [ -n "$_line" ]; do
+        case $_line in
+            '' | '#'*) continue ;;
+        esac
+        case ${_line%%=*} in
+            "$_line" | '' | [0-9]* | *[!A-Za-z0-9_]*) return 1 ;;
+        esac
+        export "${_line?}"
+    done </scalr/run/hook.env
 }
 
 # Runs a command in the background, so that a signal interrupts our waiting
-# and not only comes after it, and writes down how it ended.
-step() {
-    name=$1
-    shift
-    [ -n "$stopped" ] && return 130
+# and not only comes after it; its exit code is in _code.
+run() {
     "$@" &
-    child=$!
-    [ -n "$stopped" ] && kill -s INT "$child"
-    code=
-    signaled=1
-    while [ -n "$signaled" ]; do
-        signaled=
-        wait "$child"
-        last=$?
+    _child=$!
+    [ -n "$_stopped" ] && forward INT
+    _code=
+    _signaled=1
+    while [ -n "$_signaled" ]; do
+        _signaled=
+        wait "$_child"
+        _last=$?
         # A signal ends the waiting, not the step: wait again. 127 then means
         # that the first waiting had got the step's own code.
-        if [ -z "$code" ] || [ "$last" -ne 127 ]; then
-            code=$last
+        if [ -z "$_code" ] || [ "$_last" -ne 127 ]; then
+            _code=$_last
         fi
     done
-    child=
-    echo "$name $code" >>/scalr/run/status
-    return "$code"
+    _child=
 }
 
 forward() {
-    stopped=1
-    signaled=1
-    if [ -z "$told" ] && [ -r /scalr/run/memory ]; then
-        told=1
-        IFS= read -r line </scalr/run/memory && echo && echo "$line"
+    _stopped=1
+    _signaled=1
+    _signal=$1
+    if [ -z "$_told" ] && [ -r /scalr/run/memory ]; then
+        _told=1
+        IFS= read -r _line </scalr/run/memory && echo && echo "$_line"
     fi
-    [ -n "$child" ] && kill -s "$1" "$child" 2>/dev/null
+    # A script in the background ignores SIGINT, whether it wants to or not.
+    [ -n "$_hook" ] && _signal=TERM
+    [ -n "$_child" ] && kill -s "$_signal" "$_child" 2>/dev/null
+}
+
+# shellcheck disable=SC2317 # it is called by a trap
+end_overdue_hook() {
+    [ -n "$_hook" ] || return
+    _signaled=1
+    _signal=TERM
+    [ -n "$_overdue" ] && _signal=KILL
+    _overdue=1
+    [ -n "$_child" ] && kill -s "$_signal" "$_child" 2>/dev/null
 }
 
 trap 'forward INT' INT
 trap 'forward TERM' TERM
+trap end_overdue_hook USR1
 main

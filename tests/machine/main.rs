@@ -13,6 +13,7 @@ mod check;
 mod cloud_init;
 mod faults;
 mod fleet;
+mod hooks;
 mod host_docker;
 mod install;
 mod lifecycle;

@@ -72,6 +72,30 @@ impl<'a> Pool<'a> {
         );
     }
 
+    /// Gives the workspace these hooks and no others.
+    pub fn hooks(&self, hooks: Value) {
+        self.patch_workspace(json!({"hooks": hooks}));
+    }
+
+    /// Changes attributes of the workspace.
+    pub fn patch_workspace(&self, attributes: Value) {
+        let body = json!({"data": {"type": "workspaces", "attributes": attributes}});
+        let authorization = format!("@{}", self.authorization.display());
+        let address = format!("{}/workspaces/{}", self.api, self.workspace);
+        let arguments = [
+            "--request",
+            "PATCH",
+            "--header",
+            &authorization,
+            "--header",
+            "Content-Type: application/vnd.api+json",
+            "--data-binary",
+            "@-",
+            &address,
+        ];
+        self.curl(&arguments, body.to_string().as_bytes());
+    }
+
     /// Uploads a configuration folder and queues a run of it.
     pub fn start_run(&self, configuration: &Path) -> Run {
         let workspace = json!({"workspace": to("workspaces", &self.workspace)});
@@ -113,7 +137,7 @@ impl<'a> Pool<'a> {
     pub fn wait_for_status(&self, run: &Run, wanted: &str) {
         wait_for(&format!("the run to be {wanted}"), Duration::from_secs(180), || {
             let status = self.status(run);
-            let ended = ["errored", "canceled", "discarded", "planned_and_finished"];
+            let ended = ["errored", "canceled", "discarded", "planned_and_finished", "applied"];
             assert!(
                 status == wanted || !ended.contains(&status.as_str()),
                 "the run is {status}; its plan:\n{}\nits apply:\n{}",

@@ -7,6 +7,7 @@
 
 mod archive;
 mod environment;
+mod hooks;
 pub mod interrupt;
 mod memory;
 mod paths;
@@ -205,6 +206,7 @@ impl Job {
                 self.context.config.grace,
             ) => return Err(error.expect_err("it only ends with an error").into()),
             never = self.save_state_as_it_changes(&container.id) => match never {},
+            never = self.end_overdue_hooks(&container.id) => match never {},
         };
         self.end(&container.id, condition).await
     }
@@ -221,6 +223,8 @@ impl Job {
         let last = status.lines().last().and_then(|line| line.split_once(' '));
         let code = last.and_then(|(_, code)| code.parse().ok()).unwrap_or(exit_code);
         let step = self.task().kind.to_string();
+        let failed_hook =
+            last.and_then(|(name, why)| hooks::failure(name, why, &self.context.config));
         let is_done = last.is_some_and(|(name, _)| name == step);
         let mut end = End {
             outcome: Outcome::Errored,
@@ -242,6 +246,7 @@ impl Job {
                 }
                 end.message = Some(format!("Interrupted: {}.", self.why_interrupted()));
             }
+            _ if failed_hook.is_some() => end.message = failed_hook,
             _ if oom_killed => {
                 end.message = Some(format!(
                     "Error: the kernel killed a process of the run, which used more than its {} MB of memory. {}",
@@ -503,6 +508,7 @@ pub(super) mod tests {
                 image: None,
                 working_directory: None,
                 variables: Vec::new(),
+                hooks: std::collections::BTreeMap::new(),
             },
             task_token: Secret::new("token-of-the-task"),
         }

@@ -6,6 +6,10 @@ pub const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
 pub const ENVIRONMENT: &str = "/scalr/run/environment";
 /// The certificate authorities that the host trusts.
 pub const CERTIFICATES: &str = "/scalr/run/certificates.pem";
+/// Hooks: a folder `agent` and a folder `workspace`, a file for each.
+pub const HOOKS: &str = "/scalr/run/hooks";
+/// `ORIGIN HOOK` while a hook runs, else empty.
+pub const HOOK: &str = "/scalr/run/hook";
 /// The saved plan.
 pub const PLAN: &str = "/scalr/run/plan";
 /// A line `STEP EXIT-CODE` for each step that ended.

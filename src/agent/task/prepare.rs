@@ -1,16 +1,21 @@
 //! What a task needs before its container can start.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::info;
 
 use super::archive::Archive;
-use super::{Job, environment, labels, paths, work_directory};
+use super::{Job, environment, hooks, labels, paths, work_directory};
 use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
-use crate::protocol::{Kind, Operation, Task};
+use crate::agent::registry;
+use crate::protocol::{Hook, Kind, Operation, Task};
+
+/// How often a pull tells how far it is.
+const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
 
 /// The container's first process.
 const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
@@ -24,6 +29,8 @@ impl Job {
     /// Makes the container with all its files in it, and gives its id.
     pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<String, CallError> {
         let archive = self.files().await?;
+        // From here on to the container, no clean-up removes the image.
+        let _held = self.context.images.hold().await;
         let image = self.image(spool).await?;
         self.context.engine.ensure_network(&self.slot.network()).await?;
         // One of an earlier try that ended before it was recorded.
@@ -57,6 +64,7 @@ impl Job {
             archive.file(&self.in_work(name)?, 0o600, text.as_bytes())?;
         }
         archive.file(paths::ENTRYPOINT, 0o755, ENTRYPOINT.as_bytes())?;
+        self.hooks(&mut archive)?;
         let host = self.context.config.url.host_str().unwrap_or_default();
         let certificates = self.context.certificates.as_deref();
         let shell = environment::shell(task, host, &self.context.proxy, certificates.is_some())?;
@@ -78,18 +86,65 @@ impl Job {
         Ok(archive.finish()?)
     }
 
+    /// The agent's hooks and the workspace's.
+    fn hooks(&self, archive: &mut Archive) -> Result<()> {
+        let of_agent = match &self.context.config.hooks_dir {
+            Some(directory) => hooks::of_agent(directory, hooks::ROOT)?,
+            None => Vec::new(),
+        };
+        let of_workspace: Vec<(Hook, Vec<u8>)> =
+            self.task().hooks.iter().map(|(hook, text)| (*hook, text.clone().into())).collect();
+        archive.directory(paths::HOOKS, 0o755)?;
+        for (origin, hooks) in [("agent", of_agent), ("workspace", of_workspace)] {
+            archive.directory(&format!("{}/{origin}", paths::HOOKS), 0o755)?;
+            for (hook, content) in hooks {
+                let path = format!("{}/{origin}/{}", paths::HOOKS, hook.name());
+                archive.file(&path, 0o755, &content)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The image, pulled if the engine does not have it.
     async fn image(&self, spool: &mut Spool) -> Result<String> {
         let image = self.chosen_image()?;
-        if !self.context.engine.has_image(&image).await? {
+        if self.context.engine.image_id(&image).await?.is_none() {
             spool.write(format!("Pulling image {image}\n").as_bytes())?;
             info!(task = self.task().id, image, "pulling image");
-            self.context.engine.pull(&image).await.with_context(|| {
-                format!("image {image} is not on this agent's engine and can't be pulled")
-            })?;
-            spool.write(format!("Pulled image {image}\n").as_bytes())?;
+            self.pull(&image, spool).await?;
         }
+        self.context.images.used(&image)?;
         Ok(image)
+    }
+
+    /// Pulls an image, telling in the log how far it is.
+    async fn pull(&self, image: &str, spool: &mut Spool) -> Result<()> {
+        let credentials = match &self.context.config.registry_auth {
+            Some(file) => registry::credentials(file, image)?,
+            None => None,
+        };
+        let begun = Instant::now();
+        let mut told = begun;
+        let mut written = Ok(());
+        let pulled = self.context.engine.pull(image, credentials, |current, total| {
+            if told.elapsed() >= BETWEEN_PROGRESS && written.is_ok() {
+                told = Instant::now();
+                let (current, total) = (current / 1_000_000, total / 1_000_000);
+                written = spool.write(format!("  {current} of {total} MB\n").as_bytes());
+            }
+        });
+        if let Err(error) = pulled.await {
+            let why = format!("{:#}", error.root_cause());
+            bail!(
+                "image {image} is not on this agent's engine and can't be pulled: {why}. What to do: {}",
+                registry::advice(image, &why)
+            );
+        }
+        written?;
+        if let Some(id) = self.context.engine.image_id(image).await? {
+            self.context.images.pulled(image, id)?;
+        }
+        spool.write(format!("Pulled image {image} in {} s\n", begun.elapsed().as_secs()).as_bytes())
     }
 
     /// The workspace's image, else the pool's, else the agent's.

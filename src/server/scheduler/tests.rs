@@ -441,6 +441,7 @@ impl World {
                 terraform_version: None,
                 working_directory: None,
                 image: None,
+                hooks: workspace::Hooks::default(),
                 auto_apply: false,
                 deletion_protection: true,
                 created_at: now,

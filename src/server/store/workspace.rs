@@ -1,8 +1,11 @@
 //! Workspaces.
 
+use std::collections::BTreeMap;
+
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
+use crate::protocol::Hook;
 use crate::server::clock::Millis;
 
 /// A workspace.
@@ -22,6 +25,9 @@ pub struct Workspace {
     pub working_directory: Option<String>,
     /// The image of its runs, if it has its own.
     pub image: Option<String>,
+    /// What its runs do before and after their steps.
+    #[sqlx(try_from = "String")]
+    pub hooks: Hooks,
     /// Whether its plans are applied without asking.
     pub auto_apply: bool,
     /// Whether it can't be deleted while it has resources.
@@ -30,6 +36,24 @@ pub struct Workspace {
     pub created_at: Millis,
     /// When it was last changed.
     pub updated_at: Millis,
+}
+
+/// Commands by their place; kept as a JSON object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hooks(pub BTreeMap<Hook, String>);
+
+impl Hooks {
+    fn to_json(&self) -> String {
+        serde_json::to_string(&self.0).expect("names and texts have a form in JSON")
+    }
+}
+
+impl TryFrom<String> for Hooks {
+    type Error = serde_json::Error;
+
+    fn try_from(json: String) -> Result<Self, Self::Error> {
+        serde_json::from_str(&json).map(Self)
+    }
 }
 
 /// Which workspaces.
@@ -52,8 +76,8 @@ pub async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<
     sqlx::query(
         "INSERT INTO workspaces
             (id, environment_id, pool_id, name, terraform_version, working_directory, image,
-             auto_apply, deletion_protection, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             auto_apply, deletion_protection, created_at, updated_at, hooks)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(&workspace.id)
     .bind(&workspace.environment_id)
@@ -66,6 +90,7 @@ pub async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<
     .bind(workspace.deletion_protection)
     .bind(workspace.created_at)
     .bind(workspace.updated_at)
+    .bind(workspace.hooks.to_json())
     .execute(db)
     .await
     .map(drop)
@@ -76,7 +101,7 @@ pub async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<
     sqlx::query(
         "UPDATE workspaces SET
             pool_id = $2, name = $3, terraform_version = $4, working_directory = $5, image = $6,
-            auto_apply = $7, deletion_protection = $8, updated_at = $9
+            auto_apply = $7, deletion_protection = $8, updated_at = $9, hooks = $10
          WHERE id = $1",
     )
     .bind(&workspace.id)
@@ -88,6 +113,7 @@ pub async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<
     .bind(workspace.auto_apply)
     .bind(workspace.deletion_protection)
     .bind(workspace.updated_at)
+    .bind(workspace.hooks.to_json())
     .execute(db)
     .await
     .map(drop)

@@ -100,5 +100,6 @@ async fn describe(
                 sensitive: variable.sensitive,
             })
             .collect(),
+        hooks: workspace.hooks.0,
     })
 }

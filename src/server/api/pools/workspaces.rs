@@ -1,5 +1,7 @@
 //! Workspaces.
 
+use std::collections::BTreeMap;
+
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -11,9 +13,10 @@ use super::agent_pools::usable_pool;
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
+use crate::protocol::Hook;
 use crate::server::app::App;
 use crate::server::clock::rfc3339;
-use crate::server::store::workspace::{self, Filter, Workspace};
+use crate::server::store::workspace::{self, Filter, Hooks, Workspace};
 use crate::server::store::{Connection, environment, is_taken, run, state_version};
 use crate::server::token::new_id;
 
@@ -75,6 +78,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
         terraform_version: None,
         working_directory: None,
         image: None,
+        hooks: Hooks::default(),
         auto_apply: false,
         deletion_protection: true,
         created_at: now,
@@ -142,6 +146,9 @@ async fn change(
     if let Some(image) = payload.text("image")? {
         workspace.image = image;
     }
+    if let Some(commands) = payload.change("hooks")? {
+        workspace.hooks = hooks(commands.unwrap_or_default())?;
+    }
     if let Some(auto_apply) = payload.attribute("auto-apply")? {
         workspace.auto_apply = auto_apply;
     }
@@ -155,6 +162,31 @@ async fn change(
         workspace.pool_id = pool;
     }
     Ok(())
+}
+
+/// The longest commands of a hook, in bytes.
+const LONGEST_HOOK: usize = 64 * 1024;
+
+/// All hooks, replacing those there were; an empty or null one is none.
+fn hooks(commands: BTreeMap<String, Option<String>>) -> Result<Hooks, ApiError> {
+    let mut hooks = BTreeMap::new();
+    for (name, commands) in commands {
+        let hook = Hook::named(&name).ok_or_else(|| {
+            let known = Hook::ALL.map(Hook::name).join(", ");
+            ApiError::attribute("hooks", format!("There is no hook {name:?}; there are {known}."))
+        })?;
+        let Some(commands) = commands.filter(|commands| !commands.trim().is_empty()) else {
+            continue;
+        };
+        if commands.len() > LONGEST_HOOK || commands.contains('\0') {
+            return Err(ApiError::attribute(
+                "hooks",
+                format!("The hook {name} takes a text of at most {LONGEST_HOOK} bytes."),
+            ));
+        }
+        hooks.insert(hook, commands);
+    }
+    Ok(Hooks(hooks))
 }
 
 /// A version as it may stand in an image's name: `1.9.8`, `1.10.0-rc1`.
@@ -209,6 +241,7 @@ async fn render(db: &mut Connection, workspace: &Workspace) -> Result<Value, Api
             "terraform-version": workspace.terraform_version,
             "working-directory": workspace.working_directory,
             "image": workspace.image,
+            "hooks": render_hooks(&workspace.hooks),
             "auto-apply": workspace.auto_apply,
             "deletion-protection-enabled": workspace.deletion_protection,
             "execution-mode": "remote",
@@ -225,9 +258,27 @@ async fn render(db: &mut Connection, workspace: &Workspace) -> Result<Value, Api
     }))
 }
 
+/// Every hook there is, null where the workspace has none.
+fn render_hooks(hooks: &Hooks) -> Value {
+    Hook::ALL.into_iter().map(|hook| (hook.name().to_owned(), json!(hooks.0.get(&hook)))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hooks_are_checked() {
+        let one =
+            |name: &str, commands: Option<String>| hooks([(name.to_owned(), commands)].into());
+        let kept = one("pre-plan", Some("make policy".to_owned())).unwrap();
+        assert_eq!(kept.0[&Hook::PrePlan], "make policy");
+        assert_eq!(one("pre-plan", None).unwrap(), Hooks::default());
+        assert_eq!(one("pre-plan", Some(" \n".to_owned())).unwrap(), Hooks::default());
+        for (name, commands) in [("pre_plan", "x".to_owned()), ("pre-plan", "x".repeat(70_000))] {
+            assert!(one(name, Some(commands)).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn versions_and_directories_are_checked() {

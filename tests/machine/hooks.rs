@@ -1,0 +1,61 @@
+//! Hooks of the agent and of the workspace, around a real plan and apply.
+
+use serde_json::json;
+
+use crate::fleet::{DOCKER, Fleet, configuration};
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn hooks_run_around_the_steps_and_a_failed_one_fails_the_run() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    pool.variable("steps", "terraform", false, "1");
+    fleet.install("");
+    hook(
+        &fleet,
+        "pre-init",
+        "echo TF_VAR_greeting=hooked >>$SCALR_ENV_FILE; echo word $SECRET_WORD",
+    );
+    fleet.shell("scalr-agent configure --hooks-dir=/etc/hooks --hook-timeout=3");
+    fleet.shell("systemctl restart scalr-agent");
+    fleet.wait_for_agent(&pool, "idle");
+
+    pool.hooks(json!({
+        "post-plan": "terraform show /scalr/run/plan >/dev/null && echo plan is readable",
+        "post-apply": "echo $SCALR_TERRAFORM_OPERATION is done; exit 7",
+    }));
+    let run = pool.start_run(&configuration());
+    pool.wait_for_status(&run, "planned");
+    let log = pool.log(&run, "plan");
+    assert!(log.contains("Running the agent's pre-init hook\nword ***"), "{log}");
+    assert!(log.contains("Running the workspace's post-plan hook\nplan is readable"), "{log}");
+    pool.apply(&run);
+    pool.wait_for_status(&run, "errored");
+    let log = pool.log(&run, "apply");
+    assert!(log.contains("apply is done"), "{log}");
+    let end = "Error: the workspace's post-apply hook ended with exit code 7. \
+               The apply had ended, and its state is saved.";
+    assert!(log.contains(end), "{log}");
+    assert_eq!(pool.output("greeting"), json!("hooked, from a run's container"));
+
+    pool.hooks(json!({"pre-plan": "while :; do :; done"}));
+    let run = pool.start_run(&configuration());
+    pool.wait_for_status(&run, "errored");
+    let log = pool.log(&run, "plan");
+    assert!(log.contains("the workspace's pre-plan hook took longer than 3 s"), "{log}");
+
+    pool.hooks(json!({}));
+    fleet.shell("chmod 0666 /etc/hooks/pre-init");
+    let run = pool.start_run(&configuration());
+    pool.wait_for_status(&run, "errored");
+    let log = pool.log(&run, "plan");
+    assert!(log.contains("/etc/hooks/pre-init can be written by others than root"), "{log}");
+    assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet")), "", "a container is left");
+}
+
+/// Puts a hook of the agent into /etc/hooks.
+fn hook(fleet: &Fleet, name: &str, text: &str) {
+    let line =
+        format!("mkdir -p /etc/hooks && cat >/etc/hooks/{name} && chmod 0755 /etc/hooks/{name}");
+    fleet.world.feed(&fleet.machine, &line, text.as_bytes());
+}
