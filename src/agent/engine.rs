@@ -219,7 +219,7 @@ impl Engine {
         let folder = info.docker_root_dir.context("the engine does not tell its folder")?;
         let disk = nix::sys::statvfs::statvfs(folder.as_str())
             .with_context(|| format!("cannot look at the disk of {folder}"))?;
-        Ok(u64::from(disk.blocks_available()) * u64::from(disk.fragment_size()))
+        Ok(disk.blocks_available() * disk.fragment_size())
     }
 
     /// Makes a container, without starting it, and gives its id.
