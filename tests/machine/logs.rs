@@ -21,15 +21,19 @@ fn load_image_with(fleet: &Fleet, terraform: &str) {
     std::fs::create_dir(&tree).expect("a folder");
     std::fs::write(tree.join("terraform"), terraform).expect("a file");
     std::fs::copy(kit().join("run-image.tar"), &archive).expect("the kit has an image");
-    let added = std::process::Command::new("tar")
-        .args(["--append", "--mode=0755", "--file"])
-        .arg(&archive)
-        .arg("--directory")
-        .arg(folder.path())
-        .arg("./bin/terraform")
-        .status()
-        .expect("tar starts");
-    assert!(added.success());
+    // The engine refuses an archive that has a path twice.
+    for change in [&["--delete"][..], &["--append", "--mode=0755"]] {
+        let changed = std::process::Command::new("tar")
+            .args(change)
+            .arg("--file")
+            .arg(&archive)
+            .arg("--directory")
+            .arg(folder.path())
+            .arg("./bin/terraform")
+            .status()
+            .expect("tar starts");
+        assert!(changed.success());
+    }
     let image = std::fs::read(&archive).expect("it was just written");
     fleet.world.feed(&fleet.machine, &format!("{DOCKER} import - script:test"), &image);
     fleet.shell("scalr-agent configure --image=script:test && systemctl restart scalr-agent");
