@@ -46,6 +46,10 @@ pub fn shell(task: &Task, host: &str, proxy: &[(String, String)], trust: bool) -
         // Every start would wait three seconds for an answer where there is
         // no way out.
         ("CHECKPOINT_DISABLE", "1"),
+        // An old Terraform (seen: 1.0.3) starts itself again as its own child,
+        // and the parent keeps an interrupt to itself: the run goes on. With
+        // this there is no child; newer versions don't know it.
+        ("TF_FORK", "0"),
         ("SCALR_RUN_ID", &task.run_id),
         ("SCALR_RUN_SOURCE", &task.run_source),
         ("SCALR_RUN_IS_DESTROY", if task.operation == Operation::Destroy { "1" } else { "0" }),
