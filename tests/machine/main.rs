@@ -6,6 +6,10 @@
 //! root and a kit (programs, packages, repositories, run image) that is built
 //! from this checkout. `scripts/test` builds one, names its folder in
 //! `SCALR_AGENT_KIT` and runs them with `--ignored`; run without it, they fail.
+//!
+//! A matrix that takes long is split: a telling part of it always runs, what is
+//! left stands in a module named `full` (`lifecycle::full::…`) and runs only
+//! with `scripts/test --full`, which passes no `--skip ::full::`.
 
 mod ansible;
 mod bundle;
