@@ -30,7 +30,7 @@ use crate::agent::proxy;
 use crate::agent::slots::{Slot, Slots};
 use crate::agent::stop::{Order, Signals, become_the_new_program};
 use crate::agent::task::interrupt::Interrupt;
-use crate::agent::task::{Wire, carry_out};
+use crate::agent::task::{Wire, carry_out, lost};
 use crate::config::{Config, LogFormat, OnStop, Settings};
 use crate::exit::{Failure, in_journal};
 use crate::protocol::{Event, Heartbeat, Intervals, Poll, Register, Status, TaskState, TaskStatus};
@@ -41,6 +41,9 @@ const EXTENDING: Duration = Duration::from_secs(20);
 /// How long it takes, after an interrupted run's grace, until it is killed and its
 /// results are up.
 const AFTER_GRACE: Duration = Duration::from_secs(60);
+
+/// How long the engine may take to answer before it counts as failed.
+const ENGINE_ANSWERS: Duration = Duration::from_secs(3);
 
 /// How long the first registration is tried before the agent gives up, to be
 /// started again by systemd, which then tells that it failed.
@@ -177,6 +180,10 @@ impl Service {
             let config = &context.config;
             let limits = Limits { age: config.image_max_age, free: config.image_min_free };
             context.images.clean_up(&context.engine, limits).await
+        }));
+        let context = Arc::clone(&self.context);
+        let _ending = AbortOnDropHandle::new(tokio::spawn(async move {
+            lost::end_forgotten(&context).await;
         }));
         loop {
             tokio::select! {
@@ -354,10 +361,13 @@ impl Service {
     }
 
     async fn health(&self) -> (Status, Option<String>) {
-        if let Err(error) = self.context.engine.ping().await {
-            return (Status::Errored, Some(format!("{error:#}")));
-        }
-        (self.status(), None)
+        // An engine that hangs must not keep us from giving a sign of life.
+        let error = match tokio::time::timeout(ENGINE_ANSWERS, self.context.engine.ping()).await {
+            Ok(Ok(())) => return (self.status(), None),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => format!("the engine has not answered for {} s", ENGINE_ANSWERS.as_secs()),
+        };
+        (Status::Errored, Some(error))
     }
 
     fn status(&self) -> Status {
@@ -579,7 +589,6 @@ where
     }
 }
 
-/// Tells systemd; what it does not hear, it does not need.
 /// systemd kills what takes longer to stop than its unit says, unless it asks for
 /// more time (from systemd 236 on).
 async fn keep_from_being_killed() {
@@ -595,6 +604,7 @@ fn stop_takes(time: Duration) {
     notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
 }
 
+/// Tells systemd; what it does not hear, it does not need.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!("cannot tell systemd: {error}");

@@ -19,7 +19,9 @@
 # that runs; without that a cancelled apply would go on to its end. Standard
 # error goes where standard output goes, so that one stream keeps their order.
 #
-# SIGUSR1 says that the hook that runs is overdue.
+# SIGINT is handed on once: an agent that was restarted says it again, and
+# Terraform would take a second one as an order to drop everything. SIGUSR1 says
+# that the hook that runs is overdue.
 #
 # The names here begin with an underscore: the run's variables may have any
 # other name, and are in the same shell.
@@ -139,6 +141,12 @@ run() {
     _child=
 }
 
+# shellcheck disable=SC2317 # it is called by a trap
+interrupt() {
+    _signaled=1
+    [ -n "$_stopped" ] || forward INT
+}
+
 forward() {
     _stopped=1
     _signaled=1
@@ -162,7 +170,7 @@ end_overdue_hook() {
     [ -n "$_child" ] && kill -s "$_signal" "$_child" 2>/dev/null
 }
 
-trap 'forward INT' INT
+trap interrupt INT
 trap 'forward TERM' TERM
 trap end_overdue_hook USR1
 main

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ pub struct Fleet {
     /// Dropped before the folder that its processes write to.
     pub world: World,
     work: TempDir,
-    server: Child,
+    server: Mutex<Child>,
 }
 
 impl Fleet {
@@ -38,11 +39,27 @@ impl Fleet {
         let work = tempfile::tempdir_in(kit().parent().expect("a kit is in a folder"))
             .expect("a work folder");
         link_tree(&kit().join("repository"), &work.path().join("repository"));
-        let server = start_server(&world, &work);
+        let server = Mutex::new(spawn_server(&world, &work, &[]));
         let fleet = Self { machine: flavour.into(), world, work, server };
         fleet.wait_for_server();
         fleet.trust_server();
         fleet
+    }
+
+    /// Kills the server.
+    pub fn kill_server(&self) {
+        let mut server = self.server.lock().expect("nothing panics while it holds the server");
+        server.kill().expect("it is ours");
+        server.wait().expect("it ends");
+    }
+
+    /// Starts the server again with what it had, by the words `before` its own, such
+    /// as `env NAME=VALUE`.
+    pub fn start_server(&self, before: &[String]) {
+        let mut server = self.server.lock().expect("nothing panics while it holds the server");
+        *server = spawn_server(&self.world, &self.work, before);
+        drop(server);
+        self.wait_for_server();
     }
 
     /// A pool on the server; its token goes to /root/pool.token on the machine.
@@ -159,8 +176,10 @@ impl Drop for Fleet {
             eprintln!("{}", self.world.journal_end(&self.machine));
         }
         // Waited for, so that the world has no process left to end.
-        drop(self.server.kill());
-        drop(self.server.wait());
+        if let Ok(server) = self.server.get_mut() {
+            drop(server.kill());
+            drop(server.wait());
+        }
     }
 }
 
@@ -176,7 +195,7 @@ pub fn configuration() -> PathBuf {
     kit().join("configuration")
 }
 
-fn start_server(world: &World, work: &TempDir) -> Child {
+fn spawn_server(world: &World, work: &TempDir, before: &[String]) -> Child {
     let program = kit().join("bin/scalr-server");
     let data = work.path().join("data");
     let packages = work.path().join("repository");
@@ -196,6 +215,7 @@ fn start_server(world: &World, work: &TempDir) -> Child {
         "--admin-token-file".as_ref(),
         token.as_ref(),
     ];
+    let command: Vec<&OsStr> = before.iter().map(OsStr::new).chain(command).collect();
     world.start("server", &command, &work.path().join("server.log"))
 }
 

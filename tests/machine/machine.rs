@@ -33,6 +33,12 @@ impl World {
         assert!(output.status.success(), "boot {flavour}: {}", text(&output));
     }
 
+    /// Cuts a machine's power (`off`), or boots it again (`on`).
+    pub fn power(&self, machine: &str, state: &str) {
+        let output = self.script().args([state, machine]).output().expect("scripts/machine starts");
+        assert!(output.status.success(), "{state} {machine}: {}", text(&output));
+    }
+
     /// A command in a machine, or in the namespaces `server` and `proxy`.
     pub fn command<S: AsRef<OsStr>>(&self, place: &str, command: &[S]) -> Command {
         let mut script = self.script();

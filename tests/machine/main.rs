@@ -15,6 +15,8 @@ mod ansible;
 mod bundle;
 mod check;
 mod cloud_init;
+mod failed_install;
+#[path = "../faults/mod.rs"]
 mod faults;
 mod fleet;
 mod hooks;

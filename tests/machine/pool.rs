@@ -24,6 +24,13 @@ pub struct Pool<'a> {
 #[derive(Clone)]
 pub struct Run(String);
 
+impl Run {
+    /// Its id, `run-…`.
+    pub fn id(&self) -> &str {
+        &self.0
+    }
+}
+
 impl<'a> Pool<'a> {
     /// Makes the pool and the workspace on the server at `url`. `authorization`
     /// is a file with the admin's header.
@@ -44,13 +51,7 @@ impl<'a> Pool<'a> {
             json!({"name": "tests", "is-shared": true}),
             json!({}),
         ));
-        let token = pool.post(
-            &format!("/agent-pools/{}/access-tokens", pool.id),
-            "access-tokens",
-            json!({}),
-            json!({}),
-        );
-        pool.token = string(&token["attributes"]["token"]);
+        pool.token = pool.new_token();
         pool.workspace = id(&pool.post(
             "/workspaces",
             "workspaces",
@@ -59,6 +60,23 @@ impl<'a> Pool<'a> {
                    "agent-pool": to("agent-pools", &pool.id)}),
         ));
         pool
+    }
+
+    /// Another token of the pool.
+    pub fn new_token(&self) -> String {
+        let path = format!("/agent-pools/{}/access-tokens", self.id);
+        let token = self.post(&path, "access-tokens", json!({}), json!({}));
+        string(&token["attributes"]["token"])
+    }
+
+    /// Deletes all tokens of the pool.
+    pub fn revoke_tokens(&self) {
+        let tokens = self.get(&format!("/agent-pools/{}/access-tokens", self.id));
+        for token in tokens["data"].as_array().expect("a list of tokens") {
+            let address = format!("{}/access-tokens/{}", self.api, id(token));
+            let authorization = format!("@{}", self.authorization.display());
+            self.curl(&["--request", "DELETE", "--header", &authorization, &address], b"");
+        }
     }
 
     /// Gives the workspace a variable: a `terraform` or a `shell` one.
@@ -159,13 +177,23 @@ impl<'a> Pool<'a> {
 
     /// The log of the run's `plan` or `apply`; empty when it has none yet.
     pub fn log(&self, run: &Run, kind: &str) -> String {
-        let run = self.get(&format!("/runs/{}", run.0));
-        let part = &run["data"]["relationships"][kind]["data"]["id"];
-        let folder = if kind == "plan" { "plans" } else { "applies" };
-        part.as_str().map_or_else(String::new, |part| {
-            String::from_utf8_lossy(&self.curl_api(&format!("/{folder}/{part}/output"), None))
-                .into_owned()
+        self.phase(run, kind).map_or_else(String::new, |phase| {
+            String::from_utf8_lossy(&self.curl_api(&format!("{phase}/output"), None)).into_owned()
         })
+    }
+
+    /// The status of the run's `plan` or `apply`; empty when it has none yet.
+    pub fn phase_status(&self, run: &Run, kind: &str) -> String {
+        self.phase(run, kind).map_or_else(String::new, |phase| {
+            string(&self.get(&phase)["data"]["attributes"]["status"])
+        })
+    }
+
+    fn phase(&self, run: &Run, kind: &str) -> Option<String> {
+        let run = self.get(&format!("/runs/{}", run.0));
+        let id = run["data"]["relationships"][kind]["data"]["id"].as_str()?;
+        let folder = if kind == "plan" { "plans" } else { "applies" };
+        Some(format!("/{folder}/{id}"))
     }
 
     /// The workspace's output of that name.

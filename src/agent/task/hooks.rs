@@ -355,4 +355,39 @@ mod tests {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
         assert_eq!(run.end(child).1, "init 0\nplan 0\nagent:post-plan 143\n");
     }
+
+    #[test]
+    fn an_interrupt_that_is_said_twice_reaches_terraform_once() {
+        let run = Run::new(&[]);
+        // Not a shell: one in the background could not heed an interrupt.
+        let terraform = r#"#!/usr/bin/perl
+exit 0 if $ARGV[0] eq "init";
+sub note { open my $file, ">>", $_[0]; print $file "x" }
+$SIG{INT} = sub { note("interrupts") };
+$SIG{TERM} = sub { note("terminated") };
+note("ready");
+select undef, undef, undef, 0.01 until -e "end";
+"#;
+        run.script("bin/terraform", terraform);
+        let child = run.start("apply");
+        let wait_for = |name: &str| {
+            while !run.path(&format!("work/{name}")).exists() {
+                std::thread::yield_now();
+            }
+        };
+        let signal = |signal| {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+            nix::sys::signal::kill(pid, signal).unwrap();
+        };
+        wait_for("ready");
+        signal(nix::sys::signal::Signal::SIGINT);
+        wait_for("interrupts");
+        signal(nix::sys::signal::Signal::SIGINT);
+        // Handed on after it, since shells take signals by their numbers.
+        signal(nix::sys::signal::Signal::SIGTERM);
+        wait_for("terminated");
+        fs::write(run.path("work/end"), "").unwrap();
+        assert_eq!(run.end(child).1, "init 0\napply 0\n");
+        assert_eq!(fs::read_to_string(run.path("work/interrupts")).unwrap(), "x");
+    }
 }

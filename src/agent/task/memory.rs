@@ -22,14 +22,13 @@ impl Job {
     /// Waits until the container has nearly used up its memory, and leaves the
     /// notice there that its entry point prints when it is interrupted: so it
     /// stands in the log before what Terraform says of that, also when the log
-    /// is made again. `replay`: an earlier agent may have done so.
+    /// is made again. `replay`: an earlier agent may have done so, and then its
+    /// interrupt is said again.
     pub(super) async fn pressed_for_memory(&self, container: &str, replay: bool) {
         let engine = &self.context.engine;
         let limit = self.context.config.memory;
         if replay && matches!(engine.download(container, paths::MEMORY_NOTICE).await, Ok(Some(_))) {
-            // Interrupted already. A second time would end Terraform at once,
-            // without its state.
-            return std::future::pending().await;
+            return;
         }
         let used = loop {
             tokio::time::sleep(LOOK).await;

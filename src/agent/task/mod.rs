@@ -9,6 +9,7 @@ mod archive;
 mod environment;
 mod hooks;
 pub mod interrupt;
+pub mod lost;
 mod memory;
 mod paths;
 mod prepare;
@@ -44,6 +45,8 @@ pub mod labels {
     pub const TASK: &str = "scalr.task";
     /// The attempt's number.
     pub const ATTEMPT: &str = "scalr.attempt";
+    /// `plan` or `apply`.
+    pub const KIND: &str = "scalr.kind";
     /// The run's id.
     pub const RUN: &str = "scalr.run";
     /// The agent's id.
@@ -86,8 +89,10 @@ pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wi
             }
         }
     }
-    if let Err(error) = job.clean_up().await {
-        error!(task = task.id, "cannot clean up after the task: {error:#}");
+    // Its slot is not free before its container is gone.
+    while let Err(error) = job.clean_up().await {
+        error!(task = task.id, "cannot clean up after the task, trying again: {error:#}");
+        tokio::time::sleep(BEFORE_RETRY).await;
     }
 }
 
@@ -147,8 +152,8 @@ impl Job {
         };
         if let Some(message) = &end.message {
             let mut mask = self.redactor();
-            spool.write(&mask.push(format!("\n{message}\n").as_bytes()))?;
-            spool.write(&mask.finish())?;
+            spool.write_patiently(&mask.push(format!("\n{message}\n").as_bytes())).await?;
+            spool.write_patiently(&mask.finish()).await?;
         }
         self.wire.state.send_replace(TaskState::Uploading);
         self.hand_over(&end).await?;
@@ -262,6 +267,12 @@ impl Job {
                     memory::ADVICE
                 ));
             }
+            // The entry point writes down how a step ended before it ends itself.
+            _ if exit_code > 128 && last.is_none_or(|(_, code)| code == "0") => {
+                end.message = Some(format!(
+                    "Error: the run's container was ended from outside (exit code {exit_code}), by a restart of its host for example."
+                ));
+            }
             (_, 127) => {
                 end.message = Some(
                     "Error: the image has no `terraform`; runs need an image that has it on its PATH."
@@ -326,43 +337,25 @@ impl Job {
         Ok(())
     }
 
-    /// The task is somebody else's now: its container must not go on. What it
-    /// made is kept here, since the server does not take it.
+    /// The task is somebody else's now: its container must not go on.
     async fn end_lost(&self) {
         let Some(Container { id, .. }) = &self.entry.record.container else { return };
-        let (_keep, orders) = watch::channel(Some(Interrupt::Lost));
-        let engine = &self.context.engine;
-        tokio::select! {
-            _ = engine.ended(id) => {}
-            _ = interrupt::when_told(
-                engine, id, orders, std::future::pending(), self.context.config.grace,
-            ) => {}
+        let task = self.task();
+        let is_apply = task.kind == Kind::Apply;
+        let lost = lost::Lost { task_id: &task.id, attempt: task.attempt, is_apply, container: id };
+        if let Err(error) = lost.end(&self.context).await {
+            error!(task = task.id, "cannot save what the lost task made: {error:#}");
         }
-        if self.task().kind == Kind::Apply
-            && let Err(error) = self.keep_state(id).await
-        {
-            error!(task = self.task().id, "cannot keep the state of a lost apply: {error:#}");
-        }
-    }
-
-    async fn keep_state(&self, container: &str) -> Result<()> {
-        let Some(state) = self.context.engine.download(container, paths::STATE).await? else {
-            return Ok(());
-        };
-        let file = self.entry.keep("terraform.tfstate", &state)?;
-        warn!(task = self.task().id, "the state of the lost apply is in {}", file.display());
-        Ok(())
     }
 
     /// Removes the container and forgets the task.
-    async fn clean_up(self) -> Result<()> {
+    async fn clean_up(&self) -> Result<()> {
         let task = self.task();
         for found in self.context.engine.with_label(labels::TASK, &task.id).await? {
             if found.labels.get(labels::ATTEMPT) == Some(&task.attempt.to_string()) {
                 self.context.engine.remove(&found.id).await?;
             }
         }
-        drop(self.slot);
         self.entry.end()
     }
 
@@ -442,7 +435,7 @@ async fn follow(
         let mut whole = true;
         while let Some(chunk) = output.next().await {
             match chunk {
-                Ok(bytes) => spool.write(&filter.push(&bytes))?,
+                Ok(bytes) => spool.write_patiently(&filter.push(&bytes)).await?,
                 Err(error) => {
                     warn!(container = container.id, "{error:#}");
                     whole = false;
@@ -454,7 +447,7 @@ async fn follow(
         match tokio::time::timeout(END_AFTER_OUTPUT, engine.ended(&container.id)).await {
             Ok(condition) if whole => {
                 let condition = condition?;
-                spool.write(&filter.finish())?;
+                spool.write_patiently(&filter.finish()).await?;
                 return Ok(condition);
             }
             _ => replay = true,

@@ -170,6 +170,7 @@ impl Job {
         let mut labels = HashMap::from([
             (labels::TASK.to_owned(), task.id.clone()),
             (labels::ATTEMPT.to_owned(), task.attempt.to_string()),
+            (labels::KIND.to_owned(), task.kind.to_string()),
             (labels::RUN.to_owned(), task.run_id.clone()),
         ]);
         if let Some(registered) = self.context.registered.get() {

@@ -50,7 +50,8 @@ impl Scheduler {
     }
 
     /// Gives every lease a full term: while the server itself was away, nobody
-    /// could renew one.
+    /// could renew one. What is told to be in the future, since the clock was set
+    /// back, is now.
     ///
     /// # Errors
     /// The server failed.
@@ -58,6 +59,8 @@ impl Scheduler {
         let mut change = self.change().await?;
         let leases =
             task::extend_all(&mut change.tx, change.now + millis(self.terms.lease)).await?;
+        task::forget_future(&mut change.tx, change.now).await?;
+        agent::forget_future(&mut change.tx, change.now).await?;
         if leases > 0 {
             info!(leases, "leases were given a full term");
         }
@@ -75,10 +78,9 @@ impl Scheduler {
                 () = self.wake.stopped() => return,
             }
             let now = self.clock.now();
-            // The machine slept or its clock was set: agents had no chance.
-            let jumped = now - last > millis(SWEEP + self.terms.lease / 4);
+            let has_jumped = has_jumped(now - last, self.terms.lease);
             last = now;
-            let swept = match jumped {
+            let swept = match has_jumped {
                 true => self.restart_leases().await,
                 false => self.expire().await,
             };
@@ -87,6 +89,12 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// Whether so much more or less time than one sweep takes has passed between two of
+/// them that the machine slept, or its clock was set: agents had no chance.
+fn has_jumped(passed: Millis, lease: Duration) -> bool {
+    passed.abs() > millis(SWEEP + lease / 4)
 }
 
 impl Change {
@@ -166,5 +174,20 @@ impl Change {
             None => None,
         };
         Ok(agent.map_or_else(|| "of this apply".to_owned(), |agent| agent.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_is_one_of_the_clock_in_either_direction() {
+        let lease = Duration::from_secs(40);
+        for (passed, jumped) in
+            [(1_000, false), (11_000, false), (12_000, true), (0, false), (-3_600_000, true)]
+        {
+            assert_eq!(has_jumped(passed, lease), jumped, "{passed} ms");
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::server::store::session::Session;
 use crate::server::store::task::{Phase, State, Task};
 use crate::server::store::workspace::Workspace;
 use crate::server::store::{
-    Store, access_token, account, agent_pool, configuration_version, environment, run, task,
+    Store, access_token, account, agent, agent_pool, configuration_version, environment, run, task,
     workspace,
 };
 use crate::server::token::Issued;
@@ -223,6 +223,22 @@ async fn a_restarted_server_gives_every_lease_a_full_term() {
     world.expire_after(LEASE / 2).await;
     assert_eq!(world.task(&run, Phase::Plan).await.state, State::Running);
     world.expire_after(LEASE / 2).await;
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Queued);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_makes_no_lease_longer() {
+    let world = World::new().await;
+    let session = world.agent("one").await;
+    let run = world.run().await;
+    world.take(&session).await;
+    world.scheduler.clock.set_back(LEASE * 100);
+    world.scheduler.restart_leases().await.unwrap();
+    let mut db = world.scheduler.store.read().await.unwrap();
+    let seen = agent::find(&mut db, &session.agent_id).await.unwrap().unwrap().last_seen_at;
+    assert_eq!(seen, world.scheduler.clock.now());
+    drop(db);
+    world.expire_after(LEASE).await;
     assert_eq!(world.task(&run, Phase::Plan).await.state, State::Queued);
 }
 

@@ -114,6 +114,16 @@ pub async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
         .map(drop)
 }
 
+/// Brings what was seen later than `now`, by a clock that was set back since, to
+/// `now`.
+pub async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET last_seen_at = $1 WHERE last_seen_at > $1")
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
 /// Deletes an agent with its sessions.
 pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM agents WHERE id = $1").bind(id).execute(db).await.map(drop)

@@ -257,6 +257,20 @@ pub async fn extend_all(db: &mut Connection, lease_expires_at: Millis) -> sqlx::
     .map(|done| done.rows_affected())
 }
 
+/// Brings what happened later than `now`, by a clock that was set back since, to
+/// `now`.
+pub async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()> {
+    sqlx::query("UPDATE tasks SET offered_at = $1 WHERE offered_at > $1")
+        .bind(now)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("UPDATE claims SET cancel_told_at = $1 WHERE cancel_told_at > $1")
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
 /// Gives the lease of an agent's task a new end, if the attempt is the one
 /// that counts.
 pub async fn extend(
