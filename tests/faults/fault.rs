@@ -30,7 +30,7 @@ pub enum Fault {
     KillServer,
     /// The machine's cable is out for longer than a lease.
     CutNetwork,
-    /// What answers in the server's place is nginx, with its page for 502.
+    /// What answers in the server's place is Apache, with its page for 502.
     ProxyAnswers,
     /// No byte is free on the disk of agent and engine.
     DiskFull,
@@ -42,6 +42,8 @@ pub enum Fault {
     OutOfMemory,
     /// The machine's power is cut for longer than a lease.
     PowerCut,
+    /// The machine is shut down as it should be, and booted again.
+    ShutDown,
     /// The agent is stopped (SIGSTOP) for longer than a lease, and goes on.
     StoppedAgent,
 }
@@ -71,6 +73,7 @@ impl Fault {
             Self::RevokedToken => "revoked token",
             Self::OutOfMemory => "container out of memory",
             Self::PowerCut => "machine loses power",
+            Self::ShutDown => "machine shut down",
             Self::StoppedAgent => "agent stopped and revived",
         }
     }
@@ -89,8 +92,12 @@ impl Fault {
         match (self, phase) {
             (Self::OutOfMemory, Phase::Planning) => End::PlanErrored("configure --memory MB"),
             (Self::OutOfMemory, _) => End::ApplyErrored("configure --memory MB"),
-            (Self::RevokedToken, Phase::Planning) => End::PlanErrored("the agent was stopped"),
-            (Self::RevokedToken, Phase::Applying) => End::ApplyErrored("the agent was stopped"),
+            (Self::RevokedToken | Self::ShutDown, Phase::Planning) => {
+                End::PlanErrored("the agent was stopped")
+            }
+            (Self::RevokedToken | Self::ShutDown, Phase::Applying) => {
+                End::ApplyErrored("the agent was stopped")
+            }
             (Self::PowerCut, Phase::Applying) => End::ApplyErrored("ended from outside"),
             _ => End::Applied,
         }
@@ -122,9 +129,9 @@ impl Fault {
             }
             Self::ProxyAnswers => {
                 rig.kill_server();
-                let proxy = rig.start_nginx();
+                let proxy = rig.start_proxy();
                 std::thread::sleep(A_WHILE);
-                rig.end_nginx(proxy);
+                rig.end_proxy(proxy);
                 rig.start_server();
             }
             Self::DiskFull => {
@@ -157,6 +164,13 @@ impl Fault {
                 rig.release(held);
                 rig.power_on();
                 return told;
+            }
+            Self::ShutDown => {
+                rig.shell("systemctl poweroff --no-block");
+                rig.release(held);
+                rig.wait_until_off();
+                rig.power_on();
+                return None;
             }
             Self::StoppedAgent => {
                 rig.shell(&format!("kill -STOP {AGENT}"));

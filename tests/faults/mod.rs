@@ -82,6 +82,7 @@ mod full {
         revoked_token: Fault::RevokedToken,
         out_of_memory: Fault::OutOfMemory,
         power_cut: Fault::PowerCut,
+        shut_down: Fault::ShutDown,
         stopped_agent: Fault::StoppedAgent,
     }
 }

@@ -154,25 +154,33 @@ impl<'a> Rig<'a> {
         }
     }
 
-    /// Starts nginx at the server's address and with its certificate, before a server
-    /// that is not there.
-    pub fn start_nginx(&self) -> Child {
+    /// Starts Apache at the server's address and with its certificate, as a proxy
+    /// whose server is not there.
+    pub fn start_proxy(&self) -> Child {
         let folder = self.work.path().display();
         self.make_certificate();
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {folder}/nginx;"))
+        let modules = ["mpm_event", "authz_core", "alias", "ssl"]
+            .map(|name| {
+                format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")
+            })
             .concat();
         let settings = format!(
-            "daemon off; user root; pid {folder}/nginx.pid; error_log stderr; events {{}} \
-             http {{ access_log off; {temporary} server {{ listen 192.0.2.1:8443 ssl; \
-             ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem; \
-             location / {{ proxy_pass http://127.0.0.1:9; }} }} }}"
+            "{modules}ServerRoot {folder}\nDefaultRuntimeDir {folder}\nPidFile {folder}/pid\n\
+             User nobody\nGroup nogroup\nServerName pools.test\nListen 192.0.2.1:8443\n\
+             ErrorLog {folder}/proxy.log\nCustomLog {folder}/asked \"%r %>s\"\n\
+             SSLEngine on\nSSLCertificateFile {folder}/cert.pem\n\
+             SSLCertificateKeyFile {folder}/key.pem\nRedirectMatch 502 ^/\n"
         );
-        let file = self.work.path().join("nginx.conf");
+        let file = self.work.path().join("apache.conf");
         std::fs::write(&file, settings).expect("a file");
-        let command =
-            ["nginx".as_ref(), "-e".as_ref(), "stderr".as_ref(), "-c".as_ref(), file.as_os_str()];
-        self.fleet.world.start("server", &command, &self.work.path().join("nginx.log"))
+        let command = [
+            "apache2".as_ref(),
+            "-D".as_ref(),
+            "FOREGROUND".as_ref(),
+            "-f".as_ref(),
+            file.as_os_str(),
+        ];
+        self.fleet.world.start("server", &command, &self.work.path().join("proxy.log"))
     }
 
     /// A certificate as the server's, by the same authority.
@@ -195,16 +203,20 @@ impl<'a> Rig<'a> {
         assert!(output.status.success(), "{}", crate::machine::text(&output));
     }
 
-    /// Ends it.
-    pub fn end_nginx(&self, mut nginx: Child) {
-        let log = std::fs::read_to_string(self.work.path().join("nginx.log")).unwrap_or_default();
-        assert!(nginx.try_wait().expect("it is ours").is_none(), "nginx ended: {log}");
-        assert!(log.contains("connect() failed"), "nobody asked nginx: {log}");
-        // Its worker ends when its master's signal comes.
-        let quit = nix::sys::signal::Signal::SIGTERM;
-        let id = nix::unistd::Pid::from_raw(i32::try_from(nginx.id()).expect("a process id"));
-        nix::sys::signal::kill(id, quit).expect("it is ours");
-        nginx.wait().expect("it ends");
+    /// Ends it; it was asked, and answered 502.
+    pub fn end_proxy(&self, mut proxy: Child) {
+        let read = |name: &str| std::fs::read_to_string(self.work.path().join(name));
+        let asked = read("asked").unwrap_or_default();
+        assert!(
+            asked.contains("heartbeat HTTP/1.1 502"),
+            "no sign of life was answered by the proxy: {asked}{}",
+            read("proxy.log").unwrap_or_default()
+        );
+        // Its workers end with it when its signal comes.
+        let process = nix::unistd::Pid::from_raw(i32::try_from(proxy.id()).expect("an id"));
+        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).expect("it is ours");
+        proxy.wait().expect("it ends");
+        std::fs::remove_file(self.work.path().join("asked")).expect("it was just read");
     }
 
     /// A disk of its own for agent and engine, which can be filled without harm.
@@ -295,6 +307,14 @@ impl<'a> Rig<'a> {
     /// Cuts the machine's power.
     pub fn power_off(&self) {
         self.fleet.world.power(&self.fleet.machine, "off");
+    }
+
+    /// Waits until the machine has shut itself down.
+    pub fn wait_until_off(&self) {
+        wait_for("the machine to be off", Duration::from_secs(150), || {
+            self.fleet.world.is_off(&self.fleet.machine).then_some(())
+        });
+        self.power_off();
     }
 
     /// Boots it again.

@@ -39,6 +39,12 @@ impl World {
         assert!(output.status.success(), "{state} {machine}: {}", text(&output));
     }
 
+    /// Whether a machine has shut itself down.
+    pub fn is_off(&self, machine: &str) -> bool {
+        let output = self.script().args(["pid", machine]).output().expect("scripts/machine starts");
+        !output.status.success()
+    }
+
     /// A command in a machine, or in the namespaces `server` and `proxy`.
     pub fn command<S: AsRef<OsStr>>(&self, place: &str, command: &[S]) -> Command {
         let mut script = self.script();
