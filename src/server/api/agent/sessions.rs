@@ -45,7 +45,7 @@ pub async fn poll(
     let Json(poll) = poll?;
     let scheduler = &app.scheduler;
     let token = Bearer::of(&headers).0;
-    scheduler.renew(&session, &poll.tasks).await?;
+    scheduler.renew(&session, &poll).await?;
 
     let deadline = Instant::now() + scheduler.terms.poll();
     let bell = scheduler.wake.of_pool(&session.pool_id);
