@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -11,7 +11,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use os_release::OsRelease;
 use reqwest::StatusCode;
 use sd_notify::NotifyState;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, SetOnce, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Level, Subscriber, error, info, warn};
@@ -115,7 +115,7 @@ impl Service {
             user: RunUser::of(config.user.as_deref())?,
             connection: connection::Keeper::new(&config.data_dir),
             intervals: RwLock::new(Intervals::default()),
-            registered: OnceLock::new(),
+            registered: SetOnce::new(),
             config,
         };
         let service = Arc::new(Self {
