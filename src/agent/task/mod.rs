@@ -362,8 +362,11 @@ impl Job {
                 self.context.engine.remove(&found.id).await?;
             }
         }
+        // The slot is free only when nothing says any more that it is taken: a
+        // crash in between would give two tasks one slot.
+        self.entry.end()?;
         drop(self.slot);
-        self.entry.end()
+        Ok(())
     }
 
     fn task(&self) -> &Task {
