@@ -186,13 +186,21 @@ impl Service {
                     Err(error) => return self.refused(error, signals).await,
                 },
                 order = signals.next() => match order {
-                    Order::Stop => break,
+                    Order::Stop => {
+                        // What it is about to claim, the server takes back.
+                        polling.abort();
+                        let _ = (&mut polling).await;
+                        break;
+                    }
                     Order::Reload if can_reload(file) => return Ok(End::Reload),
                     Order::Reload => {}
                 },
             }
         }
-        polling.abort();
+        // It has no free slots any more, and hears of runs that are canceled while
+        // they are waited for.
+        self.draining.store(true, Ordering::SeqCst);
+        let _polling = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).poll()));
         self.stop(signals, self.context.config.on_stop).await;
         beating.abort();
         match tokio::time::timeout(Duration::from_secs(10), self.context.client.deregister()).await
@@ -412,6 +420,10 @@ impl Service {
 
     async fn act_on(self: &Arc<Self>, event: Event) {
         match event {
+            // Offered before the server heard that no more are taken.
+            Event::Offer { task_id, .. } if self.draining.load(Ordering::SeqCst) => {
+                info!(task = task_id, "task not taken: the agent takes no more");
+            }
             Event::Offer { task_id, attempt, kind } => {
                 info!(task = task_id, attempt, %kind, "task offered");
                 self.claim(&task_id, attempt).await;
