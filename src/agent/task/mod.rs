@@ -139,7 +139,7 @@ impl Job {
                 self.end_lost().await;
                 return Err(CallError::Refused { status, why, offset });
             }
-            Err(error) if self.may_be_running() && !is_gone(&error) => return Err(error),
+            Err(error) if self.may_be_running() && !is_final(&error) => return Err(error),
             Err(error) => {
                 warn!(task = self.task().id, "task failed: {error:#}");
                 failed(format!("{error:#}"))
@@ -465,9 +465,10 @@ async fn follow(
     }
 }
 
-/// Whether an error means that the task's container is not there any more.
-fn is_gone(error: &CallError) -> bool {
-    matches!(error, CallError::Here(error) if engine::is_gone(error))
+/// Whether an error means that the task's container is not there any more, or
+/// can't ever be started.
+fn is_final(error: &CallError) -> bool {
+    matches!(error, CallError::Here(error) if engine::is_gone(error) || engine::is_invalid(error))
 }
 
 fn failed(message: String) -> End {
