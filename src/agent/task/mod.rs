@@ -12,6 +12,8 @@ pub mod interrupt;
 mod memory;
 mod paths;
 mod prepare;
+#[cfg(all(test, feature = "server"))]
+mod said_again;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -116,8 +118,26 @@ struct End {
 }
 
 impl Job {
-    /// Runs the container, with the log going up beside it, and reports.
+    /// Gets the task to its end and reports that.
     async fn work(&mut self) -> Result<Outcome, CallError> {
+        let finish = match self.entry.record.finish.clone() {
+            // Said again: whether it was heard, nobody knows after a crash.
+            Some(finish) => finish,
+            None => self.until_ended().await?,
+        };
+        while self.client.finish(&finish).await?.is_some() {
+            let spool = Spool::open(&self.entry.log())?;
+            let complete = CancellationToken::new();
+            complete.cancel();
+            let interval = Duration::ZERO;
+            upload(&self.client, spool.path(), spool.watch(), &complete, interval).await?;
+        }
+        Ok(finish.outcome)
+    }
+
+    /// Runs the container, with the log going up beside it, and writes down how
+    /// it ended.
+    async fn until_ended(&mut self) -> Result<Finish, CallError> {
         let mut spool = Spool::open(&self.entry.log())?;
         let complete = CancellationToken::new();
         let interval = Duration::from_millis(self.context.intervals().log_milliseconds.into());
@@ -166,10 +186,9 @@ impl Job {
             log_bytes: spool.len(),
             log_sha256: sha256,
         };
-        while self.client.finish(&finish).await?.is_some() {
-            upload(&self.client, &log, length.clone(), &complete, interval).await?;
-        }
-        Ok(finish.outcome)
+        self.entry.record.finish = Some(finish.clone());
+        self.entry.save()?;
+        Ok(finish)
     }
 
     /// Gets the container to its end, with all it wrote in the log.
