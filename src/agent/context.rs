@@ -1,9 +1,10 @@
 //! What all tasks of this agent have in common.
 
 use std::path::{Path, PathBuf};
-use std::sync::{OnceLock, RwLock};
+use std::sync::RwLock;
 
 use anyhow::{Context as _, Result};
+use tokio::sync::SetOnce;
 
 use crate::agent::client::Client;
 use crate::agent::connection;
@@ -50,7 +51,7 @@ pub struct Context {
     /// How often to call.
     pub intervals: RwLock<Intervals>,
     /// The agent's id and its pool's, once it has registered.
-    pub registered: OnceLock<Registered>,
+    pub registered: SetOnce<Registered>,
 }
 
 impl Context {

@@ -369,9 +369,13 @@ impl Engine {
     /// Starts a container; one that runs already is left alone.
     ///
     /// # Errors
-    /// The engine can't start it: the entry point is missing, for example.
+    /// The engine can't start it now, or ever (see [`is_invalid`]): the entry
+    /// point is missing, for example.
     pub async fn start(&self, id: &str) -> Result<()> {
-        self.docker.start_container(id, None).await.context("cannot start the container")
+        self.docker
+            .start_container(id, None)
+            .await
+            .context("cannot start the container, whose image has to have /bin/sh")
     }
 
     /// Sends `signal` (`SIGINT`) to a container's first process; nothing
@@ -508,6 +512,12 @@ fn unreclaimable(usage: u64, stats: &HashMap<String, u64>) -> u64 {
 /// Whether an error of this module means that the container is not there.
 pub fn is_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().is_some_and(is_missing)
+}
+
+/// Whether an error of this module means that the engine was asked for what can't
+/// be: to start a program that the image does not have, for example.
+pub fn is_invalid(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<bollard::errors::Error>().and_then(status) == Some(400)
 }
 
 fn is_missing(error: &bollard::errors::Error) -> bool {

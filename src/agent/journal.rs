@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::Claimed;
+use crate::protocol::{Claimed, Finish};
 
 /// The directory of all tasks.
 #[derive(Clone, Debug)]
@@ -29,6 +29,9 @@ pub struct Record {
     pub slot: usize,
     /// Its container, once there is one that may have been started.
     pub container: Option<Container>,
+    /// How it ended, once all that it left is with the server but for this.
+    #[serde(default)]
+    pub finish: Option<Finish>,
 }
 
 /// A container that may have been started.
@@ -86,7 +89,7 @@ impl Journal {
         let name = directory_name(&claimed.task.id, claimed.task.attempt);
         let directory = self.tasks.join(name);
         make_private(&directory)?;
-        let record = Record { claimed, slot, container: None };
+        let record = Record { claimed, slot, container: None, finish: None };
         let entry = Entry { directory, record };
         entry.save()?;
         Ok(entry)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -11,7 +11,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use os_release::OsRelease;
 use reqwest::StatusCode;
 use sd_notify::NotifyState;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, SetOnce, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Level, Subscriber, error, info, warn};
@@ -118,7 +118,7 @@ impl Service {
             user: RunUser::of(config.user.as_deref())?,
             connection: connection::Keeper::new(&config.data_dir),
             intervals: RwLock::new(Intervals::default()),
-            registered: OnceLock::new(),
+            registered: SetOnce::new(),
             config,
         };
         let service = Arc::new(Self {
@@ -193,13 +193,21 @@ impl Service {
                     Err(error) => return self.refused(error, signals).await,
                 },
                 order = signals.next() => match order {
-                    Order::Stop => break,
+                    Order::Stop => {
+                        // What it is about to claim, the server takes back.
+                        polling.abort();
+                        let _ = (&mut polling).await;
+                        break;
+                    }
                     Order::Reload if can_reload(file) => return Ok(End::Reload),
                     Order::Reload => {}
                 },
             }
         }
-        polling.abort();
+        // It has no free slots any more, and hears of runs that are canceled while
+        // they are waited for.
+        self.draining.store(true, Ordering::SeqCst);
+        let _polling = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).poll()));
         self.stop(signals, self.context.config.on_stop).await;
         beating.abort();
         match tokio::time::timeout(Duration::from_secs(10), self.context.client.deregister()).await
@@ -422,6 +430,10 @@ impl Service {
 
     async fn act_on(self: &Arc<Self>, event: Event) {
         match event {
+            // Offered before the server heard that no more are taken.
+            Event::Offer { task_id, .. } if self.draining.load(Ordering::SeqCst) => {
+                info!(task = task_id, "task not taken: the agent takes no more");
+            }
             Event::Offer { task_id, attempt, kind } => {
                 info!(task = task_id, attempt, %kind, "task offered");
                 self.claim(&task_id, attempt).await;

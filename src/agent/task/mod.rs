@@ -13,6 +13,8 @@ pub mod lost;
 mod memory;
 mod paths;
 mod prepare;
+#[cfg(all(test, feature = "server"))]
+mod said_again;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -89,7 +91,8 @@ pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wi
             }
         }
     }
-    // Its slot is not free before its container is gone.
+    // Its slot is free only when its container is gone and nothing says any more that
+    // it is taken: a crash in between would give two tasks one slot.
     while let Err(error) = job.clean_up().await {
         error!(task = task.id, "cannot clean up after the task, trying again: {error:#}");
         tokio::time::sleep(BEFORE_RETRY).await;
@@ -121,8 +124,26 @@ struct End {
 }
 
 impl Job {
-    /// Runs the container, with the log going up beside it, and reports.
+    /// Gets the task to its end and reports that.
     async fn work(&mut self) -> Result<Outcome, CallError> {
+        let finish = match self.entry.record.finish.clone() {
+            // Said again: whether it was heard, nobody knows after a crash.
+            Some(finish) => finish,
+            None => self.until_ended().await?,
+        };
+        while self.client.finish(&finish).await?.is_some() {
+            let spool = Spool::open(&self.entry.log())?;
+            let complete = CancellationToken::new();
+            complete.cancel();
+            let interval = Duration::ZERO;
+            upload(&self.client, spool.path(), spool.watch(), &complete, interval).await?;
+        }
+        Ok(finish.outcome)
+    }
+
+    /// Runs the container, with the log going up beside it, and writes down how
+    /// it ended.
+    async fn until_ended(&mut self) -> Result<Finish, CallError> {
         let mut spool = Spool::open(&self.entry.log())?;
         let complete = CancellationToken::new();
         let interval = Duration::from_millis(self.context.intervals().log_milliseconds.into());
@@ -144,7 +165,7 @@ impl Job {
                 self.end_lost().await;
                 return Err(CallError::Refused { status, why, offset });
             }
-            Err(error) if self.may_be_running() && !is_gone(&error) => return Err(error),
+            Err(error) if self.may_be_running() && !is_final(&error) => return Err(error),
             Err(error) => {
                 warn!(task = self.task().id, "task failed: {error:#}");
                 failed(format!("{error:#}"))
@@ -171,10 +192,9 @@ impl Job {
             log_bytes: spool.len(),
             log_sha256: sha256,
         };
-        while self.client.finish(&finish).await?.is_some() {
-            upload(&self.client, &log, length.clone(), &complete, interval).await?;
-        }
-        Ok(finish.outcome)
+        self.entry.record.finish = Some(finish.clone());
+        self.entry.save()?;
+        Ok(finish)
     }
 
     /// Gets the container to its end, with all it wrote in the log.
@@ -455,9 +475,10 @@ async fn follow(
     }
 }
 
-/// Whether an error means that the task's container is not there any more.
-fn is_gone(error: &CallError) -> bool {
-    matches!(error, CallError::Here(error) if engine::is_gone(error))
+/// Whether an error means that the task's container is not there any more, or
+/// can't ever be started.
+fn is_final(error: &CallError) -> bool {
+    matches!(error, CallError::Here(error) if engine::is_gone(error) || engine::is_invalid(error))
 }
 
 fn failed(message: String) -> End {

@@ -12,7 +12,7 @@ use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
 use crate::agent::registry;
-use crate::protocol::{Hook, Kind, Operation, Task};
+use crate::protocol::{Hook, Kind, Operation, Registered, Task};
 
 /// How often a pull tells how far it is.
 const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
@@ -37,7 +37,9 @@ impl Job {
         for found in self.context.engine.with_label(labels::TASK, &self.task().id).await? {
             self.context.engine.remove(&found.id).await?;
         }
-        let id = self.context.engine.create(self.container(image)?).await?;
+        // A task that outlived a restart may be here before the registration.
+        let registered = self.context.registered.wait().await;
+        let id = self.context.engine.create(self.container(image, registered)?).await?;
         self.context.engine.upload(&id, archive).await?;
         Ok(id)
     }
@@ -150,33 +152,29 @@ impl Job {
     /// The workspace's image, else the pool's, else the agent's.
     fn chosen_image(&self) -> Result<String> {
         let task = self.task();
-        let of_pool = self.context.registered.get().and_then(|pool| pool.pool_image.as_ref());
-        let image =
-            task.image.as_ref().or(of_pool).or(self.context.config.image.as_ref()).ok_or_else(|| {
-                anyhow!(
-                    "there is no image for this run: neither the workspace nor the pool nor the agent has one. Set one for the agent with `scalr-agent configure --image IMAGE` and restart it"
-                )
-            })?;
+        let image = task.image.as_ref().or(self.context.config.image.as_ref()).ok_or_else(|| {
+            anyhow!(
+                "there is no image for this run: neither the workspace nor the pool nor the agent has one. Set one for the agent with `scalr-agent configure --image IMAGE` and restart it"
+            )
+        })?;
         with_version(image, task)
     }
 
-    fn container(&self, image: String) -> Result<ContainerSpec> {
+    fn container(&self, image: String, registered: &Registered) -> Result<ContainerSpec> {
         let (task, config, user) = (self.task(), &self.context.config, self.context.user);
         let operation = match task.operation {
             Operation::Apply => "apply",
             Operation::Destroy => "destroy",
         };
         let directory = work_directory(task)?;
-        let mut labels = HashMap::from([
+        let labels = HashMap::from([
             (labels::TASK.to_owned(), task.id.clone()),
             (labels::ATTEMPT.to_owned(), task.attempt.to_string()),
             (labels::KIND.to_owned(), task.kind.to_string()),
             (labels::RUN.to_owned(), task.run_id.clone()),
+            (labels::AGENT.to_owned(), registered.agent_id.clone()),
+            (labels::POOL.to_owned(), registered.pool_id.clone()),
         ]);
-        if let Some(registered) = self.context.registered.get() {
-            labels.insert(labels::AGENT.to_owned(), registered.agent_id.clone());
-            labels.insert(labels::POOL.to_owned(), registered.pool_id.clone());
-        }
         Ok(ContainerSpec {
             name: format!("{}-{}", task.id, task.attempt),
             image,

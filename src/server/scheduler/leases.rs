@@ -6,7 +6,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use super::{Change, Error, Scheduler, millis};
-use crate::protocol::TaskStatus;
+use crate::protocol::{Poll, TaskStatus};
 use crate::server::clock::Millis;
 use crate::server::store::run::{self, Status};
 use crate::server::store::session::Session;
@@ -23,14 +23,19 @@ const FORGET_AGENT: Duration = Duration::from_secs(4 * 60 * 60);
 const FORGET_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Scheduler {
-    /// Renews the leases of the tasks that an agent says it has. An apply that
-    /// was given up as unreachable is back with it.
+    /// Renews the leases of the tasks that a polling agent says it has, and
+    /// remembers its free slots. An apply that was given up as unreachable is
+    /// back with it.
     ///
     /// # Errors
     /// The server failed.
-    pub async fn renew(&self, session: &Session, tasks: &[TaskStatus]) -> Result<(), Error> {
+    pub async fn renew(&self, session: &Session, poll: &Poll) -> Result<(), Error> {
         let mut change = self.change().await?;
-        change.renew(session, tasks, millis(self.terms.lease)).await?;
+        change.renew(session, &poll.tasks, millis(self.terms.lease)).await?;
+        // It has not heard of these, or does not count them yet.
+        let offered = task::count_offered(&mut change.tx, &session.agent_id, 0).await?;
+        let free = (i64::from(poll.free_slots) - offered).max(0);
+        agent::set_free_slots(&mut change.tx, &session.agent_id, free).await?;
         Ok(self.commit(change).await?)
     }
 

@@ -196,6 +196,16 @@ pub async fn offerable(
     .await
 }
 
+/// How many tasks of a pool wait for an agent, and since when the oldest does.
+pub async fn waiting(db: &mut Connection, pool_id: &str) -> sqlx::Result<(i64, Option<Millis>)> {
+    sqlx::query_as(
+        "SELECT COUNT(*), MIN(queued_at) FROM tasks WHERE pool_id = $1 AND state = 'queued'",
+    )
+    .bind(pool_id)
+    .fetch_one(db)
+    .await
+}
+
 /// How many tasks were offered to an agent after `since` and are not claimed.
 pub async fn count_offered(
     db: &mut Connection,
