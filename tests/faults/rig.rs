@@ -136,7 +136,7 @@ impl<'a> Rig<'a> {
 
     /// The switch's end of the cable of the world's first machine.
     fn port(&self, state: &str) {
-        let command = ["ip", "link", "set", "p192010", state];
+        let command = ["ip", "link", "set", "p1920210", state];
         let output = self.fleet.world.command("server", &command).output().expect("ip starts");
         assert!(output.status.success(), "{}", crate::machine::text(&output));
     }
