@@ -3,7 +3,7 @@
 # Sourced after tools.sh, engine.sh and run-image.sh.
 #
 #   bin/          the three programs, linked for glibc 2.17
-#   packages/     the deb and the rpm
+#   packages/     the deb, the rpm and the rpm for Enterprise Linux 7
 #   small/        the same without an engine
 #   next/         the same as an upgrade of the first
 #   server/       the deb and the rpm of the server
