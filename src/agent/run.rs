@@ -26,6 +26,7 @@ use crate::agent::context::{Context, RunUser, certificates};
 use crate::agent::engine::Engine;
 use crate::agent::images::{Images, Limits};
 use crate::agent::journal::{Entry, Journal};
+use crate::agent::providers::Providers;
 use crate::agent::proxy;
 use crate::agent::slots::{Slot, Slots};
 use crate::agent::stop::{Order, Signals, become_the_new_program};
@@ -108,6 +109,7 @@ impl Service {
             client: Client::new(&config, &proxy)?,
             engine,
             images: Images::open(&config.data_dir)?,
+            providers: Providers::open(&config, &proxy)?,
             slots: Slots::new(config.concurrency, config.memory),
             journal: Journal::open(&config.data_dir)?,
             proxy,
@@ -177,6 +179,10 @@ impl Service {
             let config = &context.config;
             let limits = Limits { age: config.image_max_age, free: config.image_min_free };
             context.images.clean_up(&context.engine, limits).await
+        }));
+        let context = Arc::clone(&self.context);
+        let _keeping = AbortOnDropHandle::new(tokio::spawn(async move {
+            context.providers.keep(&context.engine).await
         }));
         loop {
             tokio::select! {
