@@ -37,7 +37,6 @@ impl<'a> Pool<'a> {
             workspace: String::new(),
             token: String::new(),
         };
-        let environment = id(&pool.get("/environments?filter%5Bname%5D=default")["data"][0]);
         pool.id = id(&pool.post(
             "/agent-pools",
             "agent-pools",
@@ -51,14 +50,28 @@ impl<'a> Pool<'a> {
             json!({}),
         );
         pool.token = string(&token["attributes"]["token"]);
-        pool.workspace = id(&pool.post(
+        pool.with_workspace("tests")
+    }
+
+    /// The same pool with another workspace, whose runs wait for nobody else's.
+    pub fn with_workspace(&self, name: &str) -> Self {
+        let environment = id(&self.get("/environments?filter%5Bname%5D=default")["data"][0]);
+        let workspace = id(&self.post(
             "/workspaces",
             "workspaces",
-            json!({"name": "tests", "auto-apply": false}),
+            json!({"name": name, "auto-apply": false}),
             json!({"environment": to("environments", &environment),
-                   "agent-pool": to("agent-pools", &pool.id)}),
+                   "agent-pool": to("agent-pools", &self.id)}),
         ));
-        pool
+        Self {
+            world: self.world,
+            api: self.api.clone(),
+            ca: self.ca.clone(),
+            authorization: self.authorization.clone(),
+            id: self.id.clone(),
+            workspace,
+            token: self.token.clone(),
+        }
     }
 
     /// Gives the workspace a variable: a `terraform` or a `shell` one.

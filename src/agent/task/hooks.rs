@@ -296,6 +296,41 @@ mod tests {
     }
 
     #[test]
+    fn terraform_looks_for_providers_where_the_agent_has_put_them() {
+        // What the agent has put there, what else there is, what Terraform is told.
+        for (agents, own, told) in [
+            ("providers.tfrc", "work/main.tf", "providers.tfrc"),
+            ("mirror.tfrc", "work/main.tf", "mirror.tfrc"),
+            ("nothing", "work/main.tf", ""),
+            ("providers.tfrc", "work/terraform.d/plugins/own", ""),
+            ("providers.tfrc", "home/.terraform.d/plugins/own", ""),
+            ("providers.tfrc", "home/.local/share/terraform/plugins/own", ""),
+            ("mirror.tfrc", "work/terraform.d/plugins/own", "mirror.tfrc"),
+            ("providers.tfrc", "home/.terraformrc", ""),
+            ("mirror.tfrc", "home/.terraform.d/own.tfrc", ""),
+        ] {
+            let run = Run::new(&[]);
+            run.script("bin/terraform", "#!/bin/sh\necho \"$1 ${TF_CLI_CONFIG_FILE##*/}\"\n");
+            fs::create_dir_all(run.path(own).parent().unwrap()).unwrap();
+            for file in [agents, own] {
+                fs::write(run.path(file), "").unwrap();
+            }
+            let home = run.path("home");
+            let environment = format!(
+                "HOME='{}'\nTF_CLI_CONFIG_FILE=\nXDG_DATA_DIRS=\nXDG_DATA_HOME=\n",
+                home.display()
+            );
+            fs::write(run.path("environment"), &environment).unwrap();
+            let (said, _) = run.end(run.start("plan"));
+            assert_eq!(said, format!("init {told}\nplan {told}\n"), "{agents} {own}");
+            let environment = environment.replace("CONFIG_FILE=", "CONFIG_FILE=/my/own");
+            fs::write(run.path("environment"), environment).unwrap();
+            let (said, _) = run.end(run.start("plan"));
+            assert_eq!(said, "init own\nplan own\n", "{agents} {own}");
+        }
+    }
+
+    #[test]
     fn an_overdue_hook_is_ended_even_if_it_does_not_want_to() {
         let run =
             Run::new(&[("agent/pre-init", "trap '' TERM; echo x >ready; while :; do :; done")]);
