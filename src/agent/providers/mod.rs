@@ -197,22 +197,23 @@ impl Providers {
 
     /// Gets what is wanted, and removes what is not, for ever.
     pub async fn keep(&self, engine: &Engine) -> std::convert::Infallible {
-        if let Err(error) = self.forget_halves(engine).await {
-            warn!("cannot look through the volumes of providers: {error:#}");
-        }
         loop {
-            while let Some(provider) = self.next_wanted() {
-                match self.get(engine, &provider).await {
-                    Ok(()) => info!(%provider, "got a provider for later runs"),
-                    Err(error) => warn!(%provider, "runs go on without a copy of it: {error:#}"),
-                }
-            }
             if let Err(error) = self.clean_up(engine).await {
                 warn!("cannot clean up providers: {error:#}");
             }
-            tokio::select! {
-                () = self.rung.notified() => {}
-                () = tokio::time::sleep(BETWEEN_CLEAN_UPS) => {}
+            let Some(provider) = self.next_wanted() else {
+                tokio::select! {
+                    () = self.rung.notified() => {}
+                    () = tokio::time::sleep(BETWEEN_CLEAN_UPS) => {}
+                }
+                continue;
+            };
+            if self.has(&provider) {
+                continue;
+            }
+            match self.get(engine, &provider).await {
+                Ok(()) => info!(%provider, "got a provider for later runs"),
+                Err(error) => warn!(%provider, "runs go on without a copy of it: {error:#}"),
             }
         }
     }
@@ -237,11 +238,11 @@ impl Providers {
         if engine.free_bytes().await.is_ok_and(|free| free < needed) {
             bail!("the engine's disk has too little space");
         }
-        let (name, _filling) = (self.name(&provider.to_string()), self.filling.lock().await);
+        let name = self.name(&provider.to_string());
+        let _filling = self.filling.lock().await;
         let (of, platform, path) = (provider.clone(), self.platform.clone(), zip.path().to_owned());
-        let written =
-            self.fill(engine, &name, move |into| package::pack(&path, into, &of, &platform));
-        let written = written.await?;
+        let pack = move |into| package::pack(&path, into, &of, &platform);
+        let written = self.fill(engine, &name, pack).await?;
         let checked = package.check_unpacked(&written.h1).and_then(|()| {
             let content = Content::Downloaded { provider: provider.clone(), h1: written.h1 };
             self.add(&name, content, written.bytes)
@@ -297,7 +298,7 @@ impl Providers {
         pack: impl FnOnce(SyncIoBridge<DuplexStream>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let labels = HashMap::from([(LABEL.to_owned(), self.list.owner())]);
-        // Of a filling that was given up in its middle.
+        // One that was given up may still have the volume.
         for found in engine.with_label(LABEL, &self.list.owner()).await? {
             engine.remove(&found.id).await?;
         }
@@ -328,8 +329,7 @@ impl Providers {
         format!("scalr-provider-{}", &hex::encode(hash)[..24])
     }
 
-    /// Removes what an earlier agent began and did not end, and forgets what
-    /// others have removed.
+    /// Removes what was begun and given up, and forgets what others have removed.
     async fn forget_halves(&self, engine: &Engine) -> Result<()> {
         let _filling = self.filling.lock().await;
         for found in engine.with_label(LABEL, &self.list.owner()).await? {
@@ -346,6 +346,7 @@ impl Providers {
     }
 
     async fn clean_up(&self, engine: &Engine) -> Result<()> {
+        self.forget_halves(engine).await?;
         let mirrored = match &self.mirror {
             ProviderMirror::Folder(folder) => Some(self.look(folder).await?),
             _ => None,

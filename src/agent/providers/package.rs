@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
-use zip::ZipArchive;
+use zip::read::{Config, ZipReadOptions};
+use zip::unstable::read::ZipIterable;
 
 use super::archive::Archive;
 use super::provider::Provider;
@@ -50,15 +51,21 @@ pub fn pack(zip: &Path, into: impl Write, provider: &Provider, platform: &str) -
     let path = format!("{PACKED}/{}/{}", provider.address(), provider.package(platform));
     archive.file(&path, 0o644, size, &packed).with_context(cannot)?;
 
-    let mut zip = ZipArchive::new(File::open(zip)?).with_context(cannot)?;
-    if zip.len() > MOST {
-        bail!("{}: it has {} files", cannot(), zip.len());
+    // Not by a list of all that is in it: how long that is, whoever made the package
+    // decides.
+    let mut entries = ZipIterable::try_new(File::open(zip)?, Config::default())
+        .with_context(cannot)?
+        .enforce_header_consistency(true);
+    if entries.len() > MOST {
+        bail!("{}: it has {} files", cannot(), entries.len());
     }
+    let mut entries =
+        entries.files_with_reader(File::open(zip)?, ZipReadOptions::new()).with_context(cannot)?;
     let folder = format!("{UNPACKED}/{}/{}/{platform}", provider.address(), provider.version);
     let mut hashes = BTreeMap::new();
     let mut left = LARGEST;
-    for index in 0..zip.len() {
-        let mut entry = zip.by_index(index).with_context(cannot)?;
+    while let Some(entry) = entries.next() {
+        let mut entry = entry.with_context(cannot)?;
         if entry.is_dir() {
             continue;
         }
@@ -89,11 +96,14 @@ fn h1(hashes: &BTreeMap<String, String>) -> String {
     format!("h1:{}", STANDARD.encode(Sha256::digest(list)))
 }
 
-/// Whether the path of a file stays where it is put. Names that only some systems
-/// understand as more than a name are refused, too.
+/// Whether the path of a file is short and stays where it is put. Names that only
+/// some systems understand as more than a name are refused, too.
 fn is_inside(name: &str) -> bool {
     let is_name = |part: &str| !part.is_empty() && part != "." && part != "..";
-    name.split('/').all(is_name) && !name.contains(['\\', ':']) && !name.contains(char::is_control)
+    name.len() <= 255
+        && name.split('/').all(is_name)
+        && !name.contains(['\\', ':'])
+        && !name.contains(char::is_control)
 }
 
 struct Hashed<R> {
@@ -175,7 +185,8 @@ pub(super) mod tests {
 
     #[test]
     fn paths_that_lead_out_are_refused() {
-        for name in ["../x", "/x", "a/../../x", "a//b", "./x", "a\\b", "C:x", "a\nb"] {
+        let long = "x".repeat(256);
+        for name in [&long, "../x", "/x", "a/../../x", "a//b", "./x", "a\\b", "C:x", "a\nb"] {
             assert!(!is_inside(name), "{name:?}");
             let error = packed(package(&[(name, "")]).path()).unwrap_err();
             assert!(error.to_string().contains("is no file of a provider"), "{error}");

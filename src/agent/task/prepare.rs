@@ -46,7 +46,7 @@ impl Job {
             archive.file(path, 0o644, text.as_bytes())?;
         }
         let mut spec = self.container(image)?;
-        spec.volumes.clone_from(&provided.volumes);
+        spec.volumes = provided.volumes;
         let id = engine.create(spec).await?;
         engine.upload(&id, archive.finish()?).await?;
         Ok(id)
