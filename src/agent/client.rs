@@ -11,7 +11,10 @@ use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use reqwest::{Certificate, Method, NoProxy, Proxy, RequestBuilder, Response, StatusCode, header};
+use reqwest::{
+    Certificate, ClientBuilder, Method, NoProxy, Proxy, RequestBuilder, Response, StatusCode,
+    header,
+};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 use url::Url;
@@ -87,22 +90,8 @@ impl Client {
     /// # Errors
     /// A certificate or a proxy can't be used.
     pub fn new(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
-        // An error means that a provider is in place already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("scalr-agent/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(20))
-            // Behind some firewalls an idle connection is dead after minutes.
-            .pool_idle_timeout(Duration::from_secs(60))
-            .no_proxy();
-        for proxy in proxies(proxy)? {
-            builder = builder.proxy(proxy);
-        }
-        if let Some(file) = &config.ca_cert {
-            builder = builder.tls_certs_merge(certificates(file)?);
-        }
         Ok(Self {
-            http: builder.build().context("cannot set up HTTPS")?,
+            http: http(config, proxy)?.build().context("cannot set up HTTPS")?,
             base: config
                 .url
                 .join(&format!("{BASE}/"))
@@ -192,6 +181,29 @@ impl Client {
         let url = self.base.join(path).expect("a path of ours is a path");
         self.http.request(method, url).bearer_auth(token.expose())
     }
+}
+
+/// What makes clients that go through the proxy and trust what they should;
+/// `proxy` holds variables such as `HTTPS_PROXY`.
+///
+/// # Errors
+/// A certificate or a proxy can't be used.
+pub fn http(config: &Config, proxy: &[(String, String)]) -> Result<ClientBuilder> {
+    // An error means that a provider is in place already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("scalr-agent/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(20))
+        // Behind some firewalls an idle connection is dead after minutes.
+        .pool_idle_timeout(Duration::from_secs(60))
+        .no_proxy();
+    for proxy in proxies(proxy)? {
+        builder = builder.proxy(proxy);
+    }
+    if let Some(file) = &config.ca_cert {
+        builder = builder.tls_certs_merge(certificates(file)?);
+    }
+    Ok(builder)
 }
 
 /// A file that goes to the server or comes from it.

@@ -11,6 +11,7 @@ use crate::agent::connection;
 use crate::agent::engine::Engine;
 use crate::agent::images::Images;
 use crate::agent::journal::Journal;
+use crate::agent::providers::Providers;
 use crate::agent::slots::Slots;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -35,6 +36,8 @@ pub struct Context {
     pub engine: Engine,
     /// The images that this agent has pulled.
     pub images: Images,
+    /// Terraform's providers that this agent keeps.
+    pub providers: Providers,
     /// Where tasks fit.
     pub slots: Slots,
     /// What is in hand.

@@ -1,6 +1,8 @@
 //! The container engine: Docker's API, 1.37 (Docker 18) or newer, on a local
 //! socket.
 
+mod volumes;
+
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::pin::Pin;
@@ -24,6 +26,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
 use crate::exit::Failure;
+
+pub use volumes::ReadOnlyVolume;
 
 /// How long the engine may take to answer, in seconds; not how long a
 /// container may run.
@@ -65,6 +69,8 @@ pub struct ContainerSpec {
     pub memory_megabytes: u64,
     /// In processors.
     pub cpus: f64,
+    /// What it can read besides its image.
+    pub volumes: Vec<ReadOnlyVolume>,
 }
 
 /// How a container is.
@@ -239,6 +245,7 @@ impl Engine {
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             network_mode: Some(spec.network.clone()),
+            mounts: Some(spec.volumes.into_iter().map(ReadOnlyVolume::mount).collect()),
             // Read again from its start after a crash of ours: the one driver
             // that keeps all and gives it back.
             log_config: Some(HostConfigLogConfig {

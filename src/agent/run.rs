@@ -26,6 +26,7 @@ use crate::agent::context::{Context, RunUser, certificates};
 use crate::agent::engine::Engine;
 use crate::agent::images::{Images, Limits};
 use crate::agent::journal::{Entry, Journal};
+use crate::agent::providers::Providers;
 use crate::agent::proxy;
 use crate::agent::slots::{Slot, Slots};
 use crate::agent::stop::{Order, Signals, become_the_new_program};
@@ -111,6 +112,7 @@ impl Service {
             client: Client::new(&config, &proxy)?,
             engine,
             images: Images::open(&config.data_dir)?,
+            providers: Providers::open(&config, &proxy)?,
             slots: Slots::new(config.concurrency, config.memory),
             journal: Journal::open(&config.data_dir)?,
             proxy,
@@ -184,6 +186,10 @@ impl Service {
         let context = Arc::clone(&self.context);
         let _ending = AbortOnDropHandle::new(tokio::spawn(async move {
             lost::end_forgotten(&context).await;
+        }));
+        let context = Arc::clone(&self.context);
+        let _keeping = AbortOnDropHandle::new(tokio::spawn(async move {
+            context.providers.keep(&context.engine).await
         }));
         loop {
             tokio::select! {

@@ -47,6 +47,7 @@ fn shown(mut settings: Settings) -> Settings {
     if let Some(url) = &settings.url {
         settings.url = masked(url.as_str()).parse().ok();
     }
+    settings.provider_mirror = settings.provider_mirror.as_deref().map(masked);
     settings
 }
 
@@ -65,6 +66,8 @@ fn defaults() -> Result<Settings> {
         hook_timeout: Some(config.hook_timeout.as_secs()),
         image_max_age: Some(config.image_max_age.as_secs() / (24 * 60 * 60)),
         image_min_free: Some(config.image_min_free / (1024 * 1024)),
+        provider_cache_limit: Some(config.provider_cache_limit / (1024 * 1024)),
+        provider_cache_max_age: Some(config.provider_cache_max_age.as_secs() / (24 * 60 * 60)),
         data_dir: Some(config.data_dir),
         engine: Some(format!("unix://{}", config.engine.display())),
         on_stop: Some(config.on_stop),
@@ -96,6 +99,7 @@ mod tests {
     fn no_secret_is_shown() {
         let settings = Settings {
             url: Some("https://me:hunter2@pools.example.com".parse().unwrap()),
+            provider_mirror: Some("https://me:hunter2@mirror.example.com".to_owned()),
             token: Some(Secret::new("hunter2")),
             ..Settings::default()
         };
@@ -119,6 +123,8 @@ mod tests {
                 "image",
                 "ca_cert",
                 "hooks_dir",
+                "provider_registries",
+                "provider_mirror",
                 "registry_auth"
             ]
         );

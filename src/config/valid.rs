@@ -15,6 +15,21 @@ use crate::secret::Secret;
 /// `unix(7)`, less the final zero).
 const SOCKET_PATH_BYTES: usize = 107;
 
+/// The registries that Terraform and OpenTofu have by default.
+const PROVIDER_REGISTRIES: [&str; 2] = ["registry.terraform.io", "registry.opentofu.org"];
+
+/// Where runs get their providers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderMirror {
+    /// From the registries.
+    None,
+    /// From a mirror that speaks Terraform's network mirror protocol; the path ends
+    /// with `/`.
+    Network(Url),
+    /// From a folder on the agent's host, and from nowhere else.
+    Folder(PathBuf),
+}
+
 /// Settings that an agent can run with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -44,6 +59,14 @@ pub struct Config {
     pub image_max_age: Duration,
     /// How much free disk there is to be, in bytes; else images go earlier.
     pub image_min_free: u64,
+    /// How much is kept of downloaded providers, in bytes; 0: nothing.
+    pub provider_cache_limit: u64,
+    /// How long after their last use they are removed.
+    pub provider_cache_max_age: Duration,
+    /// The registries that the agent gets providers from.
+    pub provider_registries: Vec<String>,
+    /// Where runs get their providers instead.
+    pub provider_mirror: ProviderMirror,
     /// A file in the form of docker's config.json, for registries that want a
     /// password.
     pub registry_auth: Option<PathBuf>,
@@ -100,6 +123,21 @@ impl Settings {
             hook_timeout: Duration::from_secs(self.hook_timeout.unwrap_or(300)),
             image_max_age: Duration::from_secs(self.image_max_age.unwrap_or(30) * 24 * 60 * 60),
             image_min_free: self.image_min_free.unwrap_or(2048) * 1024 * 1024,
+            provider_cache_limit: self.provider_cache_limit.unwrap_or(4096) * 1024 * 1024,
+            provider_cache_max_age: Duration::from_secs(
+                self.provider_cache_max_age.unwrap_or(30) * 24 * 60 * 60,
+            ),
+            provider_registries: PROVIDER_REGISTRIES
+                .iter()
+                .map(|host| (*host).to_owned())
+                .chain(self.provider_registries.iter().flat_map(|hosts| hosts_in(hosts)))
+                .collect(),
+            provider_mirror: match self.provider_mirror {
+                None => ProviderMirror::None,
+                Some(text) => mirror_of(&text).map_err(|wrong| {
+                    Failure::Usage.because(format!("`provider_mirror`: {wrong}"))
+                })?,
+            },
             registry_auth: self.registry_auth,
             data_dir: self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             engine: engine.trim_start_matches("unix://").into(),
@@ -130,6 +168,12 @@ impl Settings {
         each(&self.hook_timeout, "hook_timeout", |s| within(*s, 1, 86_400))?;
         each(&self.image_max_age, "image_max_age", |days| within(*days, 1, 3_650))?;
         each(&self.image_min_free, "image_min_free", |mb| within(*mb, 0, 1_048_576))?;
+        each(&self.provider_cache_limit, "provider_cache_limit", |mb| within(*mb, 0, 1_048_576))?;
+        each(&self.provider_cache_max_age, "provider_cache_max_age", |days| {
+            within(*days, 1, 3_650)
+        })?;
+        each(&self.provider_registries, "provider_registries", |hosts| registries(hosts))?;
+        each(&self.provider_mirror, "provider_mirror", |text| mirror_of(text).map(drop))?;
         each(&self.registry_auth, "registry_auth", |path| absolute(path))?;
         each(&self.data_dir, "data_dir", |path| absolute(path))?;
         each(&self.engine, "engine", |address| socket(address))?;
@@ -226,6 +270,41 @@ fn certificates(file: &Path) -> Result<(), String> {
     Ok(())
 }
 
+fn hosts_in(hosts: &str) -> impl Iterator<Item = String> {
+    let names = hosts.split([',', ' ']).filter(|name| !name.is_empty());
+    names.map(str::to_ascii_lowercase)
+}
+
+fn registries(hosts: &str) -> Result<(), String> {
+    let is_host = |host: &String| {
+        Url::parse(&format!("https://{host}/"))
+            .is_ok_and(|url| url[url::Position::BeforeHost..url::Position::BeforePath] == *host)
+    };
+    match hosts_in(hosts).find(|host| !is_host(host)) {
+        Some(wrong) => Err(format!("should be hosts such as registry.example.com, not `{wrong}`")),
+        None => Ok(()),
+    }
+}
+
+fn mirror_of(text: &str) -> Result<ProviderMirror, String> {
+    if text.starts_with('/') {
+        return Ok(ProviderMirror::Folder(text.into()));
+    }
+    let form = "should be https://HOST/PATH/ or the absolute path of a folder";
+    let mut url = Url::parse(text).map_err(|_| format!("{form}, not `{text}`"))?;
+    // Not the text: it may hold a password.
+    if url.scheme() != "https" || !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{form}, with no user and password in it"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{form}, with nothing after the path"));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(ProviderMirror::Network(url))
+}
+
 fn absolute(path: &Path) -> Result<(), String> {
     if !path.is_absolute() {
         return Err(format!("should be an absolute path, not `{}`", path.display()));
@@ -257,6 +336,15 @@ mod tests {
         assert_eq!((config.concurrency, config.memory, config.cpu), (1, 512, 1.0));
         assert_eq!(config.engine, Path::new("/run/scalr-docker/docker.sock"));
         assert_eq!(config.grace, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_mirror_is_an_address_or_a_folder() {
+        let mirror = |text| mirror_of(text).unwrap();
+        let network = ProviderMirror::Network("https://mirror.example.com/p/".parse().unwrap());
+        assert_eq!(mirror("https://mirror.example.com/p"), network);
+        assert_eq!(mirror("https://mirror.example.com/p/"), network);
+        assert_eq!(mirror("/srv/mirror"), ProviderMirror::Folder("/srv/mirror".into()));
     }
 
     #[test]
@@ -292,6 +380,14 @@ mod tests {
             "data_dir = 'data'",
             "hooks_dir = 'hooks'",
             "hook_timeout = 0",
+            "provider_cache_max_age = 0",
+            "provider_registries = 'https://registry.example.com'",
+            "provider_registries = 'registry.example.com/path'",
+            "provider_registries = 'user@registry.example.com'",
+            "provider_mirror = 'mirror'",
+            "provider_mirror = 'http://mirror.example.com/'",
+            "provider_mirror = 'https://me:pw@mirror.example.com/'",
+            "provider_mirror = 'https://mirror.example.com/?a=b'",
             "registry_auth = 'config.json'",
             "engine = 'tcp://1.2.3.4:2375'",
             "ca_cert = '/no/such/file.pem'",
@@ -314,6 +410,9 @@ mod tests {
             "user = '1000:1000'",
             "image = 'registry.example.com:5000/terraform:{version}'",
             "cpu = 0.5",
+            "provider_cache_limit = 0",
+            "provider_registries = 'registry.example.com, other.example.com:8443'",
+            "provider_mirror = '/srv/mirror'",
         ] {
             settings(right).check().expect(right);
         }

@@ -27,6 +27,7 @@ mod logs;
 mod machine;
 mod migrating;
 mod pool;
+mod providers;
 mod proxy;
 mod recovery;
 mod repository;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::machine::{World, text, wait_for};
 
 /// An agent pool with a workspace that uses it.
+#[derive(Clone)]
 pub struct Pool<'a> {
     world: &'a World,
     api: String,
@@ -44,7 +45,6 @@ impl<'a> Pool<'a> {
             workspace: String::new(),
             token: String::new(),
         };
-        let environment = id(&pool.get("/environments?filter%5Bname%5D=default")["data"][0]);
         pool.id = id(&pool.post(
             "/agent-pools",
             "agent-pools",
@@ -52,14 +52,18 @@ impl<'a> Pool<'a> {
             json!({}),
         ));
         pool.token = pool.new_token();
-        pool.workspace = id(&pool.post(
-            "/workspaces",
-            "workspaces",
-            json!({"name": "tests", "auto-apply": false}),
-            json!({"environment": to("environments", &environment),
-                   "agent-pool": to("agent-pools", &pool.id)}),
-        ));
-        pool
+        pool.with_workspace("tests", json!({"auto-apply": false}))
+    }
+
+    /// The same pool with a workspace of its own, which has these attributes
+    /// besides its name.
+    pub fn with_workspace(&self, name: &str, mut attributes: Value) -> Self {
+        attributes["name"] = name.into();
+        let environment = id(&self.get("/environments?filter%5Bname%5D=default")["data"][0]);
+        let links = json!({"environment": to("environments", &environment),
+                           "agent-pool": to("agent-pools", &self.id)});
+        let workspace = id(&self.post("/workspaces", "workspaces", attributes, links));
+        Self { workspace, ..self.clone() }
     }
 
     /// Another token of the pool.

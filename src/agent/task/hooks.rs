@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,11 +14,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Job, paths};
+use crate::agent::trusted;
 use crate::config::Config;
 use crate::protocol::Hook;
-
-/// Who has to own the agent's hooks: they decide about every run.
-pub const ROOT: u32 = 0;
 
 /// The largest hook, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -30,12 +27,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long an overdue hook has to end by itself.
 const BEFORE_KILL: Duration = Duration::from_secs(5);
 
-/// Whoever may write to a file besides its owner.
-const OTHERS_WRITE: u32 = 0o022;
-
-/// Only the owner of a file in such a folder may rename or remove it.
-const STICKY: u32 = 0o1000;
-
 /// The hooks in `directory`.
 ///
 /// # Errors
@@ -45,7 +36,7 @@ const STICKY: u32 = 0o1000;
 pub fn of_agent(directory: &Path, owner: u32) -> Result<Vec<(Hook, Vec<u8>)>> {
     let in_hooks = || format!("the agent's hooks in {} can't be used", directory.display());
     let directory = fs::canonicalize(directory).with_context(in_hooks)?;
-    check_path(&directory, owner).with_context(in_hooks)?;
+    trusted::check(&directory, owner).with_context(in_hooks)?;
     let mut hooks = Vec::new();
     for entry in fs::read_dir(&directory).with_context(in_hooks)? {
         let name = entry.with_context(in_hooks)?.file_name();
@@ -115,7 +106,7 @@ impl Job {
 
 fn read(path: &Path, owner: u32) -> Result<Vec<u8>> {
     let path = fs::canonicalize(path).with_context(|| format!("{}", path.display()))?;
-    check_path(&path, owner)?;
+    trusted::check(&path, owner)?;
     let cannot = || format!("cannot read {}; it has to be readable by the agent", path.display());
     let file = fs::File::open(&path).with_context(cannot)?;
     if !file.metadata().with_context(cannot)?.is_file() {
@@ -127,22 +118,6 @@ fn read(path: &Path, owner: u32) -> Result<Vec<u8>> {
         bail!("{} is larger than {LARGEST} bytes", path.display());
     }
     Ok(content)
-}
-
-/// Whether nobody but `owner` and root can change what is at `path`, which has
-/// no links in it.
-fn check_path(path: &Path, owner: u32) -> Result<()> {
-    for (above, part) in path.ancestors().enumerate() {
-        let about = fs::metadata(part).with_context(|| format!("{}", part.display()))?;
-        if about.uid() != ROOT && about.uid() != owner {
-            bail!("{} is not owned by root: chown root:root {0}", part.display());
-        }
-        let is_safe_folder = above > 0 && about.mode() & STICKY != 0;
-        if about.mode() & OTHERS_WRITE != 0 && !is_safe_folder {
-            bail!("{} can be written by others than root: chmod go-w {0}", part.display());
-        }
-    }
-    Ok(())
 }
 
 /// A check that never runs because of a letter would be worse than an error.
@@ -317,6 +292,41 @@ mod tests {
         for line in ["word", "=x", "1A=x", "a-b=x", "$(id)=x"] {
             let run = Run::new(&[("agent/pre-init", &format!("echo '{line}' >$SCALR_ENV_FILE"))]);
             assert_eq!(run.end(run.start("plan")).1, "agent:pre-init environment\n", "{line}");
+        }
+    }
+
+    #[test]
+    fn terraform_looks_for_providers_where_the_agent_has_put_them() {
+        // What the agent has put there, what else there is, what Terraform is told.
+        for (agents, own, told) in [
+            ("providers.tfrc", "work/main.tf", "providers.tfrc"),
+            ("mirror.tfrc", "work/main.tf", "mirror.tfrc"),
+            ("nothing", "work/main.tf", ""),
+            ("providers.tfrc", "work/terraform.d/plugins/own", ""),
+            ("providers.tfrc", "home/.terraform.d/plugins/own", ""),
+            ("providers.tfrc", "home/.local/share/terraform/plugins/own", ""),
+            ("mirror.tfrc", "work/terraform.d/plugins/own", "mirror.tfrc"),
+            ("providers.tfrc", "home/.terraformrc", ""),
+            ("mirror.tfrc", "home/.terraform.d/own.tfrc", ""),
+        ] {
+            let run = Run::new(&[]);
+            run.script("bin/terraform", "#!/bin/sh\necho \"$1 ${TF_CLI_CONFIG_FILE##*/}\"\n");
+            fs::create_dir_all(run.path(own).parent().unwrap()).unwrap();
+            for file in [agents, own] {
+                fs::write(run.path(file), "").unwrap();
+            }
+            let home = run.path("home");
+            let environment = format!(
+                "HOME='{}'\nTF_CLI_CONFIG_FILE=\nXDG_DATA_DIRS=\nXDG_DATA_HOME=\n",
+                home.display()
+            );
+            fs::write(run.path("environment"), &environment).unwrap();
+            let (said, _) = run.end(run.start("plan"));
+            assert_eq!(said, format!("init {told}\nplan {told}\n"), "{agents} {own}");
+            let environment = environment.replace("CONFIG_FILE=", "CONFIG_FILE=/my/own");
+            fs::write(run.path("environment"), environment).unwrap();
+            let (said, _) = run.end(run.start("plan"));
+            assert_eq!(said, "init own\nplan own\n", "{agents} {own}");
         }
     }
 

@@ -322,6 +322,9 @@ impl Job {
         };
         for (file, path) in files {
             if let Some(content) = self.context.engine.download(id, &path).await? {
+                if file == TaskFile::LockFile {
+                    self.context.providers.note(&content);
+                }
                 self.client.put(file, content.into()).await?;
             }
         }

@@ -1,6 +1,7 @@
 //! What a task needs before its container can start.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -11,7 +12,7 @@ use super::{Job, environment, hooks, labels, paths, work_directory};
 use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
-use crate::agent::registry;
+use crate::agent::{registry, trusted};
 use crate::protocol::{Hook, Kind, Operation, Registered, Task};
 
 /// How often a pull tells how far it is.
@@ -28,7 +29,7 @@ const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
 impl Job {
     /// Makes the container with all its files in it, and gives its id.
     pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<String, CallError> {
-        let archive = self.files().await?;
+        let (mut archive, lock_file) = self.files().await?;
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
         let image = self.image(spool).await?;
@@ -37,15 +38,25 @@ impl Job {
         for found in self.context.engine.with_label(labels::TASK, &self.task().id).await? {
             self.context.engine.remove(&found.id).await?;
         }
+        let engine = &self.context.engine;
+        let provided = self.context.providers.provide(engine, lock_file.as_deref()).await?;
+        if let Some(text) = &provided.cli_config {
+            let mirrored = self.context.providers.is_mirrored();
+            let path = if mirrored { paths::MIRROR_CONFIG } else { paths::PROVIDERS_CONFIG };
+            archive.file(path, 0o644, text.as_bytes())?;
+        }
         // A task that outlived a restart may be here before the registration.
         let registered = self.context.registered.wait().await;
-        let id = self.context.engine.create(self.container(image, registered)?).await?;
-        self.context.engine.upload(&id, archive).await?;
+        let mut spec = self.container(image, registered)?;
+        spec.volumes = provided.volumes;
+        let id = engine.create(spec).await?;
+        engine.upload(&id, archive.finish()?).await?;
         Ok(id)
     }
 
-    /// All files that go into the container.
-    async fn files(&self) -> Result<Vec<u8>, CallError> {
+    /// All files that go into the container, but for those about providers; and the
+    /// lock file that names these, if there is one.
+    async fn files(&self) -> Result<(Archive, Option<Vec<u8>>), CallError> {
         let (task, user) = (self.task(), self.context.user);
         let configuration = self
             .client
@@ -60,7 +71,9 @@ impl Job {
         }
         // Programs expect it, and small images lack it.
         archive.directory("/tmp", 0o1777)?;
-        archive.configuration(paths::WORK, &configuration)?;
+        let lock_path = self.in_work(paths::LOCK_FILE)?;
+        let mut lock_file =
+            archive.configuration(paths::WORK, &configuration, Path::new(&lock_path))?;
         archive.file(&self.in_work(OVERRIDE_FILE)?, 0o644, OVERRIDE.as_bytes())?;
         for (name, text) in environment::terraform(task)? {
             archive.file(&self.in_work(name)?, 0o600, text.as_bytes())?;
@@ -81,17 +94,18 @@ impl Job {
             let plan = self.client.get(TaskFile::Plan).await?;
             let plan = plan.context("the server has no saved plan for this run")?;
             archive.file(paths::PLAN, 0o600, &plan)?;
-            if let Some(lock_file) = self.client.get(TaskFile::LockFile).await? {
-                archive.file(&self.in_work(paths::LOCK_FILE)?, 0o644, &lock_file)?;
+            if let Some(of_plan) = self.client.get(TaskFile::LockFile).await? {
+                archive.file(&lock_path, 0o644, &of_plan)?;
+                lock_file = Some(of_plan.into());
             }
         }
-        Ok(archive.finish()?)
+        Ok((archive, lock_file))
     }
 
     /// The agent's hooks and the workspace's.
     fn hooks(&self, archive: &mut Archive) -> Result<()> {
         let of_agent = match &self.context.config.hooks_dir {
-            Some(directory) => hooks::of_agent(directory, hooks::ROOT)?,
+            Some(directory) => hooks::of_agent(directory, trusted::ROOT)?,
             None => Vec::new(),
         };
         let of_workspace: Vec<(Hook, Vec<u8>)> =
@@ -188,6 +202,7 @@ impl Job {
             network: self.slot.network(),
             memory_megabytes: config.memory,
             cpus: config.cpu,
+            volumes: Vec::new(),
         })
     }
 }
