@@ -11,6 +11,7 @@ mod ansible;
 mod bundle;
 mod check;
 mod cloud_init;
+mod environment;
 mod faults;
 mod fleet;
 mod hooks;

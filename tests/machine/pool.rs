@@ -24,6 +24,12 @@ pub struct Pool<'a> {
 #[derive(Clone)]
 pub struct Run(String);
 
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl<'a> Pool<'a> {
     /// Makes the pool and the workspace on the server at `url`. `authorization`
     /// is a file with the admin's header.
@@ -59,6 +65,28 @@ impl<'a> Pool<'a> {
                    "agent-pool": to("agent-pools", &pool.id)}),
         ));
         pool
+    }
+
+    /// The same pool with another workspace, so that two runs can go on at once.
+    pub fn beside(&self, workspace: &str) -> Self {
+        let environment = self.get(&format!("/workspaces/{}", self.workspace));
+        let environment = id(&environment["data"]["relationships"]["environment"]["data"]);
+        let workspace = id(&self.post(
+            "/workspaces",
+            "workspaces",
+            json!({"name": workspace, "auto-apply": false}),
+            json!({"environment": to("environments", &environment),
+                   "agent-pool": to("agent-pools", &self.id)}),
+        ));
+        Self {
+            world: self.world,
+            api: self.api.clone(),
+            ca: self.ca.clone(),
+            authorization: self.authorization.clone(),
+            id: self.id.clone(),
+            workspace,
+            token: self.token.clone(),
+        }
     }
 
     /// Gives the workspace a variable: a `terraform` or a `shell` one.
