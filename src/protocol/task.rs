@@ -40,6 +40,10 @@ pub struct Claimed {
     pub task: Task,
     /// The bearer of the calls about this task, and of no others.
     pub task_token: Secret,
+    /// What the run itself may read the pool API with, for as long as this
+    /// attempt goes on. None: the server is too old to give one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_token: Option<Secret>,
 }
 
 /// What to do.

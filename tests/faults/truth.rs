@@ -54,7 +54,7 @@ pub fn of_run(fleet: &Fleet, disk: &str, run: &Run) -> Vec<Container> {
             let about = fleet.shell(&format!("cat {disk}/truth/{id}.about"));
             let about: Value = serde_json::from_str(&about).expect("the engine writes JSON");
             let label = |name: &str| about["Config"]["Labels"][name].as_str().unwrap_or_default();
-            if label("scalr.run") != run.id() {
+            if label("scalr.run") != run.to_string() {
                 return None;
             }
             let log = fleet.shell(&format!("cat {disk}/truth/{id}"));

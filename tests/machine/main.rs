@@ -15,6 +15,7 @@ mod ansible;
 mod bundle;
 mod check;
 mod cloud_init;
+mod environment;
 mod failed_install;
 #[path = "../faults/mod.rs"]
 mod faults;

@@ -25,10 +25,9 @@ pub struct Pool<'a> {
 #[derive(Clone)]
 pub struct Run(String);
 
-impl Run {
-    /// Its id, `run-…`.
-    pub fn id(&self) -> &str {
-        &self.0
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

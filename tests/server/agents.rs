@@ -132,6 +132,7 @@ async fn a_run_is_planned_and_applied() {
     let log = server.log();
     assert!(log.contains("/tasks/{id}/finish"), "requests are logged: {log}");
     let tokens = [&server.admin, &site.token, &agent.token, &plan.agent.token, &apply.agent.token];
+    let tokens = tokens.into_iter().chain([&plan.run_token, &apply.run_token]);
     for token in tokens {
         let secret = token.rsplit('.').next().unwrap();
         assert!(!log.contains(secret), "{token}");
@@ -285,11 +286,12 @@ async fn tokens_are_good_for_what_they_are_for() {
         agent.token = token.to_owned();
         agent
     };
-    for token in [server.admin.as_str(), &site.token, &plan.agent.token, "", "x", "x.y"] {
+    for token in [server.admin.as_str(), &site.token, &plan.agent.token, &plan.run_token, "", "x.y"]
+    {
         let (status, _) = with(token).poll(Vec::new()).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "poll with {token:?}");
     }
-    for token in [server.admin.as_str(), &agent.token, &plan.agent.token] {
+    for token in [server.admin.as_str(), &agent.token, &plan.agent.token, &plan.run_token] {
         let (status, _) = with(token).call(Method::POST, "register", &json!({})).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "register with {token:?}");
     }
@@ -300,6 +302,9 @@ async fn tokens_are_good_for_what_they_are_for() {
     let start = format!("tasks/{}/start", plan.task.id);
     let (status, _) = agent.call(Method::POST, &start, &json!({ "attempt": 1 })).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED, "a session's token is not a task's");
+    let (status, _) =
+        with(&plan.run_token).call(Method::POST, &start, &json!({ "attempt": 1 })).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "a run's token is not its agent's");
     let (status, problem) = with(&site.token).call(Method::POST, "register", &json!({})).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(problem.contains("missing field"), "{problem}");

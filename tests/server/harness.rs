@@ -110,10 +110,19 @@ impl Server {
 
     /// A call of the pool API; status and document.
     pub async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-        let request = self
-            .http
-            .request(method, format!("{}/api/iacp/v3{path}", self.url))
-            .bearer_auth(&self.admin);
+        self.call_with(&self.admin, method, path, body).await
+    }
+
+    /// The same, with a token.
+    pub async fn call_with(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> (StatusCode, Value) {
+        let request =
+            self.http.request(method, format!("{}/api/iacp/v3{path}", self.url)).bearer_auth(token);
         let request = if body.is_null() { request } else { request.json(&body) };
         let answer = request.send().await.unwrap();
         let status = answer.status();
@@ -209,6 +218,7 @@ impl Server {
 }
 
 /// What [`Server::pool_and_workspace`] made.
+#[derive(Clone)]
 pub struct Site {
     pub environment: String,
     pub pool: String,
@@ -279,7 +289,8 @@ impl Agent {
         let path = format!("tasks/{task_id}/claim");
         let claimed: Claimed = self.ok(Method::POST, &path, &Attempt { attempt: *attempt }).await;
         let token = claimed.task_token.expose().to_owned();
-        Job { agent: Agent { token, ..self.clone() }, task: claimed.task }
+        let run_token = claimed.run_token.expect("the server gives one").expose().to_owned();
+        Job { agent: Agent { token, ..self.clone() }, task: claimed.task, run_token }
     }
 
     /// Waits for an offer, claims it and says that it was started.
@@ -295,6 +306,8 @@ pub struct Job {
     pub task: agent_pools::protocol::Task,
     /// Its bearer is the task's token.
     pub agent: Agent,
+    /// What its run reads the pool API with.
+    pub run_token: String,
 }
 
 impl Job {

@@ -27,7 +27,7 @@ fn client(server: &Server, job: &Job) -> TaskClient {
         ..Settings::default()
     };
     let task_token = Secret::new(job.agent.token.clone());
-    let claimed = Claimed { task: job.task.clone(), task_token };
+    let claimed = Claimed { task: job.task.clone(), task_token, run_token: None };
     Client::new(&settings.resolve().unwrap(), &[]).unwrap().of_task(&claimed)
 }
 

@@ -5,4 +5,5 @@ mod harness;
 mod logs;
 mod packages;
 mod pools;
+mod run_tokens;
 mod start;

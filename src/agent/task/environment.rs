@@ -1,9 +1,10 @@
 //! A run's variables: those of its environment, and those of its configuration.
 
 use anyhow::{Result, bail};
+use url::Url;
 
 use super::paths;
-use crate::protocol::{Category, Operation, Task};
+use crate::protocol::{Category, Claimed, Operation, Task};
 
 /// The file of the configuration's variables whose values are texts.
 pub const TEXTS_FILE: &str = "zz_scalr.auto.tfvars.json";
@@ -23,11 +24,17 @@ const CERTIFICATE_VARIABLES: [&str; 6] = [
 
 /// The text that the entry point sources: all that the run's environment has,
 /// besides what the image sets. It goes in as a file, so that nothing of it is
-/// seen by asking the engine.
+/// seen by asking the engine. The workspace's variables come last, so they win.
 ///
 /// # Errors
 /// A variable's name is none that a shell knows.
-pub fn shell(task: &Task, host: &str, proxy: &[(String, String)], trust: bool) -> Result<String> {
+pub fn shell(
+    claimed: &Claimed,
+    server: &Url,
+    proxy: &[(String, String)],
+    trust: bool,
+) -> Result<String> {
+    let task = &claimed.task;
     let mut text = String::new();
     let mut set = |name: &str, value: &str| {
         text.push_str(&format!("{name}='{}'\n", value.replace('\'', r"'\''")));
@@ -54,13 +61,19 @@ pub fn shell(task: &Task, host: &str, proxy: &[(String, String)], trust: bool) -
         ("SCALR_RUN_SOURCE", &task.run_source),
         ("SCALR_RUN_IS_DESTROY", if task.operation == Operation::Destroy { "1" } else { "0" }),
         ("SCALR_TERRAFORM_OPERATION", &task.kind.to_string()),
-        ("SCALR_HOSTNAME", host),
+        ("SCALR_HOSTNAME", &hostname(server)),
         ("SCALR_WORKSPACE_ID", &task.workspace.id),
         ("SCALR_WORKSPACE_NAME", &task.workspace.name),
         ("SCALR_ENVIRONMENT_ID", &task.environment.id),
         ("SCALR_ENVIRONMENT_NAME", &task.environment.name),
     ] {
         set(name, value);
+    }
+    if let Some(token) = &claimed.run_token {
+        set("SCALR_TOKEN", token.expose());
+        if let Some(name) = credentials_variable(server) {
+            set(&name, token.expose());
+        }
     }
     for variable in task.variables.iter().filter(|v| v.category == Category::Shell) {
         if !is_name(&variable.key, "") {
@@ -69,6 +82,22 @@ pub fn shell(task: &Task, host: &str, proxy: &[(String, String)], trust: bool) -
         set(&variable.key, variable.value.expose());
     }
     Ok(text)
+}
+
+/// The server as a run calls it: its host, and its port where that is not
+/// HTTPS's own.
+fn hostname(server: &Url) -> String {
+    let host = server.host_str().unwrap_or_default();
+    server.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// The variable that Terraform (1.2 and newer) takes the token for a host from,
+/// the host's dots being `_` and its hyphens `__` in it. None for a host whose
+/// name no variable can carry: one with a port, or an IPv6 address.
+fn credentials_variable(server: &Url) -> Option<String> {
+    let host = hostname(server);
+    let fits = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'));
+    fits.then(|| format!("TF_TOKEN_{}", host.replace('-', "__").replace('.', "_")))
 }
 
 /// The files with the configuration's variables: their names and contents.
@@ -114,43 +143,79 @@ mod tests {
     use crate::protocol::Variable;
     use crate::secret::Secret;
 
-    fn with(key: &str, value: &str, category: Category, hcl: bool) -> Task {
-        let mut task = claimed().task;
+    fn with(key: &str, value: &str, category: Category, hcl: bool) -> Claimed {
+        let mut claimed = claimed();
         let (key, value) = (key.to_owned(), Secret::new(value));
-        task.variables = vec![Variable { key, value, category, hcl, sensitive: true }];
-        task
+        claimed.task.variables = vec![Variable { key, value, category, hcl, sensitive: true }];
+        claimed
+    }
+
+    fn server() -> Url {
+        "https://pools.my-company.example".parse().unwrap()
+    }
+
+    /// What a shell that sources the text finds in the variable.
+    fn sourced(text: &str, name: &str) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let script = format!("set -a; . \"$1\"; printf '%s' \"${name}\"");
+        Command::new("sh").args(["-c", &script, "sh"]).arg(file.path()).read().unwrap()
     }
 
     #[test]
     fn a_shell_reads_every_value_as_it_was() {
         let value = "it's \"$HOME\" `id` \\ \nsecond line";
         let task = with("MINE", value, Category::Shell, false);
-        let text = shell(&task, "pools.example.com", &[], true).unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        let script = "set -a; . \"$1\"; printf '%s' \"$MINE\"";
-        let read = Command::new("sh").args(["-c", script, "sh"]).arg(file.path()).read().unwrap();
-        assert_eq!(read, value);
+        let text = shell(&task, &server(), &[], true).unwrap();
+        assert_eq!(sourced(&text, "MINE"), value);
+    }
+
+    #[test]
+    fn the_runs_token_is_terraforms_too_unless_the_workspace_has_one() {
+        let text = shell(&claimed(), &server(), &[], false).unwrap();
+        assert_eq!(sourced(&text, "SCALR_TOKEN"), "token-of-the-run");
+        let name = "TF_TOKEN_pools_my__company_example";
+        assert_eq!(sourced(&text, name), "token-of-the-run");
+        let own = with(name, "mine", Category::Shell, false);
+        let text = shell(&own, &server(), &[], false).unwrap();
+        assert_eq!(sourced(&text, name), "mine");
+        assert_eq!(sourced(&text, "SCALR_TOKEN"), "token-of-the-run");
+
+        let old_server = Claimed { run_token: None, ..claimed() };
+        let text = shell(&old_server, &server(), &[], false).unwrap();
+        assert!(!text.contains("TOKEN"), "{text}");
+    }
+
+    #[test]
+    fn a_port_is_part_of_the_host_and_of_no_variable() {
+        let named = |url: &str| {
+            let url = url.parse().unwrap();
+            (hostname(&url), credentials_variable(&url))
+        };
+        let variable = Some("TF_TOKEN_10_0_0_5".to_owned());
+        assert_eq!(named("https://10.0.0.5:443"), ("10.0.0.5".to_owned(), variable));
+        assert_eq!(named("https://pools.test:8443"), ("pools.test:8443".to_owned(), None));
+        assert_eq!(named("https://[::1]"), ("[::1]".to_owned(), None));
     }
 
     #[test]
     fn a_name_cannot_carry_a_command() {
         let task = with("A=1;id;B", "x", Category::Shell, false);
-        assert!(shell(&task, "h", &[], false).is_err());
+        assert!(shell(&task, &server(), &[], false).is_err());
         let task = with("a = 1\nb", "x", Category::Terraform, true);
-        assert!(terraform(&task).is_err());
+        assert!(terraform(&task.task).is_err());
     }
 
     #[test]
     fn texts_and_expressions_go_into_files_of_their_own() {
         let task = with("name", "a \"b\" ${c}", Category::Terraform, false);
         assert_eq!(
-            terraform(&task).unwrap(),
+            terraform(&task.task).unwrap(),
             [(TEXTS_FILE, r#"{"name":"a \"b\" ${c}"}"#.to_owned())]
         );
         let task = with("zones", "[\"a\", \"b\"]", Category::Terraform, true);
         assert_eq!(
-            terraform(&task).unwrap(),
+            terraform(&task.task).unwrap(),
             [(EXPRESSIONS_FILE, "zones = [\"a\", \"b\"]\n".to_owned())]
         );
     }

@@ -400,6 +400,7 @@ impl Job {
             url.password().map(str::to_owned)
         });
         let own = [&record.task_token, &context.config.token, &context.client.session()];
+        let own = own.into_iter().chain(&record.run_token);
         let secrets: Vec<String> = sensitive
             .map(|variable| &variable.value)
             .chain(own)
@@ -528,6 +529,7 @@ pub(super) mod tests {
                 hooks: std::collections::BTreeMap::new(),
             },
             task_token: Secret::new("token-of-the-task"),
+            run_token: Some(Secret::new("token-of-the-run")),
         }
     }
 

@@ -80,9 +80,13 @@ impl Job {
         }
         archive.file(paths::ENTRYPOINT, 0o755, ENTRYPOINT.as_bytes())?;
         self.hooks(&mut archive)?;
-        let host = self.context.config.url.host_str().unwrap_or_default();
         let certificates = self.context.certificates.as_deref();
-        let shell = environment::shell(task, host, &self.context.proxy, certificates.is_some())?;
+        let shell = environment::shell(
+            &self.entry.record.claimed,
+            &self.context.config.url,
+            &self.context.proxy,
+            certificates.is_some(),
+        )?;
         archive.file(paths::ENVIRONMENT, 0o600, shell.as_bytes())?;
         if let Some(certificates) = certificates {
             archive.file(paths::CERTIFICATES, 0o644, certificates)?;

@@ -29,6 +29,7 @@ use std::time::Duration;
 use sqlx::{Sqlite, Transaction};
 
 pub use agents::Denied;
+pub use offers::Tokens;
 pub use placement::pool_of;
 pub use runs::NewRun;
 pub use states::Saved;

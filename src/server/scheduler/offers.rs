@@ -2,7 +2,7 @@
 
 use tracing::info;
 
-use super::tasks::check_attempt;
+use super::tasks::{RUN_TOKEN, check_attempt};
 use super::{Change, Error, Scheduler, millis};
 use crate::protocol::{Event, Poll};
 use crate::secret::Secret;
@@ -11,6 +11,15 @@ use crate::server::store::session::Session;
 use crate::server::store::task::{self, Claim, State, Task};
 use crate::server::store::{Connection, agent};
 use crate::server::token::Issued;
+
+/// What an attempt at a task is given, each narrower than the session's.
+#[derive(Debug)]
+pub struct Tokens {
+    /// For the agent's calls about the task.
+    pub of_agent: Secret,
+    /// For what the run reads in the pool API.
+    pub of_run: Secret,
+}
 
 impl Scheduler {
     /// What an agent is to be told now; empty when there is nothing.
@@ -41,7 +50,7 @@ impl Scheduler {
         Ok(events)
     }
 
-    /// Gives a task to an agent that it was offered to, with a token for it.
+    /// Gives a task to an agent that it was offered to, with tokens for it.
     ///
     /// # Errors
     /// [`Error::Conflict`] when somebody else has it.
@@ -50,7 +59,7 @@ impl Scheduler {
         session: &Session,
         task_id: &str,
         attempt: i64,
-    ) -> Result<(Task, Secret), Error> {
+    ) -> Result<(Task, Tokens), Error> {
         let mut change = self.change().await?;
         let mut task = change.task(task_id).await?;
         if task.pool_id.as_ref() != Some(&session.pool_id) {
@@ -66,12 +75,14 @@ impl Scheduler {
         task.state = State::Claimed;
         task.lease_expires_at = Some(change.now + millis(self.terms.lease));
         task::update(&mut change.tx, &task).await?;
-        let issued = Issued::new(&format!("{}.{}", task.id, task.attempt));
-        task::upsert_claim(&mut change.tx, &task.id, attempt, &issued.secret_hash, change.now)
+        let of_agent = Issued::new(&format!("{}.{attempt}", task.id));
+        let of_run = Issued::new(&format!("{RUN_TOKEN}{}.{attempt}", task.id));
+        let hashes = [&of_agent.secret_hash, &of_run.secret_hash];
+        task::upsert_claim(&mut change.tx, &task.id, attempt, hashes[0], hashes[1], change.now)
             .await?;
         info!(task = task.id, attempt, agent = session.agent_id, "task claimed");
         self.commit(change).await?;
-        Ok((task, issued.token))
+        Ok((task, Tokens { of_agent: of_agent.token, of_run: of_run.token }))
     }
 
     /// The attempts that an agent is to interrupt and was not told of lately:

@@ -8,6 +8,10 @@ use crate::server::store::run::{Run, Status};
 use crate::server::store::task::{self, Phase, State, Task};
 use crate::server::token::Shown;
 
+/// What a run's token begins with, so that it is told from its agent's, which is
+/// TASK.ATTEMPT.SECRET.
+pub(super) const RUN_TOKEN: &str = "run.";
+
 impl Scheduler {
     /// The task that a token is for, if its attempt is the one that counts and
     /// its agent may write to it.
@@ -33,6 +37,28 @@ impl Scheduler {
         let task = task::find(&mut db, id).await?.ok_or_else(denied)?;
         check_attempt(&task, attempt)?;
         Ok(task)
+    }
+
+    /// The task whose run a token was given to, while that may be going on: the
+    /// attempt counts and has not ended. So it lasts as long as the run does,
+    /// an apply of hours or one whose agent is out of reach among them.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub async fn task_of_run_token(&self, shown: &Shown) -> sqlx::Result<Option<Task>> {
+        let named = shown.id.strip_prefix(RUN_TOKEN).and_then(|id| id.rsplit_once('.'));
+        let Some((id, Ok(attempt))) = named.map(|(id, attempt)| (id, attempt.parse::<i64>()))
+        else {
+            return Ok(None);
+        };
+        let mut db = self.store.read().await?;
+        let claim = task::find_claim(&mut db, id, attempt).await?;
+        let hash = claim.and_then(|claim| claim.run_secret_hash);
+        if !hash.is_some_and(|hash| shown.matches(&hash)) {
+            return Ok(None);
+        }
+        let task = task::find(&mut db, id).await?;
+        Ok(task.filter(|task| task.attempt == attempt && task.state.is_with_agent()))
     }
 
     /// Remembers that an agent is about to start a task's container.

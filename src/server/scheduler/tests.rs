@@ -126,9 +126,9 @@ async fn a_task_is_claimed_by_one_agent() {
     let (_, first) = world.scheduler.claim(&one, &id, attempt).await.unwrap();
     // Its answer was lost.
     let (_, second) = world.scheduler.claim(&one, &id, attempt).await.unwrap();
-    assert!(world.scheduler.task_of_token(&id, first.expose()).await.is_err());
-    assert!(world.scheduler.task_of_token(&id, second.expose()).await.is_ok());
-    assert!(world.scheduler.task_of_token("task-x", second.expose()).await.is_err());
+    assert!(world.scheduler.task_of_token(&id, first.of_agent.expose()).await.is_err());
+    assert!(world.scheduler.task_of_token(&id, second.of_agent.expose()).await.is_ok());
+    assert!(world.scheduler.task_of_token("task-x", second.of_agent.expose()).await.is_err());
 }
 
 #[tokio::test]

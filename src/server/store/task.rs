@@ -310,8 +310,10 @@ pub struct Claim {
     pub task_id: String,
     /// The attempt.
     pub attempt: i64,
-    /// The SHA-256 of its token's secret.
+    /// The SHA-256 of the secret of its agent's token.
     pub secret_hash: String,
+    /// The SHA-256 of the secret of its run's token; none in an old claim.
+    pub run_secret_hash: Option<String>,
     /// When the agent was last told to interrupt it.
     pub cancel_told_at: Option<Millis>,
 }
@@ -322,16 +324,20 @@ pub async fn upsert_claim(
     task_id: &str,
     attempt: i64,
     secret_hash: &str,
+    run_secret_hash: &str,
     now: Millis,
 ) -> sqlx::Result<()> {
     sqlx::query(
-        "INSERT INTO claims (task_id, attempt, secret_hash, claimed_at) VALUES ($1, $2, $3, $4)
+        "INSERT INTO claims (task_id, attempt, secret_hash, run_secret_hash, claimed_at)
+         VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (task_id, attempt) DO UPDATE SET
-            secret_hash = excluded.secret_hash, claimed_at = excluded.claimed_at",
+            secret_hash = excluded.secret_hash, run_secret_hash = excluded.run_secret_hash,
+            claimed_at = excluded.claimed_at",
     )
     .bind(task_id)
     .bind(attempt)
     .bind(secret_hash)
+    .bind(run_secret_hash)
     .bind(now)
     .execute(db)
     .await

@@ -22,9 +22,13 @@ pub async fn claim(
     attempt: Result<Json<Attempt>, JsonRejection>,
 ) -> Result<Json<Claimed>, Refusal> {
     let Json(Attempt { attempt }) = attempt?;
-    let (task, task_token) = app.scheduler.claim(&session, &id, attempt.into()).await?;
+    let (task, tokens) = app.scheduler.claim(&session, &id, attempt.into()).await?;
     let mut db = app.scheduler.store.read().await?;
-    Ok(Json(Claimed { task: describe(&mut db, &task, attempt).await?, task_token }))
+    Ok(Json(Claimed {
+        task: describe(&mut db, &task, attempt).await?,
+        task_token: tokens.of_agent,
+        run_token: Some(tokens.of_run),
+    }))
 }
 
 /// `POST tasks/ID/start`

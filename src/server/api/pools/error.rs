@@ -41,8 +41,14 @@ impl ApiError {
 
     /// 401.
     pub fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized")
-            .detail("Send an admin's token: `Authorization: Bearer …`.")
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized").detail(
+            "Send an admin's token, or a run's while it goes on: `Authorization: Bearer …`.",
+        )
+    }
+
+    /// 403: a call that the token is not for.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden").detail(detail)
     }
 
     /// 404: `kind` is a type as clients know it, `AgentPool` for example.

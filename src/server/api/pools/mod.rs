@@ -1,6 +1,7 @@
 //! The pool API: JSON:API documents under [`BASE`], with the shapes and texts
 //! that existing clients of the vendor's API expect (its public OpenAPI).
 
+mod access;
 mod access_tokens;
 mod accounts;
 mod agent_pools;
@@ -18,16 +19,14 @@ mod workspaces;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 
-use crate::server::app::{App, Bearer};
+use crate::server::app::App;
+use crate::server::store::Connection;
 use crate::server::store::account::{self, Account};
-use crate::server::store::{Connection, access_token};
-use crate::server::token::Shown;
 use error::ApiError;
 
 /// Where the API is on the server.
@@ -38,7 +37,7 @@ const MAX_DOCUMENT: usize = 150 * 1024 * 1024;
 
 /// The API's calls.
 pub fn routes(app: &App) -> Router<App> {
-    let admins = Router::new()
+    let with_token = Router::new()
         .merge(accounts::routes())
         .merge(access_tokens::routes())
         .merge(agent_pools::routes())
@@ -52,32 +51,11 @@ pub fn routes(app: &App) -> Router<App> {
         .merge(workspaces::routes())
         .layer(DefaultBodyLimit::max(MAX_DOCUMENT))
         .fallback(no_such_call)
-        .layer(from_fn_with_state(App::clone(app), only_admins));
+        .layer(from_fn_with_state(App::clone(app), access::check));
     let anybody = Router::new()
         .route("/ping", get(async || StatusCode::OK))
         .merge(configuration_versions::upload_route());
-    Router::new().nest(BASE, anybody.merge(admins))
-}
-
-/// Lets a request through if its token is an admin's.
-async fn only_admins(
-    State(app): State<App>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let token = Bearer::of(request.headers()).0;
-    let shown = Shown::parse(token.expose()).ok_or_else(ApiError::unauthorized)?;
-    let mut db = app.scheduler.store.read().await?;
-    let found = access_token::find(&mut db, &shown.id).await?;
-    let now = app.scheduler.clock.now();
-    let token = found
-        .filter(|token| {
-            shown.matches(&token.secret_hash) && token.pool_id.is_none() && !token.is_expired(now)
-        })
-        .ok_or_else(ApiError::unauthorized)?;
-    access_token::touch(&mut db, &token, now).await?;
-    drop(db);
-    Ok(next.run(request).await)
+    Router::new().nest(BASE, anybody.merge(with_token))
 }
 
 async fn no_such_call(uri: Uri) -> ApiError {

@@ -1,0 +1,138 @@
+//! Who may call what: an admin's token is good for everything, a run's token
+//! for reading what its run is made of.
+//!
+//! | a run reads | which |
+//! |---|---|
+//! | its run, configuration version and environment | its own |
+//! | workspaces, their outputs and their current state | those of its environment |
+//!
+//! States of other workspaces are what `terraform_remote_state` and its like are
+//! for, and an environment is the border that is drawn for such things anyway.
+
+use anyhow::Context as _;
+use axum::RequestExt as _;
+use axum::extract::{MatchedPath, Path, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::BASE;
+use super::error::ApiError;
+use super::query::ListQuery;
+use crate::server::app::{App, Bearer};
+use crate::server::store::run::{self, Run};
+use crate::server::store::task::Task;
+use crate::server::store::workspace::{self, Workspace};
+use crate::server::store::{Connection, access_token, state_version};
+use crate::server::token::Shown;
+
+/// Lets a request through if its token is good for it.
+pub async fn check(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let token = Bearer::of(request.headers()).0;
+    let shown = Shown::parse(token.expose()).ok_or_else(ApiError::unauthorized)?;
+    match app.scheduler.task_of_run_token(&shown).await? {
+        Some(task) => check_run(&app, &task, &mut request).await?,
+        None => check_admin(&app, &shown).await?,
+    }
+    Ok(next.run(request).await)
+}
+
+async fn check_admin(app: &App, shown: &Shown) -> Result<(), ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let found = access_token::find(&mut db, &shown.id).await?;
+    let now = app.scheduler.clock.now();
+    let token = found
+        .filter(|token| {
+            shown.matches(&token.secret_hash) && token.pool_id.is_none() && !token.is_expired(now)
+        })
+        .ok_or_else(ApiError::unauthorized)?;
+    Ok(access_token::touch(&mut db, &token, now).await?)
+}
+
+/// Checks what the run of `task` asks for. A call that is not named here is not
+/// for runs.
+async fn check_run(app: &App, task: &Task, request: &mut Request) -> Result<(), ApiError> {
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err(ApiError::forbidden("A run's token is good for reading only."));
+    }
+    let call = request.extensions().get::<MatchedPath>().cloned();
+    let call = call.as_ref().and_then(|path| path.as_str().strip_prefix(BASE)).unwrap_or("");
+    let mut db = app.scheduler.store.read().await?;
+    let of = Of::task(&mut db, task).await?;
+    if call == "/workspaces" {
+        let query: ListQuery = request.extract_parts().await?;
+        return of.check_list(&query);
+    }
+    let id =
+        request.extract_parts::<Path<String>>().await.map_or_else(|_| String::new(), |id| id.0);
+    let (kind, may_read) = match call {
+        "/runs/{id}" => ("Run", id == of.run.id),
+        "/configuration-versions/{id}" => {
+            ("ConfigurationVersion", id == of.run.configuration_version_id)
+        }
+        "/environments/{id}" => ("Environment", id == of.workspace.environment_id),
+        "/workspaces/{id}"
+        | "/workspaces/{id}/current-state-version"
+        | "/workspaces/{id}/outputs" => ("Workspace", of.has_workspace(&mut db, &id).await?),
+        "/state-versions/{id}" | "/state-versions/{id}/download" => {
+            ("StateVersion", of.has_state(&mut db, &id).await?)
+        }
+        _ => {
+            return Err(ApiError::forbidden(
+                "A run's token is good for its own run, configuration version and environment, \
+                 and for that environment's workspaces, their outputs and current states.",
+            ));
+        }
+    };
+    match may_read {
+        true => Ok(()),
+        // As if it were not there: a run learns of nothing that is not its own.
+        false => Err(ApiError::not_found(kind, &id)),
+    }
+}
+
+/// Where a run belongs.
+struct Of {
+    run: Run,
+    workspace: Workspace,
+}
+
+impl Of {
+    async fn task(db: &mut Connection, task: &Task) -> Result<Self, ApiError> {
+        let run = run::find(db, &task.run_id).await?.context("a task without its run")?;
+        let workspace =
+            workspace::find(db, &run.workspace_id).await?.context("a run without its workspace")?;
+        Ok(Self { run, workspace })
+    }
+
+    /// A list of workspaces has to be asked for as one of this environment: a
+    /// list that is silently shorter would say that others are not there.
+    fn check_list(&self, query: &ListQuery) -> Result<(), ApiError> {
+        let own = &self.workspace.environment_id;
+        match query.filter("environment") == Some(own.as_str()) {
+            true => Ok(()),
+            false => Err(ApiError::forbidden(format!(
+                "A run's token lists the workspaces of its own environment: add \
+                 filter[environment]={own}."
+            ))),
+        }
+    }
+
+    async fn has_workspace(&self, db: &mut Connection, id: &str) -> sqlx::Result<bool> {
+        let found = workspace::find(db, id).await?;
+        Ok(found.is_some_and(|found| found.environment_id == self.workspace.environment_id))
+    }
+
+    /// Only current ones: an earlier state may hold secrets that were changed
+    /// since.
+    async fn has_state(&self, db: &mut Connection, id: &str) -> sqlx::Result<bool> {
+        let Some(version) = state_version::find(db, id).await? else { return Ok(false) };
+        let current = state_version::current(db, &version.workspace_id).await?;
+        Ok(current.is_some_and(|current| current.id == id)
+            && self.has_workspace(db, &version.workspace_id).await?)
+    }
+}
