@@ -17,6 +17,7 @@ use crate::agent::context::{Context, RunUser};
 use crate::agent::engine::Engine;
 use crate::agent::images::Images;
 use crate::agent::journal::{Container, Journal};
+use crate::agent::providers::Providers;
 use crate::agent::slots::Slots;
 use crate::config::Settings;
 use crate::protocol::{Finish, Intervals, Kind, Outcome, TaskState};
@@ -95,6 +96,7 @@ async fn context(folder: &std::path::Path, of_server: &Asked, of_engine: &Asked)
         images: Images::open(folder).unwrap(),
         slots: Slots::new(1, 1),
         journal: Journal::open(folder).unwrap(),
+        providers: Providers::open(&config, &[]).unwrap(),
         proxy: Vec::new(),
         certificates: None,
         user: RunUser { uid: 0, gid: 0 },
