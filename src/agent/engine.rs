@@ -521,6 +521,12 @@ pub fn is_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().is_some_and(is_missing)
 }
 
+/// Whether an error of this module means that the engine did not answer: it may be
+/// restarting.
+pub fn is_away(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<bollard::errors::Error>().is_some_and(|error| status(error).is_none())
+}
+
 /// Whether an error of this module means that the engine was asked for what can't
 /// be: to start a program that the image does not have, for example.
 pub fn is_invalid(error: &anyhow::Error) -> bool {

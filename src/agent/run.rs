@@ -97,10 +97,12 @@ struct Service {
     register: Register,
     once: bool,
     tasks: Mutex<BTreeMap<String, Running>>,
-    /// Rung when a task has ended.
-    task_ended: Notify,
+    /// Rung when a slot may have become free: a task has ended, or the engine is back.
+    freed: Notify,
     /// Whether tasks are still taken.
     draining: AtomicBool,
+    /// Whether the engine answered when it was last asked.
+    engine_answers: AtomicBool,
 }
 
 impl Service {
@@ -128,8 +130,9 @@ impl Service {
             context: Arc::new(context),
             once,
             tasks: Mutex::default(),
-            task_ended: Notify::new(),
+            freed: Notify::new(),
             draining: AtomicBool::new(false),
+            engine_answers: AtomicBool::new(true),
         });
         let entries = service.context.journal.entries()?;
         let in_hand = !entries.is_empty();
@@ -262,7 +265,7 @@ impl Service {
 
     async fn all_ended(&self) {
         loop {
-            let ended = self.task_ended.notified();
+            let ended = self.freed.notified();
             let mut ended = std::pin::pin!(ended);
             ended.as_mut().enable();
             if self.tasks().is_empty() {
@@ -343,6 +346,10 @@ impl Service {
             let seconds = self.context.intervals().heartbeat_seconds;
             tokio::time::sleep(Duration::from_secs(seconds.into())).await;
             let (status, error_message) = self.health().await;
+            let answers = status != Status::Errored;
+            if !self.engine_answers.swap(answers, Ordering::SeqCst) && answers {
+                self.freed.notify_one();
+            }
             let beat =
                 Heartbeat { status, error_message: error_message.clone(), tasks: self.statuses() };
             // The watchdog is for an agent that hangs. One whose server is away
@@ -404,14 +411,15 @@ impl Service {
             if draining && self.tasks().is_empty() {
                 return Ok(());
             }
-            let free_slots = if draining { 0 } else { self.context.slots.free() };
+            let takes_more = !draining && self.engine_answers.load(Ordering::SeqCst);
+            let free_slots = if takes_more { self.context.slots.free() } else { 0 };
             let free_slots = if self.once { free_slots.min(1) } else { free_slots };
             let poll = Poll { free_slots, tasks: self.statuses() };
             let held = Duration::from_secs(self.context.intervals().poll_seconds.into());
             let answer = tokio::select! {
                 answer = self.context.client.poll(&poll, held) => answer,
                 // There is room now for what was not asked for.
-                () = self.task_ended.notified() => continue,
+                () = self.freed.notified() => continue,
             };
             match answer {
                 Ok(events) => {
@@ -493,9 +501,9 @@ impl Service {
             async move {
                 carry_out(Arc::clone(&service.context), entry, slot, wire).await;
                 service.tasks().remove(&id);
-                service.task_ended.notify_waiters();
+                service.freed.notify_waiters();
                 // For a poll that is not waiting at this moment.
-                service.task_ended.notify_one();
+                service.freed.notify_one();
             }
         });
         tasks.insert(id, Running { attempt, state: watched, orders });

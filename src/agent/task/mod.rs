@@ -165,6 +165,7 @@ impl Job {
                 self.end_lost().await;
                 return Err(CallError::Refused { status, why, offset });
             }
+            Err(error) if is_away(&error) => return Err(error),
             Err(error) if self.may_be_running() && !is_final(&error) => return Err(error),
             Err(error) => {
                 warn!(task = self.task().id, "task failed: {error:#}");
@@ -477,6 +478,11 @@ async fn follow(
             _ => replay = true,
         }
     }
+}
+
+/// Whether an error means that the engine does not answer, and may again.
+fn is_away(error: &CallError) -> bool {
+    matches!(error, CallError::Here(error) if engine::is_away(error))
 }
 
 /// Whether an error means that the task's container is not there any more, or
