@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::machine::{World, text, wait_for};
 
 /// An agent pool with a workspace that uses it.
+#[derive(Clone)]
 pub struct Pool<'a> {
     world: &'a World,
     api: String,
@@ -22,7 +23,7 @@ pub struct Pool<'a> {
 
 /// A run, by its id.
 #[derive(Clone)]
-pub struct Run(String);
+pub struct Run(pub String);
 
 impl<'a> Pool<'a> {
     /// Makes the pool and the workspace on the server at `url`. `authorization`
@@ -37,7 +38,6 @@ impl<'a> Pool<'a> {
             workspace: String::new(),
             token: String::new(),
         };
-        let environment = id(&pool.get("/environments?filter%5Bname%5D=default")["data"][0]);
         pool.id = id(&pool.post(
             "/agent-pools",
             "agent-pools",
@@ -51,14 +51,23 @@ impl<'a> Pool<'a> {
             json!({}),
         );
         pool.token = string(&token["attributes"]["token"]);
-        pool.workspace = id(&pool.post(
-            "/workspaces",
-            "workspaces",
-            json!({"name": "tests", "auto-apply": false}),
-            json!({"environment": to("environments", &environment),
-                   "agent-pool": to("agent-pools", &pool.id)}),
-        ));
-        pool
+        pool.with_workspace("tests", json!({"auto-apply": false}))
+    }
+
+    /// The same pool with a workspace of its own, which has these attributes
+    /// besides its name.
+    pub fn with_workspace(&self, name: &str, mut attributes: Value) -> Self {
+        attributes["name"] = name.into();
+        let environment = id(&self.get("/environments?filter%5Bname%5D=default")["data"][0]);
+        let links = json!({"environment": to("environments", &environment),
+                           "agent-pool": to("agent-pools", &self.id)});
+        let workspace = id(&self.post("/workspaces", "workspaces", attributes, links));
+        Self { workspace, ..self.clone() }
+    }
+
+    /// The pool's attributes.
+    pub fn attributes(&self) -> Value {
+        self.get(&format!("/agent-pools/{}", self.id))["data"]["attributes"].take()
     }
 
     /// Gives the workspace a variable: a `terraform` or a `shell` one.
@@ -128,6 +137,11 @@ impl<'a> Pool<'a> {
         self.curl_api(&format!("/runs/{}/actions/apply", run.0), Some(&json!({})));
     }
 
+    /// Cancels a run.
+    pub fn cancel(&self, run: &Run) {
+        self.curl_api(&format!("/runs/{}/actions/cancel", run.0), Some(&json!({})));
+    }
+
     /// The run's status.
     pub fn status(&self, run: &Run) -> String {
         string(&self.get(&format!("/runs/{}", run.0))["data"]["attributes"]["status"])
@@ -150,11 +164,15 @@ impl<'a> Pool<'a> {
 
     /// Waits until the run has ended, which has to be as `wanted`.
     pub fn wait_for_ended(&self, run: &Run, wanted: &str) {
+        assert_eq!(self.end(run), wanted);
+    }
+
+    /// Waits until the run has ended, and tells how.
+    pub fn end(&self, run: &Run) -> String {
         let ends = ["applied", "errored", "canceled", "discarded", "planned_and_finished"];
-        let status = wait_for("the run to end", Duration::from_secs(240), || {
+        wait_for("the run to end", Duration::from_secs(240), || {
             Some(self.status(run)).filter(|status| ends.contains(&status.as_str()))
-        });
-        assert_eq!(status, wanted);
+        })
     }
 
     /// The log of the run's `plan` or `apply`; empty when it has none yet.
@@ -236,6 +254,12 @@ impl<'a> Pool<'a> {
         assert!(output.status.success(), "{arguments:?}: {}", text(&output));
         output.stdout
     }
+}
+
+/// How many lines of a log end with `end`: what a command in it wrote, since
+/// Terraform puts more before that.
+pub fn lines_with_end(log: &str, end: &str) -> usize {
+    log.lines().filter(|line| line.trim_end().ends_with(end)).count()
 }
 
 fn to(kind: &str, id: &str) -> Value {
