@@ -29,6 +29,7 @@ mod runs;
 mod secrets;
 mod server_package;
 mod slots;
+mod soak;
 mod stop;
 mod uninstall;
 mod watch;
