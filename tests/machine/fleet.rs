@@ -42,7 +42,7 @@ impl Fleet {
         let server = Mutex::new(spawn_server(&world, &work, &[]));
         let fleet = Self { machine: flavour.into(), world, work, server };
         fleet.wait_for_server();
-        fleet.trust_server();
+        fleet.trust_server(&fleet.machine);
         fleet
     }
 
@@ -62,6 +62,16 @@ impl Fleet {
         self.wait_for_server();
     }
 
+    /// Boots a further machine of the same flavour, which trusts the server too
+    /// and has the pool's token; gives its name.
+    pub fn boot_another(&self, pool: &Pool<'_>) -> String {
+        let name = format!("{}-another", self.machine);
+        self.world.boot(&self.machine, &["--name", &name]);
+        self.trust_server(&name);
+        self.give_token(&name, pool);
+        name
+    }
+
     /// A pool on the server; its token goes to /root/pool.token on the machine.
     pub fn pool(&self) -> Pool<'_> {
         let token = std::fs::read_to_string(self.work.path().join("admin.token"))
@@ -71,8 +81,12 @@ impl Fleet {
             .expect("the work folder takes files");
         let pool = Pool::make(&self.world, URL, &self.ca(), &authorization);
         pool.variable("SECRET_WORD", "shell", true, "open sesame");
-        self.world.feed(&self.machine, "umask 077 && cat >/root/pool.token", pool.token.as_bytes());
+        self.give_token(&self.machine, &pool);
         pool
+    }
+
+    fn give_token(&self, machine: &str, pool: &Pool<'_>) {
+        self.world.feed(machine, "umask 077 && cat >/root/pool.token", pool.token.as_bytes());
     }
 
     /// What the server serves as packages: links into the kit, to be replaced
@@ -90,16 +104,25 @@ impl Fleet {
 
     /// Installs with the curl-piped script and loads the runs' image.
     pub fn install(&self, options: &str) {
-        self.shell(&Self::install_line(options));
-        self.load_image();
+        self.install_on(&self.machine, options);
+    }
+
+    /// The same on any of its machines.
+    pub fn install_on(&self, machine: &str, options: &str) {
+        self.world.shell(machine, &Self::install_line(options));
+        self.load_image_on(machine);
     }
 
     /// Loads the runs' image and makes it the agent's.
     pub fn load_image(&self) {
+        self.load_image_on(&self.machine);
+    }
+
+    fn load_image_on(&self, machine: &str) {
         let image = std::fs::read(kit().join("run-image.tar")).expect("the kit has an image");
-        self.world.feed(&self.machine, &format!("{DOCKER} import - {IMAGE}"), &image);
-        self.shell(&format!("scalr-agent configure --image={IMAGE}"));
-        self.shell("systemctl restart scalr-agent");
+        self.world.feed(machine, &format!("{DOCKER} import - {IMAGE}"), &image);
+        self.world.shell(machine, &format!("scalr-agent configure --image={IMAGE}"));
+        self.world.shell(machine, "systemctl restart scalr-agent");
     }
 
     /// Runs a shell line on the machine.
@@ -144,14 +167,14 @@ impl Fleet {
     }
 
     /// A company's image trusts the company's authority from the start.
-    fn trust_server(&self) {
+    fn trust_server(&self, machine: &str) {
         let ca = std::fs::read(self.ca()).expect("the server wrote its authority");
-        let line = if self.machine.starts_with("centos") {
+        let line = if machine.starts_with("centos") {
             "cat >/etc/pki/ca-trust/source/anchors/pools.crt && update-ca-trust 2>&1"
         } else {
             "cat >/usr/local/share/ca-certificates/pools.crt && update-ca-certificates 2>&1"
         };
-        self.world.feed(&self.machine, line, &ca);
+        self.world.feed(machine, line, &ca);
     }
 
     /// Takes the trust back, for those who bring it themselves.
@@ -193,6 +216,20 @@ pub fn kit() -> PathBuf {
 /// The Terraform configuration that runs are made of.
 pub fn configuration() -> PathBuf {
     kit().join("configuration")
+}
+
+/// A configuration with one resource, called `name`, whose creation runs
+/// `command`.
+pub fn creating(name: &str, command: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let has_data = configuration().join("terraform_data.tf").is_file();
+    let kind = if has_data { "terraform_data" } else { "null_resource" };
+    let text = format!(
+        "resource \"{kind}\" \"{name}\" {{\n  provisioner \"local-exec\" {{\n    \
+         command = <<-EOT\n{command}\n    EOT\n  }}\n}}\n"
+    );
+    std::fs::write(folder.path().join("main.tf"), text).expect("a file");
+    folder
 }
 
 fn spawn_server(world: &World, work: &TempDir, before: &[String]) -> Child {

@@ -101,6 +101,11 @@ impl World {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// A machine's root folder with all that is mounted in it, as long as it runs.
+    pub fn root(&self, machine: &str) -> PathBuf {
+        Path::new("/proc").join(self.pid(machine)).join("root")
+    }
+
     /// The last lines of a machine's journal, to go with a failure.
     pub fn journal_end(&self, machine: &str) -> String {
         let output = self

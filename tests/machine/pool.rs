@@ -82,6 +82,11 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// The pool's attributes.
+    pub fn attributes(&self) -> Value {
+        self.get(&format!("/agent-pools/{}", self.id))["data"]["attributes"].take()
+    }
+
     /// Gives the workspace a variable: a `terraform` or a `shell` one.
     pub fn variable(&self, key: &str, category: &str, sensitive: bool, value: &str) {
         self.post(
@@ -149,6 +154,11 @@ impl<'a> Pool<'a> {
         self.curl_api(&format!("/runs/{}/actions/apply", run.0), Some(&json!({})));
     }
 
+    /// Cancels a run.
+    pub fn cancel(&self, run: &Run) {
+        self.curl_api(&format!("/runs/{}/actions/cancel", run.0), Some(&json!({})));
+    }
+
     /// The run's status.
     pub fn status(&self, run: &Run) -> String {
         string(&self.get(&format!("/runs/{}", run.0))["data"]["attributes"]["status"])
@@ -171,11 +181,15 @@ impl<'a> Pool<'a> {
 
     /// Waits until the run has ended, which has to be as `wanted`.
     pub fn wait_for_ended(&self, run: &Run, wanted: &str) {
+        assert_eq!(self.end(run), wanted);
+    }
+
+    /// Waits until the run has ended, and tells how.
+    pub fn end(&self, run: &Run) -> String {
         let ends = ["applied", "errored", "canceled", "discarded", "planned_and_finished"];
-        let status = wait_for("the run to end", Duration::from_secs(240), || {
+        wait_for("the run to end", Duration::from_secs(240), || {
             Some(self.status(run)).filter(|status| ends.contains(&status.as_str()))
-        });
-        assert_eq!(status, wanted);
+        })
     }
 
     /// The log of the run's `plan` or `apply`; empty when it has none yet.
@@ -267,6 +281,12 @@ impl<'a> Pool<'a> {
         assert!(output.status.success(), "{arguments:?}: {}", text(&output));
         output.stdout
     }
+}
+
+/// How many lines of a log end with `end`: what a command in it wrote, since
+/// Terraform puts more before that.
+pub fn lines_with_end(log: &str, end: &str) -> usize {
+    log.lines().filter(|line| line.trim_end().ends_with(end)).count()
 }
 
 fn to(kind: &str, id: &str) -> Value {
