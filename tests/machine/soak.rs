@@ -112,10 +112,11 @@ fn sum_up(
     for run in outcomes {
         let Outcome { name, id, status, logs } = run;
         if status != "applied" {
-            broken.push(format!("{name} ({}) ended as {status}: {logs:#?}", id));
+            broken.push(format!("{name} ({id}) ended as {status}: {logs:#?}"));
         }
-        let of_phase =
-            |phase| recorded.iter().filter(move |other| other.run == id.0 && other.phase == phase);
+        let of_phase = |phase| {
+            recorded.iter().filter(move |other| other.run == id.to_string() && other.phase == phase)
+        };
         let says_so = format!("{name} is applied");
         let applied = of_phase("apply").map(|apply| lines_with_end(&apply.log, &says_so));
         let applied: usize = applied.sum();
