@@ -130,9 +130,12 @@ impl Fault {
             Self::ProxyAnswers => {
                 rig.kill_server();
                 let proxy = rig.start_proxy();
+                // It has to be heard.
+                rig.release(held);
                 std::thread::sleep(A_WHILE);
                 rig.end_proxy(proxy);
                 rig.start_server();
+                return None;
             }
             Self::DiskFull => {
                 rig.fill_disk();
