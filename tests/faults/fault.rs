@@ -192,9 +192,10 @@ impl Fault {
 /// with one, for as long as that would take.
 fn told(rig: &Rig<'_>, phase: Phase, run: Option<&Run>) -> Option<Duration> {
     let (kind, status) = match phase {
-        Phase::Claimed | Phase::Planning => ("plan", "queued"),
+        Phase::Planning => ("plan", "queued"),
         Phase::Applying | Phase::Uploading => ("apply", "unreachable"),
-        Phase::Idle | Phase::Waiting => {
+        // What is claimed looks like what is queued.
+        Phase::Idle | Phase::Claimed | Phase::Waiting => {
             std::thread::sleep(LONGER_THAN_A_LEASE);
             return None;
         }
