@@ -39,7 +39,11 @@ impl<'a> Rig<'a> {
         if fault == Fault::DiskFull {
             rig.make_small_disk();
         }
-        rig.fleet.install(if fault == Fault::OutOfMemory { "--memory 256" } else { "" });
+        rig.fleet.install(match fault {
+            Fault::DiskFull => "--ignore disk",
+            Fault::OutOfMemory => "--memory 256",
+            _ => "",
+        });
         truth::record(fleet, rig.disk());
         if fault == Fault::ClockJump {
             rig.take_clocks_over();
