@@ -44,8 +44,8 @@ pub fn listed(
 /// The settings without what nobody should read.
 fn shown(mut settings: Settings) -> Settings {
     settings.token = settings.token.map(|_| Secret::new("***"));
-    if let Some(url) = &settings.url {
-        settings.url = masked(url.as_str()).parse().ok();
+    for url in [&mut settings.url, &mut settings.telemetry_url] {
+        *url = url.as_ref().and_then(|url| masked(url.as_str()).parse().ok());
     }
     settings
 }
@@ -97,6 +97,7 @@ mod tests {
         let settings = Settings {
             url: Some("https://me:hunter2@pools.example.com".parse().unwrap()),
             token: Some(Secret::new("hunter2")),
+            telemetry_url: Some("https://me:hunter2@collector".parse().unwrap()),
             ..Settings::default()
         };
         let text = serde_json::to_string(&shown(settings)).unwrap();
@@ -119,7 +120,9 @@ mod tests {
                 "image",
                 "ca_cert",
                 "hooks_dir",
-                "registry_auth"
+                "registry_auth",
+                "telemetry_url",
+                "telemetry_headers"
             ]
         );
     }

@@ -11,6 +11,7 @@ use super::{Job, environment, hooks, labels, paths, work_directory};
 use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
+use crate::agent::progress::Phase;
 use crate::agent::registry;
 use crate::protocol::{Hook, Kind, Operation, Task};
 
@@ -110,8 +111,8 @@ impl Job {
         let image = self.chosen_image()?;
         if self.context.engine.image_id(&image).await?.is_none() {
             spool.write(format!("Pulling image {image}\n").as_bytes())?;
-            info!(task = self.task().id, image, "pulling image");
-            self.pull(&image, spool).await?;
+            info!(image, "pulling image");
+            self.progress.during(Phase::PullingImage, self.pull(&image, spool)).await?;
         }
         self.context.images.used(&image)?;
         Ok(image)
