@@ -210,6 +210,18 @@ pub const KEYS: &[Key] = &[
         about: "plain or json",
     },
     Key {
+        name: "telemetry_url",
+        variables: &["SCALR_AGENT_TELEMETRY_URL"],
+        kind: ValueKind::Text,
+        about: "An OpenTelemetry collector (OTLP over HTTP), for example http://collector:4318",
+    },
+    Key {
+        name: "telemetry_headers",
+        variables: &["SCALR_AGENT_TELEMETRY_HEADERS"],
+        kind: ValueKind::Text,
+        about: "A file with headers for the collector, such as its password, each a line `Name: value`",
+    },
+    Key {
         name: "debug",
         variables: &["SCALR_AGENT_DEBUG"],
         kind: ValueKind::Flag,
@@ -273,6 +285,10 @@ pub struct Settings {
     pub log_limit: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<LogFormat>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry_url: Option<Url>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry_headers: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug: Option<bool>,
 }
@@ -553,7 +569,7 @@ mod tests {
         for key in KEYS {
             let text = match key.kind {
                 ValueKind::Text => match key.name {
-                    "url" => "https://pools.example.com",
+                    "url" | "telemetry_url" => "https://pools.example.com",
                     "on_stop" => "drain",
                     "log_format" => "json",
                     _ => "x",

@@ -1,7 +1,7 @@
 //! What all tasks of this agent have in common.
 
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::SetOnce;
@@ -11,8 +11,10 @@ use crate::agent::connection;
 use crate::agent::engine::Engine;
 use crate::agent::images::Images;
 use crate::agent::journal::Journal;
+use crate::agent::progress;
 use crate::agent::providers::Providers;
 use crate::agent::slots::Slots;
+use crate::agent::telemetry::Telemetry;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::protocol::{Intervals, Registered};
@@ -51,6 +53,10 @@ pub struct Context {
     pub user: RunUser,
     /// How we stand with the server, for people who ask.
     pub connection: connection::Keeper,
+    /// What each task is at, likewise.
+    pub progress: Arc<progress::Keeper>,
+    /// What is measured.
+    pub telemetry: Arc<Telemetry>,
     /// How often to call.
     pub intervals: RwLock<Intervals>,
     /// The agent's id and its pool's, once it has registered.

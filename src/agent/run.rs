@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
 use backon::{ExponentialBuilder, Retryable as _};
@@ -14,11 +14,7 @@ use sd_notify::NotifyState;
 use tokio::sync::{Notify, SetOnce, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Level, Subscriber, error, info, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::{Instrument as _, Span, error, info, warn};
 
 use crate::agent::client::{CallError, Client};
 use crate::agent::connection::{self, State};
@@ -26,14 +22,17 @@ use crate::agent::context::{Context, RunUser, certificates};
 use crate::agent::engine::Engine;
 use crate::agent::images::{Images, Limits};
 use crate::agent::journal::{Entry, Journal};
+use crate::agent::logging;
+use crate::agent::progress;
 use crate::agent::providers::Providers;
 use crate::agent::proxy;
 use crate::agent::slots::{Slot, Slots};
 use crate::agent::stop::{Order, Signals, become_the_new_program};
 use crate::agent::task::interrupt::Interrupt;
 use crate::agent::task::{Wire, carry_out, lost};
-use crate::config::{Config, LogFormat, OnStop, Settings};
-use crate::exit::{Failure, in_journal};
+use crate::agent::telemetry::Telemetry;
+use crate::config::{Config, OnStop, Settings};
+use crate::exit::Failure;
 use crate::protocol::{Event, Heartbeat, Intervals, Poll, Register, Status, TaskState, TaskStatus};
 
 /// How often a drain asks systemd for more time.
@@ -57,19 +56,21 @@ const FIRST_REGISTRATION: Duration = Duration::from_secs(60);
 /// (7), or the engine or the server can't be reached at the start (1).
 pub fn run(file: &Path, once: bool) -> Result<()> {
     let config = Settings::load(file, std::env::vars())?.resolve()?;
-    start_log(&config);
+    logging::start(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
         .build()
         .context("cannot start")?;
     let end = runtime.block_on(async {
-        let mut signals = Signals::catch()?;
-        let (service, in_hand) = Service::start(config, once).await?;
-        if let Some(end) = service.until_registered(&mut signals, file, in_hand).await? {
-            return Ok(end);
-        }
-        service.until_ended(&mut signals, file).await
+        let proxy = proxy::variables();
+        let telemetry = Telemetry::start(&config, &proxy).unwrap_or_else(|error| {
+            warn!("no telemetry: {error:#}");
+            Telemetry::off()
+        });
+        let end = serve(config, proxy, &telemetry, file, once).await;
+        telemetry.stop().await;
+        end
     })?;
     // Ends what is still under way; the tasks' containers are not touched.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -77,6 +78,33 @@ pub fn run(file: &Path, once: bool) -> Result<()> {
         End::Stopped => Ok(()),
         End::Reload => Err(become_the_new_program()),
     }
+}
+
+/// Takes tasks until told to stop.
+async fn serve(
+    config: Config,
+    proxy: Vec<(String, String)>,
+    telemetry: &Arc<Telemetry>,
+    file: &Path,
+    once: bool,
+) -> Result<End> {
+    let mut signals = Signals::catch()?;
+    let (service, in_hand) = Service::start(config, proxy, telemetry, once).await?;
+    let progress = Arc::clone(&service.context.progress);
+    let keeping = tokio::spawn({
+        let progress = Arc::clone(&progress);
+        async move { progress.keep().await }
+    });
+    let serving = async {
+        match service.until_registered(&mut signals, file, in_hand).await? {
+            Some(end) => Ok(end),
+            None => service.until_ended(&mut signals, file).await,
+        }
+    };
+    let end = serving.await;
+    keeping.abort();
+    progress.stop();
+    end
 }
 
 /// How the service ended.
@@ -88,6 +116,8 @@ enum End {
 /// A task in hand.
 struct Running {
     attempt: u32,
+    /// What is logged about it is inside of this.
+    span: Span,
     state: watch::Receiver<TaskState>,
     orders: watch::Sender<Option<Interrupt>>,
 }
@@ -107,9 +137,13 @@ struct Service {
 
 impl Service {
     /// Goes on with what was in hand; tells whether that was anything.
-    async fn start(config: Config, once: bool) -> Result<(Arc<Self>, bool)> {
+    async fn start(
+        config: Config,
+        proxy: Vec<(String, String)>,
+        telemetry: &Arc<Telemetry>,
+        once: bool,
+    ) -> Result<(Arc<Self>, bool)> {
         let engine = Engine::connect(&format!("unix://{}", config.engine.display())).await?;
-        let proxy = proxy::variables();
         let context = Context {
             client: Client::new(&config, &proxy)?,
             engine,
@@ -121,10 +155,13 @@ impl Service {
             certificates: certificates(config.ca_cert.as_deref())?,
             user: RunUser::of(config.user.as_deref())?,
             connection: connection::Keeper::new(&config.data_dir),
+            progress: progress::Keeper::new(&config.data_dir, Arc::clone(telemetry)),
+            telemetry: Arc::clone(telemetry),
             intervals: RwLock::new(Intervals::default()),
             registered: SetOnce::new(),
             config,
         };
+        telemetry.watch_slots(&context.slots, context.config.concurrency);
         let service = Arc::new(Self {
             register: introduction(&context.config)?,
             context: Arc::new(context),
@@ -137,9 +174,12 @@ impl Service {
         let entries = service.context.journal.entries()?;
         let in_hand = !entries.is_empty();
         for entry in entries {
-            info!(task = entry.record.claimed.task.id, "going on with a task");
+            let task = &entry.record.claimed.task;
+            let span = logging::span(&task.id, task.attempt);
+            logging::knows(&span, &task.run_id);
+            span.in_scope(|| info!("going on with a task"));
             let slot = service.context.slots.take_again(entry.record.slot);
-            service.begin(entry, slot);
+            service.begin(entry, slot, span, None);
         }
         if in_hand {
             // Their containers are looked after at once; the server may be away
@@ -355,7 +395,11 @@ impl Service {
             // The watchdog is for an agent that hangs. One whose server is away
             // has to stay, to look after its runs.
             notify(&[NotifyState::Watchdog]);
-            match self.context.client.heartbeat(&beat).await {
+            let answer = self.context.client.heartbeat(&beat).await;
+            if answer.is_err() {
+                self.context.telemetry.heartbeat_failed();
+            }
+            match answer {
                 Ok(()) => self.context.connection.answered(status, error_message),
                 Err(CallError::Refused { status: StatusCode::CONFLICT, why, .. }) => {
                     info!("registering again: {why}");
@@ -449,13 +493,14 @@ impl Service {
                 info!(task = task_id, "task not taken: the agent takes no more");
             }
             Event::Offer { task_id, attempt, kind } => {
-                info!(task = task_id, attempt, %kind, "task offered");
-                self.claim(&task_id, attempt).await;
+                let span = logging::span(&task_id, attempt);
+                span.in_scope(|| info!(%kind, "task offered"));
+                self.claim(&task_id, attempt).instrument(span).await;
             }
             Event::Cancel { task_id, attempt } => {
                 let tasks = self.tasks();
                 if let Some(running) = tasks.get(&task_id).filter(|task| task.attempt == attempt) {
-                    info!(task = task_id, "task canceled by its pool");
+                    running.span.in_scope(|| info!("task canceled by its pool"));
                     running.orders.send_replace(Some(Interrupt::Canceled));
                 }
             }
@@ -469,34 +514,37 @@ impl Service {
     }
 
     async fn claim(self: &Arc<Self>, task_id: &str, attempt: u32) {
+        let offered = SystemTime::now();
         let Some(slot) = self.context.slots.take() else {
-            warn!(task = task_id, "no slot is free for what was offered");
+            warn!("no slot is free for what was offered");
             return;
         };
         let claimed = match self.context.client.claim(task_id, attempt).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                warn!(task = task_id, "cannot claim the task: {error}");
+                warn!("cannot claim the task: {error}");
                 return;
             }
         };
+        let span = Span::current();
+        logging::knows(&span, &claimed.task.run_id);
         match self.context.journal.begin(claimed, slot.number()) {
-            Ok(entry) => self.begin(entry, slot),
+            Ok(entry) => self.begin(entry, slot, span, Some(offered)),
             // Not started, so the server offers it again.
-            Err(error) => error!(task = task_id, "cannot take the task: {error:#}"),
+            Err(error) => error!("cannot take the task: {error:#}"),
         }
     }
 
-    fn begin(self: &Arc<Self>, entry: Entry, slot: Slot) {
+    fn begin(self: &Arc<Self>, entry: Entry, slot: Slot, span: Span, offered: Option<SystemTime>) {
         let task = &entry.record.claimed.task;
         let (id, attempt) = (task.id.clone(), task.attempt);
         let (state, watched) = watch::channel(TaskState::Claimed);
         let (orders, ordered) = watch::channel(None);
-        let wire = Wire { state, orders: ordered };
+        let wire = Wire { state, orders: ordered, offered };
         let service = Arc::clone(self);
         // Held until the task is listed, so that its end comes after.
         let mut tasks = self.tasks();
-        tokio::spawn({
+        let carrying_out = {
             let id = id.clone();
             async move {
                 carry_out(Arc::clone(&service.context), entry, slot, wire).await;
@@ -505,8 +553,9 @@ impl Service {
                 // For a poll that is not waiting at this moment.
                 service.freed.notify_one();
             }
-        });
-        tasks.insert(id, Running { attempt, state: watched, orders });
+        };
+        tokio::spawn(carrying_out.instrument(span.clone()));
+        tasks.insert(id, Running { attempt, span, state: watched, orders });
     }
 
     fn statuses(&self) -> Vec<TaskStatus> {
@@ -564,55 +613,6 @@ fn introduction(config: &Config) -> Result<Register> {
         },
         concurrency: config.concurrency,
     })
-}
-
-fn start_log(config: &Config) {
-    let level = if config.debug { "agent_pools=debug,info" } else { "info" };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_target(false)
-        .with_writer(std::io::stderr);
-    let in_journal = in_journal();
-    match config.log_format {
-        LogFormat::Json if in_journal => log.json().map_event_format(WithPriority).init(),
-        LogFormat::Json => log.json().init(),
-        // The journal adds the time itself.
-        LogFormat::Plain if in_journal => {
-            log.without_time().with_ansi(false).map_event_format(WithPriority).init();
-        }
-        LogFormat::Plain => {
-            use std::io::IsTerminal as _;
-            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            log.with_ansi(colours).init();
-        }
-    }
-}
-
-/// Begins each line with its priority as `sd-daemon(3)` has it, which the journal
-/// takes off and files the line under: `journalctl -p warning` finds it.
-struct WithPriority<F>(F);
-
-impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-    F: FormatEvent<S, N>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &tracing::Event<'_>,
-    ) -> std::fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        };
-        write!(writer, "<{priority}>")?;
-        self.0.format_event(context, writer, event)
-    }
 }
 
 /// systemd kills what takes longer to stop than its unit says, unless it asks for

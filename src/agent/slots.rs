@@ -37,6 +37,11 @@ impl Slots {
         u32::try_from(free.min(fitting)).unwrap_or(u32::MAX)
     }
 
+    /// How many have a task.
+    pub fn busy(&self) -> u32 {
+        self.lock().len().try_into().unwrap_or(u32::MAX)
+    }
+
     /// Takes a free slot; none is left when this gives nothing.
     pub fn take(&self) -> Option<Slot> {
         let mut taken = self.lock();
@@ -100,7 +105,7 @@ mod tests {
         let first = slots.take().unwrap();
         let second = slots.take().unwrap();
         assert_eq!((first.number(), second.number(), slots.free()), (0, 1, 0));
-        assert!(slots.take().is_none());
+        assert!(slots.take().is_none() && slots.busy() == 2);
         drop(first);
         assert_eq!(slots.free(), 1);
         assert_eq!(slots.take().unwrap().network(), "scalr-slot-0");

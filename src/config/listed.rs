@@ -44,8 +44,8 @@ pub fn listed(
 /// The settings without what nobody should read.
 fn shown(mut settings: Settings) -> Settings {
     settings.token = settings.token.map(|_| Secret::new("***"));
-    if let Some(url) = &settings.url {
-        settings.url = masked(url.as_str()).parse().ok();
+    for url in [&mut settings.url, &mut settings.telemetry_url] {
+        *url = url.as_ref().and_then(|url| masked(url.as_str()).parse().ok());
     }
     settings.provider_mirror = settings.provider_mirror.as_deref().map(masked);
     settings
@@ -101,6 +101,7 @@ mod tests {
             url: Some("https://me:hunter2@pools.example.com".parse().unwrap()),
             provider_mirror: Some("https://me:hunter2@mirror.example.com".to_owned()),
             token: Some(Secret::new("hunter2")),
+            telemetry_url: Some("https://me:hunter2@collector".parse().unwrap()),
             ..Settings::default()
         };
         let text = serde_json::to_string(&shown(settings)).unwrap();
@@ -125,7 +126,10 @@ mod tests {
                 "hooks_dir",
                 "provider_registries",
                 "provider_mirror",
-                "registry_auth"
+                "registry_auth",
+                "registry_auth",
+                "telemetry_url",
+                "telemetry_headers"
             ]
         );
     }

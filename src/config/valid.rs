@@ -84,6 +84,11 @@ pub struct Config {
     pub log_limit: u64,
     /// How the agent's own log looks.
     pub log_format: LogFormat,
+    /// The OpenTelemetry collector that metrics and traces go to; none: they
+    /// go nowhere.
+    pub telemetry_url: Option<Url>,
+    /// A file with headers for it, a line each.
+    pub telemetry_headers: Option<PathBuf>,
     /// Whether it logs more.
     pub debug: bool,
 }
@@ -146,6 +151,8 @@ impl Settings {
             drain: Duration::from_secs(self.drain_timeout.unwrap_or(3600)),
             log_limit: self.log_limit.unwrap_or(256),
             log_format: self.log_format.unwrap_or_default(),
+            telemetry_url: self.telemetry_url,
+            telemetry_headers: self.telemetry_headers,
             debug: self.debug.unwrap_or(false),
         })
     }
@@ -179,7 +186,11 @@ impl Settings {
         each(&self.engine, "engine", |address| socket(address))?;
         each(&self.grace_shutdown_timeout, "grace_shutdown_timeout", |s| within(*s, 1, 86_400))?;
         each(&self.drain_timeout, "drain_timeout", |s| within(*s, 1, 604_800))?;
-        each(&self.log_limit, "log_limit", |megabytes| within(*megabytes, 1, 102_400))
+        each(&self.log_limit, "log_limit", |megabytes| within(*megabytes, 1, 102_400))?;
+        each(&self.telemetry_url, "telemetry_url", |url| {
+            collector(url, self.telemetry_headers.is_some())
+        })?;
+        each(&self.telemetry_headers, "telemetry_headers", |path| absolute(path))
     }
 }
 
@@ -195,15 +206,9 @@ fn each<T>(
 }
 
 fn url(url: &Url) -> Result<(), String> {
-    let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
-        None => false,
-    };
     match url.scheme() {
         "https" => {}
-        "http" if loopback => {}
+        "http" if is_loopback(url) => {}
         "http" => return Err("has to be https://: the token would go over it in the clear".into()),
         _ => return Err("should look like https://pools.example.com".into()),
     }
@@ -212,6 +217,35 @@ fn url(url: &Url) -> Result<(), String> {
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return Err("should be the server's address alone, with nothing after the host".into());
+    }
+    Ok(())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
+        None => false,
+    }
+}
+
+fn collector(url: &Url, has_headers: bool) -> Result<(), String> {
+    match url.scheme() {
+        "https" => {}
+        "http" if !has_headers || is_loopback(url) => {}
+        "http" => {
+            return Err(
+                "has to be https://: telemetry_headers would go over it in the clear".into()
+            );
+        }
+        _ => return Err("should look like http://collector:4318".into()),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("should have no user and password in it: telemetry_headers is for them".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("should have nothing after the path".into());
     }
     Ok(())
 }
@@ -392,6 +426,11 @@ mod tests {
             "engine = 'tcp://1.2.3.4:2375'",
             "ca_cert = '/no/such/file.pem'",
             "grace_shutdown_timeout = 0",
+            "telemetry_url = 'grpc://collector:4317'",
+            "telemetry_url = 'https://me:pw@collector'",
+            "telemetry_url = 'https://collector/?key=pw'",
+            "telemetry_url = 'http://collector'\ntelemetry_headers = '/etc/headers'",
+            "telemetry_headers = 'headers'",
         ] {
             let error = settings(wrong).check().expect_err(wrong);
             let name = wrong.split(' ').next().unwrap();
@@ -413,6 +452,8 @@ mod tests {
             "provider_cache_limit = 0",
             "provider_registries = 'registry.example.com, other.example.com:8443'",
             "provider_mirror = '/srv/mirror'",
+            "telemetry_url = 'http://collector:4318'",
+            "telemetry_url = 'https://collector/otlp'\ntelemetry_headers = '/etc/headers'",
         ] {
             settings(right).check().expect(right);
         }

@@ -94,9 +94,9 @@ impl Job {
                 seen = (now, Instant::now());
             } else if !now.is_empty() && seen.1.elapsed() > config.hook_timeout {
                 // The first one asks the hook to end, the second one ends it.
-                warn!(task = self.task().id, "ending a hook that takes too long");
+                warn!("ending a hook that takes too long");
                 if let Err(error) = self.context.engine.signal(container, "SIGUSR1").await {
-                    warn!(task = self.task().id, "cannot end the hook: {error:#}");
+                    warn!("cannot end the hook: {error:#}");
                 }
                 tokio::time::sleep(BEFORE_KILL).await;
             }

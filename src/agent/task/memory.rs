@@ -33,10 +33,13 @@ impl Job {
         let used = loop {
             tokio::time::sleep(LOOK).await;
             match engine.memory_used(container).await {
-                Ok(Some(used)) if used * 100 >= limit * 1024 * 1024 * PRESSED_PERCENT => {
-                    break used;
+                Ok(Some(used)) => {
+                    self.progress.uses_memory(used);
+                    if used * 100 >= limit * 1024 * 1024 * PRESSED_PERCENT {
+                        break used;
+                    }
                 }
-                Ok(_) => {}
+                Ok(None) => {}
                 Err(error) => debug!(container, "cannot tell how much memory it uses: {error:#}"),
             }
         };
@@ -44,9 +47,9 @@ impl Job {
             "Warning: the run uses {} MB, more than {PRESSED_PERCENT} % of its {limit} MB of memory. It is interrupted now, so that its state is written before it runs out.\n",
             used / (1024 * 1024),
         );
-        warn!(task = self.task().id, "{}", notice.trim_end());
+        warn!("{}", notice.trim_end());
         if let Err(error) = self.put_notice(container, &notice).await {
-            warn!(task = self.task().id, "cannot tell in the run's log: {error:#}");
+            warn!("cannot tell in the run's log: {error:#}");
         }
     }
 

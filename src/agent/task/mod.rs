@@ -18,7 +18,7 @@ mod said_again;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::StreamExt as _;
@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, Span, error, info, warn};
 
 use crate::agent::client::{CallError, TaskClient, TaskFile};
 use crate::agent::context::Context;
@@ -36,6 +36,7 @@ use crate::agent::log::Filter;
 use crate::agent::log::limit::Limiter;
 use crate::agent::log::spool::Spool;
 use crate::agent::log::upload::upload;
+use crate::agent::progress::{Ended, Phase, Progress};
 use crate::agent::slots::Slot;
 use crate::protocol::{Finish, Kind, Outcome, Task, TaskState};
 use crate::secret::redact::Redactor;
@@ -64,6 +65,8 @@ pub struct Wire {
     pub state: watch::Sender<TaskState>,
     /// Whether it is to end.
     pub orders: watch::Receiver<Option<Interrupt>>,
+    /// When the task was offered; none: an earlier agent began it.
+    pub offered: Option<SystemTime>,
 }
 
 /// Carries a task out, or goes on with one that an earlier agent began, and
@@ -71,32 +74,37 @@ pub struct Wire {
 pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wire) {
     let task = entry.record.claimed.task.clone();
     let client = context.client.of_task(&entry.record.claimed);
-    info!(task = task.id, attempt = task.attempt, run = task.run_id, kind = %task.kind, "task begins");
-    let mut job = Job { context, entry, slot, wire, client };
-    loop {
+    let progress = context.progress.begin(&task, client.clone(), wire.offered);
+    if let Some(id) = progress.trace_id() {
+        Span::current().record("trace_id", id);
+    }
+    info!(kind = %task.kind, workspace = task.workspace.name, "task begins");
+    let mut job = Job { context, entry, slot, wire, client, progress: progress.clone() };
+    let ended = loop {
         match job.work().await {
             Ok(outcome) => {
-                info!(task = task.id, ?outcome, "task ended");
-                break;
+                info!(?outcome, "task ended");
+                break Ended::With(outcome);
             }
             Err(CallError::Refused { why, .. }) => {
-                warn!(task = task.id, "task is no longer this agent's: {why}");
-                break;
+                warn!("task is no longer this agent's: {why}");
+                break Ended::Lost;
             }
             // The disk is full, or the engine is away. The container may be
             // running, so it is not given up.
             Err(error) => {
-                error!(task = task.id, "cannot go on with the task, trying again: {error:#}");
+                error!("cannot go on with the task, trying again: {error:#}");
                 tokio::time::sleep(BEFORE_RETRY).await;
             }
         }
-    }
+    };
     // Its slot is free only when its container is gone and nothing says any more that
     // it is taken: a crash in between would give two tasks one slot.
-    while let Err(error) = job.clean_up().await {
-        error!(task = task.id, "cannot clean up after the task, trying again: {error:#}");
+    while let Err(error) = progress.during(Phase::CleaningUp, job.clean_up()).await {
+        error!("cannot clean up after the task, trying again: {error:#}");
         tokio::time::sleep(BEFORE_RETRY).await;
     }
+    progress.end(ended);
 }
 
 /// How long to wait after something on this host failed.
@@ -112,6 +120,7 @@ struct Job {
     slot: Slot,
     wire: Wire,
     client: TaskClient,
+    progress: Progress,
 }
 
 /// How a task's steps ended.
@@ -131,14 +140,21 @@ impl Job {
             Some(finish) => finish,
             None => self.until_ended().await?,
         };
-        while self.client.finish(&finish).await?.is_some() {
+        self.progress.during(Phase::Finishing, self.report(&finish)).await?;
+        Ok(finish.outcome)
+    }
+
+    /// Tells the server how it ended, and sends what that lacks of the log.
+    async fn report(&self, finish: &Finish) -> Result<(), CallError> {
+        while self.client.finish(finish).await?.is_some() {
             let spool = Spool::open(&self.entry.log())?;
             let complete = CancellationToken::new();
             complete.cancel();
-            let interval = Duration::ZERO;
-            upload(&self.client, spool.path(), spool.watch(), &complete, interval).await?;
+            let (interval, length) = (Duration::ZERO, spool.watch());
+            let acknowledged = |offset| self.progress.acknowledged(offset);
+            upload(&self.client, spool.path(), length, &complete, interval, acknowledged).await?;
         }
-        Ok(finish.outcome)
+        Ok(())
     }
 
     /// Runs the container, with the log going up beside it, and writes down how
@@ -149,10 +165,16 @@ impl Job {
         let interval = Duration::from_millis(self.context.intervals().log_milliseconds.into());
         let log = spool.path().to_owned();
         let (client, length) = (self.client.clone(), spool.watch());
-        let mut uploading = AbortOnDropHandle::new(tokio::spawn({
+        self.progress.has_log(length.clone());
+        let uploading = {
             let (log, length, complete) = (log.clone(), length.clone(), complete.clone());
-            async move { upload(&client, &log, length, &complete, interval).await }
-        }));
+            let progress = self.progress.clone();
+            async move {
+                let acknowledged = |offset| progress.acknowledged(offset);
+                upload(&client, &log, length, &complete, interval, acknowledged).await
+            }
+        };
+        let mut uploading = AbortOnDropHandle::new(tokio::spawn(uploading.in_current_span()));
 
         let ran = tokio::select! {
             ran = self.run(&mut spool) => ran,
@@ -168,7 +190,7 @@ impl Job {
             Err(error) if is_away(&error) => return Err(error),
             Err(error) if self.may_be_running() && !is_final(&error) => return Err(error),
             Err(error) => {
-                warn!(task = self.task().id, "task failed: {error:#}");
+                warn!("task failed: {error:#}");
                 failed(format!("{error:#}"))
             }
         };
@@ -178,10 +200,11 @@ impl Job {
             spool.write_patiently(&mask.finish()).await?;
         }
         self.wire.state.send_replace(TaskState::Uploading);
-        self.hand_over(&end).await?;
+        self.progress.during(Phase::Uploading, self.hand_over(&end)).await?;
         let sha256 = spool.seal()?;
         complete.cancel();
-        uploading.await.context("the log's upload panicked")??;
+        let rest = async { uploading.await.context("the log's upload panicked")? };
+        self.progress.during(Phase::Finishing, rest).await?;
 
         let finish = Finish {
             attempt: self.task().attempt,
@@ -207,7 +230,7 @@ impl Job {
             if self.is_interrupted() {
                 return Ok(canceled(self.why_interrupted()));
             }
-            let id = self.prepare(spool).await?;
+            let id = self.progress.during(Phase::Preparing, self.prepare(spool)).await?;
             if self.is_interrupted() {
                 return Ok(canceled(self.why_interrupted()));
             }
@@ -219,11 +242,21 @@ impl Job {
         self.wire.state.send_replace(TaskState::Running);
         let container =
             self.entry.record.container.clone().context("the container was just recorded")?;
+        self.progress.during(Phase::Running, self.look_after(&container, spool, replay)).await
+    }
+
+    /// Looks after the container until its end.
+    async fn look_after(
+        &self,
+        container: &Container,
+        spool: &mut Spool,
+        replay: bool,
+    ) -> Result<End, CallError> {
         let engine = self.context.engine.clone();
         let limit = self.context.config.log_limit * 1024 * 1024;
         let filter = || Filter::new(self.redactor(), Limiter::new(limit));
         let condition = tokio::select! {
-            condition = follow(&engine, &container, spool, filter, replay) => condition?,
+            condition = follow(&engine, container, spool, filter, replay) => condition?,
             error = interrupt::when_told(
                 &engine,
                 &container.id,
@@ -234,7 +267,11 @@ impl Job {
             never = self.save_state_as_it_changes(&container.id) => match never {},
             never = self.end_overdue_hooks(&container.id) => match never {},
         };
-        self.end(&container.id, condition).await
+        let end = self.end(&container.id, condition).await?;
+        if end.outcome == Outcome::Errored {
+            self.progress.failed();
+        }
+        Ok(end)
     }
 
     /// What the container's end means.
@@ -259,6 +296,7 @@ impl Job {
             has_changes: None,
             message: None,
         };
+        self.progress.ran(code, oom_killed);
         match (self.task().kind, code) {
             (Kind::Plan, 0 | 2) if is_done => {
                 end.outcome = Outcome::Finished;
@@ -342,7 +380,7 @@ impl Job {
             let pause = self.context.intervals().state_milliseconds;
             tokio::time::sleep(Duration::from_millis(pause.into())).await;
             if let Err(error) = self.save_state(container, &mut saved).await {
-                warn!(task = self.task().id, "cannot save the state now: {error:#}");
+                warn!("cannot save the state now: {error:#}");
             }
         }
     }

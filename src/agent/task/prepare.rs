@@ -12,6 +12,7 @@ use super::{Job, environment, hooks, labels, paths, work_directory};
 use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
+use crate::agent::progress::Phase;
 use crate::agent::{registry, trusted};
 use crate::protocol::{Hook, Kind, Operation, Registered, Task};
 
@@ -130,8 +131,8 @@ impl Job {
         let image = self.chosen_image()?;
         if self.context.engine.image_id(&image).await?.is_none() {
             spool.write(format!("Pulling image {image}\n").as_bytes())?;
-            info!(task = self.task().id, image, "pulling image");
-            self.pull(&image, spool).await?;
+            info!(image, "pulling image");
+            self.progress.during(Phase::PullingImage, self.pull(&image, spool)).await?;
         }
         self.context.images.used(&image)?;
         Ok(image)

@@ -17,8 +17,10 @@ use crate::agent::context::{Context, RunUser};
 use crate::agent::engine::Engine;
 use crate::agent::images::Images;
 use crate::agent::journal::{Container, Journal};
+use crate::agent::progress;
 use crate::agent::providers::Providers;
 use crate::agent::slots::Slots;
+use crate::agent::telemetry::Telemetry;
 use crate::config::Settings;
 use crate::protocol::{Finish, Intervals, Kind, Outcome, TaskState};
 
@@ -51,7 +53,7 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
     let slot = context.slots.take_again(0);
     let (state, _) = watch::channel(TaskState::Claimed);
     let (_orders, orders) = watch::channel(None);
-    carry_out(Arc::clone(&context), entry, slot, Wire { state, orders }).await;
+    carry_out(Arc::clone(&context), entry, slot, Wire { state, orders, offered: None }).await;
 
     assert_eq!(*of_server.lock().unwrap(), ["POST /api/agent/v1/tasks/task-1/finish"]);
     let of_engine = of_engine.lock().unwrap();
@@ -101,6 +103,8 @@ async fn context(folder: &std::path::Path, of_server: &Asked, of_engine: &Asked)
         certificates: None,
         user: RunUser { uid: 0, gid: 0 },
         connection: Keeper::new(folder),
+        progress: progress::Keeper::new(folder, Telemetry::off()),
+        telemetry: Telemetry::off(),
         intervals: RwLock::new(Intervals::default()),
         registered: SetOnce::new(),
         config,
