@@ -82,9 +82,13 @@ pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wi
     let mut job = Job { context, entry, slot, wire, client, progress: progress.clone() };
     let ended = loop {
         match job.work().await {
-            Ok(outcome) => {
+            Ok(Some(outcome)) => {
                 info!(?outcome, "task ended");
                 break Ended::With(outcome);
+            }
+            Ok(None) => {
+                info!("task given back: it had not begun when the agent was stopped");
+                break Ended::Unfinished;
             }
             Err(CallError::Refused { why, .. }) => {
                 warn!("task is no longer this agent's: {why}");
@@ -133,15 +137,17 @@ struct End {
 }
 
 impl Job {
-    /// Gets the task to its end and reports that.
-    async fn work(&mut self) -> Result<Outcome, CallError> {
+    /// Gets the task to its end and reports that. None when this agent is stopped
+    /// before its container is started: the server offers it again.
+    async fn work(&mut self) -> Result<Option<Outcome>, CallError> {
+        // Said again: whether it was heard, nobody knows after a crash.
         let finish = match self.entry.record.finish.clone() {
-            // Said again: whether it was heard, nobody knows after a crash.
-            Some(finish) => finish,
+            Some(finish) => Some(finish),
             None => self.until_ended().await?,
         };
+        let Some(finish) = finish else { return Ok(None) };
         self.progress.during(Phase::Finishing, self.report(&finish)).await?;
-        Ok(finish.outcome)
+        Ok(Some(finish.outcome))
     }
 
     /// Tells the server how it ended, and sends what that lacks of the log.
@@ -159,7 +165,7 @@ impl Job {
 
     /// Runs the container, with the log going up beside it, and writes down how
     /// it ended.
-    async fn until_ended(&mut self) -> Result<Finish, CallError> {
+    async fn until_ended(&mut self) -> Result<Option<Finish>, CallError> {
         let mut spool = Spool::open(&self.entry.log())?;
         let complete = CancellationToken::new();
         let interval = Duration::from_millis(self.context.intervals().log_milliseconds.into());
@@ -182,7 +188,8 @@ impl Job {
                 .expect_err("it does not end before the log is complete")),
         };
         let end = match ran {
-            Ok(end) => end,
+            Ok(Some(end)) => end,
+            Ok(None) => return Ok(None),
             Err(CallError::Refused { status, why, offset }) => {
                 self.end_lost().await;
                 return Err(CallError::Refused { status, why, offset });
@@ -218,21 +225,22 @@ impl Job {
         };
         self.entry.record.finish = Some(finish.clone());
         self.entry.save()?;
-        Ok(finish)
+        Ok(Some(finish))
     }
 
-    /// Gets the container to its end, with all it wrote in the log.
-    async fn run(&mut self, spool: &mut Spool) -> Result<End, CallError> {
+    /// Gets the container to its end, with all it wrote in the log; none when it is
+    /// not to be started any more.
+    async fn run(&mut self, spool: &mut Spool) -> Result<Option<End>, CallError> {
         let replay = self.entry.record.container.is_some();
         if !replay {
             // A crash may have left the beginning of a log.
             spool.truncate(0)?;
             if self.is_interrupted() {
-                return Ok(canceled(self.why_interrupted()));
+                return Ok(self.never_begun());
             }
             let id = self.progress.during(Phase::Preparing, self.prepare(spool)).await?;
             if self.is_interrupted() {
-                return Ok(canceled(self.why_interrupted()));
+                return Ok(self.never_begun());
             }
             self.client.start().await?;
             let container = Container { id, log_start: spool.len() };
@@ -242,7 +250,14 @@ impl Job {
         self.wire.state.send_replace(TaskState::Running);
         let container =
             self.entry.record.container.clone().context("the container was just recorded")?;
-        self.progress.during(Phase::Running, self.look_after(&container, spool, replay)).await
+        let ended = self.look_after(&container, spool, replay);
+        self.progress.during(Phase::Running, ended).await.map(Some)
+    }
+
+    /// What comes of an interrupt before the container is started.
+    fn never_begun(&self) -> Option<End> {
+        let is_canceled = *self.wire.orders.borrow() == Some(Interrupt::Canceled);
+        is_canceled.then(|| canceled(self.why_interrupted()))
     }
 
     /// Looks after the container until its end.
