@@ -70,7 +70,7 @@ pub async fn when_told(
 
 /// Waits for an order that is meant; for ever, when nobody can give one any
 /// more.
-async fn told(
+pub async fn told(
     orders: &mut watch::Receiver<Option<Interrupt>>,
     is_meant: impl Fn(Interrupt) -> bool,
 ) {

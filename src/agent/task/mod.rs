@@ -238,10 +238,10 @@ impl Job {
             if self.is_interrupted() {
                 return Ok(self.never_begun());
             }
-            let id = self.progress.during(Phase::Preparing, self.prepare(spool)).await?;
-            if self.is_interrupted() {
+            let prepared = self.progress.during(Phase::Preparing, self.prepare(spool)).await?;
+            let Some(id) = prepared.filter(|_| !self.is_interrupted()) else {
                 return Ok(self.never_begun());
-            }
+            };
             self.client.start().await?;
             let container = Container { id, log_start: spool.len() };
             self.entry.record.container = Some(container);

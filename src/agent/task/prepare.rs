@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::info;
 
 use super::archive::Archive;
-use super::{Job, environment, hooks, labels, paths, work_directory};
+use super::{Job, environment, hooks, interrupt, labels, paths, work_directory};
 use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
@@ -28,12 +28,18 @@ const OVERRIDE_FILE: &str = "zz_scalr_override.tf";
 const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
 
 impl Job {
-    /// Makes the container with all its files in it, and gives its id.
-    pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<String, CallError> {
+    /// Makes the container with all its files in it, and gives its id; none when an
+    /// interrupt came before that.
+    pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Option<String>, CallError> {
         let (mut archive, lock_file) = self.files().await?;
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
-        let image = self.image(spool).await?;
+        let mut orders = self.wire.orders.clone();
+        let image = tokio::select! {
+            image = self.image(spool) => image?,
+            // A pull can take long.
+            () = interrupt::told(&mut orders, |_| true) => return Ok(None),
+        };
         self.context.engine.ensure_network(&self.slot.network()).await?;
         // One of an earlier try that ended before it was recorded.
         for found in self.context.engine.with_label(labels::TASK, &self.task().id).await? {
@@ -52,7 +58,7 @@ impl Job {
         spec.volumes = provided.volumes;
         let id = engine.create(spec).await?;
         engine.upload(&id, archive.finish()?).await?;
-        Ok(id)
+        Ok(Some(id))
     }
 
     /// All files that go into the container, but for those about providers; and the
