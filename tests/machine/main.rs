@@ -16,6 +16,7 @@ mod faults;
 mod fleet;
 mod hooks;
 mod host_docker;
+mod images;
 mod install;
 mod lifecycle;
 mod logs;
