@@ -11,12 +11,13 @@
 #   run-image.tar the image that runs' containers are made of
 #   mirror/       a mirror of providers: null 2.1.2 alone
 #   configuration/ the Terraform configuration that is run
+#   docker-registry Debian's, for the tests
 
 kit_target=x86_64-unknown-linux-gnu
 
 # make_kit: build what is not up to date; print the kit's folder.
 make_kit() {
-    local target=${CARGO_TARGET_DIR:-$scripts/../target} kit archive image provider made_of
+    local target=${CARGO_TARGET_DIR:-$scripts/../target} kit archive image provider registry made_of
     mkdir -p "$target"
     target=$(realpath "$target")
     kit=$target/kit
@@ -31,6 +32,7 @@ make_kit() {
     archive=$(engine_archive)
     image=$(run_image)
     provider=$(provider_package)
+    registry=$(registry_program)
     # Packing takes minutes: only when something in the packages is new.
     made_of=$(kit_fingerprint "$target/$kit_target/release" "$archive")
     if [[ ! -f $kit/made-of || $(<"$kit/made-of") != "$made_of" ]]; then
@@ -46,6 +48,7 @@ make_kit() {
     rm -rf "$kit/mirror"
     mkdir -p "$kit/mirror/registry.terraform.io/hashicorp/null"
     cp --reflink=auto "$provider" "$kit/mirror/registry.terraform.io/hashicorp/null/"
+    cp --reflink=auto "$registry" "$kit/docker-registry"
     rm -rf "$kit/configuration"
     cp -R "$scripts/../tests/fixtures/configuration" "$kit/configuration"
     if run_image_knows_terraform_data; then
@@ -54,6 +57,20 @@ make_kit() {
         rm "$kit/configuration/terraform_data.tf"
     fi
     printf '%s\n' "$kit"
+}
+
+# registry_program: print the path of Debian's docker-registry, fetched if it is not
+# in the cache. It is not installed: its package would start one on this host.
+registry_program() {
+    local program=$cache/docker-registry work
+    if [[ ! -s $program ]]; then
+        work=$(mktemp -d)
+        quietly "fetching docker-registry" engine_download "$work" docker-registry || return 1
+        cp "$work/unpacked/usr/bin/docker-registry" "$program.partial"
+        mv "$program.partial" "$program"
+        rm -rf "$work"
+    fi
+    printf '%s\n' "$program"
 }
 
 # What the packages are made of, as one sum: programs, engine, and the files that

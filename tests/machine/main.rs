@@ -24,6 +24,7 @@ mod fencing;
 mod fleet;
 mod hooks;
 mod host_docker;
+mod images;
 mod install;
 mod lifecycle;
 mod logs;

@@ -91,10 +91,11 @@ fn runs_outlive_an_agent_that_is_killed_again_and_again() {
 }
 
 /// What an apply does: it writes numbered lines for some seconds, and that it is
-/// through.
+/// through. Each line at once: of one that takes more than 0.1 s, Terraform makes
+/// two.
 fn writing(name: &str) -> String {
     format!(
-        "awk 'BEGIN {{ for (n = 1; n <= {LINES}; n++) {{ print \"{name} line \" n; \
+        "awk 'BEGIN {{ for (n = 1; n <= {LINES}; n++) {{ print \"{name} line \" n; fflush(); \
          if (n % 500 == 0) system(\"sleep 0.7\") }} }}'; echo {name} is applied"
     )
 }

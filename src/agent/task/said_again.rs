@@ -86,7 +86,7 @@ async fn context(folder: &std::path::Path, of_server: &Asked, of_engine: &Asked)
     tokio::spawn(async move { axum::serve(unix, engine).await });
 
     let settings = format!(
-        "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"{}\"\n",
+        "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"unix://{}\"\n",
         folder.display(),
         socket.display()
     );
