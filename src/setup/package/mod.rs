@@ -125,7 +125,7 @@ enum Engine {
 struct Made {
     version: String,
     architecture: &'static str,
-    /// By who gets them; none without an engine.
+    /// By the systems that get them; none if the packages have no engine.
     engines: BTreeMap<Family, engine::Record>,
     files: Vec<File>,
     warnings: Vec<String>,
@@ -167,7 +167,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let mut made = Vec::new();
     let mut engines = BTreeMap::new();
 
-    let bundled = product == Product::Agent && args.engine == Engine::Bundled;
+    let bundled = args.has_engine(product);
     let symbols = stage_programs(&built, args.target, &stage, work.path(), &mut warnings)?;
     match product {
         Product::Agent => stage_agent(&checkout, &stage, bundled)?,
@@ -279,7 +279,13 @@ fn stage_engine(
     let programs = pin.programs.iter();
     let programs = programs.map(|name| stage.path("usr/lib/scalr-agent/engine").join(name));
     match symbols::require_all(programs, args.target) {
-        Err(error) if !record.pinned => warnings.push(format!("{error:#}")),
+        Err(error) if !record.pinned => {
+            let warning = format!("{error:#}");
+            // An archive from disk is every family's.
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
         result => result?,
     }
     Ok(record)
@@ -341,12 +347,17 @@ impl Args {
         Ok(product)
     }
 
+    /// Whether an engine is in its packages.
+    fn has_engine(&self, product: Product) -> bool {
+        product == Product::Agent && self.engine == Engine::Bundled
+    }
+
     /// Which kinds of packages to make of it.
     fn types(&self, product: Product) -> Result<Vec<Type>> {
-        let has_engine = product == Product::Agent && self.engine == Engine::Bundled;
+        let has_engine = self.has_engine(product);
         if !has_engine && self.types.contains(&Type::RpmEl7) {
             return Err(Failure::Usage.because(
-                "only with an engine there is an rpm-el7: without one, and of the server, the rpm \
+                "there is an rpm-el7 only with an engine: without one, and for the server, the rpm \
                  is for Enterprise Linux 7, too (--type rpm)",
             ));
         }
