@@ -116,6 +116,7 @@ mod tests {
                 "token",
                 "agent_name",
                 "user",
+                "writable_root",
                 "image",
                 "ca_cert",
                 "hooks_dir",

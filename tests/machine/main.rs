@@ -17,6 +17,7 @@ mod fleet;
 mod hooks;
 mod host_docker;
 mod install;
+mod isolation;
 mod lifecycle;
 mod logs;
 mod machine;
