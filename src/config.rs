@@ -19,7 +19,7 @@ use url::Url;
 use crate::exit::Failure;
 use crate::secret::Secret;
 
-pub use valid::Config;
+pub use valid::{Config, ProviderMirror};
 
 /// Where the settings are.
 pub const FILE: &str = "/etc/scalr-agent/agent.toml";
@@ -144,6 +144,30 @@ pub const KEYS: &[Key] = &[
         about: "Free space on the engine's disk, in MB, below which such images go earlier (2048)",
     },
     Key {
+        name: "provider_cache_limit",
+        variables: &["SCALR_AGENT_PROVIDER_CACHE_LIMIT"],
+        kind: ValueKind::Integer,
+        about: "How much the agent keeps of Terraform's providers, in MB (4096); 0 keeps none",
+    },
+    Key {
+        name: "provider_cache_max_age",
+        variables: &["SCALR_AGENT_PROVIDER_CACHE_MAX_AGE"],
+        kind: ValueKind::Integer,
+        about: "How many days after its last use a provider is removed (30)",
+    },
+    Key {
+        name: "provider_registries",
+        variables: &["SCALR_AGENT_PROVIDER_REGISTRIES"],
+        kind: ValueKind::Text,
+        about: "Hosts of more registries that the agent gets providers from, separated by commas",
+    },
+    Key {
+        name: "provider_mirror",
+        variables: &["SCALR_AGENT_PROVIDER_MIRROR"],
+        kind: ValueKind::Text,
+        about: "Where runs get their providers instead of the registries: https://HOST/PATH/ or a folder on this host",
+    },
+    Key {
         name: "registry_auth",
         variables: &["SCALR_AGENT_REGISTRY_AUTH"],
         kind: ValueKind::Text,
@@ -192,6 +216,18 @@ pub const KEYS: &[Key] = &[
         about: "plain or json",
     },
     Key {
+        name: "telemetry_url",
+        variables: &["SCALR_AGENT_TELEMETRY_URL"],
+        kind: ValueKind::Text,
+        about: "An OpenTelemetry collector (OTLP over HTTP), for example http://collector:4318",
+    },
+    Key {
+        name: "telemetry_headers",
+        variables: &["SCALR_AGENT_TELEMETRY_HEADERS"],
+        kind: ValueKind::Text,
+        about: "A file with headers for the collector, such as its password, each a line `Name: value`",
+    },
+    Key {
         name: "debug",
         variables: &["SCALR_AGENT_DEBUG"],
         kind: ValueKind::Flag,
@@ -234,6 +270,14 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_min_free: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_cache_limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_cache_max_age: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_registries: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_mirror: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_auth: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
@@ -249,6 +293,10 @@ pub struct Settings {
     pub log_limit: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<LogFormat>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry_url: Option<Url>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry_headers: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug: Option<bool>,
 }
@@ -529,7 +577,7 @@ mod tests {
         for key in KEYS {
             let text = match key.kind {
                 ValueKind::Text => match key.name {
-                    "url" => "https://pools.example.com",
+                    "url" | "telemetry_url" => "https://pools.example.com",
                     "on_stop" => "drain",
                     "log_format" => "json",
                     _ => "x",

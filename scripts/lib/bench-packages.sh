@@ -12,7 +12,7 @@ bench_packages() {
     need_commands hyperfine=hyperfine dpkg-deb=dpkg rpmbuild=rpm rpm2cpio=rpm2cpio cpio=cpio jq=jq column=bsdextrautils
     need_nfpm
     unpack_deb "$kit"/packages/*.deb
-    unpack_rpm "$kit"/packages/*.rpm
+    unpack_rpm "$kit"/packages/*-1.x86_64.rpm
     mkdir "$work/made"
 
     step "Making each package three times"

@@ -3,19 +3,20 @@
 # Sourced after tools.sh, engine.sh and run-image.sh.
 #
 #   bin/          the three programs, linked for glibc 2.17
-#   packages/     the deb and the rpm
+#   packages/     the deb, the rpm and the rpm for Enterprise Linux 7
 #   small/        the same without an engine
 #   next/         the same as an upgrade of the first
 #   server/       the deb and the rpm of the server
 #   repository/   apt and yum repositories of them, signed with a throwaway key
 #   run-image.tar the image that runs' containers are made of
+#   mirror/       a mirror of providers: null 2.1.2 alone
 #   configuration/ the Terraform configuration that is run
 
 kit_target=x86_64-unknown-linux-gnu
 
 # make_kit: build what is not up to date; print the kit's folder.
 make_kit() {
-    local target=${CARGO_TARGET_DIR:-$scripts/../target} kit archive image made_of
+    local target=${CARGO_TARGET_DIR:-$scripts/../target} kit archive image provider made_of
     mkdir -p "$target"
     target=$(realpath "$target")
     kit=$target/kit
@@ -29,6 +30,7 @@ make_kit() {
         --manifest-path "$scripts/../Cargo.toml" --bins >&2 || return 1
     archive=$(engine_archive)
     image=$(run_image)
+    provider=$(provider_package)
     # Packing takes minutes: only when something in the packages is new.
     made_of=$(kit_fingerprint "$target/$kit_target/release" "$archive")
     if [[ ! -f $kit/made-of || $(<"$kit/made-of") != "$made_of" ]]; then
@@ -41,6 +43,9 @@ make_kit() {
     fi
 
     cp --reflink=auto "$image" "$kit/run-image.tar"
+    rm -rf "$kit/mirror"
+    mkdir -p "$kit/mirror/registry.terraform.io/hashicorp/null"
+    cp --reflink=auto "$provider" "$kit/mirror/registry.terraform.io/hashicorp/null/"
     rm -rf "$kit/configuration"
     cp -R "$scripts/../tests/fixtures/configuration" "$kit/configuration"
     if run_image_knows_terraform_data; then

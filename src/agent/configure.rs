@@ -170,6 +170,8 @@ fn option(key: &Key) -> Arg {
         (_, "agent_name") => "NAME",
         (_, "ca_cert") => "FILE",
         (_, "data_dir") => "DIR",
+        (_, "provider_registries") => "HOSTS",
+        (_, "provider_mirror") => "URL|DIR",
         (_, "engine") => "SOCKET",
         (_, "on_stop") => "ACTION",
         (_, "log_format") => "FORMAT",

@@ -1,16 +1,20 @@
 //! What all tasks of this agent have in common.
 
 use std::path::{Path, PathBuf};
-use std::sync::{OnceLock, RwLock};
+use std::sync::{Arc, RwLock};
 
 use anyhow::{Context as _, Result};
+use tokio::sync::SetOnce;
 
 use crate::agent::client::Client;
 use crate::agent::connection;
 use crate::agent::engine::Engine;
 use crate::agent::images::Images;
 use crate::agent::journal::Journal;
+use crate::agent::progress;
+use crate::agent::providers::Providers;
 use crate::agent::slots::Slots;
+use crate::agent::telemetry::Telemetry;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::protocol::{Intervals, Registered};
@@ -34,6 +38,8 @@ pub struct Context {
     pub engine: Engine,
     /// The images that this agent has pulled.
     pub images: Images,
+    /// Terraform's providers that this agent keeps.
+    pub providers: Providers,
     /// Where tasks fit.
     pub slots: Slots,
     /// What is in hand.
@@ -47,10 +53,14 @@ pub struct Context {
     pub user: RunUser,
     /// How we stand with the server, for people who ask.
     pub connection: connection::Keeper,
+    /// What each task is at, likewise.
+    pub progress: Arc<progress::Keeper>,
+    /// What is measured.
+    pub telemetry: Arc<Telemetry>,
     /// How often to call.
     pub intervals: RwLock<Intervals>,
     /// The agent's id and its pool's, once it has registered.
-    pub registered: OnceLock<Registered>,
+    pub registered: SetOnce<Registered>,
 }
 
 impl Context {

@@ -1,6 +1,8 @@
 //! The container engine: Docker's API, 1.37 (Docker 18) or newer, on a local
 //! socket.
 
+mod volumes;
+
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::pin::Pin;
@@ -25,6 +27,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
 use crate::exit::Failure;
+
+pub use volumes::ReadOnlyVolume;
 
 /// How long the engine may take to answer, in seconds; not how long a
 /// container may run.
@@ -58,10 +62,10 @@ pub struct ContainerSpec {
     pub user: String,
     /// Where the program starts.
     pub working_directory: String,
-    /// Folders on volumes that go with the container. A new one is what the
-    /// image has there.
-    pub volumes: Vec<String>,
-    /// Whether everything but the volumes is read-only.
+    /// Folders on volumes of its own, which go with it. At first each is as the
+    /// image has it.
+    pub folders: Vec<String>,
+    /// Whether all but these folders is read-only.
     pub read_only: bool,
     /// By which it is found again.
     pub labels: HashMap<String, String>,
@@ -71,6 +75,8 @@ pub struct ContainerSpec {
     pub memory_megabytes: u64,
     /// In processors.
     pub cpus: f64,
+    /// What it can read besides its image.
+    pub volumes: Vec<ReadOnlyVolume>,
 }
 
 /// How a container is.
@@ -246,6 +252,7 @@ impl Engine {
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             readonly_rootfs: Some(spec.read_only),
             network_mode: Some(spec.network.clone()),
+            mounts: Some(spec.volumes.into_iter().map(ReadOnlyVolume::mount).collect()),
             // Read again from its start after a crash of ours: the one driver
             // that keeps all and gives it back.
             log_config: Some(HostConfigLogConfig {
@@ -262,7 +269,7 @@ impl Engine {
             env: Some(spec.environment),
             user: Some(spec.user),
             working_dir: Some(spec.working_directory),
-            volumes: Some(spec.volumes),
+            volumes: Some(spec.folders),
             labels: Some(spec.labels),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -284,8 +291,8 @@ impl Engine {
         Ok(created.id)
     }
 
-    /// Unpacks a tar archive below `folder` of a container, which is on a
-    /// volume if the rest is read-only; owners and modes are the archive's.
+    /// Unpacks a tar archive below `folder` of a container, one that can be written
+    /// to; owners and modes are the archive's.
     ///
     /// # Errors
     /// The engine refuses, its disk being full for example.
@@ -392,9 +399,13 @@ impl Engine {
     /// Starts a container; one that runs already is left alone.
     ///
     /// # Errors
-    /// The engine can't start it: the entry point is missing, for example.
+    /// The engine can't start it now, or ever (see [`is_invalid`]): the entry
+    /// point is missing, for example.
     pub async fn start(&self, id: &str) -> Result<()> {
-        self.docker.start_container(id, None).await.context("cannot start the container")
+        self.docker
+            .start_container(id, None)
+            .await
+            .context("cannot start the container, whose image has to have /bin/sh")
     }
 
     /// Sends `signal` (`SIGINT`) to a container's first process; nothing
@@ -539,6 +550,18 @@ fn unreclaimable(usage: u64, stats: &HashMap<String, u64>) -> u64 {
 /// Whether an error of this module means that the container is not there.
 pub fn is_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().is_some_and(is_missing)
+}
+
+/// Whether an error of this module means that the engine did not answer: it may be
+/// restarting.
+pub fn is_away(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<bollard::errors::Error>().is_some_and(|error| status(error).is_none())
+}
+
+/// Whether an error of this module means that the engine was asked for what can't
+/// be: to start a program that the image does not have, for example.
+pub fn is_invalid(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<bollard::errors::Error>().and_then(status) == Some(400)
 }
 
 fn is_missing(error: &bollard::errors::Error) -> bool {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::Claimed;
+use crate::protocol::{Claimed, Finish};
 
 /// The directory of all tasks.
 #[derive(Clone, Debug)]
@@ -29,6 +29,9 @@ pub struct Record {
     pub slot: usize,
     /// Its container, once there is one that may have been started.
     pub container: Option<Container>,
+    /// How it ended, once all that it left is with the server but for this.
+    #[serde(default)]
+    pub finish: Option<Finish>,
 }
 
 /// A container that may have been started.
@@ -83,13 +86,35 @@ impl Journal {
     /// # Errors
     /// It can't be written.
     pub fn begin(&self, claimed: Claimed, slot: usize) -> Result<Entry> {
-        let name = format!("{}-{}", claimed.task.id, claimed.task.attempt);
+        let name = directory_name(&claimed.task.id, claimed.task.attempt);
         let directory = self.tasks.join(name);
         make_private(&directory)?;
-        let record = Record { claimed, slot, container: None };
+        let record = Record { claimed, slot, container: None, finish: None };
         let entry = Entry { directory, record };
         entry.save()?;
         Ok(entry)
+    }
+
+    /// Whether this attempt at a task is in hand.
+    pub fn has(&self, task_id: &str, attempt: u32) -> bool {
+        self.tasks.join(directory_name(task_id, attempt)).is_dir()
+    }
+
+    /// Keeps a file of a task for people, who find it at the path that this gives:
+    /// in `DATA/lost`, as the server does not take it.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn keep(&self, task_id: &str, attempt: u32, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let directory = self.tasks.with_file_name("lost").join(directory_name(task_id, attempt));
+        make_private(&directory)?;
+        let file = directory.join(name);
+        let describe = || format!("cannot write {}", file.display());
+        let mut new = tempfile::NamedTempFile::new_in(&directory).with_context(describe)?;
+        new.write_all(content).with_context(describe)?;
+        new.as_file().sync_all().with_context(describe)?;
+        new.persist(&file).with_context(describe)?;
+        Ok(file)
     }
 
     /// The tasks that are in hand.
@@ -137,33 +162,20 @@ impl Entry {
         self.directory.join("log")
     }
 
-    /// Keeps a file of the task for people, beside the tasks' directories, and
-    /// tells where it is.
-    ///
-    /// # Errors
-    /// It can't be written.
-    pub fn keep(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
-        let task = self.directory.file_name().context("a task's directory has a name")?;
-        let tasks = self.directory.parent().context("a task's directory is in another")?;
-        let directory = tasks.with_file_name("lost").join(task);
-        make_private(&directory)?;
-        let file = directory.join(name);
-        let describe = || format!("cannot write {}", file.display());
-        let mut new = tempfile::NamedTempFile::new_in(&directory).with_context(describe)?;
-        new.write_all(content).with_context(describe)?;
-        new.as_file().sync_all().with_context(describe)?;
-        new.persist(&file).with_context(describe)?;
-        Ok(file)
-    }
-
-    /// Forgets the task.
+    /// Forgets the task; one that is forgotten already is fine.
     ///
     /// # Errors
     /// The directory can't be removed.
-    pub fn end(self) -> Result<()> {
-        fs::remove_dir_all(&self.directory)
-            .with_context(|| format!("cannot remove {}", self.directory.display()))
+    pub fn end(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result.with_context(|| format!("cannot remove {}", self.directory.display())),
+        }
     }
+}
+
+fn directory_name(task_id: &str, attempt: u32) -> String {
+    format!("{task_id}-{attempt}")
 }
 
 /// What a task's file says; `None` if there is no such file.
@@ -212,7 +224,9 @@ mod tests {
         let mode = fs::metadata(data.path().join("tasks")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
 
-        found.into_iter().for_each(|entry| entry.end().unwrap());
+        assert!(journal.has("task-1", 1) && !journal.has("task-1", 2));
+        found.iter().for_each(|entry| entry.end().unwrap());
+        assert!(!journal.has("task-1", 1));
         assert!(journal.entries().unwrap().is_empty());
     }
 }

@@ -70,7 +70,7 @@ pub fn advice(image: &str, error: &str) -> String {
 }
 
 /// The machine's architecture as registries call it.
-fn go_architecture() -> &'static str {
+pub fn go_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

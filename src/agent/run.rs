@@ -3,22 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
 use backon::{ExponentialBuilder, Retryable as _};
 use os_release::OsRelease;
 use reqwest::StatusCode;
 use sd_notify::NotifyState;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, SetOnce, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Level, Subscriber, error, info, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::{Instrument as _, Span, error, info, warn};
 
 use crate::agent::client::{CallError, Client};
 use crate::agent::connection::{self, State};
@@ -26,13 +22,17 @@ use crate::agent::context::{Context, RunUser, certificates};
 use crate::agent::engine::Engine;
 use crate::agent::images::{Images, Limits};
 use crate::agent::journal::{Entry, Journal};
+use crate::agent::logging;
+use crate::agent::progress;
+use crate::agent::providers::Providers;
 use crate::agent::proxy;
 use crate::agent::slots::{Slot, Slots};
 use crate::agent::stop::{Order, Signals, become_the_new_program};
 use crate::agent::task::interrupt::Interrupt;
-use crate::agent::task::{Wire, carry_out};
-use crate::config::{Config, LogFormat, OnStop, Settings};
-use crate::exit::{Failure, in_journal};
+use crate::agent::task::{Wire, carry_out, lost};
+use crate::agent::telemetry::Telemetry;
+use crate::config::{Config, OnStop, Settings};
+use crate::exit::Failure;
 use crate::protocol::{Event, Heartbeat, Intervals, Poll, Register, Status, TaskState, TaskStatus};
 
 /// How often a drain asks systemd for more time.
@@ -41,6 +41,9 @@ const EXTENDING: Duration = Duration::from_secs(20);
 /// How long it takes, after an interrupted run's grace, until it is killed and its
 /// results are up.
 const AFTER_GRACE: Duration = Duration::from_secs(60);
+
+/// How long the engine may take to answer before it counts as failed.
+const ENGINE_ANSWERS: Duration = Duration::from_secs(3);
 
 /// How long the first registration is tried before the agent gives up, to be
 /// started again by systemd, which then tells that it failed.
@@ -53,19 +56,21 @@ const FIRST_REGISTRATION: Duration = Duration::from_secs(60);
 /// (7), or the engine or the server can't be reached at the start (1).
 pub fn run(file: &Path, once: bool) -> Result<()> {
     let config = Settings::load(file, std::env::vars())?.resolve()?;
-    start_log(&config);
+    logging::start(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
         .build()
         .context("cannot start")?;
     let end = runtime.block_on(async {
-        let mut signals = Signals::catch()?;
-        let (service, in_hand) = Service::start(config, once).await?;
-        if let Some(end) = service.until_registered(&mut signals, file, in_hand).await? {
-            return Ok(end);
-        }
-        service.until_ended(&mut signals, file).await
+        let proxy = proxy::variables();
+        let telemetry = Telemetry::start(&config, &proxy).unwrap_or_else(|error| {
+            warn!("no telemetry: {error:#}");
+            Telemetry::off()
+        });
+        let end = serve(config, proxy, &telemetry, file, once).await;
+        telemetry.stop().await;
+        end
     })?;
     // Ends what is still under way; the tasks' containers are not touched.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -73,6 +78,33 @@ pub fn run(file: &Path, once: bool) -> Result<()> {
         End::Stopped => Ok(()),
         End::Reload => Err(become_the_new_program()),
     }
+}
+
+/// Takes tasks until told to stop.
+async fn serve(
+    config: Config,
+    proxy: Vec<(String, String)>,
+    telemetry: &Arc<Telemetry>,
+    file: &Path,
+    once: bool,
+) -> Result<End> {
+    let mut signals = Signals::catch()?;
+    let (service, in_hand) = Service::start(config, proxy, telemetry, once).await?;
+    let progress = Arc::clone(&service.context.progress);
+    let keeping = tokio::spawn({
+        let progress = Arc::clone(&progress);
+        async move { progress.keep().await }
+    });
+    let serving = async {
+        match service.until_registered(&mut signals, file, in_hand).await? {
+            Some(end) => Ok(end),
+            None => service.until_ended(&mut signals, file).await,
+        }
+    };
+    let end = serving.await;
+    keeping.abort();
+    progress.stop();
+    end
 }
 
 /// How the service ended.
@@ -84,6 +116,8 @@ enum End {
 /// A task in hand.
 struct Running {
     attempt: u32,
+    /// What is logged about it is inside of this.
+    span: Span,
     state: watch::Receiver<TaskState>,
     orders: watch::Sender<Option<Interrupt>>,
 }
@@ -93,45 +127,59 @@ struct Service {
     register: Register,
     once: bool,
     tasks: Mutex<BTreeMap<String, Running>>,
-    /// Rung when a task has ended.
-    task_ended: Notify,
+    /// Rung when a slot may have become free: a task has ended, or the engine is back.
+    freed: Notify,
     /// Whether tasks are still taken.
     draining: AtomicBool,
+    /// Whether the engine answered when it was last asked.
+    engine_answers: AtomicBool,
 }
 
 impl Service {
     /// Goes on with what was in hand; tells whether that was anything.
-    async fn start(config: Config, once: bool) -> Result<(Arc<Self>, bool)> {
+    async fn start(
+        config: Config,
+        proxy: Vec<(String, String)>,
+        telemetry: &Arc<Telemetry>,
+        once: bool,
+    ) -> Result<(Arc<Self>, bool)> {
         let engine = Engine::connect(&format!("unix://{}", config.engine.display())).await?;
-        let proxy = proxy::variables();
         let context = Context {
             client: Client::new(&config, &proxy)?,
             engine,
             images: Images::open(&config.data_dir)?,
+            providers: Providers::open(&config, &proxy)?,
             slots: Slots::new(config.concurrency, config.memory),
             journal: Journal::open(&config.data_dir)?,
             proxy,
             certificates: certificates(config.ca_cert.as_deref())?,
             user: RunUser::of(config.user.as_deref())?,
             connection: connection::Keeper::new(&config.data_dir),
+            progress: progress::Keeper::new(&config.data_dir, Arc::clone(telemetry)),
+            telemetry: Arc::clone(telemetry),
             intervals: RwLock::new(Intervals::default()),
-            registered: OnceLock::new(),
+            registered: SetOnce::new(),
             config,
         };
+        telemetry.watch_slots(&context.slots, context.config.concurrency);
         let service = Arc::new(Self {
             register: introduction(&context.config)?,
             context: Arc::new(context),
             once,
             tasks: Mutex::default(),
-            task_ended: Notify::new(),
+            freed: Notify::new(),
             draining: AtomicBool::new(false),
+            engine_answers: AtomicBool::new(true),
         });
         let entries = service.context.journal.entries()?;
         let in_hand = !entries.is_empty();
         for entry in entries {
-            info!(task = entry.record.claimed.task.id, "going on with a task");
+            let task = &entry.record.claimed.task;
+            let span = logging::span(&task.id, task.attempt);
+            logging::knows(&span, &task.run_id);
+            span.in_scope(|| info!("going on with a task"));
             let slot = service.context.slots.take_again(entry.record.slot);
-            service.begin(entry, slot);
+            service.begin(entry, slot, span, None);
         }
         if in_hand {
             // Their containers are looked after at once; the server may be away
@@ -178,6 +226,14 @@ impl Service {
             let limits = Limits { age: config.image_max_age, free: config.image_min_free };
             context.images.clean_up(&context.engine, limits).await
         }));
+        let context = Arc::clone(&self.context);
+        let _ending = AbortOnDropHandle::new(tokio::spawn(async move {
+            lost::end_forgotten(&context).await;
+        }));
+        let context = Arc::clone(&self.context);
+        let _keeping = AbortOnDropHandle::new(tokio::spawn(async move {
+            context.providers.keep(&context.engine).await
+        }));
         loop {
             tokio::select! {
                 ended = &mut beating => return self.refused(ended?, signals).await,
@@ -186,13 +242,21 @@ impl Service {
                     Err(error) => return self.refused(error, signals).await,
                 },
                 order = signals.next() => match order {
-                    Order::Stop => break,
+                    Order::Stop => {
+                        // What it is about to claim, the server takes back.
+                        polling.abort();
+                        let _ = (&mut polling).await;
+                        break;
+                    }
                     Order::Reload if can_reload(file) => return Ok(End::Reload),
                     Order::Reload => {}
                 },
             }
         }
-        polling.abort();
+        // It has no free slots any more, and hears of runs that are canceled while
+        // they are waited for.
+        self.draining.store(true, Ordering::SeqCst);
+        let _polling = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).poll()));
         self.stop(signals, self.context.config.on_stop).await;
         beating.abort();
         match tokio::time::timeout(Duration::from_secs(10), self.context.client.deregister()).await
@@ -241,7 +305,7 @@ impl Service {
 
     async fn all_ended(&self) {
         loop {
-            let ended = self.task_ended.notified();
+            let ended = self.freed.notified();
             let mut ended = std::pin::pin!(ended);
             ended.as_mut().enable();
             if self.tasks().is_empty() {
@@ -322,12 +386,20 @@ impl Service {
             let seconds = self.context.intervals().heartbeat_seconds;
             tokio::time::sleep(Duration::from_secs(seconds.into())).await;
             let (status, error_message) = self.health().await;
+            let answers = status != Status::Errored;
+            if !self.engine_answers.swap(answers, Ordering::SeqCst) && answers {
+                self.freed.notify_one();
+            }
             let beat =
                 Heartbeat { status, error_message: error_message.clone(), tasks: self.statuses() };
             // The watchdog is for an agent that hangs. One whose server is away
             // has to stay, to look after its runs.
             notify(&[NotifyState::Watchdog]);
-            match self.context.client.heartbeat(&beat).await {
+            let answer = self.context.client.heartbeat(&beat).await;
+            if answer.is_err() {
+                self.context.telemetry.heartbeat_failed();
+            }
+            match answer {
                 Ok(()) => self.context.connection.answered(status, error_message),
                 Err(CallError::Refused { status: StatusCode::CONFLICT, why, .. }) => {
                     info!("registering again: {why}");
@@ -354,10 +426,13 @@ impl Service {
     }
 
     async fn health(&self) -> (Status, Option<String>) {
-        if let Err(error) = self.context.engine.ping().await {
-            return (Status::Errored, Some(format!("{error:#}")));
-        }
-        (self.status(), None)
+        // An engine that hangs must not keep us from giving a sign of life.
+        let error = match tokio::time::timeout(ENGINE_ANSWERS, self.context.engine.ping()).await {
+            Ok(Ok(())) => return (self.status(), None),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => format!("the engine has not answered for {} s", ENGINE_ANSWERS.as_secs()),
+        };
+        (Status::Errored, Some(error))
     }
 
     fn status(&self) -> Status {
@@ -380,14 +455,15 @@ impl Service {
             if draining && self.tasks().is_empty() {
                 return Ok(());
             }
-            let free_slots = if draining { 0 } else { self.context.slots.free() };
+            let takes_more = !draining && self.engine_answers.load(Ordering::SeqCst);
+            let free_slots = if takes_more { self.context.slots.free() } else { 0 };
             let free_slots = if self.once { free_slots.min(1) } else { free_slots };
             let poll = Poll { free_slots, tasks: self.statuses() };
             let held = Duration::from_secs(self.context.intervals().poll_seconds.into());
             let answer = tokio::select! {
                 answer = self.context.client.poll(&poll, held) => answer,
                 // There is room now for what was not asked for.
-                () = self.task_ended.notified() => continue,
+                () = self.freed.notified() => continue,
             };
             match answer {
                 Ok(events) => {
@@ -412,14 +488,19 @@ impl Service {
 
     async fn act_on(self: &Arc<Self>, event: Event) {
         match event {
+            // Offered before the server heard that no more are taken.
+            Event::Offer { task_id, .. } if self.draining.load(Ordering::SeqCst) => {
+                info!(task = task_id, "task not taken: the agent takes no more");
+            }
             Event::Offer { task_id, attempt, kind } => {
-                info!(task = task_id, attempt, %kind, "task offered");
-                self.claim(&task_id, attempt).await;
+                let span = logging::span(&task_id, attempt);
+                span.in_scope(|| info!(%kind, "task offered"));
+                self.claim(&task_id, attempt).instrument(span).await;
             }
             Event::Cancel { task_id, attempt } => {
                 let tasks = self.tasks();
                 if let Some(running) = tasks.get(&task_id).filter(|task| task.attempt == attempt) {
-                    info!(task = task_id, "task canceled by its pool");
+                    running.span.in_scope(|| info!("task canceled by its pool"));
                     running.orders.send_replace(Some(Interrupt::Canceled));
                 }
             }
@@ -433,44 +514,48 @@ impl Service {
     }
 
     async fn claim(self: &Arc<Self>, task_id: &str, attempt: u32) {
+        let offered = SystemTime::now();
         let Some(slot) = self.context.slots.take() else {
-            warn!(task = task_id, "no slot is free for what was offered");
+            warn!("no slot is free for what was offered");
             return;
         };
         let claimed = match self.context.client.claim(task_id, attempt).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                warn!(task = task_id, "cannot claim the task: {error}");
+                warn!("cannot claim the task: {error}");
                 return;
             }
         };
+        let span = Span::current();
+        logging::knows(&span, &claimed.task.run_id);
         match self.context.journal.begin(claimed, slot.number()) {
-            Ok(entry) => self.begin(entry, slot),
+            Ok(entry) => self.begin(entry, slot, span, Some(offered)),
             // Not started, so the server offers it again.
-            Err(error) => error!(task = task_id, "cannot take the task: {error:#}"),
+            Err(error) => error!("cannot take the task: {error:#}"),
         }
     }
 
-    fn begin(self: &Arc<Self>, entry: Entry, slot: Slot) {
+    fn begin(self: &Arc<Self>, entry: Entry, slot: Slot, span: Span, offered: Option<SystemTime>) {
         let task = &entry.record.claimed.task;
         let (id, attempt) = (task.id.clone(), task.attempt);
         let (state, watched) = watch::channel(TaskState::Claimed);
         let (orders, ordered) = watch::channel(None);
-        let wire = Wire { state, orders: ordered };
+        let wire = Wire { state, orders: ordered, offered };
         let service = Arc::clone(self);
         // Held until the task is listed, so that its end comes after.
         let mut tasks = self.tasks();
-        tokio::spawn({
+        let carrying_out = {
             let id = id.clone();
             async move {
                 carry_out(Arc::clone(&service.context), entry, slot, wire).await;
                 service.tasks().remove(&id);
-                service.task_ended.notify_waiters();
+                service.freed.notify_waiters();
                 // For a poll that is not waiting at this moment.
-                service.task_ended.notify_one();
+                service.freed.notify_one();
             }
-        });
-        tasks.insert(id, Running { attempt, state: watched, orders });
+        };
+        tokio::spawn(carrying_out.instrument(span.clone()));
+        tasks.insert(id, Running { attempt, span, state: watched, orders });
     }
 
     fn statuses(&self) -> Vec<TaskStatus> {
@@ -530,56 +615,6 @@ fn introduction(config: &Config) -> Result<Register> {
     })
 }
 
-fn start_log(config: &Config) {
-    let level = if config.debug { "agent_pools=debug,info" } else { "info" };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_target(false)
-        .with_writer(std::io::stderr);
-    let in_journal = in_journal();
-    match config.log_format {
-        LogFormat::Json if in_journal => log.json().map_event_format(WithPriority).init(),
-        LogFormat::Json => log.json().init(),
-        // The journal adds the time itself.
-        LogFormat::Plain if in_journal => {
-            log.without_time().with_ansi(false).map_event_format(WithPriority).init();
-        }
-        LogFormat::Plain => {
-            use std::io::IsTerminal as _;
-            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            log.with_ansi(colours).init();
-        }
-    }
-}
-
-/// Begins each line with its priority as `sd-daemon(3)` has it, which the journal
-/// takes off and files the line under: `journalctl -p warning` finds it.
-struct WithPriority<F>(F);
-
-impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-    F: FormatEvent<S, N>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &tracing::Event<'_>,
-    ) -> std::fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        };
-        write!(writer, "<{priority}>")?;
-        self.0.format_event(context, writer, event)
-    }
-}
-
-/// Tells systemd; what it does not hear, it does not need.
 /// systemd kills what takes longer to stop than its unit says, unless it asks for
 /// more time (from systemd 236 on).
 async fn keep_from_being_killed() {
@@ -595,6 +630,7 @@ fn stop_takes(time: Duration) {
     notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
 }
 
+/// Tells systemd; what it does not hear, it does not need.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!("cannot tell systemd: {error}");

@@ -1,5 +1,6 @@
 //! How many tasks fit on this host, and which network each gets.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context as _, Result};
@@ -7,7 +8,9 @@ use anyhow::{Context as _, Result};
 /// The slots of this agent.
 #[derive(Clone, Debug)]
 pub struct Slots {
-    taken: Arc<Mutex<Vec<bool>>>,
+    /// The numbers of those in use.
+    taken: Arc<Mutex<BTreeSet<usize>>>,
+    concurrency: usize,
     /// In MB.
     memory_of_task: u64,
 }
@@ -22,39 +25,42 @@ pub struct Slot {
 impl Slots {
     /// `concurrency` free slots for tasks of `memory_of_task` MB.
     pub fn new(concurrency: u32, memory_of_task: u64) -> Self {
-        let taken = vec![false; concurrency as usize];
-        Self { taken: Arc::new(Mutex::new(taken)), memory_of_task }
+        Self { taken: Arc::default(), concurrency: concurrency as usize, memory_of_task }
     }
 
     /// How many more tasks can be taken now: as many as there are free slots,
     /// and no more than the host's free memory holds.
     pub fn free(&self) -> u32 {
-        let free = self.lock().iter().filter(|taken| !**taken).count() as u64;
+        let free = self.concurrency.saturating_sub(self.lock().len()) as u64;
         // A kernel that does not tell is no reason to do nothing.
         let fitting = available_memory().map_or(free, |memory| memory / self.memory_of_task);
         u32::try_from(free.min(fitting)).unwrap_or(u32::MAX)
     }
 
+    /// How many have a task.
+    pub fn busy(&self) -> u32 {
+        self.lock().len().try_into().unwrap_or(u32::MAX)
+    }
+
     /// Takes a free slot; none is left when this gives nothing.
     pub fn take(&self) -> Option<Slot> {
         let mut taken = self.lock();
-        let number = taken.iter().position(|taken| !taken)?;
-        taken[number] = true;
+        if taken.len() >= self.concurrency {
+            return None;
+        }
+        let number = (0..).find(|number| !taken.contains(number))?;
+        taken.insert(number);
         Some(Slot { number, slots: self.clone() })
     }
 
-    /// Takes the slot of a task that outlived a restart; more slots than
-    /// configured are made if the concurrency was lowered since.
+    /// Takes the slot of a task that outlived a restart, which there may be more
+    /// of than slots, if the concurrency was lowered since.
     pub fn take_again(&self, number: usize) -> Slot {
-        let mut taken = self.lock();
-        if taken.len() <= number {
-            taken.resize(number + 1, true);
-        }
-        taken[number] = true;
+        self.lock().insert(number);
         Slot { number, slots: self.clone() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<bool>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<usize>> {
         self.taken.lock().expect("nothing panics while it holds the slots")
     }
 }
@@ -73,7 +79,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.slots.lock()[self.number] = false;
+        self.slots.lock().remove(&self.number);
     }
 }
 
@@ -99,7 +105,7 @@ mod tests {
         let first = slots.take().unwrap();
         let second = slots.take().unwrap();
         assert_eq!((first.number(), second.number(), slots.free()), (0, 1, 0));
-        assert!(slots.take().is_none());
+        assert!(slots.take().is_none() && slots.busy() == 2);
         drop(first);
         assert_eq!(slots.free(), 1);
         assert_eq!(slots.take().unwrap().network(), "scalr-slot-0");
@@ -107,10 +113,21 @@ mod tests {
 
     #[test]
     fn a_task_that_outlived_a_restart_keeps_its_slot() {
-        let slots = Slots::new(1, 1);
-        let kept = slots.take_again(2);
-        assert_eq!(slots.take().unwrap().number(), 0);
+        let slots = Slots::new(2, 1);
+        let kept = slots.take_again(0);
+        assert_eq!(slots.take().unwrap().number(), 1);
         drop(kept);
+    }
+
+    #[test]
+    fn a_lowered_concurrency_holds_for_what_outlived_the_restart_too() {
+        let slots = Slots::new(1, 1);
+        let (one, two) = (slots.take_again(1), slots.take_again(2));
+        assert_eq!((slots.free(), slots.take().is_none()), (0, true));
+        drop(one);
+        assert_eq!((slots.free(), slots.take().is_none()), (0, true));
+        drop(two);
+        assert_eq!((slots.free(), slots.take().unwrap().number()), (1, 0));
     }
 
     #[test]

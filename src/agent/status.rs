@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::connection::{self, Connection, State};
 use super::engine::Engine;
 use super::journal::{Journal, Record};
+use super::progress::{self, At, Phase, STALE};
 use super::proxy;
 use crate::config::listed::{Listed, listed};
 use crate::config::proxy::masked;
@@ -44,9 +45,12 @@ Examples:
 The JSON is one object: config_file, settings (name, value and source of each),
 problem (why the agent can't start with them, or null), service (unit, load,
 active), server (state, agent_id, pool_id, message, answered_at and
-answered_seconds_ago, all as the agent last knew them; problem), tasks (in_hand:
-slot, task, attempt, kind, run, workspace, environment and container of each;
-problem), engine (socket, answers, problem) and proxy (variables without
+answered_seconds_ago, all as the agent last knew them; problem), tasks (slots;
+free_slots, a list of their numbers; in_hand: slot, task, attempt, kind, run,
+workspace, environment and container of each, and, as the agent told
+told_seconds_ago, its phase (claimed, preparing, pulling_image, running,
+uploading, finishing, cleaning_up), phase_seconds, waiting_for_server,
+memory_bytes, log_bytes and log_bytes_acknowledged; problem), engine (socket, answers, problem) and proxy (variables without
 passwords). A problem is null where there is none.";
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -117,7 +121,11 @@ struct Server {
 struct Tasks {
     /// How many tasks may run at once; null if the settings can't be used.
     slots: Option<u32>,
+    /// The numbers of those without a task.
+    free_slots: Vec<usize>,
     in_hand: Vec<Task>,
+    /// How old is what the agent told of the tasks; null: it told nothing.
+    told_seconds_ago: Option<i64>,
     problem: Option<String>,
 }
 
@@ -132,6 +140,21 @@ struct Task {
     environment: String,
     /// None: it has not been started.
     container: Option<String>,
+    /// None: the agent has not told.
+    #[serde(flatten)]
+    doing: Option<Doing>,
+}
+
+/// What the agent told of a task.
+#[derive(Debug, Serialize)]
+struct Doing {
+    phase: Phase,
+    /// How long it had been in the phase when that was told.
+    phase_seconds: i64,
+    waiting_for_server: bool,
+    memory_bytes: Option<u64>,
+    log_bytes: u64,
+    log_bytes_acknowledged: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -197,16 +220,55 @@ fn server(data_dir: &Path) -> Server {
 }
 
 fn tasks(data_dir: &Path, slots: Option<u32>) -> Tasks {
-    match Journal::look(data_dir) {
-        Ok(records) => {
-            Tasks { slots, in_hand: records.into_iter().map(Task::from).collect(), problem: None }
+    let mut tasks = Tasks {
+        slots,
+        free_slots: Vec::new(),
+        in_hand: Vec::new(),
+        told_seconds_ago: None,
+        problem: None,
+    };
+    let (told, records) = match (progress::look(data_dir), Journal::look(data_dir)) {
+        (Ok(told), Ok(records)) => (told, records),
+        (Err(error), _) | (_, Err(error)) => {
+            tasks.problem = Some(format!("{error:#}"));
+            return tasks;
         }
-        Err(error) => Tasks { slots, in_hand: Vec::new(), problem: Some(format!("{error:#}")) },
+    };
+    let told_at = told.as_ref().map(|told| told.written_at);
+    // The clock may have been set back since.
+    tasks.told_seconds_ago = told_at.map(|at| Timestamp::now().duration_since(at).as_secs().max(0));
+    let is_taken = |slot: &usize| records.iter().any(|record| record.slot == *slot);
+    tasks.free_slots = (0..slots.unwrap_or(0) as usize).filter(|slot| !is_taken(slot)).collect();
+    let doing = |record: &Record| {
+        let told = told.as_ref()?;
+        let at = told.tasks.iter().find(|at| at.is_of(&record.claimed.task))?;
+        Some(Doing::of(at, told.written_at))
+    };
+    tasks.in_hand = records
+        .into_iter()
+        .map(|record| {
+            let doing = doing(&record);
+            Task::of(record, doing)
+        })
+        .collect();
+    tasks
+}
+
+impl Doing {
+    fn of(at: &At, told_at: Timestamp) -> Self {
+        Self {
+            phase: at.phase,
+            phase_seconds: told_at.duration_since(at.since).as_secs().max(0),
+            waiting_for_server: at.waiting_for_server,
+            memory_bytes: at.memory_bytes,
+            log_bytes: at.log_bytes,
+            log_bytes_acknowledged: at.log_bytes_acknowledged,
+        }
     }
 }
 
-impl From<Record> for Task {
-    fn from(record: Record) -> Self {
+impl Task {
+    fn of(record: Record, doing: Option<Doing>) -> Self {
         let task = record.claimed.task;
         Self {
             slot: record.slot,
@@ -217,6 +279,7 @@ impl From<Record> for Task {
             workspace: task.workspace.name,
             environment: task.environment.name,
             container: record.container.map(|container| container.id),
+            doing,
         }
     }
 }
@@ -324,23 +387,53 @@ impl Tasks {
             Some(slots) => format!("{in_hand} in hand of {slots} at once"),
             None => format!("{in_hand} in hand"),
         };
-        for task in &self.in_hand {
-            let container = match &task.container {
-                Some(id) => format!("container {}", id.get(..12).unwrap_or(id)),
-                None => "not started".to_owned(),
-            };
-            write!(
-                text,
-                "\n  slot {}  {} of {} in {}/{} ({} attempt {}, {container})",
-                task.slot,
-                task.kind,
-                task.run,
-                task.environment,
-                task.workspace,
-                task.task,
-                task.attempt
-            )
-            .expect("a text takes all");
+        let stale = self.told_seconds_ago.filter(|age| *age > STALE.as_secs().cast_signed());
+        if let Some(age) = stale.filter(|_| in_hand > 0) {
+            let age = SignedDuration::from_secs(age);
+            write!(text, ", as they were {age:#} ago: the agent is down, or hangs")
+                .expect("a text takes all");
+        }
+        let free = self.free_slots.iter().map(|slot| (*slot, "free".to_owned()));
+        let taken = self.in_hand.iter().map(|task| (task.slot, task.to_text()));
+        let mut slots: Vec<(usize, String)> = free.chain(taken).collect();
+        slots.sort();
+        for (slot, what) in slots {
+            write!(text, "\n  slot {slot}  {what}").expect("a text takes all");
+        }
+        text
+    }
+}
+
+impl Task {
+    fn to_text(&self) -> String {
+        let container = match &self.container {
+            Some(id) => format!("container {}", id.get(..12).unwrap_or(id)),
+            None => "not started".to_owned(),
+        };
+        let mut text = format!(
+            "{} of {} in {}/{} ({} attempt {}, {container})",
+            self.kind, self.run, self.environment, self.workspace, self.task, self.attempt
+        );
+        if let Some(doing) = &self.doing {
+            write!(text, "\n          {}", doing.to_text()).expect("a text takes all");
+        }
+        text
+    }
+}
+
+impl Doing {
+    fn to_text(&self) -> String {
+        let since = SignedDuration::from_secs(self.phase_seconds);
+        let mut text = format!("{} for {since:#}", self.phase.text());
+        if self.waiting_for_server {
+            text += ", waiting for the server";
+        }
+        if let Some(bytes) = self.memory_bytes {
+            write!(text, "; {} MB of memory", bytes / (1024 * 1024)).expect("a text takes all");
+        }
+        write!(text, "; log of {} bytes", self.log_bytes).expect("a text takes all");
+        if let Some(bytes) = self.log_bytes_acknowledged {
+            write!(text, ", {bytes} of them with the server").expect("a text takes all");
         }
         text
     }

@@ -44,9 +44,10 @@ pub fn listed(
 /// The settings without what nobody should read.
 fn shown(mut settings: Settings) -> Settings {
     settings.token = settings.token.map(|_| Secret::new("***"));
-    if let Some(url) = &settings.url {
-        settings.url = masked(url.as_str()).parse().ok();
+    for url in [&mut settings.url, &mut settings.telemetry_url] {
+        *url = url.as_ref().and_then(|url| masked(url.as_str()).parse().ok());
     }
+    settings.provider_mirror = settings.provider_mirror.as_deref().map(masked);
     settings
 }
 
@@ -65,6 +66,8 @@ fn defaults() -> Result<Settings> {
         hook_timeout: Some(config.hook_timeout.as_secs()),
         image_max_age: Some(config.image_max_age.as_secs() / (24 * 60 * 60)),
         image_min_free: Some(config.image_min_free / (1024 * 1024)),
+        provider_cache_limit: Some(config.provider_cache_limit / (1024 * 1024)),
+        provider_cache_max_age: Some(config.provider_cache_max_age.as_secs() / (24 * 60 * 60)),
         data_dir: Some(config.data_dir),
         engine: Some(format!("unix://{}", config.engine.display())),
         on_stop: Some(config.on_stop),
@@ -96,7 +99,9 @@ mod tests {
     fn no_secret_is_shown() {
         let settings = Settings {
             url: Some("https://me:hunter2@pools.example.com".parse().unwrap()),
+            provider_mirror: Some("https://me:hunter2@mirror.example.com".to_owned()),
             token: Some(Secret::new("hunter2")),
+            telemetry_url: Some("https://me:hunter2@collector".parse().unwrap()),
             ..Settings::default()
         };
         let text = serde_json::to_string(&shown(settings)).unwrap();
@@ -120,7 +125,12 @@ mod tests {
                 "image",
                 "ca_cert",
                 "hooks_dir",
-                "registry_auth"
+                "provider_registries",
+                "provider_mirror",
+                "registry_auth",
+                "registry_auth",
+                "telemetry_url",
+                "telemetry_headers"
             ]
         );
     }

@@ -15,6 +15,21 @@ use crate::secret::Secret;
 /// `unix(7)`, less the final zero).
 const SOCKET_PATH_BYTES: usize = 107;
 
+/// The registries that Terraform and OpenTofu have by default.
+const PROVIDER_REGISTRIES: [&str; 2] = ["registry.terraform.io", "registry.opentofu.org"];
+
+/// Where runs get their providers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderMirror {
+    /// From the registries.
+    None,
+    /// From a mirror that speaks Terraform's network mirror protocol; the path ends
+    /// with `/`.
+    Network(Url),
+    /// From a folder on the agent's host, and from nowhere else.
+    Folder(PathBuf),
+}
+
 /// Settings that an agent can run with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,6 +61,14 @@ pub struct Config {
     pub image_max_age: Duration,
     /// How much free disk there is to be, in bytes; else images go earlier.
     pub image_min_free: u64,
+    /// How much is kept of downloaded providers, in bytes; 0: nothing.
+    pub provider_cache_limit: u64,
+    /// How long after their last use they are removed.
+    pub provider_cache_max_age: Duration,
+    /// The registries that the agent gets providers from.
+    pub provider_registries: Vec<String>,
+    /// Where runs get their providers instead.
+    pub provider_mirror: ProviderMirror,
     /// A file in the form of docker's config.json, for registries that want a
     /// password.
     pub registry_auth: Option<PathBuf>,
@@ -63,6 +86,11 @@ pub struct Config {
     pub log_limit: u64,
     /// How the agent's own log looks.
     pub log_format: LogFormat,
+    /// The OpenTelemetry collector that metrics and traces go to; none: they
+    /// go nowhere.
+    pub telemetry_url: Option<Url>,
+    /// A file with headers for it, a line each.
+    pub telemetry_headers: Option<PathBuf>,
     /// Whether it logs more.
     pub debug: bool,
 }
@@ -103,6 +131,21 @@ impl Settings {
             hook_timeout: Duration::from_secs(self.hook_timeout.unwrap_or(300)),
             image_max_age: Duration::from_secs(self.image_max_age.unwrap_or(30) * 24 * 60 * 60),
             image_min_free: self.image_min_free.unwrap_or(2048) * 1024 * 1024,
+            provider_cache_limit: self.provider_cache_limit.unwrap_or(4096) * 1024 * 1024,
+            provider_cache_max_age: Duration::from_secs(
+                self.provider_cache_max_age.unwrap_or(30) * 24 * 60 * 60,
+            ),
+            provider_registries: PROVIDER_REGISTRIES
+                .iter()
+                .map(|host| (*host).to_owned())
+                .chain(self.provider_registries.iter().flat_map(|hosts| hosts_in(hosts)))
+                .collect(),
+            provider_mirror: match self.provider_mirror {
+                None => ProviderMirror::None,
+                Some(text) => mirror_of(&text).map_err(|wrong| {
+                    Failure::Usage.because(format!("`provider_mirror`: {wrong}"))
+                })?,
+            },
             registry_auth: self.registry_auth,
             data_dir: self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             engine: engine.trim_start_matches("unix://").into(),
@@ -111,6 +154,8 @@ impl Settings {
             drain: Duration::from_secs(self.drain_timeout.unwrap_or(3600)),
             log_limit: self.log_limit.unwrap_or(256),
             log_format: self.log_format.unwrap_or_default(),
+            telemetry_url: self.telemetry_url,
+            telemetry_headers: self.telemetry_headers,
             debug: self.debug.unwrap_or(false),
         })
     }
@@ -133,12 +178,22 @@ impl Settings {
         each(&self.hook_timeout, "hook_timeout", |s| within(*s, 1, 86_400))?;
         each(&self.image_max_age, "image_max_age", |days| within(*days, 1, 3_650))?;
         each(&self.image_min_free, "image_min_free", |mb| within(*mb, 0, 1_048_576))?;
+        each(&self.provider_cache_limit, "provider_cache_limit", |mb| within(*mb, 0, 1_048_576))?;
+        each(&self.provider_cache_max_age, "provider_cache_max_age", |days| {
+            within(*days, 1, 3_650)
+        })?;
+        each(&self.provider_registries, "provider_registries", |hosts| registries(hosts))?;
+        each(&self.provider_mirror, "provider_mirror", |text| mirror_of(text).map(drop))?;
         each(&self.registry_auth, "registry_auth", |path| absolute(path))?;
         each(&self.data_dir, "data_dir", |path| absolute(path))?;
         each(&self.engine, "engine", |address| socket(address))?;
         each(&self.grace_shutdown_timeout, "grace_shutdown_timeout", |s| within(*s, 1, 86_400))?;
         each(&self.drain_timeout, "drain_timeout", |s| within(*s, 1, 604_800))?;
-        each(&self.log_limit, "log_limit", |megabytes| within(*megabytes, 1, 102_400))
+        each(&self.log_limit, "log_limit", |megabytes| within(*megabytes, 1, 102_400))?;
+        each(&self.telemetry_url, "telemetry_url", |url| {
+            collector(url, self.telemetry_headers.is_some())
+        })?;
+        each(&self.telemetry_headers, "telemetry_headers", |path| absolute(path))
     }
 }
 
@@ -154,15 +209,9 @@ fn each<T>(
 }
 
 fn url(url: &Url) -> Result<(), String> {
-    let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
-        None => false,
-    };
     match url.scheme() {
         "https" => {}
-        "http" if loopback => {}
+        "http" if is_loopback(url) => {}
         "http" => return Err("has to be https://: the token would go over it in the clear".into()),
         _ => return Err("should look like https://pools.example.com".into()),
     }
@@ -171,6 +220,35 @@ fn url(url: &Url) -> Result<(), String> {
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return Err("should be the server's address alone, with nothing after the host".into());
+    }
+    Ok(())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
+        None => false,
+    }
+}
+
+fn collector(url: &Url, has_headers: bool) -> Result<(), String> {
+    match url.scheme() {
+        "https" => {}
+        "http" if !has_headers || is_loopback(url) => {}
+        "http" => {
+            return Err(
+                "has to be https://: telemetry_headers would go over it in the clear".into()
+            );
+        }
+        _ => return Err("should look like http://collector:4318".into()),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("should have no user and password in it: telemetry_headers is for them".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("should have nothing after the path".into());
     }
     Ok(())
 }
@@ -229,6 +307,41 @@ fn certificates(file: &Path) -> Result<(), String> {
     Ok(())
 }
 
+fn hosts_in(hosts: &str) -> impl Iterator<Item = String> {
+    let names = hosts.split([',', ' ']).filter(|name| !name.is_empty());
+    names.map(str::to_ascii_lowercase)
+}
+
+fn registries(hosts: &str) -> Result<(), String> {
+    let is_host = |host: &String| {
+        Url::parse(&format!("https://{host}/"))
+            .is_ok_and(|url| url[url::Position::BeforeHost..url::Position::BeforePath] == *host)
+    };
+    match hosts_in(hosts).find(|host| !is_host(host)) {
+        Some(wrong) => Err(format!("should be hosts such as registry.example.com, not `{wrong}`")),
+        None => Ok(()),
+    }
+}
+
+fn mirror_of(text: &str) -> Result<ProviderMirror, String> {
+    if text.starts_with('/') {
+        return Ok(ProviderMirror::Folder(text.into()));
+    }
+    let form = "should be https://HOST/PATH/ or the absolute path of a folder";
+    let mut url = Url::parse(text).map_err(|_| format!("{form}, not `{text}`"))?;
+    // Not the text: it may hold a password.
+    if url.scheme() != "https" || !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{form}, with no user and password in it"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{form}, with nothing after the path"));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(ProviderMirror::Network(url))
+}
+
 fn absolute(path: &Path) -> Result<(), String> {
     if !path.is_absolute() {
         return Err(format!("should be an absolute path, not `{}`", path.display()));
@@ -260,6 +373,15 @@ mod tests {
         assert_eq!((config.concurrency, config.memory, config.cpu), (1, 512, 1.0));
         assert_eq!(config.engine, Path::new("/run/scalr-docker/docker.sock"));
         assert_eq!(config.grace, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_mirror_is_an_address_or_a_folder() {
+        let mirror = |text| mirror_of(text).unwrap();
+        let network = ProviderMirror::Network("https://mirror.example.com/p/".parse().unwrap());
+        assert_eq!(mirror("https://mirror.example.com/p"), network);
+        assert_eq!(mirror("https://mirror.example.com/p/"), network);
+        assert_eq!(mirror("/srv/mirror"), ProviderMirror::Folder("/srv/mirror".into()));
     }
 
     #[test]
@@ -295,10 +417,23 @@ mod tests {
             "data_dir = 'data'",
             "hooks_dir = 'hooks'",
             "hook_timeout = 0",
+            "provider_cache_max_age = 0",
+            "provider_registries = 'https://registry.example.com'",
+            "provider_registries = 'registry.example.com/path'",
+            "provider_registries = 'user@registry.example.com'",
+            "provider_mirror = 'mirror'",
+            "provider_mirror = 'http://mirror.example.com/'",
+            "provider_mirror = 'https://me:pw@mirror.example.com/'",
+            "provider_mirror = 'https://mirror.example.com/?a=b'",
             "registry_auth = 'config.json'",
             "engine = 'tcp://1.2.3.4:2375'",
             "ca_cert = '/no/such/file.pem'",
             "grace_shutdown_timeout = 0",
+            "telemetry_url = 'grpc://collector:4317'",
+            "telemetry_url = 'https://me:pw@collector'",
+            "telemetry_url = 'https://collector/?key=pw'",
+            "telemetry_url = 'http://collector'\ntelemetry_headers = '/etc/headers'",
+            "telemetry_headers = 'headers'",
         ] {
             let error = settings(wrong).check().expect_err(wrong);
             let name = wrong.split(' ').next().unwrap();
@@ -317,6 +452,11 @@ mod tests {
             "user = '1000:1000'",
             "image = 'registry.example.com:5000/terraform:{version}'",
             "cpu = 0.5",
+            "provider_cache_limit = 0",
+            "provider_registries = 'registry.example.com, other.example.com:8443'",
+            "provider_mirror = '/srv/mirror'",
+            "telemetry_url = 'http://collector:4318'",
+            "telemetry_url = 'https://collector/otlp'\ntelemetry_headers = '/etc/headers'",
         ] {
             settings(right).check().expect(right);
         }

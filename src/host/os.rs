@@ -46,6 +46,12 @@ impl Os {
         Ok(Self::from(found.context("found no /etc/os-release, so this system is unknown")?))
     }
 
+    /// Whether it is Enterprise Linux 7 or a relative of that age, with systemd 219.
+    pub fn is_el7(&self) -> bool {
+        let major = if self.id == "amzn" { 2 } else { 7 };
+        self.family == Family::RedHat && self.major() == major
+    }
+
     /// The first number of the version; 0 if there is none.
     pub fn major(&self) -> u32 {
         self.version.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
@@ -94,6 +100,24 @@ mod tests {
                      ID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\nPRETTY_NAME=\"CentOS Linux 7 (Core)\"");
         assert_eq!((os.id.as_str(), os.major(), os.family), ("centos", 7, Family::RedHat));
         assert_eq!(os.name, "CentOS Linux 7 (Core)");
+    }
+
+    #[test]
+    fn relatives_of_enterprise_linux_7_are_known() {
+        for (text, is_el7) in [
+            ("ID=centos\nVERSION_ID=7", true),
+            ("ID=rhel\nVERSION_ID=7.9", true),
+            ("ID=ol\nVERSION_ID=7.9", true),
+            ("ID=scientific\nVERSION_ID=7.9", true),
+            ("ID=amzn\nVERSION_ID=2", true),
+            ("ID=cloudlinux\nID_LIKE=\"rhel fedora centos\"\nVERSION_ID=7.9", true),
+            ("ID=amzn\nVERSION_ID=2023", false),
+            ("ID=rocky\nVERSION_ID=8.10", false),
+            ("ID=fedora\nVERSION_ID=43", false),
+            ("ID=debian\nVERSION_ID=7", false),
+        ] {
+            assert_eq!(os(text).is_el7(), is_el7, "{text}");
+        }
     }
 
     #[test]

@@ -31,8 +31,6 @@ pub struct Registered {
     pub agent_id: String,
     /// The id of its pool, `apool-…`.
     pub pool_id: String,
-    /// The pool's image for runs, if it has one.
-    pub pool_image: Option<String>,
     /// The bearer of all further calls but those of a task.
     pub session_token: Secret,
     /// How often to call.

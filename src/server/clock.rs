@@ -41,4 +41,10 @@ impl Clock {
         let millis = i64::try_from(time.as_millis()).unwrap();
         self.set.as_ref().unwrap().fetch_add(millis, std::sync::atomic::Ordering::SeqCst);
     }
+
+    /// Sets a standing clock back.
+    pub fn set_back(&self, time: std::time::Duration) {
+        let millis = i64::try_from(time.as_millis()).unwrap();
+        self.set.as_ref().unwrap().fetch_sub(millis, std::sync::atomic::Ordering::SeqCst);
+    }
 }

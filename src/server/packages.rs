@@ -25,6 +25,9 @@ const ID: &str = "scalr-agent";
 /// Where apt is to find the key; it can't fetch one.
 const APT_KEY: &str = "/usr/share/keyrings/scalr-agent.asc";
 
+/// The folder of the rpms of Enterprise Linux 7, which not every repository has.
+const EL7: &str = "yum-el7";
+
 /// The public key that the packages are signed with, in their folder.
 const KEY: &str = "scalr-agent.asc";
 
@@ -39,7 +42,8 @@ pub fn routes(app: &App) -> Router<App> {
     let routes = Router::new()
         .route("/install.sh", get(install_script))
         .route("/packages/scalr-agent.sources", get(sources))
-        .route("/packages/scalr-agent.repo", get(repo));
+        .route("/packages/scalr-agent.repo", get(repo))
+        .route("/packages/scalr-agent-el7.repo", get(el7_repo));
     match &app.packages {
         Some(folder) => {
             let files = get_service(ServeDir::new(folder)).layer(from_fn(cache_control));
@@ -69,7 +73,8 @@ fn is_final(path: &str) -> bool {
     path.contains("/by-hash/")
         || path.ends_with(".deb")
         || path.ends_with(".rpm")
-        || (path.starts_with("/yum/repodata/") && !name.starts_with("repomd.xml"))
+        || ((path.starts_with("/yum/repodata/") || path.starts_with("/yum-el7/repodata/"))
+            && !name.starts_with("repomd.xml"))
 }
 
 /// The script knows this server and the key of its packages, so that it installs
@@ -85,11 +90,22 @@ async fn install_script(State(app): State<App>) -> impl IntoResponse {
 }
 
 async fn sources(State(app): State<App>) -> Result<Response, StatusCode> {
-    definition(SOURCES, APT_KEY, &app)
+    definition(SOURCES, "apt", APT_KEY, &app)
 }
 
 async fn repo(State(app): State<App>) -> Result<Response, StatusCode> {
-    definition(REPO, &app.link("/packages/scalr-agent.asc"), &app)
+    definition(REPO, "yum", &app.link("/packages/scalr-agent.asc"), &app)
+}
+
+/// None where it would name what is not there, and break each later call of yum.
+async fn el7_repo(State(app): State<App>) -> Result<Response, StatusCode> {
+    if app.packages.as_ref().is_some_and(|folder| !folder.join(EL7).is_dir()) {
+        let text = "This server has no packages for Enterprise Linux 7. Where its packages are \
+                    made: `scalr-agent-setup package --type rpm-el7`, then `scalr-agent-setup \
+                    repository`.\n";
+        return Ok((StatusCode::NOT_FOUND, text).into_response());
+    }
+    definition(REPO, EL7, &app.link("/packages/scalr-agent.asc"), &app)
 }
 
 async fn no_packages(uri: Uri) -> impl IntoResponse {
@@ -98,8 +114,8 @@ async fn no_packages(uri: Uri) -> impl IntoResponse {
     (StatusCode::NOT_FOUND, text)
 }
 
-fn definition(template: &str, key: &str, app: &App) -> Result<Response, StatusCode> {
-    match render(template, &app.link("/packages"), key) {
+fn definition(template: &str, part: &str, key: &str, app: &App) -> Result<Response, StatusCode> {
+    match render(template, &app.link("/packages"), part, key) {
         Ok(text) => Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()),
         Err(error) => {
             tracing::error!("cannot render a repository's definition: {error}");
@@ -108,9 +124,9 @@ fn definition(template: &str, key: &str, app: &App) -> Result<Response, StatusCo
     }
 }
 
-fn render(template: &str, base: &str, key: &str) -> tera::TeraResult<String> {
+fn render(template: &str, base: &str, part: &str, key: &str) -> tera::TeraResult<String> {
     let mut context = Context::new();
-    for (name, value) in [("id", ID), ("base", base), ("key", key)] {
+    for (name, value) in [("id", ID), ("base", base), ("part", part), ("key", key)] {
         context.insert(name, value);
     }
     Tera::one_off(template, &context, false)
@@ -149,6 +165,7 @@ mod tests {
             "/apt/pool/main/s/scalr-agent/scalr-agent_0.1.0-1_amd64.deb",
             &format!("/apt/dists/stable/main/binary-amd64/by-hash/SHA256/{sum}"),
             &format!("/yum/repodata/{sum}-primary.xml.gz"),
+            &format!("/yum-el7/repodata/{sum}-primary.xml.gz"),
         ] {
             assert!(is_final(path), "{path}");
         }
@@ -157,6 +174,7 @@ mod tests {
             "/apt/dists/stable/main/binary-amd64/Packages.gz",
             "/yum/repodata/repomd.xml",
             "/yum/repodata/repomd.xml.asc",
+            "/yum-el7/repodata/repomd.xml",
             "/scalr-agent.asc",
             "/scalr-agent-setup-x86_64",
         ] {
@@ -172,9 +190,10 @@ mod tests {
 
     #[test]
     fn definitions_name_repository_and_key() {
-        for (template, repository) in [(SOURCES, "/packages/apt"), (REPO, "/packages/yum")] {
-            let text = render(template, "https://pools.example.com/packages", "KEY").unwrap();
-            assert!(text.contains(&format!("https://pools.example.com{repository}")), "{text}");
+        for (template, part) in [(SOURCES, "apt"), (REPO, "yum"), (REPO, EL7)] {
+            let text = render(template, "https://pools.example.com/packages", part, "KEY").unwrap();
+            let address = format!("https://pools.example.com/packages/{part}\n");
+            assert!(text.contains(&address), "{text}");
             assert!(text.contains("KEY"), "{text}");
         }
     }

@@ -33,7 +33,7 @@ impl Secrets {
             let name = name.to_ascii_uppercase();
             if VARIABLES.contains(&name.as_str()) {
                 known.extend(credentials(&given.value));
-            } else if TELLING.iter().any(|word| name.contains(word)) {
+            } else if TELLING.iter().any(|word| name.contains(word)) || holds_headers(&name) {
                 known.insert(given.value);
             }
         }
@@ -51,6 +51,12 @@ impl Secrets {
             .map(masked)
             .collect()
     }
+}
+
+/// Whether a variable holds the headers of telemetry, which may be passwords:
+/// `OTEL_EXPORTER_OTLP_HEADERS`, for example.
+fn holds_headers(name: &str) -> bool {
+    name.starts_with("OTEL_") && name.ends_with("_HEADERS")
 }
 
 /// The tokens in settings that can't be used: whatever stands after the name.
@@ -89,7 +95,8 @@ mod tests {
             (
                 DROP_IN,
                 "[Service]\nEnvironment=HTTPS_PROXY=http://me:hunter%%202@proxy:1\n\
-                 Environment=SCALR_TOKEN=the-other GITHUB_API_KEY=third-one\n",
+                 Environment=SCALR_TOKEN=the-other GITHUB_API_KEY=third-one\n\
+                 Environment=OTEL_EXPORTER_OTLP_HEADERS=api=fourth\n",
             ),
         ] {
             let file = machine.path(path);
@@ -97,11 +104,11 @@ mod tests {
             fs::write(file, text).unwrap();
         }
         let secrets = Secrets::of(&machine);
-        let text = "the-token \"the-other\" third-one hunter 2 hunter%202 hunter%%202 \
+        let text = "the-token \"the-other\" third-one api=fourth hunter 2 hunter%202 hunter%%202 \
             dGhlLXRva2Vu http://me:hunter%202@proxy:1 --url=https://you:unknown@host/x y@z";
         assert_eq!(
             secrets.mask(text),
-            "*** \"***\" *** *** *** *** *** http://me:***@proxy:1 --url=https://you:***@host/x y@z"
+            "*** \"***\" *** *** *** *** *** *** http://me:***@proxy:1 --url=https://you:***@host/x y@z"
         );
     }
 

@@ -8,6 +8,8 @@
 #   /scalr/run/environment        the run's variables, to be sourced
 #   /scalr/run/hooks/ORIGIN/HOOK  what to run before and after the steps; ORIGIN
 #                                 is "agent" or "workspace"
+#   /scalr/run/providers.tfrc, /scalr/run/mirror.tfrc
+#                                 what the agent has of providers, for Terraform's CLI
 #   /scalr/run/plan               the saved plan: written by plan, read by apply
 #   /scalr/run/memory             why the run is interrupted, if that is for memory
 #   /scalr/run/status             written here: a line `STEP EXIT-CODE` for each
@@ -19,7 +21,9 @@
 # that runs; without that a cancelled apply would go on to its end. Standard
 # error goes where standard output goes, so that one stream keeps their order.
 #
-# SIGUSR1 says that the hook that runs is overdue.
+# SIGINT is handed on once: an agent that was restarted says it again, and
+# Terraform would take a second one as an order to drop everything. SIGUSR1 says
+# that the hook that runs is overdue.
 #
 # The names here begin with an underscore: the run's variables may have any
 # other name, and are in the same shell.
@@ -43,6 +47,7 @@ main() {
     . /scalr/run/environment
     set +a
     hook pre-init || exit $?
+    use_providers
     step init terraform init -input=false || exit $?
     hook "pre-$_kind" || exit $?
     case $_kind in
@@ -61,6 +66,26 @@ main() {
         plan0 | plan2 | apply0) hook "post-$_kind" || exit $? ;;
     esac
     exit "$_result"
+}
+
+# Lets Terraform look for providers where the agent has put them. A run's own CLI
+# configuration goes before that. So do plugins that the image or the configuration
+# brings, unless there is a mirror: Terraform would no longer find them.
+use_providers() {
+    [ -n "${TF_CLI_CONFIG_FILE:-}${TERRAFORM_CONFIG:-}" ] && return
+    for _file in "$HOME"/.terraformrc "$HOME"/.tofurc "$HOME"/.terraform.d/*.tfrc*; do
+        [ -e "$_file" ] && return
+    done
+    if [ -f /scalr/run/mirror.tfrc ]; then
+        export TF_CLI_CONFIG_FILE=/scalr/run/mirror.tfrc
+    elif [ -f /scalr/run/providers.tfrc ] && [ -z "${XDG_DATA_DIRS:-}" ]; then
+        for _file in terraform.d "$HOME"/.terraform.d "${XDG_DATA_HOME:-$HOME/.local/share}"/* \
+            /usr/local/share/terraform /usr/share/terraform \
+            /usr/local/share/opentofu /usr/share/opentofu; do
+            [ -d "$_file/plugins" ] && return
+        done
+        export TF_CLI_CONFIG_FILE=/scalr/run/providers.tfrc
+    fi
 }
 
 # Runs a step and writes down how it ended.
@@ -139,6 +164,12 @@ run() {
     _child=
 }
 
+# shellcheck disable=SC2317 # it is called by a trap
+interrupt() {
+    _signaled=1
+    [ -n "$_stopped" ] || forward INT
+}
+
 forward() {
     _stopped=1
     _signaled=1
@@ -162,7 +193,7 @@ end_overdue_hook() {
     [ -n "$_child" ] && kill -s "$_signal" "$_child" 2>/dev/null
 }
 
-trap 'forward INT' INT
+trap interrupt INT
 trap 'forward TERM' TERM
 trap end_overdue_hook USR1
 main

@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -331,6 +332,7 @@ fn status_tells_the_tasks_in_hand_and_how_it_stands_with_the_server() {
     fs::write(task.join("task.json"), TASK).unwrap();
     fs::write(host.path("connection.json"), CONNECTION).unwrap();
     let ran = host.run(&["status"]).ends_with(0);
+    assert!(ran.stdout.contains("\n  slot 0  free\n  slot 1  "), "{ran:?}");
     let line = "slot 1  apply of run-7 in prod/network (task-9 attempt 1, container 0123456789ab)";
     assert!(ran.stdout.contains(line), "{ran:?}");
     assert!(ran.stdout.contains("Server    busy; agent-1 of apool-1; it last answered"), "{ran:?}");
@@ -348,7 +350,52 @@ fn status_tells_the_tasks_in_hand_and_how_it_stands_with_the_server() {
             "workspace": "network", "environment": "prod", "container": "0123456789abcdef",
         }])
     );
+    assert_eq!(status["tasks"]["free_slots"], serde_json::json!([0]));
 }
+
+#[test]
+fn status_tells_what_each_task_is_at() {
+    let host = Host::empty();
+    let settings = format!(
+        "url = \"https://pools.example.com\"\ntoken = \"t\"\nconcurrency = 2\ndata_dir = \"{}\"\n\
+         engine = \"unix:///no/such.sock\"\n",
+        host.directory.path().display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    fs::create_dir_all(host.path("tasks/task-9-1")).unwrap();
+    fs::write(host.path("tasks/task-9-1/task.json"), TASK).unwrap();
+    fs::write(host.path("progress.json"), PROGRESS).unwrap();
+    let ran = host.run(&["status"]).ends_with(0);
+    assert!(ran.stdout.contains("1 in hand of 2 at once, as they were"), "{ran:?}");
+    let line = "\n          running for 1m 30s, waiting for the server; 200 MB of memory; \
+        log of 5000 bytes, 4000 of them with the server\n";
+    assert!(ran.stdout.contains(line), "{ran:?}");
+
+    let status = host.run(&["status", "--format=json"]).ends_with(0).json();
+    let task = &status["tasks"]["in_hand"][0];
+    assert_eq!((&task["phase"], &task["phase_seconds"]), (&"running".into(), &90.into()));
+    assert_eq!(task["waiting_for_server"], true);
+    assert_eq!(task["log_bytes_acknowledged"], 4000);
+    assert!(status["tasks"]["told_seconds_ago"].as_i64() > Some(40), "{status}");
+
+    // Of an earlier attempt, which says nothing of this one.
+    fs::write(host.path("progress.json"), PROGRESS.replace("\"attempt\": 1", "\"attempt\": 0"))
+        .unwrap();
+    let ran = host.run(&["status"]).ends_with(0);
+    assert!(ran.stdout.contains("container 0123456789ab)\nEngine"), "{ran:?}");
+    fs::write(host.path("progress.json"), "{").unwrap();
+    let ran = host.run(&["status"]).ends_with(0);
+    assert!(ran.stdout.contains("Tasks     unknown: cannot understand"), "{ran:?}");
+}
+
+/// With the attempt of an earlier agent that is not in hand any more.
+const PROGRESS: &str = r#"{"written_at": "2026-01-02T03:04:05Z", "tasks": [
+    {"task": "task-8", "attempt": 1, "phase": "claimed", "since": "2026-01-02T03:02:35Z",
+        "waiting_for_server": false, "memory_bytes": null, "log_bytes": 0,
+        "log_bytes_acknowledged": null, "traceparent": null},
+    {"task": "task-9", "attempt": 1, "phase": "running", "since": "2026-01-02T03:02:35Z",
+        "waiting_for_server": true, "memory_bytes": 209715200, "log_bytes": 5000,
+        "log_bytes_acknowledged": 4000, "traceparent": null}]}"#;
 
 const CONNECTION: &str = r#"{"state": "busy", "agent_id": "agent-1", "pool_id": "apool-1",
     "message": null, "answered_at": "2026-01-02T03:04:05Z"}"#;
@@ -385,6 +432,32 @@ fn an_agent_whose_server_is_away_can_be_stopped() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     // Not the code that it gives up with.
     assert_eq!(agent.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_agent_whose_collector_is_mute_can_be_stopped() {
+    let host = Host::empty();
+    let socket = host.path("engine.sock");
+    // It takes connections, and never answers.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = format!(
+        "url = \"http://127.0.0.1:9\"\ntoken = \"t\"\nengine = \"unix://{}\"\n\
+         data_dir = \"{}\"\ntelemetry_url = \"http://{}\"\n",
+        socket.display(),
+        host.directory.path().display(),
+        mute.local_addr().unwrap()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || serve_version(&listener));
+    let mut agent = host.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("cannot register")));
+    let begun = Instant::now();
+    let pid = nix::unistd::Pid::from_raw(agent.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 /// Answers every request as an engine answers `GET /version`.

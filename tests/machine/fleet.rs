@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ pub struct Fleet {
     /// Dropped before the folder that its processes write to.
     pub world: World,
     work: TempDir,
-    server: Child,
+    server: Mutex<Child>,
 }
 
 impl Fleet {
@@ -38,11 +39,37 @@ impl Fleet {
         let work = tempfile::tempdir_in(kit().parent().expect("a kit is in a folder"))
             .expect("a work folder");
         link_tree(&kit().join("repository"), &work.path().join("repository"));
-        let server = start_server(&world, &work);
+        let server = Mutex::new(spawn_server(&world, &work, &[]));
         let fleet = Self { machine: flavour.into(), world, work, server };
         fleet.wait_for_server();
-        fleet.trust_server();
+        fleet.trust_server(&fleet.machine);
         fleet
+    }
+
+    /// Kills the server.
+    pub fn kill_server(&self) {
+        let mut server = self.server.lock().expect("nothing panics while it holds the server");
+        server.kill().expect("it is ours");
+        server.wait().expect("it ends");
+    }
+
+    /// Starts the server again with what it had, by the words `before` its own, such
+    /// as `env NAME=VALUE`.
+    pub fn start_server(&self, before: &[String]) {
+        let mut server = self.server.lock().expect("nothing panics while it holds the server");
+        *server = spawn_server(&self.world, &self.work, before);
+        drop(server);
+        self.wait_for_server();
+    }
+
+    /// Boots a further machine of the same flavour, which trusts the server too
+    /// and has the pool's token; gives its name.
+    pub fn boot_another(&self, pool: &Pool<'_>) -> String {
+        let name = format!("{}-another", self.machine);
+        self.world.boot(&self.machine, &["--name", &name]);
+        self.trust_server(&name);
+        self.give_token(&name, pool);
+        name
     }
 
     /// A pool on the server; its token goes to /root/pool.token on the machine.
@@ -54,8 +81,12 @@ impl Fleet {
             .expect("the work folder takes files");
         let pool = Pool::make(&self.world, URL, &self.ca(), &authorization);
         pool.variable("SECRET_WORD", "shell", true, "open sesame");
-        self.world.feed(&self.machine, "umask 077 && cat >/root/pool.token", pool.token.as_bytes());
+        self.give_token(&self.machine, &pool);
         pool
+    }
+
+    fn give_token(&self, machine: &str, pool: &Pool<'_>) {
+        self.world.feed(machine, "umask 077 && cat >/root/pool.token", pool.token.as_bytes());
     }
 
     /// What the server serves as packages: links into the kit, to be replaced
@@ -73,16 +104,25 @@ impl Fleet {
 
     /// Installs with the curl-piped script and loads the runs' image.
     pub fn install(&self, options: &str) {
-        self.shell(&Self::install_line(options));
-        self.load_image();
+        self.install_on(&self.machine, options);
+    }
+
+    /// The same on any of its machines.
+    pub fn install_on(&self, machine: &str, options: &str) {
+        self.world.shell(machine, &Self::install_line(options));
+        self.load_image_on(machine);
     }
 
     /// Loads the runs' image and makes it the agent's.
     pub fn load_image(&self) {
+        self.load_image_on(&self.machine);
+    }
+
+    fn load_image_on(&self, machine: &str) {
         let image = std::fs::read(kit().join("run-image.tar")).expect("the kit has an image");
-        self.world.feed(&self.machine, &format!("{DOCKER} import - {IMAGE}"), &image);
-        self.shell(&format!("scalr-agent configure --image={IMAGE}"));
-        self.shell("systemctl restart scalr-agent");
+        self.world.feed(machine, &format!("{DOCKER} import - {IMAGE}"), &image);
+        self.world.shell(machine, &format!("scalr-agent configure --image={IMAGE}"));
+        self.world.shell(machine, "systemctl restart scalr-agent");
     }
 
     /// Runs a shell line on the machine.
@@ -127,14 +167,14 @@ impl Fleet {
     }
 
     /// A company's image trusts the company's authority from the start.
-    fn trust_server(&self) {
+    fn trust_server(&self, machine: &str) {
         let ca = std::fs::read(self.ca()).expect("the server wrote its authority");
-        let line = if self.machine.starts_with("centos") {
+        let line = if machine.starts_with("centos") {
             "cat >/etc/pki/ca-trust/source/anchors/pools.crt && update-ca-trust 2>&1"
         } else {
             "cat >/usr/local/share/ca-certificates/pools.crt && update-ca-certificates 2>&1"
         };
-        self.world.feed(&self.machine, line, &ca);
+        self.world.feed(machine, line, &ca);
     }
 
     /// Takes the trust back, for those who bring it themselves.
@@ -159,8 +199,10 @@ impl Drop for Fleet {
             eprintln!("{}", self.world.journal_end(&self.machine));
         }
         // Waited for, so that the world has no process left to end.
-        drop(self.server.kill());
-        drop(self.server.wait());
+        if let Ok(server) = self.server.get_mut() {
+            drop(server.kill());
+            drop(server.wait());
+        }
     }
 }
 
@@ -176,7 +218,21 @@ pub fn configuration() -> PathBuf {
     kit().join("configuration")
 }
 
-fn start_server(world: &World, work: &TempDir) -> Child {
+/// A configuration with one resource, called `name`, whose creation runs
+/// `command`.
+pub fn creating(name: &str, command: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let has_data = configuration().join("terraform_data.tf").is_file();
+    let kind = if has_data { "terraform_data" } else { "null_resource" };
+    let text = format!(
+        "resource \"{kind}\" \"{name}\" {{\n  provisioner \"local-exec\" {{\n    \
+         command = <<-EOT\n{command}\n    EOT\n  }}\n}}\n"
+    );
+    std::fs::write(folder.path().join("main.tf"), text).expect("a file");
+    folder
+}
+
+fn spawn_server(world: &World, work: &TempDir, before: &[String]) -> Child {
     let program = kit().join("bin/scalr-server");
     let data = work.path().join("data");
     let packages = work.path().join("repository");
@@ -196,6 +252,7 @@ fn start_server(world: &World, work: &TempDir) -> Child {
         "--admin-token-file".as_ref(),
         token.as_ref(),
     ];
+    let command: Vec<&OsStr> = before.iter().map(OsStr::new).chain(command).collect();
     world.start("server", &command, &work.path().join("server.log"))
 }
 

@@ -23,6 +23,7 @@ fn centos_8_installs_and_brings_container_selinux() {
     fleet.wait_for_agent(&pool, "idle");
     assert_eq!(fleet.shell("rpm --verify scalr-agent"), "");
     assert!(fleet.shell("rpm -q container-selinux").starts_with("container-selinux-2.167"));
+    assert_eq!(fleet.shell("rpm -q scalr-agent"), "scalr-agent-0.1.0-1.x86_64");
 }
 
 #[test]
@@ -41,6 +42,7 @@ fn centos_7_without_extras_stops_with_the_command_and_goes_on_with_fix() {
     installed(&fleet);
     fleet.wait_for_agent(&pool, "idle");
     assert!(fleet.shell("rpm -q container-selinux").starts_with("container-selinux-2.119"));
+    assert_eq!(fleet.shell("rpm -q scalr-agent"), "scalr-agent-0.1.0-1.el7.x86_64");
 }
 
 #[test]

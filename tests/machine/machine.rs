@@ -33,6 +33,18 @@ impl World {
         assert!(output.status.success(), "boot {flavour}: {}", text(&output));
     }
 
+    /// Cuts a machine's power (`off`), or boots it again (`on`).
+    pub fn power(&self, machine: &str, state: &str) {
+        let output = self.script().args([state, machine]).output().expect("scripts/machine starts");
+        assert!(output.status.success(), "{state} {machine}: {}", text(&output));
+    }
+
+    /// Whether a machine has shut itself down.
+    pub fn is_off(&self, machine: &str) -> bool {
+        let output = self.script().args(["pid", machine]).output().expect("scripts/machine starts");
+        !output.status.success()
+    }
+
     /// A command in a machine, or in the namespaces `server` and `proxy`.
     pub fn command<S: AsRef<OsStr>>(&self, place: &str, command: &[S]) -> Command {
         let mut script = self.script();
@@ -87,6 +99,11 @@ impl World {
         let output = self.script().args(["pid", machine]).output().expect("scripts/machine starts");
         assert!(output.status.success(), "pid {machine}: {}", text(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// A machine's root folder with all that is mounted in it, as long as it runs.
+    pub fn root(&self, machine: &str) -> PathBuf {
+        Path::new("/proc").join(self.pid(machine)).join("root")
     }
 
     /// The last lines of a machine's journal, to go with a failure.

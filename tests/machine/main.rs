@@ -6,13 +6,21 @@
 //! root and a kit (programs, packages, repositories, run image) that is built
 //! from this checkout. `scripts/test` builds one, names its folder in
 //! `SCALR_AGENT_KIT` and runs them with `--ignored`; run without it, they fail.
+//!
+//! A matrix that takes long is split: a telling part of it always runs, what is
+//! left stands in a module named `full` (`lifecycle::full::…`) and runs only
+//! with `scripts/test --full`, which passes no `--skip ::full::`.
 
 mod ansible;
 mod bundle;
 mod check;
 mod cloud_init;
+mod engine;
 mod environment;
+mod failed_install;
+#[path = "../faults/mod.rs"]
 mod faults;
+mod fencing;
 mod fleet;
 mod hooks;
 mod host_docker;
@@ -23,12 +31,15 @@ mod logs;
 mod machine;
 mod migrating;
 mod pool;
+mod providers;
 mod proxy;
 mod recovery;
 mod repository;
 mod runs;
 mod secrets;
 mod server_package;
+mod slots;
+mod soak;
 mod stop;
 mod uninstall;
 mod watch;

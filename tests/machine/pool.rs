@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::machine::{World, text, wait_for};
 
 /// An agent pool with a workspace that uses it.
+#[derive(Clone)]
 pub struct Pool<'a> {
     world: &'a World,
     api: String,
@@ -43,50 +44,47 @@ impl<'a> Pool<'a> {
             workspace: String::new(),
             token: String::new(),
         };
-        let environment = id(&pool.get("/environments?filter%5Bname%5D=default")["data"][0]);
         pool.id = id(&pool.post(
             "/agent-pools",
             "agent-pools",
             json!({"name": "tests", "is-shared": true}),
             json!({}),
         ));
-        let token = pool.post(
-            &format!("/agent-pools/{}/access-tokens", pool.id),
-            "access-tokens",
-            json!({}),
-            json!({}),
-        );
-        pool.token = string(&token["attributes"]["token"]);
-        pool.workspace = id(&pool.post(
-            "/workspaces",
-            "workspaces",
-            json!({"name": "tests", "auto-apply": false}),
-            json!({"environment": to("environments", &environment),
-                   "agent-pool": to("agent-pools", &pool.id)}),
-        ));
-        pool
+        pool.token = pool.new_token();
+        pool.with_workspace("tests", json!({"auto-apply": false}))
     }
 
-    /// The same pool with another workspace, so that two runs can go on at once.
-    pub fn beside(&self, workspace: &str) -> Self {
-        let environment = self.get(&format!("/workspaces/{}", self.workspace));
-        let environment = id(&environment["data"]["relationships"]["environment"]["data"]);
-        let workspace = id(&self.post(
-            "/workspaces",
-            "workspaces",
-            json!({"name": workspace, "auto-apply": false}),
-            json!({"environment": to("environments", &environment),
-                   "agent-pool": to("agent-pools", &self.id)}),
-        ));
-        Self {
-            world: self.world,
-            api: self.api.clone(),
-            ca: self.ca.clone(),
-            authorization: self.authorization.clone(),
-            id: self.id.clone(),
-            workspace,
-            token: self.token.clone(),
+    /// The same pool with a workspace of its own, which has these attributes
+    /// besides its name.
+    pub fn with_workspace(&self, name: &str, mut attributes: Value) -> Self {
+        attributes["name"] = name.into();
+        let environment = id(&self.get("/environments?filter%5Bname%5D=default")["data"][0]);
+        let links = json!({"environment": to("environments", &environment),
+                           "agent-pool": to("agent-pools", &self.id)});
+        let workspace = id(&self.post("/workspaces", "workspaces", attributes, links));
+        Self { workspace, ..self.clone() }
+    }
+
+    /// Another token of the pool.
+    pub fn new_token(&self) -> String {
+        let path = format!("/agent-pools/{}/access-tokens", self.id);
+        let token = self.post(&path, "access-tokens", json!({}), json!({}));
+        string(&token["attributes"]["token"])
+    }
+
+    /// Deletes all tokens of the pool.
+    pub fn revoke_tokens(&self) {
+        let tokens = self.get(&format!("/agent-pools/{}/access-tokens", self.id));
+        for token in tokens["data"].as_array().expect("a list of tokens") {
+            let address = format!("{}/access-tokens/{}", self.api, id(token));
+            let authorization = format!("@{}", self.authorization.display());
+            self.curl(&["--request", "DELETE", "--header", &authorization, &address], b"");
         }
+    }
+
+    /// The pool's attributes.
+    pub fn attributes(&self) -> Value {
+        self.get(&format!("/agent-pools/{}", self.id))["data"]["attributes"].take()
     }
 
     /// Gives the workspace a variable: a `terraform` or a `shell` one.
@@ -156,6 +154,11 @@ impl<'a> Pool<'a> {
         self.curl_api(&format!("/runs/{}/actions/apply", run.0), Some(&json!({})));
     }
 
+    /// Cancels a run.
+    pub fn cancel(&self, run: &Run) {
+        self.curl_api(&format!("/runs/{}/actions/cancel", run.0), Some(&json!({})));
+    }
+
     /// The run's status.
     pub fn status(&self, run: &Run) -> String {
         string(&self.get(&format!("/runs/{}", run.0))["data"]["attributes"]["status"])
@@ -178,22 +181,36 @@ impl<'a> Pool<'a> {
 
     /// Waits until the run has ended, which has to be as `wanted`.
     pub fn wait_for_ended(&self, run: &Run, wanted: &str) {
+        assert_eq!(self.end(run), wanted);
+    }
+
+    /// Waits until the run has ended, and tells how.
+    pub fn end(&self, run: &Run) -> String {
         let ends = ["applied", "errored", "canceled", "discarded", "planned_and_finished"];
-        let status = wait_for("the run to end", Duration::from_secs(240), || {
+        wait_for("the run to end", Duration::from_secs(240), || {
             Some(self.status(run)).filter(|status| ends.contains(&status.as_str()))
-        });
-        assert_eq!(status, wanted);
+        })
     }
 
     /// The log of the run's `plan` or `apply`; empty when it has none yet.
     pub fn log(&self, run: &Run, kind: &str) -> String {
-        let run = self.get(&format!("/runs/{}", run.0));
-        let part = &run["data"]["relationships"][kind]["data"]["id"];
-        let folder = if kind == "plan" { "plans" } else { "applies" };
-        part.as_str().map_or_else(String::new, |part| {
-            String::from_utf8_lossy(&self.curl_api(&format!("/{folder}/{part}/output"), None))
-                .into_owned()
+        self.phase(run, kind).map_or_else(String::new, |phase| {
+            String::from_utf8_lossy(&self.curl_api(&format!("{phase}/output"), None)).into_owned()
         })
+    }
+
+    /// The status of the run's `plan` or `apply`; empty when it has none yet.
+    pub fn phase_status(&self, run: &Run, kind: &str) -> String {
+        self.phase(run, kind).map_or_else(String::new, |phase| {
+            string(&self.get(&phase)["data"]["attributes"]["status"])
+        })
+    }
+
+    fn phase(&self, run: &Run, kind: &str) -> Option<String> {
+        let run = self.get(&format!("/runs/{}", run.0));
+        let id = run["data"]["relationships"][kind]["data"]["id"].as_str()?;
+        let folder = if kind == "plan" { "plans" } else { "applies" };
+        Some(format!("/{folder}/{id}"))
     }
 
     /// The workspace's output of that name.
@@ -264,6 +281,12 @@ impl<'a> Pool<'a> {
         assert!(output.status.success(), "{arguments:?}: {}", text(&output));
         output.stdout
     }
+}
+
+/// How many lines of a log end with `end`: what a command in it wrote, since
+/// Terraform puts more before that.
+pub fn lines_with_end(log: &str, end: &str) -> usize {
+    log.lines().filter(|line| line.trim_end().ends_with(end)).count()
 }
 
 fn to(kind: &str, id: &str) -> Value {

@@ -120,7 +120,7 @@ fn yum_follows_by_itself_with_the_definition_that_the_server_made() {
     let (old, new) = (site.workshop.key("old"), site.workshop.key("new"));
     site.publish("1.0.0", &["--key", &old]);
     let get = "curl -fsSL -o /etc/yum.repos.d/scalr-agent.repo";
-    site.fleet.shell(&format!("{get} {URL}/packages/scalr-agent.repo"));
+    site.fleet.shell(&format!("{get} {URL}/packages/scalr-agent-el7.repo"));
     site.fleet.shell(&site.install("1.0.0"));
     for (version, keys) in [
         ("1.1.0", &["--key", &old, "--key", &new][..]),
@@ -132,6 +132,28 @@ fn yum_follows_by_itself_with_the_definition_that_the_server_made() {
         site.fleet.shell(site.upgrade());
         site.is_installed(version);
     }
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn centos_7_is_told_what_makes_its_packages_where_there_are_none() {
+    let site = Site::boot("centos-7");
+    let key = site.workshop.key("packages");
+    site.workshop.rpm_for("1", ">= 230", "1.0.0", "x86_64", "newer");
+    site.workshop.setup_program("x86_64");
+    site.workshop.publish(&site.fleet.repository(), &["--key", &key]);
+    let look = "ls /etc/yum.repos.d /etc/pki/rpm-gpg; rpm -qa";
+    let before = site.fleet.shell(look);
+    let said = refusal(&site.fleet.world.try_shell(&site.fleet.machine, ADD));
+    assert!(said.contains("no packages for CentOS Linux 7 (Core)"), "{said}");
+    assert!(said.contains("package --type rpm-el7"), "{said}");
+    assert_eq!(site.fleet.shell(look), before);
+
+    site.workshop.rpm_for("1.el7", "", "1.0.0", "x86_64", "el7");
+    site.workshop.publish(&site.fleet.repository(), &["--key", &key]);
+    site.fleet.shell(ADD);
+    site.fleet.shell("yum -y install scalr-agent");
+    site.is_installed("el7");
 }
 
 #[test]

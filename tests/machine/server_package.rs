@@ -30,11 +30,14 @@ fn the_server_lives_through_upgrade_and_removal_on_ubuntu_18_04() {
 
     configured_it_serves(&world, machine);
 
-    // The same server under a newer version.
+    // The same server under a newer version, whose settings come with another text.
     run("cd /root && dpkg-deb --raw-extract server.deb new && \
          sed -i 's/^Version: .*/Version: 99.0-1/' new/DEBIAN/control && \
-         dpkg-deb --root-owner-group --build new new.deb && dpkg --install new.deb 2>&1");
+         echo '# newer' >>new/etc/scalr-server/server.env && \
+         dpkg-deb --root-owner-group --build new new.deb && \
+         dpkg --force-confdef --force-confold --install new.deb 2>&1");
     it_went_on(&world, machine);
+    assert_eq!(run("tail -n 1 /etc/scalr-server/server.env.dpkg-dist"), "# newer");
 
     run("dpkg --remove scalr-server 2>&1");
     removed_it_leaves_the_data(&world, machine);
@@ -63,6 +66,7 @@ fn the_server_lives_through_upgrade_and_removal_on_centos_8() {
     it_went_on(&world, machine);
     run("rpm --erase scalr-server 2>&1");
     removed_it_leaves_the_data(&world, machine);
+    assert_eq!(run("cat /etc/scalr-server/server.env.rpmsave"), SETTINGS.trim());
 }
 
 fn configured_it_serves(world: &World, machine: &str) {

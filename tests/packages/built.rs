@@ -8,10 +8,15 @@ use std::process::Command;
 const RPMLIB: [&str; 4] =
     ["CompressedFileNames", "FileDigests", "PayloadFilesHavePrefix", "PayloadIsXz"];
 
+/// The agent's packages, as `scalr-agent-setup package --type` names them.
+pub const KINDS: [&str; 3] = ["deb", "rpm", "rpm-el7"];
+
+const RPMS: [&str; 2] = ["rpm", "rpm-el7"];
+
 #[test]
 #[ignore = "needs built packages: run scripts/test"]
 fn the_programs_run_with_glibc_2_17() {
-    for package in [the("deb"), the("rpm")] {
+    for package in KINDS.map(the) {
         let folder = unpack(&package);
         for program in ["scalr-agent", "scalr-agent-setup"] {
             require_old_glibc(&folder.path().join("usr/bin").join(program));
@@ -29,45 +34,57 @@ fn the_programs_run_with_glibc_2_17() {
 
 #[test]
 #[ignore = "needs built packages: run scripts/test"]
-fn rpm_4_11_can_open_the_rpm() {
-    let rpm = the("rpm");
-    let requires = rpm_says(&rpm, "--requires");
-    for line in requires.lines() {
-        if let Some(feature) = line.strip_prefix("rpmlib(") {
-            let feature = feature.split(')').next().unwrap();
-            assert!(RPMLIB.contains(&feature), "it requires {line}");
+fn rpm_4_11_can_open_the_rpms() {
+    for rpm in RPMS.map(the) {
+        let requires = rpm_says(&rpm, "--requires");
+        for line in requires.lines() {
+            if let Some(feature) = line.strip_prefix("rpmlib(") {
+                let feature = feature.split(')').next().unwrap();
+                assert!(RPMLIB.contains(&feature), "it requires {line}");
+            }
+            // A condition in parentheses is a rich dependency.
+            assert!(!line.starts_with('('), "it requires {line}");
         }
-        // A condition in parentheses is a rich dependency.
-        assert!(!line.starts_with('('), "it requires {line}");
+        let payload = rpm_says_format(&rpm, "%{PAYLOADCOMPRESSOR}");
+        assert!(["gzip", "xz"].contains(&payload.as_str()), "its payload is {payload}");
     }
-    let payload = rpm_says_format(&rpm, "%{PAYLOADCOMPRESSOR}");
-    assert!(["gzip", "xz"].contains(&payload.as_str()), "its payload is {payload}");
 }
 
 #[test]
 #[ignore = "needs built packages: run scripts/test"]
-fn the_rpm_requires_what_it_needs_and_nothing_of_the_builder() {
-    let requires = rpm_says(&the("rpm"), "--requires");
-    let names: Vec<&str> = requires
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| !name.starts_with("rpmlib(") && *name != "/bin/sh")
-        .collect();
-    assert_eq!(
-        names,
-        [
-            "ca-certificates",
-            "container-selinux",
-            "curl",
-            "glibc",
-            "iproute",
-            "iptables",
-            "shadow-utils",
-            "systemd",
-            "xz",
-        ]
-    );
-    assert!(requires.lines().any(|line| line == "glibc >= 2.17"), "{requires}");
+fn the_rpms_require_what_they_need_and_nothing_of_the_builder() {
+    // Enterprise Linux 7 has systemd 219.
+    for (kind, systemd) in [("rpm", "systemd >= 230"), ("rpm-el7", "systemd")] {
+        let requires = rpm_says(&the(kind), "--requires");
+        let required: Vec<&str> = requires
+            .lines()
+            .filter(|line| !line.starts_with("rpmlib(") && *line != "/bin/sh")
+            .collect();
+        assert_eq!(
+            required,
+            [
+                "ca-certificates",
+                "container-selinux",
+                "curl",
+                "glibc >= 2.17",
+                "iproute",
+                "iptables",
+                "shadow-utils",
+                systemd,
+                "xz",
+            ]
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
+fn the_rpm_for_enterprise_linux_7_is_of_the_same_version_and_files() {
+    let format = "%{NAME} %{VERSION} %{RELEASE}";
+    let rpm = rpm_says_format(&the("rpm"), format);
+    assert_eq!(rpm_says_format(&the("rpm-el7"), format), format!("{rpm}.el7"));
+    let files = |kind| rpm_says(&the(kind), "--list");
+    assert_eq!(files("rpm-el7"), files("rpm"));
 }
 
 #[test]
@@ -88,9 +105,9 @@ fn dpkg_1_19_can_open_the_deb() {
 #[ignore = "needs built packages: run scripts/test"]
 fn every_file_is_where_it_belongs() {
     // Ubuntu 18.04 enables no unit outside /lib/systemd/system.
-    for (package, units) in
-        [(the("deb"), "lib/systemd/system"), (the("rpm"), "usr/lib/systemd/system")]
-    {
+    for kind in KINDS {
+        let package = the(kind);
+        let units = if kind == "deb" { "lib/systemd/system" } else { "usr/lib/systemd/system" };
         let folder = unpack(&package);
         let mode = |path: &str| {
             use std::os::unix::fs::PermissionsExt as _;
@@ -142,10 +159,12 @@ fn systemd_accepts_the_units_as_packaged() {
 #[test]
 #[ignore = "needs built packages: run scripts/test"]
 fn the_scripts_in_the_packages_are_the_sources() {
-    let rpm = rpm_says(&the("rpm"), "--scripts");
-    for name in ["post", "preun", "postun"] {
-        let text = source(&format!("pkg/rpm/{name}"));
-        assert!(rpm.contains(text.trim()), "%{name} is another: {rpm}");
+    for rpm in RPMS.map(the) {
+        let rpm = rpm_says(&rpm, "--scripts");
+        for name in ["post", "preun", "postun"] {
+            let text = source(&format!("pkg/rpm/{name}"));
+            assert!(rpm.contains(text.trim()), "%{name} is another: {rpm}");
+        }
     }
     let folder = tempfile::tempdir().unwrap();
     output(Command::new("dpkg-deb").arg("--control").arg(the("deb")).arg(folder.path()));
@@ -160,14 +179,22 @@ pub fn the(kind: &str) -> PathBuf {
     only("SCALR_TEST_PACKAGES", kind)
 }
 
-/// The one file with that extension in the folder that `variable` names.
+/// The one package of that kind, or file with that extension, in the folder that
+/// `variable` names.
 pub fn only(variable: &str, kind: &str) -> PathBuf {
     let folder = std::env::var_os(variable)
         .unwrap_or_else(|| panic!("{variable} names the folder of the built packages"));
     let mut found = std::fs::read_dir(&folder)
         .expect("a readable folder")
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == kind));
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            match kind {
+                "rpm-el7" => name.ends_with(".rpm") && name.contains(".el7."),
+                "rpm" => name.ends_with(".rpm") && !name.contains(".el7."),
+                _ => name.ends_with(&format!(".{kind}")),
+            }
+        });
     let path = found.next().unwrap_or_else(|| panic!("no {kind} in {}", folder.display()));
     assert!(found.next().is_none(), "more than one {kind} in {}", folder.display());
     path

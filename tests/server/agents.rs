@@ -7,6 +7,26 @@ use serde_json::{Value, json};
 use crate::harness::{Server, error, events, id, related, state};
 
 #[tokio::test]
+async fn a_pools_image_goes_with_a_claim_as_it_is_then() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    let set = async |path: String, image: &str| {
+        let body = json!({ "data": { "attributes": { "image": image } } });
+        assert_eq!(server.call(Method::PATCH, &path, body).await.0, StatusCode::OK);
+    };
+    set(format!("/agent-pools/{}", site.pool), "of-the-pool:1").await;
+    server.run(&site).await;
+    let plan = agent.take().await;
+    assert_eq!(plan.task.image.as_deref(), Some("of-the-pool:1"));
+    assert_eq!(plan.finish(Outcome::Errored, None, "").await.0, StatusCode::OK);
+
+    set(format!("/workspaces/{}", site.workspace), "of-the-workspace:1").await;
+    server.run(&site).await;
+    assert_eq!(agent.take().await.task.image.as_deref(), Some("of-the-workspace:1"));
+}
+
+#[tokio::test]
 async fn a_run_is_planned_and_applied() {
     let server = Server::start().await;
     let site = server.pool_and_workspace().await;

@@ -36,7 +36,7 @@ async fn send(client: &TaskClient, log: &Path) {
     let spool = Spool::open(log).unwrap();
     let complete = CancellationToken::new();
     complete.cancel();
-    upload(client, log, spool.watch(), &complete, LONG).await.unwrap();
+    upload(client, log, spool.watch(), &complete, LONG, |_| ()).await.unwrap();
 }
 
 async fn output(server: &Server, plan: &str) -> String {

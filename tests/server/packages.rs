@@ -20,6 +20,8 @@ async fn the_install_script_and_the_definitions_name_this_server() {
     assert!(sources.contains(&format!("URIs: {}/packages/apt\n", server.url)), "{sources}");
     let (_, repo) = get("/packages/scalr-agent.repo").await;
     assert!(repo.contains(&format!("baseurl={}/packages/yum\n", server.url)), "{repo}");
+    let (_, repo) = get("/packages/scalr-agent-el7.repo").await;
+    assert!(repo.contains(&format!("baseurl={}/packages/yum-el7\n", server.url)), "{repo}");
     let (status, why) = get("/packages/apt/dists/stable/InRelease").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(why.contains("without --packages"), "{why}");
@@ -48,5 +50,11 @@ async fn packages_are_served_in_parts_and_only_when_they_are_new() {
     assert_eq!(key.text().await.unwrap(), "KEY");
     let rendered = get("scalr-agent.repo").send().await.unwrap();
     assert_eq!(rendered.status(), StatusCode::OK, "also with packages");
+    let none = get("scalr-agent-el7.repo").send().await.unwrap();
+    assert_eq!(none.status(), StatusCode::NOT_FOUND);
+    assert!(none.text().await.unwrap().contains("--type rpm-el7"));
+    fs::create_dir(folder.path().join("yum-el7")).unwrap();
+    let rendered = get("scalr-agent-el7.repo").send().await.unwrap();
+    assert_eq!(rendered.status(), StatusCode::OK);
     assert_eq!(get("apt/b.deb").send().await.unwrap().status(), StatusCode::NOT_FOUND);
 }

@@ -117,6 +117,9 @@ async fn a_pool_in_use_stays_and_is_not_narrowed_away() {
     let shown = server.get(&pool).await;
     assert_eq!(shown["data"]["attributes"]["in-use"], true);
     assert_eq!(shown["data"]["attributes"]["is-shared"], true);
+    assert_eq!(shown["data"]["attributes"]["queue-depth"], 0);
+    assert_eq!(shown["data"]["attributes"]["oldest-wait-seconds"], Value::Null);
+    assert_eq!(shown["data"]["attributes"]["free-slots"], 0);
 
     let (status, document) = server.call(Method::DELETE, &pool, Value::Null).await;
     assert_eq!(status, StatusCode::CONFLICT);

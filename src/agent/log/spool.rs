@@ -1,12 +1,17 @@
 //! A task's log on disk, where it waits for the server.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// How often a full disk is tried again.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// The log's file, which is only appended to, but for a replay after a crash.
 #[derive(Debug)]
@@ -31,19 +36,55 @@ impl Spool {
         Ok(Self { file, path: path.to_owned(), length: watch::Sender::new(length) })
     }
 
-    /// Appends.
+    /// Appends, all or nothing.
     ///
     /// # Errors
     /// The disk is full, for example.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.append(bytes).with_context(|| self.cannot_write())
+    }
+
+    /// Appends, and waits for room while the disk is full. Whoever writes the log
+    /// waits as well, so that nothing of it is lost.
+    ///
+    /// # Errors
+    /// The file can't be written for another reason.
+    pub async fn write_patiently(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut waited = false;
+        loop {
+            match self.append(bytes) {
+                Err(error) if is_full(&error) => {
+                    if !waited {
+                        warn!("{}: {error}; the run's output waits for room", self.cannot_write());
+                    }
+                    waited = true;
+                    tokio::time::sleep(BETWEEN_TRIES).await;
+                }
+                result => {
+                    if waited && result.is_ok() {
+                        info!("there is room again; the run's output goes on");
+                    }
+                    return result.with_context(|| self.cannot_write());
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.file
-            .write_all(bytes)
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        if let Err(error) = self.file.write_all(bytes) {
+            // Half of it would stand twice in the log after another try.
+            self.file.set_len(self.len())?;
+            return Err(error);
+        }
         self.length.send_modify(|length| *length += bytes.len() as u64);
         Ok(())
+    }
+
+    fn cannot_write(&self) -> String {
+        format!("cannot write {}", self.path.display())
     }
 
     /// Cuts it off after `length` bytes, to be written again from there.
@@ -51,9 +92,7 @@ impl Spool {
     /// # Errors
     /// The file can't be written.
     pub fn truncate(&mut self, length: u64) -> Result<()> {
-        self.file
-            .set_len(length)
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.file.set_len(length).with_context(|| self.cannot_write())?;
         self.length.send_replace(length);
         Ok(())
     }
@@ -84,7 +123,7 @@ impl Spool {
     /// # Errors
     /// The file can't be written or read.
     pub fn seal(&self) -> Result<String> {
-        self.file.sync_all().with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.file.sync_all().with_context(|| self.cannot_write())?;
         let mut file = File::open(&self.path)
             .with_context(|| format!("cannot read {}", self.path.display()))?;
         let mut hash = Sha256::new();
@@ -97,6 +136,10 @@ impl Spool {
             hash.update(&piece[..read]);
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

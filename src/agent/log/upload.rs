@@ -18,7 +18,8 @@ const PIECE: usize = 1024 * 1024;
 /// server says, until it is `complete` and the server has all of it.
 ///
 /// What the server has is what counts: it is asked first, and where it says that
-/// it has more or less than was thought, it is believed.
+/// it has more or less than was thought, it is believed. `on_acknowledged` is told
+/// how much it has, in bytes.
 ///
 /// # Errors
 /// The task is no longer ours. While the server is away, this waits.
@@ -28,11 +29,13 @@ pub async fn upload(
     mut length: watch::Receiver<u64>,
     complete: &CancellationToken,
     mut interval: Duration,
+    on_acknowledged: impl Fn(u64),
 ) -> Result<(), CallError> {
     let file = File::open(path).context("cannot read the log's file")?;
     let mut piece = vec![0; PIECE];
     let mut acknowledged = client.log(0, &[]).await?.offset;
     loop {
+        on_acknowledged(acknowledged);
         // Asked before the length: what is complete grows no more.
         let is_complete = complete.is_cancelled();
         let available = *length.borrow_and_update();

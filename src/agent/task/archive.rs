@@ -42,12 +42,19 @@ impl Archive {
         self.add(EntryType::Regular, Path::new(path), mode, content)
     }
 
-    /// Adds what is in `configuration` (a tar.gz) below `directory`.
+    /// Adds what is in `configuration` (a tar.gz) below `directory`, and gives what
+    /// the file has that comes to be at `wanted`.
     ///
     /// # Errors
     /// It is no tar.gz, unpacks to too much, has something else in it than
     /// files, directories and symbolic links, or has a path that leads out.
-    pub fn configuration(&mut self, directory: &str, configuration: &[u8]) -> Result<()> {
+    pub fn configuration(
+        &mut self,
+        directory: &str,
+        configuration: &[u8],
+        wanted: &Path,
+    ) -> Result<Option<Vec<u8>>> {
+        let mut found = None;
         let mut unpacked = tar::Archive::new(GzDecoder::new(configuration));
         let mut size = 0;
         let broken = "the configuration is not a tar.gz archive";
@@ -68,6 +75,9 @@ impl Archive {
                     let mut content = Vec::new();
                     entry.read_to_end(&mut content).context(broken)?;
                     self.add(EntryType::Regular, &path, mode | 0o600, &content)?;
+                    if path == wanted {
+                        found = Some(content);
+                    }
                 }
                 EntryType::Symlink => {
                     let target = entry.link_name().context(broken)?.context(broken)?.into_owned();
@@ -80,7 +90,7 @@ impl Archive {
                 _ => bail!("the configuration has `{}`, which is no file", name.display()),
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     /// The archive's bytes.
@@ -180,7 +190,9 @@ mod tests {
         let mut archive = Archive::new("/scalr", RunUser { uid: 990, gid: 991 });
         let entries: [(&[u8], _); 2] =
             [(b"./", EntryType::Directory), (b"./main.tf", EntryType::Regular)];
-        archive.configuration("/scalr/work", &packed(&entries)).unwrap();
+        let wanted = Path::new("/scalr/work/main.tf");
+        let found = archive.configuration("/scalr/work", &packed(&entries), wanted).unwrap();
+        assert_eq!(found, Some(Vec::new()));
         let bytes = archive.finish().unwrap();
         let mut unpacked = tar::Archive::new(bytes.as_slice());
         let found: Vec<_> = unpacked
@@ -220,7 +232,8 @@ mod tests {
         ];
         for entry in refused {
             let configuration = packed(&[entry]);
-            let error = Archive::new("/scalr", ROOT).configuration("/scalr/work", &configuration);
+            let mut archive = Archive::new("/scalr", ROOT);
+            let error = archive.configuration("/scalr/work", &configuration, Path::new(""));
             assert!(error.is_err(), "{}", String::from_utf8_lossy(entry.0));
         }
     }
@@ -230,8 +243,8 @@ mod tests {
         let mut zip = GzEncoder::new(Vec::new(), Compression::fast());
         zip.write_all(b"not a tar").unwrap();
         for wrong in [zip.finish().unwrap(), b"PK".to_vec()] {
-            let error =
-                Archive::new("/scalr", ROOT).configuration("/scalr/work", &wrong).unwrap_err();
+            let mut archive = Archive::new("/scalr", ROOT);
+            let error = archive.configuration("/scalr/work", &wrong, Path::new("")).unwrap_err();
             assert_eq!(error.to_string(), "the configuration is not a tar.gz archive");
         }
     }

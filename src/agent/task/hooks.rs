@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,11 +14,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Job, paths};
+use crate::agent::trusted;
 use crate::config::Config;
 use crate::protocol::Hook;
-
-/// Who has to own the agent's hooks: they decide about every run.
-pub const ROOT: u32 = 0;
 
 /// The largest hook, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -30,12 +27,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long an overdue hook has to end by itself.
 const BEFORE_KILL: Duration = Duration::from_secs(5);
 
-/// Whoever may write to a file besides its owner.
-const OTHERS_WRITE: u32 = 0o022;
-
-/// Only the owner of a file in such a folder may rename or remove it.
-const STICKY: u32 = 0o1000;
-
 /// The hooks in `directory`.
 ///
 /// # Errors
@@ -45,7 +36,7 @@ const STICKY: u32 = 0o1000;
 pub fn of_agent(directory: &Path, owner: u32) -> Result<Vec<(Hook, Vec<u8>)>> {
     let in_hooks = || format!("the agent's hooks in {} can't be used", directory.display());
     let directory = fs::canonicalize(directory).with_context(in_hooks)?;
-    check_path(&directory, owner).with_context(in_hooks)?;
+    trusted::check(&directory, owner).with_context(in_hooks)?;
     let mut hooks = Vec::new();
     for entry in fs::read_dir(&directory).with_context(in_hooks)? {
         let name = entry.with_context(in_hooks)?.file_name();
@@ -103,9 +94,9 @@ impl Job {
                 seen = (now, Instant::now());
             } else if !now.is_empty() && seen.1.elapsed() > config.hook_timeout {
                 // The first one asks the hook to end, the second one ends it.
-                warn!(task = self.task().id, "ending a hook that takes too long");
+                warn!("ending a hook that takes too long");
                 if let Err(error) = self.context.engine.signal(container, "SIGUSR1").await {
-                    warn!(task = self.task().id, "cannot end the hook: {error:#}");
+                    warn!("cannot end the hook: {error:#}");
                 }
                 tokio::time::sleep(BEFORE_KILL).await;
             }
@@ -115,7 +106,7 @@ impl Job {
 
 fn read(path: &Path, owner: u32) -> Result<Vec<u8>> {
     let path = fs::canonicalize(path).with_context(|| format!("{}", path.display()))?;
-    check_path(&path, owner)?;
+    trusted::check(&path, owner)?;
     let cannot = || format!("cannot read {}; it has to be readable by the agent", path.display());
     let file = fs::File::open(&path).with_context(cannot)?;
     if !file.metadata().with_context(cannot)?.is_file() {
@@ -127,22 +118,6 @@ fn read(path: &Path, owner: u32) -> Result<Vec<u8>> {
         bail!("{} is larger than {LARGEST} bytes", path.display());
     }
     Ok(content)
-}
-
-/// Whether nobody but `owner` and root can change what is at `path`, which has
-/// no links in it.
-fn check_path(path: &Path, owner: u32) -> Result<()> {
-    for (above, part) in path.ancestors().enumerate() {
-        let about = fs::metadata(part).with_context(|| format!("{}", part.display()))?;
-        if about.uid() != ROOT && about.uid() != owner {
-            bail!("{} is not owned by root: chown root:root {0}", part.display());
-        }
-        let is_safe_folder = above > 0 && about.mode() & STICKY != 0;
-        if about.mode() & OTHERS_WRITE != 0 && !is_safe_folder {
-            bail!("{} can be written by others than root: chmod go-w {0}", part.display());
-        }
-    }
-    Ok(())
 }
 
 /// A check that never runs because of a letter would be worse than an error.
@@ -321,6 +296,41 @@ mod tests {
     }
 
     #[test]
+    fn terraform_looks_for_providers_where_the_agent_has_put_them() {
+        // What the agent has put there, what else there is, what Terraform is told.
+        for (agents, own, told) in [
+            ("providers.tfrc", "work/main.tf", "providers.tfrc"),
+            ("mirror.tfrc", "work/main.tf", "mirror.tfrc"),
+            ("nothing", "work/main.tf", ""),
+            ("providers.tfrc", "work/terraform.d/plugins/own", ""),
+            ("providers.tfrc", "home/.terraform.d/plugins/own", ""),
+            ("providers.tfrc", "home/.local/share/terraform/plugins/own", ""),
+            ("mirror.tfrc", "work/terraform.d/plugins/own", "mirror.tfrc"),
+            ("providers.tfrc", "home/.terraformrc", ""),
+            ("mirror.tfrc", "home/.terraform.d/own.tfrc", ""),
+        ] {
+            let run = Run::new(&[]);
+            run.script("bin/terraform", "#!/bin/sh\necho \"$1 ${TF_CLI_CONFIG_FILE##*/}\"\n");
+            fs::create_dir_all(run.path(own).parent().unwrap()).unwrap();
+            for file in [agents, own] {
+                fs::write(run.path(file), "").unwrap();
+            }
+            let home = run.path("home");
+            let environment = format!(
+                "HOME='{}'\nTF_CLI_CONFIG_FILE=\nXDG_DATA_DIRS=\nXDG_DATA_HOME=\n",
+                home.display()
+            );
+            fs::write(run.path("environment"), &environment).unwrap();
+            let (said, _) = run.end(run.start("plan"));
+            assert_eq!(said, format!("init {told}\nplan {told}\n"), "{agents} {own}");
+            let environment = environment.replace("CONFIG_FILE=", "CONFIG_FILE=/my/own");
+            fs::write(run.path("environment"), environment).unwrap();
+            let (said, _) = run.end(run.start("plan"));
+            assert_eq!(said, "init own\nplan own\n", "{agents} {own}");
+        }
+    }
+
+    #[test]
     fn an_overdue_hook_is_ended_even_if_it_does_not_want_to() {
         let run =
             Run::new(&[("agent/pre-init", "trap '' TERM; echo x >ready; while :; do :; done")]);
@@ -354,5 +364,40 @@ mod tests {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
         assert_eq!(run.end(child).1, "init 0\nplan 0\nagent:post-plan 143\n");
+    }
+
+    #[test]
+    fn an_interrupt_that_is_said_twice_reaches_terraform_once() {
+        let run = Run::new(&[]);
+        // Not a shell: one in the background could not heed an interrupt.
+        let terraform = r#"#!/usr/bin/perl
+exit 0 if $ARGV[0] eq "init";
+sub note { open my $file, ">>", $_[0]; print $file "x" }
+$SIG{INT} = sub { note("interrupts") };
+$SIG{TERM} = sub { note("terminated") };
+note("ready");
+select undef, undef, undef, 0.01 until -e "end";
+"#;
+        run.script("bin/terraform", terraform);
+        let child = run.start("apply");
+        let wait_for = |name: &str| {
+            while !run.path(&format!("work/{name}")).exists() {
+                std::thread::yield_now();
+            }
+        };
+        let signal = |signal| {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+            nix::sys::signal::kill(pid, signal).unwrap();
+        };
+        wait_for("ready");
+        signal(nix::sys::signal::Signal::SIGINT);
+        wait_for("interrupts");
+        signal(nix::sys::signal::Signal::SIGINT);
+        // Handed on after it, since shells take signals by their numbers.
+        signal(nix::sys::signal::Signal::SIGTERM);
+        wait_for("terminated");
+        fs::write(run.path("work/end"), "").unwrap();
+        assert_eq!(run.end(child).1, "init 0\napply 0\n");
+        assert_eq!(fs::read_to_string(run.path("work/interrupts")).unwrap(), "x");
     }
 }

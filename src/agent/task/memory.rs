@@ -22,22 +22,24 @@ impl Job {
     /// Waits until the container has nearly used up its memory, and leaves the
     /// notice there that its entry point prints when it is interrupted: so it
     /// stands in the log before what Terraform says of that, also when the log
-    /// is made again. `replay`: an earlier agent may have done so.
+    /// is made again. `replay`: an earlier agent may have done so, and then its
+    /// interrupt is said again.
     pub(super) async fn pressed_for_memory(&self, container: &str, replay: bool) {
         let engine = &self.context.engine;
         let limit = self.context.config.memory;
         if replay && matches!(engine.download(container, paths::MEMORY_NOTICE).await, Ok(Some(_))) {
-            // Interrupted already. A second time would end Terraform at once,
-            // without its state.
-            return std::future::pending().await;
+            return;
         }
         let used = loop {
             tokio::time::sleep(LOOK).await;
             match engine.memory_used(container).await {
-                Ok(Some(used)) if used * 100 >= limit * 1024 * 1024 * PRESSED_PERCENT => {
-                    break used;
+                Ok(Some(used)) => {
+                    self.progress.uses_memory(used);
+                    if used * 100 >= limit * 1024 * 1024 * PRESSED_PERCENT {
+                        break used;
+                    }
                 }
-                Ok(_) => {}
+                Ok(None) => {}
                 Err(error) => debug!(container, "cannot tell how much memory it uses: {error:#}"),
             }
         };
@@ -45,9 +47,9 @@ impl Job {
             "Warning: the run uses {} MB, more than {PRESSED_PERCENT} % of its {limit} MB of memory. It is interrupted now, so that its state is written before it runs out.\n",
             used / (1024 * 1024),
         );
-        warn!(task = self.task().id, "{}", notice.trim_end());
+        warn!("{}", notice.trim_end());
         if let Err(error) = self.put_notice(container, &notice).await {
-            warn!(task = self.task().id, "cannot tell in the run's log: {error:#}");
+            warn!("cannot tell in the run's log: {error:#}");
         }
     }
 

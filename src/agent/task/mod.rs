@@ -9,13 +9,16 @@ mod archive;
 mod environment;
 mod hooks;
 pub mod interrupt;
+pub mod lost;
 mod memory;
 mod paths;
 mod prepare;
+#[cfg(all(test, feature = "server"))]
+mod said_again;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::StreamExt as _;
@@ -23,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, Span, error, info, warn};
 
 use crate::agent::client::{CallError, TaskClient, TaskFile};
 use crate::agent::context::Context;
@@ -33,6 +36,7 @@ use crate::agent::log::Filter;
 use crate::agent::log::limit::Limiter;
 use crate::agent::log::spool::Spool;
 use crate::agent::log::upload::upload;
+use crate::agent::progress::{Ended, Phase, Progress};
 use crate::agent::slots::Slot;
 use crate::protocol::{Finish, Kind, Outcome, Task, TaskState};
 use crate::secret::redact::Redactor;
@@ -44,6 +48,8 @@ pub mod labels {
     pub const TASK: &str = "scalr.task";
     /// The attempt's number.
     pub const ATTEMPT: &str = "scalr.attempt";
+    /// `plan` or `apply`.
+    pub const KIND: &str = "scalr.kind";
     /// The run's id.
     pub const RUN: &str = "scalr.run";
     /// The agent's id.
@@ -59,6 +65,8 @@ pub struct Wire {
     pub state: watch::Sender<TaskState>,
     /// Whether it is to end.
     pub orders: watch::Receiver<Option<Interrupt>>,
+    /// When the task was offered; none: an earlier agent began it.
+    pub offered: Option<SystemTime>,
 }
 
 /// Carries a task out, or goes on with one that an earlier agent began, and
@@ -66,29 +74,37 @@ pub struct Wire {
 pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wire) {
     let task = entry.record.claimed.task.clone();
     let client = context.client.of_task(&entry.record.claimed);
-    info!(task = task.id, attempt = task.attempt, run = task.run_id, kind = %task.kind, "task begins");
-    let mut job = Job { context, entry, slot, wire, client };
-    loop {
+    let progress = context.progress.begin(&task, client.clone(), wire.offered);
+    if let Some(id) = progress.trace_id() {
+        Span::current().record("trace_id", id);
+    }
+    info!(kind = %task.kind, workspace = task.workspace.name, "task begins");
+    let mut job = Job { context, entry, slot, wire, client, progress: progress.clone() };
+    let ended = loop {
         match job.work().await {
             Ok(outcome) => {
-                info!(task = task.id, ?outcome, "task ended");
-                break;
+                info!(?outcome, "task ended");
+                break Ended::With(outcome);
             }
             Err(CallError::Refused { why, .. }) => {
-                warn!(task = task.id, "task is no longer this agent's: {why}");
-                break;
+                warn!("task is no longer this agent's: {why}");
+                break Ended::Lost;
             }
             // The disk is full, or the engine is away. The container may be
             // running, so it is not given up.
             Err(error) => {
-                error!(task = task.id, "cannot go on with the task, trying again: {error:#}");
+                error!("cannot go on with the task, trying again: {error:#}");
                 tokio::time::sleep(BEFORE_RETRY).await;
             }
         }
+    };
+    // Its slot is free only when its container is gone and nothing says any more that
+    // it is taken: a crash in between would give two tasks one slot.
+    while let Err(error) = progress.during(Phase::CleaningUp, job.clean_up()).await {
+        error!("cannot clean up after the task, trying again: {error:#}");
+        tokio::time::sleep(BEFORE_RETRY).await;
     }
-    if let Err(error) = job.clean_up().await {
-        error!(task = task.id, "cannot clean up after the task: {error:#}");
-    }
+    progress.end(ended);
 }
 
 /// How long to wait after something on this host failed.
@@ -104,6 +120,7 @@ struct Job {
     slot: Slot,
     wire: Wire,
     client: TaskClient,
+    progress: Progress,
 }
 
 /// How a task's steps ended.
@@ -116,17 +133,48 @@ struct End {
 }
 
 impl Job {
-    /// Runs the container, with the log going up beside it, and reports.
+    /// Gets the task to its end and reports that.
     async fn work(&mut self) -> Result<Outcome, CallError> {
+        let finish = match self.entry.record.finish.clone() {
+            // Said again: whether it was heard, nobody knows after a crash.
+            Some(finish) => finish,
+            None => self.until_ended().await?,
+        };
+        self.progress.during(Phase::Finishing, self.report(&finish)).await?;
+        Ok(finish.outcome)
+    }
+
+    /// Tells the server how it ended, and sends what that lacks of the log.
+    async fn report(&self, finish: &Finish) -> Result<(), CallError> {
+        while self.client.finish(finish).await?.is_some() {
+            let spool = Spool::open(&self.entry.log())?;
+            let complete = CancellationToken::new();
+            complete.cancel();
+            let (interval, length) = (Duration::ZERO, spool.watch());
+            let acknowledged = |offset| self.progress.acknowledged(offset);
+            upload(&self.client, spool.path(), length, &complete, interval, acknowledged).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the container, with the log going up beside it, and writes down how
+    /// it ended.
+    async fn until_ended(&mut self) -> Result<Finish, CallError> {
         let mut spool = Spool::open(&self.entry.log())?;
         let complete = CancellationToken::new();
         let interval = Duration::from_millis(self.context.intervals().log_milliseconds.into());
         let log = spool.path().to_owned();
         let (client, length) = (self.client.clone(), spool.watch());
-        let mut uploading = AbortOnDropHandle::new(tokio::spawn({
+        self.progress.has_log(length.clone());
+        let uploading = {
             let (log, length, complete) = (log.clone(), length.clone(), complete.clone());
-            async move { upload(&client, &log, length, &complete, interval).await }
-        }));
+            let progress = self.progress.clone();
+            async move {
+                let acknowledged = |offset| progress.acknowledged(offset);
+                upload(&client, &log, length, &complete, interval, acknowledged).await
+            }
+        };
+        let mut uploading = AbortOnDropHandle::new(tokio::spawn(uploading.in_current_span()));
 
         let ran = tokio::select! {
             ran = self.run(&mut spool) => ran,
@@ -139,22 +187,24 @@ impl Job {
                 self.end_lost().await;
                 return Err(CallError::Refused { status, why, offset });
             }
-            Err(error) if self.may_be_running() && !is_gone(&error) => return Err(error),
+            Err(error) if is_away(&error) => return Err(error),
+            Err(error) if self.may_be_running() && !is_final(&error) => return Err(error),
             Err(error) => {
-                warn!(task = self.task().id, "task failed: {error:#}");
+                warn!("task failed: {error:#}");
                 failed(format!("{error:#}"))
             }
         };
         if let Some(message) = &end.message {
             let mut mask = self.redactor();
-            spool.write(&mask.push(format!("\n{message}\n").as_bytes()))?;
-            spool.write(&mask.finish())?;
+            spool.write_patiently(&mask.push(format!("\n{message}\n").as_bytes())).await?;
+            spool.write_patiently(&mask.finish()).await?;
         }
         self.wire.state.send_replace(TaskState::Uploading);
-        self.hand_over(&end).await?;
+        self.progress.during(Phase::Uploading, self.hand_over(&end)).await?;
         let sha256 = spool.seal()?;
         complete.cancel();
-        uploading.await.context("the log's upload panicked")??;
+        let rest = async { uploading.await.context("the log's upload panicked")? };
+        self.progress.during(Phase::Finishing, rest).await?;
 
         let finish = Finish {
             attempt: self.task().attempt,
@@ -166,10 +216,9 @@ impl Job {
             log_bytes: spool.len(),
             log_sha256: sha256,
         };
-        while self.client.finish(&finish).await?.is_some() {
-            upload(&self.client, &log, length.clone(), &complete, interval).await?;
-        }
-        Ok(finish.outcome)
+        self.entry.record.finish = Some(finish.clone());
+        self.entry.save()?;
+        Ok(finish)
     }
 
     /// Gets the container to its end, with all it wrote in the log.
@@ -181,7 +230,7 @@ impl Job {
             if self.is_interrupted() {
                 return Ok(canceled(self.why_interrupted()));
             }
-            let id = self.prepare(spool).await?;
+            let id = self.progress.during(Phase::Preparing, self.prepare(spool)).await?;
             if self.is_interrupted() {
                 return Ok(canceled(self.why_interrupted()));
             }
@@ -193,11 +242,21 @@ impl Job {
         self.wire.state.send_replace(TaskState::Running);
         let container =
             self.entry.record.container.clone().context("the container was just recorded")?;
+        self.progress.during(Phase::Running, self.look_after(&container, spool, replay)).await
+    }
+
+    /// Looks after the container until its end.
+    async fn look_after(
+        &self,
+        container: &Container,
+        spool: &mut Spool,
+        replay: bool,
+    ) -> Result<End, CallError> {
         let engine = self.context.engine.clone();
         let limit = self.context.config.log_limit * 1024 * 1024;
         let filter = || Filter::new(self.redactor(), Limiter::new(limit));
         let condition = tokio::select! {
-            condition = follow(&engine, &container, spool, filter, replay) => condition?,
+            condition = follow(&engine, container, spool, filter, replay) => condition?,
             error = interrupt::when_told(
                 &engine,
                 &container.id,
@@ -208,7 +267,11 @@ impl Job {
             never = self.save_state_as_it_changes(&container.id) => match never {},
             never = self.end_overdue_hooks(&container.id) => match never {},
         };
-        self.end(&container.id, condition).await
+        let end = self.end(&container.id, condition).await?;
+        if end.outcome == Outcome::Errored {
+            self.progress.failed();
+        }
+        Ok(end)
     }
 
     /// What the container's end means.
@@ -233,6 +296,7 @@ impl Job {
             has_changes: None,
             message: None,
         };
+        self.progress.ran(code, oom_killed);
         match (self.task().kind, code) {
             (Kind::Plan, 0 | 2) if is_done => {
                 end.outcome = Outcome::Finished;
@@ -260,6 +324,12 @@ impl Job {
                     memory::PRESSED_PERCENT,
                     self.context.config.memory,
                     memory::ADVICE
+                ));
+            }
+            // The entry point writes down how a step ended before it ends itself.
+            _ if exit_code > 128 && last.is_none_or(|(_, code)| code == "0") => {
+                end.message = Some(format!(
+                    "Error: the run's container was ended from outside (exit code {exit_code}), by a restart of its host for example."
                 ));
             }
             (_, 127) => {
@@ -291,6 +361,9 @@ impl Job {
         };
         for (file, path) in files {
             if let Some(content) = self.context.engine.download(id, &path).await? {
+                if file == TaskFile::LockFile {
+                    self.context.providers.note(&content);
+                }
                 self.client.put(file, content.into()).await?;
             }
         }
@@ -307,7 +380,7 @@ impl Job {
             let pause = self.context.intervals().state_milliseconds;
             tokio::time::sleep(Duration::from_millis(pause.into())).await;
             if let Err(error) = self.save_state(container, &mut saved).await {
-                warn!(task = self.task().id, "cannot save the state now: {error:#}");
+                warn!("cannot save the state now: {error:#}");
             }
         }
     }
@@ -326,43 +399,25 @@ impl Job {
         Ok(())
     }
 
-    /// The task is somebody else's now: its container must not go on. What it
-    /// made is kept here, since the server does not take it.
+    /// The task is somebody else's now: its container must not go on.
     async fn end_lost(&self) {
         let Some(Container { id, .. }) = &self.entry.record.container else { return };
-        let (_keep, orders) = watch::channel(Some(Interrupt::Lost));
-        let engine = &self.context.engine;
-        tokio::select! {
-            _ = engine.ended(id) => {}
-            _ = interrupt::when_told(
-                engine, id, orders, std::future::pending(), self.context.config.grace,
-            ) => {}
+        let task = self.task();
+        let is_apply = task.kind == Kind::Apply;
+        let lost = lost::Lost { task_id: &task.id, attempt: task.attempt, is_apply, container: id };
+        if let Err(error) = lost.end(&self.context).await {
+            error!(task = task.id, "cannot save what the lost task made: {error:#}");
         }
-        if self.task().kind == Kind::Apply
-            && let Err(error) = self.keep_state(id).await
-        {
-            error!(task = self.task().id, "cannot keep the state of a lost apply: {error:#}");
-        }
-    }
-
-    async fn keep_state(&self, container: &str) -> Result<()> {
-        let Some(state) = self.context.engine.download(container, paths::STATE).await? else {
-            return Ok(());
-        };
-        let file = self.entry.keep("terraform.tfstate", &state)?;
-        warn!(task = self.task().id, "the state of the lost apply is in {}", file.display());
-        Ok(())
     }
 
     /// Removes the container and forgets the task.
-    async fn clean_up(self) -> Result<()> {
+    async fn clean_up(&self) -> Result<()> {
         let task = self.task();
         for found in self.context.engine.with_label(labels::TASK, &task.id).await? {
             if found.labels.get(labels::ATTEMPT) == Some(&task.attempt.to_string()) {
                 self.context.engine.remove(&found.id).await?;
             }
         }
-        drop(self.slot);
         self.entry.end()
     }
 
@@ -443,7 +498,7 @@ async fn follow(
         let mut whole = true;
         while let Some(chunk) = output.next().await {
             match chunk {
-                Ok(bytes) => spool.write(&filter.push(&bytes))?,
+                Ok(bytes) => spool.write_patiently(&filter.push(&bytes)).await?,
                 Err(error) => {
                     warn!(container = container.id, "{error:#}");
                     whole = false;
@@ -455,7 +510,7 @@ async fn follow(
         match tokio::time::timeout(END_AFTER_OUTPUT, engine.ended(&container.id)).await {
             Ok(condition) if whole => {
                 let condition = condition?;
-                spool.write(&filter.finish())?;
+                spool.write_patiently(&filter.finish()).await?;
                 return Ok(condition);
             }
             _ => replay = true,
@@ -463,9 +518,15 @@ async fn follow(
     }
 }
 
-/// Whether an error means that the task's container is not there any more.
-fn is_gone(error: &CallError) -> bool {
-    matches!(error, CallError::Here(error) if engine::is_gone(error))
+/// Whether an error means that the engine does not answer, and may again.
+fn is_away(error: &CallError) -> bool {
+    matches!(error, CallError::Here(error) if engine::is_away(error))
+}
+
+/// Whether an error means that the task's container is not there any more, or
+/// can't ever be started.
+fn is_final(error: &CallError) -> bool {
+    matches!(error, CallError::Here(error) if engine::is_gone(error) || engine::is_invalid(error))
 }
 
 fn failed(message: String) -> End {

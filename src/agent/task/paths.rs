@@ -10,6 +10,11 @@ pub const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
 pub const ENVIRONMENT: &str = "/scalr/run/environment";
 /// The certificate authorities that the host trusts.
 pub const CERTIFICATES: &str = "/scalr/run/certificates.pem";
+/// Terraform's CLI configuration, with the providers that the agent keeps; only for
+/// runs that have no plugins of their own.
+pub const PROVIDERS_CONFIG: &str = "/scalr/run/providers.tfrc";
+/// The same where a mirror has all providers.
+pub const MIRROR_CONFIG: &str = "/scalr/run/mirror.tfrc";
 /// Hooks: a folder `agent` and a folder `workspace`, a file for each.
 pub const HOOKS: &str = "/scalr/run/hooks";
 /// `ORIGIN HOOK` while a hook runs, else empty.

@@ -1,6 +1,7 @@
 //! What a task needs before its container can start.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -11,8 +12,9 @@ use super::{Job, environment, hooks, labels, paths, work_directory};
 use crate::agent::client::{CallError, TaskFile};
 use crate::agent::engine::ContainerSpec;
 use crate::agent::log::spool::Spool;
-use crate::agent::registry;
-use crate::protocol::{Hook, Kind, Operation, Task};
+use crate::agent::progress::Phase;
+use crate::agent::{registry, trusted};
+use crate::protocol::{Hook, Kind, Operation, Registered, Task};
 
 /// How often a pull tells how far it is.
 const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
@@ -28,7 +30,7 @@ const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
 impl Job {
     /// Makes the container with all its files in it, and gives its id.
     pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<String, CallError> {
-        let archive = self.files().await?;
+        let (mut archive, lock_file) = self.files().await?;
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
         let image = self.image(spool).await?;
@@ -37,30 +39,38 @@ impl Job {
         for found in self.context.engine.with_label(labels::TASK, &self.task().id).await? {
             self.context.engine.remove(&found.id).await?;
         }
-        let id = self.create(self.container(image)?).await?;
-        self.context.engine.upload(&id, paths::SCALR, archive).await?;
+        let engine = &self.context.engine;
+        let provided = self.context.providers.provide(engine, lock_file.as_deref()).await?;
+        if let Some(text) = &provided.cli_config {
+            let mirrored = self.context.providers.is_mirrored();
+            let path = if mirrored { paths::MIRROR_CONFIG } else { paths::PROVIDERS_CONFIG };
+            archive.file(path, 0o644, text.as_bytes())?;
+        }
+        // A task that outlived a restart may be here before the registration.
+        let registered = self.context.registered.wait().await;
+        let mut spec = self.container(image, registered)?;
+        spec.volumes = provided.volumes;
+        let id = self.create(spec).await?;
+        engine.upload(&id, paths::SCALR, archive.finish()?).await?;
         Ok(id)
     }
 
-    /// Makes the container, read-only but for its volumes where that is wanted
-    /// and can be.
+    /// Makes the container, read-only but for its folders where that is wanted and
+    /// can be.
     async fn create(&self, spec: ContainerSpec) -> Result<String> {
         let (engine, user) = (&self.context.engine, self.context.user);
         // Root is asked for by those who install packages before a plan.
         if !self.context.config.writable_root.unwrap_or(user.uid == 0) {
             let mut read_only = ContainerSpec { read_only: true, ..spec.clone() };
-            read_only.volumes.push(paths::TMP.to_owned());
-            let image = &spec.image;
+            read_only.folders.push(paths::TMP.to_owned());
             let id = engine.create(read_only).await?;
             if user.uid == 0 || engine.is_open_folder(&id, paths::TMP).await? {
                 return Ok(id);
             }
-            // A volume is as the image's folder is, or root's alone if there is
+            // The volume is as the image's folder is, or root's alone if there is
             // none, and the engine changes neither.
-            warn!(
-                task = self.task().id,
-                image, "the image has no /tmp for everybody, so its files are not read-only"
-            );
+            let image = &spec.image;
+            warn!(image, "the image has no /tmp for everybody, so its files are not read-only");
             engine.remove(&id).await?;
         }
         let id = engine.create(spec).await?;
@@ -71,8 +81,9 @@ impl Job {
         Ok(id)
     }
 
-    /// All files that go into the container.
-    async fn files(&self) -> Result<Vec<u8>, CallError> {
+    /// All files that go into the container, but for those about providers; and the
+    /// lock file that names these, if there is one.
+    async fn files(&self) -> Result<(Archive, Option<Vec<u8>>), CallError> {
         let task = self.task();
         let configuration = self
             .client
@@ -83,7 +94,9 @@ impl Job {
         for (path, mode) in [("/scalr/run", 0o700), (paths::HOME, 0o700), (paths::WORK, 0o755)] {
             archive.directory(path, mode)?;
         }
-        archive.configuration(paths::WORK, &configuration)?;
+        let lock_path = self.in_work(paths::LOCK_FILE)?;
+        let mut lock_file =
+            archive.configuration(paths::WORK, &configuration, Path::new(&lock_path))?;
         archive.file(&self.in_work(OVERRIDE_FILE)?, 0o644, OVERRIDE.as_bytes())?;
         for (name, text) in environment::terraform(task)? {
             archive.file(&self.in_work(name)?, 0o600, text.as_bytes())?;
@@ -108,17 +121,18 @@ impl Job {
             let plan = self.client.get(TaskFile::Plan).await?;
             let plan = plan.context("the server has no saved plan for this run")?;
             archive.file(paths::PLAN, 0o600, &plan)?;
-            if let Some(lock_file) = self.client.get(TaskFile::LockFile).await? {
-                archive.file(&self.in_work(paths::LOCK_FILE)?, 0o644, &lock_file)?;
+            if let Some(of_plan) = self.client.get(TaskFile::LockFile).await? {
+                archive.file(&lock_path, 0o644, &of_plan)?;
+                lock_file = Some(of_plan.into());
             }
         }
-        Ok(archive.finish()?)
+        Ok((archive, lock_file))
     }
 
     /// The agent's hooks and the workspace's.
     fn hooks(&self, archive: &mut Archive) -> Result<()> {
         let of_agent = match &self.context.config.hooks_dir {
-            Some(directory) => hooks::of_agent(directory, hooks::ROOT)?,
+            Some(directory) => hooks::of_agent(directory, trusted::ROOT)?,
             None => Vec::new(),
         };
         let of_workspace: Vec<(Hook, Vec<u8>)> =
@@ -139,8 +153,8 @@ impl Job {
         let image = self.chosen_image()?;
         if self.context.engine.image_id(&image).await?.is_none() {
             spool.write(format!("Pulling image {image}\n").as_bytes())?;
-            info!(task = self.task().id, image, "pulling image");
-            self.pull(&image, spool).await?;
+            info!(image, "pulling image");
+            self.progress.during(Phase::PullingImage, self.pull(&image, spool)).await?;
         }
         self.context.images.used(&image)?;
         Ok(image)
@@ -179,32 +193,29 @@ impl Job {
     /// The workspace's image, else the pool's, else the agent's.
     fn chosen_image(&self) -> Result<String> {
         let task = self.task();
-        let of_pool = self.context.registered.get().and_then(|pool| pool.pool_image.as_ref());
-        let image =
-            task.image.as_ref().or(of_pool).or(self.context.config.image.as_ref()).ok_or_else(|| {
-                anyhow!(
-                    "there is no image for this run: neither the workspace nor the pool nor the agent has one. Set one for the agent with `scalr-agent configure --image IMAGE` and restart it"
-                )
-            })?;
+        let image = task.image.as_ref().or(self.context.config.image.as_ref()).ok_or_else(|| {
+            anyhow!(
+                "there is no image for this run: neither the workspace nor the pool nor the agent has one. Set one for the agent with `scalr-agent configure --image IMAGE` and restart it"
+            )
+        })?;
         with_version(image, task)
     }
 
-    fn container(&self, image: String) -> Result<ContainerSpec> {
+    fn container(&self, image: String, registered: &Registered) -> Result<ContainerSpec> {
         let (task, config, user) = (self.task(), &self.context.config, self.context.user);
         let operation = match task.operation {
             Operation::Apply => "apply",
             Operation::Destroy => "destroy",
         };
         let directory = work_directory(task)?;
-        let mut labels = HashMap::from([
+        let labels = HashMap::from([
             (labels::TASK.to_owned(), task.id.clone()),
             (labels::ATTEMPT.to_owned(), task.attempt.to_string()),
+            (labels::KIND.to_owned(), task.kind.to_string()),
             (labels::RUN.to_owned(), task.run_id.clone()),
+            (labels::AGENT.to_owned(), registered.agent_id.clone()),
+            (labels::POOL.to_owned(), registered.pool_id.clone()),
         ]);
-        if let Some(registered) = self.context.registered.get() {
-            labels.insert(labels::AGENT.to_owned(), registered.agent_id.clone());
-            labels.insert(labels::POOL.to_owned(), registered.pool_id.clone());
-        }
         Ok(ContainerSpec {
             name: format!("{}-{}", task.id, task.attempt),
             image,
@@ -214,12 +225,13 @@ impl Job {
             environment: vec![format!("HOME={}", paths::HOME)],
             user: format!("{}:{}", user.uid, user.gid),
             working_directory: paths::WORK.to_owned(),
-            volumes: vec![paths::SCALR.to_owned()],
+            folders: vec![paths::SCALR.to_owned()],
             read_only: false,
             labels,
             network: self.slot.network(),
             memory_megabytes: config.memory,
             cpus: config.cpu,
+            volumes: Vec::new(),
         })
     }
 }

@@ -79,6 +79,8 @@ impl Scheduler {
             driver: register.driver.clone(),
             platform: register.platform.clone(),
             concurrency: register.concurrency.into(),
+            // What it can take now, its first poll tells.
+            free_slots: 0,
             connected: true,
             errored: false,
             error_message: None,

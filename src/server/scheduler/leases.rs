@@ -6,7 +6,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use super::{Change, Error, Scheduler, millis};
-use crate::protocol::TaskStatus;
+use crate::protocol::{Poll, TaskStatus};
 use crate::server::clock::Millis;
 use crate::server::store::run::{self, Status};
 use crate::server::store::session::Session;
@@ -23,14 +23,19 @@ const FORGET_AGENT: Duration = Duration::from_secs(4 * 60 * 60);
 const FORGET_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Scheduler {
-    /// Renews the leases of the tasks that an agent says it has. An apply that
-    /// was given up as unreachable is back with it.
+    /// Renews the leases of the tasks that a polling agent says it has, and
+    /// remembers its free slots. An apply that was given up as unreachable is
+    /// back with it.
     ///
     /// # Errors
     /// The server failed.
-    pub async fn renew(&self, session: &Session, tasks: &[TaskStatus]) -> Result<(), Error> {
+    pub async fn renew(&self, session: &Session, poll: &Poll) -> Result<(), Error> {
         let mut change = self.change().await?;
-        change.renew(session, tasks, millis(self.terms.lease)).await?;
+        change.renew(session, &poll.tasks, millis(self.terms.lease)).await?;
+        // It has not heard of these, or does not count them yet.
+        let offered = task::count_offered(&mut change.tx, &session.agent_id, 0).await?;
+        let free = (i64::from(poll.free_slots) - offered).max(0);
+        agent::set_free_slots(&mut change.tx, &session.agent_id, free).await?;
         Ok(self.commit(change).await?)
     }
 
@@ -50,7 +55,8 @@ impl Scheduler {
     }
 
     /// Gives every lease a full term: while the server itself was away, nobody
-    /// could renew one.
+    /// could renew one. What is told to be in the future, since the clock was set
+    /// back, is now.
     ///
     /// # Errors
     /// The server failed.
@@ -58,6 +64,8 @@ impl Scheduler {
         let mut change = self.change().await?;
         let leases =
             task::extend_all(&mut change.tx, change.now + millis(self.terms.lease)).await?;
+        task::forget_future(&mut change.tx, change.now).await?;
+        agent::forget_future(&mut change.tx, change.now).await?;
         if leases > 0 {
             info!(leases, "leases were given a full term");
         }
@@ -75,10 +83,9 @@ impl Scheduler {
                 () = self.wake.stopped() => return,
             }
             let now = self.clock.now();
-            // The machine slept or its clock was set: agents had no chance.
-            let jumped = now - last > millis(SWEEP + self.terms.lease / 4);
+            let has_jumped = has_jumped(now - last, self.terms.lease);
             last = now;
-            let swept = match jumped {
+            let swept = match has_jumped {
                 true => self.restart_leases().await,
                 false => self.expire().await,
             };
@@ -87,6 +94,12 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// Whether so much more or less time than one sweep takes has passed between two of
+/// them that the machine slept, or its clock was set: agents had no chance.
+fn has_jumped(passed: Millis, lease: Duration) -> bool {
+    passed.abs() > millis(SWEEP + lease / 4)
 }
 
 impl Change {
@@ -166,5 +179,20 @@ impl Change {
             None => None,
         };
         Ok(agent.map_or_else(|| "of this apply".to_owned(), |agent| agent.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_is_one_of_the_clock_in_either_direction() {
+        let lease = Duration::from_secs(40);
+        for (passed, jumped) in
+            [(1_000, false), (11_000, false), (12_000, true), (0, false), (-3_600_000, true)]
+        {
+            assert_eq!(has_jumped(passed, lease), jumped, "{passed} ms");
+        }
     }
 }

@@ -68,9 +68,9 @@ impl Terms {
         (self.lease * 5 / 8).min(Duration::from_secs(25))
     }
 
-    /// After how long without a sign an agent counts as offline.
-    pub fn offline(self) -> Duration {
-        self.lease * 3 / 4
+    /// Since when an agent was heard of that is not offline at `now`.
+    pub fn online_since(self, now: Millis) -> Millis {
+        now - millis(self.lease * 3 / 4)
     }
 
     /// After how long an offer or a cancel is said again: the answer that

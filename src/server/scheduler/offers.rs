@@ -7,9 +7,9 @@ use super::{Change, Error, Scheduler, millis};
 use crate::protocol::{Event, Poll};
 use crate::secret::Secret;
 use crate::server::clock::Millis;
-use crate::server::store::Connection;
 use crate::server::store::session::Session;
 use crate::server::store::task::{self, Claim, State, Task};
+use crate::server::store::{Connection, agent};
 use crate::server::token::Issued;
 
 /// What an attempt at a task is given, each narrower than the session's.
@@ -143,6 +143,9 @@ impl Change {
         session: &Session,
         lease: Millis,
     ) -> sqlx::Result<Event> {
+        if task.state == State::Queued {
+            agent::take_free_slot(&mut self.tx, &session.agent_id).await?;
+        }
         task.state = State::Offered;
         task.agent_id = Some(session.agent_id.clone());
         task.offered_at = Some(self.now);

@@ -19,7 +19,7 @@ use crate::server::store::session::Session;
 use crate::server::store::task::{Phase, State, Task};
 use crate::server::store::workspace::Workspace;
 use crate::server::store::{
-    Store, access_token, account, agent_pool, configuration_version, environment, run, task,
+    Store, access_token, account, agent, agent_pool, configuration_version, environment, run, task,
     workspace,
 };
 use crate::server::token::Issued;
@@ -86,6 +86,37 @@ async fn no_more_is_offered_than_there_are_free_slots() {
 }
 
 #[tokio::test]
+async fn a_pool_tells_what_waits_and_what_is_free() {
+    let world = World::new().await;
+    let one = world.agent("one").await;
+    world.run().await;
+    world.run_in("other").await;
+    assert_eq!(world.demand().await, (2, 0), "an agent tells what it can take when it polls");
+    let poll = async |free_slots| {
+        let poll = Poll { free_slots, tasks: Vec::new() };
+        world.scheduler.renew(&one, &poll).await.unwrap();
+        world.scheduler.events(&one, &poll).await.unwrap()
+    };
+    let (id, attempt) = offer(&poll(1).await);
+    assert_eq!(world.demand().await, (1, 0), "what was offered is as good as taken");
+    assert!(poll(1).await.is_empty());
+    assert_eq!(world.demand().await, (1, 0), "the answer may have been lost");
+    world.scheduler.clock.advance(LEASE / 8);
+    assert_eq!(poll(3).await.len(), 2, "the lost offer and another one");
+    assert_eq!(world.demand().await, (0, 1));
+    world.scheduler.claim(&one, &id, attempt).await.unwrap();
+    assert_eq!(world.demand().await, (0, 1));
+
+    let two = world.agent("two").await;
+    world.scheduler.renew(&two, &Poll { free_slots: 2, tasks: Vec::new() }).await.unwrap();
+    assert_eq!(world.demand().await, (0, 3));
+    world.scheduler.deregister(&two).await.unwrap();
+    assert_eq!(world.demand().await, (0, 1));
+    world.scheduler.clock.advance(LEASE);
+    assert_eq!(world.demand().await, (0, 0), "nobody has been heard of");
+}
+
+#[tokio::test]
 async fn a_task_is_claimed_by_one_agent() {
     let world = World::new().await;
     let (one, two) = (world.agent("one").await, world.agent("two").await);
@@ -120,7 +151,7 @@ async fn a_lease_lasts_while_its_agent_is_heard_of() {
     let plan = world.take(&agent).await;
     for _ in 0..5 {
         world.expire_after(LEASE / 2).await;
-        world.scheduler.renew(&agent, &[has(&plan)]).await.unwrap();
+        world.scheduler.renew(&agent, &poll_with(&plan)).await.unwrap();
     }
     assert_eq!(world.task(&run, Phase::Plan).await.state, State::Running);
 }
@@ -143,7 +174,7 @@ async fn a_lost_plan_is_run_again_and_its_late_writes_are_refused() {
     // The first agent is back: what it has does not renew the other's lease,
     // and it is told to stop.
     let poll = Poll { free_slots: 0, tasks: vec![has(&lost)] };
-    world.scheduler.renew(&one, &poll.tasks).await.unwrap();
+    world.scheduler.renew(&one, &poll).await.unwrap();
     let events = world.scheduler.events(&one, &poll).await.unwrap();
     assert_eq!(events, [Event::Cancel { task_id: lost.id, attempt: 1 }]);
     assert!(world.scheduler.events(&one, &poll).await.unwrap().is_empty(), "told a moment ago");
@@ -191,7 +222,7 @@ async fn an_agent_that_is_back_goes_on_with_its_apply() {
     let agent = world.agent("one").await;
     let (run, apply) = world.applying(&agent).await;
     world.expire_after(LEASE).await;
-    world.scheduler.renew(&agent, &[has(&apply)]).await.unwrap();
+    world.scheduler.renew(&agent, &poll_with(&apply)).await.unwrap();
     assert_eq!(world.task(&run, Phase::Apply).await.state, State::Running);
     assert_eq!(world.reload(&run).await.error_message, None);
     world.expire_after(LEASE).await;
@@ -223,6 +254,22 @@ async fn a_restarted_server_gives_every_lease_a_full_term() {
     world.expire_after(LEASE / 2).await;
     assert_eq!(world.task(&run, Phase::Plan).await.state, State::Running);
     world.expire_after(LEASE / 2).await;
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Queued);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_makes_no_lease_longer() {
+    let world = World::new().await;
+    let session = world.agent("one").await;
+    let run = world.run().await;
+    world.take(&session).await;
+    world.scheduler.clock.set_back(LEASE * 100);
+    world.scheduler.restart_leases().await.unwrap();
+    let mut db = world.scheduler.store.read().await.unwrap();
+    let seen = agent::find(&mut db, &session.agent_id).await.unwrap().unwrap().last_seen_at;
+    assert_eq!(seen, world.scheduler.clock.now());
+    drop(db);
+    world.expire_after(LEASE).await;
     assert_eq!(world.task(&run, Phase::Plan).await.state, State::Queued);
 }
 
@@ -323,7 +370,7 @@ async fn a_restarted_agent_keeps_its_tasks() {
     let plan = world.take(&agent).await;
     let again = world.agent("one").await;
     world.scheduler.clock.advance(LEASE / 2);
-    world.scheduler.renew(&again, &[has(&plan)]).await.unwrap();
+    world.scheduler.renew(&again, &poll_with(&plan)).await.unwrap();
     world.expire_after(LEASE / 2).await;
     assert_eq!(world.task(&run, Phase::Plan).await.state, State::Running);
     world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
@@ -496,6 +543,14 @@ impl World {
         (run, apply)
     }
 
+    /// How many tasks wait in the pool, and how many its agents can take.
+    async fn demand(&self) -> (i64, i64) {
+        let mut db = self.scheduler.store.read().await.unwrap();
+        let online_since = self.scheduler.terms.online_since(self.scheduler.clock.now());
+        let free = agent::free_slots(&mut db, "apool-1", online_since).await.unwrap();
+        (task::waiting(&mut db, "apool-1").await.unwrap().0, free)
+    }
+
     async fn register(&self, name: &str) -> (Session, String) {
         let register = Register {
             name: name.to_owned(),
@@ -596,6 +651,11 @@ fn offer(events: &[Event]) -> (String, i64) {
 fn has(task: &Task) -> TaskStatus {
     let attempt = u32::try_from(task.attempt).unwrap();
     TaskStatus { task_id: task.id.clone(), attempt, state: TaskState::Running }
+}
+
+/// The poll of an agent that has no more than this task.
+fn poll_with(task: &Task) -> Poll {
+    Poll { free_slots: 0, tasks: vec![has(task)] }
 }
 
 fn is_conflict<T>(result: Result<T, Error>) -> bool {

@@ -24,6 +24,9 @@ pub struct Agent {
     pub platform: String,
     /// How many tasks it runs at once.
     pub concurrency: i64,
+    /// How many more it can take now, by its last poll and what it was offered
+    /// since.
+    pub free_slots: i64,
     /// Whether it is registered: it has not taken its leave.
     pub connected: bool,
     /// Whether it says that it can run nothing.
@@ -51,14 +54,15 @@ pub struct Filter<'a> {
 pub async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO agents
-            (id, pool_id, name, version, os, driver, platform, concurrency, connected,
-             errored, error_message, created_at, last_seen_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+            (id, pool_id, name, version, os, driver, platform, concurrency, free_slots,
+             connected, errored, error_message, created_at, last_seen_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
          ON CONFLICT (id) DO UPDATE SET
             version = excluded.version, os = excluded.os, driver = excluded.driver,
             platform = excluded.platform, concurrency = excluded.concurrency,
-            connected = excluded.connected, errored = excluded.errored,
-            error_message = excluded.error_message, last_seen_at = excluded.last_seen_at",
+            free_slots = excluded.free_slots, connected = excluded.connected,
+            errored = excluded.errored, error_message = excluded.error_message,
+            last_seen_at = excluded.last_seen_at",
     )
     .bind(&agent.id)
     .bind(&agent.pool_id)
@@ -68,6 +72,7 @@ pub async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<()> {
     .bind(&agent.driver)
     .bind(&agent.platform)
     .bind(agent.concurrency)
+    .bind(agent.free_slots)
     .bind(agent.connected)
     .bind(agent.errored)
     .bind(&agent.error_message)
@@ -86,6 +91,38 @@ pub async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<(
         .execute(db)
         .await
         .map(drop)
+}
+
+/// Remembers how many more tasks an agent can take.
+pub async fn set_free_slots(db: &mut Connection, id: &str, free_slots: i64) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET free_slots = $2 WHERE id = $1")
+        .bind(id)
+        .bind(free_slots)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Counts one free slot less.
+pub async fn take_free_slot(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET free_slots = free_slots - 1 WHERE id = $1 AND free_slots > 0")
+        .bind(id)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// The free slots of a pool's agents that can run something and were heard of
+/// since `since`.
+pub async fn free_slots(db: &mut Connection, pool_id: &str, since: Millis) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "SELECT COALESCE(SUM(free_slots), 0) FROM agents
+         WHERE pool_id = $1 AND connected AND NOT errored AND last_seen_at >= $2",
+    )
+    .bind(pool_id)
+    .bind(since)
+    .fetch_one(db)
+    .await
 }
 
 /// Remembers how an agent says that it is.
@@ -109,6 +146,16 @@ pub async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("UPDATE agents SET connected = $2 WHERE id = $1")
         .bind(id)
         .bind(false)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Brings what was seen later than `now`, by a clock that was set back since, to
+/// `now`.
+pub async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET last_seen_at = $1 WHERE last_seen_at > $1")
+        .bind(now)
         .execute(db)
         .await
         .map(drop)

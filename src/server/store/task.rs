@@ -196,6 +196,16 @@ pub async fn offerable(
     .await
 }
 
+/// How many tasks of a pool wait for an agent, and since when the oldest does.
+pub async fn waiting(db: &mut Connection, pool_id: &str) -> sqlx::Result<(i64, Option<Millis>)> {
+    sqlx::query_as(
+        "SELECT COUNT(*), MIN(queued_at) FROM tasks WHERE pool_id = $1 AND state = 'queued'",
+    )
+    .bind(pool_id)
+    .fetch_one(db)
+    .await
+}
+
 /// How many tasks were offered to an agent after `since` and are not claimed.
 pub async fn count_offered(
     db: &mut Connection,
@@ -255,6 +265,20 @@ pub async fn extend_all(db: &mut Connection, lease_expires_at: Millis) -> sqlx::
     .execute(db)
     .await
     .map(|done| done.rows_affected())
+}
+
+/// Brings what happened later than `now`, by a clock that was set back since, to
+/// `now`.
+pub async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()> {
+    sqlx::query("UPDATE tasks SET offered_at = $1 WHERE offered_at > $1")
+        .bind(now)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("UPDATE claims SET cancel_told_at = $1 WHERE cancel_told_at > $1")
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop)
 }
 
 /// Gives the lease of an agent's task a new end, if the attempt is the one

@@ -74,13 +74,13 @@ pub fn add_repository(
     url: Option<&Url>,
     proxy: &[(String, String)],
 ) -> Result<()> {
-    let family = Os::of(changes.machine())?.family;
+    let os = Os::of(changes.machine())?;
     let repository = source.repository.clone().or_else(|| url.cloned().map(Repository::Server));
     let repository = repository.ok_or_else(|| {
         Failure::Usage.because("which repository? Give --repository, or --url https://SERVER")
     })?;
-    let tool = PackageTool::of(family, source.patience())?.with_environment(proxy.to_vec());
-    source::add(changes, family, &tool, &repository, source.key_fingerprint.as_ref(), proxy)
+    let tool = PackageTool::of(os.family, source.patience())?.with_environment(proxy.to_vec());
+    source::add(changes, &os, &tool, &repository, source.key_fingerprint.as_ref(), proxy)
 }
 
 fn from_file(
@@ -103,20 +103,20 @@ fn from_repository(
     repository: &Repository,
     proxy: &[(String, String)],
 ) -> Result<()> {
-    let family = Os::of(changes.machine())?.family;
-    let tool = PackageTool::of(family, source.patience())?.with_environment(proxy.to_vec());
+    let os = Os::of(changes.machine())?;
+    let tool = PackageTool::of(os.family, source.patience())?.with_environment(proxy.to_vec());
     let is_folder = matches!(repository, Repository::Folder(_));
     let tool = if is_folder { tool.reading_folders() } else { tool };
     // Before the repository: yum may take its key already when it reads that.
     let before = before(changes.machine())?;
     let expected = source.key_fingerprint.as_ref();
-    source::add(changes, family, &tool, repository, expected, proxy)?;
+    source::add(changes, &os, &tool, repository, expected, proxy)?;
     if is_folder {
         let action = || tool.install_from(repository.id(), PACKAGE);
         let keys = install(changes, &before, &tool, PACKAGE, action)?;
         // A folder may be gone tomorrow, and then each later call of apt or yum
         // would fail.
-        return source::forget_folder(changes, family, &keys);
+        return source::forget_folder(changes, os.family, &keys);
     }
     let keys = install(changes, &before, &tool, PACKAGE, || tool.install(PACKAGE))?;
     changes.record_keys(keys);

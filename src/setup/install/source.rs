@@ -15,7 +15,7 @@ use super::key::Fingerprint;
 use crate::exit::Failure;
 use crate::host::changes::{Attributes, Changes};
 use crate::host::machine::Machine;
-use crate::host::os::Family;
+use crate::host::os::{Family, Os};
 use crate::host::package_tool::PackageTool;
 use crate::host::{apt, curl, rpm};
 
@@ -24,6 +24,9 @@ const KEY: &str = "scalr-agent.asc";
 
 /// What a server's repository is called.
 const ID: &str = "scalr-agent";
+
+/// The part of a repository that has the debs.
+const APT_PART: &str = "apt";
 
 /// What the repository in a folder is called.
 const BUNDLE_ID: &str = "scalr-agent-bundle";
@@ -103,6 +106,29 @@ impl Repository {
         }
     }
 
+    /// Refuses it if it has no rpms for hosts of `os`: each later call of yum would
+    /// fail with it. A server that does not answer is left to yum.
+    fn require_rpms(&self, os: &Os, proxy: &[(String, String)]) -> Result<()> {
+        let part = yum_part(os);
+        let is_missing = match self {
+            Self::Server(_) => {
+                let index: Url = format!("{}/{part}/repodata/repomd.xml", self.base()).parse()?;
+                [404, 410].contains(&curl::get(&index, proxy, None)?.status)
+            }
+            Self::Folder(folder) => !folder.join(part).is_dir(),
+        };
+        if !is_missing {
+            return Ok(());
+        }
+        let kind = if os.is_el7() { "rpm-el7" } else { "rpm" };
+        Err(Failure::NotInstalled.because(format!(
+            "the package repository {} has no packages for {} (no {part}/); where it is made: \
+             `scalr-agent-setup package --type {kind}`, then `scalr-agent-setup repository`",
+            self.base(),
+            os.name
+        )))
+    }
+
     fn key(&self, proxy: &[(String, String)]) -> Result<String> {
         match self {
             Self::Server(_) => {
@@ -122,10 +148,10 @@ impl Repository {
 ///
 /// # Errors
 /// Its key can't be fetched (8), is not the expected one (9), or the repository
-/// can't be read or is not signed with it.
+/// has nothing for this system (6), can't be read or is not signed with it.
 pub fn add(
     changes: &mut Changes,
-    family: Family,
+    os: &Os,
     tool: &PackageTool,
     repository: &Repository,
     expected: Option<&Fingerprint>,
@@ -140,15 +166,18 @@ pub fn add(
             "note: the packages' key is trusted as it came; --key-fingerprint would compare it"
         ),
     }
+    if os.family == Family::RedHat {
+        repository.require_rpms(os, proxy)?;
+    }
     let id = repository.id();
-    let files = Files::of(family, id);
+    let files = Files::of(os.family, id);
     changes.write(&files.key, &key, Attributes::PUBLIC)?;
-    changes.write(&files.definition, &files.text(id, &base)?, Attributes::PUBLIC)?;
+    changes.write(&files.definition, &files.text(id, &base, os)?, Attributes::PUBLIC)?;
     if changes.is_dry_run() {
         return Ok(());
     }
     let uri = apt_uri(&base);
-    let undo = (family == Family::Debian && !apt::has_lists(&uri))
+    let undo = (os.family == Family::Debian && !apt::has_lists(&uri))
         .then(|| apt::forget_lists_command(&uri));
     changes
         .prepare(
@@ -219,11 +248,13 @@ impl Files {
         }
     }
 
-    fn text(&self, id: &str, base: &str) -> Result<String> {
-        let is_apt = self.template == SOURCES;
-        let key = if is_apt { self.key.clone() } else { format!("file://{}", self.key) };
+    fn text(&self, id: &str, base: &str, os: &Os) -> Result<String> {
+        let (part, key) = match self.template {
+            SOURCES => (APT_PART, self.key.clone()),
+            _ => (yum_part(os), format!("file://{}", self.key)),
+        };
         let mut context = tera::Context::new();
-        for (name, value) in [("id", id), ("base", base), ("key", &key)] {
+        for (name, value) in [("id", id), ("base", base), ("part", part), ("key", &key)] {
             context.insert(name, value);
         }
         Tera::one_off(self.template, &context, false)
@@ -243,24 +274,55 @@ impl Files {
 }
 
 fn apt_uri(base: &str) -> String {
-    format!("{base}/apt")
+    format!("{base}/{APT_PART}")
+}
+
+/// The part of a repository that has the rpms of `os`. The host's own version never
+/// stands in a definition: RHEL 7 says `7Server`.
+fn yum_part(os: &Os) -> &'static str {
+    if os.is_el7() { "yum-el7" } else { "yum" }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn os(id: &str, version: &str) -> Os {
+        let lines = [format!("ID={id}"), format!("VERSION_ID={version}")];
+        Os::from(lines.into_iter().collect::<os_release::OsRelease>())
+    }
+
     #[test]
     fn definitions_name_repository_and_key() {
         let repository: Repository = "https://pools.example.com/".parse().unwrap();
         let base = repository.base();
-        let text = Files::of(Family::RedHat, ID).text(ID, &base).unwrap();
-        assert!(text.contains("\nbaseurl=https://pools.example.com/packages/yum\n"), "{text}");
-        let key = "\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-scalr-agent\n";
-        assert!(text.contains(key), "{text}");
-        let text = Files::of(Family::Debian, ID).text(ID, &base).unwrap();
+        for (os, part) in [
+            (os("rocky", "8.10"), "yum"),
+            (os("amzn", "2023"), "yum"),
+            (os("rhel", "7.9"), "yum-el7"),
+            (os("amzn", "2"), "yum-el7"),
+        ] {
+            let text = Files::of(Family::RedHat, ID).text(ID, &base, &os).unwrap();
+            let address = format!("\nbaseurl=https://pools.example.com/packages/{part}\n");
+            assert!(text.contains(&address), "{text}");
+            let key = "\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-scalr-agent\n";
+            assert!(text.contains(key), "{text}");
+        }
+        let text = Files::of(Family::Debian, ID).text(ID, &base, &os("debian", "12")).unwrap();
         assert!(text.contains("\nURIs: https://pools.example.com/packages/apt\n"), "{text}");
         assert!(text.contains("\nSigned-By: /usr/share/keyrings/scalr-agent.asc\n"), "{text}");
+    }
+
+    #[test]
+    fn a_repository_without_rpms_for_the_host_is_refused_with_what_makes_them() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("yum")).unwrap();
+        let repository = Repository::Folder(folder.path().to_owned());
+        repository.require_rpms(&os("centos", "8"), &[]).unwrap();
+        let error = repository.require_rpms(&os("centos", "7"), &[]).unwrap_err();
+        assert_eq!(Failure::of(&error), Failure::NotInstalled);
+        let error = error.to_string();
+        assert!(error.contains("no yum-el7/") && error.contains("--type rpm-el7"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The container engine in the packages.
+//! The container engines in the packages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,15 +14,47 @@ use super::symbols::Processor;
 use super::{progress, sha256};
 use crate::host::curl;
 
-/// `pkg/engine.toml`: which engine the packages bring along.
+/// Systems whose packages bring the same engine along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// All but the other.
+    Newer,
+    /// Enterprise Linux 7 and its relatives, with systemd 219: newer engines are
+    /// not made for them.
+    El7,
+}
+
+impl Family {
+    /// Each, in the order in which packages are made.
+    pub const ALL: [Self; 2] = [Self::Newer, Self::El7];
+
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Newer => "newer systems",
+            Self::El7 => "Enterprise Linux 7",
+        }
+    }
+}
+
+/// `pkg/engine.toml`: which engines the packages bring along.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
     name: String,
-    version: String,
     license: String,
-    /// What is taken of the archive.
+    /// What is taken of an archive.
     pub programs: Vec<String>,
+    newer: Bundle,
+    el7: Bundle,
+}
+
+/// The engine of one family, with an archive for each processor.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bundle {
+    version: String,
     archive: BTreeMap<String, Archive>,
 }
 
@@ -57,24 +89,31 @@ impl Pin {
         toml::from_str(&text).with_context(|| format!("cannot understand {}", file.display()))
     }
 
-    /// Puts the engine's programs into `stage`, from `archive` or else from the
-    /// pinned one.
+    /// Puts the engine's programs of a family into `stage`, from `archive` or else
+    /// from the pinned one. Another family's are replaced: they have the same names.
     ///
     /// # Errors
     /// The archive can't be downloaded, is not the pinned one, or lacks a program.
     pub fn stage(
         &self,
+        family: Family,
         archive: Option<&Path>,
         processor: Processor,
         stage: &Stage,
     ) -> Result<Record> {
-        let pinned = self
-            .archive
-            .get(processor.name())
-            .with_context(|| format!("no engine is pinned for {}", processor.name()))?;
+        let bundle = match family {
+            Family::Newer => &self.newer,
+            Family::El7 => &self.el7,
+        };
+        let pinned = bundle.archive.get(processor.name()).with_context(|| {
+            format!("no engine is pinned for {} on {}", family.name(), processor.name())
+        })?;
         let file = match archive {
             Some(file) => file.to_owned(),
-            None => self.download(pinned, processor, &cache()?, None)?,
+            None => {
+                let name = format!("{}-{}-{}.tgz", self.name, bundle.version, processor.name());
+                pinned.download(&name, &cache()?, None)?
+            }
         };
         let sum = sha256(&file)?;
         progress(&format!("Unpacking {}", file.display()));
@@ -84,7 +123,7 @@ impl Pin {
         let record = if sum == pinned.sha256 {
             Record {
                 pinned: true,
-                source: format!("{} {}", self.name, self.version),
+                source: format!("{} {}", self.name, bundle.version),
                 license: Some(self.license.clone()),
                 sha256: sum,
             }
@@ -94,47 +133,6 @@ impl Pin {
         };
         stage.write("usr/lib/scalr-agent/engine.toml", toml::to_string(&record)?)?;
         Ok(record)
-    }
-
-    /// The pinned archive, from the cache `folder` if it is there and whole. What an
-    /// earlier download has left is gone on with.
-    fn download(
-        &self,
-        archive: &Archive,
-        processor: Processor,
-        folder: &Path,
-        ca_cert: Option<&Path>,
-    ) -> Result<PathBuf> {
-        let name = format!("{}-{}-{}.tgz", self.name, self.version, processor.name());
-        let file = folder.join(&name);
-        if file.is_file() && sha256(&file)? == archive.sha256 {
-            return Ok(file);
-        }
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let path = folder.join(format!("{name}.part"));
-        let part = fs::File::options().append(true).create(true).open(&path);
-        let part = part.with_context(|| format!("cannot write {}", path.display()))?;
-        // Two at once would write into each other's.
-        part.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-        if sha256(&path)? != archive.sha256 {
-            progress(&format!("Downloading {}", archive.url));
-            curl::download(&archive.url, &path, ca_cert, std::io::stderr().is_terminal()).context(
-                "cannot download the engine; run this again to go on with it, take an archive \
-                 from disk with --engine-archive, or leave it out with --engine none",
-            )?;
-        }
-        let sum = sha256(&path)?;
-        if sum != archive.sha256 {
-            // Going on with it would never make it right.
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-            bail!(
-                "{} is not what pkg/engine.toml says: its SHA-256 is {sum}, not {}",
-                archive.url,
-                archive.sha256
-            );
-        }
-        fs::rename(&path, &file).with_context(|| format!("cannot write {}", file.display()))?;
-        Ok(file)
     }
 
     /// Takes our programs, by name, out of an archive; nothing else gets written.
@@ -158,13 +156,51 @@ impl Pin {
     }
 }
 
+impl Archive {
+    /// The archive, from the cache `folder` if it is there under `name` and whole.
+    /// What an earlier download has left is gone on with.
+    fn download(&self, name: &str, folder: &Path, ca_cert: Option<&Path>) -> Result<PathBuf> {
+        let file = folder.join(name);
+        if file.is_file() && sha256(&file)? == self.sha256 {
+            return Ok(file);
+        }
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let path = folder.join(format!("{name}.part"));
+        let part = fs::File::options().append(true).create(true).open(&path);
+        let part = part.with_context(|| format!("cannot write {}", path.display()))?;
+        // Two at once would write into each other's.
+        part.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        if sha256(&path)? != self.sha256 {
+            progress(&format!("Downloading {}", self.url));
+            curl::download(&self.url, &path, ca_cert, std::io::stderr().is_terminal()).context(
+                "cannot download the engine; run this again to go on with it, take an archive \
+                 from disk with --engine-archive, or leave it out with --engine none",
+            )?;
+        }
+        let sum = sha256(&path)?;
+        if sum != self.sha256 {
+            // Going on with it would never make it right.
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            bail!(
+                "{} is not what pkg/engine.toml says: its SHA-256 is {sum}, not {}",
+                self.url,
+                self.sha256
+            );
+        }
+        fs::rename(&path, &file).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+}
+
 impl Record {
-    /// What is to be said of an engine that is not the pinned one.
-    pub fn warning(&self) -> Option<String> {
+    /// What is to be said of an engine that is not the one pinned for `family`.
+    pub fn warning(&self, family: Family) -> Option<String> {
         (!self.pinned).then(|| {
             format!(
-                "the engine is {} (SHA-256 {}), not the one that pkg/engine.toml pins",
-                self.source, self.sha256
+                "the engine for {} is {} (SHA-256 {}), not the one that pkg/engine.toml pins",
+                family.name(),
+                self.source,
+                self.sha256
             )
         })
     }
@@ -222,6 +258,45 @@ mod tests {
         let mut wanted = pin.programs.clone();
         wanted.sort();
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn each_family_has_its_engine_for_each_processor() {
+        let pin = pin();
+        assert_eq!(pin.el7.version, "26.1.4", "the last that Docker made for it");
+        for bundle in [&pin.newer, &pin.el7] {
+            for processor in [Processor::X86_64, Processor::Aarch64] {
+                let archive = &bundle.archive[processor.name()];
+                let end = format!("/{}/docker-{}.tgz", processor.name(), bundle.version);
+                assert!(archive.url.ends_with(&end), "{}", archive.url);
+                assert_eq!(archive.sha256.len(), 64, "{}", archive.url);
+            }
+        }
+    }
+
+    #[test]
+    fn an_engine_takes_the_others_place_and_says_which_it_is() {
+        let mut pin = pin();
+        let names: Vec<String> = pin.programs.iter().map(|name| format!("docker/{name}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let file = archive(&names);
+        let sum = sha256(file.path()).unwrap();
+        pin.el7.archive.get_mut("x86_64").unwrap().sha256.clone_from(&sum);
+        let folder = tempfile::tempdir().unwrap();
+        let stage = Stage::empty(&folder.path().join("root")).unwrap();
+        let dockerd = stage.path("usr/lib/scalr-agent/engine/dockerd");
+        for (family, source) in [
+            (Family::El7, "docker 26.1.4".to_owned()),
+            // For the others it is not the pinned one.
+            (Family::Newer, file.path().file_name().unwrap().to_string_lossy().into_owned()),
+        ] {
+            let record = pin.stage(family, Some(file.path()), Processor::X86_64, &stage).unwrap();
+            assert_eq!((record.source, record.sha256), (source.clone(), sum.clone()));
+            let told = fs::read_to_string(stage.path("usr/lib/scalr-agent/engine.toml")).unwrap();
+            assert!(told.contains(&format!("source = \"{source}\"")), "{told}");
+            assert_eq!(fs::read(&dockerd).unwrap(), b"hi");
+            fs::write(&dockerd, "another").unwrap();
+        }
     }
 
     #[test]
@@ -286,10 +361,9 @@ mod downloads {
         }
 
         fn download(&self, cache: &Path, sha256: String) -> Result<PathBuf> {
-            let pin = toml::from_str::<Pin>(include_str!("../../../pkg/engine.toml")).unwrap();
             let url = format!("https://localhost:{}/engine.tgz", self.port);
             let ca = self.folder.path().join("ca.pem");
-            pin.download(&Archive { url, sha256 }, Processor::default(), cache, Some(&ca))
+            Archive { url, sha256 }.download("engine.tgz", cache, Some(&ca))
         }
 
         fn ranges(&self) -> Vec<String> {

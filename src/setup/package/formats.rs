@@ -55,9 +55,10 @@ impl Package<'_> {
     pub fn make(&self, kind: Type, folder: &Path) -> Result<PathBuf> {
         let (mut command, file) = match kind {
             Type::Deb => self.deb(folder),
-            Type::Rpm => self.rpm(folder),
+            Type::Rpm => self.rpm(folder, &self.release.to_string()),
+            Type::RpmEl7 => self.rpm(folder, &format!("{}.el7", self.release)),
         };
-        if let Some(variant) = self.variant() {
+        if let Some(variant) = self.variant(kind) {
             command.args(["--variant", variant]);
         }
         // Both tools take the time of the package and of its files from it.
@@ -77,25 +78,25 @@ impl Package<'_> {
         (command, folder.join(format!("{name}_{version}_{processor}.deb")))
     }
 
-    fn rpm(&self, folder: &Path) -> (Command, PathBuf) {
-        let (version, release) = (&self.checkout.version, self.release);
+    fn rpm(&self, folder: &Path, release: &str) -> (Command, PathBuf) {
+        let version = &self.checkout.version;
         let mut command = Command::new("cargo");
         // Their defaults, zstd and the builder's own libraries, are nothing that an
         // old host can install.
         command.args(["generate-rpm", "--payload-compress", "gzip", "--auto-req", "no"]);
         command.args(["--target", self.processor.triple(), "--arch", self.processor.name()]);
-        command
-            .args(["--set-metadata", &format!("version = {version:?}\nrelease = \"{release}\"")]);
+        command.args(["--set-metadata", &format!("version = {version:?}\nrelease = {release:?}")]);
         let (name, processor) = (self.product.name(), self.processor.name());
         (command, folder.join(format!("{name}-{version}-{release}.{processor}.rpm")))
     }
 
     /// Its variant in Cargo.toml.
-    fn variant(&self) -> Option<&'static str> {
-        match (self.product, self.bundled) {
-            (Product::Agent, true) => None,
-            (Product::Agent, false) => Some("no-engine"),
-            (Product::Server, _) => Some("server"),
+    fn variant(&self, kind: Type) -> Option<&'static str> {
+        match (self.product, self.bundled, kind) {
+            (Product::Server, ..) => Some("server"),
+            (Product::Agent, false, _) => Some("no-engine"),
+            (Product::Agent, true, Type::RpmEl7) => Some("el7"),
+            (Product::Agent, true, _) => None,
         }
     }
 }
@@ -103,6 +104,6 @@ impl Package<'_> {
 fn tool(kind: Type) -> &'static str {
     match kind {
         Type::Deb => "cargo-deb",
-        Type::Rpm => "cargo-generate-rpm",
+        Type::Rpm | Type::RpmEl7 => "cargo-generate-rpm",
     }
 }

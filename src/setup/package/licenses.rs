@@ -11,6 +11,10 @@ use super::engine::Record;
 /// Ours, which is the Apache License 2.0 as it is.
 const APACHE: &str = include_str!("../../../LICENSE");
 
+/// The MIT licence after its copyright line.
+/// <https://spdx.org/licenses/MIT.html>
+const MIT: &str = include_str!("mit.txt");
+
 /// Debian's machine-readable copyright file.
 /// <https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>
 pub fn debian_copyright(package: &str, engine: Option<&Record>) -> String {
@@ -63,10 +67,14 @@ pub fn third_party(package: &str, crates: &[Crate], engine: Option<&Record>) -> 
         list.push('\n');
         let mut own = one.license_texts()?;
         if own.is_empty() {
-            if !one.license.split(' ').any(|word| word == "Apache-2.0") {
-                bail!("{name} is under {} and has no text of it", one.license);
-            }
-            own.push(APACHE.to_owned());
+            let allows = |license| one.license.split(' ').any(|word| word == license);
+            own.push(if allows("Apache-2.0") {
+                APACHE.to_owned()
+            } else if allows("MIT") && !one.authors.is_empty() {
+                format!("Copyright (c) {}\n\n{MIT}", one.authors.join(", "))
+            } else {
+                bail!("{name} is under {} and has no text of it", one.license)
+            });
         }
         for text in own {
             // Indented and wrapped in many ways, they are the same.

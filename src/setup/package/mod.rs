@@ -7,7 +7,7 @@
 //! | [`checkout`] | finds the sources: their folder, version, date and build folder |
 //! | [`programs`] | builds the programs, or takes them from disk |
 //! | [`symbols`] | which glibc and processor a program is for |
-//! | [`engine`] | fetches the pinned engine, or takes an archive from disk |
+//! | [`engine`] | fetches the engine pinned for a family of systems, or takes an archive from disk |
 //! | [`units`] | renders the units |
 //! | [`documents`] | has the programs write their manual pages and completions |
 //! | [`debug`] | strips the programs; their debug symbols go into an archive |
@@ -31,6 +31,7 @@ mod stage;
 mod symbols;
 mod units;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +41,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use self::checkout::Checkout;
+use self::engine::Family;
 use self::product::Product;
 use self::stage::Stage;
 use self::symbols::Processor;
@@ -50,25 +52,23 @@ use crate::exit::Failure;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  Build the programs for glibc 2.17 and package them with the pinned engine:
+  Build the programs for glibc 2.17 and package them with the pinned engines:
     scalr-agent-setup package
   Package programs that are built already, and an engine from disk:
     scalr-agent-setup package --agent ./scalr-agent --engine-archive docker.tgz
   Package the server:
     scalr-agent-setup package --package server
 
+Enterprise Linux 7 and its relatives (Amazon Linux 2) have an rpm of their own,
+with the last engine that was made for them. Without an engine, and for the
+server, one rpm is for all.
+
 Beside the packages it puts their bills of materials (CycloneDX) and an archive
 of debug symbols, to be unpacked in /. The same sources give the same packages;
 SOURCE_DATE_EPOCH, else the last commit, is their date.")]
 pub struct Args {
-    /// Which packages to make
-    #[arg(
-        long = "type",
-        value_name = "TYPES",
-        value_enum,
-        value_delimiter = ',',
-        default_value = "deb,rpm"
-    )]
+    /// Which packages to make [default: each that there is]
+    #[arg(long = "type", value_name = "TYPES", value_enum, value_delimiter = ',')]
     types: Vec<Type>,
     /// What to package
     #[arg(long, value_enum, default_value_t)]
@@ -76,7 +76,8 @@ pub struct Args {
     /// Whether a container engine comes along; without, the host's Docker is used
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
-    /// Take the engine from this archive instead of downloading the pinned one
+    /// Take the engine of every package from this archive instead of downloading
+    /// the pinned ones
     #[arg(long, value_name = "FILE")]
     engine_archive: Option<PathBuf>,
     /// Package this agent, and the scalr-agent-setup beside it, instead of
@@ -105,6 +106,8 @@ enum Type {
     Deb,
     /// For rpm, yum and dnf.
     Rpm,
+    /// For those of Enterprise Linux 7 and its relatives.
+    RpmEl7,
 }
 
 /// Whether a container engine comes along.
@@ -122,7 +125,8 @@ enum Engine {
 struct Made {
     version: String,
     architecture: &'static str,
-    engine: Option<engine::Record>,
+    /// By who gets them; none without an engine.
+    engines: BTreeMap<Family, engine::Record>,
     files: Vec<File>,
     warnings: Vec<String>,
 }
@@ -141,8 +145,9 @@ struct File {
 /// a newer glibc than 2.17 or is for another processor; the engine can't be had.
 pub fn run(context: &Context, args: &Args) -> Result<()> {
     let checkout = Checkout::find()?;
-    formats::require_tools(&args.types)?;
     let product = args.product()?;
+    let types = args.types(product)?;
+    formats::require_tools(&types)?;
     let source_date = checkout.source_date()?;
     let built = match args.agent.as_ref().or(args.server.as_ref()) {
         Some(first) => programs::beside(product, first)?,
@@ -160,35 +165,45 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let stage = Stage::empty(&checkout.stage())?;
     let mut warnings = Vec::new();
     let mut made = Vec::new();
+    let mut engines = BTreeMap::new();
 
+    let bundled = product == Product::Agent && args.engine == Engine::Bundled;
     let symbols = stage_programs(&built, args.target, &stage, work.path(), &mut warnings)?;
-    let engine = match product {
-        Product::Agent => stage_agent(args, &checkout, &stage, &mut warnings)?,
-        Product::Server => {
-            stage_server(&checkout, &stage)?;
-            None
-        }
-    };
+    match product {
+        Product::Agent => stage_agent(&checkout, &stage, bundled)?,
+        Product::Server => stage_server(&checkout, &stage)?,
+    }
     let crates = crates::of(&checkout, product, args.target)?;
-    stage_papers(product, args.release, &checkout, &stage, &crates, engine.as_ref(), source_date)?;
     let name = product.name();
-    let bill = sbom::document(name, &checkout.version, &crates, engine.as_ref(), source_date)?;
-    stage.write(&format!("usr/share/doc/{name}/sbom.cdx.json"), &bill)?;
-
     let package = formats::Package {
         checkout: &checkout,
         product,
         release: args.release,
         processor: args.target,
-        bundled: engine.is_some(),
+        bundled,
         source_date,
     };
-    for kind in &args.types {
-        progress(&format!("Making the {}", kind.name()));
-        let file = package.make(*kind, work.path())?;
-        fs::write(format!("{}.cdx.json", file.display()), &bill)?;
-        made.push(file.with_file_name(format!("{}.cdx.json", file_name(&file)?)));
-        made.push(file);
+    // What names the engine is staged anew for each family, the rest just once.
+    for family in Family::ALL {
+        let types: Vec<Type> =
+            types.iter().copied().filter(|kind| kind.family() == family).collect();
+        if types.is_empty() {
+            continue;
+        }
+        if bundled {
+            engines.insert(family, stage_engine(family, args, &checkout, &stage, &mut warnings)?);
+        }
+        let engine = engines.get(&family);
+        stage_papers(product, args.release, &checkout, &stage, &crates, engine, source_date)?;
+        let bill = sbom::document(name, &checkout.version, &crates, engine, source_date)?;
+        stage.write(&format!("usr/share/doc/{name}/sbom.cdx.json"), &bill)?;
+        for kind in types {
+            progress(&format!("Making the {}", kind.name()));
+            let file = package.make(kind, work.path())?;
+            fs::write(format!("{}.cdx.json", file.display()), &bill)?;
+            made.push(file.with_file_name(format!("{}.cdx.json", file_name(&file)?)));
+            made.push(file);
+        }
     }
     if product == Product::Agent {
         let setup = work.path().join(format!("scalr-agent-setup-{}", args.target.name()));
@@ -207,7 +222,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
     let made = Made {
         version: checkout.version.clone(),
         architecture: args.target.name(),
-        engine,
+        engines,
         files: paths.iter().map(|path| File::of(path)).collect::<Result<_>>()?,
         warnings,
     };
@@ -237,35 +252,37 @@ fn stage_programs(
     Ok(found)
 }
 
-/// What is in the agent's packages besides programs; its engine, if there is one.
-fn stage_agent(
+/// What is in the agent's packages besides programs, whichever engine they have.
+fn stage_agent(checkout: &Checkout, stage: &Stage, bundled: bool) -> Result<()> {
+    stage.add(&checkout.file("pkg/usr/lib/scalr-agent/maintain"), "usr/lib/scalr-agent", 0o755)?;
+    if bundled {
+        let settings = checkout.file("pkg/usr/lib/scalr-agent/containerd.toml");
+        stage.add(&settings, "usr/lib/scalr-agent", 0o644)?;
+    }
+    for (name, text) in units::render(bundled)? {
+        stage.write(&format!("usr/lib/systemd/system/{name}"), &text)?;
+    }
+    Ok(())
+}
+
+/// The engine of the packages for a family.
+fn stage_engine(
+    family: Family,
     args: &Args,
     checkout: &Checkout,
     stage: &Stage,
     warnings: &mut Vec<String>,
-) -> Result<Option<engine::Record>> {
-    stage.add(&checkout.file("pkg/usr/lib/scalr-agent/maintain"), "usr/lib/scalr-agent", 0o755)?;
-    let engine = match args.engine {
-        Engine::None => None,
-        Engine::Bundled => {
-            let settings = checkout.file("pkg/usr/lib/scalr-agent/containerd.toml");
-            stage.add(&settings, "usr/lib/scalr-agent", 0o644)?;
-            let pin = engine::Pin::read(&checkout.file("pkg/engine.toml"))?;
-            let record = pin.stage(args.engine_archive.as_deref(), args.target, stage)?;
-            warnings.extend(record.warning());
-            let programs = pin.programs.iter();
-            let programs = programs.map(|name| stage.path("usr/lib/scalr-agent/engine").join(name));
-            match symbols::require_all(programs, args.target) {
-                Err(error) if !record.pinned => warnings.push(format!("{error:#}")),
-                result => result?,
-            }
-            Some(record)
-        }
-    };
-    for (name, text) in units::render(engine.is_some())? {
-        stage.write(&format!("usr/lib/systemd/system/{name}"), &text)?;
+) -> Result<engine::Record> {
+    let pin = engine::Pin::read(&checkout.file("pkg/engine.toml"))?;
+    let record = pin.stage(family, args.engine_archive.as_deref(), args.target, stage)?;
+    warnings.extend(record.warning(family));
+    let programs = pin.programs.iter();
+    let programs = programs.map(|name| stage.path("usr/lib/scalr-agent/engine").join(name));
+    match symbols::require_all(programs, args.target) {
+        Err(error) if !record.pinned => warnings.push(format!("{error:#}")),
+        result => result?,
     }
-    Ok(engine)
+    Ok(record)
 }
 
 /// What is in the server's packages besides its program.
@@ -323,6 +340,22 @@ impl Args {
         }
         Ok(product)
     }
+
+    /// Which kinds of packages to make of it.
+    fn types(&self, product: Product) -> Result<Vec<Type>> {
+        let has_engine = product == Product::Agent && self.engine == Engine::Bundled;
+        if !has_engine && self.types.contains(&Type::RpmEl7) {
+            return Err(Failure::Usage.because(
+                "only with an engine there is an rpm-el7: without one, and of the server, the rpm \
+                 is for Enterprise Linux 7, too (--type rpm)",
+            ));
+        }
+        Ok(match self.types.as_slice() {
+            [] if has_engine => vec![Type::Deb, Type::Rpm, Type::RpmEl7],
+            [] => vec![Type::Deb, Type::Rpm],
+            named => named.to_vec(),
+        })
+    }
 }
 
 impl Type {
@@ -330,6 +363,15 @@ impl Type {
         match self {
             Type::Deb => "deb",
             Type::Rpm => "rpm",
+            Type::RpmEl7 => "rpm for Enterprise Linux 7",
+        }
+    }
+
+    /// The systems that it is for.
+    fn family(self) -> Family {
+        match self {
+            Type::Deb | Type::Rpm => Family::Newer,
+            Type::RpmEl7 => Family::El7,
         }
     }
 }
@@ -384,4 +426,41 @@ pub(super) fn megabytes(bytes: u64) -> String {
     #[allow(clippy::cast_precision_loss)]
     let megabytes = bytes as f64 / 1e6;
     format!("{megabytes:.1} MB")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn types(line: &str) -> Result<Vec<Type>> {
+        let args = Cli::parse_from(["package"].into_iter().chain(line.split_whitespace())).args;
+        args.types(args.product()?)
+    }
+
+    #[test]
+    fn an_rpm_for_enterprise_linux_7_is_made_where_it_differs() {
+        use Type::{Deb, Rpm, RpmEl7};
+        for (line, made) in [
+            ("", vec![Deb, Rpm, RpmEl7]),
+            ("--type rpm-el7,deb", vec![RpmEl7, Deb]),
+            ("--engine none", vec![Deb, Rpm]),
+            ("--package server", vec![Deb, Rpm]),
+            ("--server ./scalr-server --type rpm", vec![Rpm]),
+        ] {
+            assert_eq!(types(line).unwrap(), made, "{line}");
+        }
+        for line in ["--engine none --type rpm-el7", "--package server --type deb,rpm-el7"] {
+            let error = types(line).unwrap_err();
+            assert_eq!(Failure::of(&error), Failure::Usage);
+            assert!(error.to_string().contains("--type rpm)"), "{error}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! OUTPUT/
 //!   apt/                        suite `stable`, component `main`
 //!   yum/
+//!   yum-el7/                    what Enterprise Linux 7 takes
 //!   scalr-agent.asc             the public keys, as apt and yum read them
 //!   scalr-agent-setup-ARCH      the setup program alone, for the install script
 //!   scalr-agent-setup-ARCH.sha256
@@ -190,27 +191,39 @@ impl New {
 
 fn make(args: &Args, keys: &Keys, new: &New) -> Result<Made> {
     let stage = Stage::begin(&args.output)?;
-    let debs = apt::make(&stage, &new.debs, keys, &args.terms)?;
-    let rpms = yum::make(&stage, &new.rpms, keys, &args.terms)?;
+    let mut choices = vec![("", apt::make(&stage, &new.debs, keys, &args.terms)?)];
+    let mut parts = vec![apt::PART];
+    for part in yum::Part::ALL {
+        let whose = if part == yum::Part::El7 { ", for Enterprise Linux 7" } else { "" };
+        choices.push((whose, yum::make(part, &stage, &new.rpms, keys, &args.terms)?));
+        parts.push(part.folder());
+    }
     fs::write(stage.folder().join(KEY), keys.public()?).context("cannot write the key")?;
     publish_programs(&stage, &new.programs)?;
-    retired::take_over(&stage, &[apt::PART, yum::PART], Timestamp::now())?;
+    retired::take_over(&stage, &parts, Timestamp::now())?;
     eprintln!("Verifying");
     verify::inspect(stage.folder())?.require_sound()?;
     stage.publish()?;
 
-    let (published, first): (Vec<&Package>, Vec<&Package>) =
-        debs.kept.iter().chain(&rpms.kept).partition(|package| package.published.is_some());
-    let left_out: Vec<&Package> = debs.left_out.iter().chain(&rpms.left_out).collect();
-    let programs = new.programs.iter().map(|program| name(program)).collect::<Result<Vec<_>>>()?;
-    let described = |packages: &[&Package]| packages.iter().map(|p| p.describe()).collect();
-    Ok(Made {
+    let mut made = Made {
         output: args.output.clone(),
-        packages: [described(&first), programs].concat(),
-        kept: described(&published),
-        left_out: described(&left_out),
+        packages: Vec::new(),
+        kept: Vec::new(),
+        left_out: Vec::new(),
         keys: keys.fingerprints(),
-    })
+    };
+    for (whose, choice) in &choices {
+        let described = |package: &Package| format!("{}{whose}", package.describe());
+        let (published, first): (Vec<&Package>, Vec<&Package>) =
+            choice.kept.iter().partition(|package| package.published.is_some());
+        made.packages.extend(first.into_iter().map(described));
+        made.kept.extend(published.into_iter().map(described));
+        made.left_out.extend(choice.left_out.iter().map(described));
+    }
+    for program in &new.programs {
+        made.packages.push(name(program)?);
+    }
+    Ok(made)
 }
 
 impl Made {

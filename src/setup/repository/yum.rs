@@ -1,5 +1,9 @@
-//! The yum repository. One for both architectures: yum and dnf take what fits.
+//! The yum repositories. Each is for both architectures: yum and dnf take what fits.
+//!
+//! Enterprise Linux 7 has one of its own: in one for all, newer hosts would take its
+//! rpm, since `1.el7` is a newer release than `1`.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,30 +17,76 @@ use super::stage::Stage;
 use super::versions::{self, Choice, Package};
 use crate::host::command::CommandExt as _;
 
-/// The part of the output that this is.
-pub const PART: &str = "yum";
-
 /// The index of the indexes.
 pub const INDEX: &str = "repodata/repomd.xml";
 
-/// Makes the repository of `rpms` and of those that are published: signed packages,
-/// signed metadata.
+/// The systemd of Enterprise Linux 7.
+const EL7_SYSTEMD: &str = "219";
+
+/// A part of the output, for the hosts that take the same rpms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// For all hosts but those of the other.
+    Newer,
+    /// For Enterprise Linux 7 and its relatives.
+    El7,
+}
+
+impl Part {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Newer, Self::El7];
+
+    /// Its folder.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Newer => "yum",
+            Self::El7 => "yum-el7",
+        }
+    }
+
+    /// Whether an rpm is for its hosts; some are for those of both.
+    fn takes(self, version: &str, requires: &[String]) -> bool {
+        let is_el7s = version.ends_with(".el7");
+        match self {
+            Self::Newer => !is_el7s,
+            Self::El7 => is_el7s || !requires.iter().any(|what| is_newer_systemd(what)),
+        }
+    }
+}
+
+/// Whether a package that requires this can't be installed on Enterprise Linux 7.
+fn is_newer_systemd(required: &str) -> bool {
+    let version = required.strip_prefix("systemd >= ");
+    version.is_some_and(|version| rpm_evr_compare(version, EL7_SYSTEMD) == Ordering::Greater)
+}
+
+/// Makes a part of those `rpms` that are for it, and of those that are published:
+/// signed packages, signed metadata.
 ///
 /// # Errors
 /// A file can't be written, or a tool fails; a version is published already with
 /// another content.
-pub fn make(stage: &Stage, rpms: &[PathBuf], keys: &Keys, terms: &Terms) -> Result<Choice> {
+pub fn make(
+    part: Part,
+    stage: &Stage,
+    rpms: &[PathBuf],
+    keys: &Keys,
+    terms: &Terms,
+) -> Result<Choice> {
     let mut packages = Vec::new();
-    for path in stage.published("yum/packages")? {
+    for path in stage.published(&format!("{}/packages", part.folder()))? {
         packages.push(read(&stage.output().join(&path), Some(path))?);
     }
     for rpm in rpms {
-        packages.push(read(rpm, None)?);
+        let package = read(rpm, None)?;
+        if part.takes(&package.version, &requires(rpm)?) {
+            packages.push(package);
+        }
     }
     if packages.is_empty() {
         return Ok(Choice::default());
     }
-    eprintln!("Making the yum repository");
+    eprintln!("Making the repository {}", part.folder());
     let choice = versions::choose(packages, terms.keep.into(), rpm_evr_compare)?;
     for package in &choice.kept {
         // An rpm has one signature. Once its key is gone, it gets another one, and
@@ -45,10 +95,10 @@ pub fn make(stage: &Stage, rpms: &[PathBuf], keys: &Keys, terms: &Terms) -> Resu
             Some(path) if is_signed(&package.file, keys)? => {
                 stage.link(&package.file, path)?;
             }
-            _ => sign(&stage.copy(&package.file, &place(package, keys))?, keys)?,
+            _ => sign(&stage.copy(&package.file, &place(part, package, keys))?, keys)?,
         }
     }
-    index(&stage.folder().join(PART), keys)?;
+    index(&stage.folder().join(part.folder()), keys)?;
     Ok(choice)
 }
 
@@ -67,10 +117,16 @@ fn read(rpm: &Path, published: Option<String>) -> Result<Package> {
     })
 }
 
-fn place(package: &Package, keys: &Keys) -> String {
+/// What it requires, each as `name >= version` or as a name alone.
+fn requires(rpm: &Path) -> Result<Vec<String>> {
+    Ok(query(rpm, "[%{REQUIRENEVRS}\n]")?.lines().map(str::to_owned).collect())
+}
+
+fn place(part: Part, package: &Package, keys: &Keys) -> String {
     let Package { name, version, architecture, .. } = package;
     let version = version.split_once(':').map_or(version.as_str(), |(_epoch, version)| version);
-    format!("yum/packages/{}/{name}-{version}.{architecture}.rpm", keys.first().id())
+    let (part, key) = (part.folder(), keys.first().id());
+    format!("{part}/packages/{key}/{name}-{version}.{architecture}.rpm")
 }
 
 /// Whether its header and its payload are both signed by one of the keys, which
@@ -183,6 +239,18 @@ scalr-agent.rpm:
     V4 RSA/SHA256 Signature, key ID af7cd816: OK
     MD5 digest: OK
 ";
+
+    #[test]
+    fn an_rpm_is_for_hosts_that_can_install_it() {
+        let takers = |version: &str, required: &str| {
+            let requires = ["glibc >= 2.17".to_owned(), required.to_owned()];
+            Part::ALL.map(|part| part.takes(version, &requires))
+        };
+        assert_eq!(takers("0:1.0.0-1", "systemd >= 230"), [true, false]);
+        assert_eq!(takers("0:1.0.0-1.el7", "systemd"), [false, true]);
+        assert_eq!(takers("0:1.0.0-1", "systemd"), [true, true]);
+        assert_eq!(takers("0:1.0.0-1", "systemd >= 219"), [true, true]);
+    }
 
     #[test]
     fn both_signatures_are_wanted() {

@@ -62,7 +62,9 @@ could not be told:
               deregistered), agent_id, pool_id, message, answered_at,
               answered_seconds_ago: as the agent last knew them; problem
   tasks       slots, in_hand (a list of slot, task, attempt, kind, run,
-              workspace, environment, container) and problem
+              workspace, environment, container and, as `scalr-agent status`
+              tells it, what is done for it), free_slots, told_seconds_ago and
+              problem
   proxy       variables (without passwords), files that set them, problem
   settings    file, values (a list of name, value, source (file, environment or
               default), variable and file; the token is masked), problem

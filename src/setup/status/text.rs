@@ -144,7 +144,11 @@ fn tasks(tasks: &Value) -> Vec<String> {
             text(task, "run"),
             text(task, "environment"),
             text(task, "workspace"),
-            if task["container"].is_null() { ", not started" } else { "" }
+            match task["phase"].as_str() {
+                Some(phase) => format!(", {}", phase.replace('_', " ")),
+                None if task["container"].is_null() => ", not started".to_owned(),
+                None => String::new(),
+            }
         )
     };
     let first = format!("{} in hand{slots}", in_hand.len());

@@ -240,6 +240,7 @@ const DAMAGES: &[Damage] = &[
         doing: |_, root| {
             fs::remove_dir_all(root.join("apt")).unwrap();
             fs::remove_dir_all(root.join("yum")).unwrap();
+            fs::remove_dir_all(root.join("yum-el7")).unwrap();
         },
         said: &["there is neither apt nor yum"],
     },
@@ -272,13 +273,17 @@ fn each_damage_is_found_and_named() {
 }
 
 fn rpm(root: &Path) -> PathBuf {
-    let path = tree(root).into_keys().find(|path| path.ends_with("x86_64.rpm"));
-    root.join(path.unwrap())
+    of_yum(root, "x86_64.rpm")
 }
 
 fn named(root: &Path, kind: &str) -> PathBuf {
-    let path = tree(root).into_keys().find(|path| path.ends_with(&format!("-{kind}.xml.gz")));
-    root.join(path.unwrap())
+    of_yum(root, &format!("-{kind}.xml.gz"))
+}
+
+fn of_yum(root: &Path, end: &str) -> PathBuf {
+    let yum = root.join("yum");
+    let path = tree(&yum).into_keys().find(|path| path.ends_with(end));
+    yum.join(path.unwrap())
 }
 
 fn cut_off(file: &Path) {

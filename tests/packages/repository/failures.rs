@@ -18,8 +18,8 @@ fn one_that_fails_midway_is_taken_back() {
     let before = tree(&root);
     workshop.clear();
     workshop.packages("1.1.0");
-    // What something is mounted on can't be exchanged; and yum comes last.
-    let script = "mount --bind \"$1/yum\" \"$1/yum\" && shift && exec \"$@\"";
+    // What something is mounted on can't be exchanged; and yum-el7 comes last.
+    let script = "mount --bind \"$1/yum-el7\" \"$1/yum-el7\" && shift && exec \"$@\"";
     let failed = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
         .arg(&root)

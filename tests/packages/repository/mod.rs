@@ -87,7 +87,7 @@ fn older_versions_stay_and_those_beyond_the_number_go_after_a_week() {
     assert!(said.contains("left out  scalr-agent 1.9.0-1 x86_64"), "{said}");
     assert!(!index(&root, "amd64").contains("Version: 1.9.0-1\n"));
     let old = tree(&root).into_keys().filter(|path| path.contains("1.9.0")).count();
-    assert_eq!(old, 4, "the files are still there");
+    assert_eq!(old, 6, "the files are still there, the rpms in both of their parts");
     // They don't come back, either.
     workshop.publish(&root, &["--key", &key]);
     assert!(!index(&root, "amd64").contains("Version: 1.9.0-1\n"));
@@ -153,6 +153,42 @@ fn an_index_ends_only_if_it_is_to_and_is_signed_anew_without_packages() {
     workshop.publish(&root, &["--key", &key, "--valid-days", "14"]);
     assert!(release().contains("\nValid-Until: "), "{}", release());
     assert!(index(&root, "amd64").contains("Version: 1.0.0-1\n"));
+}
+
+#[test]
+#[ignore = "needs apt-utils, createrepo-c, gnupg and rpm: run scripts/test"]
+fn enterprise_linux_7_has_a_part_of_its_own_if_there_is_something_for_it() {
+    let (workshop, key) = workshop();
+    let root = workshop.path("repository");
+    workshop.rpm_for("1", ">= 230", "1.0.0", "x86_64", "newer");
+    workshop.publish(&root, &["--key", &key]);
+    assert!(root.join("yum").is_dir() && !root.join("yum-el7").exists());
+    assert_eq!(verify(&workshop, &root).0, Some(0));
+
+    workshop.rpm_for("1.el7", "", "1.0.0", "x86_64", "el7");
+    let said = workshop.publish(&root, &["--key", &key]);
+    let new = "new       scalr-agent 1.0.0-1.el7 x86_64, for Enterprise Linux 7\n";
+    assert!(said.contains(new), "{said}");
+    let rpms = |part: &str| {
+        let paths = tree(&root.join(part)).into_keys().filter(|path| path.ends_with(".rpm"));
+        paths.map(|path| path.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(rpms("yum"), ["scalr-agent-1.0.0-1.x86_64.rpm"]);
+    assert_eq!(rpms("yum-el7"), ["scalr-agent-1.0.0-1.el7.x86_64.rpm"]);
+
+    // The newer ones alone: the part stays as it was.
+    workshop.clear();
+    workshop.rpm_for("1", ">= 230", "1.1.0", "x86_64", "newer");
+    workshop.publish(&root, &["--key", &key]);
+    assert_eq!(rpms("yum-el7"), ["scalr-agent-1.0.0-1.el7.x86_64.rpm"]);
+
+    // It is verified like the others.
+    let index = root.join("yum-el7/repodata/repomd.xml");
+    let text = fs::read_to_string(&index).unwrap();
+    fs::write(&index, format!("{text}<!-- -->")).unwrap();
+    let (code, said) = verify(&workshop, &root);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("yum-el7/repodata/repomd.xml.asc: "), "{said}");
 }
 
 #[test]

@@ -71,12 +71,26 @@ impl Workshop {
         file
     }
 
-    /// Makes an rpm that holds a file with `content`.
+    /// Makes an rpm that holds a file with `content` and is for every host.
     pub fn rpm(&self, version: &str, architecture: &str, content: &str) -> PathBuf {
+        self.rpm_for("1", "", version, architecture, content)
+    }
+
+    /// The same for the hosts of a family: by its release, and what it requires of
+    /// systemd, if it does.
+    pub fn rpm_for(
+        &self,
+        release: &str,
+        systemd: &str,
+        version: &str,
+        architecture: &str,
+        content: &str,
+    ) -> PathBuf {
+        let requires = if systemd.is_empty() { "" } else { "Requires: systemd" };
         let top = tempfile::tempdir().unwrap();
         let spec = top.path().join("test.spec");
         let text = format!(
-            "Name: scalr-agent\nVersion: {version}\nRelease: 1\nSummary: test\nLicense: test\n\
+            "Name: scalr-agent\nVersion: {version}\nRelease: {release}\n{requires} {systemd}\nSummary: test\nLicense: test\n\
              %description\ntest\n%install\nmkdir -p %{{buildroot}}/usr/share/scalr-agent-test\n\
              printf %s '{content}' >%{{buildroot}}/usr/share/scalr-agent-test/content\n\
              %files\n/usr/share/scalr-agent-test/content\n"
@@ -87,7 +101,7 @@ impl Workshop {
             .args(["--define", &format!("_topdir {}", top.path().display())])
             .args(["--define", "_binary_payload w6.gzdio"])
             .arg(&spec));
-        let name = format!("scalr-agent-{version}-1.{architecture}.rpm");
+        let name = format!("scalr-agent-{version}-{release}.{architecture}.rpm");
         let file = self.path(&format!("packages/{name}"));
         fs::copy(top.path().join("RPMS").join(architecture).join(name), &file).unwrap();
         file

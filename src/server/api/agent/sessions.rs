@@ -12,7 +12,6 @@ use super::InSession;
 use super::refusal::Refusal;
 use crate::protocol::{Events, Heartbeat, Poll, Register, Registered};
 use crate::server::app::{App, Bearer};
-use crate::server::store::agent_pool;
 
 /// `POST register`
 pub async fn register(
@@ -23,12 +22,9 @@ pub async fn register(
     let token = app.scheduler.pool_token(Bearer::of(&headers).0.expose()).await?;
     let Json(register) = register?;
     let (agent, session_token) = app.scheduler.register(&token, &register).await?;
-    let mut db = app.scheduler.store.read().await?;
-    let pool = agent_pool::find(&mut db, &agent.pool_id).await?;
     let registered = Registered {
         agent_id: agent.id,
         pool_id: agent.pool_id,
-        pool_image: pool.and_then(|pool| pool.image),
         session_token,
         intervals: app.scheduler.terms.intervals(),
     };
@@ -45,7 +41,7 @@ pub async fn poll(
     let Json(poll) = poll?;
     let scheduler = &app.scheduler;
     let token = Bearer::of(&headers).0;
-    scheduler.renew(&session, &poll.tasks).await?;
+    scheduler.renew(&session, &poll).await?;
 
     let deadline = Instant::now() + scheduler.terms.poll();
     let bell = scheduler.wake.of_pool(&session.pool_id);

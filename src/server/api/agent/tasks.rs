@@ -12,7 +12,7 @@ use crate::protocol::{self, Attempt, Claimed, Finish, Named, Operation};
 use crate::server::app::App;
 use crate::server::logs::Key;
 use crate::server::store::task::Task;
-use crate::server::store::{Connection, environment, run, variable, workspace};
+use crate::server::store::{Connection, agent_pool, environment, run, variable, workspace};
 
 /// `POST tasks/ID/claim`
 pub async fn claim(
@@ -82,6 +82,10 @@ async fn describe(
     let workspace = workspace::find(db, &run.workspace_id).await?.context("no workspace")?;
     let environment =
         environment::find(db, &workspace.environment_id).await?.context("no environment")?;
+    let pool = match &task.pool_id {
+        Some(id) => agent_pool::find(db, id).await?,
+        None => None,
+    };
     let variables = variable::of_workspace(db, &workspace.id).await?.into_iter();
     Ok(protocol::Task {
         id: task.id.clone(),
@@ -93,7 +97,7 @@ async fn describe(
         workspace: Named { id: workspace.id, name: workspace.name },
         environment: Named { id: environment.id, name: environment.name },
         terraform_version: workspace.terraform_version,
-        image: workspace.image,
+        image: workspace.image.or(pool.and_then(|pool| pool.image)),
         working_directory: workspace.working_directory,
         variables: variables
             .map(|variable| protocol::Variable {

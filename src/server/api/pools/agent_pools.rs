@@ -60,7 +60,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     let listed = agent_pool::list(&mut db, filter, query.page).await?;
     let mut resources = Vec::new();
     for pool in &listed.rows {
-        resources.push(render(&mut db, pool).await?);
+        resources.push(render(&app, &mut db, pool).await?);
     }
     Ok(Document::page(resources, &listed, &query))
 }
@@ -68,7 +68,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let pool = find(&mut db, &id).await?;
-    Ok(Document::of(render(&mut db, &pool).await?))
+    Ok(Document::of(render(&app, &mut db, &pool).await?))
 }
 
 async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
@@ -85,7 +85,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     };
     agent_pool::insert(&mut tx, &pool).await.map_err(name_taken)?;
     change(&mut tx, &mut pool, &payload).await?;
-    let resource = render(&mut tx, &pool).await?;
+    let resource = render(&app, &mut tx, &pool).await?;
     tx.commit().await?;
     Ok(Document::created(resource))
 }
@@ -98,7 +98,7 @@ async fn update(
     let mut tx = app.scheduler.store.write().await?;
     let mut pool = find(&mut tx, &id).await?;
     change(&mut tx, &mut pool, &payload).await?;
-    let resource = render(&mut tx, &pool).await?;
+    let resource = render(&app, &mut tx, &pool).await?;
     tx.commit().await?;
     Ok(Document::of(resource))
 }
@@ -220,12 +220,16 @@ fn name_taken(error: sqlx::Error) -> ApiError {
     }
 }
 
-async fn render(db: &mut Connection, pool: &AgentPool) -> Result<Value, ApiError> {
+async fn render(app: &App, db: &mut Connection, pool: &AgentPool) -> Result<Value, ApiError> {
     let workspaces: Vec<_> =
         workspace::of_pool(db, &pool.id).await?.into_iter().map(|workspace| workspace.id).collect();
     let default_of = environment::with_default_pool(db, &pool.id).await?;
     let environments = agent_pool::environments(db, &pool.id).await?;
     let agents = agent::of_pool(db, &pool.id).await?;
+    let now = app.scheduler.clock.now();
+    let (queue_depth, oldest) = task::waiting(db, &pool.id).await?;
+    let online_since = app.scheduler.terms.online_since(now);
+    let free_slots = agent::free_slots(db, &pool.id, online_since).await?;
     Ok(json!({
         "type": "agent-pools",
         "id": pool.id,
@@ -240,6 +244,10 @@ async fn render(db: &mut Connection, pool: &AgentPool) -> Result<Value, ApiError
             "webhook-url": null,
             "webhook-headers": [],
             "image": pool.image,
+            // For those who start and stop agents by demand.
+            "queue-depth": queue_depth,
+            "oldest-wait-seconds": oldest.map(|since| (now - since).max(0) / 1000),
+            "free-slots": free_slots,
             "created-at": rfc3339(pool.created_at),
         },
         "relationships": {

@@ -1,7 +1,5 @@
 //! Agents.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -67,9 +65,8 @@ async fn find(db: &mut Connection, id: &str) -> Result<Agent, ApiError> {
 
 /// How an agent is, in the words of the API.
 async fn status(app: &App, db: &mut Connection, agent: &Agent) -> Result<&'static str, ApiError> {
-    let silent = app.scheduler.clock.now() - agent.last_seen_at;
-    let silent = Duration::from_millis(u64::try_from(silent).unwrap_or(0));
-    if !agent.connected || silent > app.scheduler.terms.offline() {
+    let online_since = app.scheduler.terms.online_since(app.scheduler.clock.now());
+    if !agent.connected || agent.last_seen_at < online_since {
         return Ok("offline");
     }
     if agent.errored {

@@ -14,6 +14,7 @@ use url::Url;
 
 use self::files::Files;
 use super::keys::{Verifier, require_strong_hashes};
+use super::yum::Part;
 use super::{KEY, PROGRAM, require};
 use crate::exit::Failure;
 use crate::setup::Format;
@@ -112,10 +113,12 @@ fn inspect_files(files: &Files) -> Result<Findings> {
         found = true;
         apt::inspect(files, &signatures, &mut findings);
     }
-    if files.has("yum", &["repodata/repomd.xml", "repodata/repomd.xml.asc"])? {
-        found = true;
-        let rpms = super::yum::Verifier::trusting(&key)?;
-        yum::inspect(files, &signatures, &rpms, &mut findings);
+    for part in Part::ALL.map(Part::folder) {
+        if files.has(part, &["repodata/repomd.xml", "repodata/repomd.xml.asc"])? {
+            found = true;
+            let rpms = super::yum::Verifier::trusting(&key)?;
+            yum::inspect(part, files, &signatures, &rpms, &mut findings);
+        }
     }
     if !found {
         findings.problems.push("there is neither apt nor yum".into());

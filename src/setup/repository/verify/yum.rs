@@ -19,14 +19,15 @@ use super::files::Files;
 /// The indexes that every yum asks for.
 const KINDS: [&str; 3] = ["primary", "filelists", "other"];
 
-/// Looks at everything in it.
+/// Looks at everything in the folder `part`.
 pub fn inspect(
+    part: &str,
     files: &Files,
     signatures: &Verifier,
     rpms: &yum::Verifier,
     findings: &mut Findings,
 ) {
-    let name = format!("yum/{INDEX}");
+    let name = format!("{part}/{INDEX}");
     let signature = format!("{name}.asc");
     let signed = files
         .get(&signature)
@@ -38,13 +39,13 @@ pub fn inspect(
 
     let mut named = None;
     for data in &repomd.data {
-        let name = format!("yum/{}", data.location.href);
+        let name = format!("{part}/{}", data.location.href);
         let file = data.entry().and_then(|entry| entry.require(files, &name));
         let Some(file) = findings.note(&name, file) else { continue };
         let sums = match data.kind.as_str() {
             "primary" => {
                 let Some(primary) = findings.note(&name, read::<Primary>(&file)) else { continue };
-                primary.inspect(files, rpms, findings);
+                primary.inspect(part, files, rpms, findings);
                 Ok(primary.package.into_iter().map(|package| package.checksum.sum).collect())
             }
             "filelists" | "other" => read::<Listed>(&file)
@@ -138,9 +139,9 @@ impl Data {
 }
 
 impl Primary {
-    fn inspect(&self, files: &Files, rpms: &yum::Verifier, findings: &mut Findings) {
+    fn inspect(&self, part: &str, files: &Files, rpms: &yum::Verifier, findings: &mut Findings) {
         for package in &self.package {
-            let name = format!("yum/{}", package.location.href);
+            let name = format!("{part}/{}", package.location.href);
             let result = entry(&package.location, package.size.package, &package.checksum)
                 .and_then(|entry| entry.require(files, &name))
                 .and_then(|file| {

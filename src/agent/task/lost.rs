@@ -1,0 +1,82 @@
+//! Containers of this agent whose task is no longer its own: what the server gave
+//! to somebody else, and what nobody remembers.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+use super::interrupt::{self, Interrupt};
+use super::{labels, paths};
+use crate::agent::context::Context;
+use crate::protocol::Kind;
+
+/// How long to wait after something on this host failed.
+const BEFORE_RETRY: Duration = Duration::from_secs(30);
+
+/// A container whose task is no longer this agent's.
+pub struct Lost<'a> {
+    /// The task's id.
+    pub task_id: &'a str,
+    /// Which attempt at it this was.
+    pub attempt: u32,
+    /// Whether it may have changed the state.
+    pub is_apply: bool,
+    /// The engine's id of the container.
+    pub container: &'a str,
+}
+
+impl Lost<'_> {
+    /// Interrupts the container and waits for its end. The state that an apply leaves
+    /// is kept here, since the server does not take it.
+    ///
+    /// # Errors
+    /// The engine doesn't answer, or the state can't be written.
+    pub async fn end(&self, context: &Context) -> Result<()> {
+        let (_keep, orders) = watch::channel(Some(Interrupt::Lost));
+        let (engine, grace) = (&context.engine, context.config.grace);
+        tokio::select! {
+            _ = engine.ended(self.container) => {}
+            _ = interrupt::when_told(
+                engine, self.container, orders, std::future::pending(), grace,
+            ) => {}
+        }
+        if !self.is_apply {
+            return Ok(());
+        }
+        let Some(state) = engine.download(self.container, paths::STATE).await? else {
+            return Ok(());
+        };
+        let file = context.journal.keep(self.task_id, self.attempt, "terraform.tfstate", &state)?;
+        warn!(task = self.task_id, "the state that a lost run left is in {}", file.display());
+        Ok(())
+    }
+}
+
+/// Ends and removes the containers that this agent made, under the id that the
+/// server knows it by, and of whose task it knows nothing any more: its data was
+/// lost. Tries until it can.
+pub async fn end_forgotten(context: &Context) {
+    while let Err(error) = end_forgotten_once(context).await {
+        error!("cannot end the containers of forgotten tasks, trying again: {error:#}");
+        tokio::time::sleep(BEFORE_RETRY).await;
+    }
+}
+
+async fn end_forgotten_once(context: &Context) -> Result<()> {
+    let agent = &context.registered.get().context("not registered yet")?.agent_id;
+    for found in context.engine.with_label(labels::AGENT, agent).await? {
+        let label = |name: &str| found.labels.get(name).map(String::as_str).unwrap_or_default();
+        let (task_id, attempt) = (label(labels::TASK), label(labels::ATTEMPT));
+        let Ok(attempt) = attempt.parse() else { continue };
+        if context.journal.has(task_id, attempt) {
+            continue;
+        }
+        warn!(task = task_id, attempt, "ending a container whose task is not known here any more");
+        let is_apply = label(labels::KIND) == Kind::Apply.to_string();
+        Lost { task_id, attempt, is_apply, container: &found.id }.end(context).await?;
+        context.engine.remove(&found.id).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! A machine's private engine, asked from this host and so without starting
+//! anything on the machine.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::machine::{World, text};
+
+/// The engine of one machine.
+pub struct Engine {
+    socket: PathBuf,
+}
+
+/// One of its containers, running or not.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// `TASK-ATTEMPT`.
+    pub name: String,
+    /// The names of its networks.
+    pub networks: Vec<String>,
+}
+
+impl Engine {
+    /// The engine of `machine`, as long as that runs.
+    pub fn of(world: &World, machine: &str) -> Self {
+        let root = world.root(machine);
+        Self { socket: root.join("run/scalr-docker/docker.sock") }
+    }
+
+    /// All containers that there are at this moment.
+    pub fn containers(&self) -> Vec<Container> {
+        let answer = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--unix-socket"])
+            .arg(&self.socket)
+            .arg("http://engine/containers/json?all=true")
+            .output()
+            .expect("curl starts");
+        assert!(answer.status.success(), "{}", text(&answer));
+        let all: Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+        all.as_array().expect("a list").iter().map(container).collect()
+    }
+}
+
+fn container(value: &Value) -> Container {
+    let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let networks = value["NetworkSettings"]["Networks"].as_object();
+    Container {
+        id: string(&value["Id"]),
+        name: string(&value["Names"][0]).trim_start_matches('/').to_owned(),
+        networks: networks.map(|all| all.keys().cloned().collect()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Two agents of one pool and more runs than slots: no slot is used twice, and no
+//! slot is told to be free that is not.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::engine::{Container, Engine};
+use crate::fleet::{Fleet, creating};
+use crate::machine::wait_for;
+use crate::pool::{Pool, Run, lines_with_end};
+
+/// How many runs each machine takes at once.
+const CONCURRENCY: [usize; 2] = [2, 3];
+
+/// How many runs are queued at once, each in a workspace of its own.
+const RUNS: usize = 8;
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn two_agents_never_use_or_tell_more_slots_than_they_have() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    let another = fleet.boot_another(&pool);
+    fleet.shell(
+        "mkdir -p /etc/scalr-agent && echo 'on_stop = \"drain\"' >/etc/scalr-agent/agent.toml",
+    );
+    let machines = [fleet.machine.as_str(), another.as_str()];
+    for (machine, concurrency) in machines.into_iter().zip(CONCURRENCY) {
+        fleet.install_on(machine, &format!("--concurrency {concurrency} --memory 256"));
+        fleet.world.shell(machine, "systemctl stop scalr-agent");
+    }
+    let work = creating("work", "for step in 1 2 3; do echo step $step; sleep 1; done");
+    let runs: Vec<(Pool<'_>, Run)> = (0..RUNS)
+        .map(|number| {
+            let pool = pool.with_workspace(&format!("work-{number}"), json!({"auto-apply": true}));
+            let run = pool.start_run(work.path());
+            (pool, run)
+        })
+        .collect();
+    let told = pool.attributes();
+    assert_eq!((count(&told, "queue-depth"), count(&told, "free-slots")), (RUNS, 0));
+    assert!(told["oldest-wait-seconds"].is_u64(), "{told}");
+    for machine in machines {
+        fleet.world.shell(machine, "systemctl start --no-block scalr-agent");
+    }
+    let engines = machines.map(|machine| Engine::of(&fleet.world, machine));
+    let seen = watch_until_all_is_done(&pool, &engines);
+
+    println!("{} samples, {} ms apart", seen.samples, seen.apart.as_millis());
+    assert_eq!(seen.at_once, CONCURRENCY, "all slots were in use at some time");
+    for (pool, run) in &runs {
+        pool.wait_for_ended(run, "applied");
+        let log = pool.log(run, "apply");
+        assert_eq!(log.matches("Apply complete!").count(), 1, "{log}");
+        assert_eq!(lines_with_end(&log, "step 3"), 1, "{log}");
+    }
+    let names: Vec<_> = seen.containers.iter().map(|container| &container.1).collect();
+    assert_eq!(names.len(), 2 * RUNS, "a container for each plan and each apply: {names:?}");
+    assert!(names.iter().all(|name| name.ends_with("-1")), "no second attempt: {names:?}");
+
+    fleet.world.shell(&another, "systemctl stop scalr-agent");
+    assert_eq!(number(&pool, "free-slots"), CONCURRENCY[0]);
+    a_draining_agent_has_no_free_slots_and_hears_of_a_cancel(&fleet, &pool);
+}
+
+/// What was seen while the runs went on.
+struct Seen {
+    samples: u32,
+    /// How far two samples are apart, on average.
+    apart: Duration,
+    /// How many containers each machine had at once, at most.
+    at_once: [usize; 2],
+    /// Their ids and names.
+    containers: BTreeSet<(String, String)>,
+}
+
+/// Looks at the engines and at the pool in turn.
+///
+/// A slot is taken before its container is made, and free only after that is
+/// removed. So a container that is there before *and* after the pool has been
+/// asked was in a slot that the pool must not have told to be free: that holds
+/// exactly, however long the asking takes.
+fn watch_until_all_is_done(pool: &Pool<'_>, engines: &[Engine; 2]) -> Seen {
+    let begun = Instant::now();
+    let mut seen =
+        Seen { samples: 0, apart: Duration::ZERO, at_once: [0; 2], containers: BTreeSet::new() };
+    let mut before = look(engines);
+    loop {
+        let told = pool.attributes();
+        let after = look(engines);
+        let all: usize = CONCURRENCY.iter().sum();
+        let lasting = before
+            .iter()
+            .flatten()
+            .filter(|container| after.iter().flatten().any(|other| other.id == container.id));
+        let (free, busy) = (count(&told, "free-slots"), lasting.count());
+        assert!(free + busy <= all, "{free} slots are told to be free while {busy} are in use");
+        for (machine, containers) in after.iter().enumerate() {
+            check_slots(containers, CONCURRENCY[machine]);
+            seen.at_once[machine] = seen.at_once[machine].max(containers.len());
+            seen.containers.extend(
+                containers.iter().map(|container| (container.id.clone(), container.name.clone())),
+            );
+        }
+        seen.samples += 1;
+        // An apply is queued before the slot of its plan is free, so that this
+        // does not come too early.
+        if count(&told, "queue-depth") == 0 && free == all {
+            assert_eq!(told["oldest-wait-seconds"], Value::Null, "{told}");
+            seen.apart = begun.elapsed() / seen.samples;
+            return seen;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(180), "the runs don't end: {told}");
+        before = after;
+    }
+}
+
+fn look(engines: &[Engine; 2]) -> [Vec<Container>; 2] {
+    engines.each_ref().map(Engine::containers)
+}
+
+/// No more containers than slots, and each on a network of its own.
+fn check_slots(containers: &[Container], concurrency: usize) {
+    assert!(containers.len() <= concurrency, "more than {concurrency}: {containers:?}");
+    let networks: BTreeSet<_> = containers.iter().map(|container| &container.networks).collect();
+    assert_eq!(networks.len(), containers.len(), "two on one network: {containers:?}");
+}
+
+fn a_draining_agent_has_no_free_slots_and_hears_of_a_cancel(fleet: &Fleet, pool: &Pool<'_>) {
+    let pool = pool.with_workspace("long", json!({"auto-apply": true}));
+    let run = pool.start_run(creating("long", "echo begun; sleep 1000").path());
+    wait_for("the apply to begin", Duration::from_secs(60), || {
+        (lines_with_end(&pool.log(&run, "apply"), "begun") == 1).then_some(())
+    });
+    assert_eq!(number(&pool, "free-slots"), CONCURRENCY[0] - 1);
+    fleet.shell("systemctl stop --no-block scalr-agent");
+    wait_for("the agent to have no free slots", Duration::from_secs(5), || {
+        (number(&pool, "free-slots") == 0).then_some(())
+    });
+    assert_eq!(pool.status(&run), "applying", "the agent waits for it");
+    pool.cancel(&run);
+    pool.wait_for_ended(&run, "canceled");
+    wait_for("the agent to end", Duration::from_secs(30), || {
+        (fleet.shell("systemctl is-active scalr-agent || :") == "inactive").then_some(())
+    });
+}
+
+fn number(pool: &Pool<'_>, attribute: &str) -> usize {
+    count(&pool.attributes(), attribute)
+}
+
+fn count(attributes: &Value, name: &str) -> usize {
+    let number = attributes[name].as_u64().unwrap_or_else(|| panic!("no {name}: {attributes}"));
+    usize::try_from(number).expect("a small number")
+}
