@@ -102,6 +102,12 @@ pub const KEYS: &[Key] = &[
         about: "The user inside a task's container: root, a name or UID[:GID]; the agent's own if not set",
     },
     Key {
+        name: "writable_root",
+        variables: &["SCALR_AGENT_CONTAINER_TASK_WRITABLE_ROOT"],
+        kind: ValueKind::Flag,
+        about: "Whether a run may change its image's files; if not set, only as the user root",
+    },
+    Key {
         name: "image",
         variables: &["SCALR_AGENT_CONTAINER_TASK_IMAGE"],
         kind: ValueKind::Text,
@@ -249,6 +255,8 @@ pub struct Settings {
     pub cpu: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writable_root: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,10 +16,11 @@ use bollard::models::{
     NetworkingConfig,
 };
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
-    DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
-    StatsOptionsBuilder, UploadToContainerOptionsBuilder, WaitContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, StatsOptionsBuilder,
+    UploadToContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
@@ -61,6 +62,11 @@ pub struct ContainerSpec {
     pub user: String,
     /// Where the program starts.
     pub working_directory: String,
+    /// Folders on volumes of its own, which go with it. At first each is as the
+    /// image has it.
+    pub folders: Vec<String>,
+    /// Whether all but these folders is read-only.
+    pub read_only: bool,
     /// By which it is found again.
     pub labels: HashMap<String, String>,
     /// The slot's network.
@@ -244,6 +250,7 @@ impl Engine {
             pids_limit: Some(PIDS_LIMIT),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            readonly_rootfs: Some(spec.read_only),
             network_mode: Some(spec.network.clone()),
             mounts: Some(spec.volumes.into_iter().map(ReadOnlyVolume::mount).collect()),
             // Read again from its start after a crash of ours: the one driver
@@ -262,6 +269,7 @@ impl Engine {
             env: Some(spec.environment),
             user: Some(spec.user),
             working_dir: Some(spec.working_directory),
+            volumes: Some(spec.folders),
             labels: Some(spec.labels),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -283,17 +291,32 @@ impl Engine {
         Ok(created.id)
     }
 
-    /// Unpacks a tar archive below `/` of a container; owners and modes are
-    /// the archive's.
+    /// Unpacks a tar archive below `folder` of a container, one that can be written
+    /// to; owners and modes are the archive's.
     ///
     /// # Errors
     /// The engine refuses, its disk being full for example.
-    pub async fn upload(&self, id: &str, archive: Vec<u8>) -> Result<()> {
-        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+    pub async fn upload(&self, id: &str, folder: &str, archive: Vec<u8>) -> Result<()> {
+        let options = UploadToContainerOptionsBuilder::default().path(folder).build();
         self.docker
             .upload_to_container(id, Some(options), bollard::body_full(archive.into()))
             .await
             .context("cannot put files into the container")
+    }
+
+    /// Whether a container has the folder `path` and every user can write there.
+    ///
+    /// # Errors
+    /// The engine doesn't answer.
+    pub async fn is_open_folder(&self, id: &str, path: &str) -> Result<bool> {
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
+        match self.docker.get_container_archive_info(id, Some(options)).await {
+            Ok(info) => Ok(is_open_folder(info.file_mode)),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot look at {path} in the container"))
+            }
+        }
     }
 
     /// One regular file of a container; none when there is no such file.
@@ -506,6 +529,14 @@ impl Engine {
     }
 }
 
+/// Whether a mode as Go has it (`fs.FileMode`: the kind is in the upper bits) is
+/// that of a folder that every user can write to.
+fn is_open_folder(mode: u32) -> bool {
+    const FOLDER: u32 = 1 << 31;
+    const WRITE_AND_ENTER: u32 = 0o003;
+    mode & FOLDER != 0 && mode & WRITE_AND_ENTER == WRITE_AND_ENTER
+}
+
 /// `usage` less the files in memory, as the kernel names them in `memory.stat`:
 /// in control groups of version 1 with those of the groups inside
 /// (`total_inactive_file`), in version 2 without the prefix.
@@ -567,6 +598,16 @@ mod tests {
             stats(&[("inactive_file", 1), ("total_inactive_file", 20), ("total_active_file", 10)]);
         assert_eq!(unreclaimable(100, &first), 70);
         assert_eq!(unreclaimable(100, &stats(&[("inactive_file", 20), ("active_file", 5)])), 75);
+    }
+
+    #[test]
+    fn modes_are_those_that_an_engine_tells() {
+        // Seen: drwxrwxrwt, and drwxr-xr-x.
+        assert!(is_open_folder(2_148_532_735));
+        assert!(!is_open_folder(2_147_484_141));
+        // A file, and a symbolic link, that everybody can write to.
+        assert!(!is_open_folder(0o666));
+        assert!(!is_open_folder((1 << 27) | 0o777));
     }
 
     /// An engine that knows no newer API than that of Docker 18.03.

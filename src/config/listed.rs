@@ -121,6 +121,7 @@ mod tests {
                 "token",
                 "agent_name",
                 "user",
+                "writable_root",
                 "image",
                 "ca_cert",
                 "hooks_dir",

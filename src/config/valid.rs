@@ -47,6 +47,8 @@ pub struct Config {
     pub cpu: f64,
     /// The user inside a task's container; none: the agent's own.
     pub user: Option<String>,
+    /// Whether a run may change its image's files; none: only as root.
+    pub writable_root: Option<bool>,
     /// The image for tasks whose workspace and pool have none.
     pub image: Option<String>,
     /// A PEM file of certificate authorities to trust besides the system's.
@@ -122,6 +124,7 @@ impl Settings {
             memory: self.memory.unwrap_or(512),
             cpu: self.cpu.unwrap_or(1.0),
             user: self.user,
+            writable_root: self.writable_root,
             image: self.image,
             ca_cert: self.ca_cert,
             hooks_dir: self.hooks_dir,

@@ -19,6 +19,9 @@
 //! Every write carries the attempt; one of an older attempt gets 409. Errors
 //! other than those with a body named above carry a [`Problem`].
 //!
+//! A claim's answer has a second token, which is no bearer here: the run itself
+//! reads the pool API with it.
+//!
 //! An agent says `start` and waits for the answer before it starts a
 //! container: until then the server may offer the task to another agent; an
 //! apply whose start was said is never run twice.

@@ -77,9 +77,8 @@ fn a_run_has_what_is_documented_and_nobody_else_sees_it() {
         assert!(own.contains(place), "this search finds what there is: {own}");
     }
 
-    for run in [&run, &other_run] {
-        fleet.shell(&format!("{DOCKER} exec {} touch /tmp/go", container(&fleet, run)));
-    }
+    let_on(&fleet, &run);
+    let_on(&fleet, &other_run);
     pool.wait_for_status(&run, "planned");
     other.wait_for_status(&other_run, "planned");
     assert_eq!(watch.end(), "", "a secret was on a command line");
@@ -93,13 +92,18 @@ fn a_run_has_what_is_documented_and_nobody_else_sees_it() {
     check_names(&log);
 }
 
-/// Starts a run and waits until its hook does.
-fn hold(pool: &Pool<'_>) -> Run {
+/// Starts a run and waits until its hook, which says that it is holding, does so.
+pub fn hold(pool: &Pool<'_>) -> Run {
     let run = pool.start_run(&configuration());
     wait_for("the run to hold", Duration::from_secs(60), || {
         pool.log(&run, "plan").contains("holding\n").then_some(())
     });
     run
+}
+
+/// Lets a held run go on.
+pub fn let_on(fleet: &Fleet, run: &Run) {
+    fleet.shell(&format!("{DOCKER} exec {} touch /tmp/go", container(fleet, run)));
 }
 
 /// Compares the names of a run's variables with the page that lists them.
@@ -125,8 +129,18 @@ fn check_names(log: &str) {
     let others: Vec<_> = given.iter().filter(|name| !is_documented(name)).collect();
     assert!(others.is_empty(), "not documented: {others:?}");
     // Those that there are sometimes: no variable has this server's port in it,
-    // the proxy is one for HTTP, and the shell does what it likes.
-    let sometimes = ["TF_TOKEN_…", "HTTPS_PROXY", "ALL_PROXY", "PWD", "OLDPWD", "SHLVL", "_"];
+    // the agent keeps no providers, the proxy is one for HTTP, and the shell does
+    // what it likes.
+    let sometimes = [
+        "TF_CLI_CONFIG_FILE",
+        "TF_TOKEN_…",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+        "_",
+    ];
     let missing: Vec<_> = documented
         .iter()
         .filter(|name| !given.contains(*name) && !sometimes.contains(name))
@@ -149,7 +163,7 @@ fn write(fleet: &Fleet, file: &str, lines: &[String]) {
 }
 
 /// The id of a run's container.
-fn container(fleet: &Fleet, run: &Run) -> String {
+pub fn container(fleet: &Fleet, run: &Run) -> String {
     fleet.shell(&format!("{DOCKER} ps --quiet --no-trunc --filter label=scalr.run={run}"))
 }
 

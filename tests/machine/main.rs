@@ -26,6 +26,7 @@ mod hooks;
 mod host_docker;
 mod images;
 mod install;
+mod isolation;
 mod lifecycle;
 mod logs;
 mod machine;

@@ -188,7 +188,7 @@ async fn it_lasts_as_long_as_its_attempt_and_no_longer() {
     let path = format!("/runs/{}", id(&run));
     let status = async |server: &Server, token: &str| read(server, token, &path).await.0;
 
-    let lost = agent.claim().await;
+    let lost = agent.take().await;
     assert_eq!(status(&server, &lost.run_token).await, StatusCode::OK);
     let forged = format!("{}0", lost.run_token);
     assert_eq!(status(&server, &forged).await, StatusCode::UNAUTHORIZED);

@@ -7,20 +7,23 @@ use anyhow::{Context as _, Result, bail};
 use flate2::read::GzDecoder;
 use tar::{Builder, EntryType, Header};
 
+use crate::agent::context::RunUser;
+
 /// The most that a configuration may unpack to, in bytes.
 const MAX_CONFIGURATION: u64 = 256 * 1024 * 1024;
 
 /// An archive whose files all belong to the run's user.
 pub struct Archive {
     builder: Builder<Vec<u8>>,
-    uid: u64,
-    gid: u64,
+    root: &'static str,
+    user: RunUser,
 }
 
 impl Archive {
-    /// An empty archive for files of `uid` and `gid`.
-    pub fn new(uid: u32, gid: u32) -> Self {
-        Self { builder: Builder::new(Vec::new()), uid: uid.into(), gid: gid.into() }
+    /// An empty archive for files of `user`, to be unpacked at `root`; the paths
+    /// of its files are absolute all the same.
+    pub fn new(root: &'static str, user: RunUser) -> Self {
+        Self { builder: Builder::new(Vec::new()), root, user }
     }
 
     /// Adds a directory.
@@ -78,8 +81,9 @@ impl Archive {
                 }
                 EntryType::Symlink => {
                     let target = entry.link_name().context(broken)?.context(broken)?.into_owned();
+                    let target = self.target(&path, target);
                     let mut header = self.header(EntryType::Symlink, 0o777);
-                    self.builder.append_link(&mut header, relative(&path)?, &target)?;
+                    self.builder.append_link(&mut header, self.relative(&path)?, &target)?;
                 }
                 // What some tools write of the archive itself.
                 EntryType::XGlobalHeader => {}
@@ -100,8 +104,9 @@ impl Archive {
     fn add(&mut self, kind: EntryType, path: &Path, mode: u32, content: &[u8]) -> Result<()> {
         let mut header = self.header(kind, mode);
         header.set_size(content.len() as u64);
+        let path = self.relative(path)?;
         self.builder
-            .append_data(&mut header, relative(path)?, content)
+            .append_data(&mut header, path, content)
             .with_context(|| format!("cannot pack {}", path.display()))
     }
 
@@ -109,16 +114,33 @@ impl Archive {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
-        header.set_uid(self.uid);
-        header.set_gid(self.gid);
+        header.set_uid(self.user.uid.into());
+        header.set_gid(self.user.gid.into());
         header.set_mtime(0);
         header
     }
-}
 
-/// A path in an archive is relative to where it is unpacked: at `/`.
-fn relative(path: &Path) -> Result<&Path> {
-    path.strip_prefix("/").with_context(|| format!("{} is not absolute", path.display()))
+    /// The target of a link at `path`. One that leads out of the archive's root is
+    /// made absolute: the engine refuses the whole archive for a relative one.
+    fn target(&self, path: &Path, target: PathBuf) -> PathBuf {
+        let mut whole = path.to_owned();
+        whole.pop();
+        for component in target.components() {
+            match component {
+                Component::Normal(name) => whole.push(name),
+                Component::ParentDir => drop(whole.pop()),
+                Component::CurDir => {}
+                Component::RootDir | Component::Prefix(_) => return target,
+            }
+        }
+        if whole.starts_with(self.root) { target } else { whole }
+    }
+
+    /// A path in an archive is relative to where that is unpacked.
+    fn relative<'a>(&self, path: &'a Path) -> Result<&'a Path> {
+        path.strip_prefix(self.root)
+            .with_context(|| format!("{} is not in {}", path.display(), self.root))
+    }
 }
 
 /// `path` without what is superfluous in it, if it stays inside.
@@ -146,6 +168,8 @@ mod tests {
 
     use super::*;
 
+    const ROOT: RunUser = RunUser { uid: 0, gid: 0 };
+
     fn packed(entries: &[(&[u8], EntryType)]) -> Vec<u8> {
         let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
         for (name, kind) in entries {
@@ -163,7 +187,7 @@ mod tests {
 
     #[test]
     fn files_go_below_the_directory_and_belong_to_the_user() {
-        let mut archive = Archive::new(990, 991);
+        let mut archive = Archive::new("/scalr", RunUser { uid: 990, gid: 991 });
         let entries: [(&[u8], _); 2] =
             [(b"./", EntryType::Directory), (b"./main.tf", EntryType::Regular)];
         let wanted = Path::new("/scalr/work/main.tf");
@@ -183,11 +207,19 @@ mod tests {
             .collect();
         assert_eq!(
             found,
-            [
-                ("scalr/work".to_owned(), 990, 991, 0o744),
-                ("scalr/work/main.tf".to_owned(), 990, 991, 0o644)
-            ]
+            [("work".to_owned(), 990, 991, 0o744), ("work/main.tf".to_owned(), 990, 991, 0o644)]
         );
+    }
+
+    #[test]
+    fn a_link_that_leads_out_is_absolute() {
+        let archive = Archive::new("/scalr", ROOT);
+        let target = |target: &str| archive.target(Path::new("/scalr/work/a/link"), target.into());
+        for kept in ["b", "./../b", "../../run/plan", "/etc/passwd", ""] {
+            assert_eq!(target(kept), Path::new(kept));
+        }
+        assert_eq!(target("../../../etc/x"), Path::new("/etc/x"));
+        assert_eq!(target("../../../../../etc"), Path::new("/etc"));
     }
 
     #[test]
@@ -200,8 +232,8 @@ mod tests {
         ];
         for entry in refused {
             let configuration = packed(&[entry]);
-            let error =
-                Archive::new(0, 0).configuration("/scalr/work", &configuration, Path::new(""));
+            let mut archive = Archive::new("/scalr", ROOT);
+            let error = archive.configuration("/scalr/work", &configuration, Path::new(""));
             assert!(error.is_err(), "{}", String::from_utf8_lossy(entry.0));
         }
     }
@@ -211,8 +243,8 @@ mod tests {
         let mut zip = GzEncoder::new(Vec::new(), Compression::fast());
         zip.write_all(b"not a tar").unwrap();
         for wrong in [zip.finish().unwrap(), b"PK".to_vec()] {
-            let error =
-                Archive::new(0, 0).configuration("/scalr/work", &wrong, Path::new("")).unwrap_err();
+            let mut archive = Archive::new("/scalr", ROOT);
+            let error = archive.configuration("/scalr/work", &wrong, Path::new("")).unwrap_err();
             assert_eq!(error.to_string(), "the configuration is not a tar.gz archive");
         }
     }

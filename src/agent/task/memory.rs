@@ -54,8 +54,8 @@ impl Job {
     }
 
     async fn put_notice(&self, container: &str, notice: &str) -> Result<()> {
-        let mut archive = Archive::new(self.context.user.uid, self.context.user.gid);
+        let mut archive = Archive::new(paths::SCALR, self.context.user);
         archive.file(paths::MEMORY_NOTICE, 0o644, notice.as_bytes())?;
-        self.context.engine.upload(container, archive.finish()?).await
+        self.context.engine.upload(container, paths::SCALR, archive.finish()?).await
     }
 }

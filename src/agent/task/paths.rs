@@ -1,5 +1,9 @@
 //! Where things are inside a task's container; the entry point knows the same.
 
+/// Where all else of ours is: a volume.
+pub const SCALR: &str = "/scalr";
+/// The folder for what is to be forgotten.
+pub const TMP: &str = "/tmp";
 /// The entry point's script.
 pub const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
 /// The run's variables, sourced by the entry point.

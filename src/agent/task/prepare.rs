@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::archive::Archive;
 use super::{Job, environment, hooks, interrupt, labels, paths, work_directory};
@@ -56,28 +56,50 @@ impl Job {
         let registered = self.context.registered.wait().await;
         let mut spec = self.container(image, registered)?;
         spec.volumes = provided.volumes;
-        let id = engine.create(spec).await?;
-        engine.upload(&id, archive.finish()?).await?;
+        let id = self.create(spec).await?;
+        engine.upload(&id, paths::SCALR, archive.finish()?).await?;
         Ok(Some(id))
+    }
+
+    /// Makes the container, read-only but for its folders where that is wanted and
+    /// can be.
+    async fn create(&self, spec: ContainerSpec) -> Result<String> {
+        let (engine, user) = (&self.context.engine, self.context.user);
+        // Root is asked for by those who install packages before a plan.
+        if !self.context.config.writable_root.unwrap_or(user.uid == 0) {
+            let mut read_only = ContainerSpec { read_only: true, ..spec.clone() };
+            read_only.folders.push(paths::TMP.to_owned());
+            let id = engine.create(read_only).await?;
+            if user.uid == 0 || engine.is_open_folder(&id, paths::TMP).await? {
+                return Ok(id);
+            }
+            // The volume is as the image's folder is, or root's alone if there is
+            // none, and the engine changes neither.
+            let image = &spec.image;
+            warn!(image, "the image has no /tmp for everybody, so its files are not read-only");
+            engine.remove(&id).await?;
+        }
+        let id = engine.create(spec).await?;
+        // Programs expect it, and small images lack it.
+        let mut archive = Archive::new("/", user);
+        archive.directory(paths::TMP, 0o1777)?;
+        engine.upload(&id, "/", archive.finish()?).await?;
+        Ok(id)
     }
 
     /// All files that go into the container, but for those about providers; and the
     /// lock file that names these, if there is one.
     async fn files(&self) -> Result<(Archive, Option<Vec<u8>>), CallError> {
-        let (task, user) = (self.task(), self.context.user);
+        let task = self.task();
         let configuration = self
             .client
             .get(TaskFile::Configuration)
             .await?
             .context("the server has no configuration for this run")?;
-        let mut archive = Archive::new(user.uid, user.gid);
-        for (path, mode) in
-            [("/scalr", 0o755), ("/scalr/run", 0o700), (paths::HOME, 0o700), (paths::WORK, 0o755)]
-        {
+        let mut archive = Archive::new(paths::SCALR, self.context.user);
+        for (path, mode) in [("/scalr/run", 0o700), (paths::HOME, 0o700), (paths::WORK, 0o755)] {
             archive.directory(path, mode)?;
         }
-        // Programs expect it, and small images lack it.
-        archive.directory("/tmp", 0o1777)?;
         let lock_path = self.in_work(paths::LOCK_FILE)?;
         let mut lock_file =
             archive.configuration(paths::WORK, &configuration, Path::new(&lock_path))?;
@@ -209,6 +231,8 @@ impl Job {
             environment: vec![format!("HOME={}", paths::HOME)],
             user: format!("{}:{}", user.uid, user.gid),
             working_directory: paths::WORK.to_owned(),
+            folders: vec![paths::SCALR.to_owned()],
+            read_only: false,
             labels,
             network: self.slot.network(),
             memory_megabytes: config.memory,
