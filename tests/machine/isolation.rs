@@ -29,7 +29,7 @@ const METADATA: &str = "169.254.169.254";
 fn a_run_changes_its_own_folder_and_reaches_no_other_slot() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
-    let other = pool.beside("beside");
+    let other = pool.with_workspace("beside", json!({"auto-apply": false}));
     fleet.install("--concurrency 2");
     import_without_tmp(&fleet);
     fleet.wait_for_agent(&pool, "idle");
