@@ -128,7 +128,6 @@ mod tests {
                 "provider_registries",
                 "provider_mirror",
                 "registry_auth",
-                "registry_auth",
                 "telemetry_url",
                 "telemetry_headers"
             ]

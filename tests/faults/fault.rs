@@ -162,9 +162,9 @@ impl Fault {
                 // The run does it by itself.
             }
             Self::PowerCut => {
+                // With it goes whatever held the run.
                 rig.power_off();
                 let told = told(rig, phase, run);
-                rig.release(held);
                 rig.power_on();
                 return told;
             }
