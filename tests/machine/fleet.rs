@@ -72,6 +72,24 @@ impl Fleet {
         name
     }
 
+    /// Lets runs know the server's name, too: a name server beside it answers them,
+    /// until the world ends.
+    pub fn serve_names(&self) {
+        let command = [
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--listen-address=192.0.2.1",
+            "--bind-interfaces",
+            "--user=root",
+            "--pid-file",
+        ];
+        let log = self.work.path().join("names.log");
+        drop(self.world.start("server", &command.map(OsStr::new), &log));
+        self.shell("echo nameserver 192.0.2.1 >/etc/resolv.conf");
+    }
+
     /// A pool on the server; its token goes to /root/pool.token on the machine.
     pub fn pool(&self) -> Pool<'_> {
         let token = std::fs::read_to_string(self.work.path().join("admin.token"))

@@ -48,6 +48,7 @@ fn providers_come_from_a_mirror_once_and_then_from_the_agent() {
     let folder = tempfile::tempdir().expect("a work folder");
     fs::write(folder.path().join("main.tf"), CONFIGURATION).expect("it takes files");
     let package = serve_mirror(&fleet);
+    fleet.serve_names();
     fleet.install("--concurrency 2");
     load_bare_image(&fleet);
     // Root in the container is the worst that a run can be.
