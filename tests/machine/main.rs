@@ -20,6 +20,7 @@ mod lifecycle;
 mod logs;
 mod machine;
 mod migrating;
+mod observed;
 mod pool;
 mod proxy;
 mod recovery;

@@ -78,8 +78,9 @@ pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wi
     let ended = loop {
         match job.work().await {
             Ok(outcome) => {
-                info!(?outcome, "task ended");
-                break Ended::With(outcome);
+                let ended = Ended::With(outcome);
+                info!(outcome = ended.name(), "task ended");
+                break ended;
             }
             Err(CallError::Refused { why, .. }) => {
                 warn!("task is no longer this agent's: {why}");
