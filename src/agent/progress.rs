@@ -20,7 +20,7 @@ use tracing::debug;
 
 use crate::agent::client::TaskClient;
 use crate::agent::telemetry::{TaskTrace, Telemetry};
-use crate::protocol::{Kind, Task};
+use crate::protocol::{Kind, Outcome, Task};
 
 /// How often the file is written while there are tasks.
 const WHILE_BUSY: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// As its outcome says, which the server has.
-    With(crate::protocol::Outcome),
+    With(Outcome),
     /// The server has given it to somebody else.
     Lost,
     /// It has not: another agent, or this one's next program, goes on with it.
@@ -354,6 +354,19 @@ impl InHand {
 
     fn log_bytes(&self) -> u64 {
         self.log.as_ref().map_or(0, |length| *length.borrow())
+    }
+}
+
+impl Ended {
+    /// What it is called in logs and telemetry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::With(Outcome::Finished) => "finished",
+            Self::With(Outcome::Errored) => "errored",
+            Self::With(Outcome::Canceled) => "canceled",
+            Self::Lost => "lost",
+            Self::Unfinished => "unfinished",
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use agent_pools::agent::client::Client;
 use agent_pools::agent::progress::{Ended, Keeper, Phase, Progress};
 use agent_pools::agent::slots::Slots;
 use agent_pools::agent::telemetry::Telemetry;
-use agent_pools::config::{Config, Settings};
+use agent_pools::config::Settings;
 use agent_pools::protocol::{Claimed, Outcome};
 use axum::Router;
 use axum::body::Bytes;
@@ -126,7 +126,7 @@ fn attribute(attributes: &[KeyValue], name: &str) -> String {
 
 /// An agent that sends to `url`, with its data in `data`.
 struct Agent {
-    config: Config,
+    client: Client,
     telemetry: Arc<Telemetry>,
     keeper: Arc<Keeper>,
 }
@@ -148,13 +148,13 @@ impl Agent {
         let config = settings.resolve().unwrap();
         let telemetry = Telemetry::start(&config, &[]).unwrap();
         let keeper = Keeper::new(data, Arc::clone(&telemetry));
-        Self { config, telemetry, keeper }
+        Self { client: Client::new(&config, &[]).unwrap(), telemetry, keeper }
     }
 
     /// Takes the apply in [`CLAIMED`]; `new`, or one that an earlier agent began.
     fn take(&self, new: bool) -> Progress {
         let claimed: Claimed = serde_json::from_str(CLAIMED).unwrap();
-        let client = Client::new(&self.config, &[]).unwrap().of_task(&claimed);
+        let client = self.client.of_task(&claimed);
         self.keeper.begin(&claimed.task, client, new.then(SystemTime::now))
     }
 }

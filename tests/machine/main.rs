@@ -31,6 +31,7 @@ mod lifecycle;
 mod logs;
 mod machine;
 mod migrating;
+mod observed;
 mod pool;
 mod providers;
 mod proxy;

@@ -83,8 +83,9 @@ pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wi
     let ended = loop {
         match job.work().await {
             Ok(Some(outcome)) => {
-                info!(?outcome, "task ended");
-                break Ended::With(outcome);
+                let ended = Ended::With(outcome);
+                info!(outcome = ended.name(), "task ended");
+                break ended;
             }
             Ok(None) => {
                 info!("task given back: it had not begun when the agent was stopped");

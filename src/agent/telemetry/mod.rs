@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use crate::agent::progress::{Ended, Phase};
 use crate::agent::slots::Slots;
 use crate::config::Config;
-use crate::protocol::{Kind, Outcome};
+use crate::protocol::Kind;
 use collector::Collector;
 
 pub use trace::TaskTrace;
@@ -164,7 +164,7 @@ impl Telemetry {
 
     /// A task is out of hand.
     pub fn task_ended(&self, kind: Kind, ended: Ended) {
-        let outcome = KeyValue::new("task.outcome", outcome(ended));
+        let outcome = KeyValue::new("task.outcome", ended.name());
         self.tasks.add(1, &[KeyValue::new("task.kind", kind.to_string()), outcome]);
     }
 
@@ -221,16 +221,6 @@ fn resource(config: &Config) -> Result<Resource> {
         KeyValue::new("host.name", host),
     ]);
     Ok(resource.build())
-}
-
-fn outcome(ended: Ended) -> &'static str {
-    match ended {
-        Ended::With(Outcome::Finished) => "finished",
-        Ended::With(Outcome::Errored) => "errored",
-        Ended::With(Outcome::Canceled) => "canceled",
-        Ended::Lost => "lost",
-        Ended::Unfinished => "unfinished",
-    }
 }
 
 fn phase_name(phase: Phase) -> &'static str {

@@ -9,7 +9,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
 
-use super::{Telemetry, outcome, phase_name};
+use super::{Telemetry, phase_name};
 use crate::agent::progress::{Ended, Phase};
 use crate::protocol::{Outcome, Task};
 
@@ -121,13 +121,13 @@ impl TaskTrace {
             self.phase_ends();
         }
         let span = self.task.span();
-        span.set_attribute(KeyValue::new("task.outcome", outcome(ended)));
+        span.set_attribute(KeyValue::new("task.outcome", ended.name()));
         if self.memory_peak > 0 {
             let peak = i64::try_from(self.memory_peak).unwrap_or(i64::MAX);
             span.set_attribute(KeyValue::new("task.memory.peak", peak));
         }
         if matches!(ended, Ended::With(Outcome::Errored) | Ended::Lost) {
-            span.set_status(Status::error(outcome(ended)));
+            span.set_status(Status::error(ended.name()));
         }
         span.end();
     }
