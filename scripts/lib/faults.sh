@@ -22,7 +22,7 @@ write_faults() {
         for fault in "${faults[@]}"; do
             printf '| **%s** |' "$fault"
             for phase in "${fault_phases[@]}"; do
-                printf ' %s |' "$(cat "$1/$fault|$phase" 2>/dev/null || echo '**did not hold**')"
+                printf ' %s |' "$(cat "$1/$fault|$phase" 2>/dev/null || echo 'not run')"
             done
             printf '\n'
         done

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use super::fault::Fault;
 use super::phase::Phase;
 
+/// What stands in a cell that did not hold.
+pub const BROKEN: &str = "**did not hold**";
+
 /// Writes down what came of a cell, or why there is none; nowhere if nobody asked.
 pub fn record(fault: Fault, phase: Phase, what: &str) {
     println!("{} | {} | {what}", fault.name(), phase.name());
