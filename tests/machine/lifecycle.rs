@@ -129,6 +129,9 @@ const EDIT: &str = "scalr-agent configure --concurrency=3 && \
 const EDITED: &str = "grep -h -e concurrency -e Nice /etc/scalr-agent/agent.toml \
     /etc/systemd/system/scalr-agent.service.d/site.conf";
 
+/// How many seconds an apply takes: longer than a busy machine unpacks a package.
+const STEPS: u32 = 60;
+
 /// The services' main processes: a reload keeps them, a restart does not.
 const PROCESSES: &str =
     "systemctl show --property=MainPID scalr-agent scalr-docker scalr-containerd";
@@ -137,7 +140,7 @@ fn lives(flavour: &str, commands: &Commands) {
     let fleet = Fleet::boot(flavour, &[]);
     let pool = fleet.pool();
     pool.variable("greeting", "terraform", false, "hello");
-    pool.variable("steps", "terraform", false, "20");
+    pool.variable("steps", "terraform", false, &STEPS.to_string());
     let first = feed(&fleet, "packages", commands.kind);
     let next = feed(&fleet, "next", commands.kind);
     let run = |command: &str, file: &str| fleet.shell(&command.replace("FILE", file));
@@ -282,7 +285,7 @@ fn an_upgrade_in_the_middle_of_an_apply_loses_nothing(
     assert_eq!(fleet.running_container()["Id"], container["Id"]);
     pool.wait_for_status(&run, "applied");
     let log = pool.log(&run, "apply");
-    for step in 1..=20 {
+    for step in 1..=STEPS {
         assert_eq!(log.matches(&format!("step {step} of")).count(), 1, "step {step}: {log}");
     }
     assert_eq!(pool.output("greeting"), json!("hello, from a run's container"));
