@@ -28,8 +28,8 @@ const WHILE_BUSY: Duration = Duration::from_secs(1);
 /// How often it is written at least, so that it tells whether an agent is there.
 const WHILE_IDLE: Duration = Duration::from_secs(10);
 
-/// Older than this it is not what an agent does, but what one did: four times
-/// [`WHILE_IDLE`].
+/// Older than this it is not what an agent does, but what one did: an agent writes
+/// it four times as often.
 pub const STALE: Duration = Duration::from_secs(40);
 
 /// What an agent does.
