@@ -31,6 +31,8 @@ impl Job {
     /// Makes the container with all its files in it, and gives its id; none when an
     /// interrupt came before that.
     pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Option<String>, CallError> {
+        // A task that outlived a restart may be here before the registration.
+        let registered = self.context.registered.wait().await;
         let (mut archive, lock_file) = self.files().await?;
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
@@ -52,8 +54,6 @@ impl Job {
             let path = if mirrored { paths::MIRROR_CONFIG } else { paths::PROVIDERS_CONFIG };
             archive.file(path, 0o644, text.as_bytes())?;
         }
-        // A task that outlived a restart may be here before the registration.
-        let registered = self.context.registered.wait().await;
         let mut spec = self.container(image, registered)?;
         spec.volumes = provided.volumes;
         let id = self.create(spec).await?;
