@@ -98,6 +98,8 @@ impl Fault {
             (Self::RevokedToken | Self::ShutDown, Phase::Applying) => {
                 End::ApplyErrored("the agent was stopped")
             }
+            // The engine makes no container then.
+            (Self::DiskFull, Phase::Claimed) => End::PlanErrored("no space left on device"),
             (Self::PowerCut, Phase::Applying) => End::ApplyErrored("ended from outside"),
             _ => End::Applied,
         }
