@@ -33,7 +33,9 @@ fn row(fault: Fault, phases: &[Phase]) {
     for phase in phases {
         match fault.applies_to(*phase) {
             Ok(()) => {
-                table::record(fault, *phase, &cell::hold(&mut rig, fault, *phase).to_string())
+                table::record(fault, *phase, table::BROKEN);
+                let found = cell::hold(&mut rig, fault, *phase);
+                table::record(fault, *phase, &found.to_string());
             }
             Err(why) => table::record(fault, *phase, why),
         }
