@@ -122,7 +122,7 @@ fn broken_repositories(fleet: &Fleet) {
     let reachable = || fs::rename(&away, repository.join(folder)).expect("a rename");
     refused(fleet, "the repository is not there", unreachable, reachable);
 
-    let package = find(&repository, package);
+    let package = find(&repository.join(folder), package);
     let index = repository.join(index);
     for (name, file, place) in
         [("the signature is bad", &index, 0.3), ("the package is damaged", &package, 0.9)]
