@@ -139,6 +139,30 @@ fn what_was_killed_half_way_is_undone_by_the_next() {
 }
 
 #[test]
+fn what_was_killed_while_it_wrote_leaves_no_temporary_file() {
+    let tree = Tree::new();
+    fs::create_dir_all(tree.machine.path("/etc")).unwrap();
+    fs::create_dir_all(tree.machine.path("/var/lib")).unwrap();
+    let before = tree.snapshot();
+
+    let mut killed = tree.changes();
+    killed.write(FILE, "one\n", Attributes::SECRET).unwrap();
+    // As SIGKILL would between the temporary file and the step that makes it ours.
+    let file = tree.machine.path(FILE);
+    let name = thing::temporary_name(&file);
+    fs::rename(&file, file.with_file_name(&name)).unwrap();
+    killed.unfinished = Unfinished::default();
+    drop(killed);
+    // The same while it noted the first step of all.
+    let unfinished = tree.machine.path(UNFINISHED);
+    let noted = unfinished.with_file_name(thing::temporary_name(&unfinished));
+    fs::write(noted, "half").unwrap();
+
+    assert!(recover(&tree.machine).unwrap());
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
 fn what_was_committed_can_be_reversed() {
     let tree = Tree::new();
     fs::create_dir_all(tree.machine.path("/etc")).unwrap();

@@ -46,22 +46,22 @@ impl Thing {
         })
     }
 
-    /// Puts it at `path` in one step, whatever file or link is there.
+    /// Puts it at `path` in one step, whatever file or link is there. Killed before
+    /// that step, it leaves a temporary file; see [`remove_temporary`].
     pub fn put(&self, path: &Path) -> Result<()> {
         let directory = path.parent().context("a file has a directory")?;
+        remove_temporary(path)?;
+        let name = temporary_name(path);
         match self {
-            Self::Absent => match fs::remove_file(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                result => result?,
-            },
+            Self::Absent => remove_if_there(path)?,
             Self::Directory { .. } => bail!("{} cannot become a directory", path.display()),
             Self::Symlink { target } => {
-                temporary().make_in(directory, |link| symlink(target, link))?.persist(path)?;
+                temporary(&name).make_in(directory, |link| symlink(target, link))?.persist(path)?;
             }
             Self::File { mode, uid, gid, text } => {
                 // In the same directory: a rename from elsewhere keeps the wrong
                 // SELinux label.
-                let mut file = temporary().tempfile_in(directory)?;
+                let mut file = temporary(&name).tempfile_in(directory)?;
                 file.write_all(text.as_bytes())?;
                 if users::are_root() {
                     chown(file.path(), Some(*uid), Some(*gid))?;
@@ -101,11 +101,32 @@ impl Thing {
     }
 }
 
-/// A hidden name that no directory of drop-ins takes for one.
-fn temporary() -> tempfile::Builder<'static, 'static> {
+/// Removes what [`Thing::put`] has left beside `path` when it was killed.
+pub fn remove_temporary(path: &Path) -> Result<()> {
+    remove_if_there(&path.with_file_name(temporary_name(path)))
+}
+
+/// Makes temporary files and links of just this name, and removes them on errors.
+fn temporary(name: &str) -> tempfile::Builder<'_, '_> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".scalr-agent-setup.").suffix(".tmp");
+    builder.prefix(name).rand_bytes(0);
     builder
+}
+
+/// A hidden name that no directory of drop-ins takes for one, and that is known
+/// afterwards; only one process at a time changes the machine.
+pub fn temporary_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!(".{name}.scalr-agent-setup.tmp")
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is recognised again: a file by its text, not by its mode.

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::thing::{Mark, Thing};
+use super::thing::{Mark, Thing, remove_temporary};
 use crate::host::command::CommandExt as _;
 use crate::host::machine::Machine;
 use crate::host::packages::Packages;
@@ -163,6 +163,7 @@ impl Step {
         match self {
             Self::PutBack { path, before, after } => {
                 let file = machine.path(path);
+                remove_temporary(&file)?;
                 let found = Thing::at(&file)?;
                 if found == *before {
                     return Ok(());
