@@ -1,6 +1,7 @@
 //! Calls to the server: [`crate::protocol`] over HTTPS, outbound only.
 
 use std::error::Error as _;
+use std::fmt;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -198,6 +199,12 @@ pub enum TaskFile {
     State,
 }
 
+impl fmt::Display for TaskFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path().replace('-', " "))
+    }
+}
+
 impl TaskFile {
     fn path(self) -> &'static str {
         match self {
@@ -278,16 +285,21 @@ impl TaskClient {
         .await
     }
 
-    /// Puts a file.
+    /// Puts the file that `content` is the path of.
     ///
     /// # Errors
-    /// See [`CallError`]; 409: the attempt is over.
-    pub async fn put(&self, file: TaskFile, content: Bytes) -> Result<(), CallError> {
+    /// See [`CallError`]; 409: the attempt is over, 413: it is larger than the server
+    /// takes.
+    pub async fn put(&self, file: TaskFile, content: &Path) -> Result<(), CallError> {
         self.patiently("save a task's files", || async {
+            let describe = || format!("cannot read {}", content.display());
+            let open = tokio::fs::File::open(content).await.with_context(describe)?;
+            let length = open.metadata().await.with_context(describe)?.len();
             let request = self
                 .request(Method::PUT, file.path())
                 .query(&[("attempt", self.attempt)])
-                .body(content.clone())
+                .header(header::CONTENT_LENGTH, length)
+                .body(open)
                 .timeout(FILE_TIMEOUT);
             send(request).await.map(drop)
         })

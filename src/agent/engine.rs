@@ -4,11 +4,12 @@
 mod volumes;
 
 use std::collections::HashMap;
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use backon::{ExponentialBuilder, Retryable as _};
 use bollard::auth::DockerCredentials;
 use bollard::models::{
@@ -24,7 +25,9 @@ use bollard::query_parameters::{
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use tokio_util::io::{StreamReader, SyncIoBridge};
+use tracing::warn;
 
 use crate::exit::Failure;
 
@@ -37,6 +40,10 @@ const TIMEOUT_SECONDS: u64 = 120;
 /// How many processes and threads a run may have. A large provider has some
 /// hundreds; a fork bomb has more.
 const PIDS_LIMIT: i64 = 2048;
+
+/// How much is read of a file that is small, in bytes, unless the run has made it
+/// large: what it did is then not understood, and the agent stays small.
+const SMALL_FILE: u64 = 1024 * 1024;
 
 /// What a container writes, in order, until it ends.
 pub type Output = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -319,33 +326,64 @@ impl Engine {
         }
     }
 
-    /// One regular file of a container; none when there is no such file.
+    /// A small regular file of a container, at most its first [`SMALL_FILE`] bytes;
+    /// none when there is no such file.
     ///
     /// # Errors
-    /// The engine doesn't answer, or the path is not a regular file.
-    pub async fn download(&self, id: &str, path: &str) -> Result<Option<Vec<u8>>> {
+    /// The engine doesn't answer.
+    pub async fn read(&self, id: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        self.unpack(id, path, |file| {
+            let mut content = Vec::new();
+            file.take(SMALL_FILE).read_to_end(&mut content)?;
+            Ok(content)
+        })
+        .await
+    }
+
+    /// Copies a regular file of a container, however large, into an empty one here;
+    /// tells whether there is one.
+    ///
+    /// # Errors
+    /// The engine doesn't answer, or `to` can't be written.
+    pub async fn copy_out(&self, id: &str, path: &str, mut to: File) -> Result<bool> {
+        let copied = self.unpack(id, path, move |file| io::copy(file, &mut to)).await?;
+        Ok(copied.is_some())
+    }
+
+    /// Gives `read` a regular file of a container, which the engine packs into an
+    /// archive; none when there is no such file, or something else in its place.
+    async fn unpack<T: Send + 'static>(
+        &self,
+        id: &str,
+        path: &str,
+        read: impl FnOnce(&mut dyn io::Read) -> io::Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let cannot = format!("cannot get {path} out of the container");
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let mut stream = std::pin::pin!(self.docker.download_from_container(id, Some(options)));
-        let mut archive = Vec::new();
-        while let Some(chunk) = stream.next().await {
-            match chunk {
-                Ok(chunk) => archive.extend_from_slice(&chunk),
-                Err(error) if is_missing(&error) => return Ok(None),
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("cannot get {path} out of the container"));
-                }
+        let mut stream =
+            Box::pin(self.docker.download_from_container(id, Some(options)).peekable());
+        // A refusal comes first; as it is, it says whether the engine is away.
+        match stream.as_mut().peek().await {
+            Some(Err(error)) if is_missing(error) => return Ok(None),
+            Some(Err(_)) => {
+                let refused = stream.next().await.context("it was there just now")?;
+                return Err(refused.expect_err("it was an error just now")).context(cannot);
             }
+            _ => {}
         }
-        let mut archive = tar::Archive::new(archive.as_slice());
-        let entry = archive.entries()?.next().context("the engine sent an empty archive")?;
-        let mut entry = entry.with_context(|| format!("cannot unpack {path}"))?;
-        if !entry.header().entry_type().is_file() {
-            bail!("{path} in the container is not a regular file");
-        }
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).with_context(|| format!("cannot unpack {path}"))?;
-        Ok(Some(content))
+        let archive = SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)));
+        let path = path.to_owned();
+        let unpacked = tokio::task::spawn_blocking(move || {
+            let mut archive = tar::Archive::new(archive);
+            let mut entry =
+                archive.entries()?.next().context("the engine sent an empty archive")??;
+            if !entry.header().entry_type().is_file() {
+                warn!("{path} in the container is not a regular file, so it is left there");
+                return Ok(None);
+            }
+            anyhow::Ok(Some(read(&mut entry)?))
+        });
+        unpacked.await.context("unpacking panicked")?.context(cannot)
     }
 
     /// What a container writes from now on; to be asked for before it is

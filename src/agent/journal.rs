@@ -1,15 +1,18 @@
 //! What this agent has in hand, on disk: one directory a task, which is there
 //! from its claim until the server has its outcome.
 //!
-//! `DATA/tasks/TASK-ATTEMPT/` holds `task.json` (a [`Record`]) and `log`. It
-//! carries tokens and variables, so only the agent's user may enter.
+//! `DATA/tasks/TASK-ATTEMPT/` holds `journal` and `log`. The journal is only appended
+//! to: an [`Event`] a line, in JSON, each on the disk before what it tells of begins. A
+//! last line without an end was cut off by a crash, so it did not happen.
+//!
+//! It carries tokens and variables, so only the agent's user may enter.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Claimed, Finish};
@@ -20,8 +23,8 @@ pub struct Journal {
     tasks: PathBuf,
 }
 
-/// How far a task is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// How far a task is: what its journal's events add up to.
+#[derive(Clone, Debug)]
 pub struct Record {
     /// What to do, and the token to report with.
     pub claimed: Claimed,
@@ -30,7 +33,6 @@ pub struct Record {
     /// Its container, once there is one that may have been started.
     pub container: Option<Container>,
     /// How it ended, once all that it left is with the server but for this.
-    #[serde(default)]
     pub finish: Option<Finish>,
 }
 
@@ -43,12 +45,21 @@ pub struct Container {
     pub log_start: u64,
 }
 
+/// What is written down of a task, in this order.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Event {
+    Claimed { claim: Box<Claimed>, slot: usize },
+    Container(Container),
+    Finished(Finish),
+}
+
 /// A task's directory.
 #[derive(Debug)]
 pub struct Entry {
     directory: PathBuf,
-    /// What `task.json` says; [`Entry::save`] writes it.
-    pub record: Record,
+    journal: File,
+    record: Record,
 }
 
 impl Journal {
@@ -75,7 +86,7 @@ impl Journal {
         };
         let mut records = Vec::new();
         for directory in found {
-            records.extend(read(&directory?.path().join("task.json"))?);
+            records.extend(read(&directory?.path())?.map(|(record, _)| record));
         }
         records.sort_by_key(|record| record.slot);
         Ok(records)
@@ -89,9 +100,18 @@ impl Journal {
         let name = directory_name(&claimed.task.id, claimed.task.attempt);
         let directory = self.tasks.join(name);
         make_private(&directory)?;
-        let record = Record { claimed, slot, container: None, finish: None };
-        let entry = Entry { directory, record };
-        entry.save()?;
+        // One that was cut off in its first line is begun again.
+        let file = directory.join(JOURNAL);
+        let cannot = || format!("cannot write {}", file.display());
+        let journal = File::options().append(true).create(true).open(&file).with_context(cannot)?;
+        journal.set_len(0).with_context(cannot)?;
+        let record = Record { claimed: claimed.clone(), slot, container: None, finish: None };
+        let mut entry = Entry { directory, journal, record };
+        entry.append(&Event::Claimed { claim: Box::new(claimed), slot })?;
+        for new in [&entry.directory, &self.tasks] {
+            let synced = File::open(new).and_then(|directory| directory.sync_all());
+            synced.with_context(|| format!("cannot write {}", new.display()))?;
+        }
         Ok(entry)
     }
 
@@ -100,21 +120,15 @@ impl Journal {
         self.tasks.join(directory_name(task_id, attempt)).is_dir()
     }
 
-    /// Keeps a file of a task for people, who find it at the path that this gives:
-    /// in `DATA/lost`, as the server does not take it.
+    /// A folder for what a task made and the server does not take, for people to find:
+    /// in `DATA/lost`.
     ///
     /// # Errors
-    /// It can't be written.
-    pub fn keep(&self, task_id: &str, attempt: u32, name: &str, content: &[u8]) -> Result<PathBuf> {
+    /// It can't be made.
+    pub fn lost(&self, task_id: &str, attempt: u32) -> Result<PathBuf> {
         let directory = self.tasks.with_file_name("lost").join(directory_name(task_id, attempt));
         make_private(&directory)?;
-        let file = directory.join(name);
-        let describe = || format!("cannot write {}", file.display());
-        let mut new = tempfile::NamedTempFile::new_in(&directory).with_context(describe)?;
-        new.write_all(content).with_context(describe)?;
-        new.as_file().sync_all().with_context(describe)?;
-        new.persist(&file).with_context(describe)?;
-        Ok(file)
+        Ok(directory)
     }
 
     /// The tasks that are in hand.
@@ -128,8 +142,12 @@ impl Journal {
             .with_context(|| format!("cannot read {}", self.tasks.display()))?
         {
             let directory = found?.path();
-            if let Some(record) = read(&directory.join("task.json"))? {
-                entries.push(Entry { directory, record });
+            if let Some((record, length)) = read(&directory)? {
+                let file = directory.join(JOURNAL);
+                let cannot = || format!("cannot write {}", file.display());
+                let journal = File::options().append(true).open(&file).with_context(cannot)?;
+                journal.set_len(length).with_context(cannot)?;
+                entries.push(Entry { directory, journal, record });
             } else {
                 fs::remove_dir_all(&directory)
                     .with_context(|| format!("cannot remove {}", directory.display()))?;
@@ -140,21 +158,47 @@ impl Journal {
 }
 
 impl Entry {
-    /// Writes `task.json`, whole or not at all, so that it outlives a loss of
-    /// power.
+    /// How far the task is.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Notes the container that is about to be started.
     ///
     /// # Errors
-    /// It can't be written.
-    pub fn save(&self) -> Result<()> {
-        let file = self.directory.join("task.json");
-        let describe = || format!("cannot write {}", file.display());
-        let mut new = tempfile::NamedTempFile::new_in(&self.directory).with_context(describe)?;
-        new.write_all(&serde_json::to_vec(&self.record)?).with_context(describe)?;
-        new.as_file().sync_all().with_context(describe)?;
-        new.persist(&file).with_context(describe)?;
-        File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .with_context(describe)
+    /// It can't be written; then it did not happen.
+    pub fn note_container(&mut self, container: Container) -> Result<()> {
+        self.append(&Event::Container(container.clone()))?;
+        self.record.container = Some(container);
+        Ok(())
+    }
+
+    /// Notes how the task ended, before the server is told.
+    ///
+    /// # Errors
+    /// As [`Entry::note_container`].
+    pub fn note_finish(&mut self, finish: Finish) -> Result<()> {
+        self.append(&Event::Finished(finish.clone()))?;
+        self.record.finish = Some(finish);
+        Ok(())
+    }
+
+    /// Appends a line, whole or not at all, so that it outlives a loss of power.
+    fn append(&mut self, event: &Event) -> Result<()> {
+        let cannot = || format!("cannot write {}", self.directory.join(JOURNAL).display());
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        let length = self.journal.metadata().with_context(cannot)?.len();
+        let written = self.journal.write_all(&line).and_then(|()| self.journal.sync_all());
+        if written.is_err() {
+            self.journal.set_len(length).with_context(cannot)?;
+        }
+        written.with_context(cannot)
+    }
+
+    /// Its directory, for what is of no use any more when the task has ended.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Where its log is.
@@ -174,19 +218,35 @@ impl Entry {
     }
 }
 
+/// The journal's name in a task's directory.
+const JOURNAL: &str = "journal";
+
 fn directory_name(task_id: &str, attempt: u32) -> String {
     format!("{task_id}-{attempt}")
 }
 
-/// What a task's file says; `None` if there is no such file.
-fn read(file: &Path) -> Result<Option<Record>> {
-    let text = match fs::read(file) {
+/// What the journal in a task's directory adds up to, and how long it is without what
+/// was cut off; none if its first line is not whole.
+fn read(directory: &Path) -> Result<Option<(Record, u64)>> {
+    let file = directory.join(JOURNAL);
+    let text = match fs::read(&file) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         result => result.with_context(|| format!("cannot read {}", file.display()))?,
     };
-    serde_json::from_slice(&text)
-        .map(Some)
-        .with_context(|| format!("cannot understand {}", file.display()))
+    let length = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let mut record: Option<Record> = None;
+    for event in serde_json::Deserializer::from_slice(&text[..length]).into_iter() {
+        let event = event.with_context(|| format!("cannot understand {}", file.display()))?;
+        match (event, &mut record) {
+            (Event::Claimed { claim, slot }, _) => {
+                record = Some(Record { claimed: *claim, slot, container: None, finish: None });
+            }
+            (Event::Container(container), Some(record)) => record.container = Some(container),
+            (Event::Finished(finish), Some(record)) => record.finish = Some(finish),
+            (_, None) => bail!("{} does not begin with a claim", file.display()),
+        }
+    }
+    Ok(record.map(|record| (record, length as u64)))
 }
 
 fn make_private(directory: &Path) -> Result<()> {
@@ -209,8 +269,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let journal = Journal::open(data.path()).unwrap();
         let mut entry = journal.begin(claimed(), 1).unwrap();
-        entry.record.container = Some(Container { id: "c1".into(), log_start: 7 });
-        entry.save().unwrap();
+        entry.note_container(Container { id: "c1".into(), log_start: 7 }).unwrap();
         let half_made = data.path().join("tasks/half-made");
         fs::create_dir(&half_made).unwrap();
         let seen = Journal::look(data.path()).unwrap();
@@ -223,6 +282,16 @@ mod tests {
         assert_eq!(found[0].record.claimed, claimed());
         let mode = fs::metadata(data.path().join("tasks")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+
+        // Cut off in the middle of a line, which then did not happen.
+        let file = data.path().join("tasks/task-1-1/journal");
+        let whole = fs::read_to_string(&file).unwrap();
+        fs::write(&file, &whole[..whole.len() - 3]).unwrap();
+        let mut found = journal.entries().unwrap();
+        assert!(found[0].record.container.is_none());
+        found[0].note_container(Container { id: "c2".into(), log_start: 7 }).unwrap();
+        let seen = Journal::look(data.path()).unwrap();
+        assert_eq!(seen[0].container.as_ref().map(|c| c.id.as_str()), Some("c2"));
 
         assert!(journal.has("task-1", 1) && !journal.has("task-1", 2));
         found.iter().for_each(|entry| entry.end().unwrap());

@@ -22,6 +22,7 @@ pub mod run;
 pub mod slots;
 mod status;
 mod stop;
+mod sum;
 pub mod task;
 pub mod telemetry;
 mod trusted;

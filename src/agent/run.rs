@@ -174,11 +174,11 @@ impl Service {
         let entries = service.context.journal.entries()?;
         let in_hand = !entries.is_empty();
         for entry in entries {
-            let task = &entry.record.claimed.task;
+            let task = &entry.record().claimed.task;
             let span = logging::span(&task.id, task.attempt);
             logging::knows(&span, &task.run_id);
             span.in_scope(|| info!("going on with a task"));
-            let slot = service.context.slots.take_again(entry.record.slot);
+            let slot = service.context.slots.take_again(entry.record().slot);
             service.begin(entry, slot, span, None);
         }
         if in_hand {
@@ -536,7 +536,7 @@ impl Service {
     }
 
     fn begin(self: &Arc<Self>, entry: Entry, slot: Slot, span: Span, offered: Option<SystemTime>) {
-        let task = &entry.record.claimed.task;
+        let task = &entry.record().claimed.task;
         let (id, attempt) = (task.id.clone(), task.attempt);
         let (state, watched) = watch::channel(TaskState::Claimed);
         let (orders, ordered) = watch::channel(None);

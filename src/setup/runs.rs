@@ -69,14 +69,19 @@ pub fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// What the agent writes down of a task, as far as it matters here.
+/// What the agent writes down first of a task, as far as it matters here.
 #[derive(Deserialize)]
-struct Record {
+struct First {
     claimed: Claimed,
 }
 
 #[derive(Deserialize)]
 struct Claimed {
+    claim: Claim,
+}
+
+#[derive(Deserialize)]
+struct Claim {
     task: Task,
 }
 
@@ -97,11 +102,13 @@ struct Named {
 /// The task's id and a line about it; `None` for one that was never written down
 /// whole.
 fn written_down(directory: &Path) -> Option<(String, String)> {
-    let text = fs::read(directory.join("task.json")).ok()?;
+    let text = fs::read_to_string(directory.join("journal")).ok()?;
+    let (first, _) = text.split_once('\n')?;
     let name = directory.file_name()?.to_string_lossy().into_owned();
     // One that can't be understood is in hand all the same.
-    let Ok(Record { claimed: Claimed { task } }) = serde_json::from_slice(&text) else {
-        return Some((name.clone(), format!("{name}: its task.json can't be understood")));
+    let Ok(First { claimed: Claimed { claim: Claim { task } } }) = serde_json::from_str(first)
+    else {
+        return Some((name.clone(), format!("{name}: its journal can't be understood")));
     };
     let Task { id, kind, run_id, workspace, environment } = task;
     let line = format!("{run_id}: {kind} in {}/{} ({id})", environment.name, workspace.name);

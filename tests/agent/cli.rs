@@ -329,7 +329,7 @@ fn status_tells_the_tasks_in_hand_and_how_it_stands_with_the_server() {
     let task = host.path("tasks/task-9-1");
     fs::create_dir_all(&task).unwrap();
     fs::create_dir(host.path("tasks/half-made")).unwrap();
-    fs::write(task.join("task.json"), TASK).unwrap();
+    fs::write(task.join("journal"), TASK).unwrap();
     fs::write(host.path("connection.json"), CONNECTION).unwrap();
     let ran = host.run(&["status"]).ends_with(0);
     assert!(ran.stdout.contains("\n  slot 0  free\n  slot 1  "), "{ran:?}");
@@ -363,7 +363,7 @@ fn status_tells_what_each_task_is_at() {
     );
     fs::write(host.file(), settings).unwrap();
     fs::create_dir_all(host.path("tasks/task-9-1")).unwrap();
-    fs::write(host.path("tasks/task-9-1/task.json"), TASK).unwrap();
+    fs::write(host.path("tasks/task-9-1/journal"), TASK).unwrap();
     fs::write(host.path("progress.json"), PROGRESS).unwrap();
     let ran = host.run(&["status"]).ends_with(0);
     assert!(ran.stdout.contains("1 in hand of 2 at once, as they were"), "{ran:?}");
@@ -400,14 +400,16 @@ const PROGRESS: &str = r#"{"written_at": "2026-01-02T03:04:05Z", "tasks": [
 const CONNECTION: &str = r#"{"state": "busy", "agent_id": "agent-1", "pool_id": "apool-1",
     "message": null, "answered_at": "2026-01-02T03:04:05Z"}"#;
 
-const TASK: &str = r#"{"slot": 1, "container": {"id": "0123456789abcdef", "log_start": 0},
-    "claimed": {"task_token": "hunter2", "task": {"id": "task-9", "attempt": 1, "kind": "apply",
-        "run_id": "run-7", "run_source": "api", "operation": "apply",
-        "workspace": {"id": "ws-1", "name": "network"},
-        "environment": {"id": "env-1", "name": "prod"}, "terraform_version": null,
-        "image": null, "working_directory": null,
-        "variables": [{"key": "k", "value": "hunter2", "category": "shell", "hcl": false,
-            "sensitive": true}]}}}"#;
+const TASK: &str = r#"{"claimed": {"slot": 1, "claim": {"task_token": "hunter2", "task": {
+    "id": "task-9", "attempt": 1, "kind": "apply",
+    "run_id": "run-7", "run_source": "api", "operation": "apply",
+    "workspace": {"id": "ws-1", "name": "network"},
+    "environment": {"id": "env-1", "name": "prod"}, "terraform_version": null,
+    "image": null, "working_directory": null,
+    "variables": [{"key": "k", "value": "hunter2", "category": "shell", "hcl": false,
+        "sensitive": true}]}}}}
+{"container": {"id": "0123456789abcdef", "log_start": 0}}
+{"finished": {"cut": "off"#;
 
 #[test]
 fn an_agent_whose_server_is_away_can_be_stopped() {

@@ -152,7 +152,7 @@ fn check_names(log: &str) {
 /// The tokens of the tasks in hand.
 fn tokens(fleet: &Fleet) -> Vec<String> {
     let pattern = "(run[.])?task-[0-9a-f]+[.][0-9]+[.][0-9a-f]{64}";
-    let line = format!("grep -Eoh '{pattern}' /var/lib/scalr-agent/tasks/*/task.json");
+    let line = format!("grep -Eoh '{pattern}' /var/lib/scalr-agent/tasks/*/journal");
     fleet.shell(&line).lines().map(str::to_owned).collect()
 }
 

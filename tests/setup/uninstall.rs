@@ -18,13 +18,15 @@ fn installed() -> Tree {
 /// never written down whole.
 fn take_tasks(tree: &Tree, data_dir: &str) {
     tree.put(
-        &format!("{data_dir}/tasks/task-9-1/task.json"),
-        r#"{"slot": 1, "container": null, "claimed": {"task_token": "hunter2", "task": {
+        &format!("{data_dir}/tasks/task-9-1/journal"),
+        &(r#"{"claimed": {"slot": 1, "claim": {"task_token": "hunter2", "task": {
             "id": "task-9", "attempt": 1, "kind": "apply", "run_id": "run-7",
             "workspace": {"id": "ws-1", "name": "network"},
-            "environment": {"id": "env-1", "name": "prod"}}}}"#,
+            "environment": {"id": "env-1", "name": "prod"}}}}}"#
+            .replace('\n', " ")
+            + "\n"),
     );
-    tree.put(&format!("{data_dir}/tasks/task-8-2/task.json"), "{");
+    tree.put(&format!("{data_dir}/tasks/task-8-2/journal"), "{\n");
     fs::create_dir_all(tree.path(&format!("{data_dir}/tasks/half-made"))).unwrap();
 }
 
@@ -38,7 +40,7 @@ fn it_refuses_while_runs_are_active() {
         assert_eq!(said.code, 1, "{arguments:?}: {}", said.all());
         for part in [
             "run-7: apply in prod/network (task-9)",
-            "task-8-2: its task.json can't be understood",
+            "task-8-2: its journal can't be understood",
             "--force",
         ] {
             assert!(said.stderr.contains(part), "{arguments:?}: {}", said.stderr);

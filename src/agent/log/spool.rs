@@ -1,14 +1,15 @@
 //! A task's log on disk, where it waits for the server.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tracing::{info, warn};
+
+use crate::agent::sum;
 
 /// How often a full disk is tried again.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
@@ -97,6 +98,14 @@ impl Spool {
         Ok(())
     }
 
+    /// Sees to it that what it has so far outlives a loss of power.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().with_context(|| self.cannot_write())
+    }
+
     /// How long it is, in bytes.
     pub fn len(&self) -> u64 {
         *self.length.borrow()
@@ -123,18 +132,8 @@ impl Spool {
     /// # Errors
     /// The file can't be written or read.
     pub fn seal(&self) -> Result<String> {
-        self.file.sync_all().with_context(|| self.cannot_write())?;
-        let mut file = File::open(&self.path)
-            .with_context(|| format!("cannot read {}", self.path.display()))?;
-        let mut hash = Sha256::new();
-        let mut piece = vec![0; 64 * 1024];
-        loop {
-            let read = file.read(&mut piece).context("cannot read the log's file")?;
-            if read == 0 {
-                return Ok(hex::encode(hash.finalize()));
-            }
-            hash.update(&piece[..read]);
-        }
+        self.sync()?;
+        sum::sha256(&self.path)
     }
 }
 
@@ -144,6 +143,8 @@ fn is_full(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
 
     #[test]

@@ -2,6 +2,9 @@
 //! hashes Terraform knows them again.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use hcl_edit::expr::Expression;
@@ -17,6 +20,18 @@ const MOST: usize = 64;
 
 /// The providers in a lock file, each with its hashes.
 pub type Locked = BTreeMap<Provider, Vec<String>>;
+
+/// Reads the lock file at `path`.
+///
+/// # Errors
+/// As [`read`], or the file can't be read.
+pub fn open(path: &Path) -> Result<Locked> {
+    let cannot = || format!("cannot read {}", path.display());
+    let mut text = Vec::new();
+    let file = File::open(path).with_context(cannot)?;
+    file.take(LARGEST as u64 + 1).read_to_end(&mut text).with_context(cannot)?;
+    read(&text)
+}
 
 /// Reads a lock file; what is in it that no provider is called is left out.
 ///

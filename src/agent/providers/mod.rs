@@ -165,12 +165,13 @@ impl Providers {
         Ok(Provided { volumes, cli_config, _held: held })
     }
 
-    /// Takes note of what a plan has used: the agent gets what it does not have.
-    pub fn note(&self, lock_file: &[u8]) {
+    /// Takes note of what a plan has used, which its lock file tells: the agent gets what
+    /// it does not have.
+    pub fn note(&self, lock_file: &Path) {
         if self.limits.bytes == 0 || matches!(self.mirror, ProviderMirror::Folder(_)) {
             return;
         }
-        let locked = match lock_file::read(lock_file) {
+        let locked = match lock_file::open(lock_file) {
             Ok(locked) => locked,
             Err(error) => return warn!("no providers are kept of a plan: {error:#}"),
         };

@@ -86,7 +86,7 @@ impl Job {
         loop {
             tokio::time::sleep(LOOK).await;
             // An engine that is away is waited for elsewhere.
-            let Ok(now) = self.context.engine.download(container, paths::HOOK).await else {
+            let Ok(now) = self.context.engine.read(container, paths::HOOK).await else {
                 continue;
             };
             let now = now.unwrap_or_default();

@@ -1,9 +1,12 @@
 //! Containers of this agent whose task is no longer its own: what the server gave
 //! to somebody else, and what nobody remembers.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use tempfile::NamedTempFile;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
@@ -45,13 +48,36 @@ impl Lost<'_> {
         if !self.is_apply {
             return Ok(());
         }
-        let Some(state) = engine.download(self.container, paths::STATE).await? else {
-            return Ok(());
-        };
-        let file = context.journal.keep(self.task_id, self.attempt, "terraform.tfstate", &state)?;
-        warn!(task = self.task_id, "the state that a lost run left is in {}", file.display());
+        let directory = context.journal.lost(self.task_id, self.attempt)?;
+        let state = NamedTempFile::new_in(&directory)
+            .with_context(|| format!("cannot write in {}", directory.display()))?;
+        if engine.copy_out(self.container, paths::STATE, state.reopen()?).await? {
+            keep_state(context, self.task_id, self.attempt, state)?;
+        } else {
+            drop(state);
+            // Nothing is lost. With an earlier state in it, it stays.
+            let _ = fs::remove_dir(&directory);
+        }
         Ok(())
     }
+}
+
+/// Keeps a state here that the server does not take, and gives its path.
+///
+/// # Errors
+/// It can't be written.
+pub fn keep_state(
+    context: &Context,
+    task_id: &str,
+    attempt: u32,
+    state: NamedTempFile,
+) -> Result<PathBuf> {
+    let file = context.journal.lost(task_id, attempt)?.join("terraform.tfstate");
+    let cannot = || format!("cannot write {}", file.display());
+    state.as_file().sync_all().with_context(cannot)?;
+    state.persist(&file).with_context(cannot)?;
+    warn!(task = task_id, "a state that the server does not take is in {}", file.display());
+    Ok(file)
 }
 
 /// Ends and removes the containers that this agent made, under the id that the

@@ -27,7 +27,7 @@ impl Job {
     pub(super) async fn pressed_for_memory(&self, container: &str, replay: bool) {
         let engine = &self.context.engine;
         let limit = self.context.config.memory;
-        if replay && matches!(engine.download(container, paths::MEMORY_NOTICE).await, Ok(Some(_))) {
+        if replay && matches!(engine.read(container, paths::MEMORY_NOTICE).await, Ok(Some(_))) {
             return;
         }
         let used = loop {

@@ -16,13 +16,15 @@ mod prepare;
 #[cfg(all(test, feature = "server"))]
 mod said_again;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::StreamExt as _;
-use sha2::{Digest as _, Sha256};
+use reqwest::StatusCode;
+use tempfile::NamedTempFile;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -38,6 +40,7 @@ use crate::agent::log::spool::Spool;
 use crate::agent::log::upload::upload;
 use crate::agent::progress::{Ended, Phase, Progress};
 use crate::agent::slots::Slot;
+use crate::agent::sum;
 use crate::protocol::{Finish, Kind, Outcome, Task, TaskState};
 use crate::secret::redact::Redactor;
 use interrupt::Interrupt;
@@ -72,8 +75,8 @@ pub struct Wire {
 /// Carries a task out, or goes on with one that an earlier agent began, and
 /// reports its outcome. The slot is taken until then.
 pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wire) {
-    let task = entry.record.claimed.task.clone();
-    let client = context.client.of_task(&entry.record.claimed);
+    let task = entry.record().claimed.task.clone();
+    let client = context.client.of_task(&entry.record().claimed);
     let progress = context.progress.begin(&task, client.clone(), wire.offered);
     if let Some(id) = progress.trace_id() {
         Span::current().record("trace_id", id);
@@ -93,6 +96,10 @@ pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wi
             }
             Err(CallError::Refused { why, .. }) => {
                 warn!("task is no longer this agent's: {why}");
+                while let Err(error) = job.end_lost().await {
+                    error!("cannot save what the lost task made, trying again: {error:#}");
+                    tokio::time::sleep(BEFORE_RETRY).await;
+                }
                 break Ended::Lost;
             }
             // The disk is full, or the engine is away. The container may be
@@ -142,7 +149,7 @@ impl Job {
     /// before its container is started: the server offers it again.
     async fn work(&mut self) -> Result<Option<Outcome>, CallError> {
         // Said again: whether it was heard, nobody knows after a crash.
-        let finish = match self.entry.record.finish.clone() {
+        let finish = match self.entry.record().finish.clone() {
             Some(finish) => Some(finish),
             None => self.until_ended().await?,
         };
@@ -188,13 +195,10 @@ impl Job {
             lost = &mut uploading => Err(lost.context("the log's upload panicked")?
                 .expect_err("it does not end before the log is complete")),
         };
-        let end = match ran {
+        let mut end = match ran {
             Ok(Some(end)) => end,
             Ok(None) => return Ok(None),
-            Err(CallError::Refused { status, why, offset }) => {
-                self.end_lost().await;
-                return Err(CallError::Refused { status, why, offset });
-            }
+            Err(error @ CallError::Refused { .. }) => return Err(error),
             Err(error) if is_away(&error) => return Err(error),
             Err(error) if self.may_be_running() && !is_final(&error) => return Err(error),
             Err(error) => {
@@ -202,13 +206,16 @@ impl Job {
                 failed(format!("{error:#}"))
             }
         };
+        self.wire.state.send_replace(TaskState::Uploading);
+        if let Some(why) = self.progress.during(Phase::Uploading, self.hand_over(&end)).await? {
+            end.outcome = Outcome::Errored;
+            end.message = Some(end.message.map_or(why.clone(), |first| format!("{first}\n{why}")));
+        }
         if let Some(message) = &end.message {
             let mut mask = self.redactor();
             spool.write_patiently(&mask.push(format!("\n{message}\n").as_bytes())).await?;
             spool.write_patiently(&mask.finish()).await?;
         }
-        self.wire.state.send_replace(TaskState::Uploading);
-        self.progress.during(Phase::Uploading, self.hand_over(&end)).await?;
         let sha256 = spool.seal()?;
         complete.cancel();
         let rest = async { uploading.await.context("the log's upload panicked")? };
@@ -224,15 +231,14 @@ impl Job {
             log_bytes: spool.len(),
             log_sha256: sha256,
         };
-        self.entry.record.finish = Some(finish.clone());
-        self.entry.save()?;
+        self.entry.note_finish(finish.clone())?;
         Ok(Some(finish))
     }
 
     /// Gets the container to its end, with all it wrote in the log; none when it is
     /// not to be started any more.
     async fn run(&mut self, spool: &mut Spool) -> Result<Option<End>, CallError> {
-        let replay = self.entry.record.container.is_some();
+        let replay = self.entry.record().container.is_some();
         if !replay {
             // A crash may have left the beginning of a log.
             spool.truncate(0)?;
@@ -244,13 +250,14 @@ impl Job {
                 return Ok(self.never_begun());
             };
             self.client.start().await?;
+            // A replay begins there, also after a loss of power.
+            spool.sync()?;
             let container = Container { id, log_start: spool.len() };
-            self.entry.record.container = Some(container);
-            self.entry.save()?;
+            self.entry.note_container(container)?;
         }
         self.wire.state.send_replace(TaskState::Running);
         let container =
-            self.entry.record.container.clone().context("the container was just recorded")?;
+            self.entry.record().container.clone().context("the container was just recorded")?;
         let ended = self.look_after(&container, spool, replay);
         self.progress.during(Phase::Running, ended).await.map(Some)
     }
@@ -296,8 +303,8 @@ impl Job {
             return Err(anyhow!("the container did not end").into());
         };
         let was_pressed =
-            self.context.engine.download(container, paths::MEMORY_NOTICE).await?.is_some();
-        let status = self.context.engine.download(container, paths::STATUS).await?;
+            self.context.engine.read(container, paths::MEMORY_NOTICE).await?.is_some();
+        let status = self.context.engine.read(container, paths::STATUS).await?;
         let status = String::from_utf8_lossy(&status.unwrap_or_default()).into_owned();
         let last = status.lines().last().and_then(|line| line.split_once(' '));
         let code = last.and_then(|(_, code)| code.parse().ok()).unwrap_or(exit_code);
@@ -360,9 +367,10 @@ impl Job {
     }
 
     /// Gives the server what the container left: before its outcome, so that
-    /// whoever acts on the outcome finds it all.
-    async fn hand_over(&self, end: &End) -> Result<(), CallError> {
-        let Some(Container { id, .. }) = &self.entry.record.container else { return Ok(()) };
+    /// whoever acts on the outcome finds it all. Gives what the run's log has to say of
+    /// a file that is too large for the server.
+    async fn hand_over(&self, end: &End) -> Result<Option<String>, CallError> {
+        let Some(Container { id, .. }) = &self.entry.record().container else { return Ok(None) };
         let files = match self.task().kind {
             Kind::Plan if end.outcome == Outcome::Finished => vec![
                 (TaskFile::Plan, paths::PLAN.to_owned()),
@@ -376,14 +384,31 @@ impl Job {
             ],
         };
         for (file, path) in files {
-            if let Some(content) = self.context.engine.download(id, &path).await? {
-                if file == TaskFile::LockFile {
-                    self.context.providers.note(&content);
+            let Some(copy) = self.copy_out(id, &path).await? else { continue };
+            if file == TaskFile::LockFile {
+                self.context.providers.note(copy.path());
+            }
+            match self.client.put(file, copy.path()).await {
+                Err(error) if error.status() == Some(StatusCode::PAYLOAD_TOO_LARGE) => {
+                    return Ok(Some(self.too_large(file, copy)?));
                 }
-                self.client.put(file, content.into()).await?;
+                result => result?,
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Keeps a state that is too large for the server, and says what is.
+    fn too_large(&self, file: TaskFile, copy: NamedTempFile) -> Result<String> {
+        let bytes = copy.as_file().metadata().context("cannot look at what the run left")?.len();
+        let mut message =
+            format!("Error: the {file} has {bytes} bytes, more than the server takes.");
+        if file == TaskFile::State {
+            let task = self.task();
+            let kept = lost::keep_state(&self.context, &task.id, task.attempt, copy)?;
+            message.push_str(&format!(" It is kept in {} on the agent's host.", kept.display()));
+        }
+        Ok(message)
     }
 
     /// While an apply runs, gives the server each state that it writes.
@@ -401,29 +426,40 @@ impl Job {
         }
     }
 
-    async fn save_state(&self, container: &str, saved: &mut Option<Vec<u8>>) -> Result<()> {
-        let Some(state) = self.context.engine.download(container, paths::STATE).await? else {
-            return Ok(());
-        };
-        let hash = Sha256::digest(&state).to_vec();
+    async fn save_state(&self, container: &str, saved: &mut Option<String>) -> Result<()> {
+        let Some(state) = self.copy_out(container, paths::STATE).await? else { return Ok(()) };
+        let sum = sum::sha256(state.path())?;
         // Terraform writes the file in place: what does not parse is half of one.
-        let whole = serde_json::from_slice::<serde::de::IgnoredAny>(&state).is_ok();
-        if whole && saved.as_ref() != Some(&hash) {
-            self.client.put(TaskFile::State, state.into()).await?;
-            *saved = Some(hash);
+        let json = io::BufReader::new(state.reopen()?);
+        let whole = serde_json::from_reader::<_, serde::de::IgnoredAny>(json).is_ok();
+        if whole && saved.as_ref() != Some(&sum) {
+            self.client.put(TaskFile::State, state.path()).await?;
+            *saved = Some(sum);
         }
         Ok(())
     }
 
-    /// The task is somebody else's now: its container must not go on.
-    async fn end_lost(&self) {
-        let Some(Container { id, .. }) = &self.entry.record.container else { return };
+    /// Copies a file of the container into the task's folder, if there is such a file.
+    async fn copy_out(&self, container: &str, path: &str) -> Result<Option<NamedTempFile>> {
+        let cannot = "cannot make a file for what the run left";
+        let copy = NamedTempFile::new_in(self.entry.directory()).context(cannot)?;
+        let to = copy.reopen().context(cannot)?;
+        Ok(self.context.engine.copy_out(container, path, to).await?.then_some(copy))
+    }
+
+    /// The task is somebody else's now: its container must not go on, and what the
+    /// server does not take is kept here.
+    async fn end_lost(&self) -> Result<()> {
+        let record = self.entry.record();
+        let Some(Container { id, .. }) = &record.container else { return Ok(()) };
+        // What ended is with the server.
+        if record.finish.is_some() {
+            return Ok(());
+        }
         let task = self.task();
         let is_apply = task.kind == Kind::Apply;
         let lost = lost::Lost { task_id: &task.id, attempt: task.attempt, is_apply, container: id };
-        if let Err(error) = lost.end(&self.context).await {
-            error!(task = task.id, "cannot save what the lost task made: {error:#}");
-        }
+        lost.end(&self.context).await
     }
 
     /// Removes the container and forgets the task.
@@ -438,7 +474,7 @@ impl Job {
     }
 
     fn task(&self) -> &Task {
-        &self.entry.record.claimed.task
+        &self.entry.record().claimed.task
     }
 
     /// Where a file is in the directory that Terraform is started in.
@@ -448,7 +484,7 @@ impl Job {
 
     /// The filter for all that this run must not show.
     fn redactor(&self) -> Redactor {
-        let (record, context) = (&self.entry.record.claimed, &self.context);
+        let (record, context) = (&self.entry.record().claimed, &self.context);
         let sensitive = record.task.variables.iter().filter(|variable| variable.sensitive);
         let passwords = context.proxy.iter().filter_map(|(_, url)| {
             let url = url::Url::parse(url).ok()?;
@@ -466,7 +502,7 @@ impl Job {
     }
 
     fn may_be_running(&self) -> bool {
-        self.entry.record.container.is_some()
+        self.entry.record().container.is_some()
     }
 
     fn is_interrupted(&self) -> bool {

@@ -111,7 +111,7 @@ impl Job {
         self.hooks(&mut archive)?;
         let certificates = self.context.certificates.as_deref();
         let shell = environment::shell(
-            &self.entry.record.claimed,
+            &self.entry.record().claimed,
             &self.context.config.url,
             &self.context.proxy,
             certificates.is_some(),

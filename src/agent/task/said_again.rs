@@ -35,8 +35,8 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
     let mut claimed = claimed();
     claimed.task.kind = Kind::Apply;
     let mut entry = context.journal.begin(claimed, 0).unwrap();
-    entry.record.container = Some(Container { id: "c1".into(), log_start: 0 });
-    entry.record.finish = Some(Finish {
+    entry.note_container(Container { id: "c1".into(), log_start: 0 }).unwrap();
+    let finish = Finish {
         attempt: 1,
         outcome: Outcome::Finished,
         message: None,
@@ -45,8 +45,8 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
         has_changes: None,
         log_bytes: 0,
         log_sha256: String::new(),
-    });
-    entry.save().unwrap();
+    };
+    entry.note_finish(finish).unwrap();
 
     // The agent is started again.
     let entry = context.journal.entries().unwrap().remove(0);
