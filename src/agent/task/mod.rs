@@ -6,6 +6,8 @@
 //! disk until its outcome is with the server, so the log can be made again.
 
 mod archive;
+#[cfg(all(test, feature = "server"))]
+mod ends;
 mod environment;
 mod hooks;
 pub mod interrupt;
@@ -13,8 +15,6 @@ pub mod lost;
 mod memory;
 mod paths;
 mod prepare;
-#[cfg(all(test, feature = "server"))]
-mod said_again;
 
 use std::io;
 use std::path::Path;

@@ -1,0 +1,224 @@
+//! Tests of a task's very end, with a server and an engine that answer as told.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{SetOnce, watch};
+
+use super::tests::claimed;
+use super::{Job, Wire, carry_out, failed};
+use crate::agent::client::Client;
+use crate::agent::connection::Keeper;
+use crate::agent::context::{Context, RunUser};
+use crate::agent::engine::Engine;
+use crate::agent::images::Images;
+use crate::agent::journal::{Container, Entry, Journal};
+use crate::agent::progress;
+use crate::agent::providers::Providers;
+use crate::agent::slots::Slots;
+use crate::agent::telemetry::Telemetry;
+use crate::config::Settings;
+use crate::protocol::{Finish, Intervals, Kind, Outcome, TaskState};
+
+/// What was asked, as `METHOD PATH`; with the query where it says which file.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+/// What the container has as its state.
+const STATE: &str = r#"{"version": 4}"#;
+
+#[tokio::test]
+async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (of_server, of_engine) = (Asked::default(), Asked::default());
+    let server = |asked: &str| match asked.ends_with("/finish") {
+        true => StatusCode::OK.into_response(),
+        false => refusal(StatusCode::CONFLICT),
+    };
+    let context = context(folder.path(), fake(&of_server, server), fake(&of_engine, engine)).await;
+    let mut entry = applied(&context);
+    let finish = Finish {
+        attempt: 1,
+        outcome: Outcome::Finished,
+        message: None,
+        exit_code: Some(0),
+        oom_killed: false,
+        has_changes: None,
+        log_bytes: 0,
+        log_sha256: String::new(),
+    };
+    entry.note_finish(finish).unwrap();
+    drop(entry);
+
+    // The agent is started again.
+    let entry = context.journal.entries().unwrap().remove(0);
+    carry_out_alone(&context, entry).await;
+
+    assert_eq!(*of_server.lock().unwrap(), ["POST /api/agent/v1/tasks/task-1/finish"]);
+    let of_engine = of_engine.lock().unwrap();
+    assert!(of_engine.iter().any(|asked| asked.starts_with("DELETE ")), "{of_engine:?}");
+    assert!(context.journal.entries().unwrap().is_empty());
+    assert!(!folder.path().join("lost").exists(), "no state was lost");
+}
+
+#[tokio::test]
+async fn a_state_that_comes_too_late_is_kept_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_engine = Asked::default();
+    let server = fake(&Asked::default(), |asked| match asked.ends_with("/log") {
+        true => json(r#"{"offset": 0}"#),
+        false => refusal(StatusCode::CONFLICT),
+    });
+    let context = context(folder.path(), server, fake(&of_engine, engine)).await;
+    carry_out_alone(&context, applied(&context)).await;
+
+    assert_eq!(fs::read_to_string(folder.path().join(KEPT)).unwrap(), STATE);
+    assert!(context.journal.entries().unwrap().is_empty(), "and the task is forgotten");
+    let of_engine = of_engine.lock().unwrap();
+    assert!(of_engine.iter().any(|asked| asked.starts_with("DELETE ")), "{of_engine:?}");
+}
+
+#[tokio::test]
+async fn a_state_that_is_too_large_is_kept_here_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = fake(&Asked::default(), |_| refusal(StatusCode::PAYLOAD_TOO_LARGE));
+    let context = context(folder.path(), server, fake(&Asked::default(), engine)).await;
+    let entry = applied(&context);
+    let task = entry.record().claimed.task.clone();
+    let client = context.client.of_task(&entry.record().claimed);
+    let job = Job {
+        progress: context.progress.begin(&task, client.clone(), None),
+        slot: context.slots.take_again(0),
+        wire: wire(),
+        context: Arc::clone(&context),
+        entry,
+        client,
+    };
+    let told = job.hand_over(&failed(String::new())).await.unwrap().unwrap();
+
+    let kept = folder.path().join(KEPT);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), STATE);
+    let expected = format!(
+        "Error: the state has {} bytes, more than the server takes. It is kept in {} on the agent's host.",
+        STATE.len(),
+        kept.display()
+    );
+    assert_eq!(told, expected);
+}
+
+/// Where a state is kept that the server does not take.
+const KEPT: &str = "lost/task-1-1/terraform.tfstate";
+
+/// An apply whose container has ended.
+fn applied(context: &Context) -> Entry {
+    let mut claimed = claimed();
+    claimed.task.kind = Kind::Apply;
+    let mut entry = context.journal.begin(claimed, 0).unwrap();
+    entry.note_container(Container { id: "c1".into(), log_start: 0 }).unwrap();
+    entry
+}
+
+async fn carry_out_alone(context: &Arc<Context>, entry: Entry) {
+    carry_out(Arc::clone(context), entry, context.slots.take_again(0), wire()).await;
+}
+
+/// Nobody listens, and nobody has any orders.
+fn wire() -> Wire {
+    let (state, _) = watch::channel(TaskState::Claimed);
+    let (_, orders) = watch::channel(None);
+    Wire { state, orders, offered: None }
+}
+
+/// An engine with one container, which has ended and left a state.
+fn engine(asked: &str) -> Response {
+    let path = asked.split_once('?').map_or(asked, |(path, _)| path);
+    if path.ends_with("/archive") {
+        return if asked.contains("terraform.tfstate") {
+            packed(STATE).into_response()
+        } else {
+            (StatusCode::NOT_FOUND, json(r#"{"message": "no such file"}"#)).into_response()
+        };
+    }
+    json(match path {
+        path if path.ends_with("/containers/json") => {
+            r#"[{"Id": "c1", "Labels": {"scalr.task": "task-1", "scalr.attempt": "1"}}]"#
+        }
+        path if path.ends_with("/containers/c1/json") => {
+            r#"{"State": {"Status": "exited", "Running": false, "ExitCode": 1}}"#
+        }
+        path if path.ends_with("/logs") => "",
+        path if path.ends_with("/version") => r#"{"ApiVersion": "1.41"}"#,
+        _ => "{}",
+    })
+}
+
+/// A file as the engine gives it out.
+fn packed(content: &str) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    archive.append_data(&mut header, "file", content.as_bytes()).unwrap();
+    archive.into_inner().unwrap()
+}
+
+/// An agent of this server and this engine.
+async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", tcp.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(tcp, server).await });
+    let socket = folder.join("docker.sock");
+    let unix = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move { axum::serve(unix, engine).await });
+
+    let settings = format!(
+        "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"unix://{}\"\n",
+        folder.display(),
+        socket.display()
+    );
+    std::fs::write(folder.join("agent.toml"), settings).unwrap();
+    let config = Settings::load(&folder.join("agent.toml"), []).unwrap().resolve().unwrap();
+    Arc::new(Context {
+        client: Client::new(&config, &[]).unwrap(),
+        engine: Engine::connect(&format!("unix://{}", socket.display())).await.unwrap(),
+        images: Images::open(folder).unwrap(),
+        slots: Slots::new(1, 1),
+        journal: Journal::open(folder).unwrap(),
+        providers: Providers::open(&config, &[]).unwrap(),
+        proxy: Vec::new(),
+        certificates: None,
+        user: RunUser { uid: 0, gid: 0 },
+        connection: Keeper::new(folder),
+        progress: progress::Keeper::new(folder, Telemetry::off()),
+        telemetry: Telemetry::off(),
+        intervals: RwLock::new(Intervals::default()),
+        registered: SetOnce::new(),
+        config,
+    })
+}
+
+/// Something that writes down what it is asked.
+fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
+    let asked = Arc::clone(asked);
+    Router::new().fallback(async move |request: Request| {
+        let mut what = format!("{} {}", request.method(), request.uri().path());
+        if let Some(query) = request.uri().query().filter(|_| what.ends_with("/archive")) {
+            what.push_str(&format!("?{query}"));
+        }
+        let answer = answer(&what);
+        asked.lock().unwrap().push(what);
+        answer
+    })
+}
+
+fn refusal(status: StatusCode) -> Response {
+    (status, json(r#"{"error": "it is over"}"#)).into_response()
+}
+
+fn json(text: &'static str) -> Response {
+    ([("content-type", "application/json")], text).into_response()
+}
