@@ -2,7 +2,8 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
@@ -263,24 +264,31 @@ impl TaskClient {
         .await
     }
 
-    /// Gets a file; none when the server has none.
+    /// Gets a file, as all that `to` then has; tells whether the server has one.
     ///
     /// # Errors
-    /// See [`CallError`].
-    pub async fn get(&self, file: TaskFile) -> Result<Option<Bytes>, CallError> {
+    /// See [`CallError`]; or `to` can't be written.
+    pub async fn get(&self, file: TaskFile, to: &File) -> Result<bool, CallError> {
         self.patiently("get a task's files", || async {
             let request = self
                 .request(Method::GET, file.path())
                 .query(&[("attempt", self.attempt)])
                 .timeout(FILE_TIMEOUT);
-            match send(request).await {
-                Ok(response) => {
-                    let content = response.bytes().await;
-                    Ok(Some(content.map_err(|error| CallError::Away(in_one_line(error)))?))
-                }
-                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(None),
-                Err(error) => Err(error),
+            let mut response = match send(request).await {
+                Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => return Ok(false),
+                result => result?,
+            };
+            let cannot = || format!("cannot write the {file} to the disk");
+            let mut to = to;
+            // A try before may have got a part of it.
+            to.set_len(0).with_context(cannot)?;
+            to.rewind().with_context(cannot)?;
+            while let Some(piece) =
+                response.chunk().await.map_err(|error| CallError::Away(in_one_line(error)))?
+            {
+                to.write_all(&piece).with_context(cannot)?;
             }
+            Ok(true)
         })
         .await
     }

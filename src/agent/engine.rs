@@ -26,7 +26,7 @@ use bollard::query_parameters::{
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
-use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 use tracing::warn;
 
 use crate::exit::Failure;
@@ -303,10 +303,11 @@ impl Engine {
     ///
     /// # Errors
     /// The engine refuses, its disk being full for example.
-    pub async fn upload(&self, id: &str, folder: &str, archive: Vec<u8>) -> Result<()> {
+    pub async fn upload(&self, id: &str, folder: &str, archive: File) -> Result<()> {
         let options = UploadToContainerOptionsBuilder::default().path(folder).build();
+        let archive = ReaderStream::new(tokio::fs::File::from_std(archive));
         self.docker
-            .upload_to_container(id, Some(options), bollard::body_full(archive.into()))
+            .upload_to_container(id, Some(options), bollard::body_try_stream(archive))
             .await
             .context("cannot put files into the container")
     }

@@ -1,6 +1,8 @@
-//! The files that go into a task's container, as one tar archive.
+//! The files that go into a task's container, as one tar archive: on disk, since a
+//! configuration and its plan may be larger than the agent is to be.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek as _};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -12,18 +14,27 @@ use crate::agent::context::RunUser;
 /// The most that a configuration may unpack to, in bytes.
 const MAX_CONFIGURATION: u64 = 256 * 1024 * 1024;
 
+/// The most that is given of a file of the configuration, in bytes.
+const MAX_WANTED: u64 = 1024 * 1024;
+
 /// An archive whose files all belong to the run's user.
 pub struct Archive {
-    builder: Builder<Vec<u8>>,
+    builder: Builder<File>,
     root: &'static str,
     user: RunUser,
 }
 
 impl Archive {
     /// An empty archive for files of `user`, to be unpacked at `root`; the paths
-    /// of its files are absolute all the same.
-    pub fn new(root: &'static str, user: RunUser) -> Self {
-        Self { builder: Builder::new(Vec::new()), root, user }
+    /// of its files are absolute all the same. It is a file in `directory` that has no
+    /// name, and so is gone when nobody has it open any more.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub fn new(directory: &Path, root: &'static str, user: RunUser) -> Result<Self> {
+        let file = tempfile::tempfile_in(directory)
+            .with_context(|| format!("cannot write in {}", directory.display()))?;
+        Ok(Self { builder: Builder::new(file), root, user })
     }
 
     /// Adds a directory.
@@ -31,31 +42,42 @@ impl Archive {
     /// # Errors
     /// The path does not fit.
     pub fn directory(&mut self, path: &str, mode: u32) -> Result<()> {
-        self.add(EntryType::Directory, Path::new(path), mode, &[])
+        self.add(EntryType::Directory, Path::new(path), mode, 0, io::empty())
     }
 
     /// Adds a file.
     ///
     /// # Errors
-    /// The path does not fit.
+    /// The path does not fit, or the disk is full.
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
-        self.add(EntryType::Regular, Path::new(path), mode, content)
+        self.add(EntryType::Regular, Path::new(path), mode, content.len() as u64, content)
+    }
+
+    /// Adds a file that may be large, from where it is read next.
+    ///
+    /// # Errors
+    /// As [`Archive::file`], or it can't be read.
+    pub fn large_file(&mut self, path: &str, mode: u32, mut content: &File) -> Result<()> {
+        let size = content.metadata()?.len() - content.stream_position()?;
+        self.add(EntryType::Regular, Path::new(path), mode, size, content)
     }
 
     /// Adds what is in `configuration` (a tar.gz) below `directory`, and gives what
-    /// the file has that comes to be at `wanted`.
+    /// the file has that comes to be at `wanted`, unless that is large.
     ///
     /// # Errors
     /// It is no tar.gz, unpacks to too much, has something else in it than
-    /// files, directories and symbolic links, or has a path that leads out.
+    /// files, directories and symbolic links, or has a path that leads out; the disk is
+    /// full.
     pub fn configuration(
         &mut self,
         directory: &str,
-        configuration: &[u8],
+        configuration: impl Read,
         wanted: &Path,
     ) -> Result<Option<Vec<u8>>> {
         let mut found = None;
-        let mut unpacked = tar::Archive::new(GzDecoder::new(configuration));
+        let configuration = GzDecoder::new(BufReader::new(configuration));
+        let mut unpacked = tar::Archive::new(configuration);
         let mut size = 0;
         let broken = "the configuration is not a tar.gz archive";
         for entry in unpacked.entries().context(broken)? {
@@ -69,14 +91,17 @@ impl Archive {
             }
             match entry.header().entry_type() {
                 EntryType::Directory => {
-                    self.add(EntryType::Directory, &path, mode | 0o700, &[])?;
+                    self.add(EntryType::Directory, &path, mode | 0o700, 0, io::empty())?;
                 }
                 EntryType::Regular | EntryType::Continuous => {
-                    let mut content = Vec::new();
-                    entry.read_to_end(&mut content).context(broken)?;
-                    self.add(EntryType::Regular, &path, mode | 0o600, &content)?;
-                    if path == wanted {
+                    let (kind, mode, size) = (EntryType::Regular, mode | 0o600, entry.size());
+                    if path == wanted && size <= MAX_WANTED {
+                        let mut content = Vec::new();
+                        entry.read_to_end(&mut content).context(broken)?;
+                        self.add(kind, &path, mode, size, content.as_slice())?;
                         found = Some(content);
+                    } else {
+                        self.add(kind, &path, mode, size, entry)?;
                     }
                 }
                 EntryType::Symlink => {
@@ -93,17 +118,26 @@ impl Archive {
         Ok(found)
     }
 
-    /// The archive's bytes.
+    /// The archive, to be read from its start.
     ///
     /// # Errors
-    /// Memory is all that is written to, so there are none.
-    pub fn finish(self) -> Result<Vec<u8>> {
-        self.builder.into_inner().context("cannot end the archive")
+    /// The disk is full.
+    pub fn finish(self) -> Result<File> {
+        let mut file = self.builder.into_inner().context("cannot end the archive")?;
+        file.rewind().context("cannot end the archive")?;
+        Ok(file)
     }
 
-    fn add(&mut self, kind: EntryType, path: &Path, mode: u32, content: &[u8]) -> Result<()> {
+    fn add(
+        &mut self,
+        kind: EntryType,
+        path: &Path,
+        mode: u32,
+        size: u64,
+        content: impl Read,
+    ) -> Result<()> {
         let mut header = self.header(kind, mode);
-        header.set_size(content.len() as u64);
+        header.set_size(size);
         let path = self.relative(path)?;
         self.builder
             .append_data(&mut header, path, content)
@@ -170,6 +204,10 @@ mod tests {
 
     const ROOT: RunUser = RunUser { uid: 0, gid: 0 };
 
+    fn archive(user: RunUser) -> Archive {
+        Archive::new(&std::env::temp_dir(), "/scalr", user).unwrap()
+    }
+
     fn packed(entries: &[(&[u8], EntryType)]) -> Vec<u8> {
         let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
         for (name, kind) in entries {
@@ -187,14 +225,14 @@ mod tests {
 
     #[test]
     fn files_go_below_the_directory_and_belong_to_the_user() {
-        let mut archive = Archive::new("/scalr", RunUser { uid: 990, gid: 991 });
+        let mut archive = archive(RunUser { uid: 990, gid: 991 });
         let entries: [(&[u8], _); 2] =
             [(b"./", EntryType::Directory), (b"./main.tf", EntryType::Regular)];
         let wanted = Path::new("/scalr/work/main.tf");
-        let found = archive.configuration("/scalr/work", &packed(&entries), wanted).unwrap();
+        let found =
+            archive.configuration("/scalr/work", packed(&entries).as_slice(), wanted).unwrap();
         assert_eq!(found, Some(Vec::new()));
-        let bytes = archive.finish().unwrap();
-        let mut unpacked = tar::Archive::new(bytes.as_slice());
+        let mut unpacked = tar::Archive::new(archive.finish().unwrap());
         let found: Vec<_> = unpacked
             .entries()
             .unwrap()
@@ -213,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_link_that_leads_out_is_absolute() {
-        let archive = Archive::new("/scalr", ROOT);
+        let archive = archive(ROOT);
         let target = |target: &str| archive.target(Path::new("/scalr/work/a/link"), target.into());
         for kept in ["b", "./../b", "../../run/plan", "/etc/passwd", ""] {
             assert_eq!(target(kept), Path::new(kept));
@@ -232,8 +270,9 @@ mod tests {
         ];
         for entry in refused {
             let configuration = packed(&[entry]);
-            let mut archive = Archive::new("/scalr", ROOT);
-            let error = archive.configuration("/scalr/work", &configuration, Path::new(""));
+            let mut archive = archive(ROOT);
+            let error =
+                archive.configuration("/scalr/work", configuration.as_slice(), Path::new(""));
             assert!(error.is_err(), "{}", String::from_utf8_lossy(entry.0));
         }
     }
@@ -243,8 +282,9 @@ mod tests {
         let mut zip = GzEncoder::new(Vec::new(), Compression::fast());
         zip.write_all(b"not a tar").unwrap();
         for wrong in [zip.finish().unwrap(), b"PK".to_vec()] {
-            let mut archive = Archive::new("/scalr", ROOT);
-            let error = archive.configuration("/scalr/work", &wrong, Path::new("")).unwrap_err();
+            let mut archive = archive(ROOT);
+            let error =
+                archive.configuration("/scalr/work", wrong.as_slice(), Path::new("")).unwrap_err();
             assert_eq!(error.to_string(), "the configuration is not a tar.gz archive");
         }
     }

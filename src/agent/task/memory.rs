@@ -54,7 +54,8 @@ impl Job {
     }
 
     async fn put_notice(&self, container: &str, notice: &str) -> Result<()> {
-        let mut archive = Archive::new(paths::SCALR, self.context.user);
+        let directory = self.entry.directory();
+        let mut archive = Archive::new(directory, paths::SCALR, self.context.user)?;
         archive.file(paths::MEMORY_NOTICE, 0o644, notice.as_bytes())?;
         self.context.engine.upload(container, paths::SCALR, archive.finish()?).await
     }

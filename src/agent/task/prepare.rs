@@ -1,6 +1,8 @@
 //! What a task needs before its container can start.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -81,7 +83,7 @@ impl Job {
         }
         let id = engine.create(spec).await?;
         // Programs expect it, and small images lack it.
-        let mut archive = Archive::new("/", user);
+        let mut archive = Archive::new(self.entry.directory(), "/", user)?;
         archive.directory(paths::TMP, 0o1777)?;
         engine.upload(&id, "/", archive.finish()?).await?;
         Ok(id)
@@ -92,17 +94,17 @@ impl Job {
     async fn files(&self) -> Result<(Archive, Option<Vec<u8>>), CallError> {
         let task = self.task();
         let configuration = self
-            .client
-            .get(TaskFile::Configuration)
+            .fetch(TaskFile::Configuration)
             .await?
             .context("the server has no configuration for this run")?;
-        let mut archive = Archive::new(paths::SCALR, self.context.user);
+        let directory = self.entry.directory();
+        let mut archive = Archive::new(directory, paths::SCALR, self.context.user)?;
         for (path, mode) in [("/scalr/run", 0o700), (paths::HOME, 0o700), (paths::WORK, 0o755)] {
             archive.directory(path, mode)?;
         }
         let lock_path = self.in_work(paths::LOCK_FILE)?;
         let mut lock_file =
-            archive.configuration(paths::WORK, &configuration, Path::new(&lock_path))?;
+            archive.configuration(paths::WORK, configuration, Path::new(&lock_path))?;
         archive.file(&self.in_work(OVERRIDE_FILE)?, 0o644, OVERRIDE.as_bytes())?;
         for (name, text) in environment::terraform(task)? {
             archive.file(&self.in_work(name)?, 0o600, text.as_bytes())?;
@@ -120,19 +122,32 @@ impl Job {
         if let Some(certificates) = certificates {
             archive.file(paths::CERTIFICATES, 0o644, certificates)?;
         }
-        if let Some(state) = self.client.get(TaskFile::State).await? {
-            archive.file(paths::STATE, 0o600, &state)?;
+        if let Some(state) = self.fetch(TaskFile::State).await? {
+            archive.large_file(paths::STATE, 0o600, &state)?;
         }
         if task.kind == Kind::Apply {
-            let plan = self.client.get(TaskFile::Plan).await?;
+            let plan = self.fetch(TaskFile::Plan).await?;
             let plan = plan.context("the server has no saved plan for this run")?;
-            archive.file(paths::PLAN, 0o600, &plan)?;
-            if let Some(of_plan) = self.client.get(TaskFile::LockFile).await? {
-                archive.file(&lock_path, 0o644, &of_plan)?;
-                lock_file = Some(of_plan.into());
+            archive.large_file(paths::PLAN, 0o600, &plan)?;
+            if let Some(mut of_plan) = self.fetch(TaskFile::LockFile).await? {
+                let mut text = Vec::new();
+                of_plan.read_to_end(&mut text).context("cannot read the plan's lock file")?;
+                archive.file(&lock_path, 0o644, &text)?;
+                lock_file = Some(text);
             }
         }
         Ok((archive, lock_file))
+    }
+
+    /// A file of the task, from the server, if it has one.
+    async fn fetch(&self, file: TaskFile) -> Result<Option<File>, CallError> {
+        let cannot = || format!("cannot make a file for the {file}");
+        let mut to = tempfile::tempfile_in(self.entry.directory()).with_context(cannot)?;
+        if !self.client.get(file, &to).await? {
+            return Ok(None);
+        }
+        to.rewind().with_context(cannot)?;
+        Ok(Some(to))
     }
 
     /// The agent's hooks and the workspace's.
