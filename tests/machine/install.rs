@@ -7,7 +7,10 @@ use crate::fleet::{Fleet, URL, refusal};
 fn ubuntu_18_04_installs_and_runs() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
-    fleet.install("");
+    let said = fleet.shell(&Fleet::install_line("2>&1"));
+    assert!(said.contains("Setting up scalr-agent"), "{said}");
+    assert!(!said.contains("not yet configured"), "the package knows that it goes on: {said}");
+    fleet.load_image();
     installed(&fleet);
     fleet.wait_for_agent(&pool, "idle");
     assert_eq!(fleet.shell("dpkg --verify scalr-agent"), "");

@@ -21,6 +21,16 @@ pub struct Pool<'a> {
     pub token: String,
 }
 
+/// What the pool has told, between two moments: each is the time since 1970.
+pub struct Told {
+    /// Before it was asked.
+    pub asked: Duration,
+    /// The pool's attributes.
+    pub attributes: Value,
+    /// After it had answered.
+    pub answered: Duration,
+}
+
 /// A run, by its id.
 #[derive(Clone)]
 pub struct Run(String);
@@ -85,6 +95,29 @@ impl<'a> Pool<'a> {
     /// The pool's attributes.
     pub fn attributes(&self) -> Value {
         self.get(&format!("/agent-pools/{}", self.id))["data"]["attributes"].take()
+    }
+
+    /// The pool's attributes again and again, with no pause.
+    pub fn attributes_often(&self, times: u32) -> Vec<Told> {
+        let line = format!(
+            "for n in $(seq {times}); do date +%s%N; curl --silent --show-error --fail-with-body \
+             --cacert {} --header @{} {}/agent-pools/{} || exit; echo; date +%s%N; done",
+            self.ca.display(),
+            self.authorization.display(),
+            self.api,
+            self.id
+        );
+        let said = self.world.shell("server", &line);
+        let lines: Vec<_> = said.lines().collect();
+        let time = |line: &str| Duration::from_nanos(line.parse().expect("a time"));
+        lines
+            .chunks(3)
+            .map(|told| Told {
+                asked: time(told[0]),
+                attributes: parse(told[1].as_bytes())["data"]["attributes"].take(),
+                answered: time(told[2]),
+            })
+            .collect()
     }
 
     /// Gives the workspace a variable: a `terraform` or a `shell` one.

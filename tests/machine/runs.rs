@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::fleet::{Fleet, configuration};
+use crate::fleet::{Fleet, configuration, creating};
+use crate::pool::lines_with_end;
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
@@ -55,4 +56,16 @@ fn user_root_makes_local_exec_root() {
     pool.wait_for_status(&run, "applied");
     let log = pool.log(&run, "apply");
     assert!(log.lines().any(|line| line.trim_end().ends_with("uid=0")), "{log}");
+
+    let script = "touch /usr/by-root && echo the image was changed || echo the image stays";
+    let read_only = "scalr-agent configure --writable-root=false && systemctl restart scalr-agent";
+    for (configure, end) in [("", "the image was changed"), (read_only, "the image stays")] {
+        fleet.shell(configure);
+        let name = end.replace(' ', "-");
+        let pool = pool.with_workspace(&name, json!({"auto-apply": true}));
+        let run = pool.start_run(creating("work", script).path());
+        pool.wait_for_ended(&run, "applied");
+        let log = pool.log(&run, "apply");
+        assert_eq!(lines_with_end(&log, end), 1, "{log}");
+    }
 }

@@ -2,14 +2,15 @@
 //! slot is told to be free that is not.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use crate::engine::{Container, Engine};
 use crate::fleet::{Fleet, creating};
 use crate::machine::wait_for;
-use crate::pool::{Pool, Run, lines_with_end};
+use crate::pool::{Pool, Run, Told, lines_with_end};
 
 /// How many runs each machine takes at once.
 const CONCURRENCY: [usize; 2] = [2, 3];
@@ -48,7 +49,13 @@ fn two_agents_never_use_or_tell_more_slots_than_they_have() {
     let engines = machines.map(|machine| Engine::of(&fleet.world, machine));
     let seen = watch_until_all_is_done(&pool, &engines);
 
-    println!("{} samples, {} ms apart", seen.samples, seen.apart.as_millis());
+    println!(
+        "the pool was asked {} times, {} ms apart; the engines {} times, {} ms apart",
+        seen.samples.0,
+        seen.apart.0.as_millis(),
+        seen.samples.1,
+        seen.apart.1.as_millis()
+    );
     assert_eq!(seen.at_once, CONCURRENCY, "all slots were in use at some time");
     for (pool, run) in &runs {
         pool.wait_for_ended(run, "applied");
@@ -67,58 +74,102 @@ fn two_agents_never_use_or_tell_more_slots_than_they_have() {
 
 /// What was seen while the runs went on.
 struct Seen {
-    samples: u32,
-    /// How far two samples are apart, on average.
-    apart: Duration,
+    /// How often the pool and the engines were looked at.
+    samples: (usize, usize),
+    /// How far two of those are apart, on average.
+    apart: (Duration, Duration),
     /// How many containers each machine had at once, at most.
     at_once: [usize; 2],
     /// Their ids and names.
     containers: BTreeSet<(String, String)>,
 }
 
-/// Looks at the engines and at the pool in turn.
-///
+/// The containers of both machines, as they were at some time between two moments.
+struct Look {
+    begun: Duration,
+    containers: [Vec<Container>; 2],
+    ended: Duration,
+}
+
+/// Looks at the engines and asks the pool, side by side and without a pause.
+fn watch_until_all_is_done(pool: &Pool<'_>, engines: &[Engine; 2]) -> Seen {
+    let begun = Instant::now();
+    let done = AtomicBool::new(false);
+    let (looks, told) = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut looks = vec![look(engines)];
+            while !done.load(Ordering::Relaxed) {
+                looks.push(look(engines));
+            }
+            // One after all that was told.
+            looks.push(look(engines));
+            looks
+        });
+        let mut told: Vec<Told> = Vec::new();
+        while !told.last().is_some_and(is_done) && begun.elapsed() < Duration::from_secs(180) {
+            told.extend(pool.attributes_often(20));
+        }
+        done.store(true, Ordering::Relaxed);
+        (looking.join().expect("the engines answer"), told)
+    });
+    let took = begun.elapsed();
+    let last = told.last().expect("the pool was asked");
+    assert!(is_done(last), "the runs don't end: {}", last.attributes);
+    assert_eq!(last.attributes["oldest-wait-seconds"], Value::Null, "{}", last.attributes);
+    for told in &told {
+        check_free_slots(told, &looks);
+    }
+    let mut at_once = [0; 2];
+    let mut seen = BTreeSet::new();
+    for (machine, containers) in looks.iter().flat_map(|look| look.containers.iter().enumerate()) {
+        check_slots(containers, CONCURRENCY[machine]);
+        at_once[machine] = at_once[machine].max(containers.len());
+        seen.extend(containers.iter().map(|found| (found.id.clone(), found.name.clone())));
+    }
+    let apart = |samples: usize| took / u32::try_from(samples).expect("not as many");
+    Seen {
+        samples: (told.len(), looks.len()),
+        apart: (apart(told.len()), apart(looks.len())),
+        at_once,
+        containers: seen,
+    }
+}
+
+/// An apply is queued before the slot of its plan is free, so that this does not
+/// come too early.
+fn is_done(told: &Told) -> bool {
+    let count = |name| count(&told.attributes, name);
+    count("queue-depth") == 0 && count("free-slots") == CONCURRENCY.iter().sum::<usize>()
+}
+
 /// A slot is taken before its container is made, and free only after that is
 /// removed. So a container that is there before *and* after the pool has been
 /// asked was in a slot that the pool must not have told to be free: that holds
 /// exactly, however long the asking takes.
-fn watch_until_all_is_done(pool: &Pool<'_>, engines: &[Engine; 2]) -> Seen {
-    let begun = Instant::now();
-    let mut seen =
-        Seen { samples: 0, apart: Duration::ZERO, at_once: [0; 2], containers: BTreeSet::new() };
-    let mut before = look(engines);
-    loop {
-        let told = pool.attributes();
-        let after = look(engines);
-        let all: usize = CONCURRENCY.iter().sum();
-        let lasting = before
-            .iter()
-            .flatten()
-            .filter(|container| after.iter().flatten().any(|other| other.id == container.id));
-        let (free, busy) = (count(&told, "free-slots"), lasting.count());
-        assert!(free + busy <= all, "{free} slots are told to be free while {busy} are in use");
-        for (machine, containers) in after.iter().enumerate() {
-            check_slots(containers, CONCURRENCY[machine]);
-            seen.at_once[machine] = seen.at_once[machine].max(containers.len());
-            seen.containers.extend(
-                containers.iter().map(|container| (container.id.clone(), container.name.clone())),
-            );
-        }
-        seen.samples += 1;
-        // An apply is queued before the slot of its plan is free, so that this
-        // does not come too early.
-        if count(&told, "queue-depth") == 0 && free == all {
-            assert_eq!(told["oldest-wait-seconds"], Value::Null, "{told}");
-            seen.apart = begun.elapsed() / seen.samples;
-            return seen;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(180), "the runs don't end: {told}");
-        before = after;
-    }
+fn check_free_slots(told: &Told, looks: &[Look]) {
+    let Some(before) = looks.iter().rfind(|look| look.ended <= told.asked) else { return };
+    let after = looks.iter().find(|look| look.begun >= told.answered).expect("a last look");
+    let after: Vec<_> = after.containers.iter().flatten().map(|container| &container.id).collect();
+    let before = before.containers.iter().flatten();
+    let busy = before.filter(|container| after.contains(&&container.id)).count();
+    let (free, all) = (count(&told.attributes, "free-slots"), CONCURRENCY.iter().sum::<usize>());
+    assert!(free + busy <= all, "{free} slots are told to be free while {busy} are in use");
 }
 
-fn look(engines: &[Engine; 2]) -> [Vec<Container>; 2] {
-    engines.each_ref().map(Engine::containers)
+fn look(engines: &[Engine; 2]) -> Look {
+    let begun = now();
+    let [one, other] = engines;
+    let containers = std::thread::scope(|scope| {
+        let one = scope.spawn(|| one.containers());
+        let other = other.containers();
+        [one.join().expect("the engine answers"), other]
+    });
+    Look { begun, containers, ended: now() }
+}
+
+/// The time since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970")
 }
 
 /// No more containers than slots, and each on a network of its own.
