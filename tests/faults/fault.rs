@@ -100,6 +100,8 @@ impl Fault {
             }
             // The engine makes no container then.
             (Self::DiskFull, Phase::Claimed) => End::PlanErrored("no space left on device"),
+            // Terraform writes half a plan then, and does not say so.
+            (Self::DiskFull, Phase::Planning) => End::PlanErrored("not written whole"),
             (Self::PowerCut, Phase::Applying) => End::ApplyErrored("ended from outside"),
             _ => End::Applied,
         }

@@ -9,6 +9,7 @@ mod archive;
 #[cfg(all(test, feature = "server"))]
 mod ends;
 mod environment;
+mod hand_over;
 mod hooks;
 pub mod interrupt;
 pub mod lost;
@@ -16,21 +17,18 @@ mod memory;
 mod paths;
 mod prepare;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::StreamExt as _;
-use reqwest::StatusCode;
-use tempfile::NamedTempFile;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, Span, error, info, warn};
 
-use crate::agent::client::{CallError, TaskClient, TaskFile};
+use crate::agent::client::{CallError, TaskClient};
 use crate::agent::context::Context;
 use crate::agent::engine::{self, Condition, Engine};
 use crate::agent::journal::{Container, Entry};
@@ -40,7 +38,6 @@ use crate::agent::log::spool::Spool;
 use crate::agent::log::upload::upload;
 use crate::agent::progress::{Ended, Phase, Progress};
 use crate::agent::slots::Slot;
-use crate::agent::sum;
 use crate::protocol::{Finish, Kind, Outcome, Task, TaskState};
 use crate::secret::redact::Redactor;
 use interrupt::Interrupt;
@@ -364,87 +361,6 @@ impl Job {
             _ => {}
         }
         Ok(end)
-    }
-
-    /// Gives the server what the container left: before its outcome, so that
-    /// whoever acts on the outcome finds it all. Gives what the run's log has to say of
-    /// a file that is too large for the server.
-    async fn hand_over(&self, end: &End) -> Result<Option<String>, CallError> {
-        let Some(Container { id, .. }) = &self.entry.record().container else { return Ok(None) };
-        let files = match self.task().kind {
-            Kind::Plan if end.outcome == Outcome::Finished => vec![
-                (TaskFile::Plan, paths::PLAN.to_owned()),
-                (TaskFile::LockFile, self.in_work(paths::LOCK_FILE)?),
-            ],
-            Kind::Plan => vec![],
-            // The second one only exists when the first could not be written.
-            Kind::Apply => vec![
-                (TaskFile::State, paths::STATE.to_owned()),
-                (TaskFile::State, self.in_work(paths::ERRORED_STATE)?),
-            ],
-        };
-        for (file, path) in files {
-            let Some(copy) = self.copy_out(id, &path).await? else { continue };
-            if file == TaskFile::LockFile {
-                self.context.providers.note(copy.path());
-            }
-            match self.client.put(file, copy.path()).await {
-                Err(error) if error.status() == Some(StatusCode::PAYLOAD_TOO_LARGE) => {
-                    return Ok(Some(self.too_large(file, copy)?));
-                }
-                result => result?,
-            }
-        }
-        Ok(None)
-    }
-
-    /// Keeps a state that is too large for the server, and says what is.
-    fn too_large(&self, file: TaskFile, copy: NamedTempFile) -> Result<String> {
-        let bytes = copy.as_file().metadata().context("cannot look at what the run left")?.len();
-        let mut message =
-            format!("Error: the {file} has {bytes} bytes, more than the server takes.");
-        if file == TaskFile::State {
-            let task = self.task();
-            let kept = lost::keep_state(&self.context, &task.id, task.attempt, copy)?;
-            message.push_str(&format!(" It is kept in {} on the agent's host.", kept.display()));
-        }
-        Ok(message)
-    }
-
-    /// While an apply runs, gives the server each state that it writes.
-    async fn save_state_as_it_changes(&self, container: &str) -> std::convert::Infallible {
-        if self.task().kind == Kind::Plan {
-            return std::future::pending().await;
-        }
-        let mut saved = None;
-        loop {
-            let pause = self.context.intervals().state_milliseconds;
-            tokio::time::sleep(Duration::from_millis(pause.into())).await;
-            if let Err(error) = self.save_state(container, &mut saved).await {
-                warn!("cannot save the state now: {error:#}");
-            }
-        }
-    }
-
-    async fn save_state(&self, container: &str, saved: &mut Option<String>) -> Result<()> {
-        let Some(state) = self.copy_out(container, paths::STATE).await? else { return Ok(()) };
-        let sum = sum::sha256(state.path())?;
-        // Terraform writes the file in place: what does not parse is half of one.
-        let json = io::BufReader::new(state.reopen()?);
-        let whole = serde_json::from_reader::<_, serde::de::IgnoredAny>(json).is_ok();
-        if whole && saved.as_ref() != Some(&sum) {
-            self.client.put(TaskFile::State, state.path()).await?;
-            *saved = Some(sum);
-        }
-        Ok(())
-    }
-
-    /// Copies a file of the container into the task's folder, if there is such a file.
-    async fn copy_out(&self, container: &str, path: &str) -> Result<Option<NamedTempFile>> {
-        let cannot = "cannot make a file for what the run left";
-        let copy = NamedTempFile::new_in(self.entry.directory()).context(cannot)?;
-        let to = copy.reopen().context(cannot)?;
-        Ok(self.context.engine.copy_out(container, path, to).await?.then_some(copy))
     }
 
     /// The task is somebody else's now: its container must not go on, and what the

@@ -1,0 +1,147 @@
+//! What a container leaves, and how it gets to the server: by a file here, since it
+//! may be larger than the agent is to be.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use reqwest::StatusCode;
+use tempfile::NamedTempFile;
+use tracing::warn;
+use zip::read::Config;
+use zip::unstable::read::ZipIterable;
+
+use super::{End, Job, lost, paths};
+use crate::agent::client::{CallError, TaskFile};
+use crate::agent::journal::Container;
+use crate::agent::sum;
+use crate::protocol::{Kind, Outcome};
+
+/// What a run's log says of a plan that can't be applied.
+const CUT_OFF: &str = "Error: the plan was not written whole, though Terraform says nothing of it. Is the disk of the agent's host full?";
+
+impl Job {
+    /// Gives the server what the container left: before its outcome, so that
+    /// whoever acts on the outcome finds it all. Gives what the run's log has to say of
+    /// a file that is of no use or too large for the server: then the run has failed.
+    pub(super) async fn hand_over(&self, end: &End) -> Result<Option<String>, CallError> {
+        let Some(Container { id, .. }) = &self.entry.record().container else { return Ok(None) };
+        let files = match self.task().kind {
+            Kind::Plan if end.outcome == Outcome::Finished => vec![
+                (TaskFile::Plan, paths::PLAN.to_owned()),
+                (TaskFile::LockFile, self.in_work(paths::LOCK_FILE)?),
+            ],
+            Kind::Plan => vec![],
+            // The second one only exists when the first could not be written.
+            Kind::Apply => vec![
+                (TaskFile::State, paths::STATE.to_owned()),
+                (TaskFile::State, self.in_work(paths::ERRORED_STATE)?),
+            ],
+        };
+        for (file, path) in files {
+            let Some(copy) = self.copy_out(id, &path).await? else { continue };
+            match file {
+                TaskFile::LockFile => self.context.providers.note(copy.path()),
+                TaskFile::Plan if is_cut_off(copy.path())? => return Ok(Some(CUT_OFF.to_owned())),
+                _ => {}
+            }
+            match self.client.put(file, copy.path()).await {
+                Err(error) if error.status() == Some(StatusCode::PAYLOAD_TOO_LARGE) => {
+                    return Ok(Some(self.too_large(file, copy)?));
+                }
+                result => result?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps a state that is too large for the server, and says what is.
+    fn too_large(&self, file: TaskFile, copy: NamedTempFile) -> Result<String> {
+        let bytes = copy.as_file().metadata().context("cannot look at what the run left")?.len();
+        let mut message =
+            format!("Error: the {file} has {bytes} bytes, more than the server takes.");
+        if file == TaskFile::State {
+            let task = self.task();
+            let kept = lost::keep_state(&self.context, &task.id, task.attempt, copy)?;
+            message.push_str(&format!(" It is kept in {} on the agent's host.", kept.display()));
+        }
+        Ok(message)
+    }
+
+    /// While an apply runs, gives the server each state that it writes.
+    pub(super) async fn save_state_as_it_changes(
+        &self,
+        container: &str,
+    ) -> std::convert::Infallible {
+        if self.task().kind == Kind::Plan {
+            return std::future::pending().await;
+        }
+        let mut saved = None;
+        loop {
+            let pause = self.context.intervals().state_milliseconds;
+            tokio::time::sleep(Duration::from_millis(pause.into())).await;
+            if let Err(error) = self.save_state(container, &mut saved).await {
+                warn!("cannot save the state now: {error:#}");
+            }
+        }
+    }
+
+    async fn save_state(&self, container: &str, saved: &mut Option<String>) -> Result<()> {
+        let Some(state) = self.copy_out(container, paths::STATE).await? else { return Ok(()) };
+        let sum = sum::sha256(state.path())?;
+        // Terraform writes the file in place: what does not parse is half of one.
+        let json = io::BufReader::new(state.reopen()?);
+        let whole = serde_json::from_reader::<_, serde::de::IgnoredAny>(json).is_ok();
+        if whole && saved.as_ref() != Some(&sum) {
+            self.client.put(TaskFile::State, state.path()).await?;
+            *saved = Some(sum);
+        }
+        Ok(())
+    }
+
+    /// Copies a file of the container into the task's folder, if there is such a file.
+    async fn copy_out(&self, container: &str, path: &str) -> Result<Option<NamedTempFile>> {
+        let cannot = "cannot make a file for what the run left";
+        let copy = NamedTempFile::new_in(self.entry.directory()).context(cannot)?;
+        let to = copy.reopen().context(cannot)?;
+        Ok(self.context.engine.copy_out(container, path, to).await?.then_some(copy))
+    }
+}
+
+/// Whether a plan is not whole: Terraform takes no notice when the end of it can't be
+/// written, to a full disk for example. A plan is a zip archive.
+fn is_cut_off(plan: &Path) -> Result<bool> {
+    let mut plan = File::open(plan).context("cannot read the plan")?;
+    let mut beginning = Vec::new();
+    plan.by_ref().take(2).read_to_end(&mut beginning).context("cannot read the plan")?;
+    // Not by a list of all that is in it: how long that is, the run decides.
+    let is_whole = || ZipIterable::try_new(plan, Config::default()).is_ok();
+    Ok(beginning.is_empty() || beginning == b"PK" && !is_whole())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_without_its_end_is_cut_off() {
+        let mut zip = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+        zip.start_file("tfplan", zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(b"a plan").unwrap();
+        let whole = zip.finish().unwrap().into_inner();
+        let is_cut_off = |content: &[u8]| {
+            let file = NamedTempFile::new().unwrap();
+            fs::write(file.path(), content).unwrap();
+            is_cut_off(file.path()).unwrap()
+        };
+        assert!(!is_cut_off(&whole));
+        assert!(is_cut_off(&whole[..whole.len() - 1]));
+        assert!(is_cut_off(&[]));
+        assert!(!is_cut_off(b"what another program calls a plan"));
+    }
+}
