@@ -69,12 +69,12 @@ pub fn of_run(fleet: &Fleet, disk: &str, run: &Run) -> Vec<Container> {
     found
 }
 
-/// What stands in the engine's file: lines of `{"log": …, "stream": …, "time": …}`.
+/// What stands in the engine's file: lines of `{"log": …, "stream": …, "time": …}`. One
+/// that a full disk has cut off is left out: with any other fault, the log that the server
+/// has is then not what is found here.
 fn text(log: &str) -> String {
     log.lines()
-        .map(|line| {
-            let line: Value = serde_json::from_str(line).expect("the engine writes JSON");
-            line["log"].as_str().expect("a text").to_owned()
-        })
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .map(|line| line["log"].as_str().expect("a text").to_owned())
         .collect()
 }
