@@ -57,7 +57,7 @@ fn user_root_makes_local_exec_root() {
     let log = pool.log(&run, "apply");
     assert!(log.lines().any(|line| line.trim_end().ends_with("uid=0")), "{log}");
 
-    let script = "touch /usr/by-root && echo the image was changed || echo the image stays";
+    let script = "touch /etc/by-root && echo the image was changed || echo the image stays";
     let read_only = "scalr-agent configure --writable-root=false && systemctl restart scalr-agent";
     for (configure, end) in [("", "the image was changed"), (read_only, "the image stays")] {
         fleet.shell(configure);
