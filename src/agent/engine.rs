@@ -327,8 +327,8 @@ impl Engine {
         }
     }
 
-    /// A small regular file of a container, at most its first [`SMALL_FILE`] bytes;
-    /// none when there is no such file.
+    /// A small regular file of a container, at most its first 1 MiB; none when there is no
+    /// such file.
     ///
     /// # Errors
     /// The engine doesn't answer.

@@ -2,7 +2,7 @@
 //! from its claim until the server has its outcome.
 //!
 //! `DATA/tasks/TASK-ATTEMPT/` holds `journal` and `log`. The journal is only appended
-//! to: an [`Event`] a line, in JSON, each on the disk before what it tells of begins. A
+//! to: an event a line, in JSON, each on the disk before what it tells of begins. A
 //! last line without an end was cut off by a crash, so it did not happen.
 //!
 //! It carries tokens and variables, so only the agent's user may enter.
