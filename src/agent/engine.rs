@@ -264,7 +264,12 @@ impl Engine {
             // that keeps all and gives it back.
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
-                config: Some(HashMap::new()),
+                // Not what the engine's own settings say: of a file that is begun
+                // anew, a log that is made again would lack the beginning.
+                config: Some(HashMap::from(
+                    [("max-size", "1000g"), ("max-file", "2")]
+                        .map(|(option, value)| (option.to_owned(), value.to_owned())),
+                )),
             }),
             ..HostConfig::default()
         };
@@ -407,10 +412,20 @@ impl Engine {
         })))
     }
 
-    /// All that a container has written since its start, and goes on to write.
+    /// All that a container has written since its start, and goes on to write. The
+    /// engine ends it with the container, be it at the end of what that wrote or not.
     pub fn output_from_start(&self, id: &str) -> Output {
+        self.kept_output(id, true)
+    }
+
+    /// All that a container which has ended wrote.
+    pub fn whole_output(&self, id: &str) -> Output {
+        self.kept_output(id, false)
+    }
+
+    fn kept_output(&self, id: &str, follow: bool) -> Output {
         let options = LogsOptionsBuilder::default()
-            .follow(true)
+            .follow(follow)
             .stdout(true)
             .stderr(true)
             .tail("all")

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{SetOnce, watch};
 
+use super::follow::follow;
 use super::tests::claimed;
 use super::{Job, Wire, carry_out, failed};
 use crate::agent::client::Client;
@@ -19,12 +20,16 @@ use crate::agent::context::{Context, RunUser};
 use crate::agent::engine::Engine;
 use crate::agent::images::Images;
 use crate::agent::journal::{Container, Entry, Journal};
+use crate::agent::log::Filter;
+use crate::agent::log::limit::Limiter;
+use crate::agent::log::spool::Spool;
 use crate::agent::progress;
 use crate::agent::providers::Providers;
 use crate::agent::slots::Slots;
 use crate::agent::telemetry::Telemetry;
 use crate::config::Settings;
 use crate::protocol::{Finish, Intervals, Kind, Outcome, TaskState};
+use crate::secret::redact::Redactor;
 
 /// What was asked, as `METHOD PATH`; with the query where it says which file.
 type Asked = Arc<Mutex<Vec<String>>>;
@@ -109,6 +114,43 @@ async fn a_state_that_is_too_large_is_kept_here_and_told() {
         kept.display()
     );
     assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
+    for (begun, whole, expected) in [
+        ("one\n", "one\ntwo\n", "one\ntwo\n"),
+        ("", "one\n", "one\n"),
+        ("one\n", "one\n", "one\n"),
+        // The engine's file is not what was given out.
+        ("one\n", "only\ntwo\n", "one\n"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Router::new().fallback(async move |request: Request| {
+            let uri = request.uri();
+            let asked = format!("GET {}?{}", uri.path(), uri.query().unwrap_or_default());
+            match (uri.path().ends_with("/logs"), asked.contains("follow=true")) {
+                (true, true) => framed(begun).into_response(),
+                (true, false) => framed(whole).into_response(),
+                _ => self::engine(&asked),
+            }
+        });
+        let context = context(folder.path(), Router::new(), engine).await;
+        let container = Container { id: "c1".into(), log_start: 0 };
+        let mut spool = Spool::open(&folder.path().join("log")).unwrap();
+        let filter = || Filter::new(Redactor::new([]), Limiter::new(1024));
+        follow(&context.engine, &container, &mut spool, filter, true).await.unwrap();
+        assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
+    }
+}
+
+/// What a container wrote, in the form in which the engine gives it out.
+fn framed(text: &str) -> Vec<u8> {
+    let frame = |line: &str| {
+        let length = u32::try_from(line.len()).unwrap().to_be_bytes();
+        [&[1, 0, 0, 0], &length[..], line.as_bytes()].concat()
+    };
+    text.split_inclusive('\n').flat_map(frame).collect()
 }
 
 /// Where a state is kept that the server does not take.

@@ -9,6 +9,7 @@ mod archive;
 #[cfg(all(test, feature = "server"))]
 mod ends;
 mod environment;
+mod follow;
 mod hand_over;
 mod hooks;
 pub mod interrupt;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
-use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -30,7 +30,7 @@ use tracing::{Instrument as _, Span, error, info, warn};
 
 use crate::agent::client::{CallError, TaskClient};
 use crate::agent::context::Context;
-use crate::agent::engine::{self, Condition, Engine};
+use crate::agent::engine::{self, Condition};
 use crate::agent::journal::{Container, Entry};
 use crate::agent::log::Filter;
 use crate::agent::log::limit::Limiter;
@@ -40,6 +40,7 @@ use crate::agent::progress::{Ended, Phase, Progress};
 use crate::agent::slots::Slot;
 use crate::protocol::{Finish, Kind, Outcome, Task, TaskState};
 use crate::secret::redact::Redactor;
+use follow::follow;
 use interrupt::Interrupt;
 
 /// The labels of a task's container.
@@ -118,10 +119,6 @@ pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wi
 
 /// How long to wait after something on this host failed.
 const BEFORE_RETRY: Duration = Duration::from_secs(5);
-
-/// How long after the end of its output a container has ended, unless its
-/// engine went away.
-const END_AFTER_OUTPUT: Duration = Duration::from_millis(1500);
 
 struct Job {
     context: Arc<Context>,
@@ -438,52 +435,6 @@ fn work_directory(task: &Task) -> Result<String> {
     let inside = archive::inside(Path::new(task.working_directory.as_deref().unwrap_or("")))?;
     let path = Path::new(paths::WORK).join(inside);
     Ok(path.to_str().context("the working directory is not UTF-8")?.trim_end_matches('/').into())
-}
-
-/// Writes what the container says to the log until it has ended, through
-/// restarts of the engine. A replay begins with the container's first byte.
-async fn follow(
-    engine: &Engine,
-    container: &Container,
-    spool: &mut Spool,
-    filter: impl Fn() -> Filter,
-    mut replay: bool,
-) -> Result<Condition> {
-    loop {
-        let mut filter = filter();
-        let mut output = if replay {
-            spool.truncate(container.log_start)?;
-            // It may have been recorded, and not started any more.
-            if engine.condition(&container.id).await? == Condition::Created {
-                engine.start(&container.id).await?;
-            }
-            engine.output_from_start(&container.id)
-        } else {
-            let output = engine.attach(&container.id).await?;
-            engine.start(&container.id).await?;
-            output
-        };
-        let mut whole = true;
-        while let Some(chunk) = output.next().await {
-            match chunk {
-                Ok(bytes) => spool.write_patiently(&filter.push(&bytes)).await?,
-                Err(error) => {
-                    warn!(container = container.id, "{error:#}");
-                    whole = false;
-                    break;
-                }
-            }
-        }
-        // An engine that goes away ends the stream as the container's end does.
-        match tokio::time::timeout(END_AFTER_OUTPUT, engine.ended(&container.id)).await {
-            Ok(condition) if whole => {
-                let condition = condition?;
-                spool.write_patiently(&filter.finish()).await?;
-                return Ok(condition);
-            }
-            _ => replay = true,
-        }
-    }
 }
 
 /// Whether an error means that the engine does not answer, and may again.
