@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-use crate::agent::engine::{Condition, Engine};
+use crate::agent::engine::{Condition, Engine, Output};
 use crate::agent::journal::Container;
 use crate::agent::log::Filter;
 use crate::agent::log::spool::Spool;
@@ -74,36 +74,57 @@ pub async fn follow(
 /// Writes what the engine has in its file and did not give out before it ended the
 /// stream. It waits no longer than 2 s for whoever reads one of a container that has
 /// ended (moby's `handleContainerExit`), and less for one that reads its file.
+///
+/// A file that can't be read, since a full disk has cut it off for example, has no rest.
 async fn write_rest(
     engine: &Engine,
     container: &str,
-    seen: Seen,
+    mut seen: Seen,
     filter: &mut Filter,
     spool: &mut Spool,
 ) -> Result<()> {
-    let mut output = engine.whole_output(container);
+    // It may have been the engine's restart.
+    for _ in 0..2 {
+        let read = read_rest(engine.whole_output(container), &mut seen, filter, spool).await?;
+        match read {
+            Ok(()) => return Ok(()),
+            Err(error) => warn!(container, "cannot read the end of the run's output: {error:#}"),
+        }
+        engine.settled(container).await?;
+    }
+    Ok(())
+}
+
+/// Writes what `output` has beyond what was `seen`; the inner error is the engine's.
+async fn read_rest(
+    mut output: Output,
+    seen: &mut Seen,
+    filter: &mut Filter,
+    spool: &mut Spool,
+) -> Result<Result<()>> {
+    let (known, sum) = (seen.bytes, seen.sum.clone().finalize());
     let mut again = Seen::default();
-    let mut is_same = false;
     while let Some(chunk) = output.next().await {
-        let chunk = chunk?;
-        let left = usize::try_from(seen.bytes - again.bytes).unwrap_or(usize::MAX);
-        let (known, rest) = chunk.split_at(left.min(chunk.len()));
-        again.add(known);
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => return Ok(Err(error)),
+        };
+        let left = usize::try_from(known.saturating_sub(again.bytes)).unwrap_or(usize::MAX);
+        let (same, rest) = chunk.split_at(left.min(chunk.len()));
+        again.add(same);
         if rest.is_empty() {
             continue;
         }
-        if !is_same {
-            // The file has no bytes that are no UTF-8: then it can't be told where the
-            // rest begins, and what was given out is the better log.
-            if again.sum.clone().finalize() != seen.sum.clone().finalize() {
-                return Ok(());
-            }
-            is_same = true;
-            warn!(container, "the engine ended the run's output early; the rest is in its file");
+        // The file has no bytes that are no UTF-8: then it can't be told where the rest
+        // begins, and what was given out is the better log.
+        if again.bytes == known && again.sum.clone().finalize() != sum {
+            return Ok(Ok(()));
         }
+        again.add(rest);
+        seen.add(rest);
         spool.write_patiently(&filter.push(rest)).await?;
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// How much of an output was given out, and what that adds up to.
