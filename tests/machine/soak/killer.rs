@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use crate::fleet::Fleet;
+use crate::machine::wait_for;
 
 /// A killer of agents.
 pub struct Killer {
@@ -84,9 +85,11 @@ fn kill(fleet: &Fleet) -> Option<Kill> {
 const PID: &str = "systemctl show --property=MainPID scalr-agent | cut -d= -f2";
 const MEMORY: &str = "awk '/VmHWM/ { print $2 }' \"/proc/$pid/status\"";
 
-/// The most memory that the agent has needed since it was started, in kB.
+/// The most memory that the agent has needed since it was started, in kB. It may have
+/// been killed just now.
 pub fn memory(fleet: &Fleet) -> u64 {
-    fleet.shell(&format!("pid=$({PID}); {MEMORY}")).parse().expect("a number of kB")
+    let line = format!("pid=$({PID}); {MEMORY} 2>/dev/null || :");
+    wait_for("the agent to run", Duration::from_secs(30), || fleet.shell(&line).parse().ok())
 }
 
 /// For each kill, how long it took until the agent was registered again.
