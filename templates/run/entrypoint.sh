@@ -148,7 +148,9 @@ take_environment() {
 run() {
     "$@" &
     _child=$!
+    # What was said before there was somebody to hand it on to.
     [ -n "$_stopped" ] && forward INT
+    [ -n "$_overdue" ] && kill -s TERM "$_child" 2>/dev/null
     _code=
     _signaled=1
     while [ -n "$_signaled" ]; do
