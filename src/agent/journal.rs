@@ -9,7 +9,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -103,7 +103,12 @@ impl Journal {
         // One that was cut off in its first line is begun again.
         let file = directory.join(JOURNAL);
         let cannot = || format!("cannot write {}", file.display());
-        let journal = File::options().append(true).create(true).open(&file).with_context(cannot)?;
+        let journal = File::options()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&file)
+            .with_context(cannot)?;
         journal.set_len(0).with_context(cannot)?;
         let record = Record { claimed: claimed.clone(), slot, container: None, finish: None };
         let mut entry = Entry { directory, journal, record };
@@ -282,9 +287,10 @@ mod tests {
         assert_eq!(found[0].record.claimed, claimed());
         let mode = fs::metadata(data.path().join("tasks")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+        let file = data.path().join("tasks/task-1-1/journal");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
         // Cut off in the middle of a line, which then did not happen.
-        let file = data.path().join("tasks/task-1-1/journal");
         let whole = fs::read_to_string(&file).unwrap();
         fs::write(&file, &whole[..whole.len() - 3]).unwrap();
         let mut found = journal.entries().unwrap();
