@@ -2,9 +2,11 @@
 # The first process of a task's container: runs the task's steps one after the
 # other. Needs nothing but /bin/sh.
 #
-# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY
+# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY LAST-LINE
 #
 #   DIRECTORY                     where Terraform is started
+#   LAST-LINE                     what is said at the very end: whoever has heard it
+#                                 has heard all
 #   /scalr/run/environment        the run's variables, to be sourced
 #   /scalr/run/hooks/ORIGIN/HOOK  what to run before and after the steps; ORIGIN
 #                                 is "agent" or "workspace"
@@ -33,6 +35,7 @@ exec 2>&1
 _kind=$1
 _operation=$2
 _directory=$3
+_last_line=$4
 _child=
 _hook=
 _overdue=
@@ -195,6 +198,7 @@ end_overdue_hook() {
     [ -n "$_child" ] && kill -s "$_signal" "$_child" 2>/dev/null
 }
 
+trap 'echo "$_last_line"' EXIT
 trap interrupt INT
 trap 'forward TERM' TERM
 trap end_overdue_hook USR1

@@ -21,6 +21,7 @@ use crate::agent::engine::Engine;
 use crate::agent::images::Images;
 use crate::agent::journal::{Container, Entry, Journal};
 use crate::agent::log::Filter;
+use crate::agent::log::end_mark::EndMark;
 use crate::agent::log::limit::Limiter;
 use crate::agent::log::spool::Spool;
 use crate::agent::progress;
@@ -124,6 +125,9 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
         ("one\n", "one\n", "one\n"),
         // The engine's file is not what was given out.
         ("one\n", "only\ntwo\n", "one\n"),
+        // It is not read when the container's last word has come.
+        ("one\nend of output of c1\n", "one\nend of output of c1\ntwo\n", "one\n"),
+        ("one\nend of out", "one\nend of output of c1\n", "one\n"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let engine = Router::new().fallback(async move |request: Request| {
@@ -138,7 +142,8 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
         let context = context(folder.path(), Router::new(), engine).await;
         let container = Container { id: "c1".into(), log_start: 0 };
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
-        let filter = || Filter::new(Redactor::new([]), Limiter::new(1024));
+        let end = "end of output of c1";
+        let filter = || Filter::new(EndMark::new(end), Redactor::new([]), Limiter::new(1024));
         follow(&context.engine, &container, &mut spool, filter, true).await.unwrap();
         assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
     }

@@ -62,7 +62,9 @@ pub async fn follow(
         match tokio::time::timeout(END_AFTER_OUTPUT, engine.ended(&container.id)).await {
             Ok(condition) if whole => {
                 let condition = condition?;
-                write_rest(engine, &container.id, seen, &mut filter, spool).await?;
+                if !filter.is_whole() {
+                    write_rest(engine, &container.id, seen, &mut filter, spool).await?;
+                }
                 spool.write_patiently(&filter.finish()).await?;
                 return Ok(condition);
             }
@@ -73,7 +75,8 @@ pub async fn follow(
 
 /// Writes what the engine has in its file and did not give out before it ended the
 /// stream. It waits no longer than 2 s for whoever reads one of a container that has
-/// ended (moby's `handleContainerExit`), and less for one that reads its file.
+/// ended (moby's `handleContainerExit`), and less for one that reads its file. A container
+/// that was killed has no rest either, but nobody knows before the file is read.
 ///
 /// A file that can't be read, since a full disk has cut it off for example, has no rest.
 async fn write_rest(

@@ -245,6 +245,7 @@ mod tests {
                 .arg(self.path("entrypoint.sh"))
                 .args([kind, "apply"])
                 .arg(self.path("work"))
+                .arg("the end")
                 .env("PATH", path)
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
@@ -252,11 +253,13 @@ mod tests {
                 .unwrap()
         }
 
-        /// What it said, and its lines of status.
+        /// What it said before its last line, and its lines of status.
         fn end(&self, child: Child) -> (String, String) {
             let output = child.wait_with_output().unwrap();
             let status = fs::read_to_string(self.path("status")).unwrap_or_default();
-            (String::from_utf8(output.stdout).unwrap(), status)
+            let said = String::from_utf8(output.stdout).unwrap();
+            let said = said.strip_suffix("the end\n").expect("it is said at every end");
+            (said.to_owned(), status)
         }
     }
 

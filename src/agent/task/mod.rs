@@ -33,6 +33,7 @@ use crate::agent::context::Context;
 use crate::agent::engine::{self, Condition};
 use crate::agent::journal::{Container, Entry};
 use crate::agent::log::Filter;
+use crate::agent::log::end_mark::{self, EndMark};
 use crate::agent::log::limit::Limiter;
 use crate::agent::log::spool::Spool;
 use crate::agent::log::upload::upload;
@@ -271,7 +272,8 @@ impl Job {
     ) -> Result<End, CallError> {
         let engine = self.context.engine.clone();
         let limit = self.context.config.log_limit * 1024 * 1024;
-        let filter = || Filter::new(self.redactor(), Limiter::new(limit));
+        let end = self.last_line();
+        let filter = || Filter::new(EndMark::new(&end), self.redactor(), Limiter::new(limit));
         let condition = tokio::select! {
             condition = follow(&engine, container, spool, filter, replay) => condition?,
             error = interrupt::when_told(
@@ -388,6 +390,11 @@ impl Job {
 
     fn task(&self) -> &Task {
         &self.entry.record().claimed.task
+    }
+
+    /// What the container writes last.
+    fn last_line(&self) -> String {
+        end_mark::line(&self.task().id, self.task().attempt)
     }
 
     /// Where a file is in the directory that Terraform is started in.

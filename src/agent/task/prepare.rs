@@ -240,9 +240,16 @@ impl Job {
         Ok(ContainerSpec {
             name: format!("{}-{}", task.id, task.attempt),
             image,
-            command: ["/bin/sh", paths::ENTRYPOINT, &task.kind.to_string(), operation, &directory]
-                .map(str::to_owned)
-                .to_vec(),
+            command: [
+                "/bin/sh",
+                paths::ENTRYPOINT,
+                &task.kind.to_string(),
+                operation,
+                &directory,
+                &self.last_line(),
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             environment: vec![format!("HOME={}", paths::HOME)],
             user: format!("{}:{}", user.uid, user.gid),
             working_directory: paths::WORK.to_owned(),

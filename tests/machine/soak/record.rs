@@ -28,7 +28,7 @@ pub struct Recorded {
     pub phase: String,
     /// The attempt at it.
     pub attempt: u32,
-    /// All that it wrote.
+    /// All that it wrote, without the entry point's last line.
     pub log: String,
 }
 
@@ -89,12 +89,14 @@ fn read(log: &Path) -> Recorded {
     let label =
         |name: &str| about["Config"]["Labels"][name].as_str().unwrap_or_default().to_owned();
     let attempt = label("scalr.attempt").parse().expect("a number");
-    // /bin/sh ENTRYPOINT PHASE …
-    let phase = about["Config"]["Entrypoint"][2].as_str().unwrap_or_default().to_owned();
+    // /bin/sh ENTRYPOINT PHASE OPERATION DIRECTORY LAST-LINE
+    let argument = |at: usize| about["Config"]["Entrypoint"][at].as_str().unwrap_or_default();
+    let (phase, last_line) = (argument(2).to_owned(), format!("{}\n", argument(5)));
     let lines = fs::read_to_string(log).expect("the log can be read");
     let text = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("JSON");
         line["log"].as_str().unwrap_or_default().to_owned()
     };
-    Recorded { run: label("scalr.run"), phase, attempt, log: lines.lines().map(text).collect() }
+    let log: String = lines.lines().map(text).collect();
+    Recorded { run: label("scalr.run"), phase, attempt, log: log.replace(&last_line, "") }
 }
