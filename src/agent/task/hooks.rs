@@ -136,6 +136,7 @@ fn refuse_misspelt(name: &str) -> Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -241,7 +242,10 @@ mod tests {
 
         fn start(&self, kind: &str) -> Child {
             let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
-            Command::new("/bin/sh")
+            // As in a container: a shell can't trap what it was started to ignore, as
+            // everything in the background is.
+            Command::new("env")
+                .args(["--default-signal", "/bin/sh"])
                 .arg(self.path("entrypoint.sh"))
                 .args([kind, "apply"])
                 .arg(self.path("work"))
@@ -251,6 +255,16 @@ mod tests {
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap()
+        }
+
+        /// Waits until a file is there that a hook or `terraform` makes where it works.
+        /// Those that then go on do so until it is gone, at the latest with this folder.
+        fn wait_for(&self, name: &str) {
+            let since = Instant::now();
+            while !self.path("work").join(name).exists() {
+                assert!(since.elapsed() < Duration::from_secs(60), "{name} is not there");
+                std::thread::yield_now();
+            }
         }
 
         /// What it said before its last line, and its lines of status.
@@ -335,15 +349,13 @@ mod tests {
 
     #[test]
     fn an_overdue_hook_is_ended_even_if_it_does_not_want_to() {
-        let hook = "trap 'echo x >told' TERM; echo x >ready; while :; do :; done";
+        let hook = "trap 'echo x >told' TERM; echo x >ready; while [ -e ready ]; do :; done";
         let run = Run::new(&[("agent/pre-init", hook)]);
         let child = run.start("plan");
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         // Told once, it goes on.
         for sign in ["ready", "told"] {
-            while !run.path(&format!("work/{sign}")).exists() {
-                std::thread::yield_now();
-            }
+            run.wait_for(sign);
             assert_eq!(fs::read_to_string(run.path("hook")).unwrap(), "agent pre-init\n", "{sign}");
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
         }
@@ -352,11 +364,9 @@ mod tests {
 
     #[test]
     fn a_stop_ends_a_hook_and_what_was_not_checked_did_not_pass() {
-        let run = Run::new(&[("agent/post-plan", "echo x >ready; while :; do :; done")]);
+        let run = Run::new(&[("agent/post-plan", "echo x >ready; while [ -e ready ]; do :; done")]);
         let child = run.start("plan");
-        while !run.path("work/ready").exists() {
-            std::thread::yield_now();
-        }
+        run.wait_for("ready");
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
         assert_eq!(run.end(child).1, "init 0\nplan 0\nagent:post-plan 143\n");
@@ -372,26 +382,21 @@ sub note { open my $file, ">>", $_[0]; print $file "x" }
 $SIG{INT} = sub { note("interrupts") };
 $SIG{TERM} = sub { note("terminated") };
 note("ready");
-select undef, undef, undef, 0.01 until -e "end";
+select undef, undef, undef, 0.01 until -e "end" or not -e "ready";
 "#;
         run.script("bin/terraform", terraform);
         let child = run.start("apply");
-        let wait_for = |name: &str| {
-            while !run.path(&format!("work/{name}")).exists() {
-                std::thread::yield_now();
-            }
-        };
         let signal = |signal| {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
             nix::sys::signal::kill(pid, signal).unwrap();
         };
-        wait_for("ready");
+        run.wait_for("ready");
         signal(nix::sys::signal::Signal::SIGINT);
-        wait_for("interrupts");
+        run.wait_for("interrupts");
         signal(nix::sys::signal::Signal::SIGINT);
         // Handed on after it, since shells take signals by their numbers.
         signal(nix::sys::signal::Signal::SIGTERM);
-        wait_for("terminated");
+        run.wait_for("terminated");
         fs::write(run.path("work/end"), "").unwrap();
         assert_eq!(run.end(child).1, "init 0\napply 0\n");
         assert_eq!(fs::read_to_string(run.path("work/interrupts")).unwrap(), "x");
