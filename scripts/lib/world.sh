@@ -15,6 +15,10 @@ world_server_address=192.0.2.1
 world_server_name=pools.test
 world_proxy_name=proxy.test
 world_folder=/var/tmp/scalr-agent-machines/$world
+# Of the host's available memory, in GB: how much a world needs to be in it, and
+# how much it may take then.
+world_memory_needed=12
+world_memory=8
 
 # world_up: make the namespaces of the server and of the proxy, if need be.
 world_up() {
@@ -22,6 +26,7 @@ world_up() {
     (
         flock 9
         [[ ! -e $world_folder/ready ]] || exit 0
+        world_put_in_memory
         world_add_namespace server
         world_add_switch server "$world_server_address/24"
         world_add_namespace proxy
@@ -31,6 +36,15 @@ world_up() {
             "198.51.100.1 $world_proxy_name" >"$world_folder/hosts"
         touch "$world_folder/ready"
     ) 9>"$world_folder/lock"
+}
+
+# Machines live in memory where there is plenty: package managers and engines flush
+# what they write all the time, and waiting for that is half of a machine's work.
+world_put_in_memory() {
+    local available
+    available=$(awk '$1 == "MemAvailable:" { print int($2 / 1024 / 1024) }' /proc/meminfo)
+    [[ $available -ge $world_memory_needed ]] || return 0
+    mount -t tmpfs -o "mode=755,size=${world_memory}g" "scalr-$world" "$world_folder/machines"
 }
 
 # world_connect NAME server|proxy: give a machine its namespace and an address
@@ -81,6 +95,8 @@ world_down() {
         done
         ip netns delete "$(world_namespace "$name")"
     done
+    # Lazily: other worlds' processes, each in a mount namespace of its own, may have it.
+    ! mountpoint --quiet "$world_folder/machines" || umount --lazy "$world_folder/machines"
     rm -rf --one-file-system "$world_folder"
     rmdir "${world_folder%/*}" 2>/dev/null || true
 }

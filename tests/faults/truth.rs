@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::engine::written;
 use crate::fleet::Fleet;
 use crate::pool::Run;
 
@@ -12,7 +13,7 @@ pub struct Container {
     pub kind: String,
     /// Which attempt at the task it was.
     pub attempt: u32,
-    /// All that it wrote.
+    /// All that it wrote; see [`written`].
     pub text: String,
 }
 
@@ -61,20 +62,10 @@ pub fn of_run(fleet: &Fleet, disk: &str, run: &Run) -> Vec<Container> {
             Some(Container {
                 kind: label("scalr.kind").to_owned(),
                 attempt: label("scalr.attempt").parse().expect("a number"),
-                text: text(&log),
+                text: written(&about, &log),
             })
         })
         .collect();
     found.sort_by_key(|container| container.attempt);
     found
-}
-
-/// What stands in the engine's file: lines of `{"log": …, "stream": …, "time": …}`. One
-/// that a full disk has cut off is left out: with any other fault, the log that the server
-/// has is then not what is found here.
-fn text(log: &str) -> String {
-    log.lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .map(|line| line["log"].as_str().expect("a text").to_owned())
-        .collect()
 }

@@ -45,6 +45,23 @@ impl Engine {
     }
 }
 
+/// What a run's container wrote, from the engine's file of it (lines of `{"log": …,
+/// "stream": …, "time": …}`) and from what the engine has `about` it, its
+/// `config.v2.json`. Without the entry point's last line, which is for the agent alone.
+///
+/// A line of the file that a full disk has cut off is left out: with any other fault,
+/// the log that the server has is then not what is found here.
+pub fn written(about: &Value, file: &str) -> String {
+    let text: String = file
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .map(|line| line["log"].as_str().expect("a text").to_owned())
+        .collect();
+    // /bin/sh ENTRYPOINT plan|apply OPERATION DIRECTORY LAST-LINE
+    let last_line = about["Config"]["Entrypoint"][5].as_str().expect("an entry point's argument");
+    text.replace(&format!("{last_line}\n"), "")
+}
+
 fn container(value: &Value) -> Container {
     let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let networks = value["NetworkSettings"]["Networks"].as_object();

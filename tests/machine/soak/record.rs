@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::engine::written;
+
 /// How often new containers are looked for. None lives as shortly as this:
 /// Terraform alone takes longer.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
@@ -28,7 +30,7 @@ pub struct Recorded {
     pub phase: String,
     /// The attempt at it.
     pub attempt: u32,
-    /// All that it wrote, without the entry point's last line.
+    /// All that it wrote; see [`written`].
     pub log: String,
 }
 
@@ -89,14 +91,11 @@ fn read(log: &Path) -> Recorded {
     let label =
         |name: &str| about["Config"]["Labels"][name].as_str().unwrap_or_default().to_owned();
     let attempt = label("scalr.attempt").parse().expect("a number");
-    // /bin/sh ENTRYPOINT PHASE OPERATION DIRECTORY LAST-LINE
-    let argument = |at: usize| about["Config"]["Entrypoint"][at].as_str().unwrap_or_default();
-    let (phase, last_line) = (argument(2).to_owned(), format!("{}\n", argument(5)));
-    let lines = fs::read_to_string(log).expect("the log can be read");
-    let text = |line: &str| {
-        let line: Value = serde_json::from_str(line).expect("JSON");
-        line["log"].as_str().unwrap_or_default().to_owned()
-    };
-    let log: String = lines.lines().map(text).collect();
-    Recorded { run: label("scalr.run"), phase, attempt, log: log.replace(&last_line, "") }
+    let file = fs::read_to_string(log).expect("the log can be read");
+    Recorded {
+        run: label("scalr.run"),
+        phase: label("scalr.kind"),
+        attempt,
+        log: written(&about, &file),
+    }
 }
