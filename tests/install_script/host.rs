@@ -145,7 +145,10 @@ impl Host {
             script = self.path("install.sh").display(),
             busybox = if self.shell[0] == "busybox" { PREFER_PATH } else { "" },
         );
-        let mut command = Command::new(which::which(self.shell[0]).unwrap());
+        // As at a terminal: a shell can't trap what it was started to ignore, as
+        // everything in the background is.
+        let mut command = Command::new(which::which("env").unwrap());
+        command.arg("--default-signal").arg(which::which(self.shell[0]).unwrap());
         command.args(&self.shell[1..]).args(["-c", &format!("{prelude}{snippet}"), "install.sh"]);
         command
             .current_dir(self.folder.path())

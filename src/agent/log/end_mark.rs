@@ -22,7 +22,7 @@ pub struct EndMark {
 }
 
 impl EndMark {
-    /// Looks for this [`line`].
+    /// Looks for this [`line()`].
     pub fn new(line: &str) -> Self {
         Self { mark: format!("{line}\n").into_bytes(), kept: Vec::new(), seen: false }
     }
@@ -69,7 +69,7 @@ mod tests {
     fn the_mark_is_taken_out_wherever_the_output_is_cut() {
         for (output, rest, seen) in [
             ("one\ntwo\nend of output of task-1-2\n", "one\ntwo\n", true),
-            ("no line's end" /* before it */, "no line's end", false),
+            ("no line's end", "no line's end", false),
             ("no line's endend of output of task-1-2\n", "no line's end", true),
             ("one\nend of output of task-1-2\nafter it\n", "one\nafter it\n", true),
             ("end of end of output of task-1-2\n", "end of ", true),
