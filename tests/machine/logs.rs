@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::fleet::{DOCKER, Fleet, configuration, kit};
+use crate::machine::wait_for;
 
 /// What the agent may have needed at most, in kB, since it was started.
 const MOST_MEMORY: u64 = 40 * 1024;
@@ -84,13 +86,18 @@ fn eater(command: &str) -> tempfile::TempDir {
     folder
 }
 
-fn applied(fleet: &Fleet, configuration: &Path) -> String {
+/// The log of an apply that has to fail; `meanwhile` is done once it provisions.
+fn applied(fleet: &Fleet, configuration: &Path, meanwhile: impl FnOnce()) -> String {
     let pool = fleet.pool();
     fleet.install("--memory 256");
     fleet.wait_for_agent(&pool, "idle");
     let run = pool.start_run(configuration);
     pool.wait_for_status(&run, "planned");
     pool.apply(&run);
+    wait_for("the provisioner to begin", Duration::from_secs(60), || {
+        pool.log(&run, "apply").contains("local-exec").then_some(())
+    });
+    meanwhile();
     pool.wait_for_ended(&run, "errored");
     assert!(pool.output("before").is_string(), "the state was saved");
     pool.log(&run, "apply")
@@ -103,7 +110,7 @@ fn a_run_that_nears_its_memory_is_interrupted_and_its_state_is_written() {
     // several times between 80 % and the end: 1 MB more, five times a second.
     let eat = r#"awk 'BEGIN { while (1) { s[n] = sprintf(n < 25 ? "%4000000s" : "%1000000s", ""); n++; system("sleep 0.2") } }'"#;
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
-    let log = applied(&fleet, eater(eat).path());
+    let log = applied(&fleet, eater(eat).path(), || ());
     let warned = log.find("more than 80 % of its 256 MB").unwrap_or_else(|| panic!("{log}"));
     let interrupted = log.find("Interrupt received").unwrap_or_else(|| panic!("{log}"));
     assert!(warned < interrupted, "{log}");
@@ -114,10 +121,22 @@ fn a_run_that_nears_its_memory_is_interrupted_and_its_state_is_written() {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_kernels_kill_for_memory_is_told_as_such() {
-    // All at once: nobody can look in between.
-    let eat = r#"awk 'BEGIN { s = sprintf("%900000000s", ""); print length(s) }'"#;
+    let eat = r#"until [ -e /tmp/go ]; do sleep 0.1; done
+        awk 'BEGIN { s = sprintf("%900000000s", ""); print length(s) }'"#;
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
-    let log = applied(&fleet, eater(eat).path());
+    let log = applied(&fleet, eater(eat).path(), || {
+        let running = || fleet.shell(&format!("{DOCKER} ps --quiet"));
+        let tell_agent = |signal: &str| {
+            let agent = "$(systemctl show -p MainPID scalr-agent | cut -d= -f2)";
+            fleet.shell(&format!("kill -{signal} {agent}"));
+        };
+        // However slowly it eats, the agent does not look in between.
+        tell_agent("STOP");
+        fleet.shell(&format!("{DOCKER} exec {} touch /tmp/go", running()));
+        let ended = || running().is_empty().then_some(());
+        wait_for("the container to end", Duration::from_secs(60), ended);
+        tell_agent("CONT");
+    });
     assert!(log.contains("the kernel killed a process of the run"), "{log}");
     assert!(log.contains("256 MB") && log.contains("configure --memory MB"), "{log}");
 }
