@@ -2,11 +2,11 @@
 # The first process of a task's container: runs the task's steps one after the
 # other. Needs nothing but /bin/sh.
 #
-# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY LAST-LINE
+# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY NAME
 #
 #   DIRECTORY                     where Terraform is started
-#   LAST-LINE                     what is said at the very end: whoever has heard it
-#                                 has heard all
+#   NAME                          the container's, for the very last line: whoever has
+#                                 heard that has heard all
 #   /scalr/run/environment        the run's variables, to be sourced
 #   /scalr/run/hooks/ORIGIN/HOOK  what to run before and after the steps; ORIGIN
 #                                 is "agent" or "workspace"
@@ -35,7 +35,7 @@ exec 2>&1
 _kind=$1
 _operation=$2
 _directory=$3
-_last_line=$4
+_container=$4
 _child=
 _hook=
 _overdue=
@@ -198,7 +198,7 @@ end_overdue_hook() {
     [ -n "$_child" ] && kill -s "$_signal" "$_child" 2>/dev/null
 }
 
-trap 'echo "$_last_line"' EXIT
+trap 'echo "end of output of $_container"' EXIT
 trap interrupt INT
 trap 'forward TERM' TERM
 trap end_overdue_hook USR1

@@ -57,9 +57,8 @@ pub fn written(about: &Value, file: &str) -> String {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .map(|line| line["log"].as_str().expect("a text").to_owned())
         .collect();
-    // /bin/sh ENTRYPOINT plan|apply OPERATION DIRECTORY LAST-LINE
-    let last_line = about["Config"]["Entrypoint"][5].as_str().expect("an entry point's argument");
-    text.replace(&format!("{last_line}\n"), "")
+    let name = about["Name"].as_str().expect("a name").trim_start_matches('/');
+    text.replace(&format!("end of output of {name}\n"), "")
 }
 
 fn container(value: &Value) -> Container {

@@ -2,15 +2,11 @@
 
 use memchr::{memchr_iter, memmem};
 
-/// The line that a container's entry point writes when it ends.
-pub fn line(task_id: &str, attempt: u32) -> String {
-    format!("end of output of {task_id}-{attempt}")
-}
-
-/// Takes that line out of an output.
+/// Takes the line that a container's entry point writes when it ends out of the output.
 ///
 /// An engine may end an output before it has given out all of it, and that looks like
-/// the container's end. What comes from the container itself can't be mistaken.
+/// the container's end. This line comes from the container itself. It stands nowhere
+/// else, not on the entry point's command line either: a run may list its processes.
 ///
 /// As with a [`crate::secret::redact::Redactor`] what comes out depends on the bytes
 /// alone, not on how they were cut into pieces.
@@ -22,9 +18,10 @@ pub struct EndMark {
 }
 
 impl EndMark {
-    /// Looks for this [`line()`].
-    pub fn new(line: &str) -> Self {
-        Self { mark: format!("{line}\n").into_bytes(), kept: Vec::new(), seen: false }
+    /// For the output of the container with this name, which its entry point knows.
+    pub fn new(container: &str) -> Self {
+        let mark = format!("end of output of {container}\n").into_bytes();
+        Self { mark, kept: Vec::new(), seen: false }
     }
 
     /// Takes more of the output and gives what can go on.
@@ -58,7 +55,7 @@ mod tests {
     use super::*;
 
     fn without(output: &str, size: usize) -> (String, bool) {
-        let mut mark = EndMark::new(&line("task-1", 2));
+        let mut mark = EndMark::new("task-1-2");
         let mut out: Vec<u8> =
             output.as_bytes().chunks(size).flat_map(|piece| mark.push(piece)).collect();
         out.extend(mark.finish());
@@ -85,7 +82,7 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_back_than_may_be_the_mark() {
-        let mut mark = EndMark::new(&line("task-1", 2));
+        let mut mark = EndMark::new("task-1-2");
         assert_eq!(mark.push(b"Plan: 1 to add, end"), b"Plan: 1 to add, ");
         assert_eq!(mark.push(b"ed\n"), b"ended\n");
     }

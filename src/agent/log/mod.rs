@@ -34,9 +34,9 @@ impl Filter {
 
     /// The output has ended: gives what was kept back.
     pub fn finish(&mut self) -> Vec<u8> {
-        let mut rest = self.mask.push(&self.end.finish());
-        rest.extend(self.mask.finish());
-        let mut rest = self.limiter.push(&rest);
+        let mut masked = self.mask.push(&self.end.finish());
+        masked.extend(self.mask.finish());
+        let mut rest = self.limiter.push(&masked);
         rest.extend(self.limiter.finish());
         rest
     }

@@ -142,8 +142,7 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
         let context = context(folder.path(), Router::new(), engine).await;
         let container = Container { id: "c1".into(), log_start: 0 };
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
-        let end = "end of output of c1";
-        let filter = || Filter::new(EndMark::new(end), Redactor::new([]), Limiter::new(1024));
+        let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
         follow(&context.engine, &container, &mut spool, filter, true).await.unwrap();
         assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
     }

@@ -75,10 +75,10 @@ pub async fn follow(
 
 /// Writes what the engine has in its file and did not give out before it ended the
 /// stream. It waits no longer than 2 s for whoever reads one of a container that has
-/// ended (moby's `handleContainerExit`), and less for one that reads its file. A container
-/// that was killed has no rest either, but nobody knows before the file is read.
+/// ended (moby's `handleContainerExit`), and less for one that reads its file. The last
+/// line of a container that was killed is missing, too: then there is no rest.
 ///
-/// A file that can't be read, since a full disk has cut it off for example, has no rest.
+/// A file that can't be read, since a full disk has cut it off for example, has none.
 async fn write_rest(
     engine: &Engine,
     container: &str,

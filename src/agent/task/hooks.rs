@@ -139,6 +139,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::agent::log::end_mark::EndMark;
 
     fn own() -> u32 {
         users::get_effective_uid()
@@ -249,7 +250,7 @@ mod tests {
                 .arg(self.path("entrypoint.sh"))
                 .args([kind, "apply"])
                 .arg(self.path("work"))
-                .arg("the end")
+                .arg("task-1-1")
                 .env("PATH", path)
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
@@ -267,13 +268,14 @@ mod tests {
             }
         }
 
-        /// What it said before its last line, and its lines of status.
+        /// What it said, which has to be whole, and its lines of status.
         fn end(&self, child: Child) -> (String, String) {
             let output = child.wait_with_output().unwrap();
             let status = fs::read_to_string(self.path("status")).unwrap_or_default();
-            let said = String::from_utf8(output.stdout).unwrap();
-            let said = said.strip_suffix("the end\n").expect("it is said at every end");
-            (said.to_owned(), status)
+            let mut end = EndMark::new("task-1-1");
+            let said = [end.push(&output.stdout), end.finish()].concat();
+            assert!(end.is_seen(), "it has no end: {}", String::from_utf8_lossy(&said));
+            (String::from_utf8(said).unwrap(), status)
         }
     }
 
@@ -370,6 +372,14 @@ mod tests {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
         assert_eq!(run.end(child).1, "init 0\nplan 0\nagent:post-plan 143\n");
+    }
+
+    #[test]
+    fn a_run_that_lists_its_processes_does_not_say_its_last_line() {
+        let run = Run::new(&[]);
+        run.script("bin/terraform", "#!/bin/sh\nxargs -0 echo </proc/$PPID/cmdline\n");
+        let (said, _) = run.end(run.start("plan"));
+        assert_eq!(said.lines().filter(|line| line.ends_with("task-1-1")).count(), 2, "{said}");
     }
 
     #[test]

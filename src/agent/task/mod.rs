@@ -33,7 +33,7 @@ use crate::agent::context::Context;
 use crate::agent::engine::{self, Condition};
 use crate::agent::journal::{Container, Entry};
 use crate::agent::log::Filter;
-use crate::agent::log::end_mark::{self, EndMark};
+use crate::agent::log::end_mark::EndMark;
 use crate::agent::log::limit::Limiter;
 use crate::agent::log::spool::Spool;
 use crate::agent::log::upload::upload;
@@ -272,8 +272,8 @@ impl Job {
     ) -> Result<End, CallError> {
         let engine = self.context.engine.clone();
         let limit = self.context.config.log_limit * 1024 * 1024;
-        let end = self.last_line();
-        let filter = || Filter::new(EndMark::new(&end), self.redactor(), Limiter::new(limit));
+        let name = self.container_name();
+        let filter = || Filter::new(EndMark::new(&name), self.redactor(), Limiter::new(limit));
         let condition = tokio::select! {
             condition = follow(&engine, container, spool, filter, replay) => condition?,
             error = interrupt::when_told(
@@ -392,9 +392,8 @@ impl Job {
         &self.entry.record().claimed.task
     }
 
-    /// What the container writes last.
-    fn last_line(&self) -> String {
-        end_mark::line(&self.task().id, self.task().attempt)
+    fn container_name(&self) -> String {
+        format!("{}-{}", self.task().id, self.task().attempt)
     }
 
     /// Where a file is in the directory that Terraform is started in.

@@ -238,7 +238,7 @@ impl Job {
             (labels::POOL.to_owned(), registered.pool_id.clone()),
         ]);
         Ok(ContainerSpec {
-            name: format!("{}-{}", task.id, task.attempt),
+            name: self.container_name(),
             image,
             command: [
                 "/bin/sh",
@@ -246,7 +246,7 @@ impl Job {
                 &task.kind.to_string(),
                 operation,
                 &directory,
-                &self.last_line(),
+                &self.container_name(),
             ]
             .map(str::to_owned)
             .to_vec(),
