@@ -2,6 +2,6 @@
 //! are packed apart: zig's linker makes none unless asked.
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=../../build.rs");
     println!("cargo::rustc-link-arg-bins=-Wl,--build-id=sha1");
 }

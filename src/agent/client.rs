@@ -1,4 +1,4 @@
-//! Calls to the server: [`crate::protocol`] over HTTPS, outbound only.
+//! Calls to the server: [`protocol`] over HTTPS, outbound only.
 
 use std::error::Error as _;
 use std::fmt;
@@ -22,12 +22,12 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 use url::Url;
 
-use crate::config::Config;
-use crate::protocol::{
+use config::Config;
+use protocol::Secret;
+use protocol::{
     Attempt, BASE, Claimed, Events, Finish, Heartbeat, LogOffset, Poll, Problem, Register,
     Registered,
 };
-use crate::secret::Secret;
 
 /// How long the server may take to answer anything but a poll.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,14 +68,6 @@ impl CallError {
             _ => None,
         }
     }
-
-    /// Whether the task that the call was about is no longer ours.
-    pub fn means_lost_task(&self) -> bool {
-        matches!(
-            self.status(),
-            Some(StatusCode::UNAUTHORIZED | StatusCode::CONFLICT | StatusCode::NOT_FOUND)
-        )
-    }
 }
 
 /// The server, as this agent sees it.
@@ -107,7 +99,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`CallError`]; 401 means that the pool's token is wrong.
-    pub async fn register(
+    pub(crate) async fn register(
         &self,
         token: &Secret,
         register: &Register,
@@ -119,7 +111,7 @@ impl Client {
     }
 
     /// The session's token from now on.
-    pub fn set_session(&self, token: Secret) {
+    pub(crate) fn set_session(&self, token: Secret) {
         *self.session.write().expect("nothing panics while it holds the token") = token;
     }
 
@@ -127,7 +119,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn poll(&self, poll: &Poll, held: Duration) -> Result<Events, CallError> {
+    pub(crate) async fn poll(&self, poll: &Poll, held: Duration) -> Result<Events, CallError> {
         let request = self.in_session("poll").json(poll);
         read(send(request.timeout(held + POLL_GRACE)).await?).await
     }
@@ -136,7 +128,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`CallError`]; 401: the token was revoked, 409: register again.
-    pub async fn heartbeat(&self, beat: &Heartbeat) -> Result<(), CallError> {
+    pub(crate) async fn heartbeat(&self, beat: &Heartbeat) -> Result<(), CallError> {
         send(self.in_session("heartbeat").json(beat).timeout(TIMEOUT)).await.map(drop)
     }
 
@@ -144,7 +136,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn deregister(&self) -> Result<(), CallError> {
+    pub(crate) async fn deregister(&self) -> Result<(), CallError> {
         send(self.in_session("deregister").timeout(TIMEOUT)).await.map(drop)
     }
 
@@ -152,7 +144,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`CallError`]; 409: somebody else has it.
-    pub async fn claim(&self, task_id: &str, attempt: u32) -> Result<Claimed, CallError> {
+    pub(crate) async fn claim(&self, task_id: &str, attempt: u32) -> Result<Claimed, CallError> {
         let call = || async {
             let request =
                 self.in_session(&format!("tasks/{task_id}/claim")).json(&Attempt { attempt });
@@ -173,7 +165,7 @@ impl Client {
     }
 
     /// The session's token at present, which no log may show.
-    pub fn session(&self) -> Secret {
+    pub(crate) fn session(&self) -> Secret {
         self.session.read().expect("nothing panics while it holds the token").clone()
     }
 
@@ -189,7 +181,7 @@ impl Client {
 
 /// A file that goes to the server or comes from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskFile {
+pub(crate) enum TaskFile {
     /// The run's configuration, a tar.gz.
     Configuration,
     /// The saved plan.
@@ -247,7 +239,7 @@ impl Drop for Waiting {
 
 impl TaskClient {
     /// Whether something that the task has to say waits for a server that is away.
-    pub fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
@@ -255,7 +247,7 @@ impl TaskClient {
     ///
     /// # Errors
     /// See [`CallError`]; 409: it is no longer ours, and must not be started.
-    pub async fn start(&self) -> Result<(), CallError> {
+    pub(crate) async fn start(&self) -> Result<(), CallError> {
         let attempt = Attempt { attempt: self.attempt };
         self.patiently("say that a task starts", || async {
             let request = self.request(Method::POST, "start").json(&attempt).timeout(TIMEOUT);
@@ -268,7 +260,7 @@ impl TaskClient {
     ///
     /// # Errors
     /// See [`CallError`]; or `to` can't be written.
-    pub async fn get(&self, file: TaskFile, to: &File) -> Result<bool, CallError> {
+    pub(crate) async fn get(&self, file: TaskFile, to: &File) -> Result<bool, CallError> {
         self.patiently("get a task's files", || async {
             let request = self
                 .request(Method::GET, file.path())
@@ -298,7 +290,7 @@ impl TaskClient {
     /// # Errors
     /// See [`CallError`]; 409: the attempt is over, 413: it is larger than the server
     /// takes.
-    pub async fn put(&self, file: TaskFile, content: &Path) -> Result<(), CallError> {
+    pub(crate) async fn put(&self, file: TaskFile, content: &Path) -> Result<(), CallError> {
         self.patiently("save a task's files", || async {
             let describe = || format!("cannot read {}", content.display());
             let open = tokio::fs::File::open(content).await.with_context(describe)?;
@@ -345,7 +337,7 @@ impl TaskClient {
     ///
     /// # Errors
     /// See [`CallError`]; 409: the attempt is over.
-    pub async fn finish(&self, finish: &Finish) -> Result<Option<u64>, CallError> {
+    pub(crate) async fn finish(&self, finish: &Finish) -> Result<Option<u64>, CallError> {
         self.patiently("report a task's outcome", || async {
             let request = self.request(Method::POST, "finish").json(finish).timeout(TIMEOUT);
             match send(request).await {
@@ -385,7 +377,7 @@ fn gzip(piece: &[u8]) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// A certificate or a proxy can't be used.
-pub fn http(config: &Config, proxy: &[(String, String)]) -> Result<ClientBuilder> {
+pub(crate) fn http(config: &Config, proxy: &[(String, String)]) -> Result<ClientBuilder> {
     // An error means that a provider is in place already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()

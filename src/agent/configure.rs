@@ -9,19 +9,19 @@ use anyhow::{Context as _, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
-use crate::config::edit::{self, Change};
-use crate::config::{self, ENGINE, KEYS, Key, Settings, ValueKind};
-use crate::exit::Failure;
-use crate::host::machine::Machine;
-use crate::host::systemd::Services;
-use crate::host::users;
+use cli::Failure;
+use config::edit::{self, Change};
+use config::{ENGINE, KEYS, Key, Settings, ValueKind};
+use host::machine::Machine;
+use host::systemd::Services;
+use host::users;
 
 /// Change the settings: what is not named stays as it is
 ///
 /// Everything is checked before anything is written.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     options: Options,
 }
@@ -41,7 +41,7 @@ The running agent takes them over with: systemctl restart scalr-agent";
 /// # Errors
 /// Nothing is asked for, a setting makes no sense, or the file can't be read or
 /// written.
-pub fn run(file: &Path, Args { options }: Args) -> Result<()> {
+pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
     let in_use = file == Path::new(config::FILE);
     if options.changes.is_empty() && options.token_file.is_none() {
         return Err(nothing_asked());
@@ -243,11 +243,7 @@ fn names(changes: &[Change]) -> String {
     changes.iter().map(|(key, _)| key.name).collect::<Vec<_>>().join(", ")
 }
 
-fn say_next(
-    file: &Path,
-    unit: Option<crate::host::systemd::UnitState>,
-    changed: bool,
-) -> Result<()> {
+fn say_next(file: &Path, unit: Option<host::systemd::UnitState>, changed: bool) -> Result<()> {
     let settings = Settings::read(file)?;
     let private = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
     if let Err(missing) = settings.resolve() {

@@ -14,11 +14,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::protocol::{Registered, Status};
+use protocol::{Registered, Status};
 
 /// How an agent stands with its server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// What it comes to.
     pub state: State,
     /// The agent's id, once it has registered.
@@ -34,7 +34,7 @@ pub struct Connection {
 /// What it comes to: the first four are what the server was told and took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// It waits for tasks.
     Idle,
     /// It has tasks.
@@ -65,19 +65,19 @@ impl From<Status> for State {
 
 /// Keeps [`Connection`] up to date on disk.
 #[derive(Debug)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     file: PathBuf,
     known: Mutex<Connection>,
 }
 
 impl Keeper {
     /// Begins with nothing known.
-    pub fn new(data_dir: &Path) -> Self {
+    pub(crate) fn new(data_dir: &Path) -> Self {
         Self { file: file(data_dir), known: Mutex::default() }
     }
 
     /// The server took the agent's registration.
-    pub fn registered(&self, registered: &Registered) {
+    pub(crate) fn registered(&self, registered: &Registered) {
         self.update(|known| {
             known.agent_id = Some(registered.agent_id.clone());
             known.pool_id = Some(registered.pool_id.clone());
@@ -85,7 +85,7 @@ impl Keeper {
     }
 
     /// The server answered: this is how the agent stands with it.
-    pub fn answered(&self, state: impl Into<State>, message: Option<String>) {
+    pub(crate) fn answered(&self, state: impl Into<State>, message: Option<String>) {
         self.update(|known| {
             known.state = state.into();
             known.message = message;
@@ -94,7 +94,7 @@ impl Keeper {
     }
 
     /// The server did not answer.
-    pub fn away(&self, why: String) {
+    pub(crate) fn away(&self, why: String) {
         self.update(|known| {
             known.state = State::Away;
             known.message = Some(why);
@@ -115,7 +115,7 @@ impl Keeper {
 ///
 /// # Errors
 /// The file can't be read.
-pub fn look(data_dir: &Path) -> Result<Option<Connection>> {
+pub(crate) fn look(data_dir: &Path) -> Result<Option<Connection>> {
     let file = file(data_dir);
     let text = match fs::read(&file) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

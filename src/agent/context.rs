@@ -6,18 +6,18 @@ use std::sync::{Arc, RwLock};
 use anyhow::{Context as _, Result};
 use tokio::sync::SetOnce;
 
-use crate::agent::client::Client;
-use crate::agent::connection;
-use crate::agent::engine::Engine;
-use crate::agent::images::Images;
-use crate::agent::journal::Journal;
-use crate::agent::progress;
-use crate::agent::providers::Providers;
-use crate::agent::slots::Slots;
-use crate::agent::telemetry::Telemetry;
-use crate::config::Config;
-use crate::exit::Failure;
-use crate::protocol::{Intervals, Registered};
+use crate::client::Client;
+use crate::connection;
+use crate::engine::Engine;
+use crate::images::Images;
+use crate::journal::Journal;
+use crate::progress;
+use crate::providers::Providers;
+use crate::slots::Slots;
+use crate::telemetry::Telemetry;
+use cli::Failure;
+use config::Config;
+use protocol::{Intervals, Registered};
 
 /// Where distributions keep the certificate authorities that the host trusts,
 /// in one file: Debian and its relatives, then Red Hat's.
@@ -29,7 +29,7 @@ const BUNDLES: [&str; 3] = [
 
 /// What all tasks of this agent have in common.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// The settings.
     pub config: Config,
     /// The server.
@@ -65,19 +65,19 @@ pub struct Context {
 
 impl Context {
     /// How often to call, at present.
-    pub fn intervals(&self) -> Intervals {
+    pub(crate) fn intervals(&self) -> Intervals {
         *self.intervals.read().expect("nothing panics while it holds the intervals")
     }
 
     /// Sets how often to call.
-    pub fn set_intervals(&self, intervals: Intervals) {
+    pub(crate) fn set_intervals(&self, intervals: Intervals) {
         *self.intervals.write().expect("nothing panics while it holds the intervals") = intervals;
     }
 }
 
 /// Who a run is inside its container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunUser {
+pub(crate) struct RunUser {
     /// The user's number.
     pub uid: u32,
     /// The group's number.
@@ -90,7 +90,7 @@ impl RunUser {
     ///
     /// # Errors
     /// This host has no such user.
-    pub fn of(setting: Option<&str>) -> Result<Self> {
+    pub(crate) fn of(setting: Option<&str>) -> Result<Self> {
         let Some(name) = setting else {
             return Ok(Self { uid: users::get_effective_uid(), gid: users::get_effective_gid() });
         };
@@ -109,7 +109,7 @@ impl RunUser {
 ///
 /// # Errors
 /// A file that is there can't be read.
-pub fn certificates(also: Option<&Path>) -> Result<Option<Vec<u8>>> {
+pub(crate) fn certificates(also: Option<&Path>) -> Result<Option<Vec<u8>>> {
     let system = BUNDLES.iter().map(PathBuf::from).find(|file| file.is_file());
     let files: Vec<PathBuf> = system.into_iter().chain(also.map(Path::to_owned)).collect();
     if files.is_empty() {

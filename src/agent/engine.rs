@@ -29,9 +29,9 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 use tracing::warn;
 
-use crate::exit::Failure;
+use cli::Failure;
 
-pub use volumes::ReadOnlyVolume;
+pub(crate) use volumes::ReadOnlyVolume;
 
 /// How long the engine may take to answer, in seconds; not how long a
 /// container may run.
@@ -46,17 +46,17 @@ const PIDS_LIMIT: i64 = 2048;
 const SMALL_FILE: u64 = 1024 * 1024;
 
 /// What a container writes, in order, until it ends.
-pub type Output = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+pub(crate) type Output = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// An engine on a socket.
 #[derive(Clone, Debug)]
-pub struct Engine {
+pub(crate) struct Engine {
     docker: Docker,
 }
 
 /// What a run's container is made of.
 #[derive(Clone, Debug)]
-pub struct ContainerSpec {
+pub(crate) struct ContainerSpec {
     /// Its name, unique on the engine.
     pub name: String,
     /// The image, present on the engine.
@@ -88,7 +88,7 @@ pub struct ContainerSpec {
 
 /// How a container is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub(crate) enum Condition {
     /// It was made and never started.
     Created,
     /// It runs.
@@ -104,7 +104,7 @@ pub enum Condition {
 
 /// A container that was found by its labels.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub(crate) struct Found {
     /// Its id.
     pub id: String,
     /// All its labels.
@@ -118,7 +118,7 @@ impl Engine {
     /// # Errors
     /// Nothing answers there, we may not use the socket, or it is no local
     /// socket.
-    pub async fn connect(socket: &str) -> Result<Self> {
+    pub(crate) async fn connect(socket: &str) -> Result<Self> {
         let Some(path) = socket.strip_prefix("unix://") else {
             return Err(Failure::Usage.because(format!(
                 "the engine's socket `{socket}` is not of the form unix:///path"
@@ -134,7 +134,7 @@ impl Engine {
     ///
     /// # Errors
     /// It doesn't.
-    pub async fn ping(&self) -> Result<()> {
+    pub(crate) async fn ping(&self) -> Result<()> {
         self.docker.ping().await.map(drop).context("the engine does not answer")
     }
 
@@ -144,7 +144,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine can't make it, its address pools being used up for example.
-    pub async fn ensure_network(&self, name: &str) -> Result<()> {
+    pub(crate) async fn ensure_network(&self, name: &str) -> Result<()> {
         match self.docker.inspect_network(name, None).await {
             Ok(_) => return Ok(()),
             Err(error) if is_missing(&error) => {}
@@ -173,7 +173,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn image_id(&self, image: &str) -> Result<Option<String>> {
+    pub(crate) async fn image_id(&self, image: &str) -> Result<Option<String>> {
         match self.docker.inspect_image(image).await {
             Ok(image) => Ok(image.id),
             Err(error) if is_missing(&error) => Ok(None),
@@ -186,7 +186,7 @@ impl Engine {
     ///
     /// # Errors
     /// The registry can't be reached, doesn't have it, or wants a password.
-    pub async fn pull(
+    pub(crate) async fn pull(
         &self,
         image: &str,
         credentials: Option<DockerCredentials>,
@@ -219,7 +219,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn remove_image(&self, image: &str) -> Result<bool> {
+    pub(crate) async fn remove_image(&self, image: &str) -> Result<bool> {
         let options = RemoveImageOptionsBuilder::default().build();
         match self.docker.remove_image(image, Some(options), None).await {
             Ok(_) => Ok(true),
@@ -233,7 +233,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer, or its folder is not on this host.
-    pub async fn free_bytes(&self) -> Result<u64> {
+    pub(crate) async fn free_bytes(&self) -> Result<u64> {
         let info = self.docker.info().await.context("cannot ask the engine for its folder")?;
         let folder = info.docker_root_dir.context("the engine does not tell its folder")?;
         let disk = nix::sys::statvfs::statvfs(folder.as_str())
@@ -245,7 +245,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine refuses, for example because the name is taken.
-    pub async fn create(&self, spec: ContainerSpec) -> Result<String> {
+    pub(crate) async fn create(&self, spec: ContainerSpec) -> Result<String> {
         let memory = i64::try_from(spec.memory_megabytes * 1024 * 1024)
             .context("the memory limit is too large")?;
         let host = HostConfig {
@@ -308,7 +308,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine refuses, its disk being full for example.
-    pub async fn upload(&self, id: &str, folder: &str, archive: File) -> Result<()> {
+    pub(crate) async fn upload(&self, id: &str, folder: &str, archive: File) -> Result<()> {
         let options = UploadToContainerOptionsBuilder::default().path(folder).build();
         let archive = ReaderStream::new(tokio::fs::File::from_std(archive));
         self.docker
@@ -321,7 +321,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn is_open_folder(&self, id: &str, path: &str) -> Result<bool> {
+    pub(crate) async fn is_open_folder(&self, id: &str, path: &str) -> Result<bool> {
         let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
         match self.docker.get_container_archive_info(id, Some(options)).await {
             Ok(info) => Ok(is_open_folder(info.file_mode)),
@@ -337,7 +337,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn read(&self, id: &str, path: &str) -> Result<Option<Vec<u8>>> {
+    pub(crate) async fn read(&self, id: &str, path: &str) -> Result<Option<Vec<u8>>> {
         self.unpack(id, path, |file| {
             let mut content = Vec::new();
             file.take(SMALL_FILE).read_to_end(&mut content)?;
@@ -351,7 +351,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer, or `to` can't be written.
-    pub async fn copy_out(&self, id: &str, path: &str, mut to: File) -> Result<bool> {
+    pub(crate) async fn copy_out(&self, id: &str, path: &str, mut to: File) -> Result<bool> {
         let copied = self.unpack(id, path, move |file| io::copy(file, &mut to)).await?;
         Ok(copied.is_some())
     }
@@ -397,7 +397,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn attach(&self, id: &str) -> Result<Output> {
+    pub(crate) async fn attach(&self, id: &str) -> Result<Output> {
         let options =
             AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
         let attached = self
@@ -414,12 +414,12 @@ impl Engine {
 
     /// All that a container has written since its start, and goes on to write. The
     /// engine ends it with the container, be it at the end of what that wrote or not.
-    pub fn output_from_start(&self, id: &str) -> Output {
+    pub(crate) fn output_from_start(&self, id: &str) -> Output {
         self.kept_output(id, true)
     }
 
     /// All that a container which has ended wrote.
-    pub fn whole_output(&self, id: &str) -> Output {
+    pub(crate) fn whole_output(&self, id: &str) -> Output {
         self.kept_output(id, false)
     }
 
@@ -455,7 +455,7 @@ impl Engine {
     /// # Errors
     /// The engine can't start it now, or ever (see [`is_invalid`]): the entry
     /// point is missing, for example.
-    pub async fn start(&self, id: &str) -> Result<()> {
+    pub(crate) async fn start(&self, id: &str) -> Result<()> {
         self.docker
             .start_container(id, None)
             .await
@@ -467,7 +467,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn signal(&self, id: &str, signal: &str) -> Result<()> {
+    pub(crate) async fn signal(&self, id: &str, signal: &str) -> Result<()> {
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
         match self.docker.kill_container(id, Some(options)).await {
             Err(error) if is_missing(&error) || status(&error) == Some(409) => Ok(()),
@@ -480,7 +480,7 @@ impl Engine {
     ///
     /// # Errors
     /// The container is gone, or the engine stays away for some minutes.
-    pub async fn ended(&self, id: &str) -> Result<Condition> {
+    pub(crate) async fn ended(&self, id: &str) -> Result<Condition> {
         loop {
             let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
             // Its answer is not used: a restart of the engine ends it, and an
@@ -498,7 +498,7 @@ impl Engine {
     ///
     /// # Errors
     /// The container is gone, or the engine stays away for some minutes.
-    pub async fn settled(&self, id: &str) -> Result<Condition> {
+    pub(crate) async fn settled(&self, id: &str) -> Result<Condition> {
         let inspect = || self.condition(id);
         inspect
             .retry(
@@ -515,7 +515,7 @@ impl Engine {
     ///
     /// # Errors
     /// It is gone (see [`is_gone`]), or the engine doesn't answer.
-    pub async fn condition(&self, id: &str) -> Result<Condition> {
+    pub(crate) async fn condition(&self, id: &str) -> Result<Condition> {
         let state = self
             .docker
             .inspect_container(id, None)
@@ -543,7 +543,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn memory_used(&self, id: &str) -> Result<Option<u64>> {
+    pub(crate) async fn memory_used(&self, id: &str) -> Result<Option<u64>> {
         let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
         let mut answers = std::pin::pin!(self.docker.stats(id, Some(options)));
         let Some(answer) = answers.next().await else { return Ok(None) };
@@ -555,7 +555,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn with_label(&self, key: &str, value: &str) -> Result<Vec<Found>> {
+    pub(crate) async fn with_label(&self, key: &str, value: &str) -> Result<Vec<Found>> {
         let filters = HashMap::from([("label", vec![format!("{key}={value}")])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let containers =
@@ -573,7 +573,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer or can't remove it.
-    pub async fn remove(&self, id: &str) -> Result<()> {
+    pub(crate) async fn remove(&self, id: &str) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match self.docker.remove_container(id, Some(options)).await {
             // 409: somebody else is removing it.
@@ -602,19 +602,19 @@ fn unreclaimable(usage: u64, stats: &HashMap<String, u64>) -> u64 {
 }
 
 /// Whether an error of this module means that the container is not there.
-pub fn is_gone(error: &anyhow::Error) -> bool {
+pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().is_some_and(is_missing)
 }
 
 /// Whether an error of this module means that the engine did not answer: it may be
 /// restarting.
-pub fn is_away(error: &anyhow::Error) -> bool {
+pub(crate) fn is_away(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().is_some_and(|error| status(error).is_none())
 }
 
 /// Whether an error of this module means that the engine was asked for what can't
 /// be: to start a program that the image does not have, for example.
-pub fn is_invalid(error: &anyhow::Error) -> bool {
+pub(crate) fn is_invalid(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().and_then(status) == Some(400)
 }
 
@@ -635,7 +635,7 @@ fn unreachable(socket: &str) -> String {
     )
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 

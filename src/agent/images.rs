@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tracing::{info, warn};
 
-use crate::agent::engine::Engine;
+use crate::engine::Engine;
 
 /// How often the clean-up looks.
 const BETWEEN_CLEAN_UPS: Duration = Duration::from_secs(600);
 
 /// When images go.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// That long after their last use.
     pub age: Duration,
     /// Earlier, the longest unused first, while the engine's disk has less free
@@ -29,7 +29,7 @@ pub struct Limits {
 
 /// What this agent has pulled.
 #[derive(Debug)]
-pub struct Images {
+pub(crate) struct Images {
     file: PathBuf,
     /// Read-locked while an image is on its way into a container.
     in_use: RwLock<()>,
@@ -50,7 +50,7 @@ impl Images {
     ///
     /// # Errors
     /// The file can't be read.
-    pub fn open(data_dir: &Path) -> Result<Self> {
+    pub(crate) fn open(data_dir: &Path) -> Result<Self> {
         let file = data_dir.join("images.json");
         let pulled = match std::fs::read(&file) {
             // One that is damaged means no more than that these images stay.
@@ -67,7 +67,7 @@ impl Images {
     }
 
     /// Keeps the clean-up from removing anything while the guard lives.
-    pub async fn hold(&self) -> RwLockReadGuard<'_, ()> {
+    pub(crate) async fn hold(&self) -> RwLockReadGuard<'_, ()> {
         self.in_use.read().await
     }
 
@@ -75,7 +75,7 @@ impl Images {
     ///
     /// # Errors
     /// It can't be written down.
-    pub fn pulled(&self, image: &str, id: String) -> Result<()> {
+    pub(crate) fn pulled(&self, image: &str, id: String) -> Result<()> {
         self.change(|pulled| {
             pulled.insert(image.to_owned(), Pulled { id, used_at: now() });
         })
@@ -85,7 +85,7 @@ impl Images {
     ///
     /// # Errors
     /// It can't be written down.
-    pub fn used(&self, image: &str) -> Result<()> {
+    pub(crate) fn used(&self, image: &str) -> Result<()> {
         self.change(|pulled| {
             if let Some(image) = pulled.get_mut(image) {
                 image.used_at = now();
@@ -94,7 +94,11 @@ impl Images {
     }
 
     /// Removes images from time to time, for ever.
-    pub async fn clean_up(&self, engine: &Engine, limits: Limits) -> std::convert::Infallible {
+    pub(crate) async fn clean_up(
+        &self,
+        engine: &Engine,
+        limits: Limits,
+    ) -> std::convert::Infallible {
         loop {
             tokio::time::sleep(BETWEEN_CLEAN_UPS).await;
             if let Err(error) = self.clean_up_once(engine, limits).await {

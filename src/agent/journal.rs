@@ -15,17 +15,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{Claimed, Finish};
+use protocol::{Claimed, Finish};
 
 /// The directory of all tasks.
 #[derive(Clone, Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     tasks: PathBuf,
 }
 
 /// How far a task is: what its journal's events add up to.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// What to do, and the token to report with.
     pub claimed: Claimed,
     /// The number of its slot.
@@ -38,7 +38,7 @@ pub struct Record {
 
 /// A container that may have been started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Container {
+pub(crate) struct Container {
     /// The engine's id of it.
     pub id: String,
     /// How long the log was before the container wrote to it, in bytes.
@@ -56,7 +56,7 @@ enum Event {
 
 /// A task's directory.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     directory: PathBuf,
     journal: File,
     record: Record,
@@ -67,7 +67,7 @@ impl Journal {
     ///
     /// # Errors
     /// The directory can't be made.
-    pub fn open(data_dir: &Path) -> Result<Self> {
+    pub(crate) fn open(data_dir: &Path) -> Result<Self> {
         let tasks = data_dir.join("tasks");
         make_private(&tasks)?;
         Ok(Self { tasks })
@@ -78,7 +78,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal can't be read.
-    pub fn look(data_dir: &Path) -> Result<Vec<Record>> {
+    pub(crate) fn look(data_dir: &Path) -> Result<Vec<Record>> {
         let tasks = data_dir.join("tasks");
         let found = match fs::read_dir(&tasks) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -96,7 +96,7 @@ impl Journal {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn begin(&self, claimed: Claimed, slot: usize) -> Result<Entry> {
+    pub(crate) fn begin(&self, claimed: Claimed, slot: usize) -> Result<Entry> {
         let name = directory_name(&claimed.task.id, claimed.task.attempt);
         let directory = self.tasks.join(name);
         make_private(&directory)?;
@@ -121,7 +121,7 @@ impl Journal {
     }
 
     /// Whether this attempt at a task is in hand.
-    pub fn has(&self, task_id: &str, attempt: u32) -> bool {
+    pub(crate) fn has(&self, task_id: &str, attempt: u32) -> bool {
         self.tasks.join(directory_name(task_id, attempt)).is_dir()
     }
 
@@ -130,7 +130,7 @@ impl Journal {
     ///
     /// # Errors
     /// It can't be made.
-    pub fn lost(&self, task_id: &str, attempt: u32) -> Result<PathBuf> {
+    pub(crate) fn lost(&self, task_id: &str, attempt: u32) -> Result<PathBuf> {
         let directory = self.tasks.with_file_name("lost").join(directory_name(task_id, attempt));
         make_private(&directory)?;
         Ok(directory)
@@ -141,7 +141,7 @@ impl Journal {
     /// # Errors
     /// The journal can't be read. A directory whose task was never written
     /// down whole is removed: nothing was done with it.
-    pub fn entries(&self) -> Result<Vec<Entry>> {
+    pub(crate) fn entries(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for found in fs::read_dir(&self.tasks)
             .with_context(|| format!("cannot read {}", self.tasks.display()))?
@@ -164,7 +164,7 @@ impl Journal {
 
 impl Entry {
     /// How far the task is.
-    pub fn record(&self) -> &Record {
+    pub(crate) fn record(&self) -> &Record {
         &self.record
     }
 
@@ -172,7 +172,7 @@ impl Entry {
     ///
     /// # Errors
     /// It can't be written; then it did not happen.
-    pub fn note_container(&mut self, container: Container) -> Result<()> {
+    pub(crate) fn note_container(&mut self, container: Container) -> Result<()> {
         self.append(&Event::Container(container.clone()))?;
         self.record.container = Some(container);
         Ok(())
@@ -182,7 +182,7 @@ impl Entry {
     ///
     /// # Errors
     /// As [`Entry::note_container`].
-    pub fn note_finish(&mut self, finish: Finish) -> Result<()> {
+    pub(crate) fn note_finish(&mut self, finish: Finish) -> Result<()> {
         self.append(&Event::Finished(finish.clone()))?;
         self.record.finish = Some(finish);
         Ok(())
@@ -202,12 +202,12 @@ impl Entry {
     }
 
     /// Its directory, for what is of no use any more when the task has ended.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// Where its log is.
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.directory.join("log")
     }
 
@@ -215,7 +215,7 @@ impl Entry {
     ///
     /// # Errors
     /// The directory can't be removed.
-    pub fn end(&self) -> Result<()> {
+    pub(crate) fn end(&self) -> Result<()> {
         match fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             result => result.with_context(|| format!("cannot remove {}", self.directory.display())),
@@ -267,7 +267,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::agent::task::tests::claimed;
+    use crate::task::tests::claimed;
 
     #[test]
     fn what_was_written_is_found_again() {

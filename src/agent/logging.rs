@@ -18,11 +18,11 @@ use tracing_subscriber::fmt::{
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{Config, LogFormat};
-use crate::exit::in_journal;
+use cli::exit::in_journal;
+use config::{Config, LogFormat};
 
 /// Begins the log, on standard error.
-pub fn start(config: &Config) {
+pub(crate) fn start(config: &Config) {
     let look = Look {
         format: config.log_format,
         in_journal: in_journal(),
@@ -34,12 +34,12 @@ pub fn start(config: &Config) {
 
 /// What all that is logged about a task is inside of. The run's id is known from
 /// the claim on; [`knows`] adds it.
-pub fn span(task: &str, attempt: u32) -> Span {
+pub(crate) fn span(task: &str, attempt: u32) -> Span {
     info_span!("task", %task, run = field::Empty, attempt, trace_id = field::Empty)
 }
 
 /// Adds the run's id to a task's [`span`].
-pub fn knows(span: &Span, run: &str) {
+pub(crate) fn knows(span: &Span, run: &str) {
     span.record("run", field::display(run));
 }
 
@@ -57,7 +57,7 @@ impl Look {
     where
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     {
-        let level = if self.debug { "agent_pools=debug,info" } else { "info" };
+        let level = if self.debug { "agent=debug,config=debug,host=debug,info" } else { "info" };
         let log: SubscriberBuilder = tracing_subscriber::fmt().with_target(false);
         let log = log.with_env_filter(EnvFilter::new(level)).with_writer(writer);
         match self.format {

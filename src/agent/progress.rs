@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tracing::debug;
 
-use crate::agent::client::TaskClient;
-use crate::agent::telemetry::{TaskTrace, Telemetry};
-use crate::protocol::{Kind, Outcome, Task};
+use crate::client::TaskClient;
+use crate::telemetry::{TaskTrace, Telemetry};
+use protocol::{Kind, Outcome, Task};
 
 /// How often the file is written while there are tasks.
 const WHILE_BUSY: Duration = Duration::from_secs(1);
@@ -30,11 +30,11 @@ const WHILE_IDLE: Duration = Duration::from_secs(10);
 
 /// Older than this it is not what an agent does, but what one did: an agent writes
 /// it four times as often.
-pub const STALE: Duration = Duration::from_secs(40);
+pub(crate) const STALE: Duration = Duration::from_secs(40);
 
 /// What an agent does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// When the agent wrote it.
     pub written_at: Timestamp,
     /// Each task in hand.
@@ -43,7 +43,7 @@ pub struct Snapshot {
 
 /// What a task is at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct At {
+pub(crate) struct At {
     /// The task's id.
     pub task: String,
     /// The attempt at it.
@@ -68,7 +68,7 @@ pub struct At {
 /// What is done for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// It is this agent's, and nothing is done for it at the moment.
     Claimed,
     /// Its files are fetched and its container is made.
@@ -87,7 +87,7 @@ pub enum Phase {
 
 /// How a task ended for this agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// As its outcome says, which the server has.
     With(Outcome),
     /// The server has given it to somebody else.
@@ -98,7 +98,7 @@ pub enum Ended {
 
 /// All tasks in hand.
 #[derive(Debug)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     file: PathBuf,
     telemetry: Arc<Telemetry>,
     tasks: Mutex<BTreeMap<String, Arc<Mutex<InHand>>>>,
@@ -109,7 +109,7 @@ pub struct Keeper {
 
 /// One task's progress.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     keeper: Arc<Keeper>,
     id: String,
     task: Arc<Mutex<InHand>>,
@@ -140,7 +140,7 @@ struct Begun {
 
 impl Keeper {
     /// Begins with no task in hand.
-    pub fn new(data_dir: &Path, telemetry: Arc<Telemetry>) -> Arc<Self> {
+    pub(crate) fn new(data_dir: &Path, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let before = look(data_dir).unwrap_or_else(|error| {
             debug!("{error:#}");
             None
@@ -156,7 +156,7 @@ impl Keeper {
 
     /// A task is in hand, claimed from `offered` on; without that, an earlier
     /// agent began it.
-    pub fn begin(
+    pub(crate) fn begin(
         self: &Arc<Self>,
         task: &Task,
         client: TaskClient,
@@ -189,7 +189,7 @@ impl Keeper {
     }
 
     /// Writes the file from time to time, for ever.
-    pub async fn keep(&self) -> Infallible {
+    pub(crate) async fn keep(&self) -> Infallible {
         loop {
             self.write();
             tokio::time::sleep(WHILE_BUSY).await;
@@ -203,7 +203,7 @@ impl Keeper {
     }
 
     /// The agent ends: tells so of what is still in hand.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         for task in self.tasks().values() {
             let mut task = lock(task);
             self.count_log(&mut task);
@@ -239,7 +239,7 @@ impl Keeper {
 
 impl Progress {
     /// The id of its trace, if that is sent to anybody.
-    pub fn trace_id(&self) -> Option<String> {
+    pub(crate) fn trace_id(&self) -> Option<String> {
         lock(&self.task).trace.id()
     }
 
@@ -248,7 +248,7 @@ impl Progress {
     ///
     /// # Errors
     /// Those of `work`.
-    pub async fn during<T, E>(
+    pub(crate) async fn during<T, E>(
         &self,
         phase: Phase,
         work: impl Future<Output = Result<T, E>>,
@@ -263,12 +263,12 @@ impl Progress {
     }
 
     /// The phase that the task is in has failed.
-    pub fn failed(&self) {
+    pub(crate) fn failed(&self) {
         lock(&self.task).trace.phase_failed();
     }
 
     /// Its log is this one, from here on.
-    pub fn has_log(&self, length: watch::Receiver<u64>) {
+    pub(crate) fn has_log(&self, length: watch::Receiver<u64>) {
         let mut task = lock(&self.task);
         if task.log.is_none() {
             // An earlier agent's.
@@ -278,7 +278,7 @@ impl Progress {
     }
 
     /// The server has this much of its log, in bytes.
-    pub fn acknowledged(&self, offset: u64) {
+    pub(crate) fn acknowledged(&self, offset: u64) {
         let mut task = lock(&self.task);
         let before = task.acknowledged.unwrap_or(offset);
         task.acknowledged = Some(offset);
@@ -286,21 +286,21 @@ impl Progress {
     }
 
     /// Its container uses this much memory, in bytes.
-    pub fn uses_memory(&self, bytes: u64) {
+    pub(crate) fn uses_memory(&self, bytes: u64) {
         let mut task = lock(&self.task);
         task.memory_bytes = Some(bytes);
         task.trace.uses_memory(bytes);
     }
 
     /// Its container ended.
-    pub fn ran(&self, exit_code: i64, oom_killed: bool) {
+    pub(crate) fn ran(&self, exit_code: i64, oom_killed: bool) {
         let mut task = lock(&self.task);
         task.memory_bytes = None;
         task.trace.ran(exit_code, oom_killed);
     }
 
     /// It is out of hand.
-    pub fn end(self, ended: Ended) {
+    pub(crate) fn end(self, ended: Ended) {
         let mut task = lock(&self.task);
         self.keeper.count_log(&mut task);
         self.keeper.telemetry.task_ended(task.kind, ended);
@@ -359,7 +359,7 @@ impl InHand {
 
 impl Ended {
     /// What it is called in logs and telemetry.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::With(Outcome::Finished) => "finished",
             Self::With(Outcome::Errored) => "errored",
@@ -372,14 +372,14 @@ impl Ended {
 
 impl At {
     /// Whether it is about this task, in this attempt.
-    pub fn is_of(&self, task: &Task) -> bool {
+    pub(crate) fn is_of(&self, task: &Task) -> bool {
         (&self.task, self.attempt) == (&task.id, task.attempt)
     }
 }
 
 impl Phase {
     /// For people: what the task does.
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Claimed => "claimed",
             Self::Preparing => "preparing",
@@ -400,7 +400,7 @@ fn lock(task: &Mutex<InHand>) -> MutexGuard<'_, InHand> {
 ///
 /// # Errors
 /// The file can't be read.
-pub fn look(data_dir: &Path) -> Result<Option<Snapshot>> {
+pub(crate) fn look(data_dir: &Path) -> Result<Option<Snapshot>> {
     let file = file(data_dir);
     let text = match fs::read(&file) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -427,16 +427,16 @@ fn write(file: &Path, snapshot: &Snapshot) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::client::Client;
-    use crate::agent::task::tests::claimed;
-    use crate::config::Settings;
+    use crate::client::Client;
+    use crate::task::tests::claimed;
+    use config::Settings;
 
     /// A task in hand, and where its agent's data are.
     fn begun() -> (tempfile::TempDir, Arc<Keeper>, Progress) {
         let data = tempfile::tempdir().unwrap();
         let settings = Settings {
             url: Some("http://127.0.0.1:9".parse().unwrap()),
-            token: Some(crate::secret::Secret::new("t")),
+            token: Some(protocol::Secret::new("t")),
             ..Settings::default()
         };
         let client = Client::new(&settings.resolve().unwrap(), &[]).unwrap();

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::proxy::{VARIABLES, of_units};
-use crate::host::machine::Machine;
+use config::layout::AGENT_DROP_INS;
+use config::proxy::{self, VARIABLES};
+use host::machine::Machine;
+use host::unit;
 
 /// The proxy's variables, each under its upper and its lower case name: the
 /// environment's, else, in an agent that is run by hand, the service's.
@@ -11,7 +13,7 @@ use crate::host::machine::Machine;
 /// A variable that is there but empty counts as the wish to use no proxy. Call
 /// this before systemd's notification socket is taken out of the environment:
 /// it tells whether systemd started us.
-pub fn variables() -> Vec<(String, String)> {
+pub(crate) fn variables() -> Vec<(String, String)> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -26,8 +28,8 @@ fn effective(environment: &BTreeMap<String, String>, machine: &Machine) -> Vec<(
     if environment.contains_key("NOTIFY_SOCKET") || own.iter().any(is_set) {
         return of_environment(environment);
     }
-    match of_units(machine) {
-        Ok(variables) => variables.unwrap_or_default(),
+    match unit::environment(machine, AGENT_DROP_INS) {
+        Ok(set) => proxy::variables(|name| Some(set.get(name)?.value.as_str())).unwrap_or_default(),
         Err(error) => {
             tracing::warn!("cannot tell the service's proxy, so none is used: {error:#}");
             Vec::new()
@@ -61,7 +63,7 @@ mod tests {
     fn machine() -> (tempfile::TempDir, Machine) {
         let tree = tempfile::tempdir().unwrap();
         let machine = Machine::at(tree.path());
-        let file = machine.path(crate::config::proxy::DROP_IN);
+        let file = machine.path(config::proxy::DROP_IN);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, "[Service]\nEnvironment=HTTPS_PROXY=http://service:1\n").unwrap();
         (tree, machine)

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bollard::auth::DockerCredentials;
 use serde::Deserialize;
 
-use crate::secret::Secret;
+use protocol::Secret;
 
 /// The registry of images whose name names none, as people call it.
 const DOCKER_HUB: &str = "docker.io";
@@ -21,7 +21,7 @@ const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// The host (and port) of an image's registry.
-pub fn registry_of(image: &str) -> &str {
+pub(crate) fn registry_of(image: &str) -> &str {
     match image.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
         _ => DOCKER_HUB,
@@ -34,14 +34,14 @@ pub fn registry_of(image: &str) -> &str {
 /// # Errors
 /// The file can't be read, can be read by everybody, is not of that form, or
 /// leaves the registry to a credential helper, which the agent doesn't call.
-pub fn credentials(file: &Path, image: &str) -> Result<Option<DockerCredentials>> {
+pub(crate) fn credentials(file: &Path, image: &str) -> Result<Option<DockerCredentials>> {
     let registry = registry_of(image);
     find(file, registry)
         .with_context(|| format!("cannot use {} for the registry {registry}", file.display()))
 }
 
 /// What to do about a pull that failed, as the end of a message.
-pub fn advice(image: &str, error: &str) -> String {
+pub(crate) fn advice(image: &str, error: &str) -> String {
     let registry = registry_of(image);
     let error = error.to_ascii_lowercase();
     let says = |texts: &[&str]| texts.iter().any(|text| error.contains(text));
@@ -70,7 +70,7 @@ pub fn advice(image: &str, error: &str) -> String {
 }
 
 /// The machine's architecture as registries call it.
-pub fn go_architecture() -> &'static str {
+pub(crate) fn go_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

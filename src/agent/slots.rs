@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 /// The slots of this agent.
 #[derive(Clone, Debug)]
-pub struct Slots {
+pub(crate) struct Slots {
     /// The numbers of those in use.
     taken: Arc<Mutex<BTreeSet<usize>>>,
     concurrency: usize,
@@ -17,20 +17,20 @@ pub struct Slots {
 
 /// A slot in use; it is free again when this is dropped.
 #[derive(Debug)]
-pub struct Slot {
+pub(crate) struct Slot {
     number: usize,
     slots: Slots,
 }
 
 impl Slots {
     /// `concurrency` free slots for tasks of `memory_of_task` MB.
-    pub fn new(concurrency: u32, memory_of_task: u64) -> Self {
+    pub(crate) fn new(concurrency: u32, memory_of_task: u64) -> Self {
         Self { taken: Arc::default(), concurrency: concurrency as usize, memory_of_task }
     }
 
     /// How many more tasks can be taken now: as many as there are free slots,
     /// and no more than the host's free memory holds.
-    pub fn free(&self) -> u32 {
+    pub(crate) fn free(&self) -> u32 {
         let free = self.concurrency.saturating_sub(self.lock().len()) as u64;
         // A kernel that does not tell is no reason to do nothing.
         let fitting = available_memory().map_or(free, |memory| memory / self.memory_of_task);
@@ -38,12 +38,12 @@ impl Slots {
     }
 
     /// How many have a task.
-    pub fn busy(&self) -> u32 {
+    pub(crate) fn busy(&self) -> u32 {
         self.lock().len().try_into().unwrap_or(u32::MAX)
     }
 
     /// Takes a free slot; none is left when this gives nothing.
-    pub fn take(&self) -> Option<Slot> {
+    pub(crate) fn take(&self) -> Option<Slot> {
         let mut taken = self.lock();
         if taken.len() >= self.concurrency {
             return None;
@@ -55,7 +55,7 @@ impl Slots {
 
     /// Takes the slot of a task that outlived a restart, which there may be more
     /// of than slots, if the concurrency was lowered since.
-    pub fn take_again(&self, number: usize) -> Slot {
+    pub(crate) fn take_again(&self, number: usize) -> Slot {
         self.lock().insert(number);
         Slot { number, slots: self.clone() }
     }
@@ -67,12 +67,12 @@ impl Slots {
 
 impl Slot {
     /// Its number, from 0.
-    pub fn number(&self) -> usize {
+    pub(crate) fn number(&self) -> usize {
         self.number
     }
 
     /// The name of its network.
-    pub fn network(&self) -> String {
+    pub(crate) fn network(&self) -> String {
         format!("scalr-slot-{}", self.number)
     }
 }

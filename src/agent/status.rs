@@ -17,12 +17,12 @@ use super::engine::Engine;
 use super::journal::{Journal, Record};
 use super::progress::{self, At, Phase, STALE};
 use super::proxy;
-use crate::config::listed::{Listed, listed};
-use crate::config::proxy::masked;
-use crate::config::{DATA_DIR, ENGINE, Settings, Source};
-use crate::exit::Failure;
-use crate::host::machine::Machine;
-use crate::host::systemd::Services;
+use cli::Failure;
+use config::listed::{Listed, listed};
+use config::proxy::masked;
+use config::{DATA_DIR, ENGINE, Settings, Source};
+use host::machine::Machine;
+use host::systemd::Services;
 
 /// Show the settings, the service, its tasks, the engine and the proxy
 ///
@@ -30,7 +30,7 @@ use crate::host::systemd::Services;
 /// that the agent cannot start with do (exit code 2).
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// How it is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -67,7 +67,7 @@ enum Format {
 /// # Errors
 /// The settings can't be used; the exit code is the one that the agent would end
 /// with.
-pub fn run(file: &Path, args: &Args) -> Result<()> {
+pub(crate) fn run(file: &Path, args: &Args) -> Result<()> {
     let (status, unusable) = look(file)?;
     let text = match args.format {
         Format::Text => status.to_text(),
@@ -450,7 +450,7 @@ fn line(text: &mut String, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::KEYS;
+    use config::KEYS;
 
     #[test]
     fn names_fit() {

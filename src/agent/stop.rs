@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What the agent is told by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// SIGTERM or SIGINT: `systemctl stop`, Ctrl-C.
     Stop,
     /// SIGHUP, `systemctl reload`: go on as the new program with the new
@@ -18,7 +18,7 @@ pub enum Order {
 
 /// The signals that mean something.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -29,7 +29,7 @@ impl Signals {
     ///
     /// # Errors
     /// The system refuses.
-    pub fn catch() -> Result<Self> {
+    pub(crate) fn catch() -> Result<Self> {
         let catch = |kind| signal(kind).context("cannot catch signals");
         Ok(Self {
             terminate: catch(SignalKind::terminate())?,
@@ -39,7 +39,7 @@ impl Signals {
     }
 
     /// Waits for the next.
-    pub async fn next(&mut self) -> Order {
+    pub(crate) async fn next(&mut self) -> Order {
         tokio::select! {
             _ = self.terminate.recv() => Order::Stop,
             _ = self.interrupt.recv() => Order::Stop,
@@ -50,7 +50,7 @@ impl Signals {
 
 /// Becomes the program that is installed now, under the same process id, with
 /// the same arguments. Comes back only if that fails.
-pub fn become_the_new_program() -> anyhow::Error {
+pub(crate) fn become_the_new_program() -> anyhow::Error {
     // Not /proc/self/exe: that is the old program, deleted by now.
     let arguments: Vec<_> = std::env::args_os().collect();
     let (program, rest) = arguments.split_first().expect("a program has a name");

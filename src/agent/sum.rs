@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 ///
 /// # Errors
 /// It can't be read.
-pub fn sha256(path: &Path) -> Result<String> {
+pub(crate) fn sha256(path: &Path) -> Result<String> {
     let cannot = || format!("cannot read {}", path.display());
     let mut file = File::open(path).with_context(cannot)?;
     let mut sum = Sha256::new();

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 /// Who has to own them.
-pub const ROOT: u32 = 0;
+pub(crate) const ROOT: u32 = 0;
 
 /// Whoever may write to a file besides its owner.
 const OTHERS_WRITE: u32 = 0o022;
@@ -21,7 +21,7 @@ const STICKY: u32 = 0o1000;
 ///
 /// # Errors
 /// Somebody can, or it can't be looked at.
-pub fn check(path: &Path, owner: u32) -> Result<()> {
+pub(crate) fn check(path: &Path, owner: u32) -> Result<()> {
     for (above, part) in path.ancestors().enumerate() {
         let about = fs::metadata(part).with_context(|| format!("{}", part.display()))?;
         let is_safe_folder = above > 0 && about.mode() & STICKY != 0;
@@ -34,7 +34,7 @@ pub fn check(path: &Path, owner: u32) -> Result<()> {
 ///
 /// # Errors
 /// Somebody else can change it.
-pub fn check_inside(path: &Path, about: &Metadata, owner: u32) -> Result<()> {
+pub(crate) fn check_inside(path: &Path, about: &Metadata, owner: u32) -> Result<()> {
     check_one(path, about, owner, false)
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use toml_edit::{DocumentMut, Item, Value};
 
 use super::{Key, Settings};
-use crate::exit::Failure;
+use cli::Failure;
 
 /// The group that may read the settings: the agent's.
 const GROUP: &str = "scalr-agent";

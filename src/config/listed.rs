@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::proxy::masked;
 use super::{Settings, Source, sources};
-use crate::secret::Secret;
+use protocol::Secret;
 
 /// A setting as people are shown it.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -8,8 +8,8 @@ use anyhow::Result;
 use url::{Host, Url};
 
 use super::{DATA_DIR, ENGINE, LogFormat, OnStop, Settings};
-use crate::exit::Failure;
-use crate::secret::Secret;
+use cli::Failure;
+use protocol::Secret;
 
 /// The longest path that a Unix socket's address holds (`sun_path` in
 /// `unix(7)`, less the final zero).

@@ -10,7 +10,7 @@ const LISTS: &str = "/var/lib/apt/lists";
 
 /// Fetches the lists of one source alone: somebody else's broken one is not our
 /// affair.
-pub fn update_command(source: &str) -> Command {
+pub(crate) fn update_command(source: &str) -> Command {
     let list = format!("Dir::Etc::sourcelist={source}");
     let alone = ["-o", "Dir::Etc::sourceparts=/dev/null", "-o", "APT::Get::List-Cleanup=0"];
     // Without this, a repository that can't be reached or verified is a warning.
@@ -19,7 +19,7 @@ pub fn update_command(source: &str) -> Command {
 }
 
 /// Fetches the lists of all sources.
-pub fn update_all_command() -> Command {
+pub(crate) fn update_all_command() -> Command {
     command(&["update"])
 }
 
@@ -30,7 +30,7 @@ pub fn install_command(package: &str) -> Command {
 }
 
 /// Removes packages; with `purge` their settings as well.
-pub fn remove_command(packages: &[&str], purge: bool) -> Command {
+pub(crate) fn remove_command(packages: &[&str], purge: bool) -> Command {
     command(&[&[if purge { "purge" } else { "remove" }], packages].concat())
 }
 
@@ -67,7 +67,7 @@ fn list_name(uri: &str) -> String {
 
 /// `E: Could not get lock /var/lib/dpkg/lock-frontend …`. apt waits for dpkg's
 /// lock only from 1.9.11 on, and never for that of its lists.
-pub fn is_locked(error: &CommandError) -> bool {
+pub(crate) fn is_locked(error: &CommandError) -> bool {
     matches!(error, CommandError::Failed { stderr, .. } if stderr.contains("Could not get lock"))
 }
 

@@ -30,7 +30,7 @@ pub fn is_older(one: &str, other: &str) -> bool {
 ///
 /// # Errors
 /// It fails.
-pub fn configure_pending() -> Result<()> {
+pub(crate) fn configure_pending() -> Result<()> {
     Ok(Command::new("dpkg")
         .args(["--force-confold", "--configure", "--pending"])
         .env("DEBIAN_FRONTEND", "noninteractive")

@@ -23,7 +23,7 @@ pub fn end_with_the_reader() {
 ///
 /// # Errors
 /// The system refuses the handlers.
-pub fn postpone() -> Result<()> {
+pub(crate) fn postpone() -> Result<()> {
     if ASKED.get().is_some() {
         return Ok(());
     }

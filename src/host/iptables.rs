@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::command::CommandExt as _;
-use crate::exit::Failure;
+use cli::Failure;
 
 /// A chain of our own that is jumped to from a built-in one.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::os::Family;
 use super::yum::{self, Yum};
 use super::{apt, interrupt, locks};
-use crate::exit::Failure;
+use cli::Failure;
 
 /// How long between two tries.
 const PAUSE: Duration = Duration::from_secs(2);

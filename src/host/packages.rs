@@ -85,12 +85,12 @@ impl Packages {
     }
 
     /// Whether the packages, of whatever version, are still the same.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.versions == other.versions
     }
 
     /// The keys that rpm has here and had not at the time of `before`.
-    pub fn keys_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a String> {
+    pub(crate) fn keys_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a String> {
         self.keys.difference(&before.keys)
     }
 

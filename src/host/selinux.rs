@@ -42,7 +42,7 @@ fn parse_verified(text: &str) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// restorecon is missing or fails.
-pub fn restore_label(path: &Path) -> Result<(), CommandError> {
+pub(crate) fn restore_label(path: &Path) -> Result<(), CommandError> {
     Command::new("restorecon").arg(path).run()
 }
 

@@ -97,14 +97,6 @@ impl Services {
         self.call(&["restart", unit])
     }
 
-    /// Forgets that a unit failed.
-    ///
-    /// # Errors
-    /// systemctl fails.
-    pub fn reset_failed(self, unit: &str) -> Result<(), CommandError> {
-        self.call(&["reset-failed", unit])
-    }
-
     /// Whether a unit is up.
     pub fn is_active(self, unit: &str) -> bool {
         self.state(unit).is_some_and(|state| state.active == "active")

@@ -16,7 +16,7 @@ pub fn are_root() -> bool {
 }
 
 /// The user and the group that we are.
-pub fn our_ids() -> (u32, u32) {
+pub(crate) fn our_ids() -> (u32, u32) {
     (users::get_effective_uid(), users::get_effective_gid())
 }
 
@@ -24,7 +24,7 @@ pub fn our_ids() -> (u32, u32) {
 ///
 /// # Errors
 /// A tree's `/etc/group` can't be read.
-pub fn group_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
+pub(crate) fn group_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
     if machine.is_this_one() {
         return Ok(users::get_group_by_name(name).map(|group| group.gid()));
     }
@@ -40,7 +40,7 @@ pub fn group_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
 }
 
 /// Whether there is such a group; no group at all always is.
-pub fn group_exists(machine: &Machine, name: Option<&str>) -> bool {
+pub(crate) fn group_exists(machine: &Machine, name: Option<&str>) -> bool {
     name.is_none_or(|name| group_id(machine, name).is_ok_and(|id| id.is_some()))
 }
 

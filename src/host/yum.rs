@@ -84,7 +84,7 @@ impl Yum {
 
     /// Fetches what the repository `id` says of itself, whatever is still known of
     /// it.
-    pub fn refresh_command(self, id: &str) -> Command {
+    pub(crate) fn refresh_command(self, id: &str) -> Command {
         let expire = format!("--setopt={id}.metadata_expire=1");
         // Else a dnf may pass over what it can't read or verify, and be content.
         let strict = format!("--setopt={id}.skip_if_unavailable=0");
@@ -97,12 +97,12 @@ impl Yum {
     }
 
     /// The same, from the repository `id` alone.
-    pub fn install_from_command(self, id: &str, package: &str) -> Command {
+    pub(crate) fn install_from_command(self, id: &str, package: &str) -> Command {
         self.command(&["--disablerepo=*", &enable(id), "install", package])
     }
 
     /// Removes packages, and nothing else.
-    pub fn remove_command(self, packages: &[&str]) -> Command {
+    pub(crate) fn remove_command(self, packages: &[&str]) -> Command {
         self.command(&[&["--setopt=clean_requirements_on_remove=0", "remove"], packages].concat())
     }
 
@@ -123,12 +123,12 @@ fn enable(id: &str) -> String {
 }
 
 /// With `exit_on_lock`, yum and dnf end with 200 where another one is at work.
-pub fn is_locked(error: &CommandError) -> bool {
+pub(crate) fn is_locked(error: &CommandError) -> bool {
     matches!(error, CommandError::Failed { status, .. } if status.code() == Some(200))
 }
 
 /// Lines like `container-selinux.noarch  2:2.119.2-1.911c772.el7_8  extras`.
-pub(crate) fn parse_offer(package: &str, stdout: &str, stderr: &str) -> Offer {
+pub fn parse_offer(package: &str, stdout: &str, stderr: &str) -> Offer {
     let repository = |line: &str| {
         let mut columns = line.split_whitespace();
         let (name, _architecture) = columns.next()?.rsplit_once('.')?;
@@ -147,7 +147,7 @@ pub(crate) fn parse_offer(package: &str, stdout: &str, stderr: &str) -> Offer {
 
 /// The lines below `repo id … status`; the last column is `enabled`,
 /// `enabled: 10,072` or `disabled`.
-pub(crate) fn parse_repositories(text: &str) -> Vec<Repository> {
+pub fn parse_repositories(text: &str) -> Vec<Repository> {
     text.lines()
         .skip_while(|line| !line.starts_with("repo id"))
         .skip(1)

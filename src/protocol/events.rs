@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Intervals, Kind};
-use crate::secret::Secret;
+use crate::Secret;
 
 /// An agent asks what there is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,15 +12,15 @@ use super::store::account::{self, Account};
 use super::store::environment::{self, Environment};
 use super::store::{Connection, Store};
 use super::token::{Issued, new_id};
-use crate::exit::Failure;
-use crate::secret::Secret;
+use cli::Failure;
+use protocol::Secret;
 
 /// Makes what a new server needs: account, environment and the admin's token,
 /// which it gives. Nothing if the server is not new.
 ///
 /// # Errors
 /// Something can't be written; then the next start is the first one again.
-pub async fn first_start(
+pub(crate) async fn first_start(
     store: &Store,
     now: Millis,
     token_file: Option<&Path>,
@@ -49,7 +49,7 @@ pub async fn first_start(
 ///
 /// # Errors
 /// The server was never started, or something can't be written.
-pub async fn another_token(
+pub(crate) async fn another_token(
     store: &Store,
     now: Millis,
     token_file: Option<&Path>,

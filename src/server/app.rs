@@ -10,11 +10,11 @@ use url::Url;
 use super::logs::Logs;
 use super::scheduler::Scheduler;
 use super::watched::Watched;
-use crate::secret::Secret;
+use protocol::Secret;
 
 /// The parts of a running server.
 #[derive(Debug)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// Runs, tasks and agents, and under them the database and the objects.
     pub scheduler: Scheduler,
     /// The logs of plans and applies.
@@ -28,22 +28,22 @@ pub struct Parts {
 }
 
 /// The parts, shared by all handlers.
-pub type App = Arc<Parts>;
+pub(crate) type App = Arc<Parts>;
 
 impl Parts {
     /// The absolute URL of a path on this server.
-    pub fn link(&self, path: &str) -> String {
+    pub(crate) fn link(&self, path: &str) -> String {
         format!("{}{path}", self.url.as_str().trim_end_matches('/'))
     }
 }
 
 /// The token of a request: what stands behind `Bearer` in its `Authorization`.
 #[derive(Clone, Debug)]
-pub struct Bearer(pub Secret);
+pub(crate) struct Bearer(pub Secret);
 
 impl Bearer {
     /// Reads it; empty when the request has none.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let header = headers.get(AUTHORIZATION);
         let text = header.and_then(|header| header.to_str().ok()).unwrap_or_default();
         let token = match text.split_once(' ') {

@@ -16,11 +16,11 @@ use sha2::{Digest as _, Sha256};
 
 /// The logs' folder.
 #[derive(Clone, Debug)]
-pub struct Logs(PathBuf);
+pub(crate) struct Logs(PathBuf);
 
 /// Which log.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub(crate) struct Key {
     /// The workspace, so that its logs go with it.
     pub workspace_id: String,
     /// The plan or apply.
@@ -31,7 +31,7 @@ pub struct Key {
 
 /// What came of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Appended {
+pub(crate) enum Appended {
     /// It was written; the log is this long now.
     To(u64),
     /// It was not: the log ends here, not at the offset of the write.
@@ -43,7 +43,7 @@ impl Logs {
     ///
     /// # Errors
     /// The folder can't be made.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self(folder.to_owned()))
     }
@@ -52,7 +52,7 @@ impl Logs {
     ///
     /// # Errors
     /// It can't be written; then the log is as it was.
-    pub async fn append(&self, key: &Key, offset: u64, piece: Bytes) -> Result<Appended> {
+    pub(crate) async fn append(&self, key: &Key, offset: u64, piece: Bytes) -> Result<Appended> {
         self.blocking(key, move |path| {
             let mut file = open_for_writing(path)?;
             let length = file.metadata()?.len();
@@ -70,19 +70,6 @@ impl Logs {
         .await
     }
 
-    /// The log's length in bytes; 0 when there is none.
-    ///
-    /// # Errors
-    /// It can't be looked at.
-    pub async fn length(&self, key: &Key) -> Result<u64> {
-        self.blocking(key, |path| match fs::metadata(path) {
-            Ok(metadata) => Ok(metadata.len()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(error),
-        })
-        .await
-    }
-
     /// Whether the log is what its agent says that it sent; if not, from where
     /// it has to be sent again.
     ///
@@ -90,7 +77,12 @@ impl Logs {
     ///
     /// # Errors
     /// It can't be read.
-    pub async fn verify(&self, key: &Key, length: u64, sha256: &str) -> Result<Result<(), u64>> {
+    pub(crate) async fn verify(
+        &self,
+        key: &Key,
+        length: u64,
+        sha256: &str,
+    ) -> Result<Result<(), u64>> {
         let sha256 = sha256.to_owned();
         self.blocking(key, move |path| {
             let file = open_for_writing(path)?;
@@ -111,7 +103,7 @@ impl Logs {
     ///
     /// # Errors
     /// It can't be opened.
-    pub async fn reader(&self, key: &Key) -> Result<Option<tokio::fs::File>> {
+    pub(crate) async fn reader(&self, key: &Key) -> Result<Option<tokio::fs::File>> {
         let path = self.path(key);
         match tokio::fs::File::open(&path).await {
             Ok(file) => Ok(Some(file)),
@@ -124,7 +116,7 @@ impl Logs {
     ///
     /// # Errors
     /// They can't be deleted.
-    pub async fn delete_workspace(&self, workspace_id: &str) -> Result<()> {
+    pub(crate) async fn delete_workspace(&self, workspace_id: &str) -> Result<()> {
         let folder = self.0.join(workspace_id);
         match tokio::fs::remove_dir_all(&folder).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -192,7 +184,7 @@ mod tests {
         assert_eq!(append(0, "one ").await, Appended::WrongOffset(4));
         assert_eq!(append(9, "three").await, Appended::WrongOffset(4));
         assert_eq!(append(4, "two").await, Appended::To(7));
-        assert_eq!(logs.length(&key()).await.unwrap(), 7);
+        assert_eq!(logs.append(&key(), 9, Bytes::new()).await.unwrap(), Appended::WrongOffset(7));
     }
 
     #[tokio::test]
@@ -204,6 +196,6 @@ mod tests {
         assert_eq!(logs.verify(&key(), 3, &sum("abc")).await.unwrap(), Ok(()));
         assert_eq!(logs.verify(&key(), 5, &sum("abcde")).await.unwrap(), Err(3));
         assert_eq!(logs.verify(&key(), 3, &sum("xyz")).await.unwrap(), Err(0));
-        assert_eq!(logs.length(&key()).await.unwrap(), 0);
+        assert_eq!(logs.append(&key(), 3, Bytes::new()).await.unwrap(), Appended::WrongOffset(0));
     }
 }

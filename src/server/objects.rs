@@ -14,14 +14,14 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 
 /// The objects' store: a folder.
 #[derive(Debug)]
-pub struct Objects(LocalFileSystem);
+pub(crate) struct Objects(LocalFileSystem);
 
 impl Objects {
     /// Opens the store in `folder`, which is made if it is missing.
     ///
     /// # Errors
     /// The folder can't be made.
-    pub fn open(folder: &FilePath) -> Result<Self> {
+    pub(crate) fn open(folder: &FilePath) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         // Renamed into place and synced: what was acknowledged survives a
@@ -33,7 +33,7 @@ impl Objects {
     ///
     /// # Errors
     /// It can't be written.
-    pub async fn put(&self, key: &str, content: Bytes) -> Result<()> {
+    pub(crate) async fn put(&self, key: &str, content: Bytes) -> Result<()> {
         let put = self.0.put(&Path::from(key), content.into()).await;
         put.map(drop).with_context(|| format!("cannot store {key}"))
     }
@@ -42,7 +42,7 @@ impl Objects {
     ///
     /// # Errors
     /// It can't be read.
-    pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         match self.0.get(&Path::from(key)).await {
             Ok(found) => Ok(Some(found.bytes().await?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -54,7 +54,7 @@ impl Objects {
     ///
     /// # Errors
     /// Something can't be deleted.
-    pub async fn delete_workspace(&self, workspace_id: &str) -> Result<()> {
+    pub(crate) async fn delete_workspace(&self, workspace_id: &str) -> Result<()> {
         let keys = self.0.list(Some(&Path::from(workspace_id))).map_ok(|object| object.location);
         keys.try_for_each(async |key| self.0.delete(&key).await)
             .await
@@ -63,22 +63,22 @@ impl Objects {
 }
 
 /// Where a configuration is.
-pub fn configuration(workspace_id: &str, configuration_version_id: &str) -> String {
+pub(crate) fn configuration(workspace_id: &str, configuration_version_id: &str) -> String {
     format!("{workspace_id}/configurations/{configuration_version_id}.tar.gz")
 }
 
 /// Where the plan file of an attempt at a plan is.
-pub fn plan(workspace_id: &str, task_id: &str, attempt: i64) -> String {
+pub(crate) fn plan(workspace_id: &str, task_id: &str, attempt: i64) -> String {
     format!("{workspace_id}/plans/{task_id}.{attempt}")
 }
 
 /// Where the lock file that an attempt at a plan left is.
-pub fn lock_file(workspace_id: &str, task_id: &str, attempt: i64) -> String {
+pub(crate) fn lock_file(workspace_id: &str, task_id: &str, attempt: i64) -> String {
     format!("{workspace_id}/lock-files/{task_id}.{attempt}")
 }
 
 /// Where a state version is.
-pub fn state(workspace_id: &str, state_version_id: &str) -> String {
+pub(crate) fn state(workspace_id: &str, state_version_id: &str) -> String {
     format!("{workspace_id}/states/{state_version_id}.json")
 }
 

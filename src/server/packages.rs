@@ -38,7 +38,7 @@ const URL_LINE: &str = "SERVER_URL=\"\"";
 const KEY_LINE: &str = "KEY_SHA256=\"\"";
 
 /// `/install.sh` and `/packages`.
-pub fn routes(app: &App) -> Router<App> {
+pub(crate) fn routes(app: &App) -> Router<App> {
     let routes = Router::new()
         .route("/install.sh", get(install_script))
         .route("/packages/scalr-agent.sources", get(sources))

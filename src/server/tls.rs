@@ -24,13 +24,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// How often a new certificate is made; each is good for 90 days.
-pub const RENEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(crate) const RENEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// TLS with a certificate and key from PEM files.
 ///
 /// # Errors
 /// They can't be read or don't belong together.
-pub fn from_files(cert: &Path, key: &Path) -> Result<RustlsConfig> {
+pub(crate) fn from_files(cert: &Path, key: &Path) -> Result<RustlsConfig> {
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("cannot read the certificate {}", cert.display()))?;
@@ -47,7 +47,7 @@ pub fn from_files(cert: &Path, key: &Path) -> Result<RustlsConfig> {
 
 /// A certificate authority of the server's own.
 #[derive(Debug)]
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
 }
@@ -57,7 +57,7 @@ impl Authority {
     ///
     /// # Errors
     /// It can't be read or written.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
         let (certificate, key) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
         if !certificate.exists() {
             make(folder, &certificate, &key)
@@ -80,7 +80,7 @@ impl Authority {
     ///
     /// # Errors
     /// A name can't stand in a certificate.
-    pub fn config(&self, names: &[String]) -> Result<Arc<ServerConfig>> {
+    pub(crate) fn config(&self, names: &[String]) -> Result<Arc<ServerConfig>> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)
             .with_context(|| format!("a certificate can't be for {}", names.join(", ")))?;

@@ -8,16 +8,16 @@
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::secret::Secret;
+use protocol::Secret;
 
 /// A new id: `prefix`, a dash and 72 random bits in hex.
-pub fn new_id(prefix: &str) -> String {
+pub(crate) fn new_id(prefix: &str) -> String {
     format!("{prefix}-{}", hex::encode(rand::random::<[u8; 9]>()))
 }
 
 /// A new token.
 #[derive(Debug)]
-pub struct Issued {
+pub(crate) struct Issued {
     /// What its owner gets: `ID.SECRET`.
     pub token: Secret,
     /// What the database gets.
@@ -26,7 +26,7 @@ pub struct Issued {
 
 impl Issued {
     /// A new token that belongs to the row with `id`.
-    pub fn new(id: &str) -> Self {
+    pub(crate) fn new(id: &str) -> Self {
         let secret = hex::encode(rand::random::<[u8; 32]>());
         Self { token: Secret::new(format!("{id}.{secret}")), secret_hash: hash(&secret) }
     }
@@ -34,7 +34,7 @@ impl Issued {
 
 /// A token as somebody shows it, not checked yet.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// The row that it claims to belong to.
     pub id: String,
     secret: Secret,
@@ -42,13 +42,13 @@ pub struct Shown {
 
 impl Shown {
     /// Takes a token apart; none if it has not a token's form.
-    pub fn parse(token: &str) -> Option<Self> {
+    pub(crate) fn parse(token: &str) -> Option<Self> {
         let (id, secret) = token.rsplit_once('.')?;
         Some(Self { id: id.to_owned(), secret: Secret::new(secret) })
     }
 
     /// Whether it is the token whose hash is stored.
-    pub fn matches(&self, secret_hash: &str) -> bool {
+    pub(crate) fn matches(&self, secret_hash: &str) -> bool {
         hash(self.secret.expose()).as_bytes().ct_eq(secret_hash.as_bytes()).into()
     }
 }

@@ -14,11 +14,11 @@ const UNWATCHED: u32 = 3_000;
 
 /// When each log was last asked for, by its task's id.
 #[derive(Debug, Default)]
-pub struct Watched(Mutex<HashMap<String, Instant>>);
+pub(crate) struct Watched(Mutex<HashMap<String, Instant>>);
 
 impl Watched {
     /// Somebody asked for a task's log.
-    pub fn asked(&self, task_id: &str) {
+    pub(crate) fn asked(&self, task_id: &str) {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         asked.retain(|_, at| at.elapsed() < MOMENT);
         asked.insert(task_id.to_owned(), Instant::now());
@@ -26,7 +26,7 @@ impl Watched {
 
     /// How long the agent is to collect before it sends more of a task's log, in
     /// milliseconds.
-    pub fn interval(&self, task_id: &str) -> u32 {
+    pub(crate) fn interval(&self, task_id: &str) -> u32 {
         let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match asked.get(task_id) {
             Some(at) if at.elapsed() < MOMENT => WATCHED,

@@ -41,7 +41,7 @@ host's own repositories.";
 /// Make one archive to install hosts without network from
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// The repositories that `scalr-agent-setup repository` made
     #[arg(long, value_name = "DIR", default_value = "target/repository")]
     repository: PathBuf,
@@ -65,7 +65,7 @@ struct Made {
 /// # Errors
 /// Something is wrong with the repository, a tool that verifies it is missing, or
 /// the archive can't be written; then what was there stays.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     verify::require_tools()?;
     eprintln!("Verifying {}", args.repository.display());
     verify::inspect(&args.repository)?.require_sound()?;

@@ -11,13 +11,13 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 use super::{Context, require_root};
-use crate::host::changes::{Attributes, Changes};
-use crate::host::iptables::{self, Chain};
-use crate::host::machine::Machine;
-use crate::host::network::{self, Route};
+use host::changes::{Attributes, Changes};
+use host::iptables::{self, Chain};
+use host::machine::Machine;
+use host::network::{self, Route};
 
 /// The private engine's settings.
-pub const DOCKER_JSON: &str = "/etc/scalr-agent/docker.json";
+pub(crate) const DOCKER_JSON: &str = "/etc/scalr-agent/docker.json";
 
 /// Where runs get their addresses from: the first that no route touches. Rarely
 /// used parts of each private block, away from what Docker, Kubernetes and
@@ -50,7 +50,7 @@ const NAT: Chain = Chain { table: "nat", from: "POSTROUTING", name: "SCALR-AGENT
 /// scalr-docker.service calls this. The rules are in the chain SCALR-AGENT of
 /// the tables filter and nat; nothing else is touched.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
 }
@@ -67,7 +67,7 @@ enum Action {
 ///
 /// # Errors
 /// Not root; the range collides with a route of the host; iptables fails.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     require_root(&context.machine, false)?;
     match args.action {
         Action::Up => up(&context.machine),
@@ -80,7 +80,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
 ///
 /// # Errors
 /// No range is free, or the file can't be written.
-pub fn write_docker_json(changes: &mut Changes) -> Result<bool> {
+pub(crate) fn write_docker_json(changes: &mut Changes) -> Result<bool> {
     if changes.machine().path(DOCKER_JSON).exists() {
         return Ok(false);
     }
@@ -92,7 +92,7 @@ pub fn write_docker_json(changes: &mut Changes) -> Result<bool> {
 ///
 /// # Errors
 /// An existing range collides with a route of the host, or none is free.
-pub fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
+pub(crate) fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
     let taken = taken(machine)?;
     let Some(ranges) = configured(machine)? else { return Ok(vec![free_range(&taken)?]) };
     for range in &ranges {
@@ -111,7 +111,7 @@ pub fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
 
 /// Whether the rules are as [`Action::Up`] puts them up: whoever empties the
 /// tables of iptables takes them along. Only root may ask.
-pub fn rules_are_up(ranges: &[Ipv4Net]) -> bool {
+pub(crate) fn rules_are_up(ranges: &[Ipv4Net]) -> bool {
     FILTER.is_up(&filter_rules(ranges)) && NAT.is_up(&nat_rules(ranges))
 }
 
@@ -119,7 +119,7 @@ pub fn rules_are_up(ranges: &[Ipv4Net]) -> bool {
 ///
 /// # Errors
 /// iptables fails.
-pub fn take_down_rules() -> Result<()> {
+pub(crate) fn take_down_rules() -> Result<()> {
     FILTER.take_down()?;
     NAT.take_down()
 }
@@ -128,7 +128,7 @@ pub fn take_down_rules() -> Result<()> {
 ///
 /// # Errors
 /// [`DOCKER_JSON`] can't be understood, or `ip` fails.
-pub fn left_bridges(machine: &Machine) -> Result<Vec<String>> {
+pub(crate) fn left_bridges(machine: &Machine) -> Result<Vec<String>> {
     let mut left = Vec::new();
     for range in configured(machine)?.unwrap_or_default() {
         left.extend(network::bridges(range)?.into_iter().filter(|name| is_engine_bridge(name)));

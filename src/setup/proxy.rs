@@ -9,11 +9,13 @@ use serde::Serialize;
 use url::Url;
 
 use super::{Context, Format, require_root, start, units};
-use crate::config::proxy::{DROP_IN, ENGINE_DROP_IN, SECRETS, masked, of_units};
-use crate::exit::Failure;
-use crate::host::changes::{Attributes, Changes};
-use crate::host::machine::Machine;
-use crate::host::systemd::{self, Services};
+use cli::Failure;
+use config::layout::AGENT_DROP_INS;
+use config::proxy::{self, DROP_IN, ENGINE_DROP_IN, SECRETS, masked};
+use host::changes::{Attributes, Changes};
+use host::machine::Machine;
+use host::systemd::{self, Services};
+use host::unit;
 
 /// What never goes through a proxy: this host, and a cloud's metadata address.
 const ALWAYS_DIRECT: [&str; 4] = ["localhost", "127.0.0.1", "::1", "169.254.169.254"];
@@ -43,7 +45,7 @@ a command line.";
     subcommand_negates_reqs = true,
     after_help = EXAMPLES
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// The proxy for plain HTTP, http://[USER:PASSWORD@]HOST:PORT; - reads it
     /// from standard input
     #[arg(long, value_name = "URL", required_unless_present = "from_environment")]
@@ -91,7 +93,7 @@ struct Manner {
 /// # Errors
 /// A URL is refused, something was written by hand, a file can't be changed or a
 /// service does not come up again; then nothing is changed.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     match &args.action {
         Some(Action::Show) => show(context),
         // Whoever takes the only way out away means it: the agent may fail then.
@@ -112,7 +114,7 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
 
 /// The proxy's settings, checked.
 #[derive(Clone, Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     http: String,
     https: String,
     no_proxy: String,
@@ -126,19 +128,19 @@ impl Proxy {
     /// A URL has control characters or spaces, another scheme than http and
     /// https, no good host, or a path; a name in the list is none. No message
     /// shows a password.
-    pub fn check(http: &str, https: Option<&str>, no_proxy: Option<&str>) -> Result<Self> {
+    pub(crate) fn check(http: &str, https: Option<&str>, no_proxy: Option<&str>) -> Result<Self> {
         let http = checked(http)?;
         let https = https.map_or_else(|| Ok(http.clone()), checked)?;
         Ok(Self { http, https, no_proxy: direct(no_proxy.unwrap_or_default())? })
     }
 
     /// Whether a URL carries a user or a password.
-    pub fn has_credentials(&self) -> bool {
+    pub(crate) fn has_credentials(&self) -> bool {
         [&self.http, &self.https].iter().any(|url| url.contains('@'))
     }
 
     /// The variables, upper and lower case: programs differ in which they read.
-    pub fn variables(&self) -> Vec<(String, String)> {
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
         let pairs = [
             ("HTTP_PROXY", &self.http),
             ("HTTPS_PROXY", &self.https),
@@ -153,7 +155,7 @@ impl Proxy {
     ///
     /// # Errors
     /// A file was written by hand and `force` is not set; one can't be written.
-    pub fn put(&self, changes: &mut Changes, force: bool) -> Result<bool> {
+    pub(crate) fn put(&self, changes: &mut Changes, force: bool) -> Result<bool> {
         let drop_in = self.drop_in()?;
         let mut changed = if self.has_credentials() {
             own(changes, SECRETS, Some(&self.secrets()), force)?;
@@ -243,7 +245,7 @@ fn wanted(args: &Args) -> Result<Proxy> {
 ///
 /// # Errors
 /// Standard input can't be read or is empty.
-pub fn given(url: &str) -> Result<String> {
+pub(crate) fn given(url: &str) -> Result<String> {
     if url != "-" {
         if url.rsplit_once('@').is_some_and(|(before, _)| before.contains("://")) {
             eprintln!(
@@ -424,6 +426,17 @@ struct Shown {
     written_by: Option<&'static str>,
     /// Whether the engine uses the same.
     engine: bool,
+}
+
+/// The proxy's variables that the agent's unit sets, each under its upper and
+/// its lower case name; `None` if it sets none. Every drop-in counts, whoever
+/// wrote it.
+///
+/// # Errors
+/// A drop-in can't be read.
+pub(crate) fn of_units(machine: &Machine) -> Result<Option<Vec<(String, String)>>> {
+    let set = unit::environment(machine, AGENT_DROP_INS)?;
+    Ok(proxy::variables(|name| Some(set.get(name)?.value.as_str())))
 }
 
 fn show(context: &Context) -> Result<()> {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Context, require_root};
-use crate::host::changes;
+use host::changes;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,13 +16,13 @@ by the next such command; this one does only that.";
 /// Undo what a command that was killed has left half done
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {}
+pub(crate) struct Args {}
 
 /// Runs `recover`.
 ///
 /// # Errors
 /// Not root; another scalr-agent-setup is at work; what was left can't be read.
-pub fn run(context: &Context, _: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
     require_root(&context.machine, false)?;
     if changes::recover(&context.machine)? {
         println!("The machine is as it was before that command.");

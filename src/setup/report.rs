@@ -17,13 +17,13 @@ use super::network::DOCKER_JSON;
 use super::secrets::Secrets;
 use super::status::{AGENT_PROGRAM, Status, UNITS, docker_client};
 use super::{Context, Format};
-use crate::config::{self, ENGINE, Settings};
-use crate::exit::Failure;
-use crate::host::changes::MANIFEST;
-use crate::host::command::{CommandExt as _, within};
-use crate::host::machine::Machine;
-use crate::host::systemd::Services;
-use crate::host::{docker, journal, users};
+use cli::Failure;
+use config::{ENGINE, Settings};
+use host::changes::MANIFEST;
+use host::command::{CommandExt as _, within};
+use host::machine::Machine;
+use host::systemd::Services;
+use host::{docker, journal, users};
 
 /// How long each command may take, in seconds.
 const PATIENCE: u32 = 20;
@@ -43,7 +43,7 @@ Exit codes: 0 written, 1 it can't be written, 2 there is such a file already.";
 /// Write an archive for support, without secrets
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// The archive; scalr-agent-report-TIME.tar.gz here if not named
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub struct Args {
 /// # Errors
 /// The archive is there already or can't be written. What can't be told goes
 /// into the archive as such.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let name = format!("scalr-agent-report-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
     let output = args.output.clone().unwrap_or_else(|| format!("{name}.tar.gz").into());
     if output.exists() {
@@ -130,7 +130,7 @@ fn checks(machine: &Machine) -> Result<String> {
 
 fn settings(machine: &Machine) -> Result<String> {
     let mut settings = Settings::read(&machine.path(config::FILE))?;
-    settings.token = settings.token.map(|_| crate::secret::Secret::new("***"));
+    settings.token = settings.token.map(|_| protocol::Secret::new("***"));
     settings.to_toml()
 }
 

@@ -9,15 +9,17 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use super::status::docker_client;
-use crate::config::{self, DATA_DIR, ENGINE, Settings, unit};
-use crate::host::docker;
-use crate::host::machine::Machine;
+use config::layout::AGENT_DROP_INS;
+use config::{DATA_DIR, ENGINE, Settings};
+use host::docker;
+use host::machine::Machine;
+use host::unit;
 
 /// The label of a run's container, as the agent sets it.
-pub const TASK_LABEL: &str = "scalr.task";
+pub(crate) const TASK_LABEL: &str = "scalr.task";
 
 /// Where the agent keeps its data and which engine it uses.
-pub struct Places {
+pub(crate) struct Places {
     /// The agent's data.
     pub data_dir: PathBuf,
     /// The engine's socket, `unix:///…`.
@@ -27,8 +29,8 @@ pub struct Places {
 impl Places {
     /// As the settings and the unit have it; the usual ones where they can't be
     /// used.
-    pub fn of(machine: &Machine) -> Self {
-        let variables = unit::environment(machine).unwrap_or_default();
+    pub(crate) fn of(machine: &Machine) -> Self {
+        let variables = unit::environment(machine, AGENT_DROP_INS).unwrap_or_default();
         let variables = variables.into_iter().map(|(name, given)| (name, given.value));
         let settings = Settings::load(&machine.path(config::FILE), variables).unwrap_or_default();
         Self {
@@ -43,7 +45,7 @@ impl Places {
 ///
 /// # Errors
 /// The agent's data can't be read.
-pub fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> {
+pub(crate) fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> {
     let tasks = machine.path(&places.data_dir).join("tasks");
     let mut known = BTreeSet::new();
     let mut lines = Vec::new();

@@ -6,30 +6,32 @@ use std::fs;
 
 use url::Url;
 
-use crate::config::proxy::{VARIABLES, masked};
-use crate::config::{self, Settings, unit};
-use crate::host::machine::Machine;
-use crate::secret::redact::Redactor;
+use config::Settings;
+use config::layout::AGENT_DROP_INS;
+use config::proxy::{VARIABLES, masked};
+use host::machine::Machine;
+use host::unit;
+use protocol::redact::Redactor;
 
 /// What a variable's name has in it when its value is a secret.
 const TELLING: [&str; 4] = ["TOKEN", "SECRET", "PASSWORD", "KEY"];
 
 /// The secrets of a host, as far as we may read them.
-pub struct Secrets {
+pub(crate) struct Secrets {
     known: BTreeSet<String>,
 }
 
 impl Secrets {
     /// The agent's token, the passwords of its proxies, and what else its unit is
     /// given under a telling name.
-    pub fn of(machine: &Machine) -> Self {
+    pub(crate) fn of(machine: &Machine) -> Self {
         let mut known = BTreeSet::new();
         let file = machine.path(config::FILE);
         match Settings::read(&file) {
             Ok(settings) => known.extend(settings.token.map(|token| token.expose().to_owned())),
             Err(_) => known.extend(tokens(&fs::read_to_string(file).unwrap_or_default())),
         }
-        for (name, given) in unit::environment(machine).unwrap_or_default() {
+        for (name, given) in unit::environment(machine, AGENT_DROP_INS).unwrap_or_default() {
             let name = name.to_ascii_uppercase();
             if VARIABLES.contains(&name.as_str()) {
                 known.extend(credentials(&given.value));
@@ -42,7 +44,7 @@ impl Secrets {
 
     /// The text without any of them, in whatever form, and without the password
     /// of any URL in it.
-    pub fn mask(&self, text: &str) -> String {
+    pub(crate) fn mask(&self, text: &str) -> String {
         let mut redactor = Redactor::new(self.known.iter().map(String::as_str));
         let mut bytes = redactor.push(text.as_bytes());
         bytes.extend(redactor.finish());
@@ -84,7 +86,7 @@ fn credentials(url: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::proxy::DROP_IN;
+    use config::proxy::DROP_IN;
 
     #[test]
     fn what_is_known_and_what_looks_like_it_is_masked() {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::exit::Failure;
-use crate::host::interrupt;
-use crate::host::systemd::{self, Services, UnitState};
+use cli::Failure;
+use host::interrupt;
+use host::systemd::{self, Services, UnitState};
 
 /// How long a service may take: the unit's own limit is shorter.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -25,7 +25,7 @@ const JOURNAL_LINES: usize = 15;
 /// # Errors
 /// It does not come up; the error carries the last lines of its journal, and the
 /// exit code tells wrong settings (2) and a refused token (7) apart.
-pub fn bring_up(services: Services, unit: &str) -> Result<()> {
+pub(crate) fn bring_up(services: Services, unit: &str) -> Result<()> {
     if !services.can_run() {
         return Ok(());
     }

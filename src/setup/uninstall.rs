@@ -12,15 +12,15 @@ use super::network::{self, DOCKER_JSON};
 use super::runs::{self, Places, TASK_LABEL};
 use super::status::docker_client;
 use super::{Context, require_root};
-use crate::config::{self, DATA_DIR, ENGINE};
-use crate::exit::Failure;
-use crate::host::changes::{Changes, Membership};
-use crate::host::command::CommandExt as _;
-use crate::host::machine::Machine;
-use crate::host::os::Os;
-use crate::host::package_tool::PackageTool;
-use crate::host::systemd::{self, Services};
-use crate::host::{self, docker, iptables, packages, users};
+use cli::Failure;
+use config::{DATA_DIR, ENGINE};
+use host::changes::{Changes, Membership};
+use host::command::CommandExt as _;
+use host::machine::Machine;
+use host::os::Os;
+use host::package_tool::PackageTool;
+use host::systemd::{self, Services};
+use host::{docker, iptables, packages, users};
 
 /// How long the package tool's lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -61,7 +61,7 @@ again), 7 not root.";
 /// Remove the agent and put back what was there before
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Delete the settings, the engine's data and the accounts, too
     #[arg(long)]
     purge: bool,
@@ -81,7 +81,7 @@ pub struct Args {
 /// # Errors
 /// Not root; runs are active; a service can't be stopped; a file can't be put
 /// back; the package can't be removed. It can be run again.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let machine = &context.machine;
     // Also for a dry run: what was changed is recorded where only root may look.
     require_root(machine, false)?;

@@ -7,14 +7,12 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{Context, require_root};
-use crate::config::{self, OnStop, Settings};
-use crate::exit::Failure;
-use crate::host::changes::{Attributes, Changes};
-use crate::host::machine::Machine;
-use crate::host::systemd::{self, Services};
-
-/// Where drop-ins of the agent's unit are.
-const DROP_INS: &str = "/etc/systemd/system/scalr-agent.service.d";
+use cli::Failure;
+use config::layout::AGENT_DROP_INS;
+use config::{OnStop, Settings};
+use host::changes::{Attributes, Changes};
+use host::machine::Machine;
+use host::systemd::{self, Services};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +26,7 @@ takes them when it is next started.";
 /// Render the drop-ins that depend on this host's systemd and settings
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Write them into this directory and leave the machine alone
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -44,7 +42,7 @@ pub struct Args {
 ///
 /// # Errors
 /// There is no systemd and no version was named; a file can't be written.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let machine = &context.machine;
     if let Some(directory) = &args.output {
         let settings = Settings::read(&machine.path(config::FILE)).unwrap_or_default();
@@ -69,10 +67,14 @@ pub fn run(context: &Context, args: &Args) -> Result<()> {
 ///
 /// # Errors
 /// There is no systemd; a file can't be written.
-pub fn put(changes: &mut Changes, systemd: Option<u32>, settings: &Settings) -> Result<bool> {
+pub(crate) fn put(
+    changes: &mut Changes,
+    systemd: Option<u32>,
+    settings: &Settings,
+) -> Result<bool> {
     let mut changed = false;
     for (name, text) in render(version(changes.machine(), systemd)?, settings)? {
-        changed |= changes.write(&format!("{DROP_INS}/{name}"), &text, Attributes::PUBLIC)?;
+        changed |= changes.write(&format!("{AGENT_DROP_INS}/{name}"), &text, Attributes::PUBLIC)?;
     }
     Ok(changed)
 }
@@ -105,7 +107,7 @@ fn write_into(directory: &Path, files: &[(&str, String)]) -> Result<()> {
 ///
 /// # Errors
 /// A template is wrong.
-pub fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static str, String)>> {
+pub(crate) fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static str, String)>> {
     let mut hardening = tera::Context::new();
     hardening.insert("systemd", &systemd);
     hardening.insert("directives", &hardening_for(systemd));
@@ -146,7 +148,7 @@ pub fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static str, St
 ///
 /// # Errors
 /// The template is wrong.
-pub fn fill(template: &str, context: &tera::Context) -> Result<String> {
+pub(crate) fn fill(template: &str, context: &tera::Context) -> Result<String> {
     tera::Tera::one_off(template, context, false).context("cannot render a template")
 }
 

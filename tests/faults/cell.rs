@@ -10,7 +10,7 @@ use super::truth::Container;
 use crate::pool::Run;
 
 /// What was found where all held.
-pub struct Found {
+pub(super) struct Found {
     /// How long it took until the run was told to be without its agent.
     pub told: Option<Duration>,
     /// How long the logs of plan and apply are, in bytes, each compared with what its
@@ -24,7 +24,7 @@ pub struct Found {
 ///
 /// # Panics
 /// When something is not as it has to be.
-pub fn hold(rig: &mut Rig<'_>, fault: Fault, phase: Phase) -> Found {
+pub(super) fn hold(rig: &mut Rig<'_>, fault: Fault, phase: Phase) -> Found {
     rig.begin(&format!("{}-{}", fault.name(), phase.name()).replace([' ', '-'], "_"));
     eprintln!("--- {}, {}", fault.name(), phase.name());
     let (run, held) = phase.reach(rig, fault);

@@ -17,11 +17,11 @@ const AGENT: &str = "$(systemctl show --property=MainPID scalr-agent | cut -d= -
 const A_WHILE: Duration = Duration::from_secs(12);
 
 /// Within which a run whose agent is gone has to be told.
-pub const TOLD_WITHIN: Duration = Duration::from_secs(45);
+pub(super) const TOLD_WITHIN: Duration = Duration::from_secs(45);
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(super) enum Fault {
     /// `kill -9` of the agent.
     KillAgent,
     /// `kill -9` of dockerd.
@@ -50,7 +50,7 @@ pub enum Fault {
 
 /// How a cell's run has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// Applied, as if nothing had been.
     Applied,
     /// Its plan failed, with this in its log.
@@ -61,7 +61,7 @@ pub enum End {
 
 impl Fault {
     /// As the matrix names it.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::KillAgent => "kill -9 agent",
             Self::KillEngine => "kill -9 dockerd",
@@ -79,7 +79,7 @@ impl Fault {
     }
 
     /// Whether there is such a cell; if not, why.
-    pub fn applies_to(self, phase: Phase) -> Result<(), &'static str> {
+    pub(super) fn applies_to(self, phase: Phase) -> Result<(), &'static str> {
         match (self, phase) {
             (Self::OutOfMemory, Phase::Planning | Phase::Applying) => Ok(()),
             (Self::OutOfMemory, _) => Err("no container runs"),
@@ -88,7 +88,7 @@ impl Fault {
     }
 
     /// How a run has to end that this befalls in `phase`.
-    pub fn end(self, phase: Phase) -> End {
+    pub(super) fn end(self, phase: Phase) -> End {
         match (self, phase) {
             (Self::OutOfMemory, Phase::Planning) => End::PlanErrored("configure --memory MB"),
             (Self::OutOfMemory, _) => End::ApplyErrored("configure --memory MB"),
@@ -109,7 +109,7 @@ impl Fault {
 
     /// Lets it happen, and end; gives how long it took until the run was told to be
     /// without its agent, where that has to be told.
-    pub fn happen(
+    pub(super) fn happen(
         self,
         rig: &Rig<'_>,
         phase: Phase,

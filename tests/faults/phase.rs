@@ -9,7 +9,7 @@ use crate::pool::Run;
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// There is none.
     Idle,
     /// An agent has its plan, and its container does not run yet.
@@ -25,7 +25,7 @@ pub enum Phase {
 }
 
 /// Keeps a run where it is, until it is released.
-pub enum Held {
+pub(super) enum Held {
     /// It goes on by itself.
     No,
     /// The engine is stopped.
@@ -36,11 +36,11 @@ pub enum Held {
 
 impl Phase {
     /// All, in the order of a run.
-    pub const ALL: [Self; 6] =
+    pub(super) const ALL: [Self; 6] =
         [Self::Idle, Self::Claimed, Self::Planning, Self::Waiting, Self::Applying, Self::Uploading];
 
     /// As the matrix names it.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Claimed => "claimed",
@@ -57,7 +57,7 @@ impl Phase {
     }
 
     /// Brings a new run here; none when there is to be none.
-    pub fn reach(self, rig: &Rig<'_>, fault: Fault) -> (Option<Run>, Held) {
+    pub(super) fn reach(self, rig: &Rig<'_>, fault: Fault) -> (Option<Run>, Held) {
         let eats = (fault == Fault::OutOfMemory).then(|| self.part());
         if self == Self::Idle {
             return (None, Held::No);

@@ -13,16 +13,16 @@ use crate::machine::wait_for;
 use crate::pool::{Pool, Run};
 
 /// How many lines the plan writes before Terraform plans, two a second.
-pub const PLAN_LINES: u32 = 8;
+pub(super) const PLAN_LINES: u32 = 8;
 
 /// How many lines the apply writes, one a second.
-pub const STEPS: u32 = 8;
+pub(super) const STEPS: u32 = 8;
 
 /// Where the library is that tells programs another time (Debian's faketime).
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 /// The machine and what belongs to it.
-pub struct Rig<'a> {
+pub(super) struct Rig<'a> {
     fleet: &'a Fleet,
     pool: &'a Pool<'a>,
     fault: Fault,
@@ -33,7 +33,7 @@ pub struct Rig<'a> {
 
 impl<'a> Rig<'a> {
     /// Installs an agent on the machine, as the fault needs it.
-    pub fn set_up(fleet: &'a Fleet, pool: &'a Pool<'a>, fault: Fault) -> Self {
+    pub(super) fn set_up(fleet: &'a Fleet, pool: &'a Pool<'a>, fault: Fault) -> Self {
         let work = tempfile::tempdir().expect("a folder");
         let rig = Self { fleet, pool, fault, work, tag: String::new() };
         if fault == Fault::DiskFull {
@@ -57,33 +57,33 @@ impl<'a> Rig<'a> {
     }
 
     /// The pool that the agent is in.
-    pub fn pool(&self) -> &Pool<'_> {
+    pub(super) fn pool(&self) -> &Pool<'_> {
         self.pool
     }
 
     /// Runs a shell line on the machine.
-    pub fn shell(&self, line: &str) -> String {
+    pub(super) fn shell(&self, line: &str) -> String {
         self.fleet.shell(line)
     }
 
     /// What the containers of a run wrote, by the engine's own files.
-    pub fn truth(&self, run: &Run) -> Vec<truth::Container> {
+    pub(super) fn truth(&self, run: &Run) -> Vec<truth::Container> {
         truth::of_run(self.fleet, self.disk(), run)
     }
 
     /// Begins a cell.
-    pub fn begin(&mut self, tag: &str) {
+    pub(super) fn begin(&mut self, tag: &str) {
         self.tag = tag.to_owned();
     }
 
     /// The mark of the cell's run.
-    pub fn tag(&self) -> &str {
+    pub(super) fn tag(&self) -> &str {
         &self.tag
     }
 
     /// Queues a run that writes lines while it plans and while it applies; with
     /// `eats`, that part of it needs more memory than it has.
-    pub fn start_run(&self, eats: Option<&str>) -> Run {
+    pub(super) fn start_run(&self, eats: Option<&str>) -> Run {
         let folder = self.work.path().join(&self.tag);
         std::fs::create_dir(&folder).expect("a folder");
         let text = terraform(&self.tag, eats);
@@ -92,18 +92,18 @@ impl<'a> Rig<'a> {
     }
 
     /// Whether the agent has written a task down.
-    pub fn has_task_in_hand(&self) -> bool {
+    pub(super) fn has_task_in_hand(&self) -> bool {
         !self.shell("ls /var/lib/scalr-agent/tasks").is_empty()
     }
 
     /// The ids of the containers that run.
-    pub fn running_containers(&self) -> String {
+    pub(super) fn running_containers(&self) -> String {
         self.shell(&format!("{DOCKER} ps --quiet"))
     }
 
     /// Waits until nothing of any run is left on the machine, and the agent waits for
     /// the next.
-    pub fn wait_for_rest(&self) {
+    pub(super) fn wait_for_rest(&self) {
         wait_for("all containers to be removed", Duration::from_secs(60), || {
             self.shell(&format!("{DOCKER} ps --all --quiet")).is_empty().then_some(())
         });
@@ -114,7 +114,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Lets a run go on that was kept where it was.
-    pub fn release(&self, held: Held) {
+    pub(super) fn release(&self, held: Held) {
         match held {
             Held::No => {}
             // A fault may have ended it, and systemd started another one.
@@ -124,17 +124,17 @@ impl<'a> Rig<'a> {
     }
 
     /// Stops the engine where it is.
-    pub fn stop_engine(&self) {
+    pub(super) fn stop_engine(&self) {
         self.shell("pkill -STOP -x dockerd");
     }
 
     /// Pulls the machine's cable.
-    pub fn cut_network(&self) {
+    pub(super) fn cut_network(&self) {
         self.port("down");
     }
 
     /// Plugs it in.
-    pub fn mend_network(&self) {
+    pub(super) fn mend_network(&self) {
         self.port("up");
     }
 
@@ -146,12 +146,12 @@ impl<'a> Rig<'a> {
     }
 
     /// Kills the server.
-    pub fn kill_server(&self) {
+    pub(super) fn kill_server(&self) {
         self.fleet.kill_server();
     }
 
     /// Starts it again, with what it had.
-    pub fn start_server(&self) {
+    pub(super) fn start_server(&self) {
         match self.fault {
             Fault::ClockJump => self.fleet.start_server(&self.faketime()),
             _ => self.fleet.start_server(&[]),
@@ -160,7 +160,7 @@ impl<'a> Rig<'a> {
 
     /// Starts Apache at the server's address and with its certificate, as a proxy
     /// whose server is not there.
-    pub fn start_proxy(&self) -> Child {
+    pub(super) fn start_proxy(&self) -> Child {
         let folder = self.work.path().display();
         self.make_certificate();
         let modules = ["mpm_event", "authz_core", "alias", "ssl"]
@@ -208,7 +208,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Ends it; it was asked, and answered 502.
-    pub fn end_proxy(&self, mut proxy: Child) {
+    pub(super) fn end_proxy(&self, mut proxy: Child) {
         let read = |name: &str| std::fs::read_to_string(self.work.path().join(name));
         let asked = read("asked").unwrap_or_default();
         assert!(
@@ -239,14 +239,14 @@ impl<'a> Rig<'a> {
     }
 
     /// Leaves not one byte free.
-    pub fn fill_disk(&self) {
+    pub(super) fn fill_disk(&self) {
         self.shell(
             "dd if=/dev/zero of=/srv/disk/full bs=64k 2>/dev/null; df /srv/disk | grep -q 100%",
         );
     }
 
     /// Takes that back.
-    pub fn make_room(&self) {
+    pub(super) fn make_room(&self) {
         self.shell("rm /srv/disk/full");
     }
 
@@ -280,7 +280,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Sets the clocks of agent and server this far from the right time.
-    pub fn set_clocks(&self, offset: &str) {
+    pub(super) fn set_clocks(&self, offset: &str) {
         std::fs::write(self.clock(), offset).expect("a file");
         self.fleet.world.feed(
             &self.fleet.machine,
@@ -290,14 +290,14 @@ impl<'a> Rig<'a> {
     }
 
     /// Waits until systemd says this of the agent.
-    pub fn wait_for_unit(&self, state: &str) {
+    pub(super) fn wait_for_unit(&self, state: &str) {
         wait_for(&format!("the agent's unit to be {state}"), Duration::from_secs(90), || {
             (self.shell("systemctl is-active scalr-agent || :") == state).then_some(())
         });
     }
 
     /// Gives the agent a token again.
-    pub fn new_token(&self) {
+    pub(super) fn new_token(&self) {
         let token = self.pool.new_token();
         self.fleet.world.feed(
             &self.fleet.machine,
@@ -309,12 +309,12 @@ impl<'a> Rig<'a> {
     }
 
     /// Cuts the machine's power.
-    pub fn power_off(&self) {
+    pub(super) fn power_off(&self) {
         self.fleet.world.power(&self.fleet.machine, "off");
     }
 
     /// Waits until the machine has shut itself down.
-    pub fn wait_until_off(&self) {
+    pub(super) fn wait_until_off(&self) {
         wait_for("the machine to be off", Duration::from_secs(150), || {
             self.fleet.world.is_off(&self.fleet.machine).then_some(())
         });
@@ -322,7 +322,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Boots it again.
-    pub fn power_on(&self) {
+    pub(super) fn power_on(&self) {
         self.fleet.world.power(&self.fleet.machine, "on");
     }
 }

@@ -7,10 +7,10 @@ use super::fault::Fault;
 use super::phase::Phase;
 
 /// What stands in a cell that did not hold.
-pub const BROKEN: &str = "**did not hold**";
+pub(super) const BROKEN: &str = "**did not hold**";
 
 /// Writes down what came of a cell, or why there is none; nowhere if nobody asked.
-pub fn record(fault: Fault, phase: Phase, what: &str) {
+pub(super) fn record(fault: Fault, phase: Phase, what: &str) {
     println!("{} | {} | {what}", fault.name(), phase.name());
     let Some(folder) = std::env::var_os("SCALR_AGENT_FAULTS").map(PathBuf::from) else { return };
     let file = folder.join(format!("{}|{}", fault.name(), phase.name()));

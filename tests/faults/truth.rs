@@ -8,7 +8,7 @@ use crate::fleet::Fleet;
 use crate::pool::Run;
 
 /// A container that there was.
-pub struct Container {
+pub(super) struct Container {
     /// `plan` or `apply`.
     pub kind: String,
     /// Which attempt at the task it was.
@@ -19,7 +19,7 @@ pub struct Container {
 
 /// Begins to link the files of all containers of the engine whose data is in
 /// `disk/scalr-docker`, also after a restart of the machine.
-pub fn record(fleet: &Fleet, disk: &str) {
+pub(super) fn record(fleet: &Fleet, disk: &str) {
     let script = format!(
         "#!/bin/sh\n\
          mkdir -p {disk}/truth\n\
@@ -46,7 +46,7 @@ pub fn record(fleet: &Fleet, disk: &str) {
 }
 
 /// The containers of a run, in the order of their attempts.
-pub fn of_run(fleet: &Fleet, disk: &str, run: &Run) -> Vec<Container> {
+pub(super) fn of_run(fleet: &Fleet, disk: &str, run: &Run) -> Vec<Container> {
     let ids =
         fleet.shell(&format!("cd {disk}/truth && ls *.about 2>/dev/null | sed 's/.about$//'"));
     let mut found: Vec<Container> = ids

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// What `sh` is on the hosts that agents are installed on.
-pub const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
+pub(crate) const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
 
 /// POSIX and coreutils: nothing else may be needed.
 const TOOLS: [&str; 14] = [
@@ -32,7 +32,7 @@ const TOOLS: [&str; 14] = [
 
 /// Where a host's package manager is; the rest of its name is the fakes' file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packages {
+pub(crate) enum Packages {
     Apt,
     Dnf,
 }
@@ -45,14 +45,14 @@ for tool in curl dpkg id rpm uname wget; do
 done
 ";
 
-pub struct Host {
+pub(crate) struct Host {
     folder: TempDir,
     shell: &'static [&'static str],
 }
 
 /// How a run of the script ended.
 #[derive(Debug)]
-pub struct Said {
+pub(crate) struct Said {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -60,7 +60,7 @@ pub struct Said {
 
 impl Host {
     /// Runs a test in each shell, on a host of its own.
-    pub fn each(packages: Packages, test: impl Fn(&Host)) {
+    pub(crate) fn each(packages: Packages, test: impl Fn(&Host)) {
         for shell in SHELLS {
             let host = Host { folder: tempfile::tempdir().unwrap(), shell };
             for folder in ["bin", "tmp", "server/packages"] {
@@ -83,24 +83,24 @@ impl Host {
     }
 
     /// A path below the host's folder.
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
     }
 
     /// Puts a tool of the test's own on PATH; it may use what the `host` shell
     /// variable names.
-    pub fn tool(&self, name: &str, body: &str) {
+    pub(crate) fn tool(&self, name: &str, body: &str) {
         let file = self.path("bin").join(name);
         drop(fs::remove_file(&file));
         write_program(&file, body);
     }
 
-    pub fn without_tool(&self, name: &str) {
+    pub(crate) fn without_tool(&self, name: &str) {
         fs::remove_file(self.path("bin").join(name)).unwrap();
     }
 
     /// What the server has at `/packages/NAME`.
-    pub fn serve(&self, name: &str, content: &str) {
+    pub(crate) fn serve(&self, name: &str, content: &str) {
         fs::write(self.path("server/packages").join(name), content).unwrap();
     }
 
@@ -112,22 +112,27 @@ impl Host {
     }
 
     /// Runs `snippet` behind the script's functions.
-    pub fn run(&self, snippet: &str) -> Said {
+    pub(crate) fn run(&self, snippet: &str) -> Said {
         self.run_with(snippet, &[], "")
     }
 
     /// Runs the script with these options, those of `main`.
-    pub fn install(&self, options: &str) -> Said {
+    pub(crate) fn install(&self, options: &str) -> Said {
         self.install_with(options, &[])
     }
 
     /// As `install`, with these variables in the environment.
-    pub fn install_with(&self, options: &str, environment: &[(&str, &str)]) -> Said {
+    pub(crate) fn install_with(&self, options: &str, environment: &[(&str, &str)]) -> Said {
         self.run_with(&format!("main --url https://pools.test {options}"), environment, "")
     }
 
     /// Runs `snippet` with an environment and standard input.
-    pub fn run_with(&self, snippet: &str, environment: &[(&str, &str)], input: &str) -> Said {
+    pub(crate) fn run_with(
+        &self,
+        snippet: &str,
+        environment: &[(&str, &str)],
+        input: &str,
+    ) -> Said {
         let stdin = self.path("stdin");
         fs::write(&stdin, input).unwrap();
         let child = self
@@ -139,7 +144,7 @@ impl Host {
     }
 
     /// The command that runs `snippet` behind the script's functions.
-    pub fn command(&self, snippet: &str) -> Command {
+    pub(crate) fn command(&self, snippet: &str) -> Command {
         let prelude = format!(
             ". '{script}'\npause() {{ :; }}\n{busybox}",
             script = self.path("install.sh").display(),
@@ -161,12 +166,12 @@ impl Host {
     }
 
     /// Each call of a tool that a test plays, with its arguments.
-    pub fn calls(&self) -> String {
+    pub(crate) fn calls(&self) -> String {
         fs::read_to_string(self.path("calls")).unwrap_or_default()
     }
 
     /// All temporary files, with their text.
-    pub fn files(&self) -> BTreeMap<PathBuf, String> {
+    pub(crate) fn files(&self) -> BTreeMap<PathBuf, String> {
         let mut files = BTreeMap::new();
         let mut folders = vec![self.path("tmp")];
         while let Some(folder) = folders.pop() {
@@ -185,7 +190,7 @@ impl Host {
 }
 
 impl Said {
-    pub fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -195,22 +200,22 @@ impl Said {
 
     /// Fails the test unless it ended like this and said that on standard error.
     #[track_caller]
-    pub fn refused(&self, code: i32, why: &str) {
+    pub(crate) fn refused(&self, code: i32, why: &str) {
         assert!(self.code == code && self.stderr.contains(why), "{code} {why}: {self:#?}");
     }
 
     #[track_caller]
-    pub fn went_well(&self) {
+    pub(crate) fn went_well(&self) {
         assert_eq!(self.code, 0, "{self:#?}");
     }
 }
 
-pub fn script_file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install.sh")
+pub(crate) fn script_file() -> PathBuf {
+    tests::checkout("scripts/install.sh")
 }
 
 /// Of a file that the server has.
-pub fn sha256(host: &Host, name: &str) -> String {
+pub(crate) fn sha256(host: &Host, name: &str) -> String {
     use sha2::Digest as _;
     let content = fs::read(host.path("server/packages").join(name)).unwrap();
     hex::encode(sha2::Sha256::digest(content))
@@ -227,8 +232,8 @@ fn fakes(packages: Packages) -> Vec<(String, String)> {
 }
 
 /// The body of a tool in `fakes/`.
-pub fn fake(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/install_script/fakes");
+pub(crate) fn fake(name: &str) -> String {
+    let folder = tests::checkout("tests/install_script/fakes");
     fs::read_to_string(folder.join(name)).unwrap()
 }
 

@@ -1,5 +1,6 @@
 //! What the script takes, and how it says so.
 
+use clap::CommandFactory as _;
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -90,15 +91,12 @@ fn its_version_is_the_package_s() {
 }
 
 /// What the setup program takes, the script passes on, and tells of.
-#[cfg(feature = "setup")]
 #[test]
 fn help_names_all_options_of_the_installation() {
     let help_of = |command: &str| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_scalr-agent-setup"))
-            .args([command, "--help"])
-            .output()
-            .unwrap();
-        options(&String::from_utf8(output.stdout).unwrap())
+        let mut program = setup::Cli::command();
+        let command = program.find_subcommand_mut(command).unwrap();
+        options(&command.render_long_help().to_string())
     };
     let mut wanted: BTreeSet<_> =
         help_of("install").union(&help_of("uninstall")).cloned().collect();

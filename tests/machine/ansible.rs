@@ -1,6 +1,5 @@
 //! The Ansible role and its example playbook, on each family.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -118,7 +117,7 @@ impl<'a> Ansible<'a> {
             .arg("--extra-vars")
             .arg(format!("@{}", file.display()))
             .arg("-vvv")
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("pkg/ansible/playbook.yml"))
+            .arg(tests::checkout("pkg/ansible/playbook.yml"))
             .output()
             .expect("ansible-playbook starts");
         Play { said: text(&output) }

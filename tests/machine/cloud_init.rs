@@ -1,7 +1,5 @@
 //! The example of user data, by a real cloud-init.
 
-use std::path::Path;
-
 use crate::fleet::{Fleet, URL};
 
 #[test]
@@ -9,7 +7,7 @@ use crate::fleet::{Fleet, URL};
 fn user_data_makes_an_agent_and_a_second_first_boot_changes_nothing() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pkg/cloud-init/user-data.yaml");
+    let file = tests::checkout("pkg/cloud-init/user-data.yaml");
     let user_data = std::fs::read_to_string(file)
         .expect("the example is there")
         .replace("https://pools.example.com", URL)

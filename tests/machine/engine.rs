@@ -9,13 +9,13 @@ use serde_json::Value;
 use crate::machine::{World, text};
 
 /// The engine of one machine.
-pub struct Engine {
+pub(crate) struct Engine {
     socket: PathBuf,
 }
 
 /// One of its containers, running or not.
 #[derive(Clone, Debug)]
-pub struct Container {
+pub(crate) struct Container {
     /// Its id.
     pub id: String,
     /// `TASK-ATTEMPT`.
@@ -26,13 +26,13 @@ pub struct Container {
 
 impl Engine {
     /// The engine of `machine`, as long as that runs.
-    pub fn of(world: &World, machine: &str) -> Self {
+    pub(crate) fn of(world: &World, machine: &str) -> Self {
         let root = world.root(machine);
         Self { socket: root.join("run/scalr-docker/docker.sock") }
     }
 
     /// All containers that there are at this moment.
-    pub fn containers(&self) -> Vec<Container> {
+    pub(crate) fn containers(&self) -> Vec<Container> {
         let answer = Command::new("curl")
             .args(["--silent", "--show-error", "--fail", "--unix-socket"])
             .arg(&self.socket)
@@ -51,7 +51,7 @@ impl Engine {
 ///
 /// A line of the file that a full disk has cut off is left out: with any other fault,
 /// the log that the server has is then not what is found here.
-pub fn written(about: &Value, file: &str) -> String {
+pub(crate) fn written(about: &Value, file: &str) -> String {
     let text: String = file
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

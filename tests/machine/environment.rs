@@ -93,7 +93,7 @@ fn a_run_has_what_is_documented_and_nobody_else_sees_it() {
 }
 
 /// Starts a run and waits until its hook, which says that it is holding, does so.
-pub fn hold(pool: &Pool<'_>) -> Run {
+pub(crate) fn hold(pool: &Pool<'_>) -> Run {
     let run = pool.start_run(&configuration());
     wait_for("the run to hold", Duration::from_secs(60), || {
         pool.log(&run, "plan").contains("holding\n").then_some(())
@@ -102,7 +102,7 @@ pub fn hold(pool: &Pool<'_>) -> Run {
 }
 
 /// Lets a held run go on.
-pub fn let_on(fleet: &Fleet, run: &Run) {
+pub(crate) fn let_on(fleet: &Fleet, run: &Run) {
     fleet.shell(&format!("{DOCKER} exec {} touch /tmp/go", container(fleet, run)));
 }
 
@@ -163,7 +163,7 @@ fn write(fleet: &Fleet, file: &str, lines: &[String]) {
 }
 
 /// The id of a run's container.
-pub fn container(fleet: &Fleet, run: &Run) -> String {
+pub(crate) fn container(fleet: &Fleet, run: &Run) -> String {
     fleet.shell(&format!("{DOCKER} ps --quiet --no-trunc --filter label=scalr.run={run}"))
 }
 

@@ -12,17 +12,17 @@ use crate::machine::{World, text, wait_for};
 use crate::pool::Pool;
 
 /// Where the server is, for everybody in a world.
-pub const URL: &str = "https://pools.test:8443";
+pub(crate) const URL: &str = "https://pools.test:8443";
 
 /// The image that the kit's archive is imported as.
 const IMAGE: &str = "scalr-run:test";
 
 /// The command of the private engine, as an administrator would type it.
-pub const DOCKER: &str =
+pub(crate) const DOCKER: &str =
     "/usr/lib/scalr-agent/engine/docker --host unix:///run/scalr-docker/docker.sock";
 
 /// A machine of one flavour and the server it is to be installed from.
-pub struct Fleet {
+pub(crate) struct Fleet {
     /// The machine's name, which is its flavour.
     pub machine: String,
     /// Dropped before the folder that its processes write to.
@@ -33,7 +33,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Boots a machine, starts the server, and has the machine trust it.
-    pub fn boot(flavour: &str, options: &[&str]) -> Self {
+    pub(crate) fn boot(flavour: &str, options: &[&str]) -> Self {
         let world = World::new();
         world.boot(flavour, options);
         let work = tempfile::tempdir_in(kit().parent().expect("a kit is in a folder"))
@@ -47,7 +47,7 @@ impl Fleet {
     }
 
     /// Kills the server.
-    pub fn kill_server(&self) {
+    pub(crate) fn kill_server(&self) {
         let mut server = self.server.lock().expect("nothing panics while it holds the server");
         server.kill().expect("it is ours");
         server.wait().expect("it ends");
@@ -55,7 +55,7 @@ impl Fleet {
 
     /// Starts the server again with what it had, by the words `before` its own, such
     /// as `env NAME=VALUE`.
-    pub fn start_server(&self, before: &[String]) {
+    pub(crate) fn start_server(&self, before: &[String]) {
         let mut server = self.server.lock().expect("nothing panics while it holds the server");
         *server = spawn_server(&self.world, &self.work, before);
         drop(server);
@@ -64,7 +64,7 @@ impl Fleet {
 
     /// Boots a further machine of the same flavour, which trusts the server too
     /// and has the pool's token; gives its name.
-    pub fn boot_another(&self, pool: &Pool<'_>) -> String {
+    pub(crate) fn boot_another(&self, pool: &Pool<'_>) -> String {
         let name = format!("{}-another", self.machine);
         self.world.boot(&self.machine, &["--name", &name]);
         self.trust_server(&name);
@@ -74,7 +74,7 @@ impl Fleet {
 
     /// Lets runs know the server's name, too: a name server beside it answers them,
     /// until the world ends.
-    pub fn serve_names(&self) {
+    pub(crate) fn serve_names(&self) {
         let command = [
             "dnsmasq",
             "--keep-in-foreground",
@@ -91,7 +91,7 @@ impl Fleet {
     }
 
     /// A pool on the server; its token goes to /root/pool.token on the machine.
-    pub fn pool(&self) -> Pool<'_> {
+    pub(crate) fn pool(&self) -> Pool<'_> {
         let token = std::fs::read_to_string(self.work.path().join("admin.token"))
             .expect("the server wrote the admin's token");
         let authorization = self.work.path().join("authorization");
@@ -109,30 +109,30 @@ impl Fleet {
 
     /// What the server serves as packages: links into the kit, to be replaced
     /// and never written to.
-    pub fn repository(&self) -> PathBuf {
+    pub(crate) fn repository(&self) -> PathBuf {
         self.work.path().join("repository")
     }
 
     /// The line that a person pastes, with `options` for `scalr-agent-setup install`.
-    pub fn install_line(options: &str) -> String {
+    pub(crate) fn install_line(options: &str) -> String {
         format!(
             "curl -fsSL {URL}/install.sh | sh -s -- --url {URL} --token-file /root/pool.token {options}"
         )
     }
 
     /// Installs with the curl-piped script and loads the runs' image.
-    pub fn install(&self, options: &str) {
+    pub(crate) fn install(&self, options: &str) {
         self.install_on(&self.machine, options);
     }
 
     /// The same on any of its machines.
-    pub fn install_on(&self, machine: &str, options: &str) {
+    pub(crate) fn install_on(&self, machine: &str, options: &str) {
         self.world.shell(machine, &Self::install_line(options));
         self.load_image_on(machine);
     }
 
     /// Loads the runs' image and makes it the agent's.
-    pub fn load_image(&self) {
+    pub(crate) fn load_image(&self) {
         self.load_image_on(&self.machine);
     }
 
@@ -144,12 +144,12 @@ impl Fleet {
     }
 
     /// Runs a shell line on the machine.
-    pub fn shell(&self, line: &str) -> String {
+    pub(crate) fn shell(&self, line: &str) -> String {
         self.world.shell(&self.machine, line)
     }
 
     /// Waits until the pool has one agent, and that has `status`.
-    pub fn wait_for_agent(&self, pool: &Pool<'_>, status: &str) {
+    pub(crate) fn wait_for_agent(&self, pool: &Pool<'_>, status: &str) {
         wait_for(&format!("the agent to be {status}"), Duration::from_secs(90), || {
             let agents = pool.agents();
             (agents == [status]).then_some(())
@@ -157,7 +157,7 @@ impl Fleet {
     }
 
     /// The only container that runs, as `docker inspect` tells it.
-    pub fn running_container(&self) -> serde_json::Value {
+    pub(crate) fn running_container(&self) -> serde_json::Value {
         let id = wait_for("a run's container", Duration::from_secs(60), || {
             Some(self.shell(&format!("{DOCKER} ps --quiet"))).filter(|id| !id.is_empty())
         });
@@ -196,7 +196,7 @@ impl Fleet {
     }
 
     /// Takes the trust back, for those who bring it themselves.
-    pub fn distrust_server(&self) {
+    pub(crate) fn distrust_server(&self) {
         self.shell(if self.machine.starts_with("centos") {
             "rm /etc/pki/ca-trust/source/anchors/pools.crt /usr/local/share/ca-certificates/pools.crt && \
              update-ca-certificates --fresh 2>&1"
@@ -206,7 +206,7 @@ impl Fleet {
     }
 
     /// The file with the server's own authority, on this host.
-    pub fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.work.path().join("data/tls/ca.pem")
     }
 }
@@ -225,20 +225,20 @@ impl Drop for Fleet {
 }
 
 /// The folder of programs, packages and the rest that `scripts/test` made.
-pub fn kit() -> PathBuf {
+pub(crate) fn kit() -> PathBuf {
     let folder = std::env::var_os("SCALR_AGENT_KIT")
         .expect("SCALR_AGENT_KIT names the kit's folder: run these tests with scripts/test");
     PathBuf::from(folder)
 }
 
 /// The Terraform configuration that runs are made of.
-pub fn configuration() -> PathBuf {
+pub(crate) fn configuration() -> PathBuf {
     kit().join("configuration")
 }
 
 /// A configuration with one resource, called `name`, whose creation runs
 /// `command`.
-pub fn creating(name: &str, command: &str) -> TempDir {
+pub(crate) fn creating(name: &str, command: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let has_data = configuration().join("terraform_data.tf").is_file();
     let kind = if has_data { "terraform_data" } else { "null_resource" };
@@ -292,7 +292,7 @@ fn link_tree(from: &Path, to: &Path) {
 ///
 /// # Panics
 /// When it did not.
-pub fn refusal(output: &std::process::Output) -> String {
+pub(crate) fn refusal(output: &std::process::Output) -> String {
     assert!(!output.status.success(), "it was to fail: {}", text(output));
     text(output)
 }

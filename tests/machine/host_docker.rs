@@ -238,7 +238,7 @@ fn build_image(fleet: &Fleet) {
 }
 
 fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    tests::checkout(path)
 }
 
 /// Starts the host's Docker, with the runs' image in it.

@@ -303,7 +303,7 @@ fn feed(fleet: &Fleet, folder: &str, kind: &str) -> String {
 }
 
 /// The package of a kind in a folder of the kit.
-pub fn package(folder: &str, kind: &str) -> PathBuf {
+pub(crate) fn package(folder: &str, kind: &str) -> PathBuf {
     fs::read_dir(kit().join(folder))
         .expect("the kit has packages")
         .map(|entry| entry.expect("the kit can be read").path())

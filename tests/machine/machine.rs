@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A world of machines; dropped, all of it is removed.
-pub struct World {
+pub(crate) struct World {
     name: String,
 }
 
 impl World {
     /// A world of its own for the calling test.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         Self { name: format!("test-{}-{number}", std::process::id()) }
@@ -22,7 +22,7 @@ impl World {
 
     /// Boots a machine that is called like its flavour; the world ends with
     /// this process, even if it is killed.
-    pub fn boot(&self, flavour: &str, options: &[&str]) {
+    pub(crate) fn boot(&self, flavour: &str, options: &[&str]) {
         let owner = std::process::id().to_string();
         let output = self
             .script()
@@ -34,31 +34,31 @@ impl World {
     }
 
     /// Cuts a machine's power (`off`), or boots it again (`on`).
-    pub fn power(&self, machine: &str, state: &str) {
+    pub(crate) fn power(&self, machine: &str, state: &str) {
         let output = self.script().args([state, machine]).output().expect("scripts/machine starts");
         assert!(output.status.success(), "{state} {machine}: {}", text(&output));
     }
 
     /// Whether a machine has shut itself down.
-    pub fn is_off(&self, machine: &str) -> bool {
+    pub(crate) fn is_off(&self, machine: &str) -> bool {
         let output = self.script().args(["pid", machine]).output().expect("scripts/machine starts");
         !output.status.success()
     }
 
     /// A command in a machine, or in the namespaces `server` and `proxy`.
-    pub fn command<S: AsRef<OsStr>>(&self, place: &str, command: &[S]) -> Command {
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, place: &str, command: &[S]) -> Command {
         let mut script = self.script();
         script.args(["run", place, "--"]).args(command);
         script
     }
 
     /// Runs a shell line in a machine, whatever comes of it.
-    pub fn try_shell(&self, machine: &str, line: &str) -> Output {
+    pub(crate) fn try_shell(&self, machine: &str, line: &str) -> Output {
         self.command(machine, &["sh", "-c", line]).output().expect("scripts/machine starts")
     }
 
     /// Runs a shell line in a machine and gives its standard output, trimmed.
-    pub fn shell(&self, machine: &str, line: &str) -> String {
+    pub(crate) fn shell(&self, machine: &str, line: &str) -> String {
         let output = self.try_shell(machine, line);
         assert!(
             output.status.success(),
@@ -71,7 +71,7 @@ impl World {
     }
 
     /// Runs a shell line in a machine with `input` as its standard input.
-    pub fn feed(&self, machine: &str, line: &str, input: &[u8]) {
+    pub(crate) fn feed(&self, machine: &str, line: &str, input: &[u8]) {
         let mut child = self
             .command(machine, &["sh", "-c", line])
             .stdin(Stdio::piped())
@@ -84,7 +84,7 @@ impl World {
 
     /// Starts a program in the namespace `server` or `proxy`, its output going
     /// to `log`.
-    pub fn start(&self, place: &str, command: &[&OsStr], log: &Path) -> Child {
+    pub(crate) fn start(&self, place: &str, command: &[&OsStr], log: &Path) -> Child {
         let log = std::fs::File::create(log).expect("the log can be made");
         self.command(place, command)
             .stdin(Stdio::null())
@@ -95,19 +95,19 @@ impl World {
     }
 
     /// The process id of a machine's first process, as this host counts.
-    pub fn pid(&self, machine: &str) -> String {
+    pub(crate) fn pid(&self, machine: &str) -> String {
         let output = self.script().args(["pid", machine]).output().expect("scripts/machine starts");
         assert!(output.status.success(), "pid {machine}: {}", text(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// A machine's root folder with all that is mounted in it, as long as it runs.
-    pub fn root(&self, machine: &str) -> PathBuf {
+    pub(crate) fn root(&self, machine: &str) -> PathBuf {
         Path::new("/proc").join(self.pid(machine)).join("root")
     }
 
     /// The last lines of a machine's journal, to go with a failure.
-    pub fn journal_end(&self, machine: &str) -> String {
+    pub(crate) fn journal_end(&self, machine: &str) -> String {
         let output = self
             .script()
             .args(["journal", machine, "--lines=60"])
@@ -117,7 +117,7 @@ impl World {
     }
 
     fn script(&self) -> Command {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/machine");
+        let path = tests::checkout("scripts/machine");
         let mut command = Command::new(path);
         command.args(["--world", &self.name]);
         command
@@ -137,7 +137,11 @@ impl Drop for World {
 ///
 /// # Panics
 /// When it never does; `what` says what was waited for.
-pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
     let begun = Instant::now();
     loop {
         if let Some(value) = condition() {
@@ -149,6 +153,6 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> O
 }
 
 /// Standard output and error of a command, for a person.
-pub fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

@@ -45,5 +45,3 @@ mod soak;
 mod stop;
 mod uninstall;
 mod watch;
-#[path = "../packages/repository/workshop.rs"]
-mod workshop;

@@ -122,7 +122,7 @@ systemctl daemon-reload && systemctl start scalr-agent
 ///
 /// The shell stops at the first that fails.
 fn commands(name: &str, pool: &Pool<'_>) -> String {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migrating.md");
+    let page = tests::checkout("docs/migrating.md");
     let page = std::fs::read_to_string(page).expect("the page is there");
     let mut commands = String::from("set -e\n");
     let mut inside = false;

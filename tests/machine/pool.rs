@@ -10,7 +10,7 @@ use crate::machine::{World, text, wait_for};
 
 /// An agent pool with a workspace that uses it.
 #[derive(Clone)]
-pub struct Pool<'a> {
+pub(crate) struct Pool<'a> {
     world: &'a World,
     api: String,
     ca: PathBuf,
@@ -22,7 +22,7 @@ pub struct Pool<'a> {
 }
 
 /// What the pool has told, between two moments: each is the time since 1970.
-pub struct Told {
+pub(crate) struct Told {
     /// Before it was asked.
     pub asked: Duration,
     /// The pool's attributes.
@@ -33,7 +33,7 @@ pub struct Told {
 
 /// A run, by its id.
 #[derive(Clone)]
-pub struct Run(String);
+pub(crate) struct Run(String);
 
 impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,7 +44,7 @@ impl std::fmt::Display for Run {
 impl<'a> Pool<'a> {
     /// Makes the pool and the workspace on the server at `url`. `authorization`
     /// is a file with the admin's header.
-    pub fn make(world: &'a World, url: &str, ca: &Path, authorization: &Path) -> Self {
+    pub(crate) fn make(world: &'a World, url: &str, ca: &Path, authorization: &Path) -> Self {
         let mut pool = Self {
             world,
             api: format!("{url}/api/iacp/v3"),
@@ -66,7 +66,7 @@ impl<'a> Pool<'a> {
 
     /// The same pool with a workspace of its own, which has these attributes
     /// besides its name.
-    pub fn with_workspace(&self, name: &str, mut attributes: Value) -> Self {
+    pub(crate) fn with_workspace(&self, name: &str, mut attributes: Value) -> Self {
         attributes["name"] = name.into();
         let environment = id(&self.get("/environments?filter%5Bname%5D=default")["data"][0]);
         let links = json!({"environment": to("environments", &environment),
@@ -76,14 +76,14 @@ impl<'a> Pool<'a> {
     }
 
     /// Another token of the pool.
-    pub fn new_token(&self) -> String {
+    pub(crate) fn new_token(&self) -> String {
         let path = format!("/agent-pools/{}/access-tokens", self.id);
         let token = self.post(&path, "access-tokens", json!({}), json!({}));
         string(&token["attributes"]["token"])
     }
 
     /// Deletes all tokens of the pool.
-    pub fn revoke_tokens(&self) {
+    pub(crate) fn revoke_tokens(&self) {
         let tokens = self.get(&format!("/agent-pools/{}/access-tokens", self.id));
         for token in tokens["data"].as_array().expect("a list of tokens") {
             let address = format!("{}/access-tokens/{}", self.api, id(token));
@@ -93,12 +93,12 @@ impl<'a> Pool<'a> {
     }
 
     /// The pool's attributes.
-    pub fn attributes(&self) -> Value {
+    pub(crate) fn attributes(&self) -> Value {
         self.get(&format!("/agent-pools/{}", self.id))["data"]["attributes"].take()
     }
 
     /// The pool's attributes again and again, with no pause.
-    pub fn attributes_often(&self, times: u32) -> Vec<Told> {
+    pub(crate) fn attributes_often(&self, times: u32) -> Vec<Told> {
         let line = format!(
             "for n in $(seq {times}); do date +%s%N; curl --silent --show-error --fail-with-body \
              --cacert {} --header @{} {}/agent-pools/{} || exit; echo; date +%s%N; done",
@@ -121,7 +121,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives the workspace a variable: a `terraform` or a `shell` one.
-    pub fn variable(&self, key: &str, category: &str, sensitive: bool, value: &str) {
+    pub(crate) fn variable(&self, key: &str, category: &str, sensitive: bool, value: &str) {
         self.post(
             "/vars",
             "vars",
@@ -132,12 +132,12 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives the workspace these hooks and no others.
-    pub fn hooks(&self, hooks: Value) {
+    pub(crate) fn hooks(&self, hooks: Value) {
         self.patch_workspace(json!({"hooks": hooks}));
     }
 
     /// Changes attributes of the workspace.
-    pub fn patch_workspace(&self, attributes: Value) {
+    pub(crate) fn patch_workspace(&self, attributes: Value) {
         let body = json!({"data": {"type": "workspaces", "attributes": attributes}});
         let authorization = format!("@{}", self.authorization.display());
         let address = format!("{}/workspaces/{}", self.api, self.workspace);
@@ -156,7 +156,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Uploads a configuration folder and queues a run of it.
-    pub fn start_run(&self, configuration: &Path) -> Run {
+    pub(crate) fn start_run(&self, configuration: &Path) -> Run {
         let workspace = json!({"workspace": to("workspaces", &self.workspace)});
         let version = self.post(
             "/configuration-versions",
@@ -183,22 +183,22 @@ impl<'a> Pool<'a> {
     }
 
     /// Confirms a planned run.
-    pub fn apply(&self, run: &Run) {
+    pub(crate) fn apply(&self, run: &Run) {
         self.curl_api(&format!("/runs/{}/actions/apply", run.0), Some(&json!({})));
     }
 
     /// Cancels a run.
-    pub fn cancel(&self, run: &Run) {
+    pub(crate) fn cancel(&self, run: &Run) {
         self.curl_api(&format!("/runs/{}/actions/cancel", run.0), Some(&json!({})));
     }
 
     /// The run's status.
-    pub fn status(&self, run: &Run) -> String {
+    pub(crate) fn status(&self, run: &Run) -> String {
         string(&self.get(&format!("/runs/{}", run.0))["data"]["attributes"]["status"])
     }
 
     /// Waits until the run's status is `wanted`; panics if it ends otherwise.
-    pub fn wait_for_status(&self, run: &Run, wanted: &str) {
+    pub(crate) fn wait_for_status(&self, run: &Run, wanted: &str) {
         wait_for(&format!("the run to be {wanted}"), Duration::from_secs(180), || {
             let status = self.status(run);
             let ended = ["errored", "canceled", "discarded", "planned_and_finished", "applied"];
@@ -213,12 +213,12 @@ impl<'a> Pool<'a> {
     }
 
     /// Waits until the run has ended, which has to be as `wanted`.
-    pub fn wait_for_ended(&self, run: &Run, wanted: &str) {
+    pub(crate) fn wait_for_ended(&self, run: &Run, wanted: &str) {
         assert_eq!(self.end(run), wanted);
     }
 
     /// Waits until the run has ended, and tells how.
-    pub fn end(&self, run: &Run) -> String {
+    pub(crate) fn end(&self, run: &Run) -> String {
         let ends = ["applied", "errored", "canceled", "discarded", "planned_and_finished"];
         wait_for("the run to end", Duration::from_secs(240), || {
             Some(self.status(run)).filter(|status| ends.contains(&status.as_str()))
@@ -226,14 +226,14 @@ impl<'a> Pool<'a> {
     }
 
     /// The log of the run's `plan` or `apply`; empty when it has none yet.
-    pub fn log(&self, run: &Run, kind: &str) -> String {
+    pub(crate) fn log(&self, run: &Run, kind: &str) -> String {
         self.phase(run, kind).map_or_else(String::new, |phase| {
             String::from_utf8_lossy(&self.curl_api(&format!("{phase}/output"), None)).into_owned()
         })
     }
 
     /// The status of the run's `plan` or `apply`; empty when it has none yet.
-    pub fn phase_status(&self, run: &Run, kind: &str) -> String {
+    pub(crate) fn phase_status(&self, run: &Run, kind: &str) -> String {
         self.phase(run, kind).map_or_else(String::new, |phase| {
             string(&self.get(&phase)["data"]["attributes"]["status"])
         })
@@ -247,7 +247,7 @@ impl<'a> Pool<'a> {
     }
 
     /// The workspace's output of that name.
-    pub fn output(&self, name: &str) -> Value {
+    pub(crate) fn output(&self, name: &str) -> Value {
         let outputs = self.get(&format!("/workspaces/{}/outputs", self.workspace));
         let all = outputs["data"].as_array().expect("a list of outputs");
         all.iter()
@@ -260,7 +260,7 @@ impl<'a> Pool<'a> {
     }
 
     /// The status of each of the pool's agents.
-    pub fn agents(&self) -> Vec<String> {
+    pub(crate) fn agents(&self) -> Vec<String> {
         let agents = self.get(&format!("/agents?filter%5Bagent-pool%5D={}", self.id));
         let all = agents["data"].as_array().expect("a list of agents");
         all.iter().map(|agent| string(&agent["attributes"]["status"])).collect()
@@ -318,7 +318,7 @@ impl<'a> Pool<'a> {
 
 /// How many lines of a log end with `end`: what a command in it wrote, since
 /// Terraform puts more before that.
-pub fn lines_with_end(log: &str, end: &str) -> usize {
+pub(crate) fn lines_with_end(log: &str, end: &str) -> usize {
     log.lines().filter(|line| line.trim_end().ends_with(end)).count()
 }
 

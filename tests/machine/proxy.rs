@@ -66,14 +66,14 @@ fn with_no_route_but_a_proxy_the_agent_registers_and_runs() {
 }
 
 /// A tinyproxy in the proxy's namespace.
-pub struct Proxy {
+pub(crate) struct Proxy {
     process: Child,
     work: TempDir,
 }
 
 impl Proxy {
     /// Starts one on `port`, open or for one `login` (name, password).
-    pub fn start(fleet: &Fleet, port: u16, login: Option<(&str, &str)>) -> Self {
+    pub(crate) fn start(fleet: &Fleet, port: u16, login: Option<(&str, &str)>) -> Self {
         let work = tempfile::tempdir().expect("a work folder");
         let configuration = work.path().join("tinyproxy.conf");
         let login = login
@@ -90,7 +90,7 @@ impl Proxy {
     }
 
     /// What it has logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(Self::log_file(&self.work)).expect("its log")
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::fleet::{Fleet, URL, kit, refusal};
 use crate::machine::text;
-use crate::workshop::Workshop;
+use tests::workshop::Workshop;
 
 /// Sets the repository up, and fetches its keys anew where it is.
 const ADD: &str = "curl -fsSL https://pools.test:8443/install.sh | sh -s -- --repository-only 2>&1";

@@ -5,14 +5,14 @@ use std::process::Child;
 use crate::fleet::Fleet;
 
 /// Looks for secrets on the machine's command lines, over and over.
-pub struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     fleet: &'a Fleet,
     process: Child,
 }
 
 impl<'a> Watch<'a> {
     /// Begins to look for the lines of the machine's file `secrets`.
-    pub fn start(fleet: &'a Fleet, secrets: &str) -> Self {
+    pub(crate) fn start(fleet: &'a Fleet, secrets: &str) -> Self {
         let look = format!(
             "until [ -e /root/seen-enough ]; do \
              grep --text --files-with-matches --fixed-strings --file={secrets} \
@@ -27,7 +27,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Where one was seen.
-    pub fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         self.stop();
         self.fleet.shell("cat /root/seen")
     }

@@ -9,7 +9,7 @@ const RPMLIB: [&str; 4] =
     ["CompressedFileNames", "FileDigests", "PayloadFilesHavePrefix", "PayloadIsXz"];
 
 /// The agent's packages, as `scalr-agent-setup package --type` names them.
-pub const KINDS: [&str; 3] = ["deb", "rpm", "rpm-el7"];
+pub(crate) const KINDS: [&str; 3] = ["deb", "rpm", "rpm-el7"];
 
 const RPMS: [&str; 2] = ["rpm", "rpm-el7"];
 
@@ -175,13 +175,13 @@ fn the_scripts_in_the_packages_are_the_sources() {
 }
 
 /// The agent's one package of that kind.
-pub fn the(kind: &str) -> PathBuf {
+pub(crate) fn the(kind: &str) -> PathBuf {
     only("SCALR_TEST_PACKAGES", kind)
 }
 
 /// The one package of that kind, or file with that extension, in the folder that
 /// `variable` names.
-pub fn only(variable: &str, kind: &str) -> PathBuf {
+pub(crate) fn only(variable: &str, kind: &str) -> PathBuf {
     let folder = std::env::var_os(variable)
         .unwrap_or_else(|| panic!("{variable} names the folder of the built packages"));
     let mut found = std::fs::read_dir(&folder)
@@ -201,7 +201,7 @@ pub fn only(variable: &str, kind: &str) -> PathBuf {
 }
 
 /// A folder with the files of a package.
-pub fn unpack(package: &Path) -> tempfile::TempDir {
+pub(crate) fn unpack(package: &Path) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let line = if package.extension().is_some_and(|extension| extension == "deb") {
         r#"dpkg-deb --extract "$0" "$1""#
@@ -232,11 +232,11 @@ fn rpm_says_format(rpm: &Path, format: &str) -> String {
 }
 
 fn source(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    std::fs::read_to_string(tests::checkout(path)).unwrap()
 }
 
 /// What a command that works says.
-pub fn output(command: &mut Command) -> String {
+pub(crate) fn output(command: &mut Command) -> String {
     let output = command.output().expect("it starts");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()

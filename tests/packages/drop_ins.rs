@@ -36,7 +36,7 @@ const WORDS: [(&str, &str, u32); 10] = [
 /// `[section] directive=value` of all drop-ins for this systemd.
 fn directives(version: u32) -> Vec<(String, String, String)> {
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_scalr-agent-setup"))
+    let output = Command::new(env!("CARGO_BIN_EXE_scalr-agent-setup-under-test"))
         .args(["units", "--systemd-version", &version.to_string(), "--output"])
         .arg(folder.path())
         .output()

@@ -192,5 +192,5 @@ fn commands_of(program: &Path, words: &[&str], found: &mut BTreeSet<String>) {
 }
 
 fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    tests::checkout(path)
 }

@@ -1,7 +1,7 @@
 //! The packages' scripts, which run on hosts whose sh is dash, bash 4.2 or
 //! busybox.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 #[test]
@@ -85,5 +85,5 @@ fn scripts() -> Vec<PathBuf> {
 }
 
 fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    tests::checkout(path)
 }

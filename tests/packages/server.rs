@@ -1,6 +1,5 @@
 //! What is particular to the server's packages.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::built::{only, output, unpack};
@@ -15,7 +14,7 @@ fn each_systemd_understands_every_line_it_is_given() {
         ("usr/lib/scalr-server/hardening-237.conf", 3),
         ("usr/lib/scalr-server/hardening-247.conf", 5),
     ] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pkg/server").join(file);
+        let path = tests::checkout("pkg/server").join(file);
         let text = std::fs::read_to_string(path).unwrap();
         let mut section = "";
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {

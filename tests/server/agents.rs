@@ -1,6 +1,6 @@
 //! The agents' protocol, with a fake agent.
 
-use agent_pools::protocol::{Event, Heartbeat, Kind, Outcome, Status};
+use protocol::{Event, Heartbeat, Kind, Outcome, Status};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

@@ -6,12 +6,12 @@ use std::process::Stdio;
 use std::sync::Once;
 use std::time::Duration;
 
-use agent_pools::protocol::{
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use protocol::{
     Attempt, BASE, Claimed, Event, Events, Finish, LogOffset, Outcome, Poll, Register, Registered,
     TaskState, TaskStatus,
 };
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use reqwest::{Certificate, Client, Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server of a test's own; it ends with the test.
-pub struct Server {
+pub(crate) struct Server {
     pub data: PathBuf,
     pub url: String,
     pub admin: String,
@@ -37,19 +37,19 @@ pub struct Server {
 
 impl Server {
     /// Starts one, with TLS of its own.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     /// Starts one with more options.
-    pub async fn start_with(options: &[&str]) -> Self {
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
         let options = [&["--tls-self-signed"], options].concat();
         Self::start_bare(&options, None).await
     }
 
     /// Starts one with these options only; `ca` is the certificate that it is
     /// trusted by, unless it has an authority of its own.
-    pub async fn start_bare(options: &[&str], ca: Option<&[u8]>) -> Self {
+    pub(crate) async fn start_bare(options: &[&str], ca: Option<&[u8]>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
@@ -69,7 +69,7 @@ impl Server {
     }
 
     /// Kills it with SIGKILL and starts it again in the same place.
-    pub async fn crash_and_restart(&mut self) {
+    pub(crate) async fn crash_and_restart(&mut self) {
         self.child.kill().await.unwrap();
         let address = self.url.rsplit('/').next().unwrap().to_owned();
         let (child, lines) = launch(&self.data, &address, &self.options).await;
@@ -78,14 +78,14 @@ impl Server {
     }
 
     /// Stops it with SIGTERM; its exit code.
-    pub async fn stop(&mut self) -> Option<i32> {
+    pub(crate) async fn stop(&mut self) -> Option<i32> {
         let pid = nix::unistd::Pid::from_raw(self.child.id().unwrap().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap().code()
     }
 
     /// Has an agent poll, and waits until the server holds the poll.
-    pub async fn hold_poll(
+    pub(crate) async fn hold_poll(
         &self,
         agent: &Agent,
         tasks: Vec<TaskStatus>,
@@ -104,17 +104,22 @@ impl Server {
     }
 
     /// What it has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(log_file(&self.data)).unwrap()
     }
 
     /// A call of the pool API; status and document.
-    pub async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> (StatusCode, Value) {
         self.call_with(&self.admin, method, path, body).await
     }
 
     /// The same, with a token.
-    pub async fn call_with(
+    pub(crate) async fn call_with(
         &self,
         token: &str,
         method: Method,
@@ -130,30 +135,35 @@ impl Server {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, document) = self.call(Method::GET, path, Value::Null).await;
         assert_eq!(status, StatusCode::OK, "GET {path}: {document}");
         document
     }
 
     /// Makes something; its resource.
-    pub async fn create(&self, path: &str, attributes: Value, related: &[(&str, &str)]) -> Value {
+    pub(crate) async fn create(
+        &self,
+        path: &str,
+        attributes: Value,
+        related: &[(&str, &str)],
+    ) -> Value {
         let (status, document) = self.call(Method::POST, path, resource(attributes, related)).await;
         assert_eq!(status, StatusCode::CREATED, "POST {path}: {document}");
         document["data"].clone()
     }
 
-    pub async fn action(&self, run: &str, action: &str) -> StatusCode {
+    pub(crate) async fn action(&self, run: &str, action: &str) -> StatusCode {
         self.call(Method::POST, &format!("/runs/{run}/actions/{action}"), Value::Null).await.0
     }
 
-    pub async fn run_status(&self, run: &str) -> String {
+    pub(crate) async fn run_status(&self, run: &str) -> String {
         let run = self.get(&format!("/runs/{run}")).await;
         run["data"]["attributes"]["status"].as_str().unwrap().to_owned()
     }
 
     /// Waits until an attribute has a value.
-    pub async fn wait_for(&self, path: &str, attribute: &str, value: &str) {
+    pub(crate) async fn wait_for(&self, path: &str, attribute: &str, value: &str) {
         let wait = async {
             while self.get(path).await["data"]["attributes"][attribute] != value {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -165,7 +175,7 @@ impl Server {
     }
 
     /// Pool, token, workspace and an uploaded configuration.
-    pub async fn pool_and_workspace(&self) -> Site {
+    pub(crate) async fn pool_and_workspace(&self) -> Site {
         let environment = self.get("/environments?filter[name]=default").await;
         let environment = id(&environment["data"][0]);
         let pool = id(&self.create("/agent-pools", json!({ "name": "pool" }), &[]).await);
@@ -185,7 +195,7 @@ impl Server {
     }
 
     /// Makes a configuration version with its archive; its upload link.
-    pub async fn upload_configuration(&self, workspace: &str) -> String {
+    pub(crate) async fn upload_configuration(&self, workspace: &str) -> String {
         let links = [("workspace", workspace)];
         let version = self.create("/configuration-versions", json!({}), &links).await;
         let link = version["links"]["upload"].as_str().unwrap().to_owned();
@@ -195,11 +205,11 @@ impl Server {
     }
 
     /// Makes a run; its resource.
-    pub async fn run(&self, site: &Site) -> Value {
+    pub(crate) async fn run(&self, site: &Site) -> Value {
         self.create("/runs", json!({}), &[("workspace", &site.workspace)]).await
     }
 
-    pub async fn agent(&self, site: &Site, name: &str) -> Agent {
+    pub(crate) async fn agent(&self, site: &Site, name: &str) -> Agent {
         let register = Register {
             name: name.to_owned(),
             version: "0.1.0".to_owned(),
@@ -219,7 +229,7 @@ impl Server {
 
 /// What [`Server::pool_and_workspace`] made.
 #[derive(Clone)]
-pub struct Site {
+pub(crate) struct Site {
     pub environment: String,
     pub pool: String,
     pub token_id: String,
@@ -229,7 +239,7 @@ pub struct Site {
 
 /// A fake agent.
 #[derive(Clone)]
-pub struct Agent {
+pub(crate) struct Agent {
     pub token: String,
     url: String,
     http: Client,
@@ -237,7 +247,7 @@ pub struct Agent {
 
 impl Agent {
     /// A call with a JSON body; status and text.
-    pub async fn call(
+    pub(crate) async fn call(
         &self,
         method: Method,
         path: &str,
@@ -260,12 +270,12 @@ impl Agent {
         serde_json::from_str(&text).unwrap()
     }
 
-    pub async fn poll(&self, tasks: Vec<TaskStatus>) -> (StatusCode, String) {
+    pub(crate) async fn poll(&self, tasks: Vec<TaskStatus>) -> (StatusCode, String) {
         self.call(Method::POST, "poll", &Poll { free_slots: 1, tasks }).await
     }
 
     /// Polls until there are events.
-    pub async fn events(&self, tasks: &[TaskStatus]) -> Vec<Event> {
+    pub(crate) async fn events(&self, tasks: &[TaskStatus]) -> Vec<Event> {
         let poll = Poll { free_slots: 1, tasks: tasks.to_vec() };
         loop {
             let events: Events = self.ok(Method::POST, "poll", &poll).await;
@@ -276,13 +286,13 @@ impl Agent {
     }
 
     /// Waits for an offer and claims it.
-    pub async fn claim(&self) -> Job {
+    pub(crate) async fn claim(&self) -> Job {
         let events = self.events(&[]).await;
         self.claim_offer(&events).await
     }
 
     /// Claims what the only event offers.
-    pub async fn claim_offer(&self, events: &[Event]) -> Job {
+    pub(crate) async fn claim_offer(&self, events: &[Event]) -> Job {
         let [Event::Offer { task_id, attempt, .. }] = events else {
             panic!("no offer: {events:?}")
         };
@@ -294,7 +304,7 @@ impl Agent {
     }
 
     /// Waits for an offer, claims it and says that it was started.
-    pub async fn take(&self) -> Job {
+    pub(crate) async fn take(&self) -> Job {
         let job = self.claim().await;
         assert_eq!(job.start().await, StatusCode::NO_CONTENT);
         job
@@ -302,8 +312,8 @@ impl Agent {
 }
 
 /// A task that a fake agent has.
-pub struct Job {
-    pub task: agent_pools::protocol::Task,
+pub(crate) struct Job {
+    pub task: protocol::Task,
     /// Its bearer is the task's token.
     pub agent: Agent,
     /// What its run reads the pool API with.
@@ -311,18 +321,18 @@ pub struct Job {
 }
 
 impl Job {
-    pub async fn start(&self) -> StatusCode {
+    pub(crate) async fn start(&self) -> StatusCode {
         let attempt = Attempt { attempt: self.task.attempt };
         self.agent.call(Method::POST, &self.path("start"), &attempt).await.0
     }
 
-    pub async fn get(&self, what: &str) -> (StatusCode, Vec<u8>) {
+    pub(crate) async fn get(&self, what: &str) -> (StatusCode, Vec<u8>) {
         let url = format!("{}/{}", self.agent.url, self.path(what));
         let answer = self.agent.http.get(url).bearer_auth(&self.agent.token).send().await.unwrap();
         (answer.status(), answer.bytes().await.unwrap().to_vec())
     }
 
-    pub async fn put(&self, what: &str, content: &str) -> (StatusCode, String) {
+    pub(crate) async fn put(&self, what: &str, content: &str) -> (StatusCode, String) {
         let attempt = self.task.attempt;
         let separator = if what.contains('?') { '&' } else { '?' };
         let url = format!("{}/{}{separator}attempt={attempt}", self.agent.url, self.path(what));
@@ -332,13 +342,13 @@ impl Job {
     }
 
     /// Sends a piece of the log; status and the offset that the server answers.
-    pub async fn log(&self, offset: u64, piece: &str) -> (StatusCode, Option<u64>) {
+    pub(crate) async fn log(&self, offset: u64, piece: &str) -> (StatusCode, Option<u64>) {
         let (status, text) = self.put(&format!("log?offset={offset}"), piece).await;
         (status, serde_json::from_str(&text).ok().map(|log: LogOffset| log.offset))
     }
 
     /// Says how it ended, `log` being the whole log.
-    pub async fn finish(
+    pub(crate) async fn finish(
         &self,
         outcome: Outcome,
         has_changes: Option<bool>,
@@ -358,7 +368,7 @@ impl Job {
     }
 
     /// As the agent lists it.
-    pub fn status(&self) -> TaskStatus {
+    pub(crate) fn status(&self) -> TaskStatus {
         TaskStatus {
             task_id: self.task.id.clone(),
             attempt: self.task.attempt,
@@ -372,7 +382,7 @@ impl Job {
 }
 
 /// A document with a new or changed resource.
-pub fn resource(attributes: Value, related: &[(&str, &str)]) -> Value {
+pub(crate) fn resource(attributes: Value, related: &[(&str, &str)]) -> Value {
     let relationships: serde_json::Map<String, Value> = related
         .iter()
         .map(|(name, id)| ((*name).to_owned(), json!({ "data": { "type": name, "id": id } })))
@@ -380,24 +390,24 @@ pub fn resource(attributes: Value, related: &[(&str, &str)]) -> Value {
     json!({ "data": { "attributes": attributes, "relationships": relationships } })
 }
 
-pub fn id(resource: &Value) -> String {
+pub(crate) fn id(resource: &Value) -> String {
     resource["id"].as_str().unwrap_or_else(|| panic!("no id in {resource}")).to_owned()
 }
 
 /// The id of what a resource is related to.
-pub fn related(resource: &Value, name: &str) -> String {
+pub(crate) fn related(resource: &Value, name: &str) -> String {
     id(&resource["relationships"][name]["data"])
 }
 
 /// The only error in a document: title, detail and pointer.
-pub fn error(document: &Value) -> (&str, &str, &str) {
+pub(crate) fn error(document: &Value) -> (&str, &str, &str) {
     let error = &document["errors"][0];
     let text = |value: &'static str| error.pointer(value).and_then(Value::as_str).unwrap_or("");
     (text("/title"), text("/detail"), text("/source/pointer"))
 }
 
 /// A state as Terraform writes it.
-pub fn state(serial: u32, outputs: Value) -> String {
+pub(crate) fn state(serial: u32, outputs: Value) -> String {
     json!({
         "version": 4,
         "serial": serial,
@@ -409,8 +419,8 @@ pub fn state(serial: u32, outputs: Value) -> String {
 }
 
 /// The command that runs the server.
-pub fn program() -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_scalr-server"));
+pub(crate) fn program() -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_scalr-server-under-test"));
     program.env_clear().stdin(Stdio::null()).kill_on_drop(true);
     program
 }
@@ -463,7 +473,7 @@ fn url_in(lines: &[String]) -> String {
 }
 
 /// The events in the answer to a poll.
-pub fn events((status, text): (StatusCode, String)) -> Vec<Event> {
+pub(crate) fn events((status, text): (StatusCode, String)) -> Vec<Event> {
     assert_eq!(status, StatusCode::OK, "{text}");
     serde_json::from_str::<Events>(&text).unwrap().events
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use agent_pools::agent::client::{Client, TaskClient};
-use agent_pools::agent::log::spool::Spool;
-use agent_pools::agent::log::upload::upload;
-use agent_pools::config::Settings;
-use agent_pools::protocol::Claimed;
-use agent_pools::secret::Secret;
+use agent::Spool;
+use agent::upload;
+use agent::{Client, TaskClient};
+use config::Settings;
+use protocol::Claimed;
+use protocol::Secret;
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -70,11 +70,11 @@ async fn a_log_arrives_whole_whatever_the_server_had_before() {
     // The server has what nobody sent.
     assert_eq!(job.log(text.len() as u64, "more").await.0, StatusCode::OK);
     send(&client(&server, &job), &log).await;
-    let finish = job.finish(agent_pools::protocol::Outcome::Finished, Some(false), &text).await;
+    let finish = job.finish(protocol::Outcome::Finished, Some(false), &text).await;
     assert_eq!(finish.0, StatusCode::PRECONDITION_FAILED);
     send(&client(&server, &job), &log).await;
     assert!(output(&server, &plan).await == text);
-    let finish = job.finish(agent_pools::protocol::Outcome::Finished, Some(false), &text).await;
+    let finish = job.finish(protocol::Outcome::Finished, Some(false), &text).await;
     assert_eq!(finish.0, StatusCode::OK);
 }
 

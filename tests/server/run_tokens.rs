@@ -1,8 +1,8 @@
 //! The token of a run: what its run may read, while it goes on, and nothing else.
 
-use agent_pools::protocol::Outcome;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use protocol::Outcome;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

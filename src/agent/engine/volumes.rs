@@ -28,7 +28,7 @@ const FILLED_AT: &str = "/volume";
 
 /// A volume as a container sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadOnlyVolume {
+pub(crate) struct ReadOnlyVolume {
     /// Its name.
     pub name: String,
     /// Where it is in the container.
@@ -48,7 +48,7 @@ impl Engine {
     /// # Errors
     /// A container uses the volume of that name, the archive ends too early, or
     /// the engine's disk is full.
-    pub async fn fill_volume(
+    pub(crate) async fn fill_volume(
         &self,
         name: &str,
         labels: &HashMap<String, String>,
@@ -100,7 +100,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn remove_volume(&self, name: &str) -> Result<bool> {
+    pub(crate) async fn remove_volume(&self, name: &str) -> Result<bool> {
         match self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await {
             Ok(()) => Ok(true),
             Err(error) if is_missing(&error) => Ok(true),
@@ -113,7 +113,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine doesn't answer.
-    pub async fn volumes(&self, key: &str, value: &str) -> Result<BTreeSet<String>> {
+    pub(crate) async fn volumes(&self, key: &str, value: &str) -> Result<BTreeSet<String>> {
         let filters = HashMap::from([("label", vec![format!("{key}={value}")])]);
         let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
         let answer =

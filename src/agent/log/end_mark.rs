@@ -8,9 +8,9 @@ use memchr::{memchr_iter, memmem};
 /// the container's end. This line comes from the container itself. It stands nowhere
 /// else, not on the entry point's command line either: a run may list its processes.
 ///
-/// As with a [`crate::secret::redact::Redactor`] what comes out depends on the bytes
+/// As with a [`protocol::redact::Redactor`] what comes out depends on the bytes
 /// alone, not on how they were cut into pieces.
-pub struct EndMark {
+pub(crate) struct EndMark {
     mark: Vec<u8>,
     /// What may be the mark's beginning.
     kept: Vec<u8>,
@@ -19,13 +19,13 @@ pub struct EndMark {
 
 impl EndMark {
     /// For the output of the container with this name, which its entry point knows.
-    pub fn new(container: &str) -> Self {
+    pub(crate) fn new(container: &str) -> Self {
         let mark = format!("end of output of {container}\n").into_bytes();
         Self { mark, kept: Vec::new(), seen: false }
     }
 
     /// Takes more of the output and gives what can go on.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.kept.extend_from_slice(bytes);
         while let Some(at) = memmem::find(&self.kept, &self.mark) {
             self.kept.drain(at..at + self.mark.len());
@@ -40,12 +40,12 @@ impl EndMark {
     }
 
     /// The output has ended: gives what was kept back.
-    pub fn finish(&mut self) -> Vec<u8> {
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.kept)
     }
 
     /// Whether the mark was there.
-    pub fn is_seen(&self) -> bool {
+    pub(crate) fn is_seen(&self) -> bool {
         self.seen
     }
 }

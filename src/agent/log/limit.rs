@@ -15,9 +15,9 @@ const PLAIN: &str = "\n\x1b[0m";
 
 /// A stream's limiter.
 ///
-/// As with a [`crate::secret::redact::Redactor`] its output depends on the
+/// As with a [`protocol::redact::Redactor`] its output depends on the
 /// bytes alone, not on how they were cut into pieces.
-pub struct Limiter {
+pub(crate) struct Limiter {
     limit: u64,
     taken: u64,
     /// Whether the beginning has its end.
@@ -29,12 +29,12 @@ pub struct Limiter {
 
 impl Limiter {
     /// A limiter that lets `limit` bytes pass, and the end.
-    pub fn new(limit: u64) -> Self {
+    pub(crate) fn new(limit: u64) -> Self {
         Self { limit, taken: 0, is_cut: false, end: VecDeque::new(), left_out: 0 }
     }
 
     /// Takes more of the stream and gives what can go on.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         let beginning = if self.is_cut { 0 } else { self.beginning(bytes) };
         let mut out = bytes[..beginning].to_vec();
         self.taken += beginning as u64;
@@ -51,7 +51,7 @@ impl Limiter {
     }
 
     /// The stream has ended: gives its end.
-    pub fn finish(&mut self) -> Vec<u8> {
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
         let mut end = Vec::from(std::mem::take(&mut self.end));
         if self.left_out == 0 {
             return end;

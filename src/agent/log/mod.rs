@@ -1,16 +1,16 @@
 //! A task's log: masked, limited, kept on disk, sent to the server.
 
-pub mod end_mark;
-pub mod limit;
-pub mod spool;
-pub mod upload;
+pub(crate) mod end_mark;
+pub(crate) mod limit;
+pub(crate) mod spool;
+pub(crate) mod upload;
 
-use crate::secret::redact::Redactor;
 use end_mark::EndMark;
 use limit::Limiter;
+use protocol::redact::Redactor;
 
 /// What a container's output goes through on its way into the log.
-pub struct Filter {
+pub(crate) struct Filter {
     end: EndMark,
     mask: Redactor,
     limiter: Limiter,
@@ -18,22 +18,22 @@ pub struct Filter {
 
 impl Filter {
     /// Masks and then limits, so that the limit is one of what is seen.
-    pub fn new(end: EndMark, mask: Redactor, limiter: Limiter) -> Self {
+    pub(crate) fn new(end: EndMark, mask: Redactor, limiter: Limiter) -> Self {
         Self { end, mask, limiter }
     }
 
     /// Takes more of the output and gives what can go on.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.limiter.push(&self.mask.push(&self.end.push(bytes)))
     }
 
     /// Whether the container's last word was among what came.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.end.is_seen()
     }
 
     /// The output has ended: gives what was kept back.
-    pub fn finish(&mut self) -> Vec<u8> {
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
         let mut masked = self.mask.push(&self.end.finish());
         masked.extend(self.mask.finish());
         let mut rest = self.limiter.push(&masked);

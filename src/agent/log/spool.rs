@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::agent::sum;
+use crate::sum;
 
 /// How often a full disk is tried again.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ impl Spool {
     ///
     /// # Errors
     /// The disk is full, for example.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.append(bytes).with_context(|| self.cannot_write())
     }
 
@@ -50,7 +50,7 @@ impl Spool {
     ///
     /// # Errors
     /// The file can't be written for another reason.
-    pub async fn write_patiently(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) async fn write_patiently(&mut self, bytes: &[u8]) -> Result<()> {
         let mut waited = false;
         loop {
             match self.append(bytes) {
@@ -92,7 +92,7 @@ impl Spool {
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn truncate(&mut self, length: u64) -> Result<()> {
+    pub(crate) fn truncate(&mut self, length: u64) -> Result<()> {
         self.file.set_len(length).with_context(|| self.cannot_write())?;
         self.length.send_replace(length);
         Ok(())
@@ -102,18 +102,13 @@ impl Spool {
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_all().with_context(|| self.cannot_write())
     }
 
     /// How long it is, in bytes.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         *self.length.borrow()
-    }
-
-    /// Whether nothing has been written.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// How long it is, as it grows.
@@ -122,7 +117,7 @@ impl Spool {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -131,7 +126,7 @@ impl Spool {
     ///
     /// # Errors
     /// The file can't be written or read.
-    pub fn seal(&self) -> Result<String> {
+    pub(crate) fn seal(&self) -> Result<String> {
         self.sync()?;
         sum::sha256(&self.path)
     }

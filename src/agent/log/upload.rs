@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::client::{CallError, TaskClient};
+use crate::client::{CallError, TaskClient};
 
 /// The most that one call carries, in bytes.
 const PIECE: usize = 1024 * 1024;

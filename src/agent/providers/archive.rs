@@ -7,14 +7,14 @@ use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
 /// An archive whose files and folders belong to root.
-pub struct Archive<W: Write> {
+pub(super) struct Archive<W: Write> {
     builder: Builder<W>,
     folders: BTreeSet<String>,
 }
 
 impl<W: Write> Archive<W> {
     /// An empty archive that is written to `into`.
-    pub fn new(into: W) -> Self {
+    pub(super) fn new(into: W) -> Self {
         Self { builder: Builder::new(into), folders: BTreeSet::new() }
     }
 
@@ -22,7 +22,13 @@ impl<W: Write> Archive<W> {
     ///
     /// # Errors
     /// It can't be read or written, or is shorter than `size`.
-    pub fn file(&mut self, path: &str, mode: u32, size: u64, content: impl Read) -> io::Result<()> {
+    pub(super) fn file(
+        &mut self,
+        path: &str,
+        mode: u32,
+        size: u64,
+        content: impl Read,
+    ) -> io::Result<()> {
         let above: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
         for folder in above.into_iter().rev().filter_map(Path::to_str).filter(|f| !f.is_empty()) {
             if self.folders.insert(folder.to_owned()) {
@@ -48,7 +54,7 @@ impl<W: Write> Archive<W> {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn finish(self) -> io::Result<()> {
+    pub(super) fn finish(self) -> io::Result<()> {
         self.builder.into_inner()?.flush()
     }
 }

@@ -3,11 +3,11 @@
 
 use url::Url;
 
-use crate::config::ProviderMirror;
+use config::ProviderMirror;
 
 /// The text of a CLI configuration with these folders in it, and what `mirror`
 /// says of the rest.
-pub fn text(folders: &[String], mirror: &ProviderMirror) -> String {
+pub(super) fn text(folders: &[String], mirror: &ProviderMirror) -> String {
     let mut text = String::from("provider_installation {\n");
     for folder in folders {
         text.push_str(&format!("  filesystem_mirror {{\n    path = \"{folder}\"\n  }}\n"));

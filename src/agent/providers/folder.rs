@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::Archive;
-use crate::agent::trusted;
+use crate::trusted;
 
 /// All of one provider that a mirror has for a platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirrored {
+pub(super) struct Mirrored {
     /// `HOST/NAMESPACE/NAME`.
     pub address: String,
     /// Another one when something of it has changed.
@@ -30,7 +30,7 @@ pub struct Mirrored {
 /// # Errors
 /// The folder can't be read, somebody but `owner` and root can change something
 /// in it, or there are symbolic links in it.
-pub fn look(folder: &Path, platform: &str, owner: u32) -> Result<Vec<Mirrored>> {
+pub(super) fn look(folder: &Path, platform: &str, owner: u32) -> Result<Vec<Mirrored>> {
     let in_mirror = || format!("the mirror of providers in {} can't be used", folder.display());
     let folder = fs::canonicalize(folder).with_context(in_mirror)?;
     trusted::check(&folder, owner).with_context(in_mirror)?;
@@ -44,7 +44,7 @@ impl Mirrored {
     ///
     /// # Errors
     /// It can't be read, or changes meanwhile.
-    pub fn pack(&self, into: impl Write) -> Result<u64> {
+    pub(super) fn pack(&self, into: impl Write) -> Result<u64> {
         let mut archive = Archive::new(into);
         let mut bytes = 0;
         for path in &self.files {

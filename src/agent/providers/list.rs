@@ -16,17 +16,17 @@ const UUID: &str = "/proc/sys/kernel/random/uuid";
 
 /// The volumes that this agent has filled.
 #[derive(Debug)]
-pub struct List {
+pub(super) struct List {
     file: PathBuf,
     known: std::sync::Mutex<Known>,
 }
 
 /// All volumes, by their names.
-pub type Volumes = BTreeMap<String, Volume>;
+pub(super) type Volumes = BTreeMap<String, Volume>;
 
 /// A volume that is whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Volume {
+pub(super) struct Volume {
     /// What is in it.
     pub content: Content,
     /// How much that is.
@@ -38,7 +38,7 @@ pub struct Volume {
 /// What is in a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Content {
+pub(super) enum Content {
     /// A provider that the agent has downloaded.
     Downloaded {
         /// Which one.
@@ -67,7 +67,7 @@ impl List {
     ///
     /// # Errors
     /// The file can't be read, or not be begun.
-    pub fn open(data_dir: &Path) -> Result<Self> {
+    pub(super) fn open(data_dir: &Path) -> Result<Self> {
         let file = data_dir.join("providers.json");
         let known = match std::fs::read(&file) {
             // The volumes of one that is damaged stay behind.
@@ -95,12 +95,12 @@ impl List {
     }
 
     /// By which this agent's volumes are known from others'.
-    pub fn owner(&self) -> String {
+    pub(super) fn owner(&self) -> String {
         self.lock().owner.clone()
     }
 
     /// All that are whole.
-    pub fn volumes(&self) -> Volumes {
+    pub(super) fn volumes(&self) -> Volumes {
         self.lock().volumes.clone()
     }
 
@@ -108,7 +108,7 @@ impl List {
     ///
     /// # Errors
     /// It can't be written down.
-    pub fn change(&self, change: impl FnOnce(&mut Volumes)) -> Result<()> {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Volumes)) -> Result<()> {
         let mut known = self.lock();
         let mut new = known.clone();
         change(&mut new.volumes);
@@ -136,7 +136,7 @@ fn write(file: &Path, known: &Known) -> Result<()> {
 
 /// When volumes go.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(super) struct Limits {
     /// How much all downloaded ones may have together, in bytes.
     pub bytes: u64,
     /// That long after its last use one goes anyhow.
@@ -146,7 +146,7 @@ pub struct Limits {
 /// The names of those that are to go at `now` (seconds since 1970), the longest
 /// unused first. Of those that `stays` does not name all go, but the limits are
 /// not for what is mirrored: the mirror's folder has no limit either.
-pub fn to_go(
+pub(super) fn to_go(
     volumes: &Volumes,
     limits: Limits,
     now: u64,
@@ -176,7 +176,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A volume with a version of null, for tests.
-    pub fn downloaded(version: &str, bytes: u64, used_at: u64) -> Volume {
+    pub(crate) fn downloaded(version: &str, bytes: u64, used_at: u64) -> Volume {
         let provider = Provider::new("registry.terraform.io/hashicorp/null", version).unwrap();
         let content = Content::Downloaded { provider, h1: format!("h1:{version}") };
         Volume { content, bytes, used_at }

@@ -19,13 +19,13 @@ const LARGEST: usize = 1024 * 1024;
 const MOST: usize = 64;
 
 /// The providers in a lock file, each with its hashes.
-pub type Locked = BTreeMap<Provider, Vec<String>>;
+pub(super) type Locked = BTreeMap<Provider, Vec<String>>;
 
 /// Reads the lock file at `path`.
 ///
 /// # Errors
 /// As [`read`], or the file can't be read.
-pub fn open(path: &Path) -> Result<Locked> {
+pub(super) fn open(path: &Path) -> Result<Locked> {
     let cannot = || format!("cannot read {}", path.display());
     let mut text = Vec::new();
     let file = File::open(path).with_context(cannot)?;
@@ -37,7 +37,7 @@ pub fn open(path: &Path) -> Result<Locked> {
 ///
 /// # Errors
 /// It is too large, or is not of the form that Terraform writes.
-pub fn read(text: &[u8]) -> Result<Locked> {
+pub(super) fn read(text: &[u8]) -> Result<Locked> {
     if text.len() > LARGEST {
         bail!("the lock file has more than {LARGEST} bytes");
     }

@@ -33,10 +33,10 @@ use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 use tracing::{debug, info, warn};
 
-use crate::agent::client;
-use crate::agent::engine::{Engine, ReadOnlyVolume};
-use crate::agent::{registry, trusted};
-use crate::config::{Config, ProviderMirror};
+use crate::client;
+use crate::engine::{Engine, ReadOnlyVolume};
+use crate::{registry, trusted};
+use config::{Config, ProviderMirror};
 use folder::Mirrored;
 use list::{Content, Limits, List, Volume, Volumes};
 use lock_file::Locked;
@@ -71,7 +71,7 @@ const UNPACKED_FACTOR: u64 = 6;
 
 /// The providers of this agent.
 #[derive(Debug)]
-pub struct Providers {
+pub(crate) struct Providers {
     list: List,
     source: Source,
     mirror: ProviderMirror,
@@ -92,7 +92,7 @@ pub struct Providers {
 
 /// What a run gets. Nothing of it is removed while this lives.
 #[derive(Debug)]
-pub struct Provided<'a> {
+pub(crate) struct Provided<'a> {
     /// To be mounted.
     pub volumes: Vec<ReadOnlyVolume>,
     /// Terraform's CLI configuration that names them; none when there is nothing
@@ -106,7 +106,7 @@ impl Providers {
     ///
     /// # Errors
     /// The data folder can't be used, or a certificate or a proxy.
-    pub fn open(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
+    pub(crate) fn open(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
         let origin = match &config.provider_mirror {
             ProviderMirror::Network(url) => Origin::Mirror(url.clone()),
             _ => Origin::Registries(config.provider_registries.clone()),
@@ -132,7 +132,7 @@ impl Providers {
     }
 
     /// Whether Terraform gets providers from nowhere else than from a mirror.
-    pub fn is_mirrored(&self) -> bool {
+    pub(crate) fn is_mirrored(&self) -> bool {
         self.mirror != ProviderMirror::None
     }
 
@@ -140,7 +140,11 @@ impl Providers {
     ///
     /// # Errors
     /// The engine doesn't answer, or the mirror's folder can't be used.
-    pub async fn provide(&self, engine: &Engine, lock_file: Option<&[u8]>) -> Result<Provided<'_>> {
+    pub(crate) async fn provide(
+        &self,
+        engine: &Engine,
+        lock_file: Option<&[u8]>,
+    ) -> Result<Provided<'_>> {
         let held = self.in_use.read().await;
         let chosen: Vec<(String, &str)> = match &self.mirror {
             ProviderMirror::Folder(folder) => self.mirrored(engine, folder).await?,
@@ -167,7 +171,7 @@ impl Providers {
 
     /// Takes note of what a plan has used, which its lock file tells: the agent gets what
     /// it does not have.
-    pub fn note(&self, lock_file: &Path) {
+    pub(crate) fn note(&self, lock_file: &Path) {
         if self.limits.bytes == 0 || matches!(self.mirror, ProviderMirror::Folder(_)) {
             return;
         }
@@ -197,7 +201,7 @@ impl Providers {
     }
 
     /// Gets what is wanted, and removes what is not, for ever.
-    pub async fn keep(&self, engine: &Engine) -> std::convert::Infallible {
+    pub(crate) async fn keep(&self, engine: &Engine) -> std::convert::Infallible {
         loop {
             if let Err(error) = self.clean_up(engine).await {
                 warn!("cannot clean up providers: {error:#}");

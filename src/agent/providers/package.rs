@@ -18,9 +18,9 @@ use super::archive::Archive;
 use super::provider::Provider;
 
 /// The folder with the package itself.
-pub const PACKED: &str = "packed";
+pub(super) const PACKED: &str = "packed";
 /// The folder with what is in it.
-pub const UNPACKED: &str = "unpacked";
+pub(super) const UNPACKED: &str = "unpacked";
 
 /// The most that a package may unpack to, in bytes: more than any provider does,
 /// and no more than a disk takes.
@@ -31,7 +31,7 @@ const MOST: usize = 10_000;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub(super) struct Written {
     /// How many bytes, headers aside.
     pub bytes: u64,
     /// What Terraform calls the hash of the unpacked package: `h1:…`.
@@ -43,7 +43,12 @@ pub struct Written {
 /// # Errors
 /// It is no zip, has something else than files and folders in it, a path that
 /// leads out, or more than a provider has.
-pub fn pack(zip: &Path, into: impl Write, provider: &Provider, platform: &str) -> Result<Written> {
+pub(super) fn pack(
+    zip: &Path,
+    into: impl Write,
+    provider: &Provider,
+    platform: &str,
+) -> Result<Written> {
     let cannot = || format!("cannot unpack {}", provider.package(platform));
     let packed = File::open(zip).with_context(cannot)?;
     let size = packed.metadata().with_context(cannot)?.len();
@@ -129,7 +134,7 @@ pub(super) mod tests {
     const PLATFORM: &str = "linux_amd64";
 
     /// A package with these files, for tests.
-    pub fn package(files: &[(&str, &str)]) -> tempfile::NamedTempFile {
+    pub(crate) fn package(files: &[(&str, &str)]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut zip = ZipWriter::new(file.as_file());
         for (name, content) in files {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A version of a provider.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Provider {
+pub(super) struct Provider {
     /// The registry, `registry.terraform.io`.
     pub host: String,
     /// The owner's name there.
@@ -21,7 +21,7 @@ impl Provider {
     /// The version of the provider at `address` (`HOST/NAMESPACE/NAME`); none if
     /// it has something in it that could be more than a name: these become parts
     /// of paths and addresses.
-    pub fn new(address: &str, version: &str) -> Option<Self> {
+    pub(super) fn new(address: &str, version: &str) -> Option<Self> {
         let mut parts = address.split('/');
         let (host, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
         let fits = parts.next().is_none()
@@ -38,12 +38,12 @@ impl Provider {
     }
 
     /// Where its packages are in a mirror's folder: `HOST/NAMESPACE/NAME`.
-    pub fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         format!("{}/{}/{}", self.host, self.namespace, self.name)
     }
 
     /// The name of its package for `platform` (`linux_amd64`).
-    pub fn package(&self, platform: &str) -> String {
+    pub(super) fn package(&self, platform: &str) -> String {
         format!("terraform-provider-{}_{}_{platform}.zip", self.name, self.version)
     }
 }

@@ -29,14 +29,14 @@ const LARGEST_DOCUMENT: usize = 1024 * 1024;
 
 /// Where providers are got from.
 #[derive(Debug)]
-pub struct Source {
+pub(super) struct Source {
     http: reqwest::Client,
     origin: Origin,
 }
 
 /// Who is asked.
 #[derive(Debug)]
-pub enum Origin {
+pub(super) enum Origin {
     /// A provider's own registry, if it is one of these.
     Registries(Vec<String>),
     /// A mirror of all, whose address ends with `/`.
@@ -45,7 +45,7 @@ pub enum Origin {
 
 /// A provider's package, as the source tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Package {
+pub(super) struct Package {
     url: Url,
     /// Any of these is right: `zh:` and the SHA-256 of the package, `h1:` and that
     /// of what is in it. None of a mirror that tells none.
@@ -58,7 +58,7 @@ impl Package {
     ///
     /// # Errors
     /// It is another one.
-    pub fn check_packed(&self, zh: &str) -> Result<()> {
+    pub(super) fn check_packed(&self, zh: &str) -> Result<()> {
         self.check("zh:", zh)
     }
 
@@ -66,7 +66,7 @@ impl Package {
     ///
     /// # Errors
     /// It is another one.
-    pub fn check_unpacked(&self, h1: &str) -> Result<()> {
+    pub(super) fn check_unpacked(&self, h1: &str) -> Result<()> {
         if self.hashes.iter().any(|hash| hash.starts_with("zh:")) {
             return Ok(());
         }
@@ -87,13 +87,13 @@ impl Source {
     ///
     /// # Errors
     /// HTTPS can't be set up.
-    pub fn new(http: reqwest::ClientBuilder, origin: Origin) -> Result<Self> {
+    pub(super) fn new(http: reqwest::ClientBuilder, origin: Origin) -> Result<Self> {
         let http = http.https_only(true).read_timeout(TIMEOUT).build();
         Ok(Self { http: http.context("cannot set up HTTPS")?, origin })
     }
 
     /// Whether this source may be asked for `provider`.
-    pub fn serves(&self, provider: &Provider) -> bool {
+    pub(super) fn serves(&self, provider: &Provider) -> bool {
         match &self.origin {
             Origin::Registries(hosts) => hosts.contains(&provider.host),
             Origin::Mirror(_) => true,
@@ -105,7 +105,7 @@ impl Source {
     /// # Errors
     /// The source can't be reached, does not have it or does not speak the
     /// protocol.
-    pub async fn find(&self, provider: &Provider, platform: &str) -> Result<Package> {
+    pub(super) async fn find(&self, provider: &Provider, platform: &str) -> Result<Package> {
         match &self.origin {
             Origin::Registries(_) => self.in_registry(provider, platform).await,
             Origin::Mirror(mirror) => self.in_mirror(mirror, provider, platform).await,
@@ -117,7 +117,7 @@ impl Source {
     ///
     /// # Errors
     /// It can't be got, is too large, or the disk is full. Nothing is left then.
-    pub async fn download(
+    pub(super) async fn download(
         &self,
         package: &Package,
         folder: &Path,
@@ -236,7 +236,7 @@ fn join(base: &Url, path: &str) -> Result<Url> {
     base.join(path).with_context(|| format!("`{path}` of {} is not an address", shown(base)))
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
 mod tests {
     use std::fs;
 
@@ -248,7 +248,7 @@ mod tests {
     use tower_http::services::ServeDir;
 
     use super::*;
-    use crate::agent::providers::package::{self, tests::package};
+    use crate::providers::package::{self, tests::package};
 
     const PLATFORM: &str = "linux_amd64";
 

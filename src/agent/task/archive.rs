@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use flate2::read::GzDecoder;
 use tar::{Builder, EntryType, Header};
 
-use crate::agent::context::RunUser;
+use crate::context::RunUser;
 
 /// The most that a configuration may unpack to, in bytes.
 const MAX_CONFIGURATION: u64 = 256 * 1024 * 1024;
@@ -18,7 +18,7 @@ const MAX_CONFIGURATION: u64 = 256 * 1024 * 1024;
 const MAX_WANTED: u64 = 1024 * 1024;
 
 /// An archive whose files all belong to the run's user.
-pub struct Archive {
+pub(super) struct Archive {
     builder: Builder<File>,
     root: &'static str,
     user: RunUser,
@@ -31,7 +31,7 @@ impl Archive {
     ///
     /// # Errors
     /// The file can't be made.
-    pub fn new(directory: &Path, root: &'static str, user: RunUser) -> Result<Self> {
+    pub(super) fn new(directory: &Path, root: &'static str, user: RunUser) -> Result<Self> {
         let file = tempfile::tempfile_in(directory)
             .with_context(|| format!("cannot write in {}", directory.display()))?;
         Ok(Self { builder: Builder::new(file), root, user })
@@ -41,7 +41,7 @@ impl Archive {
     ///
     /// # Errors
     /// The path does not fit.
-    pub fn directory(&mut self, path: &str, mode: u32) -> Result<()> {
+    pub(super) fn directory(&mut self, path: &str, mode: u32) -> Result<()> {
         self.add(EntryType::Directory, Path::new(path), mode, 0, io::empty())
     }
 
@@ -49,7 +49,7 @@ impl Archive {
     ///
     /// # Errors
     /// The path does not fit, or the disk is full.
-    pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+    pub(super) fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
         self.add(EntryType::Regular, Path::new(path), mode, content.len() as u64, content)
     }
 
@@ -57,7 +57,7 @@ impl Archive {
     ///
     /// # Errors
     /// As [`Archive::file`], or it can't be read.
-    pub fn large_file(&mut self, path: &str, mode: u32, mut content: &File) -> Result<()> {
+    pub(super) fn large_file(&mut self, path: &str, mode: u32, mut content: &File) -> Result<()> {
         let size = content.metadata()?.len() - content.stream_position()?;
         self.add(EntryType::Regular, Path::new(path), mode, size, content)
     }
@@ -69,7 +69,7 @@ impl Archive {
     /// It is no tar.gz, unpacks to too much, has something else in it than
     /// files, directories and symbolic links, or has a path that leads out; the disk is
     /// full.
-    pub fn configuration(
+    pub(super) fn configuration(
         &mut self,
         directory: &str,
         configuration: impl Read,
@@ -122,7 +122,7 @@ impl Archive {
     ///
     /// # Errors
     /// The disk is full.
-    pub fn finish(self) -> Result<File> {
+    pub(super) fn finish(self) -> Result<File> {
         let mut file = self.builder.into_inner().context("cannot end the archive")?;
         file.rewind().context("cannot end the archive")?;
         Ok(file)
@@ -181,7 +181,7 @@ impl Archive {
 ///
 /// # Errors
 /// It is absolute, or has `..` in it.
-pub fn inside(path: &Path) -> Result<PathBuf> {
+pub(super) fn inside(path: &Path) -> Result<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {

@@ -4,13 +4,13 @@ use anyhow::{Result, bail};
 use url::Url;
 
 use super::paths;
-use crate::protocol::{Category, Claimed, Operation, Task};
+use protocol::{Category, Claimed, Operation, Task};
 
 /// The file of the configuration's variables whose values are texts.
-pub const TEXTS_FILE: &str = "zz_scalr.auto.tfvars.json";
+pub(super) const TEXTS_FILE: &str = "zz_scalr.auto.tfvars.json";
 
 /// The file of those whose values are expressions.
-pub const EXPRESSIONS_FILE: &str = "zz_scalr_expressions.auto.tfvars";
+pub(super) const EXPRESSIONS_FILE: &str = "zz_scalr_expressions.auto.tfvars";
 
 /// The variables that tell programs which certificate authorities to trust.
 const CERTIFICATE_VARIABLES: [&str; 6] = [
@@ -28,7 +28,7 @@ const CERTIFICATE_VARIABLES: [&str; 6] = [
 ///
 /// # Errors
 /// A variable's name is none that a shell knows.
-pub fn shell(
+pub(super) fn shell(
     claimed: &Claimed,
     server: &Url,
     proxy: &[(String, String)],
@@ -104,7 +104,7 @@ fn credentials_variable(server: &Url) -> Option<String> {
 ///
 /// # Errors
 /// A variable's name is none that Terraform knows.
-pub fn terraform(task: &Task) -> Result<Vec<(&'static str, String)>> {
+pub(super) fn terraform(task: &Task) -> Result<Vec<(&'static str, String)>> {
     let mut texts = serde_json::Map::new();
     let mut expressions = String::new();
     for variable in task.variables.iter().filter(|v| v.category == Category::Terraform) {
@@ -138,10 +138,10 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::agent::task::tests::claimed;
-    use crate::host::command::CommandExt as _;
-    use crate::protocol::Variable;
-    use crate::secret::Secret;
+    use crate::task::tests::claimed;
+    use host::command::CommandExt as _;
+    use protocol::Secret;
+    use protocol::Variable;
 
     fn with(key: &str, value: &str, category: Category, hcl: bool) -> Claimed {
         let mut claimed = claimed();

@@ -8,10 +8,10 @@ use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-use crate::agent::engine::{Condition, Engine, Output};
-use crate::agent::journal::Container;
-use crate::agent::log::Filter;
-use crate::agent::log::spool::Spool;
+use crate::engine::{Condition, Engine, Output};
+use crate::journal::Container;
+use crate::log::Filter;
+use crate::log::spool::Spool;
 
 /// How long after the end of its output a container has ended, unless its
 /// engine went away.
@@ -22,7 +22,7 @@ const END_AFTER_OUTPUT: Duration = Duration::from_millis(1500);
 ///
 /// # Errors
 /// The engine doesn't answer, or the log can't be written.
-pub async fn follow(
+pub(super) async fn follow(
     engine: &Engine,
     container: &Container,
     spool: &mut Spool,

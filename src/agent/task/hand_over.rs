@@ -14,10 +14,10 @@ use zip::read::Config;
 use zip::unstable::read::ZipIterable;
 
 use super::{End, Job, lost, paths};
-use crate::agent::client::{CallError, TaskFile};
-use crate::agent::journal::Container;
-use crate::agent::sum;
-use crate::protocol::{Kind, Outcome};
+use crate::client::{CallError, TaskFile};
+use crate::journal::Container;
+use crate::sum;
+use protocol::{Kind, Outcome};
 
 /// What a run's log says of a plan that can't be applied.
 const CUT_OFF: &str = "Error: the plan was not written whole, though Terraform says nothing of it. Is the disk of the agent's host full?";

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Job, paths};
-use crate::agent::trusted;
-use crate::config::Config;
-use crate::protocol::Hook;
+use crate::trusted;
+use config::Config;
+use protocol::Hook;
 
 /// The largest hook, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -33,7 +33,7 @@ const BEFORE_KILL: Duration = Duration::from_secs(5);
 /// The folder is not there; it, a hook or a folder above them is not `owner`'s
 /// (or root's), or can be changed by others; a file has a name that is almost a
 /// hook's; a hook can't be read or is too large.
-pub fn of_agent(directory: &Path, owner: u32) -> Result<Vec<(Hook, Vec<u8>)>> {
+pub(super) fn of_agent(directory: &Path, owner: u32) -> Result<Vec<(Hook, Vec<u8>)>> {
     let in_hooks = || format!("the agent's hooks in {} can't be used", directory.display());
     let directory = fs::canonicalize(directory).with_context(in_hooks)?;
     trusted::check(&directory, owner).with_context(in_hooks)?;
@@ -52,7 +52,7 @@ pub fn of_agent(directory: &Path, owner: u32) -> Result<Vec<(Hook, Vec<u8>)>> {
 }
 
 /// What to tell when a task's last line of status is a failed hook's.
-pub fn failure(name: &str, why: &str, config: &Config) -> Option<String> {
+pub(super) fn failure(name: &str, why: &str, config: &Config) -> Option<String> {
     let (origin, hook) = name.split_once(':')?;
     let applied = match hook {
         "post-apply" => " The apply had ended, and its state is saved.",
@@ -139,7 +139,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::agent::log::end_mark::EndMark;
+    use crate::log::end_mark::EndMark;
 
     fn own() -> u32 {
         users::get_effective_uid()
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn another_owner_is_refused() {
-        if !crate::host::users::are_root() {
+        if !host::users::are_root() {
             println!("skipped: only root can give a file to somebody else");
             return;
         }

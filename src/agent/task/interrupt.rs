@@ -6,14 +6,14 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::agent::engine::Engine;
+use crate::engine::Engine;
 
 /// How long a terminated container may take before it is killed.
 const BEFORE_KILL: Duration = Duration::from_secs(10);
 
 /// Who told a task to end; the later ones are the more urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Interrupt {
+pub(crate) enum Interrupt {
     /// Its pool: the run was canceled.
     Canceled,
     /// This agent, which is being stopped.
@@ -26,7 +26,7 @@ pub enum Interrupt {
 
 impl Interrupt {
     /// For the end of the log.
-    pub fn why(self) -> &'static str {
+    pub(crate) fn why(self) -> &'static str {
         match self {
             Interrupt::Canceled => "the run was canceled",
             Interrupt::Stopped | Interrupt::Hurried => "the agent was stopped",
@@ -43,7 +43,7 @@ impl Interrupt {
 ///
 /// # Errors
 /// The engine doesn't answer.
-pub async fn when_told(
+pub(crate) async fn when_told(
     engine: &Engine,
     container: &str,
     mut orders: watch::Receiver<Option<Interrupt>>,
@@ -70,7 +70,7 @@ pub async fn when_told(
 
 /// Waits for an order that is meant; for ever, when nobody can give one any
 /// more.
-pub async fn told(
+pub(crate) async fn told(
     orders: &mut watch::Receiver<Option<Interrupt>>,
     is_meant: impl Fn(Interrupt) -> bool,
 ) {

@@ -12,14 +12,14 @@ use tracing::{error, warn};
 
 use super::interrupt::{self, Interrupt};
 use super::{labels, paths};
-use crate::agent::context::Context;
-use crate::protocol::Kind;
+use crate::context::Context;
+use protocol::Kind;
 
 /// How long to wait after something on this host failed.
 const BEFORE_RETRY: Duration = Duration::from_secs(30);
 
 /// A container whose task is no longer this agent's.
-pub struct Lost<'a> {
+pub(crate) struct Lost<'a> {
     /// The task's id.
     pub task_id: &'a str,
     /// Which attempt at it this was.
@@ -36,7 +36,7 @@ impl Lost<'_> {
     ///
     /// # Errors
     /// The engine doesn't answer, or the state can't be written.
-    pub async fn end(&self, context: &Context) -> Result<()> {
+    pub(crate) async fn end(&self, context: &Context) -> Result<()> {
         let (_keep, orders) = watch::channel(Some(Interrupt::Lost));
         let (engine, grace) = (&context.engine, context.config.grace);
         tokio::select! {
@@ -66,7 +66,7 @@ impl Lost<'_> {
 ///
 /// # Errors
 /// It can't be written.
-pub fn keep_state(
+pub(crate) fn keep_state(
     context: &Context,
     task_id: &str,
     attempt: u32,
@@ -83,7 +83,7 @@ pub fn keep_state(
 /// Ends and removes the containers that this agent made, under the id that the
 /// server knows it by, and of whose task it knows nothing any more: its data was
 /// lost. Tries until it can.
-pub async fn end_forgotten(context: &Context) {
+pub(crate) async fn end_forgotten(context: &Context) {
     while let Err(error) = end_forgotten_once(context).await {
         error!("cannot end the containers of forgotten tasks, trying again: {error:#}");
         tokio::time::sleep(BEFORE_RETRY).await;

@@ -7,13 +7,13 @@ use anyhow::Result;
 use tracing::{debug, warn};
 
 use super::{Job, paths};
-use crate::agent::task::archive::Archive;
+use crate::task::archive::Archive;
 
 /// The share of its memory at which a run is interrupted, in percent.
-pub const PRESSED_PERCENT: u64 = 80;
+pub(super) const PRESSED_PERCENT: u64 = 80;
 
 /// What to do about it.
-pub const ADVICE: &str = "Give runs more with `scalr-agent configure --memory MB` on the agent's host, and restart the agent.";
+pub(super) const ADVICE: &str = "Give runs more with `scalr-agent configure --memory MB` on the agent's host, and restart the agent.";
 
 /// Between two looks at a container's memory.
 const LOOK: Duration = Duration::from_millis(500);

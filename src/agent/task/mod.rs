@@ -6,14 +6,14 @@
 //! disk until its outcome is with the server, so the log can be made again.
 
 mod archive;
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
 mod ends;
 mod environment;
 mod follow;
 mod hand_over;
 mod hooks;
-pub mod interrupt;
-pub mod lost;
+pub(crate) mod interrupt;
+pub(crate) mod lost;
 mod memory;
 mod paths;
 mod prepare;
@@ -28,41 +28,41 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, Span, error, info, warn};
 
-use crate::agent::client::{CallError, TaskClient};
-use crate::agent::context::Context;
-use crate::agent::engine::{self, Condition};
-use crate::agent::journal::{Container, Entry};
-use crate::agent::log::Filter;
-use crate::agent::log::end_mark::EndMark;
-use crate::agent::log::limit::Limiter;
-use crate::agent::log::spool::Spool;
-use crate::agent::log::upload::upload;
-use crate::agent::progress::{Ended, Phase, Progress};
-use crate::agent::slots::Slot;
-use crate::protocol::{Finish, Kind, Outcome, Task, TaskState};
-use crate::secret::redact::Redactor;
+use crate::client::{CallError, TaskClient};
+use crate::context::Context;
+use crate::engine::{self, Condition};
+use crate::journal::{Container, Entry};
+use crate::log::Filter;
+use crate::log::end_mark::EndMark;
+use crate::log::limit::Limiter;
+use crate::log::spool::Spool;
+use crate::log::upload::upload;
+use crate::progress::{Ended, Phase, Progress};
+use crate::slots::Slot;
 use follow::follow;
 use interrupt::Interrupt;
+use protocol::redact::Redactor;
+use protocol::{Finish, Kind, Outcome, Task, TaskState};
 
 /// The labels of a task's container.
-pub mod labels {
+pub(crate) mod labels {
     /// The task's id.
-    pub const TASK: &str = "scalr.task";
+    pub(crate) const TASK: &str = "scalr.task";
     /// The attempt's number.
-    pub const ATTEMPT: &str = "scalr.attempt";
+    pub(crate) const ATTEMPT: &str = "scalr.attempt";
     /// `plan` or `apply`.
-    pub const KIND: &str = "scalr.kind";
+    pub(crate) const KIND: &str = "scalr.kind";
     /// The run's id.
-    pub const RUN: &str = "scalr.run";
+    pub(crate) const RUN: &str = "scalr.run";
     /// The agent's id.
-    pub const AGENT: &str = "scalr.agent";
+    pub(crate) const AGENT: &str = "scalr.agent";
     /// The pool's id.
-    pub const POOL: &str = "scalr.pool";
+    pub(crate) const POOL: &str = "scalr.pool";
 }
 
 /// What the service and a task tell each other.
 #[derive(Debug)]
-pub struct Wire {
+pub(crate) struct Wire {
     /// How far the task is.
     pub state: watch::Sender<TaskState>,
     /// Whether it is to end.
@@ -73,7 +73,7 @@ pub struct Wire {
 
 /// Carries a task out, or goes on with one that an earlier agent began, and
 /// reports its outcome. The slot is taken until then.
-pub async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wire) {
+pub(crate) async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wire) {
     let task = entry.record().claimed.task.clone();
     let client = context.client.of_task(&entry.record().claimed);
     let progress = context.progress.begin(&task, client.clone(), wire.offered);
@@ -475,11 +475,11 @@ fn canceled(why: &str) -> End {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::protocol::{Claimed, Named, Operation};
-    use crate::secret::Secret;
+    use protocol::Secret;
+    use protocol::{Claimed, Named, Operation};
 
     /// A claimed plan, for tests.
-    pub fn claimed() -> Claimed {
+    pub(crate) fn claimed() -> Claimed {
         let named = |id: &str| Named { id: id.to_owned(), name: format!("{id}-name") };
         Claimed {
             task: Task {

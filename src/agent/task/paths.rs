@@ -1,38 +1,38 @@
 //! Where things are inside a task's container; the entry point knows the same.
 
 /// Where all else of ours is: a volume.
-pub const SCALR: &str = "/scalr";
+pub(super) const SCALR: &str = "/scalr";
 /// The folder for what is to be forgotten.
-pub const TMP: &str = "/tmp";
+pub(super) const TMP: &str = "/tmp";
 /// The entry point's script.
-pub const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
+pub(super) const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
 /// The run's variables, sourced by the entry point.
-pub const ENVIRONMENT: &str = "/scalr/run/environment";
+pub(super) const ENVIRONMENT: &str = "/scalr/run/environment";
 /// The certificate authorities that the host trusts.
-pub const CERTIFICATES: &str = "/scalr/run/certificates.pem";
+pub(super) const CERTIFICATES: &str = "/scalr/run/certificates.pem";
 /// Terraform's CLI configuration, with the providers that the agent keeps; only for
 /// runs that have no plugins of their own.
-pub const PROVIDERS_CONFIG: &str = "/scalr/run/providers.tfrc";
+pub(super) const PROVIDERS_CONFIG: &str = "/scalr/run/providers.tfrc";
 /// The same where a mirror has all providers.
-pub const MIRROR_CONFIG: &str = "/scalr/run/mirror.tfrc";
+pub(super) const MIRROR_CONFIG: &str = "/scalr/run/mirror.tfrc";
 /// Hooks: a folder `agent` and a folder `workspace`, a file for each.
-pub const HOOKS: &str = "/scalr/run/hooks";
+pub(super) const HOOKS: &str = "/scalr/run/hooks";
 /// `ORIGIN HOOK` while a hook runs, else empty.
-pub const HOOK: &str = "/scalr/run/hook";
+pub(super) const HOOK: &str = "/scalr/run/hook";
 /// The saved plan.
-pub const PLAN: &str = "/scalr/run/plan";
+pub(super) const PLAN: &str = "/scalr/run/plan";
 /// A line `STEP EXIT-CODE` for each step that ended.
-pub const STATUS: &str = "/scalr/run/status";
+pub(super) const STATUS: &str = "/scalr/run/status";
 /// Put there when the run is interrupted because it has nearly used up its
 /// memory: the line that the entry point then prints.
-pub const MEMORY_NOTICE: &str = "/scalr/run/memory";
+pub(super) const MEMORY_NOTICE: &str = "/scalr/run/memory";
 /// The state, which Terraform writes while it applies.
-pub const STATE: &str = "/scalr/run/terraform.tfstate";
+pub(super) const STATE: &str = "/scalr/run/terraform.tfstate";
 /// The home directory.
-pub const HOME: &str = "/scalr/home";
+pub(super) const HOME: &str = "/scalr/home";
 /// The configuration. The same for plan and apply: a saved plan holds it.
-pub const WORK: &str = "/scalr/work";
+pub(super) const WORK: &str = "/scalr/work";
 /// In the directory where Terraform is started.
-pub const LOCK_FILE: &str = ".terraform.lock.hcl";
+pub(super) const LOCK_FILE: &str = ".terraform.lock.hcl";
 /// Written there when the state could not be written to where it belongs.
-pub const ERRORED_STATE: &str = "errored.tfstate";
+pub(super) const ERRORED_STATE: &str = "errored.tfstate";

@@ -11,12 +11,12 @@ use tracing::{info, warn};
 
 use super::archive::Archive;
 use super::{Job, environment, hooks, interrupt, labels, paths, work_directory};
-use crate::agent::client::{CallError, TaskFile};
-use crate::agent::engine::ContainerSpec;
-use crate::agent::log::spool::Spool;
-use crate::agent::progress::Phase;
-use crate::agent::{registry, trusted};
-use crate::protocol::{Hook, Kind, Operation, Registered, Task};
+use crate::client::{CallError, TaskFile};
+use crate::engine::ContainerSpec;
+use crate::log::spool::Spool;
+use crate::progress::Phase;
+use crate::{registry, trusted};
+use protocol::{Hook, Kind, Operation, Registered, Task};
 
 /// How often a pull tells how far it is.
 const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
@@ -277,7 +277,7 @@ fn with_version(image: &str, task: &Task) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::task::tests::claimed;
+    use crate::task::tests::claimed;
 
     #[test]
     fn the_version_is_the_workspaces() {

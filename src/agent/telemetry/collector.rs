@@ -17,8 +17,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::agent::client::{http, in_one_line};
-use crate::config::Config;
+use crate::client::{http, in_one_line};
+use config::Config;
 
 /// How long the collector may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 /// The collector. The exporters call from threads of their own; the calls
 /// themselves are made by the agent's runtime.
 #[derive(Clone, Debug)]
-pub struct Collector {
+pub(super) struct Collector {
     http: reqwest::Client,
     headers: HeaderMap,
     runtime: Handle,
@@ -43,7 +43,7 @@ pub struct Collector {
 
 impl Collector {
     /// The collector in the settings; called inside of the runtime.
-    pub fn of(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
+    pub(super) fn of(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
         let headers = match &config.telemetry_headers {
             Some(file) => {
                 headers(file).with_context(|| format!("cannot use {}", file.display()))?
@@ -62,12 +62,12 @@ impl Collector {
     }
 
     /// Whether it did not take what was sent last.
-    pub fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         self.away_told().is_some()
     }
 
     /// From now on all calls fail at once, also those under way.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.closed.cancel();
     }
 

@@ -5,6 +5,8 @@
 //! ids, names, numbers and times; never a variable, a message or an address.
 
 mod collector;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::sync::Arc;
@@ -22,13 +24,13 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tokio::sync::oneshot;
 
-use crate::agent::progress::{Ended, Phase};
-use crate::agent::slots::Slots;
-use crate::config::Config;
-use crate::protocol::Kind;
+use crate::progress::{Ended, Phase};
+use crate::slots::Slots;
 use collector::Collector;
+use config::Config;
+use protocol::Kind;
 
-pub use trace::TaskTrace;
+pub(crate) use trace::TaskTrace;
 
 /// How long the agent's stop may take longer for the last that is to be sent.
 const LAST_EXPORT: Duration = Duration::from_secs(2);
@@ -40,7 +42,7 @@ const SECONDS: [f64; 14] =
 
 /// What this agent measures. Where there is no collector, this does nothing.
 #[derive(Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     tracer: SdkTracer,
     meter: Meter,
     tasks: Counter<u64>,
@@ -61,7 +63,7 @@ struct Exporting {
 
 impl Telemetry {
     /// For an agent without a collector.
-    pub fn off() -> Arc<Self> {
+    pub(crate) fn off() -> Arc<Self> {
         let traces = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build();
         Arc::new(Self::of(&traces, &SdkMeterProvider::default(), None))
     }
@@ -72,7 +74,7 @@ impl Telemetry {
     /// # Errors
     /// The file with the headers can't be used, or one of the standard variables
     /// that begin with `OTEL_`.
-    pub fn start(config: &Config, proxy: &[(String, String)]) -> Result<Arc<Self>> {
+    pub(crate) fn start(config: &Config, proxy: &[(String, String)]) -> Result<Arc<Self>> {
         let Some(url) = &config.telemetry_url else { return Ok(Self::off()) };
         let collector = Collector::of(config, proxy)?;
         let to = |signal: &str| format!("{}/v1/{signal}", url.as_str().trim_end_matches('/'));
@@ -142,7 +144,7 @@ impl Telemetry {
     }
 
     /// Tells how many slots there are, and how many of them are in use.
-    pub fn watch_slots(&self, slots: &Slots, configured: u32) {
+    pub(crate) fn watch_slots(&self, slots: &Slots, configured: u32) {
         self.meter
             .i64_observable_up_down_counter("scalr.agent.slot.limit")
             .with_unit("{slot}")
@@ -163,35 +165,35 @@ impl Telemetry {
     }
 
     /// A task is out of hand.
-    pub fn task_ended(&self, kind: Kind, ended: Ended) {
+    pub(crate) fn task_ended(&self, kind: Kind, ended: Ended) {
         let outcome = KeyValue::new("task.outcome", ended.name());
         self.tasks.add(1, &[KeyValue::new("task.kind", kind.to_string()), outcome]);
     }
 
     /// A phase of a task ended.
-    pub fn phase_ended(&self, kind: Kind, phase: Phase, took: Duration) {
+    pub(crate) fn phase_ended(&self, kind: Kind, phase: Phase, took: Duration) {
         let phase = KeyValue::new("task.phase", phase_name(phase));
         let kind = KeyValue::new("task.kind", kind.to_string());
         self.phases.record(took.as_secs_f64(), &[kind, phase]);
     }
 
     /// So many more bytes are in a task's log.
-    pub fn log_written(&self, bytes: u64) {
+    pub(crate) fn log_written(&self, bytes: u64) {
         self.log_written.add(bytes, &[]);
     }
 
     /// The server has so many more bytes of a task's log.
-    pub fn log_acknowledged(&self, bytes: u64) {
+    pub(crate) fn log_acknowledged(&self, bytes: u64) {
         self.log_acknowledged.add(bytes, &[]);
     }
 
     /// The server did not take a heartbeat.
-    pub fn heartbeat_failed(&self) {
+    pub(crate) fn heartbeat_failed(&self) {
         self.heartbeat_errors.add(1, &[]);
     }
 
     /// Sends what is left, if the collector is there, and no more after that.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let Some(Exporting { collector, traces, metrics }) = &self.exporting else { return };
         if collector.is_away() {
             collector.close();

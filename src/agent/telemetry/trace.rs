@@ -10,15 +10,15 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
 
 use super::{Telemetry, phase_name};
-use crate::agent::progress::{Ended, Phase};
-use crate::protocol::{Outcome, Task};
+use crate::progress::{Ended, Phase};
+use protocol::{Outcome, Task};
 
 /// The field of W3C's trace context.
 const TRACEPARENT: &str = "traceparent";
 
 /// The spans of a task in hand.
 #[derive(Debug)]
-pub struct TaskTrace {
+pub(crate) struct TaskTrace {
     tracer: SdkTracer,
     task: Context,
     /// The phases that it is in, each inside of the one before it.
@@ -29,7 +29,7 @@ pub struct TaskTrace {
 impl Telemetry {
     /// A task's trace, from `offered` on; without that, an earlier agent began
     /// the task, and its `traceparent` goes on.
-    pub fn begin(
+    pub(crate) fn begin(
         &self,
         task: &Task,
         offered: Option<SystemTime>,
@@ -66,14 +66,14 @@ impl Telemetry {
 
 impl TaskTrace {
     /// Its id, if it is sent to anybody.
-    pub fn id(&self) -> Option<String> {
+    pub(crate) fn id(&self) -> Option<String> {
         let span = self.task.span();
         let context = span.span_context();
         context.is_sampled().then(|| context.trace_id().to_string())
     }
 
     /// Its `traceparent`, for an agent that goes on with the task.
-    pub fn parent(&self) -> Option<String> {
+    pub(crate) fn parent(&self) -> Option<String> {
         self.id()?;
         let mut fields = HashMap::new();
         TraceContextPropagator::new().inject_context(&self.task, &mut fields);
@@ -81,7 +81,7 @@ impl TaskTrace {
     }
 
     /// The task is in this phase now, which is a part of the one that it was in.
-    pub fn phase_begins(&mut self, phase: Phase) {
+    pub(crate) fn phase_begins(&mut self, phase: Phase) {
         let parent = self.phases.last().unwrap_or(&self.task);
         let span = self.tracer.span_builder(phase_name(phase));
         let span = span.start_with_context(&self.tracer, parent);
@@ -89,26 +89,26 @@ impl TaskTrace {
     }
 
     /// The phase is over.
-    pub fn phase_ends(&mut self) {
+    pub(crate) fn phase_ends(&mut self) {
         if let Some(phase) = self.phases.pop() {
             phase.span().end();
         }
     }
 
     /// The phase that the task is in has failed.
-    pub fn phase_failed(&self) {
+    pub(crate) fn phase_failed(&self) {
         if let Some(phase) = self.phases.last() {
             phase.span().set_status(Status::error(""));
         }
     }
 
     /// The task's container uses this much memory, in bytes.
-    pub fn uses_memory(&mut self, bytes: u64) {
+    pub(crate) fn uses_memory(&mut self, bytes: u64) {
         self.memory_peak = self.memory_peak.max(bytes);
     }
 
     /// The task's container ended.
-    pub fn ran(&self, exit_code: i64, oom_killed: bool) {
+    pub(crate) fn ran(&self, exit_code: i64, oom_killed: bool) {
         self.task.span().set_attributes([
             KeyValue::new("process.exit.code", exit_code),
             KeyValue::new("task.oom_killed", oom_killed),
@@ -116,7 +116,7 @@ impl TaskTrace {
     }
 
     /// The task is out of hand.
-    pub fn end(&mut self, ended: Ended) {
+    pub(crate) fn end(&mut self, ended: Ended) {
         while !self.phases.is_empty() {
             self.phase_ends();
         }

@@ -7,7 +7,7 @@ use similar::{ChangeTag, TextDiff};
 use super::thing::Thing;
 
 /// Prints a unified diff; of a secret only that it would change.
-pub fn show(path: &str, before: &Thing, after: &Thing, secret: bool) {
+pub(super) fn show(path: &str, before: &Thing, after: &Thing, secret: bool) {
     let name = |thing: &Thing| match thing {
         Thing::Absent => "/dev/null".to_owned(),
         Thing::File { mode, .. } => format!("{path}\tmode {mode:04o}"),

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::host::machine::Machine;
+use crate::machine::Machine;
 
 /// Held as long as a machine is being changed; gone with the process.
-pub struct Lock {
+pub(super) struct Lock {
     _file: File,
 }
 
@@ -19,7 +19,7 @@ impl Lock {
     ///
     /// # Errors
     /// Another process has it, or it can't be made.
-    pub fn take(machine: &Machine) -> Result<Option<Self>> {
+    pub(super) fn take(machine: &Machine) -> Result<Option<Self>> {
         let path = path(machine);
         if !path.parent().is_some_and(|directory| directory.is_dir()) {
             return Ok(None);
@@ -39,7 +39,7 @@ impl Lock {
     }
 
     /// Whether somebody has it.
-    pub fn is_taken(machine: &Machine) -> bool {
+    pub(super) fn is_taken(machine: &Machine) -> bool {
         File::open(path(machine)).is_ok_and(|file| file.try_lock_shared().is_err())
     }
 }

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::thing::{Mark, Thing};
-use crate::host::machine::Machine;
-use crate::host::users;
+use crate::machine::Machine;
+use crate::users;
 
 /// Where it is recorded what was changed.
 pub const MANIFEST: &str = "/var/lib/scalr-agent/setup.json";

@@ -27,13 +27,12 @@ use self::diff::show;
 use self::lock::Lock;
 pub use self::manifest::{MANIFEST, Manifest, Membership};
 use self::thing::{Mark, Thing};
-pub use self::unfinished::UNFINISHED;
-use self::unfinished::{Step, Unfinished};
+use self::unfinished::{Step, UNFINISHED, Unfinished};
 use super::command::CommandExt as _;
 use super::machine::Machine;
 use super::packages::Packages;
 use super::{interrupt, selinux, users};
-use crate::exit::Failure;
+use cli::Failure;
 
 /// A transaction; see the module.
 pub struct Changes {

@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::host::users;
+use crate::users;
 
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Thing {
+pub(super) enum Thing {
     Absent,
     Directory { mode: u32 },
     Symlink { target: PathBuf },
@@ -22,7 +22,7 @@ pub enum Thing {
 }
 
 impl Thing {
-    pub fn at(path: &Path) -> Result<Self> {
+    pub(super) fn at(path: &Path) -> Result<Self> {
         let metadata = match fs::symlink_metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Absent),
@@ -48,7 +48,7 @@ impl Thing {
 
     /// Puts it at `path` in one step, whatever file or link is there. Killed before
     /// that step, it leaves a temporary file; see [`remove_temporary`].
-    pub fn put(&self, path: &Path) -> Result<()> {
+    pub(super) fn put(&self, path: &Path) -> Result<()> {
         let directory = path.parent().context("a file has a directory")?;
         remove_temporary(path)?;
         let name = temporary_name(path);
@@ -75,7 +75,7 @@ impl Thing {
         Ok(())
     }
 
-    pub fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         match self {
             Self::Absent => Mark::Absent,
             Self::Directory { .. } => Mark::Directory,
@@ -85,14 +85,14 @@ impl Thing {
     }
 
     /// Whose it is, or would be if we made it.
-    pub fn owner(&self) -> (u32, u32) {
+    pub(super) fn owner(&self) -> (u32, u32) {
         match self {
             Self::File { uid, gid, .. } => (*uid, *gid),
             _ => users::our_ids(),
         }
     }
 
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Absent | Self::Directory { .. } => String::new(),
             Self::Symlink { target } => format!("-> {}\n", target.display()),
@@ -102,7 +102,7 @@ impl Thing {
 }
 
 /// Removes what [`Thing::put`] has left beside `path` when it was killed.
-pub fn remove_temporary(path: &Path) -> Result<()> {
+pub(super) fn remove_temporary(path: &Path) -> Result<()> {
     remove_if_there(&path.with_file_name(temporary_name(path)))
 }
 
@@ -115,7 +115,7 @@ fn temporary(name: &str) -> tempfile::Builder<'_, '_> {
 
 /// A hidden name that no directory of drop-ins takes for one, and that is known
 /// afterwards; only one process at a time changes the machine.
-pub fn temporary_name(path: &Path) -> String {
+pub(super) fn temporary_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     format!(".{name}.scalr-agent-setup.tmp")
 }
@@ -132,7 +132,7 @@ fn remove_if_there(path: &Path) -> Result<()> {
 /// What is recognised again: a file by its text, not by its mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mark {
+pub(super) enum Mark {
     Absent,
     Directory,
     Symlink { target: PathBuf },

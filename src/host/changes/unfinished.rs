@@ -12,18 +12,18 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::thing::{Mark, Thing, remove_temporary};
-use crate::host::command::CommandExt as _;
-use crate::host::machine::Machine;
-use crate::host::packages::Packages;
-use crate::host::systemd::Services;
+use crate::command::CommandExt as _;
+use crate::machine::Machine;
+use crate::packages::Packages;
+use crate::systemd::Services;
 
 /// Where it is kept. Not in the agent's own directory, which comes and goes with
 /// the package.
-pub const UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
+pub(crate) const UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
 
 /// What an unfinished transaction has changed.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Unfinished {
+pub(super) struct Unfinished {
     /// Oldest first; undone newest first.
     steps: Vec<Step>,
     /// Units that are restarted when all else is undone.
@@ -36,7 +36,7 @@ pub struct Unfinished {
 /// Something that was done, as what undoes it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Step {
+pub(super) enum Step {
     /// A file or link was changed; it is left alone if somebody else has changed
     /// it since.
     PutBack { path: String, before: Thing, after: Mark },
@@ -54,7 +54,7 @@ pub enum Step {
 
 /// A command that can be kept.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct CommandLine {
+pub(crate) struct CommandLine {
     program: String,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
@@ -66,7 +66,7 @@ impl Unfinished {
     ///
     /// # Errors
     /// It can't be read.
-    pub fn read(machine: &Machine) -> Result<Option<Self>> {
+    pub(super) fn read(machine: &Machine) -> Result<Option<Self>> {
         let text = match fs::read_to_string(machine.path(UNFINISHED)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result.with_context(|| format!("cannot read {UNFINISHED}"))?,
@@ -77,7 +77,7 @@ impl Unfinished {
     }
 
     /// Whether nothing is to be undone.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
@@ -85,7 +85,7 @@ impl Unfinished {
     ///
     /// # Errors
     /// It can't be written, so the step must not be done.
-    pub fn note(&mut self, machine: &Machine, step: Step) -> Result<()> {
+    pub(super) fn note(&mut self, machine: &Machine, step: Step) -> Result<()> {
         self.steps.push(step);
         self.save(machine)
     }
@@ -94,7 +94,7 @@ impl Unfinished {
     ///
     /// # Errors
     /// As [`Self::note`].
-    pub fn note_restart(&mut self, machine: &Machine, unit: &str) -> Result<()> {
+    pub(super) fn note_restart(&mut self, machine: &Machine, unit: &str) -> Result<()> {
         if !self.restart.iter().any(|known| known == unit) {
             self.restart.push(unit.to_owned());
         }
@@ -103,7 +103,7 @@ impl Unfinished {
     }
 
     /// Undoes all, newest first. What can't be undone is told and left.
-    pub fn undo(self, machine: &Machine) {
+    pub(super) fn undo(self, machine: &Machine) {
         let services = Services::of(machine);
         let units = self.steps.iter().any(Step::is_of_systemd);
         for step in self.steps.iter().rev() {
@@ -127,7 +127,7 @@ impl Unfinished {
     ///
     /// # Errors
     /// The file can't be removed.
-    pub fn forget(&self, machine: &Machine) -> Result<()> {
+    pub(super) fn forget(&self, machine: &Machine) -> Result<()> {
         Thing::Absent
             .put(&machine.path(UNFINISHED))
             .with_context(|| format!("cannot remove {UNFINISHED}"))?;

@@ -1,4 +1,4 @@
 //! What the server answers: the agents' protocol and the pool API.
 
-pub mod agent;
-pub mod pools;
+pub(crate) mod agent;
+pub(crate) mod pools;

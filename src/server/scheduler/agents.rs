@@ -3,17 +3,17 @@
 use tracing::{info, warn};
 
 use super::{Error, Scheduler, millis};
-use crate::protocol::{Heartbeat, Register, Status};
-use crate::secret::Secret;
-use crate::server::store::access_token::{self, AccessToken};
-use crate::server::store::agent::{self, Agent};
-use crate::server::store::session::{self, End, Session};
-use crate::server::store::task::{self, State};
-use crate::server::token::{Issued, Shown, new_id};
+use crate::store::access_token::{self, AccessToken};
+use crate::store::agent::{self, Agent};
+use crate::store::session::{self, End, Session};
+use crate::store::task::{self, State};
+use crate::token::{Issued, Shown, new_id};
+use protocol::Secret;
+use protocol::{Heartbeat, Register, Status};
 
 /// Why a token is not accepted.
 #[derive(Debug, thiserror::Error)]
-pub enum Denied {
+pub(crate) enum Denied {
     /// It is no good, and trying again won't help.
     #[error("{0}")]
     Unauthorized(String),
@@ -30,7 +30,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// It is not one, or it has expired.
-    pub async fn pool_token(&self, token: &str) -> Result<AccessToken, Denied> {
+    pub(crate) async fn pool_token(&self, token: &str) -> Result<AccessToken, Denied> {
         let denied = || Denied::Unauthorized("this is not a token of an agent pool".to_owned());
         let shown = Shown::parse(token).ok_or_else(denied)?;
         let mut db = self.store.read().await?;
@@ -51,7 +51,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Invalid`] when what it says of itself can't be.
-    pub async fn register(
+    pub(crate) async fn register(
         &self,
         token: &AccessToken,
         register: &Register,
@@ -122,7 +122,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// It is not one, or the session is over.
-    pub async fn session(&self, token: &str) -> Result<Session, Denied> {
+    pub(crate) async fn session(&self, token: &str) -> Result<Session, Denied> {
         let denied = || Denied::Unauthorized("this is not a session's token".to_owned());
         let shown = Shown::parse(token).ok_or_else(denied)?;
         if !shown.id.starts_with("sess-") {
@@ -159,7 +159,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn heartbeat(&self, session: &Session, beat: &Heartbeat) -> Result<(), Error> {
+    pub(crate) async fn heartbeat(&self, session: &Session, beat: &Heartbeat) -> Result<(), Error> {
         let errored = beat.status == Status::Errored;
         let message = beat.error_message.as_deref().filter(|_| errored);
         let mut change = self.change().await?;
@@ -173,7 +173,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn deregister(&self, session: &Session) -> Result<(), Error> {
+    pub(crate) async fn deregister(&self, session: &Session) -> Result<(), Error> {
         let mut change = self.change().await?;
         session::end_all(&mut change.tx, &session.agent_id, End::Left, change.now).await?;
         for task in task::of_agent(&mut change.tx, &session.agent_id).await? {

@@ -6,12 +6,12 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use super::{Change, Error, Scheduler, millis};
-use crate::protocol::{Poll, TaskStatus};
-use crate::server::clock::Millis;
-use crate::server::store::run::{self, Status};
-use crate::server::store::session::Session;
-use crate::server::store::task::{self, Phase, State, Task};
-use crate::server::store::{agent, session};
+use crate::clock::Millis;
+use crate::store::run::{self, Status};
+use crate::store::session::Session;
+use crate::store::task::{self, Phase, State, Task};
+use crate::store::{agent, session};
+use protocol::{Poll, TaskStatus};
 
 /// How often the leases are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn renew(&self, session: &Session, poll: &Poll) -> Result<(), Error> {
+    pub(crate) async fn renew(&self, session: &Session, poll: &Poll) -> Result<(), Error> {
         let mut change = self.change().await?;
         change.renew(session, &poll.tasks, millis(self.terms.lease)).await?;
         // It has not heard of these, or does not count them yet.
@@ -44,7 +44,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn expire(&self) -> Result<(), Error> {
+    pub(crate) async fn expire(&self) -> Result<(), Error> {
         let mut change = self.change().await?;
         for task in task::expired(&mut change.tx, change.now).await? {
             change.lost(task).await?;
@@ -60,7 +60,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn restart_leases(&self) -> Result<(), Error> {
+    pub(crate) async fn restart_leases(&self) -> Result<(), Error> {
         let mut change = self.change().await?;
         let leases =
             task::extend_all(&mut change.tx, change.now + millis(self.terms.lease)).await?;
@@ -73,7 +73,7 @@ impl Scheduler {
     }
 
     /// Watches the leases until the server stops.
-    pub async fn sweep(&self) {
+    pub(crate) async fn sweep(&self) {
         let mut interval = tokio::time::interval(SWEEP);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = self.clock.now();

@@ -28,21 +28,20 @@ use std::time::Duration;
 
 use sqlx::{Sqlite, Transaction};
 
-pub use agents::Denied;
-pub use offers::Tokens;
-pub use placement::pool_of;
-pub use runs::NewRun;
-pub use states::Saved;
-pub use wake::Wake;
+pub(crate) use agents::Denied;
+pub(crate) use placement::pool_of;
+pub(crate) use runs::NewRun;
+pub(crate) use states::Saved;
+pub(crate) use wake::Wake;
 
 use super::clock::{Clock, Millis};
 use super::objects::Objects;
 use super::store::Store;
-use crate::protocol::Intervals;
+use protocol::Intervals;
 
 /// The scheduler.
 #[derive(Debug)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     /// Where everything is kept.
     pub store: Store,
     /// Where the states are kept.
@@ -57,19 +56,19 @@ pub struct Scheduler {
 
 /// How long things last. All follow from the lease.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// How long a task stays with an agent that is not heard of.
     pub lease: Duration,
 }
 
 impl Terms {
     /// How long a poll is held.
-    pub fn poll(self) -> Duration {
+    pub(crate) fn poll(self) -> Duration {
         (self.lease * 5 / 8).min(Duration::from_secs(25))
     }
 
     /// Since when an agent was heard of that is not offline at `now`.
-    pub fn online_since(self, now: Millis) -> Millis {
+    pub(crate) fn online_since(self, now: Millis) -> Millis {
         now - millis(self.lease * 3 / 4)
     }
 
@@ -80,7 +79,7 @@ impl Terms {
     }
 
     /// What agents are told.
-    pub fn intervals(self) -> Intervals {
+    pub(crate) fn intervals(self) -> Intervals {
         let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1);
         Intervals {
             heartbeat_seconds: seconds(self.lease / 4),
@@ -92,7 +91,7 @@ impl Terms {
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),

@@ -4,17 +4,17 @@ use tracing::info;
 
 use super::tasks::{RUN_TOKEN, check_attempt};
 use super::{Change, Error, Scheduler, millis};
-use crate::protocol::{Event, Poll};
-use crate::secret::Secret;
-use crate::server::clock::Millis;
-use crate::server::store::session::Session;
-use crate::server::store::task::{self, Claim, State, Task};
-use crate::server::store::{Connection, agent};
-use crate::server::token::Issued;
+use crate::clock::Millis;
+use crate::store::session::Session;
+use crate::store::task::{self, Claim, State, Task};
+use crate::store::{Connection, agent};
+use crate::token::Issued;
+use protocol::Secret;
+use protocol::{Event, Poll};
 
 /// What an attempt at a task is given, each narrower than the session's.
 #[derive(Debug)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     /// For the agent's calls about the task.
     pub of_agent: Secret,
     /// For what the run reads in the pool API.
@@ -26,7 +26,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn events(&self, session: &Session, poll: &Poll) -> Result<Vec<Event>, Error> {
+    pub(crate) async fn events(&self, session: &Session, poll: &Poll) -> Result<Vec<Event>, Error> {
         // Most looks find nothing, and one that only reads disturbs nobody.
         let mut db = self.store.read().await?;
         if self.cancels(&mut db, session, poll).await?.is_empty()
@@ -54,7 +54,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Conflict`] when somebody else has it.
-    pub async fn claim(
+    pub(crate) async fn claim(
         &self,
         session: &Session,
         task_id: &str,

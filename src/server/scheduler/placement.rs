@@ -1,13 +1,13 @@
 //! Which pool a run gets.
 
-use crate::server::store::agent_pool::{self, AgentPool};
-use crate::server::store::workspace::Workspace;
-use crate::server::store::{Connection, environment};
+use crate::store::agent_pool::{self, AgentPool};
+use crate::store::workspace::Workspace;
+use crate::store::{Connection, environment};
 
 /// The pool of a workspace's runs: its own, else its environment's default,
 /// else the account's default if the environment may use that one; none: it
 /// has no pool.
-pub async fn pool_of(
+pub(crate) async fn pool_of(
     db: &mut Connection,
     workspace: &Workspace,
 ) -> sqlx::Result<Option<AgentPool>> {

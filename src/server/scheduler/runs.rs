@@ -4,14 +4,14 @@
 use tracing::info;
 
 use super::{Change, Error, Scheduler, pool_of};
-use crate::server::store::run::{self, Run, Status};
-use crate::server::store::task::{self, Phase, State, Task};
-use crate::server::store::workspace;
-use crate::server::token::new_id;
+use crate::store::run::{self, Run, Status};
+use crate::store::task::{self, Phase, State, Task};
+use crate::store::workspace;
+use crate::token::new_id;
 
 /// What a run is made of.
 #[derive(Debug)]
-pub struct NewRun {
+pub(crate) struct NewRun {
     /// Its workspace.
     pub workspace_id: String,
     /// What it runs.
@@ -32,7 +32,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn create_run(&self, new: NewRun) -> Result<Run, Error> {
+    pub(crate) async fn create_run(&self, new: NewRun) -> Result<Run, Error> {
         let mut change = self.change().await?;
         let run = Run {
             id: new_id("run"),
@@ -64,7 +64,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Conflict`] when the run does not wait for it.
-    pub async fn confirm(&self, run_id: &str) -> Result<Run, Error> {
+    pub(crate) async fn confirm(&self, run_id: &str) -> Result<Run, Error> {
         let mut change = self.change().await?;
         let mut run = change.run(run_id).await?;
         if run.status != Status::Planned {
@@ -79,7 +79,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Conflict`] when the run does not wait for it.
-    pub async fn discard(&self, run_id: &str) -> Result<Run, Error> {
+    pub(crate) async fn discard(&self, run_id: &str) -> Result<Run, Error> {
         let mut change = self.change().await?;
         let mut run = change.run(run_id).await?;
         if run.status != Status::Planned {
@@ -95,7 +95,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Conflict`] when there is nothing to cancel.
-    pub async fn cancel(&self, run_id: &str) -> Result<Run, Error> {
+    pub(crate) async fn cancel(&self, run_id: &str) -> Result<Run, Error> {
         let mut change = self.change().await?;
         let mut run = change.run(run_id).await?;
         let phase = match run.status {

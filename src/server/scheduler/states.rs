@@ -7,15 +7,15 @@ use tracing::info;
 
 use super::tasks::check_attempt;
 use super::{Change, Error, Scheduler};
-use crate::server::objects::{self, Objects};
-use crate::server::store::run;
-use crate::server::store::state_version::{self, StateVersion};
-use crate::server::store::task::Phase;
-use crate::server::token::new_id;
+use crate::objects::{self, Objects};
+use crate::store::run;
+use crate::store::state_version::{self, StateVersion};
+use crate::store::task::Phase;
+use crate::token::new_id;
 
 /// What came of a state.
 #[derive(Debug)]
-pub enum Saved {
+pub(crate) enum Saved {
     /// It is a new version.
     New(StateVersion),
     /// It is what the workspace has already.
@@ -44,7 +44,7 @@ impl Scheduler {
     /// # Errors
     /// [`Error::Conflict`] when the attempt is over or the state does not
     /// follow the workspace's, [`Error::Invalid`] when it is no state.
-    pub async fn save_apply_state(
+    pub(crate) async fn save_apply_state(
         &self,
         task_id: &str,
         attempt: i64,
@@ -68,7 +68,7 @@ impl Scheduler {
     /// # Errors
     /// [`Error::Conflict`] when the workspace is locked or the state does not
     /// follow the workspace's, [`Error::Invalid`] when it is no state.
-    pub async fn save_uploaded_state(
+    pub(crate) async fn save_uploaded_state(
         &self,
         workspace_id: &str,
         content: Bytes,

@@ -3,10 +3,10 @@
 use tracing::{info, warn};
 
 use super::{Change, Error, Scheduler, millis};
-use crate::protocol::{Finish, Outcome};
-use crate::server::store::run::{Run, Status};
-use crate::server::store::task::{self, Phase, State, Task};
-use crate::server::token::Shown;
+use crate::store::run::{Run, Status};
+use crate::store::task::{self, Phase, State, Task};
+use crate::token::Shown;
+use protocol::{Finish, Outcome};
 
 /// What a run's token begins with, so that it is told from its agent's, which is
 /// TASK.ATTEMPT.SECRET.
@@ -23,7 +23,7 @@ impl Scheduler {
     /// # Errors
     /// [`Error::NotFound`] when the token is not one of this task's,
     /// [`Error::Conflict`] when the attempt is over.
-    pub async fn task_of_token(&self, task_id: &str, token: &str) -> Result<Task, Error> {
+    pub(crate) async fn task_of_token(&self, task_id: &str, token: &str) -> Result<Task, Error> {
         let mut db = self.store.read().await?;
         let denied = || Error::NotFound(format!("this token is not one of task {task_id}"));
         // A task's token is TASK.ATTEMPT.SECRET.
@@ -45,7 +45,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn task_of_run_token(&self, shown: &Shown) -> sqlx::Result<Option<Task>> {
+    pub(crate) async fn task_of_run_token(&self, shown: &Shown) -> sqlx::Result<Option<Task>> {
         let named = shown.id.strip_prefix(RUN_TOKEN).and_then(|id| id.rsplit_once('.'));
         let Some((id, Ok(attempt))) = named.map(|(id, attempt)| (id, attempt.parse::<i64>()))
         else {
@@ -65,7 +65,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Conflict`] when the attempt is over.
-    pub async fn start(&self, task_id: &str, attempt: i64) -> Result<(), Error> {
+    pub(crate) async fn start(&self, task_id: &str, attempt: i64) -> Result<(), Error> {
         let mut change = self.change().await?;
         let mut task = change.task(task_id).await?;
         check_attempt(&task, attempt)?;
@@ -94,7 +94,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Conflict`] when the attempt is over.
-    pub async fn finish(&self, task_id: &str, finish: &Finish) -> Result<(), Error> {
+    pub(crate) async fn finish(&self, task_id: &str, finish: &Finish) -> Result<(), Error> {
         let mut change = self.change().await?;
         let mut task = change.task(task_id).await?;
         check_attempt(&task, finish.attempt.into())?;

@@ -6,23 +6,23 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{Denied, Error, NewRun, Saved, Scheduler, Terms, Wake};
-use crate::protocol::{Event, Finish, Outcome, Poll, Register, TaskState, TaskStatus};
-use crate::server::clock::Clock;
-use crate::server::objects::Objects;
-use crate::server::store::access_token::AccessToken;
-use crate::server::store::account::Account;
-use crate::server::store::agent_pool::AgentPool;
-use crate::server::store::configuration_version::ConfigurationVersion;
-use crate::server::store::environment::Environment;
-use crate::server::store::run::{Run, Status};
-use crate::server::store::session::Session;
-use crate::server::store::task::{Phase, State, Task};
-use crate::server::store::workspace::Workspace;
-use crate::server::store::{
+use crate::clock::Clock;
+use crate::objects::Objects;
+use crate::store::access_token::AccessToken;
+use crate::store::account::Account;
+use crate::store::agent_pool::AgentPool;
+use crate::store::configuration_version::ConfigurationVersion;
+use crate::store::environment::Environment;
+use crate::store::run::{Run, Status};
+use crate::store::session::Session;
+use crate::store::task::{Phase, State, Task};
+use crate::store::workspace::Workspace;
+use crate::store::{
     Store, access_token, account, agent, agent_pool, configuration_version, environment, run, task,
     workspace,
 };
-use crate::server::token::Issued;
+use crate::token::Issued;
+use protocol::{Event, Finish, Outcome, Poll, Register, TaskState, TaskStatus};
 
 const LEASE: Duration = Duration::from_secs(40);
 

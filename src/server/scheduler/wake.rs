@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 /// One bell for each pool, and one for the end.
 #[derive(Debug, Default)]
-pub struct Wake {
+pub(crate) struct Wake {
     pools: Mutex<HashMap<String, Arc<Notify>>>,
     stopping: CancellationToken,
 }
@@ -17,28 +17,28 @@ impl Wake {
     /// The bell of a pool. Who waits for it has to be enabled
     /// ([`tokio::sync::futures::Notified::enable`]) before looking at the
     /// database, else a change in between is missed.
-    pub fn of_pool(&self, pool_id: &str) -> Arc<Notify> {
+    pub(crate) fn of_pool(&self, pool_id: &str) -> Arc<Notify> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(pools.entry(pool_id.to_owned()).or_default())
     }
 
     /// Wakes all polls that are held for a pool.
-    pub fn pool(&self, pool_id: &str) {
+    pub(crate) fn pool(&self, pool_id: &str) {
         self.of_pool(pool_id).notify_waiters();
     }
 
     /// Ends all polls, now and from now on.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopping.cancel();
     }
 
     /// Waits for [`Wake::stop`].
-    pub async fn stopped(&self) {
+    pub(crate) async fn stopped(&self) {
         self.stopping.cancelled().await;
     }
 
     /// Whether [`Wake::stop`] was called.
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
 }

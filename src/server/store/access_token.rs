@@ -3,11 +3,11 @@
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
-use crate::server::clock::Millis;
+use crate::clock::Millis;
 
 /// An access token, without its secret.
 #[derive(Clone, Debug, FromRow)]
-pub struct AccessToken {
+pub(crate) struct AccessToken {
     /// `at-…`.
     pub id: String,
     /// Its account.
@@ -30,13 +30,13 @@ pub struct AccessToken {
 
 impl AccessToken {
     /// Whether it has stopped working.
-    pub fn is_expired(&self, now: Millis) -> bool {
+    pub(crate) fn is_expired(&self, now: Millis) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 }
 
 /// Writes a new token.
-pub async fn insert(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()> {
+pub(crate) async fn insert(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO access_tokens
             (id, account_id, pool_id, name, description, secret_hash, created_at, expires_at)
@@ -56,7 +56,7 @@ pub async fn insert(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()
 }
 
 /// Writes what can change.
-pub async fn update(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()> {
+pub(crate) async fn update(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()> {
     sqlx::query("UPDATE access_tokens SET name = $2, description = $3 WHERE id = $1")
         .bind(&token.id)
         .bind(&token.name)
@@ -67,7 +67,11 @@ pub async fn update(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()
 }
 
 /// Remembers a use, unless the last one was within a minute.
-pub async fn touch(db: &mut Connection, token: &AccessToken, now: Millis) -> sqlx::Result<()> {
+pub(crate) async fn touch(
+    db: &mut Connection,
+    token: &AccessToken,
+    now: Millis,
+) -> sqlx::Result<()> {
     if token.last_used_at.is_some_and(|last| now - last < 60_000) {
         return Ok(());
     }
@@ -80,17 +84,17 @@ pub async fn touch(db: &mut Connection, token: &AccessToken, now: Millis) -> sql
 }
 
 /// Deletes a token; the sessions that were made with it are revoked.
-pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM access_tokens WHERE id = $1").bind(id).execute(db).await.map(drop)
 }
 
 /// The token with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<AccessToken>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<AccessToken>> {
     sqlx::query_as("SELECT * FROM access_tokens WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
 /// A page of a pool's tokens, oldest first.
-pub async fn list(
+pub(crate) async fn list(
     db: &mut Connection,
     pool_id: &str,
     page: Page,

@@ -3,11 +3,11 @@
 use sqlx::FromRow;
 
 use super::Connection;
-use crate::server::clock::Millis;
+use crate::clock::Millis;
 
 /// An account.
 #[derive(Clone, Debug, FromRow)]
-pub struct Account {
+pub(crate) struct Account {
     /// `acc-…`.
     pub id: String,
     /// Its name.
@@ -17,7 +17,7 @@ pub struct Account {
 }
 
 /// Writes a new account.
-pub async fn insert(db: &mut Connection, account: &Account) -> sqlx::Result<()> {
+pub(crate) async fn insert(db: &mut Connection, account: &Account) -> sqlx::Result<()> {
     sqlx::query("INSERT INTO accounts (id, name, created_at) VALUES ($1, $2, $3)")
         .bind(&account.id)
         .bind(&account.name)
@@ -28,6 +28,6 @@ pub async fn insert(db: &mut Connection, account: &Account) -> sqlx::Result<()> 
 }
 
 /// The server's account; none before its first start is through.
-pub async fn only(db: &mut Connection) -> sqlx::Result<Option<Account>> {
+pub(crate) async fn only(db: &mut Connection) -> sqlx::Result<Option<Account>> {
     sqlx::query_as("SELECT * FROM accounts ORDER BY created_at LIMIT 1").fetch_optional(db).await
 }

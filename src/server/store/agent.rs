@@ -3,11 +3,11 @@
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
-use crate::server::clock::Millis;
+use crate::clock::Millis;
 
 /// An agent, as it described itself when it registered last.
 #[derive(Clone, Debug, FromRow)]
-pub struct Agent {
+pub(crate) struct Agent {
     /// `agent-…`.
     pub id: String,
     /// Its pool.
@@ -41,7 +41,7 @@ pub struct Agent {
 
 /// Which agents.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Filter<'a> {
+pub(crate) struct Filter<'a> {
     /// With this id.
     pub id: Option<&'a str>,
     /// Of this pool.
@@ -51,7 +51,7 @@ pub struct Filter<'a> {
 }
 
 /// Writes an agent, in the place of the one of its pool that has its id.
-pub async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<()> {
+pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO agents
             (id, pool_id, name, version, os, driver, platform, concurrency, free_slots,
@@ -84,7 +84,7 @@ pub async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<()> {
 }
 
 /// Remembers when an agent was last heard of.
-pub async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<()> {
+pub(crate) async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<()> {
     sqlx::query("UPDATE agents SET last_seen_at = $2 WHERE id = $1")
         .bind(id)
         .bind(now)
@@ -94,7 +94,11 @@ pub async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<(
 }
 
 /// Remembers how many more tasks an agent can take.
-pub async fn set_free_slots(db: &mut Connection, id: &str, free_slots: i64) -> sqlx::Result<()> {
+pub(crate) async fn set_free_slots(
+    db: &mut Connection,
+    id: &str,
+    free_slots: i64,
+) -> sqlx::Result<()> {
     sqlx::query("UPDATE agents SET free_slots = $2 WHERE id = $1")
         .bind(id)
         .bind(free_slots)
@@ -104,7 +108,7 @@ pub async fn set_free_slots(db: &mut Connection, id: &str, free_slots: i64) -> s
 }
 
 /// Counts one free slot less.
-pub async fn take_free_slot(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+pub(crate) async fn take_free_slot(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("UPDATE agents SET free_slots = free_slots - 1 WHERE id = $1 AND free_slots > 0")
         .bind(id)
         .execute(db)
@@ -114,7 +118,11 @@ pub async fn take_free_slot(db: &mut Connection, id: &str) -> sqlx::Result<()> {
 
 /// The free slots of a pool's agents that can run something and were heard of
 /// since `since`.
-pub async fn free_slots(db: &mut Connection, pool_id: &str, since: Millis) -> sqlx::Result<i64> {
+pub(crate) async fn free_slots(
+    db: &mut Connection,
+    pool_id: &str,
+    since: Millis,
+) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "SELECT COALESCE(SUM(free_slots), 0) FROM agents
          WHERE pool_id = $1 AND connected AND NOT errored AND last_seen_at >= $2",
@@ -126,7 +134,7 @@ pub async fn free_slots(db: &mut Connection, pool_id: &str, since: Millis) -> sq
 }
 
 /// Remembers how an agent says that it is.
-pub async fn set_health(
+pub(crate) async fn set_health(
     db: &mut Connection,
     id: &str,
     errored: bool,
@@ -142,7 +150,7 @@ pub async fn set_health(
 }
 
 /// Remembers that an agent has taken its leave.
-pub async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+pub(crate) async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("UPDATE agents SET connected = $2 WHERE id = $1")
         .bind(id)
         .bind(false)
@@ -153,7 +161,7 @@ pub async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
 
 /// Brings what was seen later than `now`, by a clock that was set back since, to
 /// `now`.
-pub async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()> {
+pub(crate) async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()> {
     sqlx::query("UPDATE agents SET last_seen_at = $1 WHERE last_seen_at > $1")
         .bind(now)
         .execute(db)
@@ -162,13 +170,13 @@ pub async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()>
 }
 
 /// Deletes an agent with its sessions.
-pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM agents WHERE id = $1").bind(id).execute(db).await.map(drop)
 }
 
 /// Deletes the agents that have not been heard of since `before` and have no
 /// task; how many they were.
-pub async fn delete_silent(db: &mut Connection, before: Millis) -> sqlx::Result<u64> {
+pub(crate) async fn delete_silent(db: &mut Connection, before: Millis) -> sqlx::Result<u64> {
     sqlx::query(
         "DELETE FROM agents WHERE last_seen_at < $1 AND id NOT IN
             (SELECT agent_id FROM tasks WHERE agent_id IS NOT NULL
@@ -181,12 +189,12 @@ pub async fn delete_silent(db: &mut Connection, before: Millis) -> sqlx::Result<
 }
 
 /// The agent with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Agent>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Agent>> {
     sqlx::query_as("SELECT * FROM agents WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
 /// The agent of a pool with this name.
-pub async fn find_named(
+pub(crate) async fn find_named(
     db: &mut Connection,
     pool_id: &str,
     name: &str,
@@ -199,7 +207,7 @@ pub async fn find_named(
 }
 
 /// The ids of a pool's agents.
-pub async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<String>> {
+pub(crate) async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar("SELECT id FROM agents WHERE pool_id = $1 ORDER BY id")
         .bind(pool_id)
         .fetch_all(db)
@@ -207,7 +215,7 @@ pub async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Str
 }
 
 /// A page of them, by name.
-pub async fn list(
+pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
     page: Page,

@@ -3,11 +3,11 @@
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
-use crate::server::clock::Millis;
+use crate::clock::Millis;
 
 /// A pool.
 #[derive(Clone, Debug, FromRow)]
-pub struct AgentPool {
+pub(crate) struct AgentPool {
     /// `apool-…`.
     pub id: String,
     /// Its account.
@@ -26,7 +26,7 @@ pub struct AgentPool {
 
 /// Which pools.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Filter<'a> {
+pub(crate) struct Filter<'a> {
     /// With this id.
     pub id: Option<&'a str>,
     /// With this name.
@@ -40,7 +40,7 @@ pub struct Filter<'a> {
 }
 
 /// Writes a new pool.
-pub async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
+pub(crate) async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO agent_pools (id, account_id, name, is_default, is_shared, image, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -58,7 +58,7 @@ pub async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
 }
 
 /// Writes what can change.
-pub async fn update(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
+pub(crate) async fn update(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE agent_pools SET name = $2, is_default = $3, is_shared = $4, image = $5
          WHERE id = $1",
@@ -74,7 +74,7 @@ pub async fn update(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
 }
 
 /// Takes the account's default away from the pool that has it.
-pub async fn clear_default(db: &mut Connection, account_id: &str) -> sqlx::Result<()> {
+pub(crate) async fn clear_default(db: &mut Connection, account_id: &str) -> sqlx::Result<()> {
     sqlx::query("UPDATE agent_pools SET is_default = $2 WHERE account_id = $1 AND is_default")
         .bind(account_id)
         .bind(false)
@@ -84,17 +84,17 @@ pub async fn clear_default(db: &mut Connection, account_id: &str) -> sqlx::Resul
 }
 
 /// Deletes a pool that nothing uses, with its tokens and agents.
-pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM agent_pools WHERE id = $1").bind(id).execute(db).await.map(drop)
 }
 
 /// The pool with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<AgentPool>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<AgentPool>> {
     sqlx::query_as("SELECT * FROM agent_pools WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
 /// The account's default pool.
-pub async fn find_default(
+pub(crate) async fn find_default(
     db: &mut Connection,
     account_id: &str,
 ) -> sqlx::Result<Option<AgentPool>> {
@@ -105,7 +105,7 @@ pub async fn find_default(
 }
 
 /// A page of them, by name.
-pub async fn list(
+pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
     page: Page,
@@ -127,7 +127,7 @@ pub async fn list(
 }
 
 /// The environments that may use a pool that is not shared with all.
-pub async fn environments(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<String>> {
+pub(crate) async fn environments(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar(
         "SELECT environment_id FROM pool_environments WHERE pool_id = $1 ORDER BY environment_id",
     )
@@ -137,7 +137,7 @@ pub async fn environments(db: &mut Connection, pool_id: &str) -> sqlx::Result<Ve
 }
 
 /// Says anew which environments may use a pool.
-pub async fn set_environments(
+pub(crate) async fn set_environments(
     db: &mut Connection,
     pool_id: &str,
     environments: &[String],
@@ -157,7 +157,7 @@ pub async fn set_environments(
 }
 
 /// Whether the environment may use the pool.
-pub async fn is_usable_by(
+pub(crate) async fn is_usable_by(
     db: &mut Connection,
     pool: &AgentPool,
     environment_id: &str,

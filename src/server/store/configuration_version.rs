@@ -3,11 +3,11 @@
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
-use crate::server::clock::Millis;
+use crate::clock::Millis;
 
 /// A configuration version.
 #[derive(Clone, Debug, FromRow)]
-pub struct ConfigurationVersion {
+pub(crate) struct ConfigurationVersion {
     /// `cv-…`.
     pub id: String,
     /// Its workspace.
@@ -21,7 +21,10 @@ pub struct ConfigurationVersion {
 }
 
 /// Writes a new configuration version.
-pub async fn insert(db: &mut Connection, version: &ConfigurationVersion) -> sqlx::Result<()> {
+pub(crate) async fn insert(
+    db: &mut Connection,
+    version: &ConfigurationVersion,
+) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO configuration_versions (id, workspace_id, uploaded, upload_hash, created_at)
          VALUES ($1, $2, $3, $4, $5)",
@@ -37,7 +40,7 @@ pub async fn insert(db: &mut Connection, version: &ConfigurationVersion) -> sqlx
 }
 
 /// Remembers that the archive is there; false if it already was.
-pub async fn set_uploaded(db: &mut Connection, id: &str) -> sqlx::Result<bool> {
+pub(crate) async fn set_uploaded(db: &mut Connection, id: &str) -> sqlx::Result<bool> {
     sqlx::query("UPDATE configuration_versions SET uploaded = $2 WHERE id = $1 AND NOT uploaded")
         .bind(id)
         .bind(true)
@@ -47,7 +50,10 @@ pub async fn set_uploaded(db: &mut Connection, id: &str) -> sqlx::Result<bool> {
 }
 
 /// The configuration version with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<ConfigurationVersion>> {
+pub(crate) async fn find(
+    db: &mut Connection,
+    id: &str,
+) -> sqlx::Result<Option<ConfigurationVersion>> {
     sqlx::query_as("SELECT * FROM configuration_versions WHERE id = $1")
         .bind(id)
         .fetch_optional(db)
@@ -55,7 +61,7 @@ pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Configur
 }
 
 /// The latest one of a workspace whose archive is there.
-pub async fn latest_uploaded(
+pub(crate) async fn latest_uploaded(
     db: &mut Connection,
     workspace_id: &str,
 ) -> sqlx::Result<Option<ConfigurationVersion>> {
@@ -69,7 +75,7 @@ pub async fn latest_uploaded(
 }
 
 /// A page of them, latest first.
-pub async fn list(
+pub(crate) async fn list(
     db: &mut Connection,
     workspace: Option<&str>,
     page: Page,

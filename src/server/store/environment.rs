@@ -3,11 +3,11 @@
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
-use crate::server::clock::Millis;
+use crate::clock::Millis;
 
 /// An environment.
 #[derive(Clone, Debug, FromRow)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// `env-…`.
     pub id: String,
     /// Its account.
@@ -22,7 +22,7 @@ pub struct Environment {
 
 /// Which environments.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Filter<'a> {
+pub(crate) struct Filter<'a> {
     /// With this id.
     pub id: Option<&'a str>,
     /// With this name.
@@ -32,7 +32,7 @@ pub struct Filter<'a> {
 }
 
 /// Writes a new environment.
-pub async fn insert(db: &mut Connection, environment: &Environment) -> sqlx::Result<()> {
+pub(crate) async fn insert(db: &mut Connection, environment: &Environment) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO environments (id, account_id, name, default_pool_id, created_at)
          VALUES ($1, $2, $3, $4, $5)",
@@ -48,7 +48,7 @@ pub async fn insert(db: &mut Connection, environment: &Environment) -> sqlx::Res
 }
 
 /// Writes what can change.
-pub async fn update(db: &mut Connection, environment: &Environment) -> sqlx::Result<()> {
+pub(crate) async fn update(db: &mut Connection, environment: &Environment) -> sqlx::Result<()> {
     sqlx::query("UPDATE environments SET name = $2, default_pool_id = $3 WHERE id = $1")
         .bind(&environment.id)
         .bind(&environment.name)
@@ -59,17 +59,17 @@ pub async fn update(db: &mut Connection, environment: &Environment) -> sqlx::Res
 }
 
 /// Deletes an environment that has no workspaces.
-pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM environments WHERE id = $1").bind(id).execute(db).await.map(drop)
 }
 
 /// The environment with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Environment>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Environment>> {
     sqlx::query_as("SELECT * FROM environments WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
 /// A page of them, by name.
-pub async fn list(
+pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
     page: Page,
@@ -86,7 +86,10 @@ pub async fn list(
 }
 
 /// The environments whose default a pool is.
-pub async fn with_default_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<String>> {
+pub(crate) async fn with_default_pool(
+    db: &mut Connection,
+    pool_id: &str,
+) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar("SELECT id FROM environments WHERE default_pool_id = $1 ORDER BY id")
         .bind(pool_id)
         .fetch_all(db)

@@ -5,18 +5,18 @@
 //! has one writer at a time, what was read in such a transaction still holds
 //! when it is written.
 
-pub mod access_token;
-pub mod account;
-pub mod agent;
-pub mod agent_pool;
-pub mod configuration_version;
-pub mod environment;
-pub mod run;
-pub mod session;
-pub mod state_version;
-pub mod task;
-pub mod variable;
-pub mod workspace;
+pub(crate) mod access_token;
+pub(crate) mod account;
+pub(crate) mod agent;
+pub(crate) mod agent_pool;
+pub(crate) mod configuration_version;
+pub(crate) mod environment;
+pub(crate) mod run;
+pub(crate) mod session;
+pub(crate) mod state_version;
+pub(crate) mod task;
+pub(crate) mod variable;
+pub(crate) mod workspace;
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,11 +29,11 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, FromRow, Sqlite, SqlitePool, Transaction};
 
 /// What the functions of the nouns work on.
-pub type Connection = sqlx::SqliteConnection;
+pub(crate) type Connection = sqlx::SqliteConnection;
 
 /// The database.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub(crate) struct Store {
     pool: SqlitePool,
 }
 
@@ -43,7 +43,7 @@ impl Store {
     ///
     /// # Errors
     /// It can't be opened, or a newer server wrote it.
-    pub async fn open(file: &Path) -> Result<Self> {
+    pub(crate) async fn open(file: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -55,7 +55,7 @@ impl Store {
             .busy_timeout(Duration::from_secs(10));
         let open = async {
             let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
-            sqlx::migrate!("src/server/store/migrations").run(&pool).await?;
+            sqlx::migrate!("store/migrations").run(&pool).await?;
             anyhow::Ok(Self { pool })
         };
         open.await.with_context(|| format!("cannot open the database {}", file.display()))
@@ -65,7 +65,7 @@ impl Store {
     ///
     /// # Errors
     /// None gets free in time.
-    pub async fn read(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
+    pub(crate) async fn read(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
         self.pool.acquire().await
     }
 
@@ -73,21 +73,21 @@ impl Store {
     ///
     /// # Errors
     /// The other writers don't end in time.
-    pub async fn write(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+    pub(crate) async fn write(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
         // "Immediate" takes the write lock now: a transaction that reads first
         // and asks for it later can be refused.
         self.pool.begin_with("BEGIN IMMEDIATE").await
     }
 
     /// Closes the database.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
 }
 
 /// Which part of a list.
 #[derive(Clone, Copy, Debug)]
-pub struct Page {
+pub(crate) struct Page {
     /// The page's number, from 1.
     pub number: i64,
     /// How many rows a page has.
@@ -96,7 +96,7 @@ pub struct Page {
 
 /// A part of a list, and how long the whole list is.
 #[derive(Debug)]
-pub struct Listed<T> {
+pub(crate) struct Listed<T> {
     /// The page's rows.
     pub rows: Vec<T>,
     /// How many rows there are on all pages.
@@ -132,14 +132,14 @@ where
 }
 
 /// Whether `error` says that a name is taken.
-pub fn is_taken(error: &sqlx::Error) -> bool {
+pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_unique_violation())
 }
 
 #[cfg(test)]
 impl Store {
     /// A new database, and the folder it is in.
-    pub async fn temporary() -> (Self, tempfile::TempDir) {
+    pub(crate) async fn temporary() -> (Self, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         (Self::open(&folder.path().join("test.db")).await.unwrap(), folder)
     }

@@ -4,11 +4,11 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
-use crate::server::clock::Millis;
+use crate::clock::Millis;
 
 /// A run.
 #[derive(Clone, Debug, FromRow)]
-pub struct Run {
+pub(crate) struct Run {
     /// `run-…`.
     pub id: String,
     /// Its workspace.
@@ -39,7 +39,7 @@ pub struct Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
-pub enum Status {
+pub(crate) enum Status {
     /// Another run of its workspace goes first.
     Pending,
     /// Its plan waits for an agent.
@@ -67,21 +67,15 @@ pub enum Status {
 }
 
 impl Status {
-    /// Whether nothing comes after it.
-    pub fn is_final(self) -> bool {
-        use Status::*;
-        matches!(self, Applied | PlannedAndFinished | Errored | Discarded | Canceled)
-    }
-
     /// Whether the workspace's state is the run's alone.
-    pub fn locks_workspace(self) -> bool {
+    pub(crate) fn locks_workspace(self) -> bool {
         matches!(self, Status::Confirmed | Status::ApplyQueued | Status::Applying)
     }
 }
 
 /// Which runs.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Filter<'a> {
+pub(crate) struct Filter<'a> {
     /// With this id.
     pub id: Option<&'a str>,
     /// Of this workspace.
@@ -91,7 +85,7 @@ pub struct Filter<'a> {
 }
 
 /// Writes a new run.
-pub async fn insert(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
+pub(crate) async fn insert(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO runs
             (id, workspace_id, configuration_version_id, status, source, message, is_destroy,
@@ -116,7 +110,7 @@ pub async fn insert(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
 }
 
 /// Writes what can change.
-pub async fn update(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
+pub(crate) async fn update(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE runs SET status = $2, has_changes = $3, error_message = $4, updated_at = $5
          WHERE id = $1",
@@ -132,12 +126,12 @@ pub async fn update(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
 }
 
 /// The run with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Run>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Run>> {
     sqlx::query_as("SELECT * FROM runs WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
 /// The run of a workspace that has begun and is not through.
-pub async fn current(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
+pub(crate) async fn current(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
     sqlx::query_as(
         "SELECT * FROM runs WHERE workspace_id = $1 AND status IN
             ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying')
@@ -149,7 +143,7 @@ pub async fn current(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Op
 }
 
 /// The run of a workspace that has waited longest.
-pub async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
+pub(crate) async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
     sqlx::query_as(
         "SELECT * FROM runs WHERE workspace_id = $1 AND status = 'pending'
          ORDER BY created_at, id LIMIT 1",
@@ -160,7 +154,7 @@ pub async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Optio
 }
 
 /// A page of them, latest first.
-pub async fn list(
+pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
     page: Page,

@@ -3,14 +3,12 @@
 use sqlx::FromRow;
 
 use super::Connection;
-use crate::server::clock::Millis;
+use crate::clock::Millis;
 
 /// A session, with what is needed of its agent and of the token that it was
 /// made with.
 #[derive(Clone, Debug, FromRow)]
-pub struct Session {
-    /// `sess-…`.
-    pub id: String,
+pub(crate) struct Session {
     /// The SHA-256 of its secret.
     pub secret_hash: String,
     /// How it ended, if it has.
@@ -30,7 +28,7 @@ pub struct Session {
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
 #[sqlx(rename_all = "snake_case")]
-pub enum End {
+pub(crate) enum End {
     /// Another agent registered under the same name.
     Replaced,
     /// The agent took its leave.
@@ -38,7 +36,7 @@ pub enum End {
 }
 
 /// Writes a new session.
-pub async fn insert(
+pub(crate) async fn insert(
     db: &mut Connection,
     id: &str,
     secret_hash: &str,
@@ -61,9 +59,9 @@ pub async fn insert(
 }
 
 /// The session with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Session>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Session>> {
     sqlx::query_as(
-        "SELECT s.id, s.secret_hash, s.end_reason, s.agent_id, a.name AS agent_name, a.pool_id,
+        "SELECT s.secret_hash, s.end_reason, s.agent_id, a.name AS agent_name, a.pool_id,
                 s.access_token_id, t.expires_at AS token_expires_at
          FROM sessions s
          JOIN agents a ON a.id = s.agent_id
@@ -76,7 +74,7 @@ pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Session>
 }
 
 /// Ends the open sessions of an agent; how many they were.
-pub async fn end_all(
+pub(crate) async fn end_all(
     db: &mut Connection,
     agent_id: &str,
     reason: End,
@@ -95,6 +93,6 @@ pub async fn end_all(
 }
 
 /// Forgets the sessions that ended before `before`.
-pub async fn delete_ended(db: &mut Connection, before: Millis) -> sqlx::Result<()> {
+pub(crate) async fn delete_ended(db: &mut Connection, before: Millis) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM sessions WHERE ended_at < $1").bind(before).execute(db).await.map(drop)
 }

@@ -3,11 +3,11 @@
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
-use crate::server::clock::Millis;
+use crate::clock::Millis;
 
 /// A state version; its content is an object.
 #[derive(Clone, Debug, FromRow)]
-pub struct StateVersion {
+pub(crate) struct StateVersion {
     /// `sv-…`.
     pub id: String,
     /// Its workspace.
@@ -31,7 +31,7 @@ pub struct StateVersion {
 }
 
 /// Writes a new state version.
-pub async fn insert(db: &mut Connection, version: &StateVersion) -> sqlx::Result<()> {
+pub(crate) async fn insert(db: &mut Connection, version: &StateVersion) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO state_versions
             (id, workspace_id, run_id, number, serial, lineage, sha256, size, resources, created_at)
@@ -53,12 +53,12 @@ pub async fn insert(db: &mut Connection, version: &StateVersion) -> sqlx::Result
 }
 
 /// The state version with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<StateVersion>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<StateVersion>> {
     sqlx::query_as("SELECT * FROM state_versions WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
 /// The state that a workspace has now, if it ever had one.
-pub async fn current(
+pub(crate) async fn current(
     db: &mut Connection,
     workspace_id: &str,
 ) -> sqlx::Result<Option<StateVersion>> {
@@ -71,7 +71,7 @@ pub async fn current(
 }
 
 /// A page of them, latest first.
-pub async fn list(
+pub(crate) async fn list(
     db: &mut Connection,
     workspace: Option<&str>,
     page: Page,

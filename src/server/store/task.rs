@@ -4,12 +4,12 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::Connection;
-use crate::protocol::Kind;
-use crate::server::clock::Millis;
+use crate::clock::Millis;
+use protocol::Kind;
 
 /// A plan or an apply.
 #[derive(Clone, Debug, FromRow)]
-pub struct Task {
+pub(crate) struct Task {
     /// `task-…`: its name among agents.
     pub id: String,
     /// `plan-…` or `apply-…`: its name among clients.
@@ -71,7 +71,7 @@ impl From<Phase> for Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// Its run is not there yet.
     Pending,
     /// It waits for an agent.
@@ -95,13 +95,13 @@ pub enum State {
 
 impl State {
     /// Whether its agent may write to it.
-    pub fn is_with_agent(self) -> bool {
+    pub(crate) fn is_with_agent(self) -> bool {
         matches!(self, State::Claimed | State::Running | State::Unreachable)
     }
 }
 
 /// Writes a new task.
-pub async fn insert(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
+pub(crate) async fn insert(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO tasks
             (id, phase_id, run_id, phase, state, attempt, cancel_requested, oom_killed, created_at)
@@ -122,7 +122,7 @@ pub async fn insert(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
 }
 
 /// Writes what can change.
-pub async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
+pub(crate) async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE tasks SET
             state = $2, attempt = $3, pool_id = $4, agent_id = $5, cancel_requested = $6,
@@ -150,12 +150,12 @@ pub async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
 }
 
 /// The task with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Task>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Task>> {
     sqlx::query_as("SELECT * FROM tasks WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
 /// The task with this plan's or apply's id.
-pub async fn find_phase(db: &mut Connection, phase_id: &str) -> sqlx::Result<Option<Task>> {
+pub(crate) async fn find_phase(db: &mut Connection, phase_id: &str) -> sqlx::Result<Option<Task>> {
     sqlx::query_as("SELECT * FROM tasks WHERE phase_id = $1")
         .bind(phase_id)
         .fetch_optional(db)
@@ -163,7 +163,7 @@ pub async fn find_phase(db: &mut Connection, phase_id: &str) -> sqlx::Result<Opt
 }
 
 /// The plan or the apply of a run.
-pub async fn of_run(db: &mut Connection, run_id: &str, phase: Phase) -> sqlx::Result<Task> {
+pub(crate) async fn of_run(db: &mut Connection, run_id: &str, phase: Phase) -> sqlx::Result<Task> {
     sqlx::query_as("SELECT * FROM tasks WHERE run_id = $1 AND phase = $2")
         .bind(run_id)
         .bind(phase)
@@ -174,7 +174,7 @@ pub async fn of_run(db: &mut Connection, run_id: &str, phase: Phase) -> sqlx::Re
 /// What an agent could take: its pool's queue, oldest first, and before that
 /// what was offered to it before `reoffer_before` and never claimed, because
 /// that answer may have been lost.
-pub async fn offerable(
+pub(crate) async fn offerable(
     db: &mut Connection,
     pool_id: &str,
     agent_id: &str,
@@ -197,7 +197,10 @@ pub async fn offerable(
 }
 
 /// How many tasks of a pool wait for an agent, and since when the oldest does.
-pub async fn waiting(db: &mut Connection, pool_id: &str) -> sqlx::Result<(i64, Option<Millis>)> {
+pub(crate) async fn waiting(
+    db: &mut Connection,
+    pool_id: &str,
+) -> sqlx::Result<(i64, Option<Millis>)> {
     sqlx::query_as(
         "SELECT COUNT(*), MIN(queued_at) FROM tasks WHERE pool_id = $1 AND state = 'queued'",
     )
@@ -207,7 +210,7 @@ pub async fn waiting(db: &mut Connection, pool_id: &str) -> sqlx::Result<(i64, O
 }
 
 /// How many tasks were offered to an agent after `since` and are not claimed.
-pub async fn count_offered(
+pub(crate) async fn count_offered(
     db: &mut Connection,
     agent_id: &str,
     since: Millis,
@@ -222,7 +225,7 @@ pub async fn count_offered(
 }
 
 /// The tasks that an agent was offered or has.
-pub async fn of_agent(db: &mut Connection, agent_id: &str) -> sqlx::Result<Vec<Task>> {
+pub(crate) async fn of_agent(db: &mut Connection, agent_id: &str) -> sqlx::Result<Vec<Task>> {
     sqlx::query_as(
         "SELECT * FROM tasks WHERE agent_id = $1
            AND state IN ('offered', 'claimed', 'running', 'unreachable')
@@ -234,7 +237,7 @@ pub async fn of_agent(db: &mut Connection, agent_id: &str) -> sqlx::Result<Vec<T
 }
 
 /// Whether anything is queued in a pool or with one of its agents.
-pub async fn any_in_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<bool> {
+pub(crate) async fn any_in_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "SELECT COUNT(*) > 0 FROM tasks WHERE pool_id = $1
            AND state IN ('queued', 'offered', 'claimed', 'running', 'unreachable')",
@@ -245,7 +248,7 @@ pub async fn any_in_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<boo
 }
 
 /// The tasks whose lease has expired.
-pub async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>> {
+pub(crate) async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>> {
     sqlx::query_as(
         "SELECT * FROM tasks WHERE lease_expires_at <= $1
            AND state IN ('offered', 'claimed', 'running')
@@ -257,7 +260,7 @@ pub async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>
 }
 
 /// Gives every lease a new end.
-pub async fn extend_all(db: &mut Connection, lease_expires_at: Millis) -> sqlx::Result<u64> {
+pub(crate) async fn extend_all(db: &mut Connection, lease_expires_at: Millis) -> sqlx::Result<u64> {
     sqlx::query(
         "UPDATE tasks SET lease_expires_at = $1 WHERE state IN ('offered', 'claimed', 'running')",
     )
@@ -269,7 +272,7 @@ pub async fn extend_all(db: &mut Connection, lease_expires_at: Millis) -> sqlx::
 
 /// Brings what happened later than `now`, by a clock that was set back since, to
 /// `now`.
-pub async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()> {
+pub(crate) async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()> {
     sqlx::query("UPDATE tasks SET offered_at = $1 WHERE offered_at > $1")
         .bind(now)
         .execute(&mut *db)
@@ -283,7 +286,7 @@ pub async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Result<()>
 
 /// Gives the lease of an agent's task a new end, if the attempt is the one
 /// that counts.
-pub async fn extend(
+pub(crate) async fn extend(
     db: &mut Connection,
     id: &str,
     attempt: i64,
@@ -305,7 +308,7 @@ pub async fn extend(
 
 /// An attempt that an agent took.
 #[derive(Clone, Debug, FromRow)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// The task.
     pub task_id: String,
     /// The attempt.
@@ -319,7 +322,7 @@ pub struct Claim {
 }
 
 /// Writes a claim, in the place of an earlier one of the same attempt.
-pub async fn upsert_claim(
+pub(crate) async fn upsert_claim(
     db: &mut Connection,
     task_id: &str,
     attempt: i64,
@@ -345,7 +348,7 @@ pub async fn upsert_claim(
 }
 
 /// The claim on an attempt.
-pub async fn find_claim(
+pub(crate) async fn find_claim(
     db: &mut Connection,
     task_id: &str,
     attempt: i64,
@@ -358,7 +361,11 @@ pub async fn find_claim(
 }
 
 /// Remembers that an agent was told to interrupt an attempt.
-pub async fn set_cancel_told(db: &mut Connection, claim: &Claim, now: Millis) -> sqlx::Result<()> {
+pub(crate) async fn set_cancel_told(
+    db: &mut Connection,
+    claim: &Claim,
+    now: Millis,
+) -> sqlx::Result<()> {
     sqlx::query("UPDATE claims SET cancel_told_at = $3 WHERE task_id = $1 AND attempt = $2")
         .bind(&claim.task_id)
         .bind(claim.attempt)

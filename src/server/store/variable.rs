@@ -4,13 +4,12 @@ use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
-use crate::protocol;
-use crate::secret::Secret;
-use crate::server::clock::Millis;
+use crate::clock::Millis;
+use protocol::Secret;
 
 /// A variable.
 #[derive(Clone, Debug, FromRow)]
-pub struct Variable {
+pub(crate) struct Variable {
     /// `var-…`.
     pub id: String,
     /// Its workspace.
@@ -34,7 +33,7 @@ pub struct Variable {
 
 /// A value, masked where it could get into a log.
 #[derive(Clone, Debug, Default)]
-pub struct Value(pub Secret);
+pub(crate) struct Value(pub Secret);
 
 impl From<String> for Value {
     fn from(text: String) -> Self {
@@ -64,7 +63,7 @@ impl From<Category> for protocol::Category {
 }
 
 /// Writes a new variable.
-pub async fn insert(db: &mut Connection, variable: &Variable) -> sqlx::Result<()> {
+pub(crate) async fn insert(db: &mut Connection, variable: &Variable) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO variables
             (id, workspace_id, key, value, category, hcl, sensitive, description, created_at)
@@ -85,7 +84,7 @@ pub async fn insert(db: &mut Connection, variable: &Variable) -> sqlx::Result<()
 }
 
 /// Writes what can change.
-pub async fn update(db: &mut Connection, variable: &Variable) -> sqlx::Result<()> {
+pub(crate) async fn update(db: &mut Connection, variable: &Variable) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE variables SET key = $2, value = $3, category = $4, hcl = $5, sensitive = $6,
             description = $7
@@ -104,17 +103,20 @@ pub async fn update(db: &mut Connection, variable: &Variable) -> sqlx::Result<()
 }
 
 /// Deletes a variable.
-pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM variables WHERE id = $1").bind(id).execute(db).await.map(drop)
 }
 
 /// The variable with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Variable>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Variable>> {
     sqlx::query_as("SELECT * FROM variables WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
 /// All variables of a workspace, by name.
-pub async fn of_workspace(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Vec<Variable>> {
+pub(crate) async fn of_workspace(
+    db: &mut Connection,
+    workspace_id: &str,
+) -> sqlx::Result<Vec<Variable>> {
     sqlx::query_as("SELECT * FROM variables WHERE workspace_id = $1 ORDER BY key, category")
         .bind(workspace_id)
         .fetch_all(db)
@@ -122,7 +124,7 @@ pub async fn of_workspace(db: &mut Connection, workspace_id: &str) -> sqlx::Resu
 }
 
 /// A page of them, by name.
-pub async fn list(
+pub(crate) async fn list(
     db: &mut Connection,
     workspace: Option<&str>,
     key: Option<&str>,

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Page};
-use crate::protocol::Hook;
-use crate::server::clock::Millis;
+use crate::clock::Millis;
+use protocol::Hook;
 
 /// A workspace.
 #[derive(Clone, Debug, FromRow)]
-pub struct Workspace {
+pub(crate) struct Workspace {
     /// `ws-…`.
     pub id: String,
     /// Its environment.
@@ -40,7 +40,7 @@ pub struct Workspace {
 
 /// Commands by their place; kept as a JSON object.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Hooks(pub BTreeMap<Hook, String>);
+pub(crate) struct Hooks(pub BTreeMap<Hook, String>);
 
 impl Hooks {
     fn to_json(&self) -> String {
@@ -58,7 +58,7 @@ impl TryFrom<String> for Hooks {
 
 /// Which workspaces.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Filter<'a> {
+pub(crate) struct Filter<'a> {
     /// With this id.
     pub id: Option<&'a str>,
     /// With this name.
@@ -72,7 +72,7 @@ pub struct Filter<'a> {
 }
 
 /// Writes a new workspace.
-pub async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<()> {
+pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO workspaces
             (id, environment_id, pool_id, name, terraform_version, working_directory, image,
@@ -97,7 +97,7 @@ pub async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<
 }
 
 /// Writes what can change.
-pub async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<()> {
+pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE workspaces SET
             pool_id = $2, name = $3, terraform_version = $4, working_directory = $5, image = $6,
@@ -120,7 +120,7 @@ pub async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<
 }
 
 /// Deletes a workspace with everything of it.
-pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
+pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     // Runs refer to configuration versions, which the cascade deletes too, in
     // an order of its own.
     sqlx::query("DELETE FROM runs WHERE workspace_id = $1").bind(id).execute(&mut *db).await?;
@@ -128,12 +128,12 @@ pub async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
 }
 
 /// The workspace with this id.
-pub async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Workspace>> {
+pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Workspace>> {
     sqlx::query_as("SELECT * FROM workspaces WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
 /// The workspaces that are linked to a pool.
-pub async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Workspace>> {
+pub(crate) async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Workspace>> {
     sqlx::query_as("SELECT * FROM workspaces WHERE pool_id = $1 ORDER BY id")
         .bind(pool_id)
         .fetch_all(db)
@@ -141,7 +141,7 @@ pub async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Wor
 }
 
 /// A page of them, by name.
-pub async fn list(
+pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
     page: Page,

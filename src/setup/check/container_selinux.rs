@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{Outcome, Subject};
-use crate::host::os::{Family, Os};
-use crate::host::subscription;
-use crate::host::yum::{Offer, Repository, Yum};
+use host::os::{Family, Os};
+use host::subscription;
+use host::yum::{Offer, Repository, Yum};
 
 const PACKAGE: &str = "container-selinux";
 
-pub fn container_selinux(subject: &Subject) -> Outcome {
+pub(super) fn container_selinux(subject: &Subject) -> Outcome {
     let os = match subject.os() {
         Ok(os) if os.family == Family::RedHat => os,
         Ok(os) => {
@@ -106,7 +106,7 @@ const fn row(
 
 /// CentOS 7 and 8 are past their end of life: what their mirror lists named has
 /// moved to the vault for good.
-pub const VAULT: &str = "vault.centos.org";
+pub(super) const VAULT: &str = "vault.centos.org";
 
 /// Each is asked only where the answers before it will not do, for it takes a
 /// second or two.
@@ -242,7 +242,7 @@ fn lost_its_mirrors(os: &Os, why: &str) -> bool {
 }
 
 /// The command that makes a CentOS 7 or 8 fetch its packages from there.
-pub fn to_the_vault(os: &Os) -> String {
+pub(super) fn to_the_vault(os: &Os) -> String {
     // What the files name, and what the vault calls it.
     let moved: &[(&str, &str)] = if os.major() == 7 {
         &[

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::{Outcome, Subject};
-use crate::host::disk as disks;
+use host::disk as disks;
 
 /// Below this the first images do not fit, in MB.
 const LEAST_DISK: u64 = 3 * 1024;
@@ -16,21 +16,21 @@ const GOOD_DISK: u64 = 10 * 1024;
 /// An image of a usual distribution with its tools has some ten thousand files.
 const LEAST_INODES: u64 = 100_000;
 
-pub fn disk(subject: &Subject) -> Outcome {
+pub(super) fn disk(subject: &Subject) -> Outcome {
     worst(subject, |folder, path| Ok(judge_free(disks::free(path)?, folder)))
 }
 
-pub fn inodes(subject: &Subject) -> Outcome {
+pub(super) fn inodes(subject: &Subject) -> Outcome {
     worst(subject, |folder, path| Ok(judge_inodes(disks::inodes(path)?, folder)))
 }
 
-pub fn file_types(subject: &Subject) -> Outcome {
+pub(super) fn file_types(subject: &Subject) -> Outcome {
     worst(subject, |folder, path| {
         Ok(judge_file_types(disks::tells_file_types(path)?, disks::is_xfs(path)?, folder))
     })
 }
 
-pub fn noexec(subject: &Subject) -> Outcome {
+pub(super) fn noexec(subject: &Subject) -> Outcome {
     worst(subject, |folder, path| {
         Ok(judge_noexec(disks::is_noexec(path)?, folder, &disks::mount_point(path)?))
     })

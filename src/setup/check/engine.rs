@@ -5,11 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::{Outcome, Subject};
-use crate::config::ENGINE;
-use crate::host::docker;
+use config::ENGINE;
+use host::docker;
 
 /// Where the package puts the private engine.
-pub const BUNDLE: &str = "/usr/lib/scalr-agent/engine";
+pub(crate) const BUNDLE: &str = "/usr/lib/scalr-agent/engine";
 
 /// The programs that dockerd starts, besides itself.
 const PROGRAMS: [&str; 5] =
@@ -21,7 +21,7 @@ const CONTAINERD: &str = "/run/scalr-docker/containerd.sock";
 /// The oldest engine of the host's own that will do.
 const OLDEST_DOCKER: u32 = 18;
 
-pub fn engine(subject: &Subject) -> Outcome {
+pub(super) fn engine(subject: &Subject) -> Outcome {
     if subject.is_bundled() {
         private_engine(subject)
     } else {
@@ -30,7 +30,7 @@ pub fn engine(subject: &Subject) -> Outcome {
 }
 
 /// One that runs do not use: whatever it is, the private one lives beside it.
-pub fn host_engine(subject: &Subject) -> Outcome {
+pub(super) fn host_engine(subject: &Subject) -> Outcome {
     if !subject.is_bundled() {
         return Outcome::Skipped("runs use it, so the check engine looks at it".to_owned());
     }
@@ -47,7 +47,7 @@ pub fn host_engine(subject: &Subject) -> Outcome {
 }
 
 /// dockerd refuses to start where one is listening already.
-pub fn sockets(subject: &Subject) -> Outcome {
+pub(super) fn sockets(subject: &Subject) -> Outcome {
     if !subject.is_bundled() {
         return Outcome::Skipped("the private engine is not used".to_owned());
     }

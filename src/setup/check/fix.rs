@@ -6,12 +6,12 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::report::Report;
-use crate::exit::Failure;
-use crate::host::command::CommandExt as _;
+use cli::Failure;
+use host::command::CommandExt as _;
 
 /// Who says whether a command is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consent {
+pub(super) enum Consent {
     /// All are.
     Given,
     /// The person at the terminal, for each.
@@ -23,7 +23,7 @@ impl Consent {
     ///
     /// # Errors
     /// Neither is there: nothing would ever answer.
-    pub fn from(yes: bool) -> Result<Self> {
+    pub(super) fn from(yes: bool) -> Result<Self> {
         if yes {
             return Ok(Self::Given);
         }
@@ -43,7 +43,7 @@ impl Consent {
 ///
 /// # Errors
 /// An answer can't be read.
-pub fn apply(report: &Report, consent: Consent) -> Result<bool> {
+pub(super) fn apply(report: &Report, consent: Consent) -> Result<bool> {
     let mut done: Vec<&str> = Vec::new();
     for (check, lines) in report.fixes() {
         for line in lines {
@@ -76,8 +76,8 @@ fn ask(check: &str, line: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::machine::Machine;
-    use crate::setup::check::{CHECKS, Outcome};
+    use crate::check::{CHECKS, Outcome};
+    use host::machine::Machine;
 
     #[test]
     fn one_that_fails_stops_only_those_after_it() {

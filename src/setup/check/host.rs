@@ -4,9 +4,9 @@ use std::env;
 use std::path::Path;
 
 use super::{Outcome, Subject};
-use crate::host::disk;
-use crate::host::kernel::Kernel;
-use crate::host::systemd as services;
+use host::disk;
+use host::kernel::Kernel;
+use host::systemd as services;
 
 /// The oldest systemd that the units are valid on: that of CentOS 7.
 const OLDEST_SYSTEMD: u32 = 219;
@@ -14,7 +14,7 @@ const OLDEST_SYSTEMD: u32 = 219;
 /// The oldest Linux that container engines run on: that of CentOS 7.
 const OLDEST_KERNEL: (u32, u32) = (3, 10);
 
-pub fn architecture(_: &Subject) -> Outcome {
+pub(super) fn architecture(_: &Subject) -> Outcome {
     match env::consts::ARCH {
         known @ ("x86_64" | "aarch64") => Outcome::Passed(known.to_owned()),
         other => {
@@ -23,7 +23,7 @@ pub fn architecture(_: &Subject) -> Outcome {
     }
 }
 
-pub fn kernel(subject: &Subject) -> Outcome {
+pub(super) fn kernel(subject: &Subject) -> Outcome {
     match Kernel::of(&subject.machine) {
         Ok(Some(kernel)) => judge_kernel(&kernel),
         Ok(None) => Outcome::tree(),
@@ -31,7 +31,7 @@ pub fn kernel(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn systemd(subject: &Subject) -> Outcome {
+pub(super) fn systemd(subject: &Subject) -> Outcome {
     let machine = &subject.machine;
     match services::version(machine) {
         None => Outcome::problem("there is no systemd, which runs the agent and its engine"),
@@ -48,7 +48,7 @@ pub fn systemd(subject: &Subject) -> Outcome {
 
 /// install.sh runs the setup program from there, and apt the questions of
 /// packages before it unpacks them.
-pub fn temporary_folder(subject: &Subject) -> Outcome {
+pub(super) fn temporary_folder(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -107,7 +107,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::host::machine::Machine;
+    use host::machine::Machine;
 
     fn looked(release: &str, filesystems: &str, modules: Option<&str>) -> Outcome {
         let tree = tempfile::tempdir().unwrap();

@@ -25,14 +25,13 @@ use anyhow::Result;
 use clap::ValueEnum;
 use url::Url;
 
-pub use self::engine::BUNDLE;
+pub(crate) use self::engine::BUNDLE;
 use self::fix::Consent;
-pub use self::report::Report;
-pub use self::subject::Subject;
-pub use self::table::{CHECKS, Check, Severity};
+pub(crate) use self::report::Report;
+pub(crate) use self::subject::Subject;
+pub(crate) use self::table::{CHECKS, Check, Severity};
 use super::{Context, Format, require_root};
-use crate::config;
-use crate::exit::Failure;
+use cli::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,7 +51,7 @@ skipped or could-not-look. docs/check.md describes all checks.";
 /// Check whether this host can run the agent
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Run the commands that mend what was found, asking before each, then
     /// check again
     #[arg(long)]
@@ -85,7 +84,7 @@ pub struct Args {
 
 /// Which Docker engine runs use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Engine {
+pub(crate) enum Engine {
     /// The private one of the package.
     Bundled,
     /// The host's own.
@@ -94,7 +93,7 @@ pub enum Engine {
 
 impl Engine {
     /// Where it listens.
-    pub fn socket(self) -> &'static str {
+    pub(crate) fn socket(self) -> &'static str {
         match self {
             Self::Bundled => config::ENGINE,
             Self::System => "unix:///var/run/docker.sock",
@@ -104,7 +103,7 @@ impl Engine {
 
 /// Which checks are run, and which count.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// Only these checks or areas, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub only: Vec<String>,
@@ -115,7 +114,7 @@ pub struct Selection {
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// As it must be.
     Passed(String),
     /// Not as it must be; the check's severity says how bad that is. The commands
@@ -133,7 +132,7 @@ pub enum Outcome {
 ///
 /// # Errors
 /// A name is unknown; with `--fix`, not root; else what the checks came to.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let mut subject = Subject::of(&context.machine)?;
     subject.url = args.url.clone().or(subject.url);
     subject.concurrency = args.concurrency.unwrap_or(subject.concurrency);
@@ -167,7 +166,7 @@ fn consent(context: &Context, args: &Args) -> Result<Consent> {
 ///
 /// # Errors
 /// A name in the selection is unknown.
-pub fn look_and_fix(
+pub(crate) fn look_and_fix(
     subject: &Subject,
     selection: &Selection,
     fix: bool,

@@ -3,10 +3,10 @@
 use ipnet::Ipv4Net;
 
 use super::{Outcome, Subject};
-use crate::host::{firewalld as daemon, iptables as tables, users};
-use crate::setup::network;
+use crate::network;
+use host::{firewalld as daemon, iptables as tables, users};
 
-pub fn iptables(subject: &Subject) -> Outcome {
+pub(super) fn iptables(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -21,7 +21,7 @@ pub fn iptables(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn addresses(subject: &Subject) -> Outcome {
+pub(super) fn addresses(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -34,7 +34,7 @@ pub fn addresses(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn firewalld(subject: &Subject) -> Outcome {
+pub(super) fn firewalld(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -55,7 +55,7 @@ pub fn firewalld(subject: &Subject) -> Outcome {
 }
 
 /// Without them runs reach nothing, but the cloud's metadata service.
-pub fn firewall_rules(subject: &Subject) -> Outcome {
+pub(super) fn firewall_rules(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }

@@ -6,9 +6,9 @@ use jiff::civil::{Date, date};
 use jiff::tz::Offset;
 
 use super::{Outcome, Subject};
-use crate::host::os::{Family, Os};
+use host::os::{Family, Os};
 
-pub fn os(subject: &Subject) -> Outcome {
+pub(super) fn os(subject: &Subject) -> Outcome {
     match subject.os() {
         Ok(os) => judge(&os, Offset::UTC.to_datetime(Timestamp::now()).date()),
         Err(error) => Outcome::problem(format!("{error:#}")),

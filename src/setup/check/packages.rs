@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, anyhow};
 use configparser::ini::Ini;
 
 use super::{Outcome, Subject, container_selinux};
-use crate::host::dpkg;
-use crate::host::locks::{self, Holder};
-use crate::host::machine::Machine;
-use crate::host::os::{Family, Os};
+use host::dpkg;
+use host::locks::{self, Holder};
+use host::machine::Machine;
+use host::os::{Family, Os};
 
 /// Where yum 3 notes a transaction that it has begun.
 const TRANSACTIONS: &str = "/var/lib/yum";
@@ -23,7 +23,7 @@ const REPOSITORIES: &str = "/etc/yum.repos.d";
 /// Where the vendor's older agent was installed to.
 const VENDORS_AGENT: &str = "/opt/scalr-agent";
 
-pub fn package_lock(subject: &Subject) -> Outcome {
+pub(super) fn package_lock(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -34,7 +34,7 @@ pub fn package_lock(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn half_configured(subject: &Subject) -> Outcome {
+pub(super) fn half_configured(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -53,7 +53,7 @@ pub fn half_configured(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn mirror_lists(subject: &Subject) -> Outcome {
+pub(super) fn mirror_lists(subject: &Subject) -> Outcome {
     let os = match subject.os() {
         Ok(os) if os.id == "centos" && os.major() <= 8 => os,
         Ok(os) => return Outcome::Skipped(format!("{} does not use them", os.name)),
@@ -65,7 +65,7 @@ pub fn mirror_lists(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn vendor_agent(subject: &Subject) -> Outcome {
+pub(super) fn vendor_agent(subject: &Subject) -> Outcome {
     if !subject.machine.path(VENDORS_AGENT).exists() {
         return Outcome::Passed("there is none".to_owned());
     }

@@ -3,10 +3,11 @@
 use anyhow::Result;
 
 use super::{Outcome, Subject};
-use crate::config::proxy::{DROP_IN, ENGINE_DROP_IN, SECRETS, masked, of_units};
-use crate::host::changes::Changes;
+use crate::proxy::of_units;
+use config::proxy::{DROP_IN, ENGINE_DROP_IN, SECRETS, masked};
+use host::changes::Changes;
 
-pub fn proxy(subject: &Subject) -> Outcome {
+pub(super) fn proxy(subject: &Subject) -> Outcome {
     match look(subject) {
         Ok(outcome) => outcome,
         Err(error) => Outcome::could_not_look(format!("{error:#}")),
@@ -61,7 +62,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::host::machine::Machine;
+    use host::machine::Machine;
 
     fn looked(url: Option<&str>, linked: bool) -> Outcome {
         let tree = tempfile::tempdir().unwrap();

@@ -5,14 +5,14 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::{Check, Outcome, Severity};
-use crate::exit::Failure;
-use crate::host::machine::Machine;
-use crate::host::os::Os;
+use cli::Failure;
+use host::machine::Machine;
+use host::os::Os;
 
 /// What the checks came to. docs/check.md describes its JSON; its version is
 /// [`SCHEMA`].
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     schema: u32,
     host: Option<Host>,
     checks: Vec<Line>,
@@ -62,7 +62,7 @@ struct Summary {
 
 impl Report {
     /// One without any check yet.
-    pub fn of(machine: &Machine) -> Self {
+    pub(crate) fn of(machine: &Machine) -> Self {
         let host = Os::of(machine).ok();
         Self {
             schema: SCHEMA,
@@ -73,7 +73,7 @@ impl Report {
     }
 
     /// Adds what a check found; a failure that is ignored is a warning.
-    pub fn add(&mut self, check: &Check, outcome: Outcome, ignored: bool, print: bool) {
+    pub(crate) fn add(&mut self, check: &Check, outcome: Outcome, ignored: bool, print: bool) {
         let (result, message, fix) = match outcome {
             Outcome::Passed(message) => (Verdict::Passed, message, Vec::new()),
             Outcome::Problem(message, fix) if ignored => {
@@ -111,13 +111,13 @@ impl Report {
     }
 
     /// The checks that found something which commands mend, with these.
-    pub fn fixes(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+    pub(crate) fn fixes(&self) -> impl Iterator<Item = (&'static str, &[String])> {
         let mendable = self.checks.iter().filter(|line| !line.fix.is_empty());
         mendable.map(|line| (line.name, line.fix.as_slice()))
     }
 
     /// Prints how many passed and so on.
-    pub fn print_summary(&self) {
+    pub(crate) fn print_summary(&self) {
         let s = self.summary;
         let counts = [
             (s.passed, "passed"),
@@ -135,7 +135,7 @@ impl Report {
     }
 
     /// The exit code that it asks for; `None` if all is well.
-    pub fn verdict(&self) -> Option<Failure> {
+    pub(crate) fn verdict(&self) -> Option<Failure> {
         if self.summary.failed > 0 {
             Some(Failure::CheckFailed)
         } else if self.summary.warning + self.summary.could_not_look > 0 {
@@ -146,7 +146,7 @@ impl Report {
     }
 
     /// Whether the host is one that there are no packages for.
-    pub fn is_unsupported(&self) -> bool {
+    pub(crate) fn is_unsupported(&self) -> bool {
         let platform = ["os", "architecture"];
         self.checks
             .iter()
@@ -179,7 +179,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::setup::check::CHECKS;
+    use crate::check::CHECKS;
 
     fn report(outcome: Outcome, ignored: bool) -> Report {
         let mut report = Report::of(&Machine::at("/nowhere"));

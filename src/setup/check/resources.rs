@@ -1,7 +1,7 @@
 //! Memory, processors and control groups.
 
 use super::{Outcome, Subject};
-use crate::host::memory as resources;
+use host::memory as resources;
 
 /// What the system, the agent and the engine need beside the runs, in MB.
 const SYSTEM_MEMORY: u64 = 512;
@@ -9,7 +9,7 @@ const SYSTEM_MEMORY: u64 = 512;
 /// The controllers that limit a run's memory, processors and processes.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
-pub fn memory(subject: &Subject) -> Outcome {
+pub(super) fn memory(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -19,7 +19,7 @@ pub fn memory(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn cpu(subject: &Subject) -> Outcome {
+pub(super) fn cpu(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -34,7 +34,7 @@ pub fn cpu(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn cgroups(subject: &Subject) -> Outcome {
+pub(super) fn cgroups(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }

@@ -4,9 +4,8 @@ use std::fs;
 
 use super::engine::BUNDLE;
 use super::{Outcome, Subject};
-use crate::config;
-use crate::host::os::Family;
-use crate::host::selinux as labels_of;
+use host::os::Family;
+use host::selinux as labels_of;
 
 /// Where the package, the settings, the units and the data are.
 const OURS: [&str; 12] = [
@@ -24,7 +23,7 @@ const OURS: [&str; 12] = [
     "/etc/yum.repos.d/scalr-agent.repo",
 ];
 
-pub fn selinux(subject: &Subject) -> Outcome {
+pub(super) fn selinux(subject: &Subject) -> Outcome {
     match labels_of::is_enforcing(&subject.machine) {
         None if !subject.machine.is_this_one() => Outcome::tree(),
         None => Outcome::Skipped("SELinux is off here".to_owned()),
@@ -35,7 +34,7 @@ pub fn selinux(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn labels(subject: &Subject) -> Outcome {
+pub(super) fn labels(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -53,7 +52,7 @@ pub fn labels(subject: &Subject) -> Outcome {
     }
 }
 
-pub fn fapolicyd(subject: &Subject) -> Outcome {
+pub(super) fn fapolicyd(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
@@ -120,7 +119,7 @@ fn is_permissive(settings: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::machine::Machine;
+    use host::machine::Machine;
 
     #[test]
     fn the_mode_is_told() {

@@ -7,15 +7,15 @@ use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
 use super::{Outcome, Subject};
-use crate::config::proxy::masked;
-use crate::host::curl::Answer;
-use crate::host::os::Family;
+use config::proxy::masked;
+use host::curl::Answer;
+use host::os::Family;
 
 /// How far apart the clocks may be: tokens and certificates bear more, but
 /// whoever compares two logs does not.
 const GOOD_CLOCK: SignedDuration = SignedDuration::from_secs(60);
 
-pub fn dns(subject: &Subject) -> Outcome {
+pub(super) fn dns(subject: &Subject) -> Outcome {
     on_server(subject, |url| {
         let proxy = proxy_for(url, &subject.proxy);
         let asked = proxy.as_ref().and_then(|proxy| proxy.parse::<Url>().ok());
@@ -29,7 +29,7 @@ pub fn dns(subject: &Subject) -> Outcome {
     })
 }
 
-pub fn server(subject: &Subject) -> Outcome {
+pub(super) fn server(subject: &Subject) -> Outcome {
     on_server(subject, |url| match subject.answer(url) {
         Err(error) => Outcome::could_not_look(error),
         Ok(answer) => {
@@ -39,7 +39,7 @@ pub fn server(subject: &Subject) -> Outcome {
     })
 }
 
-pub fn certificate(subject: &Subject) -> Outcome {
+pub(super) fn certificate(subject: &Subject) -> Outcome {
     on_server(subject, |url| {
         if url.scheme() != "https" {
             return Outcome::Skipped(format!("{url} has none"));
@@ -52,7 +52,7 @@ pub fn certificate(subject: &Subject) -> Outcome {
     })
 }
 
-pub fn clock(subject: &Subject) -> Outcome {
+pub(super) fn clock(subject: &Subject) -> Outcome {
     on_server(subject, |url| match subject.answer(url) {
         Err(error) => Outcome::could_not_look(error),
         Ok(answer) => judge_clock(answer.date.as_deref(), Timestamp::now()),

@@ -7,18 +7,19 @@ use anyhow::Result;
 use ipnet::Ipv4Net;
 use url::Url;
 
-use crate::config::proxy::{VARIABLES, of_units};
-use crate::config::{self, Settings};
-use crate::exit::Failure;
-use crate::host::curl::{self, Answer};
-use crate::host::machine::Machine;
-use crate::host::os::Os;
-use crate::host::rpm;
-use crate::host::systemd::Services;
-use crate::setup::network;
+use crate::network;
+use crate::proxy::of_units;
+use cli::Failure;
+use config::Settings;
+use config::proxy::VARIABLES;
+use host::curl::{self, Answer};
+use host::machine::Machine;
+use host::os::Os;
+use host::rpm;
+use host::systemd::Services;
 
 /// What is checked.
-pub struct Subject {
+pub(crate) struct Subject {
     /// The machine.
     pub machine: Machine,
     /// The settings that there are already.
@@ -60,7 +61,7 @@ impl Subject {
     /// # Errors
     /// The settings or the units can't be read, unless that is not permitted to
     /// us.
-    pub fn of(machine: &Machine) -> Result<Self> {
+    pub(crate) fn of(machine: &Machine) -> Result<Self> {
         let settings = match Settings::read(&machine.path(config::FILE)) {
             // Whoever may not read them can still check the host.
             Err(error) if Failure::of(&error) == Failure::NotPermitted => Settings::default(),
@@ -81,7 +82,7 @@ impl Subject {
 
     /// Where the services have no proxy yet, checks go by that of our own
     /// environment.
-    pub fn use_shells_proxy(&mut self) {
+    pub(crate) fn use_shells_proxy(&mut self) {
         let is_proxy = |(name, _): &(String, String)| {
             VARIABLES.iter().any(|known| known.eq_ignore_ascii_case(name))
         };
@@ -92,7 +93,7 @@ impl Subject {
 
     /// The same, with nothing asked yet: something has been changed.
     #[must_use]
-    pub fn afresh(&self) -> Self {
+    pub(crate) fn afresh(&self) -> Self {
         Self {
             machine: self.machine.clone(),
             settings: self.settings.clone(),
@@ -107,7 +108,7 @@ impl Subject {
     }
 
     /// Whether runs use the private engine.
-    pub fn is_bundled(&self) -> bool {
+    pub(crate) fn is_bundled(&self) -> bool {
         self.engine == config::ENGINE
     }
 
@@ -115,12 +116,12 @@ impl Subject {
     ///
     /// # Errors
     /// It can't be told.
-    pub fn os(&self) -> Result<Os> {
+    pub(crate) fn os(&self) -> Result<Os> {
         Os::of(&self.machine)
     }
 
     /// Whether one of [`UNITS`] is up.
-    pub fn is_active(&self, unit: &str) -> bool {
+    pub(crate) fn is_active(&self, unit: &str) -> bool {
         debug_assert!(UNITS.contains(&unit), "{unit} is not asked for");
         let active = || Services::of(&self.machine).active_of(&UNITS).unwrap_or_default();
         self.asked.active.get_or_init(active).iter().any(|active| active == unit)
@@ -130,7 +131,7 @@ impl Subject {
     ///
     /// # Errors
     /// One collides with a route of the host, or none is free.
-    pub fn ranges(&self) -> Result<&[Ipv4Net], &str> {
+    pub(crate) fn ranges(&self) -> Result<&[Ipv4Net], &str> {
         let ranges = || network::range(&self.machine).map_err(|error| format!("{error:#}"));
         self.asked.ranges.get_or_init(ranges).as_deref().map_err(String::as_str)
     }
@@ -139,7 +140,7 @@ impl Subject {
     ///
     /// # Errors
     /// rpm can't tell.
-    pub fn rpm(&self, package: &str) -> Result<Option<&str>, &str> {
+    pub(crate) fn rpm(&self, package: &str) -> Result<Option<&str>, &str> {
         debug_assert!(RPMS.contains(&package), "{package} is not asked for");
         let rpms = || rpm::installed_of(&RPMS).map_err(|error| format!("{error:#}"));
         let rpms = self.asked.rpms.get_or_init(rpms).as_ref().map_err(String::as_str)?;
@@ -150,7 +151,7 @@ impl Subject {
     ///
     /// # Errors
     /// curl is missing, or `url` can't be the address of a server.
-    pub fn answer(&self, url: &Url) -> Result<&Answer, &str> {
+    pub(crate) fn answer(&self, url: &Url) -> Result<&Answer, &str> {
         let ask = || {
             let health = url.join("/healthz").map_err(|error| error.to_string())?;
             let ca_cert = self.settings.ca_cert.as_deref();

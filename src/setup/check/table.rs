@@ -9,7 +9,7 @@ use super::{
 };
 
 /// A check: what it is and how it is done.
-pub struct Check {
+pub(crate) struct Check {
     /// What people call it.
     pub name: &'static str,
     /// What it belongs to.
@@ -25,7 +25,7 @@ pub struct Check {
 /// What a problem comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Severity {
+pub(crate) enum Severity {
     /// The agent can't work.
     Error,
     /// It can, but not well.
@@ -33,7 +33,7 @@ pub enum Severity {
 }
 
 /// Every check there is, in the order in which they are done.
-pub const CHECKS: &[Check] = &[
+pub(crate) const CHECKS: &[Check] = &[
     Check {
         name: "os",
         area: "host",
@@ -262,7 +262,7 @@ pub const CHECKS: &[Check] = &[
 
 impl Check {
     /// Whether that is its name, or its area's.
-    pub fn is_called(&self, name: &str) -> bool {
+    pub(crate) fn is_called(&self, name: &str) -> bool {
         self.name == name || self.area == name
     }
 }

@@ -8,12 +8,12 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use crate::exit::Failure;
-use crate::host::command::CommandExt as _;
+use cli::Failure;
+use host::command::CommandExt as _;
 
 /// What a key is known by, in small letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fingerprint {
+pub(crate) enum Fingerprint {
     /// Of OpenPGP, as gpg prints it: 40 digits.
     Key(String),
     /// The SHA-256 of its file: 64 digits. No tool is needed to compare it.
@@ -45,7 +45,7 @@ impl Fingerprint {
     /// # Errors
     /// It is another one, or has others beside it, or can't be read (9); there is
     /// no gpg to tell (6).
-    pub fn require(&self, key: &str) -> Result<()> {
+    pub(crate) fn require(&self, key: &str) -> Result<()> {
         let sum = hex::encode(Sha256::digest(key));
         let (what, found, expected) = match self {
             Self::File(expected) => ("the SHA-256 of its file", sum, expected),

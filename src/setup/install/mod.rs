@@ -2,7 +2,7 @@
 
 mod key;
 mod package;
-pub mod source;
+pub(crate) mod source;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -15,22 +15,22 @@ use self::source::Source;
 use super::check::{self, Engine, Selection, Subject};
 use super::proxy::Proxy;
 use super::{Context, Format, network, proxy, require_root, start, units};
-use crate::config::edit::{self, Change};
-use crate::config::{self, ENGINE, Key, Settings};
-use crate::exit::Failure;
-use crate::host::changes::{Attributes, Changes};
-use crate::host::machine::Machine;
-use crate::host::systemd::{self, Services};
-use crate::host::users;
+use cli::Failure;
+use config::edit::{self, Change};
+use config::{ENGINE, Key, Settings};
+use host::changes::{Attributes, Changes};
+use host::machine::Machine;
+use host::systemd::{self, Services};
+use host::users;
 
 /// The agent's unit.
-pub const AGENT: &str = "scalr-agent.service";
+pub(crate) const AGENT: &str = "scalr-agent.service";
 
 /// The private engine's unit.
-pub const DOCKER: &str = "scalr-docker.service";
+pub(crate) const DOCKER: &str = "scalr-docker.service";
 
 /// The private engine's containerd, which outlives it.
-pub const CONTAINERD: &str = "scalr-containerd.service";
+pub(crate) const CONTAINERD: &str = "scalr-containerd.service";
 
 /// Keeps the agent's unit from starting the private engine where it is not used.
 const DOCKER_MASK: &str = "/etc/systemd/system/scalr-docker.service";
@@ -55,7 +55,7 @@ package tool was at work for too long.";
 /// Install the agent: check the host, write its settings, start its services
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// The address of the server that has the pool
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
@@ -121,7 +121,7 @@ pub struct Args {
 /// settings are wrong (2); the repository's key can't be fetched (8) or is not the
 /// expected one (9); the package can't be installed (6); another package tool is
 /// at work (10); a service does not come up. Then everything is as it was before.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let machine = &context.machine;
     require_root(machine, args.dry_run)?;
     if args.repository_only {

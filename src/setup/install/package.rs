@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result};
 use url::Url;
 
 use super::source::{self, Repository, Source};
-use crate::exit::Failure;
-use crate::host::changes::Changes;
-use crate::host::machine::Machine;
-use crate::host::os::Os;
-use crate::host::package_tool::PackageTool;
-use crate::host::packages::Packages;
+use cli::Failure;
+use host::changes::Changes;
+use host::machine::Machine;
+use host::os::Os;
+use host::package_tool::PackageTool;
+use host::packages::Packages;
 
 /// What it is called.
-pub const PACKAGE: &str = "scalr-agent";
+pub(super) const PACKAGE: &str = "scalr-agent";
 
 /// The program that shows that the package is installed.
 const PROGRAM: &str = "/usr/bin/scalr-agent";
@@ -23,7 +23,7 @@ const PROGRAM: &str = "/usr/bin/scalr-agent";
 const OF_PACKAGE: [&str; 2] = ["/etc/scalr-agent", "/var/lib/scalr-agent"];
 
 /// Whether the package is installed.
-pub fn is_there(machine: &Machine) -> bool {
+pub(super) fn is_there(machine: &Machine) -> bool {
     machine.path(PROGRAM).exists()
 }
 
@@ -34,7 +34,7 @@ pub fn is_there(machine: &Machine) -> bool {
 /// # Errors
 /// Its place is not known, or it can't be installed (6); besides those of
 /// [`source::add`].
-pub fn put(
+pub(super) fn put(
     changes: &mut Changes,
     source: &Source,
     url: Option<&Url>,
@@ -68,7 +68,7 @@ pub fn put(
 ///
 /// # Errors
 /// No repository is named (2); besides those of [`source::add`].
-pub fn add_repository(
+pub(super) fn add_repository(
     changes: &mut Changes,
     source: &Source,
     url: Option<&Url>,

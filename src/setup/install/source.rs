@@ -12,12 +12,12 @@ use tera::Tera;
 use url::Url;
 
 use super::key::Fingerprint;
-use crate::exit::Failure;
-use crate::host::changes::{Attributes, Changes};
-use crate::host::machine::Machine;
-use crate::host::os::{Family, Os};
-use crate::host::package_tool::PackageTool;
-use crate::host::{apt, curl, rpm};
+use cli::Failure;
+use host::changes::{Attributes, Changes};
+use host::machine::Machine;
+use host::os::{Family, Os};
+use host::package_tool::PackageTool;
+use host::{apt, curl, rpm};
 
 /// The key's name in the repository.
 const KEY: &str = "scalr-agent.asc";
@@ -36,7 +36,7 @@ const REPO: &str = include_str!("../../../templates/repository/scalr-agent.repo.
 
 /// Where the package comes from, as options.
 #[derive(Debug, clap::Args)]
-pub struct Source {
+pub(crate) struct Source {
     /// Install this package file, if the agent is not installed yet
     #[arg(long, value_name = "FILE", conflicts_with = "repository")]
     pub package: Option<PathBuf>,
@@ -58,14 +58,14 @@ pub struct Source {
 
 impl Source {
     /// How long another program's lock is waited for.
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         Duration::from_secs(self.lock_timeout)
     }
 }
 
 /// A repository that `scalr-agent-setup repository` made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Repository {
+pub(crate) enum Repository {
     /// This server has it.
     Server(Url),
     /// It is in this folder.
@@ -90,7 +90,7 @@ impl FromStr for Repository {
 impl Repository {
     /// What yum calls it, and its files are named by. A folder never takes the
     /// place of the server that newer versions come from.
-    pub fn id(&self) -> &'static str {
+    pub(crate) fn id(&self) -> &'static str {
         match self {
             Self::Server(_) => ID,
             Self::Folder(_) => BUNDLE_ID,
@@ -149,7 +149,7 @@ impl Repository {
 /// # Errors
 /// Its key can't be fetched (8), is not the expected one (9), or the repository
 /// has nothing for this system (6), can't be read or is not signed with it.
-pub fn add(
+pub(crate) fn add(
     changes: &mut Changes,
     os: &Os,
     tool: &PackageTool,
@@ -193,7 +193,7 @@ pub fn add(
 ///
 /// # Errors
 /// As [`remove`].
-pub fn forget_folder(changes: &mut Changes, family: Family, keys: &[String]) -> Result<()> {
+pub(crate) fn forget_folder(changes: &mut Changes, family: Family, keys: &[String]) -> Result<()> {
     forget(changes, family, BUNDLE_ID, keys)
 }
 
@@ -201,7 +201,7 @@ pub fn forget_folder(changes: &mut Changes, family: Family, keys: &[String]) -> 
 ///
 /// # Errors
 /// A file can't be removed, or rpm keeps a key.
-pub fn remove(changes: &mut Changes, family: Family) -> Result<()> {
+pub(crate) fn remove(changes: &mut Changes, family: Family) -> Result<()> {
     let keys = changes.manifest().keys.clone();
     forget(changes, family, ID, &keys)
 }

@@ -6,7 +6,7 @@ use jiff::{Timestamp, civil};
 use textwrap::Options;
 
 /// Who made the packages, as it is in Cargo.toml's `[package.metadata.deb]`.
-pub const MAINTAINER: &str = "Agent pools <packages@pools.example.com>";
+pub(super) const MAINTAINER: &str = "Agent pools <packages@pools.example.com>";
 
 /// Debian's changelog of `package`, in the format of deb-changelog(5).
 ///
@@ -14,7 +14,12 @@ pub const MAINTAINER: &str = "Agent pools <packages@pools.example.com>";
 ///
 /// # Errors
 /// A version's heading is not `## VERSION (YYYY-MM-DD)` or `(unreleased)`.
-pub fn debian(markdown: &str, package: &str, release: u32, source_date: i64) -> Result<String> {
+pub(super) fn debian(
+    markdown: &str,
+    package: &str,
+    release: u32,
+    source_date: i64,
+) -> Result<String> {
     let mut text = String::new();
     for version in markdown.split("\n## ").skip(1) {
         let (heading, changes) = version.split_once('\n').unwrap_or((version, ""));
@@ -95,7 +100,7 @@ mod tests {
     #[test]
     fn ours_can_be_read_and_its_maintainer_is_the_packages() {
         debian(include_str!("../../../CHANGELOG.md"), "scalr-agent", 1, 0).unwrap();
-        let cargo = include_str!("../../../Cargo.toml");
+        let cargo = include_str!("../../agent/Cargo.toml");
         assert!(cargo.contains(&format!("maintainer = \"{MAINTAINER}\"")));
     }
 }

@@ -8,11 +8,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use crate::exit::Failure;
-use crate::host::command::CommandExt as _;
+use cli::Failure;
+use host::command::CommandExt as _;
 
 /// A source checkout.
-pub struct Checkout {
+pub(super) struct Checkout {
     root: PathBuf,
     /// Where cargo builds.
     pub target: PathBuf,
@@ -26,7 +26,7 @@ impl Checkout {
     ///
     /// # Errors
     /// There is none, or no cargo.
-    pub fn find() -> Result<Self> {
+    pub(super) fn find() -> Result<Self> {
         let text = Command::new("cargo")
             .args(["metadata", "--format-version", "1", "--no-deps"])
             .read()
@@ -49,12 +49,12 @@ impl Checkout {
     }
 
     /// A file of the sources.
-    pub fn file(&self, path: &str) -> PathBuf {
+    pub(super) fn file(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
     /// The folder of the sources.
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
@@ -64,7 +64,7 @@ impl Checkout {
     ///
     /// # Errors
     /// The variable is no number; the changelog can't be read.
-    pub fn source_date(&self) -> Result<i64> {
+    pub(super) fn source_date(&self) -> Result<i64> {
         if let Ok(seconds) = std::env::var("SOURCE_DATE_EPOCH") {
             return seconds.parse().map_err(|_| {
                 Failure::Usage.because(format!("SOURCE_DATE_EPOCH is no number: {seconds}"))
@@ -85,7 +85,7 @@ impl Checkout {
     }
 
     /// Where the packages' files are put; Cargo.toml names this folder.
-    pub fn stage(&self) -> PathBuf {
+    pub(super) fn stage(&self) -> PathBuf {
         self.file("target/package/root")
     }
 }

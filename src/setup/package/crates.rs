@@ -11,11 +11,11 @@ use serde::Deserialize;
 use super::checkout::Checkout;
 use super::product::Product;
 use super::symbols::Processor;
-use crate::host::command::CommandExt as _;
+use host::command::CommandExt as _;
 
 /// A crate that is linked into a program.
 #[derive(Debug)]
-pub struct Crate {
+pub(super) struct Crate {
     /// Its name on crates.io.
     pub name: String,
     /// Its version.
@@ -35,7 +35,11 @@ pub struct Crate {
 ///
 /// # Errors
 /// cargo fails; a crate does not name its licence.
-pub fn of(checkout: &Checkout, product: Product, processor: Processor) -> Result<Vec<Crate>> {
+pub(super) fn of(
+    checkout: &Checkout,
+    product: Product,
+    processor: Processor,
+) -> Result<Vec<Crate>> {
     let linked = linked(checkout, product, processor)?;
     let checksums = checksums(&checkout.file("Cargo.lock"))?;
     let mut crates = Vec::new();
@@ -67,7 +71,7 @@ impl Crate {
     ///
     /// # Errors
     /// One can't be read.
-    pub fn license_texts(&self) -> Result<Vec<String>> {
+    pub(super) fn license_texts(&self) -> Result<Vec<String>> {
         let mut files = Vec::new();
         for path in entries(&self.folder)?.into_iter().filter(|path| is_license(path)) {
             if path.is_dir() {

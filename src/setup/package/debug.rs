@@ -9,11 +9,11 @@ use flate2::{Compression, GzBuilder};
 use object::{Object as _, ObjectSection as _};
 
 use super::symbols::Processor;
-use crate::exit::Failure;
-use crate::host::command::CommandExt as _;
+use cli::Failure;
+use host::command::CommandExt as _;
 
 /// A program's debug symbols.
-pub struct Symbols {
+pub(super) struct Symbols {
     file: PathBuf,
     /// Where debuggers look for it, relative to `/`.
     path: String,
@@ -23,7 +23,11 @@ pub struct Symbols {
 ///
 /// # Errors
 /// There is no objcopy, or it fails; the program has no build id.
-pub fn split(program: &Path, processor: Processor, folder: &Path) -> Result<Option<Symbols>> {
+pub(super) fn split(
+    program: &Path,
+    processor: Processor,
+    folder: &Path,
+) -> Result<Option<Symbols>> {
     let name = program.file_name().context("a program without a name")?.to_string_lossy();
     let data = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let elf = object::File::parse(&*data)
@@ -60,7 +64,7 @@ pub fn split(program: &Path, processor: Processor, folder: &Path) -> Result<Opti
 ///
 /// # Errors
 /// It can't be written.
-pub fn pack(symbols: &[Symbols], archive: &Path, source_date: u64) -> Result<()> {
+pub(super) fn pack(symbols: &[Symbols], archive: &Path, source_date: u64) -> Result<()> {
     let file =
         fs::File::create(archive).with_context(|| format!("cannot write {}", archive.display()))?;
     let gzip = GzBuilder::new().mtime(0).write(file, Compression::default());

@@ -8,14 +8,14 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::stage::Stage;
-use crate::exit::Failure;
-use crate::host::command::CommandExt as _;
+use cli::Failure;
+use host::command::CommandExt as _;
 
 /// Has `program` write its pages and completions into the stage.
 ///
 /// # Errors
 /// This machine can't run it, since it is for another processor; it fails.
-pub fn add(program: &Path, stage: &Stage) -> Result<()> {
+pub(super) fn add(program: &Path, stage: &Stage) -> Result<()> {
     let mut command = Command::new(program);
     command.arg("documents").arg(stage.path(""));
     let done = match command.output() {

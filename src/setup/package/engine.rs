@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::stage::Stage;
 use super::symbols::Processor;
 use super::{progress, sha256};
-use crate::host::curl;
+use host::curl;
 
 /// Systems whose packages bring the same engine along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Family {
+pub(super) enum Family {
     /// All but the other.
     Newer,
     /// Enterprise Linux 7 and its relatives, with systemd 219: newer engines are
@@ -27,10 +27,10 @@ pub enum Family {
 
 impl Family {
     /// Each, in the order in which packages are made.
-    pub const ALL: [Self; 2] = [Self::Newer, Self::El7];
+    pub(super) const ALL: [Self; 2] = [Self::Newer, Self::El7];
 
     /// Its name, for people.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Newer => "newer systems",
             Self::El7 => "Enterprise Linux 7",
@@ -41,7 +41,7 @@ impl Family {
 /// `pkg/engine.toml`: which engines the packages bring along.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pin {
+pub(super) struct Pin {
     name: String,
     license: String,
     /// What is taken of an archive.
@@ -67,7 +67,7 @@ struct Archive {
 
 /// What a package says of its engine, in /usr/lib/scalr-agent/engine.toml.
 #[derive(Clone, Debug, Serialize)]
-pub struct Record {
+pub(super) struct Record {
     /// Whether it is the pinned one.
     pub pinned: bool,
     /// Its name and version; the archive's name if it is another than the pinned.
@@ -83,7 +83,7 @@ impl Pin {
     ///
     /// # Errors
     /// It can't be read or understood.
-    pub fn read(file: &Path) -> Result<Self> {
+    pub(super) fn read(file: &Path) -> Result<Self> {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         toml::from_str(&text).with_context(|| format!("cannot understand {}", file.display()))
@@ -94,7 +94,7 @@ impl Pin {
     ///
     /// # Errors
     /// The archive can't be downloaded, is not the pinned one, or lacks a program.
-    pub fn stage(
+    pub(super) fn stage(
         &self,
         family: Family,
         archive: Option<&Path>,
@@ -194,7 +194,7 @@ impl Archive {
 
 impl Record {
     /// What is to be said of an engine that is not the one pinned for `family`.
-    pub fn warning(&self, family: Family) -> Option<String> {
+    pub(super) fn warning(&self, family: Family) -> Option<String> {
         (!self.pinned).then(|| {
             format!(
                 "the engine for {} is {} (SHA-256 {}), not the one that pkg/engine.toml pins",
@@ -311,7 +311,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
 mod downloads {
     use std::sync::{Arc, Mutex};
 

@@ -10,15 +10,15 @@ use super::Type;
 use super::checkout::Checkout;
 use super::product::Product;
 use super::symbols::Processor;
-use crate::exit::Failure;
-use crate::host::command::CommandExt as _;
+use cli::Failure;
+use host::command::CommandExt as _;
 
 /// Checks that the programs which make these packages are there, before anything
 /// takes time.
 ///
 /// # Errors
 /// One is missing; the message has the command that installs it.
-pub fn require_tools(types: &[Type]) -> Result<()> {
+pub(super) fn require_tools(types: &[Type]) -> Result<()> {
     for kind in types {
         let tool = tool(*kind);
         if which::which(tool).is_err() {
@@ -32,7 +32,7 @@ pub fn require_tools(types: &[Type]) -> Result<()> {
 }
 
 /// What is packaged, whatever the kind of package.
-pub struct Package<'a> {
+pub(super) struct Package<'a> {
     /// The sources, with the stage in them.
     pub checkout: &'a Checkout,
     /// Of what it is.
@@ -52,7 +52,7 @@ impl Package<'_> {
     ///
     /// # Errors
     /// The tool fails.
-    pub fn make(&self, kind: Type, folder: &Path) -> Result<PathBuf> {
+    pub(super) fn make(&self, kind: Type, folder: &Path) -> Result<PathBuf> {
         let (mut command, file) = match kind {
             Type::Deb => self.deb(folder),
             Type::Rpm => self.rpm(folder, &self.release.to_string()),

@@ -17,7 +17,7 @@ const MIT: &str = include_str!("mit.txt");
 
 /// Debian's machine-readable copyright file.
 /// <https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>
-pub fn debian_copyright(package: &str, engine: Option<&Record>) -> String {
+pub(super) fn debian_copyright(package: &str, engine: Option<&Record>) -> String {
     let mut text = format!(
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
          Upstream-Name: {package}\n\
@@ -55,7 +55,11 @@ pub fn debian_copyright(package: &str, engine: Option<&Record>) -> String {
 ///
 /// # Errors
 /// The text of a crate's licence is not known.
-pub fn third_party(package: &str, crates: &[Crate], engine: Option<&Record>) -> Result<String> {
+pub(super) fn third_party(
+    package: &str,
+    crates: &[Crate],
+    engine: Option<&Record>,
+) -> Result<String> {
     let mut list = format!("{package} contains these libraries, each under its licence:\n\n");
     let mut texts: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
     for one in crates {

@@ -46,7 +46,7 @@ use self::product::Product;
 use self::stage::Stage;
 use self::symbols::Processor;
 use super::{Context, Format};
-use crate::exit::Failure;
+use cli::Failure;
 
 /// Make the deb and rpm of the agent or the server; run it in a source checkout
 #[derive(Debug, clap::Args)]
@@ -66,7 +66,7 @@ server, one rpm is for all.
 Beside the packages it puts their bills of materials (CycloneDX) and an archive
 of debug symbols, to be unpacked in /. The same sources give the same packages;
 SOURCE_DATE_EPOCH, else the last commit, is their date.")]
-pub struct Args {
+pub(crate) struct Args {
     /// Which packages to make [default: each that there is]
     #[arg(long = "type", value_name = "TYPES", value_enum, value_delimiter = ',')]
     types: Vec<Type>,
@@ -143,7 +143,7 @@ struct File {
 /// # Errors
 /// This is no source checkout; a tool is missing; building fails; a program needs
 /// a newer glibc than 2.17 or is for another processor; the engine can't be had.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let checkout = Checkout::find()?;
     let product = args.product()?;
     let types = args.types(product)?;

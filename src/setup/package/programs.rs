@@ -10,14 +10,14 @@ use super::checkout::Checkout;
 use super::product::Product;
 use super::progress;
 use super::symbols::Processor;
-use crate::exit::Failure;
-use crate::host::command::CommandExt as _;
+use cli::Failure;
+use host::command::CommandExt as _;
 
 /// The programs of `product` in the folder of `first`, its first program.
 ///
 /// # Errors
 /// One of them is not there.
-pub fn beside(product: Product, first: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn beside(product: Product, first: &Path) -> Result<Vec<PathBuf>> {
     let folder = match first.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -50,7 +50,7 @@ pub fn beside(product: Product, first: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// cargo-zigbuild or zig is missing, or building fails.
-pub fn build(
+pub(super) fn build(
     checkout: &Checkout,
     product: Product,
     processor: Processor,

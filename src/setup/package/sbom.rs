@@ -13,7 +13,7 @@ use super::engine::Record;
 ///
 /// # Errors
 /// `source_date`, in seconds, is no date.
-pub fn document(
+pub(super) fn document(
     package: &str,
     version: &str,
     crates: &[Crate],

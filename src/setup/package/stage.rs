@@ -10,7 +10,7 @@ use flate2::{Compression, GzBuilder};
 
 /// What is packed. Its files are written anew for each package, hence newer than
 /// the sources: both packers turn their times back to the sources'.
-pub struct Stage {
+pub(super) struct Stage {
     root: PathBuf,
 }
 
@@ -19,7 +19,7 @@ impl Stage {
     ///
     /// # Errors
     /// What is there can't be removed.
-    pub fn empty(root: &Path) -> Result<Self> {
+    pub(super) fn empty(root: &Path) -> Result<Self> {
         if root.exists() {
             fs::remove_dir_all(root).with_context(|| format!("cannot clear {}", root.display()))?;
         }
@@ -28,7 +28,7 @@ impl Stage {
     }
 
     /// Where `path`, which is relative to `/`, is for now.
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
@@ -36,7 +36,7 @@ impl Stage {
     ///
     /// # Errors
     /// It can't be read, or written.
-    pub fn add(&self, file: &Path, directory: &str, mode: u32) -> Result<()> {
+    pub(super) fn add(&self, file: &Path, directory: &str, mode: u32) -> Result<()> {
         let name = file.file_name().context("a file without a name")?;
         let target = self.path(directory).join(name);
         fs::create_dir_all(self.path(directory))?;
@@ -49,7 +49,7 @@ impl Stage {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
+    pub(super) fn write(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
         let target = self.path(path);
         fs::create_dir_all(target.parent().context("a path without a folder")?)?;
         fs::write(&target, content).with_context(|| format!("cannot write {}", target.display()))
@@ -59,7 +59,7 @@ impl Stage {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn write_compressed(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
+    pub(super) fn write_compressed(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
         let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
         gzip.write_all(content.as_ref())?;
         self.write(path, gzip.finish()?)

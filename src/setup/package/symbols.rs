@@ -14,7 +14,7 @@ const GLIBC: [u32; 2] = [2, 17];
 
 /// A processor that there are packages for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Processor {
+pub(super) enum Processor {
     /// amd64.
     #[default]
     #[value(name = "x86_64-unknown-linux-gnu")]
@@ -26,7 +26,7 @@ pub enum Processor {
 
 impl Processor {
     /// rustc's name of the target.
-    pub fn triple(self) -> &'static str {
+    pub(super) fn triple(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64-unknown-linux-gnu",
             Self::Aarch64 => "aarch64-unknown-linux-gnu",
@@ -34,7 +34,7 @@ impl Processor {
     }
 
     /// The kernel's name (`uname -m`), which is rpm's too.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
             Self::Aarch64 => "aarch64",
@@ -42,7 +42,7 @@ impl Processor {
     }
 
     /// dpkg's name.
-    pub fn debian(self) -> &'static str {
+    pub(super) fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
             Self::Aarch64 => "arm64",
@@ -61,7 +61,7 @@ impl Processor {
 ///
 /// # Errors
 /// One is no program for `processor`; or some need a glibc newer than 2.17.
-pub fn require_all(
+pub(super) fn require_all(
     programs: impl IntoIterator<Item = impl AsRef<Path>>,
     processor: Processor,
 ) -> Result<()> {

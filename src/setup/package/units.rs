@@ -20,7 +20,7 @@ const CONTAINERD: (&str, &str) = (
 ///
 /// # Errors
 /// A template is wrong.
-pub fn render(bundled: bool) -> Result<Vec<(&'static str, String)>> {
+pub(super) fn render(bundled: bool) -> Result<Vec<(&'static str, String)>> {
     let mut context = tera::Context::new();
     context.insert("engine", if bundled { ENGINE } else { "" });
     let templates = if bundled { vec![AGENT, DOCKER, CONTAINERD] } else { vec![AGENT] };

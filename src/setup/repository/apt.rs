@@ -14,25 +14,25 @@ use super::Terms;
 use super::keys::Keys;
 use super::stage::Stage;
 use super::versions::{self, Choice, Package};
-use crate::host::command::CommandExt as _;
-use crate::host::dpkg;
-use crate::setup::package::sha256;
+use crate::package::sha256;
+use host::command::CommandExt as _;
+use host::dpkg;
 
 /// The part of the output that this is.
-pub const PART: &str = "apt";
+pub(super) const PART: &str = "apt";
 
 /// The suite's folder.
-pub const SUITE: &str = "dists/stable";
+pub(super) const SUITE: &str = "dists/stable";
 
 /// Both are indexed, if only one has packages: apt asks for its own.
-pub const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
+pub(super) const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 
 /// Makes the repository of `debs` and of those that are published.
 ///
 /// # Errors
 /// A file can't be written, or a tool fails; a version is published already with
 /// another content.
-pub fn make(stage: &Stage, debs: &[PathBuf], keys: &Keys, terms: &Terms) -> Result<Choice> {
+pub(super) fn make(stage: &Stage, debs: &[PathBuf], keys: &Keys, terms: &Terms) -> Result<Choice> {
     let mut packages = Vec::new();
     for path in stage.published("apt/pool")? {
         packages.push(read(&stage.output().join(&path), Some(path))?);

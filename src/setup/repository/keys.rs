@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use crate::exit::Failure;
-use crate::host::command::CommandExt as _;
+use cli::Failure;
+use host::command::CommandExt as _;
 
 /// The number of RSA among OpenPGP's algorithms (RFC 4880, 9.1).
 const RSA: &str = "1";
@@ -24,24 +24,24 @@ const STRONG_HASHES: [&str; 3] = ["8", "9", "10"];
 
 /// A secret key in the caller's GnuPG keyring.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Key {
+pub(super) struct Key {
     fingerprint: String,
     expires: Option<Timestamp>,
 }
 
 impl Key {
     /// Its fingerprint.
-    pub fn fingerprint(&self) -> &str {
+    pub(super) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
     /// When it ends, if it does.
-    pub fn expires(&self) -> Option<Timestamp> {
+    pub(super) fn expires(&self) -> Option<Timestamp> {
         self.expires
     }
 
     /// Its id, the last 16 digits in small letters, as rpm tells it.
-    pub fn id(&self) -> String {
+    pub(super) fn id(&self) -> String {
         self.fingerprint[self.fingerprint.len().saturating_sub(16)..].to_ascii_lowercase()
     }
 
@@ -69,7 +69,7 @@ impl Key {
 
 /// The keys of a repository, at least one.
 #[derive(Debug)]
-pub struct Keys(Vec<Key>);
+pub(super) struct Keys(Vec<Key>);
 
 impl Keys {
     /// The keys that these names mean: addresses, ids or fingerprints.
@@ -77,7 +77,7 @@ impl Keys {
     /// # Errors
     /// The keyring has no secret key of a name, or it is not an RSA key of at
     /// least 2048 bits: rpm 4.11 can't verify any other. Two names mean the same.
-    pub fn find(names: &[String]) -> Result<Self> {
+    pub(super) fn find(names: &[String]) -> Result<Self> {
         let mut keys = Vec::new();
         for name in names {
             let key = Key::find(name)?;
@@ -97,7 +97,7 @@ impl Keys {
     ///
     /// # Errors
     /// It has none of them, or gpg can't read the file.
-    pub fn require_trusted(&self, file: &Path) -> Result<()> {
+    pub(super) fn require_trusted(&self, file: &Path) -> Result<()> {
         if !file.exists() {
             return Ok(());
         }
@@ -116,22 +116,22 @@ impl Keys {
     }
 
     /// Each of them.
-    pub fn all(&self) -> &[Key] {
+    pub(super) fn all(&self) -> &[Key] {
         &self.0
     }
 
     /// The one that signs the packages.
-    pub fn first(&self) -> &Key {
+    pub(super) fn first(&self) -> &Key {
         &self.0[0]
     }
 
     /// Their fingerprints.
-    pub fn fingerprints(&self) -> Vec<String> {
+    pub(super) fn fingerprints(&self) -> Vec<String> {
         self.0.iter().map(|key| key.fingerprint.clone()).collect()
     }
 
     /// Whether the one with this id is among them.
-    pub fn have(&self, id: &str) -> bool {
+    pub(super) fn have(&self, id: &str) -> bool {
         self.0.iter().any(|key| key.id() == id)
     }
 
@@ -140,7 +140,7 @@ impl Keys {
     ///
     /// # Errors
     /// gpg fails.
-    pub fn public(&self) -> Result<String> {
+    pub(super) fn public(&self) -> Result<String> {
         self.0.iter().map(Key::public).collect()
     }
 
@@ -148,7 +148,7 @@ impl Keys {
     ///
     /// # Errors
     /// gpg fails.
-    pub fn sign(&self, file: &Path, signature: &Path) -> Result<()> {
+    pub(super) fn sign(&self, file: &Path, signature: &Path) -> Result<()> {
         Ok(self.gpg("--detach-sign", file, signature).run()?)
     }
 
@@ -156,7 +156,7 @@ impl Keys {
     ///
     /// # Errors
     /// gpg fails.
-    pub fn clear_sign(&self, file: &Path, signed: &Path) -> Result<()> {
+    pub(super) fn clear_sign(&self, file: &Path, signed: &Path) -> Result<()> {
         Ok(self.gpg("--clear-sign", file, signed).run()?)
     }
 
@@ -173,7 +173,7 @@ impl Keys {
 }
 
 /// Checks signatures against the keys in one file, and no other.
-pub struct Verifier {
+pub(super) struct Verifier {
     home: TempDir,
     keyring: PathBuf,
     keys: Vec<String>,
@@ -184,7 +184,7 @@ impl Verifier {
     ///
     /// # Errors
     /// GnuPG can't read it.
-    pub fn trusting(file: &Path) -> Result<Self> {
+    pub(super) fn trusting(file: &Path) -> Result<Self> {
         let keys = in_file(file)?;
         let home = tempfile::tempdir().context("cannot make a temporary folder")?;
         let keyring = home.path().join("keys.gpg");
@@ -204,7 +204,7 @@ impl Verifier {
     ///
     /// # Errors
     /// It isn't.
-    pub fn verify(&self, signature: &Path, file: &Path) -> Result<()> {
+    pub(super) fn verify(&self, signature: &Path, file: &Path) -> Result<()> {
         require(signature)?;
         require(file)?;
         self.judge(self.gpgv().arg(signature).arg(file))
@@ -214,7 +214,7 @@ impl Verifier {
     ///
     /// # Errors
     /// One didn't.
-    pub fn verify_inline(&self, signed: &Path) -> Result<String> {
+    pub(super) fn verify_inline(&self, signed: &Path) -> Result<String> {
         require(signed)?;
         let text = self.home.path().join("text");
         if text.exists() {
@@ -288,7 +288,7 @@ fn judge(status: &str, keys: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// One does: Enterprise Linux 9 would not import it. Or gpg can't read the file.
-pub fn require_strong_hashes(file: &Path) -> Result<()> {
+pub(super) fn require_strong_hashes(file: &Path) -> Result<()> {
     let packets = Command::new("gpg").args(["--batch", "--list-packets"]).arg(file).read()?;
     let mut hashes = packets
         .lines()

@@ -15,7 +15,7 @@ mod apt;
 mod keys;
 mod retired;
 mod stage;
-pub mod verify;
+pub(crate) mod verify;
 mod versions;
 mod yum;
 
@@ -31,7 +31,7 @@ use self::stage::Stage;
 use self::versions::Package;
 use super::package::sha256;
 use super::{Context, Format};
-use crate::exit::Failure;
+use cli::Failure;
 
 /// The public keys' file.
 const KEY: &str = "scalr-agent.asc";
@@ -70,7 +70,7 @@ Examples:
   See that all that their indexes name is there, whole and signed:
     scalr-agent-setup repository verify target/repository"
 )]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     /// Take the packages from this directory [default: target/packages, if it is
@@ -127,7 +127,7 @@ struct Made {
 /// that old hosts don't know, or none of them is one that the repository was signed
 /// with before; a package is published already with another content. The output is
 /// then as it was. With `verify`: something is wrong with the repository.
-pub fn run(context: &Context, args: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     if let Some(Command::Verify(args)) = &args.command {
         return verify::run(context.format, args);
     }

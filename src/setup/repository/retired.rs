@@ -18,18 +18,18 @@ const FILE: &str = ".retired.json";
 
 /// How long they stay. dnf believes an index for two days (`metadata_expire` in
 /// dnf.conf(5)), yum for six hours, apt until the next update.
-pub const STAY: SignedDuration = SignedDuration::from_hours(7 * 24);
+pub(super) const STAY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Since when each of them has been named by no index, by its path.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retired(BTreeMap<String, Timestamp>);
+pub(super) struct Retired(BTreeMap<String, Timestamp>);
 
 impl Retired {
     /// As the repository `root` has it.
     ///
     /// # Errors
     /// It can't be read or understood.
-    pub fn read(root: &Path) -> Result<Self> {
+    pub(super) fn read(root: &Path) -> Result<Self> {
         let file = root.join(FILE);
         match fs::read_to_string(&file) {
             Ok(text) => serde_json::from_str(&text)
@@ -40,7 +40,7 @@ impl Retired {
     }
 
     /// Whether this one is retired.
-    pub fn has(&self, path: &str) -> bool {
+    pub(super) fn has(&self, path: &str) -> bool {
         self.0.contains_key(path)
     }
 }
@@ -50,7 +50,7 @@ impl Retired {
 ///
 /// # Errors
 /// A file can't be linked or written.
-pub fn take_over(stage: &Stage, parts: &[&str], now: Timestamp) -> Result<()> {
+pub(super) fn take_over(stage: &Stage, parts: &[&str], now: Timestamp) -> Result<()> {
     let mut retired = Retired::default();
     for part in parts {
         for path in files(stage.output(), part)? {
@@ -71,7 +71,7 @@ pub fn take_over(stage: &Stage, parts: &[&str], now: Timestamp) -> Result<()> {
 ///
 /// # Errors
 /// A folder can't be read.
-pub fn files(root: &Path, part: &str) -> Result<Vec<String>> {
+pub(super) fn files(root: &Path, part: &str) -> Result<Vec<String>> {
     let mut files = Vec::new();
     let mut folders = vec![part.to_owned()];
     while let Some(folder) = folders.pop() {

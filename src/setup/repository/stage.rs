@@ -14,13 +14,13 @@ use tempfile::TempDir;
 
 use super::KEY;
 use super::retired::{self, Retired};
-use crate::exit::Failure;
+use cli::Failure;
 
 /// How the folder of what is not published yet begins.
 const NEW: &str = ".new-";
 
 /// A repository in the making, and the one whose place it takes.
-pub struct Stage {
+pub(super) struct Stage {
     output: PathBuf,
     /// The output is there only because of us, and goes if nothing is published.
     is_first: bool,
@@ -36,7 +36,7 @@ impl Stage {
     ///
     /// # Errors
     /// Something else is there; somebody else is at it; it can't be written to.
-    pub fn begin(output: &Path) -> Result<Self> {
+    pub(super) fn begin(output: &Path) -> Result<Self> {
         let is_first = !output.exists();
         let cannot = || format!("cannot write into {}", output.display());
         fs::create_dir_all(output).with_context(cannot)?;
@@ -69,12 +69,12 @@ impl Stage {
     }
 
     /// The folder of what is published.
-    pub fn output(&self) -> &Path {
+    pub(super) fn output(&self) -> &Path {
         &self.output
     }
 
     /// The folder of what is to be.
-    pub fn folder(&self) -> &Path {
+    pub(super) fn folder(&self) -> &Path {
         self.new.path()
     }
 
@@ -83,7 +83,7 @@ impl Stage {
     ///
     /// # Errors
     /// A folder can't be read.
-    pub fn published(&self, part: &str) -> Result<Vec<String>> {
+    pub(super) fn published(&self, part: &str) -> Result<Vec<String>> {
         let files = retired::files(&self.output, part)?;
         Ok(files.into_iter().filter(|path| !self.retired.has(path)).collect())
     }
@@ -93,7 +93,7 @@ impl Stage {
     ///
     /// # Errors
     /// It can't.
-    pub fn link(&self, file: &Path, path: &str) -> Result<PathBuf> {
+    pub(super) fn link(&self, file: &Path, path: &str) -> Result<PathBuf> {
         let target = self.place(path)?;
         if fs::hard_link(file, &target).is_err() {
             fs::copy(file, &target).with_context(|| format!("cannot copy {}", file.display()))?;
@@ -105,7 +105,7 @@ impl Stage {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn copy(&self, file: &Path, path: &str) -> Result<PathBuf> {
+    pub(super) fn copy(&self, file: &Path, path: &str) -> Result<PathBuf> {
         let target = self.place(path)?;
         fs::copy(file, &target).with_context(|| format!("cannot copy {}", file.display()))?;
         Ok(target)
@@ -115,7 +115,7 @@ impl Stage {
     ///
     /// # Errors
     /// A part can't be exchanged; then all is as it was.
-    pub fn publish(mut self) -> Result<()> {
+    pub(super) fn publish(mut self) -> Result<()> {
         let new = self.folder().to_owned();
         readable(&new)?;
         // An index is not to be on the disk before what it names.

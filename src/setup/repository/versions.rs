@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::exit::Failure;
+use cli::Failure;
 
 /// A package file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Package {
+pub(super) struct Package {
     /// Its name.
     pub name: String,
     /// Its architecture, as its kind of packages calls it.
@@ -27,7 +27,7 @@ pub struct Package {
 
 impl Package {
     /// What it is, for people.
-    pub fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let Self { name, version, architecture, .. } = self;
         format!("{name} {} {architecture}", version.trim_start_matches("0:"))
     }
@@ -35,7 +35,7 @@ impl Package {
 
 /// What comes of the packages that are published and the new ones.
 #[derive(Debug, Default)]
-pub struct Choice {
+pub(super) struct Choice {
     /// What the new index names.
     pub kept: Vec<Package>,
     /// What it doesn't: older than enough others.
@@ -46,7 +46,7 @@ pub struct Choice {
 ///
 /// # Errors
 /// A version is there twice, and not the same.
-pub fn choose(
+pub(super) fn choose(
     packages: Vec<Package>,
     keep: usize,
     compare: impl Fn(&str, &str) -> Ordering,

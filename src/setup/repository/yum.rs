@@ -15,17 +15,17 @@ use super::Terms;
 use super::keys::Keys;
 use super::stage::Stage;
 use super::versions::{self, Choice, Package};
-use crate::host::command::CommandExt as _;
+use host::command::CommandExt as _;
 
 /// The index of the indexes.
-pub const INDEX: &str = "repodata/repomd.xml";
+pub(super) const INDEX: &str = "repodata/repomd.xml";
 
 /// The systemd of Enterprise Linux 7.
 const EL7_SYSTEMD: &str = "219";
 
 /// A part of the output, for the hosts that take the same rpms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(super) enum Part {
     /// For all hosts but those of the other.
     Newer,
     /// For Enterprise Linux 7 and its relatives.
@@ -34,10 +34,10 @@ pub enum Part {
 
 impl Part {
     /// Each of them.
-    pub const ALL: [Self; 2] = [Self::Newer, Self::El7];
+    pub(super) const ALL: [Self; 2] = [Self::Newer, Self::El7];
 
     /// Its folder.
-    pub fn folder(self) -> &'static str {
+    pub(super) fn folder(self) -> &'static str {
         match self {
             Self::Newer => "yum",
             Self::El7 => "yum-el7",
@@ -66,7 +66,7 @@ fn is_newer_systemd(required: &str) -> bool {
 /// # Errors
 /// A file can't be written, or a tool fails; a version is published already with
 /// another content.
-pub fn make(
+pub(super) fn make(
     part: Part,
     stage: &Stage,
     rpms: &[PathBuf],
@@ -169,7 +169,7 @@ fn index(root: &Path, keys: &Keys) -> Result<()> {
 }
 
 /// Checks rpms against the keys in one file, and no other.
-pub struct Verifier {
+pub(super) struct Verifier {
     database: TempDir,
 }
 
@@ -178,7 +178,7 @@ impl Verifier {
     ///
     /// # Errors
     /// rpmkeys can't read it.
-    pub fn trusting(file: &Path) -> Result<Self> {
+    pub(super) fn trusting(file: &Path) -> Result<Self> {
         let verifier =
             Self { database: tempfile::tempdir().context("cannot make a temporary folder")? };
         verifier.rpmkeys().arg("--import").arg(file).run()?;
@@ -189,7 +189,7 @@ impl Verifier {
     ///
     /// # Errors
     /// It isn't.
-    pub fn verify(&self, file: &Path) -> Result<()> {
+    pub(super) fn verify(&self, file: &Path) -> Result<()> {
         let output = self.rpmkeys().args(["--checksig", "--verbose"]).arg(file).probe()?;
         judge(&String::from_utf8_lossy(&output.stdout))?;
         if !output.status.success() {

@@ -14,23 +14,24 @@ use serde_json::Value;
 use super::check::BUNDLE;
 use super::secrets::Secrets;
 use super::{Context, Format};
-use crate::config::listed::{Listed, listed};
-use crate::config::proxy::{SECRETS, VARIABLES, masked};
-use crate::config::unit::{self, Given};
-use crate::config::{self, ENGINE, Settings, Source};
-use crate::exit::Failure;
-use crate::host::changes;
-use crate::host::command::{CommandExt as _, within};
-use crate::host::machine::Machine;
-use crate::host::os::{Family, Os};
-use crate::host::systemd::{Services, UnitState};
-use crate::host::{docker, dpkg, journal, rpm};
+use cli::Failure;
+use config::layout::AGENT_DROP_INS;
+use config::listed::{Listed, listed};
+use config::proxy::{SECRETS, VARIABLES, masked};
+use config::{ENGINE, Settings, Source};
+use host::changes;
+use host::command::{CommandExt as _, within};
+use host::machine::Machine;
+use host::os::{Family, Os};
+use host::systemd::{Services, UnitState};
+use host::unit::{self, Given};
+use host::{docker, dpkg, journal, rpm};
 
 /// Our units, in the order in which people look at them.
-pub const UNITS: [&str; 3] = ["scalr-agent", "scalr-docker", "scalr-containerd"];
+pub(crate) const UNITS: [&str; 3] = ["scalr-agent", "scalr-docker", "scalr-containerd"];
 
 /// The agent's program, which alone knows how it stands with its server.
-pub const AGENT_PROGRAM: &str = "/usr/bin/scalr-agent";
+pub(crate) const AGENT_PROGRAM: &str = "/usr/bin/scalr-agent";
 
 /// How long the agent's program may take, in seconds; it waits 5 s for the
 /// engine.
@@ -76,13 +77,13 @@ could not be told:
 /// Show what is installed, what runs, and how it is set up
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {}
+pub(crate) struct Args {}
 
 /// Runs `status`.
 ///
 /// # Errors
 /// The agent does not run.
-pub fn run(context: &Context, _: &Args) -> Result<()> {
+pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
     let status = Status::of(&context.machine);
     match context.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&status)?),
@@ -97,7 +98,7 @@ pub fn run(context: &Context, _: &Args) -> Result<()> {
 
 /// What `status --format json` prints; the command's help describes it.
 #[derive(Debug, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     schema: u32,
     setup: &'static str,
     host: Option<Host>,
@@ -193,11 +194,11 @@ impl Status {
     }
 
     /// Looks at the machine. What can't be told is told as such.
-    pub fn of(machine: &Machine) -> Self {
+    pub(crate) fn of(machine: &Machine) -> Self {
         let secrets = Secrets::of(machine);
         let os = Os::of(machine).ok();
         let family = os.as_ref().map_or(Family::Other, |os| os.family);
-        let (environment, proxy) = match unit::environment(machine) {
+        let (environment, proxy) = match unit::environment(machine, AGENT_DROP_INS) {
             Ok(environment) => {
                 let proxy = Proxy::of(&environment, hidden_proxy(machine));
                 (environment, proxy)
@@ -332,7 +333,7 @@ fn engine_version(machine: &Machine, socket: &str) -> Result<String> {
 ///
 /// # Errors
 /// There is neither.
-pub fn docker_client() -> Result<PathBuf> {
+pub(crate) fn docker_client() -> Result<PathBuf> {
     let bundled = Path::new(BUNDLE).join("docker");
     if bundled.exists() {
         return Ok(bundled);

@@ -19,7 +19,7 @@ const LONGEST: usize = 200;
 
 impl Status {
     /// Prints it.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         if self.interrupted {
             println!(
                 "{BAD}An installation was killed half-way.{BAD:#} Undo what it did: \

@@ -13,14 +13,14 @@ use crate::fleet::{Fleet, kit};
 use crate::machine::{text, wait_for};
 
 /// Where it is, for everybody in the world.
-pub const HOST: &str = "pools.test:5000";
+pub(super) const HOST: &str = "pools.test:5000";
 
 /// Who may push and pull.
-pub const USER: &str = "robot";
-pub const PASSWORD: &str = "pa55word";
+pub(super) const USER: &str = "robot";
+pub(super) const PASSWORD: &str = "pa55word";
 
 /// The registry; it ends with its world.
-pub struct Registry<'a> {
+pub(super) struct Registry<'a> {
     fleet: &'a Fleet,
     /// The certificate of the authority, in PEM.
     pub authority: String,
@@ -30,7 +30,7 @@ pub struct Registry<'a> {
 
 impl<'a> Registry<'a> {
     /// Starts one that is empty.
-    pub fn start(fleet: &'a Fleet) -> Self {
+    pub(super) fn start(fleet: &'a Fleet) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = make_certificates(folder.path());
         let write = |name: &str, content: &[u8]| {
@@ -66,7 +66,7 @@ impl<'a> Registry<'a> {
 
     /// Makes the tag `arm` of `repository` a list with one entry, for linux/arm64:
     /// the image with this digest, whose manifest has `size` bytes.
-    pub fn list_for_arm(&self, repository: &str, digest: &str, size: u64) {
+    pub(super) fn list_for_arm(&self, repository: &str, digest: &str, size: u64) {
         let kind = "application/vnd.docker.distribution.manifest.list.v2+json";
         let list = json!({"schemaVersion": 2, "mediaType": kind, "manifests": [{
             "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
@@ -86,7 +86,7 @@ impl<'a> Registry<'a> {
     }
 
     /// From now on everything that the world's server sends is this slow.
-    pub fn send_megabits(&self, megabits: u32) {
+    pub(super) fn send_megabits(&self, megabits: u32) {
         let rate = format!("{megabits}mbit");
         let line = ["tc", "qdisc", "add", "dev", "lan", "root", "tbf", "rate", &rate];
         let shaping = [&line[..], &["burst", "64kb", "latency", "400ms"]].concat();

@@ -9,14 +9,14 @@ use crate::fleet::Fleet;
 use crate::machine::wait_for;
 
 /// A killer of agents.
-pub struct Killer {
+pub(super) struct Killer {
     /// Between two kills, on average.
     pause: Duration,
     stopped: AtomicBool,
 }
 
 /// One kill.
-pub struct Kill {
+pub(super) struct Kill {
     /// When, since 1970.
     pub at: Duration,
     /// The most memory that the agent had needed until then, in kB.
@@ -24,7 +24,7 @@ pub struct Kill {
 }
 
 /// Stops a killer when it is dropped.
-pub struct Stop<'a>(&'a Killer);
+pub(super) struct Stop<'a>(&'a Killer);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -34,22 +34,22 @@ impl Drop for Stop<'_> {
 
 impl Killer {
     /// One that kills so often, on average.
-    pub fn new(pause: Duration) -> Self {
+    pub(super) fn new(pause: Duration) -> Self {
         Self { pause, stopped: AtomicBool::new(false) }
     }
 
     /// Ends the killing.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
     }
 
     /// Ends it when the guard is dropped.
-    pub fn stop_at_end(&self) -> Stop<'_> {
+    pub(super) fn stop_at_end(&self) -> Stop<'_> {
         Stop(self)
     }
 
     /// Kills until it is stopped.
-    pub fn kill_agents(&self, fleet: &Fleet) -> Vec<Kill> {
+    pub(super) fn kill_agents(&self, fleet: &Fleet) -> Vec<Kill> {
         let mut kills = Vec::new();
         while self.wait() {
             kills.extend(kill(fleet));
@@ -87,13 +87,13 @@ const MEMORY: &str = "awk '/VmHWM/ { print $2 }' \"/proc/$pid/status\"";
 
 /// The most memory that the agent has needed since it was started, in kB. It may have
 /// been killed just now.
-pub fn memory(fleet: &Fleet) -> u64 {
+pub(super) fn memory(fleet: &Fleet) -> u64 {
     let line = format!("pid=$({PID}); {MEMORY} 2>/dev/null || :");
     wait_for("the agent to run", Duration::from_secs(30), || fleet.shell(&line).parse().ok())
 }
 
 /// For each kill, how long it took until the agent was registered again.
-pub fn silences(fleet: &Fleet, kills: &[Kill]) -> Vec<Duration> {
+pub(super) fn silences(fleet: &Fleet, kills: &[Kill]) -> Vec<Duration> {
     let journal = fleet.shell(
         "journalctl --no-pager --unit=scalr-agent --output=short-unix | grep ' registered agent=' | cut -d' ' -f1",
     );

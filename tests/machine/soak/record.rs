@@ -16,14 +16,14 @@ use crate::engine::written;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// Keeps a second link to the log of each container, which then outlives it.
-pub struct Recorder {
+pub(super) struct Recorder {
     folder: PathBuf,
     is_over: Arc<AtomicBool>,
     looking: JoinHandle<()>,
 }
 
 /// A container that was started.
-pub struct Recorded {
+pub(super) struct Recorded {
     /// The run that it was for.
     pub run: String,
     /// `plan` or `apply`.
@@ -36,7 +36,7 @@ pub struct Recorded {
 
 impl Recorder {
     /// Records from now on, on the machine with this root folder.
-    pub fn start(root: &Path) -> Self {
+    pub(super) fn start(root: &Path) -> Self {
         let containers = root.join("var/lib/scalr-docker/containers");
         let folder = root.join("var/tmp/containers");
         fs::create_dir(&folder).expect("the machine takes a folder");
@@ -54,7 +54,7 @@ impl Recorder {
     }
 
     /// All that was recorded.
-    pub fn end(self) -> Vec<Recorded> {
+    pub(super) fn end(self) -> Vec<Recorded> {
         self.is_over.store(true, Ordering::SeqCst);
         self.looking.join().expect("the recorder ends well");
         let entries = fs::read_dir(&self.folder).expect("the machine runs");

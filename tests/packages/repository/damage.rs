@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::workshop::{Workshop, run};
 use super::{tree, verify, workshop};
+use tests::workshop::{Workshop, run};
 
 /// What is done to a repository, and what is to be said of it.
 struct Damage {

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::workshop::text;
 use super::{tree, verify, workshop};
+use tests::workshop::text;
 
 #[test]
 #[ignore = "needs apt-utils, createrepo-c, gnupg and rpm: run scripts/test"]

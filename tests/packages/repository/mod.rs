@@ -5,17 +5,16 @@ mod damage;
 mod failures;
 mod rotation;
 mod served;
-mod workshop;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use self::workshop::{Workshop, run, text};
+use tests::workshop::{Workshop, run, text};
 
 /// A workshop with a key, whose fingerprint is the second.
 fn workshop() -> (Workshop, String) {
-    let workshop = Workshop::new(Path::new(env!("CARGO_BIN_EXE_scalr-agent-setup")));
+    let workshop = Workshop::new(Path::new(env!("CARGO_BIN_EXE_scalr-agent-setup-under-test")));
     let key = workshop.key("packages");
     (workshop, key)
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::workshop::{Workshop, run, text};
 use super::{tree, verify, workshop};
+use tests::workshop::{Workshop, run, text};
 
 #[test]
 #[ignore = "needs apt-utils, createrepo-c, gnupg and rpm: run scripts/test"]

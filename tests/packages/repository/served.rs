@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::workshop;
-use super::workshop::text;
+use tests::workshop::text;
 
 #[test]
 #[ignore = "needs apt-utils, createrepo-c, gnupg and rpm: run scripts/test"]

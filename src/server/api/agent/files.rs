@@ -9,13 +9,13 @@ use axum::http::StatusCode;
 use super::refusal::Refusal;
 use super::tasks::workspace_of;
 use super::{OfAttempt, OfLiveTask};
-use crate::server::app::App;
-use crate::server::objects;
-use crate::server::store::task::{self, Phase, Task};
-use crate::server::store::{run, state_version};
+use crate::app::App;
+use crate::objects;
+use crate::store::task::{self, Phase, Task};
+use crate::store::{run, state_version};
 
 /// `GET tasks/ID/configuration`
-pub async fn configuration(
+pub(super) async fn configuration(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
 ) -> Result<Bytes, Refusal> {
@@ -26,7 +26,7 @@ pub async fn configuration(
 }
 
 /// `GET tasks/ID/plan`: what the run's plan left for its apply.
-pub async fn get_plan(
+pub(super) async fn get_plan(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
 ) -> Result<Bytes, Refusal> {
@@ -35,7 +35,7 @@ pub async fn get_plan(
 }
 
 /// `PUT tasks/ID/plan`
-pub async fn put_plan(
+pub(super) async fn put_plan(
     State(app): State<App>,
     task: OfLiveTask,
     of: Result<Query<OfAttempt>, QueryRejection>,
@@ -48,7 +48,7 @@ pub async fn put_plan(
 }
 
 /// `GET tasks/ID/lock-file`: what the run's plan left for its apply.
-pub async fn get_lock_file(
+pub(super) async fn get_lock_file(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
 ) -> Result<Bytes, Refusal> {
@@ -57,7 +57,7 @@ pub async fn get_lock_file(
 }
 
 /// `PUT tasks/ID/lock-file`
-pub async fn put_lock_file(
+pub(super) async fn put_lock_file(
     State(app): State<App>,
     task: OfLiveTask,
     of: Result<Query<OfAttempt>, QueryRejection>,
@@ -70,7 +70,7 @@ pub async fn put_lock_file(
 }
 
 /// `GET tasks/ID/state`: the workspace's.
-pub async fn get_state(
+pub(super) async fn get_state(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
 ) -> Result<Bytes, Refusal> {
@@ -82,7 +82,7 @@ pub async fn get_state(
 }
 
 /// `PUT tasks/ID/state`
-pub async fn put_state(
+pub(super) async fn put_state(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
     of: Result<Query<OfAttempt>, QueryRejection>,

@@ -10,19 +10,19 @@ use serde::Deserialize;
 use super::OfLiveTask;
 use super::refusal::Refusal;
 use super::tasks::log_key;
-use crate::protocol::LogOffset;
-use crate::server::app::App;
-use crate::server::logs::Appended;
+use crate::app::App;
+use crate::logs::Appended;
+use protocol::LogOffset;
 
 /// Where a piece belongs.
 #[derive(Debug, Deserialize)]
-pub struct Place {
+pub(super) struct Place {
     attempt: u32,
     offset: u64,
 }
 
 /// `PUT tasks/ID/log`
-pub async fn append(
+pub(super) async fn append(
     State(app): State<App>,
     task: OfLiveTask,
     place: Result<Query<Place>, QueryRejection>,

@@ -1,4 +1,4 @@
-//! The agents' protocol, version 1: [`crate::protocol`] has the calls.
+//! The agents' protocol, version 1: [`protocol`] has the calls.
 
 mod files;
 mod log;
@@ -13,11 +13,11 @@ use axum::routing::{get, post, put};
 use serde::Deserialize;
 use tower_http::decompression::RequestDecompressionLayer;
 
-use crate::protocol::BASE;
-use crate::server::app::{App, Bearer};
-use crate::server::scheduler::Error;
-use crate::server::store::session::Session;
-use crate::server::store::task::Task;
+use crate::app::{App, Bearer};
+use crate::scheduler::Error;
+use crate::store::session::Session;
+use crate::store::task::Task;
+use protocol::BASE;
 use refusal::Refusal;
 
 /// The largest plan file, lock file or state.
@@ -27,7 +27,7 @@ const MAX_FILE: usize = 100 * 1024 * 1024;
 const MAX_PIECE: usize = 16 * 1024 * 1024;
 
 /// The protocol's calls.
-pub fn routes() -> Router<App> {
+pub(crate) fn routes() -> Router<App> {
     let calls = Router::new()
         .route("/register", post(sessions::register))
         .route("/poll", post(sessions::poll))

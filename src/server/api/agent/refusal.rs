@@ -6,12 +6,12 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use tracing::{error, info};
 
-use crate::protocol::{LogOffset, Problem};
-use crate::server::scheduler::{Denied, Error};
+use crate::scheduler::{Denied, Error};
+use protocol::{LogOffset, Problem};
 
 /// A refused call.
 #[derive(Debug)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// With the reason.
     Problem(StatusCode, String),
     /// With the offset from which the log has to be sent.
@@ -20,17 +20,17 @@ pub enum Refusal {
 
 impl Refusal {
     /// A token that is not accepted.
-    pub fn unauthorized(why: impl Into<String>) -> Self {
+    pub(super) fn unauthorized(why: impl Into<String>) -> Self {
         Self::Problem(StatusCode::UNAUTHORIZED, why.into())
     }
 
     /// A file that is not there.
-    pub fn not_found(what: &str) -> Self {
+    pub(super) fn not_found(what: &str) -> Self {
         Self::Problem(StatusCode::NOT_FOUND, format!("there is no {what}"))
     }
 
     /// Something that does not fit how things are.
-    pub fn conflict(why: impl Into<String>) -> Self {
+    pub(super) fn conflict(why: impl Into<String>) -> Self {
         Self::Problem(StatusCode::CONFLICT, why.into())
     }
 }
@@ -97,7 +97,7 @@ macro_rules! from_rejection {
 from_rejection!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
 
 /// The answer to a call that the protocol does not have.
-pub async fn no_such_call(uri: Uri) -> Refusal {
+pub(super) async fn no_such_call(uri: Uri) -> Refusal {
     Refusal::not_found(&format!("call {} in this version of the protocol", uri.path()))
 }
 

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::InSession;
 use super::refusal::Refusal;
-use crate::protocol::{Events, Heartbeat, Poll, Register, Registered};
-use crate::server::app::{App, Bearer};
+use crate::app::{App, Bearer};
+use protocol::{Events, Heartbeat, Poll, Register, Registered};
 
 /// `POST register`
-pub async fn register(
+pub(super) async fn register(
     State(app): State<App>,
     headers: HeaderMap,
     register: Result<Json<Register>, JsonRejection>,
@@ -32,7 +32,7 @@ pub async fn register(
 }
 
 /// `POST poll`
-pub async fn poll(
+pub(super) async fn poll(
     State(app): State<App>,
     headers: HeaderMap,
     InSession(session): InSession,
@@ -66,7 +66,7 @@ pub async fn poll(
 }
 
 /// `POST heartbeat`
-pub async fn heartbeat(
+pub(super) async fn heartbeat(
     State(app): State<App>,
     InSession(session): InSession,
     beat: Result<Json<Heartbeat>, JsonRejection>,
@@ -77,7 +77,7 @@ pub async fn heartbeat(
 }
 
 /// `POST deregister`
-pub async fn deregister(
+pub(super) async fn deregister(
     State(app): State<App>,
     InSession(session): InSession,
 ) -> Result<StatusCode, Refusal> {

@@ -8,14 +8,14 @@ use axum::http::StatusCode;
 
 use super::refusal::Refusal;
 use super::{InSession, OfTask};
-use crate::protocol::{self, Attempt, Claimed, Finish, Named, Operation};
-use crate::server::app::App;
-use crate::server::logs::Key;
-use crate::server::store::task::Task;
-use crate::server::store::{Connection, agent_pool, environment, run, variable, workspace};
+use crate::app::App;
+use crate::logs::Key;
+use crate::store::task::Task;
+use crate::store::{Connection, agent_pool, environment, run, variable, workspace};
+use protocol::{Attempt, Claimed, Finish, Named, Operation};
 
 /// `POST tasks/ID/claim`
-pub async fn claim(
+pub(super) async fn claim(
     State(app): State<App>,
     Path(id): Path<String>,
     InSession(session): InSession,
@@ -32,7 +32,7 @@ pub async fn claim(
 }
 
 /// `POST tasks/ID/start`
-pub async fn start(
+pub(super) async fn start(
     State(app): State<App>,
     OfTask(task): OfTask,
     attempt: Result<Json<Attempt>, JsonRejection>,
@@ -43,7 +43,7 @@ pub async fn start(
 }
 
 /// `POST tasks/ID/finish`
-pub async fn finish(
+pub(super) async fn finish(
     State(app): State<App>,
     OfTask(task): OfTask,
     finish: Result<Json<Finish>, JsonRejection>,
@@ -61,13 +61,13 @@ pub async fn finish(
 }
 
 /// Where the log of a task's current attempt is.
-pub async fn log_key(app: &App, task: &Task) -> Result<Key, Refusal> {
+pub(super) async fn log_key(app: &App, task: &Task) -> Result<Key, Refusal> {
     let workspace_id = workspace_of(app, task).await?;
     Ok(Key { workspace_id, task_id: task.id.clone(), attempt: task.attempt })
 }
 
 /// The workspace that a task works on.
-pub async fn workspace_of(app: &App, task: &Task) -> Result<String, Refusal> {
+pub(super) async fn workspace_of(app: &App, task: &Task) -> Result<String, Refusal> {
     let mut db = app.scheduler.store.read().await?;
     let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
     Ok(run.workspace_id)

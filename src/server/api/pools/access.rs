@@ -19,15 +19,15 @@ use axum::response::Response;
 use super::BASE;
 use super::error::ApiError;
 use super::query::ListQuery;
-use crate::server::app::{App, Bearer};
-use crate::server::store::run::{self, Run};
-use crate::server::store::task::Task;
-use crate::server::store::workspace::{self, Workspace};
-use crate::server::store::{Connection, access_token, state_version};
-use crate::server::token::Shown;
+use crate::app::{App, Bearer};
+use crate::store::run::{self, Run};
+use crate::store::task::Task;
+use crate::store::workspace::{self, Workspace};
+use crate::store::{Connection, access_token, state_version};
+use crate::token::Shown;
 
 /// Lets a request through if its token is good for it.
-pub async fn check(
+pub(super) async fn check(
     State(app): State<App>,
     mut request: Request,
     next: Next,

@@ -10,13 +10,13 @@ use super::agent_pools;
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
-use crate::server::app::App;
-use crate::server::clock::{Millis, rfc3339};
-use crate::server::store::Connection;
-use crate::server::store::access_token::{self, AccessToken};
-use crate::server::token::{Issued, new_id};
+use crate::app::App;
+use crate::clock::{Millis, rfc3339};
+use crate::store::Connection;
+use crate::store::access_token::{self, AccessToken};
+use crate::token::{Issued, new_id};
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/agent-pools/{id}/access-tokens", get(list).post(create))
         .route("/access-tokens/{id}", get(read).patch(update).delete(delete))

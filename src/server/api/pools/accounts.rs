@@ -9,12 +9,12 @@ use super::document::Document;
 use super::error::ApiError;
 use super::query::ListQuery;
 use super::the_account;
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::store::Listed;
-use crate::server::store::account::Account;
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::store::Listed;
+use crate::store::account::Account;
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new().route("/accounts", get(list)).route("/accounts/{id}", get(read))
 }
 

@@ -10,26 +10,26 @@ use super::document::{Document, Payload, to_many, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
 use super::the_account;
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::store::agent_pool::{self, AgentPool, Filter};
-use crate::server::store::{Connection, agent, environment, is_taken, task, workspace};
-use crate::server::token::new_id;
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::store::agent_pool::{self, AgentPool, Filter};
+use crate::store::{Connection, agent, environment, is_taken, task, workspace};
+use crate::token::new_id;
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/agent-pools", get(list).post(create))
         .route("/agent-pools/{id}", get(read).patch(update).delete(delete))
 }
 
 /// The pool with this id.
-pub async fn find(db: &mut Connection, id: &str) -> Result<AgentPool, ApiError> {
+pub(super) async fn find(db: &mut Connection, id: &str) -> Result<AgentPool, ApiError> {
     agent_pool::find(db, id).await?.ok_or_else(|| ApiError::not_found("AgentPool", id))
 }
 
 /// Checks that the pool in the relationship `name` is there and that an
 /// environment may use it.
-pub async fn usable_pool(
+pub(super) async fn usable_pool(
     db: &mut Connection,
     name: &str,
     pool_id: &str,

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use super::document::{Document, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::store::agent::{self, Agent, Filter};
-use crate::server::store::task::State as TaskState;
-use crate::server::store::{Connection, task};
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::store::agent::{self, Agent, Filter};
+use crate::store::task::State as TaskState;
+use crate::store::{Connection, task};
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new().route("/agents", get(list)).route("/agents/{id}", get(read).delete(delete))
 }
 

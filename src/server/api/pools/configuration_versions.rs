@@ -15,12 +15,12 @@ use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
 use super::{BASE, workspaces};
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::objects;
-use crate::server::store::Connection;
-use crate::server::store::configuration_version::{self, ConfigurationVersion};
-use crate::server::token::{Issued, Shown, new_id};
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::objects;
+use crate::store::Connection;
+use crate::store::configuration_version::{self, ConfigurationVersion};
+use crate::token::{Issued, Shown, new_id};
 
 /// The largest archive.
 const MAX_ARCHIVE: usize = 100 * 1024 * 1024;
@@ -28,14 +28,14 @@ const MAX_ARCHIVE: usize = 100 * 1024 * 1024;
 /// The most that an archive may hold: a bomb is told from a configuration.
 const MAX_CONTENT: u64 = 1024 * 1024 * 1024;
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/configuration-versions", get(list).post(create))
         .route("/configuration-versions/{id}", get(read))
 }
 
 /// The call that needs no token: its path has a signature.
-pub fn upload_route() -> Router<App> {
+pub(super) fn upload_route() -> Router<App> {
     Router::new().route(
         "/configuration-versions/{id}/upload/{signature}",
         put(upload).layer(DefaultBodyLimit::max(MAX_ARCHIVE)),

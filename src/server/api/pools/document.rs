@@ -11,36 +11,36 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::query::ListQuery;
-use crate::server::store::Listed;
+use crate::store::Listed;
 
 /// The media type of JSON:API.
-pub const MEDIA_TYPE: &str = "application/vnd.api+json";
+pub(super) const MEDIA_TYPE: &str = "application/vnd.api+json";
 
 /// An answer.
 #[derive(Debug)]
-pub struct Document {
+pub(super) struct Document {
     status: StatusCode,
     body: Value,
 }
 
 impl Document {
     /// 200 with a resource.
-    pub fn of(resource: Value) -> Self {
+    pub(super) fn of(resource: Value) -> Self {
         Self { status: StatusCode::OK, body: json!({ "data": resource }) }
     }
 
     /// 201 with a new resource.
-    pub fn created(resource: Value) -> Self {
+    pub(super) fn created(resource: Value) -> Self {
         Self { status: StatusCode::CREATED, body: json!({ "data": resource }) }
     }
 
     /// 202 with a resource that something was begun with.
-    pub fn accepted(resource: Value) -> Self {
+    pub(super) fn accepted(resource: Value) -> Self {
         Self { status: StatusCode::ACCEPTED, body: json!({ "data": resource }) }
     }
 
     /// 200 with a page of resources, `listed` being what they were made of.
-    pub fn page<T>(resources: Vec<Value>, listed: &Listed<T>, query: &ListQuery) -> Self {
+    pub(super) fn page<T>(resources: Vec<Value>, listed: &Listed<T>, query: &ListQuery) -> Self {
         let (number, size, total) = (query.page.number, query.page.size, listed.total);
         let pages = (total + size - 1) / size;
         let pagination = json!({
@@ -62,19 +62,19 @@ impl IntoResponse for Document {
 }
 
 /// A to-one relationship as it goes out.
-pub fn to_one(kind: &str, id: Option<&str>) -> Value {
+pub(super) fn to_one(kind: &str, id: Option<&str>) -> Value {
     json!({ "data": id.map(|id| json!({ "type": kind, "id": id })) })
 }
 
 /// A to-many relationship as it goes out.
-pub fn to_many<'a>(kind: &str, ids: impl IntoIterator<Item = &'a String>) -> Value {
+pub(super) fn to_many<'a>(kind: &str, ids: impl IntoIterator<Item = &'a String>) -> Value {
     let data: Vec<Value> = ids.into_iter().map(|id| json!({ "type": kind, "id": id })).collect();
     json!({ "data": data })
 }
 
 /// A resource as it comes in. An empty body is a resource that says nothing.
 #[derive(Debug, Default, Deserialize)]
-pub struct Payload {
+pub(super) struct Payload {
     #[serde(default)]
     attributes: Map<String, Value>,
     #[serde(default)]
@@ -83,18 +83,21 @@ pub struct Payload {
 
 impl Payload {
     /// An attribute; none if it is missing or null.
-    pub fn attribute<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
+    pub(super) fn attribute<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
         Ok(self.change(name)?.flatten())
     }
 
     /// An attribute that has to be there.
-    pub fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, ApiError> {
+    pub(super) fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, ApiError> {
         self.attribute(name)?.ok_or_else(|| ApiError::attribute(name, "This field is required."))
     }
 
     /// What to make of an attribute: nothing if it is missing, else its value
     /// or null.
-    pub fn change<T: DeserializeOwned>(&self, name: &str) -> Result<Option<Option<T>>, ApiError> {
+    pub(super) fn change<T: DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<Option<Option<T>>, ApiError> {
         let Some(value) = self.attributes.get(name) else { return Ok(None) };
         match serde_json::from_value(value.clone()) {
             Ok(value) => Ok(Some(value)),
@@ -104,7 +107,7 @@ impl Payload {
     }
 
     /// A name: printable, not empty, not long.
-    pub fn name(&self, name: &str) -> Result<Option<String>, ApiError> {
+    pub(super) fn name(&self, name: &str) -> Result<Option<String>, ApiError> {
         let Some(text) = self.attribute::<String>(name)? else { return Ok(None) };
         let length = text.chars().count();
         if text.trim() != text || length == 0 || length > 255 || text.chars().any(char::is_control)
@@ -119,14 +122,14 @@ impl Payload {
 
     /// What to make of an optional text: nothing if it is missing, else its
     /// value; an empty one counts as null.
-    pub fn text(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
+    pub(super) fn text(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
         let text = self.change::<String>(name)?;
         Ok(text.map(|text| text.filter(|text| !text.is_empty())))
     }
 
     /// The id in a to-one relationship: nothing if it is missing, else its
     /// id or null.
-    pub fn to_one(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
+    pub(super) fn to_one(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
         let Some(relationship) = self.relationships.get(name) else { return Ok(None) };
         let related: ToOne = serde_json::from_value(relationship.clone()).map_err(|_| {
             ApiError::relationship(name, "This is not a to-one relationship: {\"data\": {…}}.")
@@ -135,14 +138,14 @@ impl Payload {
     }
 
     /// The id in a to-one relationship that has to be there.
-    pub fn required_to_one(&self, name: &str) -> Result<String, ApiError> {
+    pub(super) fn required_to_one(&self, name: &str) -> Result<String, ApiError> {
         self.to_one(name)?
             .flatten()
             .ok_or_else(|| ApiError::relationship(name, "This relationship is required."))
     }
 
     /// The ids in a to-many relationship; none if it is missing.
-    pub fn to_many(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
+    pub(super) fn to_many(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
         let Some(relationship) = self.relationships.get(name) else { return Ok(None) };
         let related: ToMany = serde_json::from_value(relationship.clone()).map_err(|_| {
             ApiError::relationship(name, "This is not a to-many relationship: {\"data\": […]}.")

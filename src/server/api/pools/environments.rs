@@ -11,20 +11,20 @@ use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
 use super::the_account;
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::store::environment::{self, Environment, Filter};
-use crate::server::store::{Connection, Page, is_taken, workspace};
-use crate::server::token::new_id;
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::store::environment::{self, Environment, Filter};
+use crate::store::{Connection, Page, is_taken, workspace};
+use crate::token::new_id;
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/environments", get(list).post(create))
         .route("/environments/{id}", get(read).patch(update).delete(delete))
 }
 
 /// The environment with this id.
-pub async fn find(db: &mut Connection, id: &str) -> Result<Environment, ApiError> {
+pub(super) async fn find(db: &mut Connection, id: &str) -> Result<Environment, ApiError> {
     environment::find(db, id).await?.ok_or_else(|| ApiError::not_found("Environment", id))
 }
 

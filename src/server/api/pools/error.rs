@@ -10,11 +10,11 @@ use serde_json::json;
 use tracing::error;
 
 use super::document::MEDIA_TYPE;
-use crate::server::scheduler::Error;
+use crate::scheduler::Error;
 
 /// Why a request was refused.
 #[derive(Debug)]
-pub struct ApiError {
+pub(super) struct ApiError {
     status: StatusCode,
     title: String,
     detail: Option<String>,
@@ -23,12 +23,12 @@ pub struct ApiError {
 
 impl ApiError {
     /// An error with a status and a title.
-    pub fn new(status: StatusCode, title: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, title: impl Into<String>) -> Self {
         Self { status, title: title.into(), detail: None, pointer: None }
     }
 
     /// Says more.
-    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+    pub(super) fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
@@ -40,19 +40,19 @@ impl ApiError {
     }
 
     /// 401.
-    pub fn unauthorized() -> Self {
+    pub(super) fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized").detail(
             "Send an admin's token, or a run's while it goes on: `Authorization: Bearer …`.",
         )
     }
 
     /// 403: a call that the token is not for.
-    pub fn forbidden(detail: impl Into<String>) -> Self {
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "Forbidden").detail(detail)
     }
 
     /// 404: `kind` is a type as clients know it, `AgentPool` for example.
-    pub fn not_found(kind: &str, id: &str) -> Self {
+    pub(super) fn not_found(kind: &str, id: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             format!("{kind} with ID '{id}' not found or user unauthorized."),
@@ -60,37 +60,37 @@ impl ApiError {
     }
 
     /// 409.
-    pub fn conflict(detail: impl Into<String>) -> Self {
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict").detail(detail)
     }
 
     /// 400: a request that can't be read.
-    pub fn bad_request(detail: impl Into<String>) -> Self {
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Bad Request").detail(detail)
     }
 
     /// 422: an attribute that can't be.
-    pub fn attribute(name: &str, detail: impl Into<String>) -> Self {
+    pub(super) fn attribute(name: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Attribute")
             .detail(detail)
             .pointer(format!("/data/attributes/{name}"))
     }
 
     /// 422: a relationship that can't be.
-    pub fn relationship(name: &str, detail: impl Into<String>) -> Self {
+    pub(super) fn relationship(name: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Relationship")
             .detail(detail)
             .pointer(format!("/data/relationships/{name}"))
     }
 
     /// 404: a to-one relationship to something that is not there.
-    pub fn no_related(name: &str, kind: &str, id: &str) -> Self {
+    pub(super) fn no_related(name: &str, kind: &str, id: &str) -> Self {
         let detail = format!("{kind} with ID '{id}' not found or user unauthorized.");
         Self { status: StatusCode::NOT_FOUND, ..Self::relationship(name, detail) }
     }
 
     /// 404: a to-many relationship with something that is not there.
-    pub fn no_related_many(name: &str, id: &str) -> Self {
+    pub(super) fn no_related_many(name: &str, id: &str) -> Self {
         let detail =
             format!("Relationship '{name}' with ID '{id}' not found or user unauthorized.");
         Self { status: StatusCode::NOT_FOUND, ..Self::relationship(name, detail) }

@@ -24,19 +24,19 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 
-use crate::server::app::App;
-use crate::server::store::Connection;
-use crate::server::store::account::{self, Account};
+use crate::app::App;
+use crate::store::Connection;
+use crate::store::account::{self, Account};
 use error::ApiError;
 
 /// Where the API is on the server.
-pub const BASE: &str = "/api/iacp/v3";
+pub(crate) const BASE: &str = "/api/iacp/v3";
 
 /// The largest document: a state in base64 is in one.
 const MAX_DOCUMENT: usize = 150 * 1024 * 1024;
 
 /// The API's calls.
-pub fn routes(app: &App) -> Router<App> {
+pub(crate) fn routes(app: &App) -> Router<App> {
     let with_token = Router::new()
         .merge(accounts::routes())
         .merge(access_tokens::routes())

@@ -21,13 +21,13 @@ use tokio_util::io::ReaderStream;
 
 use super::document::{Document, to_one};
 use super::error::ApiError;
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::logs::Key;
-use crate::server::store::run::{self, Run};
-use crate::server::store::task::{self, Phase, State as TaskState, Task};
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::logs::Key;
+use crate::store::run::{self, Run};
+use crate::store::task::{self, Phase, State as TaskState, Task};
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/plans/{id}", get(read_plan))
         .route("/plans/{id}/output", get(plan_output))

@@ -6,14 +6,14 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
 use super::error::ApiError;
-use crate::server::store::Page;
+use crate::store::Page;
 
 /// How many resources a page has unless the client says so, and at most.
 const SIZE: (i64, i64) = (20, 100);
 
 /// A list's query.
 #[derive(Debug)]
-pub struct ListQuery {
+pub(super) struct ListQuery {
     /// Which page.
     pub page: Page,
     filters: HashMap<String, String>,
@@ -21,13 +21,13 @@ pub struct ListQuery {
 
 impl ListQuery {
     /// The value of `filter[name]`.
-    pub fn filter(&self, name: &str) -> Option<&str> {
+    pub(super) fn filter(&self, name: &str) -> Option<&str> {
         self.filters.get(name).map(String::as_str)
     }
 
     /// Refuses filters other than `names`: one that is passed over would
     /// answer a question that nobody asked.
-    pub fn allow(&self, names: &[&str]) -> Result<(), ApiError> {
+    pub(super) fn allow(&self, names: &[&str]) -> Result<(), ApiError> {
         match self.filters.keys().find(|name| !names.contains(&name.as_str())) {
             None => Ok(()),
             Some(name) => Err(ApiError::bad_request(format!(

@@ -9,15 +9,15 @@ use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
 use super::workspaces;
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::scheduler::{NewRun, pool_of};
-use crate::server::store::run::{self, Filter, Run};
-use crate::server::store::task::{self, Phase};
-use crate::server::store::workspace::Workspace;
-use crate::server::store::{Connection, configuration_version};
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::scheduler::{NewRun, pool_of};
+use crate::store::run::{self, Filter, Run};
+use crate::store::task::{self, Phase};
+use crate::store::workspace::Workspace;
+use crate::store::{Connection, configuration_version};
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/runs", get(list).post(create))
         .route("/runs/{id}", get(read))

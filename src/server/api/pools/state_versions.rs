@@ -19,14 +19,14 @@ use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
 use super::{BASE, workspaces};
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::objects;
-use crate::server::scheduler::{Error, Saved};
-use crate::server::store::Connection;
-use crate::server::store::state_version::{self, StateVersion};
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::objects;
+use crate::scheduler::{Error, Saved};
+use crate::store::Connection;
+use crate::store::state_version::{self, StateVersion};
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/state-versions", get(list).post(create))
         .route("/state-versions/{id}", get(read))

@@ -10,14 +10,14 @@ use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
 use super::workspaces;
-use crate::secret::Secret;
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::store::variable::{self, Category, Variable};
-use crate::server::store::{Connection, is_taken};
-use crate::server::token::new_id;
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::store::variable::{self, Category, Variable};
+use crate::store::{Connection, is_taken};
+use crate::token::new_id;
+use protocol::Secret;
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/vars", get(list).post(create))
         .route("/vars/{id}", get(read).patch(update).delete(delete))

@@ -13,26 +13,26 @@ use super::agent_pools::usable_pool;
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
-use crate::protocol::Hook;
-use crate::server::app::App;
-use crate::server::clock::rfc3339;
-use crate::server::store::workspace::{self, Filter, Hooks, Workspace};
-use crate::server::store::{Connection, environment, is_taken, run, state_version};
-use crate::server::token::new_id;
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::store::workspace::{self, Filter, Hooks, Workspace};
+use crate::store::{Connection, environment, is_taken, run, state_version};
+use crate::token::new_id;
+use protocol::Hook;
 
-pub fn routes() -> Router<App> {
+pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/workspaces", get(list).post(create))
         .route("/workspaces/{id}", get(read).patch(update).delete(delete))
 }
 
 /// The workspace with this id.
-pub async fn find(db: &mut Connection, id: &str) -> Result<Workspace, ApiError> {
+pub(super) async fn find(db: &mut Connection, id: &str) -> Result<Workspace, ApiError> {
     workspace::find(db, id).await?.ok_or_else(|| ApiError::not_found("Workspace", id))
 }
 
 /// The workspace that a new resource is to belong to.
-pub async fn related(db: &mut Connection, payload: &Payload) -> Result<Workspace, ApiError> {
+pub(super) async fn related(db: &mut Connection, payload: &Payload) -> Result<Workspace, ApiError> {
     let id = payload.required_to_one("workspace")?;
     workspace::find(db, &id)
         .await?

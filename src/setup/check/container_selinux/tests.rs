@@ -1,4 +1,4 @@
-//! Every row of the table, as recorded in tests/fixtures/repositories.
+//! Every row of the table, as recorded in `tests/fixtures/repositories`.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use os_release::OsRelease;
 use serde::Deserialize;
 
 use super::*;
-use crate::host::rpm::parse_installed;
-use crate::host::yum::{parse_offer, parse_repositories};
+use host::rpm::parse_installed;
+use host::yum::{parse_offer, parse_repositories};
 
 /// What is to come of a host's answers.
 #[derive(Debug, Deserialize)]

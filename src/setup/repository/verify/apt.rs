@@ -19,7 +19,7 @@ use super::entry::Entry;
 use super::files::Files;
 
 /// Looks at everything in it.
-pub fn inspect(files: &Files, signatures: &Verifier, findings: &mut Findings) {
+pub(super) fn inspect(files: &Files, signatures: &Verifier, findings: &mut Findings) {
     let named = |name: &str| format!("apt/{SUITE}/{name}");
     let release = named("Release");
     findings.note(&named("Release.gpg"), detached(files, signatures, &release));

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 
 use super::files::Files;
-use crate::setup::package::sha256;
+use crate::package::sha256;
 
 /// A file's path, size and SHA-256.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Relative to the index's base.
     pub path: String,
     /// In bytes.
@@ -24,7 +24,7 @@ impl Entry {
     ///
     /// # Errors
     /// It isn't.
-    pub fn require(&self, files: &Files, path: &str) -> Result<PathBuf> {
+    pub(super) fn require(&self, files: &Files, path: &str) -> Result<PathBuf> {
         let file = files.get(path)?;
         let size = fs::metadata(&file).context("cannot read it")?.len();
         if size != self.size {
@@ -38,7 +38,7 @@ impl Entry {
     }
 
     /// Where apt asks for it by what it is to be.
-    pub fn by_hash(&self) -> String {
+    pub(super) fn by_hash(&self) -> String {
         let folder = self.path.rsplit_once('/').map_or("", |(folder, _name)| folder);
         format!("{folder}/by-hash/SHA256/{}", self.sha256)
     }

@@ -8,12 +8,12 @@ use tempfile::TempDir;
 use url::Url;
 
 use super::super::KEY;
-use crate::config::proxy::VARIABLES;
-use crate::exit::Failure;
-use crate::host::curl;
+use cli::Failure;
+use config::proxy::VARIABLES;
+use host::curl;
 
 /// A repository's files.
-pub enum Files {
+pub(super) enum Files {
     /// In this folder.
     Folder(PathBuf),
     /// On a server, fetched when they are asked for.
@@ -21,7 +21,7 @@ pub enum Files {
 }
 
 /// A server that has a repository.
-pub struct Server {
+pub(super) struct Server {
     base: Url,
     /// What was fetched.
     cache: TempDir,
@@ -34,7 +34,7 @@ impl Files {
     ///
     /// # Errors
     /// There is none.
-    pub fn of_folder(folder: &Path) -> Result<Self> {
+    pub(super) fn of_folder(folder: &Path) -> Result<Self> {
         if !folder.join(KEY).is_file() {
             return Err(Failure::Usage.because(format!(
                 "{} is no repository of ours: it has no {KEY}",
@@ -49,7 +49,7 @@ impl Files {
     ///
     /// # Errors
     /// There is none, or the server can't be reached.
-    pub fn of_server(url: &Url, ca_cert: Option<&Path>) -> Result<Self> {
+    pub(super) fn of_server(url: &Url, ca_cert: Option<&Path>) -> Result<Self> {
         let is_proxy = |(name, _): &(String, String)| {
             VARIABLES.iter().any(|known| known.eq_ignore_ascii_case(name))
         };
@@ -78,7 +78,7 @@ impl Files {
     ///
     /// # Errors
     /// The path leads elsewhere, or the server doesn't tell.
-    pub fn find(&self, path: &str) -> Result<Option<PathBuf>> {
+    pub(super) fn find(&self, path: &str) -> Result<Option<PathBuf>> {
         if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
             bail!("its path leads out of the repository");
         }
@@ -92,12 +92,12 @@ impl Files {
     ///
     /// # Errors
     /// As [`Self::find`], and it isn't there.
-    pub fn get(&self, path: &str) -> Result<PathBuf> {
+    pub(super) fn get(&self, path: &str) -> Result<PathBuf> {
         self.find(path)?.ok_or_else(|| anyhow!("it is not there"))
     }
 
     /// Forgets a file that was fetched: packages are large.
-    pub fn done(&self, file: &Path) {
+    pub(super) fn done(&self, file: &Path) {
         if let Self::Server(_) = self {
             drop(fs::remove_file(file));
         }
@@ -107,7 +107,7 @@ impl Files {
     ///
     /// # Errors
     /// The server doesn't tell.
-    pub fn has(&self, part: &str, files: &[&str]) -> Result<bool> {
+    pub(super) fn has(&self, part: &str, files: &[&str]) -> Result<bool> {
         if let Self::Folder(folder) = self {
             return Ok(folder.join(part).is_dir());
         }

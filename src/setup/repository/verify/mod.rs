@@ -16,9 +16,9 @@ use self::files::Files;
 use super::keys::{Verifier, require_strong_hashes};
 use super::yum::Part;
 use super::{KEY, PROGRAM, require};
-use crate::exit::Failure;
-use crate::setup::Format;
-use crate::setup::package::sha256;
+use crate::Format;
+use crate::package::sha256;
+use cli::Failure;
 
 /// The architectures of setup programs, as `uname -m` has them.
 const MACHINES: [&str; 2] = ["x86_64", "aarch64"];
@@ -35,7 +35,7 @@ Examples:
 
 Exit codes: 0 all in order, 2 that is no repository, 3 something is not in
 order, 6 a tool is missing, 8 the server can't be reached.")]
-pub struct Args {
+pub(crate) struct Args {
     /// The directory that `repository` made, or the address where it is served:
     /// a server's, or that of the directory itself
     #[arg(value_name = "DIR|URL")]
@@ -47,7 +47,7 @@ pub struct Args {
 
 /// What was found. Its JSON is the command's output.
 #[derive(Debug, Default, Serialize)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// How many files were looked at.
     pub files: usize,
     problems: Vec<String>,
@@ -57,7 +57,7 @@ pub struct Findings {
 ///
 /// # Errors
 /// Something is wrong with the repository, or it can't be looked at.
-pub fn run(format: Format, args: &Args) -> Result<()> {
+pub(crate) fn run(format: Format, args: &Args) -> Result<()> {
     require_tools()?;
     let files = if args.repository.contains("://") {
         let url: Url = args.repository.parse().map_err(|error| {
@@ -89,7 +89,7 @@ pub fn run(format: Format, args: &Args) -> Result<()> {
 ///
 /// # Errors
 /// One is missing; the error names the Debian package that has it.
-pub fn require_tools() -> Result<()> {
+pub(crate) fn require_tools() -> Result<()> {
     require(&[("gpg", "gnupg"), ("gpgv", "gpgv"), ("rpmkeys", "rpm")])
 }
 
@@ -97,7 +97,7 @@ pub fn require_tools() -> Result<()> {
 ///
 /// # Errors
 /// It is no repository, or a tool is missing.
-pub fn inspect(folder: &Path) -> Result<Findings> {
+pub(crate) fn inspect(folder: &Path) -> Result<Findings> {
     inspect_files(&Files::of_folder(folder)?)
 }
 
@@ -138,7 +138,7 @@ impl Findings {
     ///
     /// # Errors
     /// Something was wrong.
-    pub fn require_sound(&self) -> Result<()> {
+    pub(crate) fn require_sound(&self) -> Result<()> {
         if self.problems.is_empty() {
             return Ok(());
         }

@@ -20,7 +20,7 @@ use super::files::Files;
 const KINDS: [&str; 3] = ["primary", "filelists", "other"];
 
 /// Looks at everything in the folder `part`.
-pub fn inspect(
+pub(super) fn inspect(
     part: &str,
     files: &Files,
     signatures: &Verifier,

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// A tree; removed when dropped.
-pub struct Tree {
+pub(crate) struct Tree {
     directory: tempfile::TempDir,
 }
 
 /// What a run of the program said.
-pub struct Said {
+pub(crate) struct Said {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -20,7 +20,7 @@ pub struct Said {
 
 impl Tree {
     /// An installed CentOS 8 with systemd 239 and the package's program.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let tree = Self { directory: tempfile::tempdir().unwrap() };
         tree.put("/etc/os-release", "ID=centos\nVERSION_ID=8\nPRETTY_NAME=\"CentOS Linux 8\"\n");
         // A group that we may give files to, root or not.
@@ -33,37 +33,42 @@ impl Tree {
         tree
     }
 
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.directory.path().join(path.trim_start_matches('/'))
     }
 
-    pub fn put(&self, path: &str, text: &str) {
+    pub(crate) fn put(&self, path: &str, text: &str) {
         let file = self.path(path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
     }
 
-    pub fn link(&self, path: &str, target: &str) {
+    pub(crate) fn link(&self, path: &str, target: &str) {
         let file = self.path(path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         symlink(target, file).unwrap();
     }
 
-    pub fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path(path)).unwrap()
     }
 
-    pub fn mode(&self, path: &str) -> u32 {
+    pub(crate) fn mode(&self, path: &str) -> u32 {
         fs::metadata(self.path(path)).unwrap().permissions().mode() & 0o777
     }
 
     /// Runs the program on the tree.
-    pub fn setup(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn setup(&self, arguments: &[&str]) -> Said {
         self.setup_with(arguments, &[], "")
     }
 
     /// With variables and with a text on standard input.
-    pub fn setup_with(&self, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Said {
+    pub(crate) fn setup_with(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        input: &str,
+    ) -> Said {
         let mut child = Command::new(env!("CARGO_BIN_EXE_scalr-agent-setup"))
             .arg("--root")
             .arg(self.directory.path())
@@ -85,7 +90,7 @@ impl Tree {
     }
 
     /// Every path with its kind, mode, owner and content.
-    pub fn snapshot(&self) -> Vec<String> {
+    pub(crate) fn snapshot(&self) -> Vec<String> {
         let mut all = Vec::new();
         let mut open = vec![self.directory.path().to_owned()];
         while let Some(path) = open.pop() {
@@ -128,7 +133,7 @@ impl From<Output> for Said {
 
 impl Said {
     /// Everything it said, for a message.
-    pub fn all(&self) -> String {
+    pub(crate) fn all(&self) -> String {
         format!("exit code {}\n{}{}", self.code, self.stdout, self.stderr)
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
-use crate::documents;
-use crate::exit::Failure;
+use cli::Failure;
+use cli::documents;
 
 /// Keeps agent pools, workspaces, runs and state.
 #[derive(Debug, Parser)]

@@ -26,12 +26,16 @@
 //! container: until then the server may offer the task to another agent; an
 //! apply whose start was said is never run twice.
 
+pub mod redact;
+
 mod events;
 mod registration;
+mod secret;
 mod task;
 
 pub use events::{Event, Events, Heartbeat, Poll, Status, TaskState, TaskStatus};
 pub use registration::{Intervals, Register, Registered};
+pub use secret::Secret;
 pub use task::{
     Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome, Task,
     Variable,

@@ -24,10 +24,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::documents;
-use crate::exit::Failure;
-use crate::host::machine::Machine;
-use crate::host::{command, interrupt, users};
+use cli::Failure;
+use cli::documents;
+use host::machine::Machine;
+use host::{command, interrupt, users};
 
 /// Install, check and configure the agent on this host
 #[derive(Debug, Parser)]
@@ -66,7 +66,7 @@ enum Command {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// Whatever the subcommand says; [`crate::exit::report`] makes the exit code of
+/// Whatever the subcommand says; [`cli::exit::report`] makes the exit code of
 /// it.
 pub fn run(cli: Cli) -> Result<()> {
     interrupt::end_with_the_reader();

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use super::{configure, run, status};
-use crate::{config, documents};
+use super::{configure, service, status};
+use cli::documents;
 
 /// Takes tasks from an agent pool and runs each in a container
 #[derive(Debug, Parser)]
@@ -62,11 +62,11 @@ Examples:
 /// Runs the command.
 ///
 /// # Errors
-/// Whatever the command says; [`crate::exit::report`] makes the exit code of it.
+/// Whatever the command says; [`cli::exit::report`] makes the exit code of it.
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Configure(args) => configure::run(&cli.config, args),
-        Command::Run(Run { once }) => run::run(&cli.config, once),
+        Command::Run(Run { once }) => service::run(&cli.config, once),
         Command::Status(args) => status::run(&cli.config, &args),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }

@@ -5,9 +5,9 @@
 //! file, their variables, their kinds and their documentation.
 
 pub mod edit;
+pub mod layout;
 pub mod listed;
 pub mod proxy;
-pub mod unit;
 mod valid;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::exit::Failure;
-use crate::secret::Secret;
+use cli::Failure;
+use protocol::Secret;
 
 pub use valid::{Config, ProviderMirror};
 
@@ -520,7 +520,7 @@ mod tests {
 
     #[test]
     fn the_page_for_migrants_names_every_setting_and_variable() {
-        let page = include_str!("../docs/migrating.md");
+        let page = include_str!("../../docs/migrating.md");
         for key in KEYS {
             for name in key.variables.iter().chain([&key.name]) {
                 assert!(page.contains(&format!("`{name}`")), "{name}");

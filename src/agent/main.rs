@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use agent_pools::agent::cli;
-use agent_pools::exit;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    exit::report(cli::run(cli::Cli::parse()))
+    cli::exit::report(agent::run(agent::Cli::parse()))
 }

@@ -1,19 +1,19 @@
 //! Every subcommand's `--help`, as recorded in the folder `help`.
 //!
-//! `UPDATE_HELP=1 cargo test --test setup help` records it anew.
+//! `UPDATE_HELP=1 cargo test -p setup --test commands help` records it anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agent_pools::setup::Cli;
 use clap::CommandFactory as _;
+use setup::Cli;
 
 const WIDTH: usize = 80;
 
 #[test]
 fn help_is_as_recorded_and_fits_a_terminal() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/setup/help");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/commands/help");
     let mut recorded = Vec::new();
     for words in subcommands(&Cli::command(), &[]) {
         let text = help(&words);

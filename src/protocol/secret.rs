@@ -1,8 +1,5 @@
 //! A text that never shows in a log.
 
-#[cfg(any(feature = "agent", feature = "setup"))]
-pub mod redact;
-
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

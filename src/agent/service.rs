@@ -16,24 +16,24 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, Span, error, info, warn};
 
-use crate::agent::client::{CallError, Client};
-use crate::agent::connection::{self, State};
-use crate::agent::context::{Context, RunUser, certificates};
-use crate::agent::engine::Engine;
-use crate::agent::images::{Images, Limits};
-use crate::agent::journal::{Entry, Journal};
-use crate::agent::logging;
-use crate::agent::progress;
-use crate::agent::providers::Providers;
-use crate::agent::proxy;
-use crate::agent::slots::{Slot, Slots};
-use crate::agent::stop::{Order, Signals, become_the_new_program};
-use crate::agent::task::interrupt::Interrupt;
-use crate::agent::task::{Wire, carry_out, lost};
-use crate::agent::telemetry::Telemetry;
-use crate::config::{Config, OnStop, Settings};
-use crate::exit::Failure;
-use crate::protocol::{Event, Heartbeat, Intervals, Poll, Register, Status, TaskState, TaskStatus};
+use crate::client::{CallError, Client};
+use crate::connection::{self, State};
+use crate::context::{Context, RunUser, certificates};
+use crate::engine::Engine;
+use crate::images::{Images, Limits};
+use crate::journal::{Entry, Journal};
+use crate::logging;
+use crate::progress;
+use crate::providers::Providers;
+use crate::proxy;
+use crate::slots::{Slot, Slots};
+use crate::stop::{Order, Signals, become_the_new_program};
+use crate::task::interrupt::Interrupt;
+use crate::task::{Wire, carry_out, lost};
+use crate::telemetry::Telemetry;
+use cli::Failure;
+use config::{Config, OnStop, Settings};
+use protocol::{Event, Heartbeat, Intervals, Poll, Register, Status, TaskState, TaskStatus};
 
 /// How often a drain asks systemd for more time.
 const EXTENDING: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ const FIRST_REGISTRATION: Duration = Duration::from_secs(60);
 /// # Errors
 /// The settings can't be used (exit code 2), the token is wrong or was revoked
 /// (7), or the engine or the server can't be reached at the start (1).
-pub fn run(file: &Path, once: bool) -> Result<()> {
+pub(crate) fn run(file: &Path, once: bool) -> Result<()> {
     let config = Settings::load(file, std::env::vars())?.resolve()?;
     logging::start(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,4 +1,4 @@
-//! The variables that the agent's unit is given by its drop-ins.
+//! The variables that a unit's drop-ins set.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::host::machine::Machine;
-
-/// The directory of the drop-ins that an administrator or we have written.
-const DROP_INS: &str = "/etc/systemd/system/scalr-agent.service.d";
+use crate::machine::Machine;
 
 /// A variable's value and the file that gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,15 +18,15 @@ pub struct Given {
     pub file: PathBuf,
 }
 
-/// What the drop-ins of the agent's unit set, whoever wrote them, by name.
+/// What the drop-ins in the directory `drop_ins` set, whoever wrote them, by name.
 ///
 /// An environment file that we may not read is passed over.
 ///
 /// # Errors
 /// A drop-in can't be read.
-pub fn environment(machine: &Machine) -> Result<BTreeMap<String, Given>> {
+pub fn environment(machine: &Machine, drop_ins: &str) -> Result<BTreeMap<String, Given>> {
     let mut set = BTreeMap::new();
-    for file in drop_ins(machine)? {
+    for file in files(machine, drop_ins)? {
         let text = match fs::read_to_string(machine.path(&file)) {
             // A link to /dev/null, or one that leads nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -40,14 +37,14 @@ pub fn environment(machine: &Machine) -> Result<BTreeMap<String, Given>> {
     Ok(set)
 }
 
-fn drop_ins(machine: &Machine) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(machine.path(DROP_INS)) {
+fn files(machine: &Machine, drop_ins: &str) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(machine.path(drop_ins)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        result => result.with_context(|| format!("cannot read {DROP_INS}"))?,
+        result => result.with_context(|| format!("cannot read {drop_ins}"))?,
     };
     let mut files: Vec<PathBuf> = entries
         .flatten()
-        .map(|entry| Path::new(DROP_INS).join(entry.file_name()))
+        .map(|entry| Path::new(drop_ins).join(entry.file_name()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
         .collect();
     files.sort();
@@ -130,24 +127,82 @@ fn words(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_variable_knows_its_file() {
+    const DROP_INS: &str = "/etc/systemd/system/tool.service.d";
+
+    fn machine_with(files: &[(&str, &str)]) -> (tempfile::TempDir, Machine) {
         let tree = tempfile::tempdir().unwrap();
         let machine = Machine::at(tree.path());
-        let put = |path: &str, text: &str| {
+        for (path, text) in files {
             let file = machine.path(path);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
-        };
+        }
+        (tree, machine)
+    }
+
+    /// What one drop-in sets.
+    fn set_by(text: &str) -> BTreeMap<String, Given> {
+        let (_tree, machine) = machine_with(&[(&format!("{DROP_INS}/proxy.conf"), text)]);
+        environment(&machine, DROP_INS).unwrap()
+    }
+
+    #[test]
+    fn each_variable_knows_its_file() {
         let drop_in = format!("{DROP_INS}/settings.conf");
-        put(
-            &drop_in,
-            "[Service]\nEnvironment=SCALR_AGENT_CONCURRENCY=3\nEnvironmentFile=-/etc/some.env\n",
-        );
-        put("/etc/some.env", "SCALR_AGENT_TOKEN=t\n");
-        let set = environment(&machine).unwrap();
+        let (_tree, machine) = machine_with(&[
+            (
+                &drop_in,
+                "[Service]\nEnvironment=SCALR_AGENT_CONCURRENCY=3\nEnvironmentFile=-/etc/some.env\n",
+            ),
+            ("/etc/some.env", "SCALR_AGENT_TOKEN=t\n"),
+        ]);
+        let set = environment(&machine, DROP_INS).unwrap();
         let of = |name: &str| (set[name].value.as_str(), set[name].file.to_str().unwrap());
         assert_eq!(of("SCALR_AGENT_CONCURRENCY"), ("3", drop_in.as_str()));
         assert_eq!(of("SCALR_AGENT_TOKEN"), ("t", "/etc/some.env"));
+    }
+
+    #[test]
+    fn no_drop_in_sets_nothing() {
+        let (_tree, machine) = machine_with(&[]);
+        assert!(environment(&machine, DROP_INS).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_hand_written_drop_in_counts() {
+        let set = set_by(
+            "[Service]\nEnvironment=\"HTTP_PROXY=http://proxy.example.com:3128\"\n\
+             Environment=HTTPS_PROXY=http://proxy.example.com:3129 'NO_PROXY=a b,c'\n",
+        );
+        assert_eq!(set["HTTP_PROXY"].value, "http://proxy.example.com:3128");
+        assert_eq!(set["HTTPS_PROXY"].value, "http://proxy.example.com:3129");
+        assert_eq!(set["NO_PROXY"].value, "a b,c");
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        let set =
+            set_by("[Service]\nEnvironment=\"HTTP_PROXY=http://u:p%%2F\\\"\\\\x@proxy:80\"\n");
+        assert_eq!(set["HTTP_PROXY"].value, "http://u:p%2F\"\\x@proxy:80");
+    }
+
+    #[test]
+    fn the_environment_file_takes_precedence() {
+        let (_tree, machine) = machine_with(&[
+            (
+                &format!("{DROP_INS}/proxy.conf"),
+                "[Service]\nEnvironmentFile=-/etc/proxy.env\nEnvironment=HTTP_PROXY=http://one:1\n",
+            ),
+            ("/etc/proxy.env", "# ours\nHTTP_PROXY=\"http://u:p\\$%2F@two:2\"\n"),
+        ]);
+        let set = environment(&machine, DROP_INS).unwrap();
+        assert_eq!(set["HTTP_PROXY"].value, "http://u:p$%2F@two:2");
+    }
+
+    #[test]
+    fn other_sections_do_not_count() {
+        let set =
+            set_by("[Unit]\nEnvironment=HTTP_PROXY=x\n[Service]\n# Environment=HTTP_PROXY=y\n");
+        assert!(set.is_empty());
     }
 }

@@ -3,9 +3,8 @@
 
 use std::process::ExitCode;
 
-use agent_pools::{exit, setup};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    exit::report(setup::run(setup::Cli::parse()))
+    cli::exit::report(setup::run(setup::Cli::parse()))
 }

@@ -2,7 +2,7 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | [`cli`] | the command line |
+//! | `args` | the command line |
 //! | `admin` | the first start, and admins' tokens |
 //! | [`store`] | the database: a file for each noun |
 //! | [`objects`], [`logs`] | what is too large for it |
@@ -11,17 +11,17 @@
 //! | [`packages`] | what agents are installed from |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
-pub mod api;
-pub mod app;
-pub mod cli;
-pub mod clock;
-pub mod logs;
-pub mod objects;
-pub mod packages;
-pub mod scheduler;
-pub mod store;
-pub mod tls;
-pub mod token;
+mod api;
+mod app;
+mod args;
+mod clock;
+mod logs;
+mod objects;
+mod packages;
+mod scheduler;
+mod store;
+mod tls;
+mod token;
 mod watched;
 
 mod admin;
@@ -42,6 +42,8 @@ use axum::routing::get;
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use clap::CommandFactory as _;
+use cli::documents;
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tower_http::trace::TraceLayer;
@@ -50,7 +52,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use app::{App, Parts};
-use cli::{AdminToken, LogFormat, Serve, Tls};
+use args::{AdminToken, Command, LogFormat, Serve, Tls};
 use clock::Clock;
 use logs::Logs;
 use objects::Objects;
@@ -58,7 +60,9 @@ use scheduler::{Scheduler, Terms, Wake};
 use store::Store;
 use watched::Watched;
 
-use crate::exit::Failure;
+pub use args::Cli;
+
+use cli::Failure;
 
 /// The database's file in the data folder.
 const DATABASE: &str = "server.db";
@@ -66,25 +70,37 @@ const DATABASE: &str = "server.db";
 /// How long requests under way may take after a stop was asked for.
 const STOP: Duration = Duration::from_secs(10);
 
+/// Runs the command.
+///
+/// # Errors
+/// Whatever the command says; [`cli::exit::report`] makes the exit code of it.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Serve(options) => serve(*options),
+        Command::AdminToken(options) => admin_token(&options),
+        Command::Documents(args) => documents::write(Cli::command(), &args),
+    }
+}
+
 /// `scalr-server serve`: runs until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// It can't start: an option, the data folder, the port or the certificate is
 /// no good.
-pub fn serve(options: Serve) -> Result<()> {
+fn serve(options: Serve) -> Result<()> {
     init_log(options.log_format);
     // Database, states and logs are the server's alone, also where the data
     // folder was made by somebody else.
     umask(Mode::from_bits_truncate(0o077));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(run(options))
+    runtime.block_on(run_until_stopped(options))
 }
 
 /// `scalr-server admin-token`: prints a new admin's token.
 ///
 /// # Errors
 /// There is no server in the folder, or it can't be written.
-pub fn admin_token(options: &AdminToken) -> Result<()> {
+fn admin_token(options: &AdminToken) -> Result<()> {
     let database = options.data.join(DATABASE);
     if !database.exists() {
         let text = format!("there is no server's folder {}; see --data", options.data.display());
@@ -103,7 +119,7 @@ pub fn admin_token(options: &AdminToken) -> Result<()> {
     })
 }
 
-async fn run(options: Serve) -> Result<()> {
+async fn run_until_stopped(options: Serve) -> Result<()> {
     let tls = options.tls.choice()?;
     if let Some(packages) = &options.packages
         && !packages.is_dir()

@@ -1,0 +1,34 @@
+//! `scalr-agent`: takes tasks from a pool and runs each in a container.
+//!
+//! [`service`] registers, polls, and hands each task to
+//! [`task`], which takes it from its claim to its outcome. What a task has
+//! reached is in the [`journal`], so that a restarted agent goes on with it.
+
+mod args;
+mod client;
+mod configure;
+mod connection;
+mod context;
+mod engine;
+mod images;
+mod journal;
+mod log;
+mod logging;
+mod progress;
+mod providers;
+mod proxy;
+mod registry;
+mod service;
+mod slots;
+mod status;
+mod stop;
+mod sum;
+mod task;
+mod telemetry;
+mod trusted;
+
+pub use args::{Cli, run};
+// The acceptance tests send logs as the agent does.
+pub use client::{Client, TaskClient};
+pub use log::spool::Spool;
+pub use log::upload::upload;
