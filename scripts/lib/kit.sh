@@ -28,7 +28,7 @@ make_kit() {
 
     say "building the three programs for glibc 2.17"
     cargo zigbuild --release --target "$kit_target.2.17" --target-dir "$target" \
-        --manifest-path "$scripts/../Cargo.toml" --bins >&2 || return 1
+        --manifest-path "$scripts/../Cargo.toml" --package agent --package setup --package server --bins >&2 || return 1
     archive=$(engine_archive)
     image=$(run_image)
     provider=$(provider_package)
@@ -78,7 +78,7 @@ registry_program() {
 kit_fingerprint() {
     (
         sha256sum "$1"/scalr-{agent,agent-setup,server} "$2"
-        cd "$scripts/.." && find pkg templates Cargo.toml CHANGELOG.md LICENSE -type f \
+        cd "$scripts/.." && find pkg templates src/agent/Cargo.toml src/server/Cargo.toml CHANGELOG.md LICENSE -type f \
             -not -path 'pkg/ansible/*' -not -path 'pkg/cloud-init/*' -exec sha256sum {} + | sort
     ) | sha256sum | cut -d' ' -f1
 }

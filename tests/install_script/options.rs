@@ -95,6 +95,8 @@ fn its_version_is_the_package_s() {
 fn help_names_all_options_of_the_installation() {
     let help_of = |command: &str| {
         let mut program = setup::Cli::command();
+        // The options of every subcommand are among each one's.
+        program.build();
         let command = program.find_subcommand_mut(command).unwrap();
         options(&command.render_long_help().to_string())
     };

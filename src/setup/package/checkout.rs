@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use super::product::Product;
 use cli::Failure;
 use host::command::CommandExt as _;
 
@@ -33,16 +34,14 @@ impl Checkout {
             .context("packages are made in a source checkout of scalr-agent")?;
         let metadata: Metadata =
             serde_json::from_str(&text).context("cannot understand `cargo metadata`")?;
-        let package = metadata
-            .packages
-            .into_iter()
-            .find(|package| package.name == "scalr-agent")
-            .ok_or_else(|| {
+        let has_the_agent = |package: &Package| {
+            package.targets.iter().any(|target| target.name == Product::Agent.name())
+        };
+        let package = metadata.packages.into_iter().find(has_the_agent).ok_or_else(|| {
             Failure::Usage.because("this is not a source checkout of scalr-agent")
         })?;
-        let root = package.manifest_path.parent().context("Cargo.toml has no folder")?.to_owned();
         Ok(Self {
-            root,
+            root: metadata.workspace_root,
             target: metadata.target_directory,
             version: package.version.replacen('-', "~", 1),
         })
@@ -84,7 +83,7 @@ impl Checkout {
         Ok(metadata.mtime())
     }
 
-    /// Where the packages' files are put; Cargo.toml names this folder.
+    /// Where the packages' files are put; the manifests name this folder.
     pub(super) fn stage(&self) -> PathBuf {
         self.file("target/package/root")
     }
@@ -94,11 +93,16 @@ impl Checkout {
 struct Metadata {
     packages: Vec<Package>,
     target_directory: PathBuf,
+    workspace_root: PathBuf,
 }
 
 #[derive(Deserialize)]
 struct Package {
-    name: String,
     version: String,
-    manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
 }

@@ -29,7 +29,7 @@ pub(super) struct Crate {
     folder: PathBuf,
 }
 
-/// The crates in a product's programs, sorted: those of the features and the
+/// The crates in a product's programs, sorted: those of its crates and the
 /// processor it is built for, and neither those that only the build takes nor the
 /// macros. Our own is not among them.
 ///
@@ -107,17 +107,18 @@ fn is_license(path: &Path) -> bool {
         .any(|begin| name.starts_with(begin))
 }
 
-/// Names and versions, of the features as cargo resolves them for a build.
+/// Names and versions, with the features as cargo resolves them for a build.
 fn linked(
     checkout: &Checkout,
     product: Product,
     processor: Processor,
 ) -> Result<BTreeSet<(String, String)>> {
+    let ours = product.crates().iter().flat_map(|name| ["--package", name]);
     let tree = Command::new("cargo")
         .current_dir(checkout.root())
         .args(["tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none"])
         .args(["--format", "{p}", "--target", processor.triple()])
-        .args(["--no-default-features", "--features", product.features()])
+        .args(ours)
         .read()
         .context("cannot list the crates in the programs")?;
     // "name v1.2.3", and sometimes more.
@@ -189,7 +190,7 @@ mod tests {
         let names: Vec<&str> = crates.iter().map(|found| found.name.as_str()).collect();
         assert!(names.contains(&"clap") && names.contains(&"bollard"), "{names:?}");
         // The server's, a macro's, the build's, and our own.
-        for other in ["sqlx", "serde_derive", "cc", "scalr-agent"] {
+        for other in ["sqlx", "serde_derive", "cc", "agent"] {
             assert!(!names.contains(&other), "{other} is not in the agent");
         }
         assert!(crates.iter().all(|found| found.checksum.is_some()));

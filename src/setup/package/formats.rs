@@ -1,5 +1,5 @@
 //! cargo-deb and cargo-generate-rpm, which make the packages out of the stage as
-//! Cargo.toml's `[package.metadata]` says.
+//! the manifests' `[package.metadata]` says.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,7 +72,8 @@ impl Package<'_> {
         let version = format!("{}-{}", self.checkout.version, self.release);
         let mut command = Command::new("cargo");
         // Fast: the last percent of size takes minutes with an engine in it.
-        command.args(["deb", "--no-build", "--no-strip", "--fast", "--compress-type", "xz"]);
+        command.args(["deb", "--package", self.product.crates()[0], "--no-build", "--no-strip"]);
+        command.args(["--fast", "--compress-type", "xz"]);
         command.args(["--target", self.processor.triple(), "--deb-version", &version]);
         let (name, processor) = (self.product.name(), self.processor.debian());
         (command, folder.join(format!("{name}_{version}_{processor}.deb")))
@@ -81,19 +82,20 @@ impl Package<'_> {
     fn rpm(&self, folder: &Path, release: &str) -> (Command, PathBuf) {
         let version = &self.checkout.version;
         let mut command = Command::new("cargo");
+        command.args(["generate-rpm", "--package", &format!("src/{}", self.product.crates()[0])]);
         // Their defaults, zstd and the builder's own libraries, are nothing that an
         // old host can install.
-        command.args(["generate-rpm", "--payload-compress", "gzip", "--auto-req", "no"]);
+        command.args(["--payload-compress", "gzip", "--auto-req", "no"]);
         command.args(["--target", self.processor.triple(), "--arch", self.processor.name()]);
         command.args(["--set-metadata", &format!("version = {version:?}\nrelease = {release:?}")]);
         let (name, processor) = (self.product.name(), self.processor.name());
         (command, folder.join(format!("{name}-{version}-{release}.{processor}.rpm")))
     }
 
-    /// Its variant in Cargo.toml.
+    /// Its variant in the manifest.
     fn variant(&self, kind: Type) -> Option<&'static str> {
         match (self.product, self.bundled, kind) {
-            (Product::Server, ..) => Some("server"),
+            (Product::Server, ..) => None,
             (Product::Agent, false, _) => Some("no-engine"),
             (Product::Agent, true, Type::RpmEl7) => Some("el7"),
             (Product::Agent, true, _) => None,

@@ -26,11 +26,12 @@ impl Product {
         }
     }
 
-    /// cargo's features that they are built with.
-    pub(super) fn features(self) -> &'static str {
+    /// The crates that its programs are in; the first one's manifest describes the
+    /// package.
+    pub(super) fn crates(self) -> &'static [&'static str] {
         match self {
-            Self::Agent => "setup,agent",
-            Self::Server => "server",
+            Self::Agent => &["agent", "setup"],
+            Self::Server => &["server"],
         }
     }
 }

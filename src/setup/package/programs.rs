@@ -72,8 +72,10 @@ pub(super) fn build(
     let triple = processor.triple();
 
     let mut command = Command::new("cargo");
-    command.args(["zigbuild", "--release", "--locked", "--no-default-features"]);
-    command.args(["--features", product.features()]);
+    command.args(["zigbuild", "--release", "--locked"]);
+    for name in product.crates() {
+        command.args(["--package", name]);
+    }
     for name in names {
         command.args(["--bin", name]);
     }
