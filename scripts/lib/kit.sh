@@ -17,46 +17,102 @@ kit_target=x86_64-unknown-linux-gnu
 
 # make_kit: build what is not up to date; print the kit's folder.
 make_kit() {
-    local target=${CARGO_TARGET_DIR:-$scripts/../target} kit archive image provider registry made_of
-    mkdir -p "$target"
-    target=$(realpath "$target")
-    kit=$target/kit
-    need_compiler
-    need_zigbuild
-    need_cargo_tools cargo-deb cargo-generate-rpm
-    need_commands objcopy=binutils gpg=gnupg apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm jq=jq xz=xz-utils
-
-    say "building the three programs for glibc 2.17"
-    cargo zigbuild --release --target "$kit_target.2.17" --target-dir "$target" \
-        --manifest-path "$scripts/../Cargo.toml" --package agent --package setup --package server --bins >&2 || return 1
+    local kit archive programs provider registry
+    kit=$(kit_folder kit)
+    need_kit_tools cargo-deb cargo-generate-rpm
+    programs=$(build_programs release) || return 1
     archive=$(engine_archive)
-    image=$(run_image)
     provider=$(provider_package)
     registry=$(registry_program)
     # Packing takes minutes: only when something in the packages is new.
-    made_of=$(kit_fingerprint "$target/$kit_target/release" "$archive")
-    if [[ ! -f $kit/made-of || $(<"$kit/made-of") != "$made_of" ]]; then
-        rm -rf "$kit"
-        mkdir -p "$kit/bin"
-        cp "$target/$kit_target/release"/scalr-{agent,agent-setup,server} "$kit/bin/"
+    if ! is_made_of "$kit" "$programs" "$archive"; then
+        begin_kit "$kit" "$programs"
         quietly "making the deb and the rpm" make_packages "$kit" "$archive" || return 1
-        quietly "making signed apt and yum repositories" make_repository "$kit" || return 1
-        printf '%s\n' "$made_of" >"$kit/made-of"
+        finish_kit "$kit" "$programs" "$archive" || return 1
     fi
 
-    cp --reflink=auto "$image" "$kit/run-image.tar"
+    add_run "$kit"
     rm -rf "$kit/mirror"
     mkdir -p "$kit/mirror/registry.terraform.io/hashicorp/null"
     cp --reflink=auto "$provider" "$kit/mirror/registry.terraform.io/hashicorp/null/"
     cp --reflink=auto "$registry" "$kit/docker-registry"
-    rm -rf "$kit/configuration"
-    cp -R "$scripts/../tests/fixtures/configuration" "$kit/configuration"
-    if run_image_knows_terraform_data; then
-        rm "$kit/configuration/null_resource.tf"
-    else
-        rm "$kit/configuration/terraform_data.tf"
-    fi
     printf '%s\n' "$kit"
+}
+
+# make_demo_kit TYPE: the part of a kit that one machine is installed from, TYPE being
+# deb, rpm or rpm-el7; its programs are built in half the time. Print its folder.
+make_demo_kit() {
+    local type=$1 kit archive programs packer=cargo-generate-rpm
+    kit=$(kit_folder "demo-kit-$type")
+    [[ $type != deb ]] || packer=cargo-deb
+    need_kit_tools "$packer"
+    programs=$(build_programs demo) || return 1
+    archive=$(engine_archive)
+    if ! is_made_of "$kit" "$programs" "$archive"; then
+        begin_kit "$kit" "$programs"
+        quietly "making the $type" package "$kit" --type "$type" --agent "$kit/bin/scalr-agent" \
+            --engine-archive "$archive" --output "$kit/packages" || return 1
+        finish_kit "$kit" "$programs" "$archive" || return 1
+    fi
+    add_run "$kit"
+    printf '%s\n' "$kit"
+}
+
+# kit_folder NAME: print the folder of that name where cargo builds.
+kit_folder() {
+    local target=${CARGO_TARGET_DIR:-$scripts/../target}
+    mkdir -p "$target"
+    printf '%s/%s\n' "$(realpath "$target")" "$1"
+}
+
+# need_kit_tools PACKER...: what building, packing and signing takes.
+need_kit_tools() {
+    need_compiler
+    need_zigbuild
+    need_cargo_tools "$@"
+    need_commands objcopy=binutils gpg=gnupg apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm jq=jq xz=xz-utils
+}
+
+# build_programs PROFILE: build the three programs for glibc 2.17; print their folder.
+build_programs() {
+    local target
+    target=$(kit_folder .)
+    say "building the three programs for glibc 2.17"
+    cargo zigbuild --profile "$1" --target "$kit_target.2.17" --target-dir "$target" \
+        --manifest-path "$scripts/../Cargo.toml" --package agent --package setup --package server --bins >&2 || return 1
+    printf '%s\n' "$target/$kit_target/$1"
+}
+
+# is_made_of KIT PROGRAMS ENGINE: whether the kit is of these and of today's sources.
+is_made_of() {
+    [[ -f $1/made-of && $(<"$1/made-of") == "$(kit_fingerprint "$2" "$3")" ]]
+}
+
+# begin_kit KIT PROGRAMS: the kit anew, with its programs.
+begin_kit() {
+    rm -rf "$1"
+    mkdir -p "$1/bin"
+    cp "$2"/scalr-{agent,agent-setup,server} "$1/bin/"
+}
+
+# finish_kit KIT PROGRAMS ENGINE: the repositories of its packages, and what it is of.
+finish_kit() {
+    quietly "making signed apt and yum repositories" make_repository "$1" || return 1
+    kit_fingerprint "$2" "$3" >"$1/made-of"
+}
+
+# add_run KIT: the image and the configuration of a run.
+add_run() {
+    local image
+    image=$(run_image)
+    cp --reflink=auto "$image" "$1/run-image.tar"
+    rm -rf "$1/configuration"
+    cp -R "$scripts/../tests/fixtures/configuration" "$1/configuration"
+    if run_image_knows_terraform_data; then
+        rm "$1/configuration/null_resource.tf"
+    else
+        rm "$1/configuration/terraform_data.tf"
+    fi
 }
 
 # registry_program: print the path of Debian's docker-registry, fetched if it is not
@@ -84,15 +140,16 @@ kit_fingerprint() {
 }
 
 make_packages() {
+    local kit=$1 archive=$2 agent=$1/bin/scalr-agent
     # The agent's last: what is staged for it is also what its container is made of.
-    (cd "$scripts/.." && "$1/bin/scalr-agent-setup" package --server "$1/bin/scalr-server" --output "$1/server" &&
-        "$1/bin/scalr-agent-setup" package \
-            --agent "$1/bin/scalr-agent" --engine-archive "$2" --output "$1/packages" &&
-        "$1/bin/scalr-agent-setup" package --release 2 \
-            --agent "$1/bin/scalr-agent" --engine-archive "$2" --output "$1/next" &&
-        "$1/bin/scalr-agent-setup" package --engine none \
-            --agent "$1/bin/scalr-agent" --output "$1/small")
+    package "$kit" --server "$kit/bin/scalr-server" --output "$kit/server" &&
+        package "$kit" --agent "$agent" --engine-archive "$archive" --output "$kit/packages" &&
+        package "$kit" --agent "$agent" --engine-archive "$archive" --release 2 --output "$kit/next" &&
+        package "$kit" --agent "$agent" --engine none --output "$kit/small"
 }
+
+# package KIT OPTION...: call the kit's own packager in the sources.
+package() { (cd "$scripts/.." && "$1/bin/scalr-agent-setup" package "${@:2}"); }
 
 # Signed with a key that lives as long as this function: its owner can't leave
 # its work folder behind, and nothing but this kit is ever signed with it.

@@ -163,22 +163,7 @@ impl FromArgMatches for Options {
 }
 
 fn option(key: &Key) -> Arg {
-    let value_name = match (key.kind, key.name) {
-        (ValueKind::Integer | ValueKind::Number, _) => "N",
-        (ValueKind::Flag, _) => "true|false",
-        (_, "url") => "URL",
-        (_, "agent_name") => "NAME",
-        (_, "ca_cert") => "FILE",
-        (_, "data_dir") => "DIR",
-        (_, "provider_registries") => "HOSTS",
-        (_, "provider_mirror") => "URL|DIR",
-        (_, "engine") => "SOCKET",
-        (_, "on_stop") => "ACTION",
-        (_, "log_format") => "FORMAT",
-        _ => &key.name.to_uppercase(),
-    };
-    let option =
-        Arg::new(key.name).long(key.option()).value_name(value_name.to_owned()).help(key.about);
+    let option = Arg::new(key.name).long(key.option()).value_name(key.value_name).help(key.help());
     match key.kind {
         ValueKind::Flag => {
             option.num_args(0..=1).require_equals(true).default_missing_value("true")

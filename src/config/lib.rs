@@ -1,13 +1,18 @@
 //! The agent's settings: `agent.toml`, then the environment's variables.
 //!
 //! `scalr-agent configure` and `scalr-agent-setup install` write the file, the
-//! agent reads it. [`KEYS`] is the one list of what there is: the names in the
-//! file, their variables, their kinds and their documentation.
+//! agent reads it. [`KEYS`] is the one list of what there is.
 
+pub mod defaults;
 pub mod edit;
 pub mod layout;
 pub mod listed;
 pub mod proxy;
+
+mod checks;
+#[cfg(test)]
+mod document;
+mod table;
 mod valid;
 
 use std::path::{Path, PathBuf};
@@ -19,221 +24,12 @@ use url::Url;
 use cli::Failure;
 use protocol::Secret;
 
+pub use defaults::{DATA_DIR, ENGINE};
+pub use table::{DefaultValue, KEYS, Key, ValueKind};
 pub use valid::{Config, ProviderMirror};
 
 /// Where the settings are.
 pub const FILE: &str = "/etc/scalr-agent/agent.toml";
-
-/// The private engine's socket.
-pub const ENGINE: &str = "unix:///run/scalr-docker/docker.sock";
-
-/// Where the agent keeps its data.
-pub const DATA_DIR: &str = "/var/lib/scalr-agent";
-
-/// A setting's names, kind and documentation.
-#[derive(Debug)]
-pub struct Key {
-    /// In the file.
-    pub name: &'static str,
-    /// In the environment, the preferred name first.
-    pub variables: &'static [&'static str],
-    /// How a variable's text is read.
-    pub kind: ValueKind,
-    /// One sentence for people.
-    pub about: &'static str,
-}
-
-/// How a variable's text is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueKind {
-    /// As it is.
-    Text,
-    /// A whole number.
-    Integer,
-    /// A number.
-    Number,
-    /// `true`, `1`, `yes` or `false`, `0`, `no`.
-    Flag,
-}
-
-/// Every setting there is. The variables' names are those that users of the
-/// vendor's agent know (its public documentation).
-pub const KEYS: &[Key] = &[
-    Key {
-        name: "url",
-        variables: &["SCALR_URL"],
-        kind: ValueKind::Text,
-        about: "The server's address, for example https://pools.example.com",
-    },
-    Key {
-        name: "token",
-        variables: &["SCALR_AGENT_TOKEN", "SCALR_TOKEN"],
-        kind: ValueKind::Text,
-        about: "The pool's token",
-    },
-    Key {
-        name: "agent_name",
-        variables: &["SCALR_AGENT_NAME"],
-        kind: ValueKind::Text,
-        about: "The agent's name in its pool; the host's name if not set",
-    },
-    Key {
-        name: "concurrency",
-        variables: &["SCALR_AGENT_CONCURRENCY"],
-        kind: ValueKind::Integer,
-        about: "How many tasks run at once (1)",
-    },
-    Key {
-        name: "memory",
-        variables: &["SCALR_AGENT_CONTAINER_TASK_MEM_LIMIT"],
-        kind: ValueKind::Integer,
-        about: "Memory of a task's container, in MB (512)",
-    },
-    Key {
-        name: "cpu",
-        variables: &["SCALR_AGENT_CONTAINER_TASK_CPU_LIMIT"],
-        kind: ValueKind::Number,
-        about: "Processors of a task's container (1)",
-    },
-    Key {
-        name: "user",
-        variables: &["SCALR_AGENT_CONTAINER_TASK_USER"],
-        kind: ValueKind::Text,
-        about: "The user inside a task's container: root, a name or UID[:GID]; the agent's own if not set",
-    },
-    Key {
-        name: "writable_root",
-        variables: &["SCALR_AGENT_CONTAINER_TASK_WRITABLE_ROOT"],
-        kind: ValueKind::Flag,
-        about: "Whether a run may change its image's files; if not set, only as the user root",
-    },
-    Key {
-        name: "image",
-        variables: &["SCALR_AGENT_CONTAINER_TASK_IMAGE"],
-        kind: ValueKind::Text,
-        about: "The image for tasks whose workspace and pool have none; {version} stands for the Terraform version",
-    },
-    Key {
-        name: "ca_cert",
-        variables: &["SCALR_AGENT_CA_CERT"],
-        kind: ValueKind::Text,
-        about: "A PEM file of certificate authorities to trust besides the system's",
-    },
-    Key {
-        name: "hooks_dir",
-        variables: &["SCALR_AGENT_HOOKS_DIR"],
-        kind: ValueKind::Text,
-        about: "A folder with the agent's hooks, owned by root: pre-init, pre-plan, post-plan, pre-apply, post-apply",
-    },
-    Key {
-        name: "hook_timeout",
-        variables: &["SCALR_AGENT_HOOK_TIMEOUT"],
-        kind: ValueKind::Integer,
-        about: "How long a hook may take, in seconds (300)",
-    },
-    Key {
-        name: "image_max_age",
-        variables: &["SCALR_AGENT_IMAGE_MAX_AGE"],
-        kind: ValueKind::Integer,
-        about: "How many days after its last use an image that the agent pulled is removed (30)",
-    },
-    Key {
-        name: "image_min_free",
-        variables: &["SCALR_AGENT_IMAGE_MIN_FREE"],
-        kind: ValueKind::Integer,
-        about: "Free space on the engine's disk, in MB, below which such images go earlier (2048)",
-    },
-    Key {
-        name: "provider_cache_limit",
-        variables: &["SCALR_AGENT_PROVIDER_CACHE_LIMIT"],
-        kind: ValueKind::Integer,
-        about: "How much the agent keeps of Terraform's providers, in MB (4096); 0 keeps none",
-    },
-    Key {
-        name: "provider_cache_max_age",
-        variables: &["SCALR_AGENT_PROVIDER_CACHE_MAX_AGE"],
-        kind: ValueKind::Integer,
-        about: "How many days after its last use a provider is removed (30)",
-    },
-    Key {
-        name: "provider_registries",
-        variables: &["SCALR_AGENT_PROVIDER_REGISTRIES"],
-        kind: ValueKind::Text,
-        about: "Hosts of more registries that the agent gets providers from, separated by commas",
-    },
-    Key {
-        name: "provider_mirror",
-        variables: &["SCALR_AGENT_PROVIDER_MIRROR"],
-        kind: ValueKind::Text,
-        about: "Where runs get their providers instead of the registries: https://HOST/PATH/ or a folder on this host",
-    },
-    Key {
-        name: "registry_auth",
-        variables: &["SCALR_AGENT_REGISTRY_AUTH"],
-        kind: ValueKind::Text,
-        about: "A file with the registries' passwords, in the form of Docker's config.json",
-    },
-    Key {
-        name: "data_dir",
-        variables: &["SCALR_AGENT_DATA_DIR"],
-        kind: ValueKind::Text,
-        about: "Where logs and results wait for the server (/var/lib/scalr-agent)",
-    },
-    Key {
-        name: "engine",
-        variables: &["SCALR_AGENT_ENGINE"],
-        kind: ValueKind::Text,
-        about: "The Docker engine's socket (unix:///run/scalr-docker/docker.sock)",
-    },
-    Key {
-        name: "on_stop",
-        variables: &["SCALR_AGENT_WORKER_ON_STOP_ACTION"],
-        kind: ValueKind::Text,
-        about: "What a stop does with running tasks: interrupt (or grace-shutdown), or drain",
-    },
-    Key {
-        name: "grace_shutdown_timeout",
-        variables: &["SCALR_AGENT_WORKER_GRACE_SHUTDOWN_TIMEOUT"],
-        kind: ValueKind::Integer,
-        about: "How long an interrupted task may take to end before it is terminated, in seconds (60)",
-    },
-    Key {
-        name: "drain_timeout",
-        variables: &["SCALR_AGENT_WORKER_DRAIN_TIMEOUT"],
-        kind: ValueKind::Integer,
-        about: "How long a drain waits before it interrupts, in seconds (3600)",
-    },
-    Key {
-        name: "log_limit",
-        variables: &["SCALR_AGENT_LOG_LIMIT"],
-        kind: ValueKind::Integer,
-        about: "The longest log of a run's plan or apply, in MB (256); of a longer one the middle is left out",
-    },
-    Key {
-        name: "log_format",
-        variables: &["SCALR_AGENT_LOG_FORMAT"],
-        kind: ValueKind::Text,
-        about: "plain or json",
-    },
-    Key {
-        name: "telemetry_url",
-        variables: &["SCALR_AGENT_TELEMETRY_URL"],
-        kind: ValueKind::Text,
-        about: "An OpenTelemetry collector (OTLP over HTTP), for example http://collector:4318",
-    },
-    Key {
-        name: "telemetry_headers",
-        variables: &["SCALR_AGENT_TELEMETRY_HEADERS"],
-        kind: ValueKind::Text,
-        about: "A file with headers for the collector, such as its password, each a line `Name: value`",
-    },
-    Key {
-        name: "debug",
-        variables: &["SCALR_AGENT_DEBUG"],
-        kind: ValueKind::Flag,
-        about: "Log more",
-    },
-];
 
 /// The settings as written down: every one may be missing. [`KEYS`] says what
 /// each is.
@@ -331,7 +127,8 @@ impl Settings {
     /// The file can't be read, is not TOML, has an unknown key (the message
     /// names the nearest known one) or a value of the wrong kind.
     pub fn read(file: &Path) -> Result<Self> {
-        Self::from_table(table(file)?).with_context(|| format!("cannot use {}", file.display()))
+        Self::from_table(read_table(file)?)
+            .with_context(|| format!("cannot use {}", file.display()))
     }
 
     /// The settings in `file`, overridden by the variables that are set.
@@ -343,7 +140,7 @@ impl Settings {
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self> {
-        let mut table = table(file)?;
+        let mut table = read_table(file)?;
         Self::from_table(table.clone())
             .with_context(|| format!("cannot use {}", file.display()))?;
         for (key, variable, text) in chosen(environment)? {
@@ -391,7 +188,7 @@ pub fn sources(
     file: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Vec<(&'static Key, Source)>> {
-    let table = table(file)?;
+    let table = read_table(file)?;
     let chosen = chosen(environment)?;
     let source = |key: &'static Key| match chosen.iter().find(|(of, ..)| of.name == key.name) {
         Some((_, variable, _)) => Source::Environment(variable),
@@ -412,16 +209,6 @@ fn culprit(table: &toml::Table) -> String {
 }
 
 impl Key {
-    /// The key of this name in the file.
-    pub fn named(name: &str) -> Option<&'static Key> {
-        KEYS.iter().find(|key| key.name == name)
-    }
-
-    /// Its option on a command line, without the dashes: `agent-name`.
-    pub fn option(&self) -> String {
-        self.name.replace('_', "-")
-    }
-
     /// The value that a text stands for; `given_as` is the variable or the
     /// option that it was given in.
     fn value(&self, given_as: &str, text: &str) -> Result<toml::Value> {
@@ -468,7 +255,7 @@ fn chosen(
         .collect())
 }
 
-fn table(file: &Path) -> Result<toml::Table> {
+fn read_table(file: &Path) -> Result<toml::Table> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(toml::Table::new()),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::proxy::masked;
-use super::{Settings, Source, sources};
+use super::{DefaultValue, Settings, Source, sources};
 use protocol::Secret;
 
 /// A setting as people are shown it.
@@ -33,10 +33,9 @@ pub fn listed(
 ) -> Result<Vec<Listed>> {
     let settings = Settings::load(file, environment.clone())?;
     let set = serde_json::to_value(shown(settings))?;
-    let defaults = serde_json::to_value(defaults()?)?;
     let listed = sources(file, environment)?.into_iter().map(|(key, source)| {
-        let value = set.get(key.name).or_else(|| defaults.get(key.name));
-        Listed { name: key.name, value: value.cloned().unwrap_or_default(), source }
+        let value = set.get(key.name).cloned().or_else(|| key.default.map(value_of));
+        Listed { name: key.name, value: value.unwrap_or_default(), source }
     });
     Ok(listed.collect())
 }
@@ -51,33 +50,13 @@ fn shown(mut settings: Settings) -> Settings {
     settings
 }
 
-/// What holds for settings that nobody set.
-fn defaults() -> Result<Settings> {
-    let least = Settings {
-        url: Some("https://pools.example.com".parse()?),
-        token: Some(Secret::new("t")),
-        ..Settings::default()
-    };
-    let config = least.resolve()?;
-    Ok(Settings {
-        concurrency: Some(config.concurrency),
-        memory: Some(config.memory),
-        cpu: Some(config.cpu),
-        hook_timeout: Some(config.hook_timeout.as_secs()),
-        image_max_age: Some(config.image_max_age.as_secs() / (24 * 60 * 60)),
-        image_min_free: Some(config.image_min_free / (1024 * 1024)),
-        provider_cache_limit: Some(config.provider_cache_limit / (1024 * 1024)),
-        provider_cache_max_age: Some(config.provider_cache_max_age.as_secs() / (24 * 60 * 60)),
-        data_dir: Some(config.data_dir),
-        engine: Some(format!("unix://{}", config.engine.display())),
-        on_stop: Some(config.on_stop),
-        grace_shutdown_timeout: Some(config.grace.as_secs()),
-        drain_timeout: Some(config.drain.as_secs()),
-        log_limit: Some(config.log_limit),
-        log_format: Some(config.log_format),
-        debug: Some(config.debug),
-        ..Settings::default()
-    })
+fn value_of(default: DefaultValue) -> Value {
+    match default {
+        DefaultValue::Text(text) => text.into(),
+        DefaultValue::Integer(number) => number.into(),
+        DefaultValue::Number(number) => number.into(),
+        DefaultValue::Flag(flag) => flag.into(),
+    }
 }
 
 impl Listed {

@@ -1,0 +1,192 @@
+//! What a setting's value has to be. Each check gives, for a person, what is
+//! wrong with it.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use url::{Host, Url};
+
+use super::ProviderMirror;
+use super::defaults::ENGINE;
+use protocol::Secret;
+
+/// The longest path that a Unix socket's address holds (`sun_path` in
+/// `unix(7)`, less the final zero).
+const SOCKET_PATH_BYTES: usize = 107;
+
+/// Checks a setting, if it is set.
+pub(crate) fn each<T>(
+    setting: &Option<T>,
+    check: impl FnOnce(&T) -> Result<(), String>,
+) -> Result<(), String> {
+    setting.as_ref().map_or(Ok(()), check)
+}
+
+pub(crate) fn url(url: &Url) -> Result<(), String> {
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(url) => {}
+        "http" => return Err("has to be https://: the token would go over it in the clear".into()),
+        _ => return Err("should look like https://pools.example.com".into()),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("should have no user and password in it".into());
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err("should be the server's address alone, with nothing after the host".into());
+    }
+    Ok(())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
+        None => false,
+    }
+}
+
+pub(crate) fn collector(url: &Url, has_headers: bool) -> Result<(), String> {
+    match url.scheme() {
+        "https" => {}
+        "http" if !has_headers || is_loopback(url) => {}
+        "http" => {
+            return Err(
+                "has to be https://: telemetry_headers would go over it in the clear".into()
+            );
+        }
+        _ => return Err("should look like http://collector:4318".into()),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("should have no user and password in it: telemetry_headers is for them".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("should have nothing after the path".into());
+    }
+    Ok(())
+}
+
+pub(crate) fn token(token: &Secret) -> Result<(), String> {
+    let text = token.expose();
+    if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("is empty or has characters in it that no token has".into());
+    }
+    Ok(())
+}
+
+pub(crate) fn printable(text: &str, longest: usize) -> Result<(), String> {
+    if text.trim().is_empty() || text.len() > longest || text.chars().any(char::is_control) {
+        return Err(format!("should be 1 to {longest} printable characters"));
+    }
+    Ok(())
+}
+
+pub(crate) fn within<T: PartialOrd + std::fmt::Display>(
+    n: T,
+    least: T,
+    most: T,
+) -> Result<(), String> {
+    if n < least || n > most || n.partial_cmp(&n).is_none() {
+        return Err(format!("should be between {least} and {most}, not {n}"));
+    }
+    Ok(())
+}
+
+pub(crate) fn user(user: &str) -> Result<(), String> {
+    let name = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+    };
+    let mut parts = user.splitn(2, ':');
+    if !parts.all(name) {
+        return Err(format!("should be root, a name or UID[:GID], not `{user}`"));
+    }
+    Ok(())
+}
+
+pub(crate) fn image(image: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_graphic();
+    if image.is_empty() || image.starts_with('-') || !image.chars().all(plain) {
+        return Err(format!("should be an image's name such as terraform:1.11, not `{image}`"));
+    }
+    Ok(())
+}
+
+pub(crate) fn certificates(file: &Path) -> Result<(), String> {
+    absolute(file)?;
+    let text =
+        std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let mark = b"-----BEGIN CERTIFICATE-----";
+    if !text.windows(mark.len()).any(|window| window == mark) {
+        return Err(format!("{} holds no certificate in PEM form", file.display()));
+    }
+    Ok(())
+}
+
+pub(crate) fn hosts_in(hosts: &str) -> impl Iterator<Item = String> {
+    let names = hosts.split([',', ' ']).filter(|name| !name.is_empty());
+    names.map(str::to_ascii_lowercase)
+}
+
+pub(crate) fn registries(hosts: &str) -> Result<(), String> {
+    let is_host = |host: &String| {
+        Url::parse(&format!("https://{host}/"))
+            .is_ok_and(|url| url[url::Position::BeforeHost..url::Position::BeforePath] == *host)
+    };
+    match hosts_in(hosts).find(|host| !is_host(host)) {
+        Some(wrong) => Err(format!("should be hosts such as registry.example.com, not `{wrong}`")),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn mirror(text: &str) -> Result<ProviderMirror, String> {
+    if text.starts_with('/') {
+        return Ok(ProviderMirror::Folder(text.into()));
+    }
+    let form = "should be https://HOST/PATH/ or the absolute path of a folder";
+    let mut url = Url::parse(text).map_err(|_| format!("{form}, not `{text}`"))?;
+    // Not the text: it may hold a password.
+    if url.scheme() != "https" || !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{form}, with no user and password in it"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{form}, with nothing after the path"));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(ProviderMirror::Network(url))
+}
+
+pub(crate) fn absolute(path: &Path) -> Result<(), String> {
+    if !path.is_absolute() {
+        return Err(format!("should be an absolute path, not `{}`", path.display()));
+    }
+    Ok(())
+}
+
+pub(crate) fn socket(address: &str) -> Result<(), String> {
+    match address.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') && path.len() <= SOCKET_PATH_BYTES => Ok(()),
+        Some(path) if path.len() > SOCKET_PATH_BYTES => {
+            Err(format!("the socket's path is longer than {SOCKET_PATH_BYTES} bytes"))
+        }
+        _ => Err(format!("should look like {ENGINE}, not `{address}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_is_an_address_or_a_folder() {
+        let mirror = |text| mirror(text).unwrap();
+        let network = ProviderMirror::Network("https://mirror.example.com/p/".parse().unwrap());
+        assert_eq!(mirror("https://mirror.example.com/p"), network);
+        assert_eq!(mirror("https://mirror.example.com/p/"), network);
+        assert_eq!(mirror("/srv/mirror"), ProviderMirror::Folder("/srv/mirror".into()));
+    }
+}
