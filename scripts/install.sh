@@ -64,7 +64,7 @@ the agent
   --no-start          leave the services stopped
 
 the checks that come first
-  --fix               mend what they find, where that is possible
+  --fix               fix what they find, where that is possible
   --ignore NAMES      go on although these fail (separated by commas), or all
   --verbose           name each command that the setup program runs
 

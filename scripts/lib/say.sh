@@ -51,7 +51,7 @@ quietly() {
     say "$what"
     "$@" >"$log" 2>&1 &
     command=$!
-    # Every 20 seconds, a sign of life. The pipe that nobody writes to is a sleep
+    # Progress every 20 seconds. The pipe that nobody writes to is a sleep
     # that leaves no process behind.
     (
         exec {never}<> <(:)

@@ -52,7 +52,7 @@ pub enum Event {
     NewIntervals(Intervals),
 }
 
-/// A sign of life; renews the leases of the tasks named.
+/// A heartbeat; renews the leases of the tasks named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// How the agent is.

@@ -67,7 +67,7 @@ pub struct Task {
     pub environment: Named,
     /// The Terraform version that the workspace asks for; none: the image's.
     pub terraform_version: Option<String>,
-    /// The workspace's image, else the pool's, if either has one; it goes before
+    /// The workspace's image, else the pool's, if either has one; it takes precedence over
     /// the agent's.
     pub image: Option<String>,
     /// Where in the configuration Terraform is started, relative; none: at its

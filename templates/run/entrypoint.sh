@@ -72,7 +72,7 @@ main() {
 }
 
 # Lets Terraform look for providers where the agent has put them. A run's own CLI
-# configuration goes before that. So do plugins that the image or the configuration
+# configuration takes precedence. So do plugins that the image or the configuration
 # brings, unless there is a mirror: Terraform would no longer find them.
 use_providers() {
     [ -n "${TF_CLI_CONFIG_FILE:-}${TERRAFORM_CONFIG:-}" ] && return

@@ -11,7 +11,7 @@ use crate::pool::Run;
 
 /// What was found where all held.
 pub(super) struct Found {
-    /// How long it took until the run was told to be without its agent.
+    /// How long it took until the run was reported as without its agent.
     pub told: Option<Duration>,
     /// How long the logs of plan and apply are, in bytes, each compared with what its
     /// container wrote.
@@ -29,7 +29,7 @@ pub(super) fn hold(rig: &mut Rig<'_>, fault: Fault, phase: Phase) -> Found {
     eprintln!("--- {}, {}", fault.name(), phase.name());
     let (run, held) = phase.reach(rig, fault);
     let told = fault.happen(rig, phase, run.as_ref(), held);
-    // What befalls an idle agent must not harm the next run.
+    // A fault of an idle agent must not harm the next run.
     let run = run.unwrap_or_else(|| rig.start_run(None));
     let end = fault.end(phase);
     await_end(rig, phase, &run, end);

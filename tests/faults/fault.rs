@@ -87,7 +87,7 @@ impl Fault {
         }
     }
 
-    /// How a run has to end that this befalls in `phase`.
+    /// How a run has to end that has this fault in `phase`.
     pub(super) fn end(self, phase: Phase) -> End {
         match (self, phase) {
             (Self::OutOfMemory, Phase::Planning) => End::PlanErrored("configure --memory MB"),
@@ -107,7 +107,7 @@ impl Fault {
         }
     }
 
-    /// Lets it happen, and end; gives how long it took until the run was told to be
+    /// Lets it happen, and end; gives how long it took until the run was reported to be
     /// without its agent, where that has to be told.
     pub(super) fn happen(
         self,

@@ -1,6 +1,6 @@
 //! The fault matrix: each [`Fault`] in each [`Phase`] of a run, on real parts. No
 //! byte of a log may be lost or doubled, no apply may run twice, no state may be
-//! lost, no container may be left, and a run whose agent is gone is told within 45
+//! lost, no container may be left, and a run whose agent is gone is reported within 45
 //! seconds.
 //!
 //! | file | has |

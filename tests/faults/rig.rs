@@ -213,7 +213,7 @@ impl<'a> Rig<'a> {
         let asked = read("asked").unwrap_or_default();
         assert!(
             asked.contains("heartbeat HTTP/1.1 502"),
-            "no sign of life was answered by the proxy: {asked}{}",
+            "the proxy answered no heartbeat: {asked}{}",
             read("proxy.log").unwrap_or_default()
         );
         // Its workers end with it when its signal comes.

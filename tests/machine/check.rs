@@ -1,4 +1,4 @@
-//! What `check` finds on a booted machine, and how `--fix` mends it.
+//! What `check` finds on a booted machine, and how `--fix` fixes it.
 
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ impl Host {
         self.world.shell(self.machine, line)
     }
 
-    /// The result, and the commands that mend it, of one check.
+    /// The result, and the commands that fix it, of one check.
     fn check(&self, name: &str, options: &str) -> (String, Vec<String>) {
         let line = format!("/root/setup --format json check --only {name} {options} </dev/null");
         let output = self.world.try_shell(self.machine, &line);
@@ -48,8 +48,8 @@ fn centos_7_with_extras_off_on_and_absent() {
     let off = host.check("container-selinux", "");
     let enable = "yum-config-manager --enable extras";
     assert_eq!(off, ("failed".to_owned(), vec![enable.to_owned()]));
-    let mended = host.check("container-selinux", "--fix --yes");
-    assert_eq!(mended, ("passed".to_owned(), Vec::new()));
+    let fixed = host.check("container-selinux", "--fix --yes");
+    assert_eq!(fixed, ("passed".to_owned(), Vec::new()));
     assert!(host.shell("yum repolist --enabled").contains("extras"));
 
     host.shell("sed -i '/^\\[extras\\]/,$d' /etc/yum.repos.d/CentOS-Base.repo");
@@ -74,8 +74,8 @@ fn centos_8_with_appstream_on_off_and_absent() {
     let enable = "dnf config-manager --set-enabled appstream";
     let off = host.check("container-selinux", "");
     assert_eq!(off, ("failed".to_owned(), vec![enable.to_owned()]));
-    let mended = host.check("container-selinux", "--fix --yes");
-    assert_eq!(mended, ("passed".to_owned(), Vec::new()));
+    let fixed = host.check("container-selinux", "--fix --yes");
+    assert_eq!(fixed, ("passed".to_owned(), Vec::new()));
     host.shell("grep -l '^\\[appstream\\]' /etc/yum.repos.d/* | xargs rm");
     let (result, fix) = host.check("container-selinux", "");
     assert!(result == "failed" && fix[0].contains("8.5.2111/AppStream"), "{fix:?}");

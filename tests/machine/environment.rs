@@ -149,7 +149,7 @@ fn check_names(log: &str) {
     assert!(given.contains("http_proxy"), "in lower case, too: {given:?}");
 }
 
-/// The tokens of the tasks in hand.
+/// The tokens of the running tasks.
 fn tokens(fleet: &Fleet) -> Vec<String> {
     let pattern = "(run[.])?task-[0-9a-f]+[.][0-9]+[.][0-9a-f]{64}";
     let line = format!("grep -Eoh '{pattern}' /var/lib/scalr-agent/tasks/*/journal");

@@ -11,7 +11,7 @@ struct Fault {
     name: &'static str,
     /// Done in the machine before the installation, and undone after it.
     provoke: &'static str,
-    mend: &'static str,
+    undo: &'static str,
     /// The exit code, and what the message has to contain.
     code: i32,
     says: &'static [&'static str],
@@ -21,14 +21,14 @@ const UBUNTU: &[Fault] = &[
     Fault {
         name: "the disk is full",
         provoke: "mkdir -p /usr/lib/scalr-agent && mount -t tmpfs -o size=1m none /usr/lib/scalr-agent",
-        mend: "umount /usr/lib/scalr-agent && rmdir /usr/lib/scalr-agent",
+        undo: "umount /usr/lib/scalr-agent && rmdir /usr/lib/scalr-agent",
         code: 6,
         says: &["No space left on device"],
     },
     Fault {
         name: "a lock is held for ever",
         provoke: LOCK,
-        mend: "kill $(cat /run/locker)",
+        undo: "kill $(cat /run/locker)",
         code: 10,
         says: &[
             "perl (process ",
@@ -39,35 +39,35 @@ const UBUNTU: &[Fault] = &[
     Fault {
         name: "the package is refused",
         provoke: "printf 'Package: scalr-agent\\nPin: release *\\nPin-Priority: -1\\n' >/etc/apt/preferences.d/no",
-        mend: "rm /etc/apt/preferences.d/no",
+        undo: "rm /etc/apt/preferences.d/no",
         code: 6,
         says: &["no installation candidate"],
     },
     Fault {
         name: "a scriptlet fails",
         provoke: "mount --bind /bin/false /usr/sbin/useradd",
-        mend: "umount /usr/sbin/useradd",
+        undo: "umount /usr/sbin/useradd",
         code: 6,
         says: &["post-installation script"],
     },
     Fault {
         name: "a unit fails",
         provoke: "mkdir -p /etc/systemd/system/scalr-docker.service.d && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' >/etc/systemd/system/scalr-docker.service.d/z.conf",
-        mend: "rm -r /etc/systemd/system/scalr-docker.service.d && systemctl daemon-reload",
+        undo: "rm -r /etc/systemd/system/scalr-docker.service.d && systemctl daemon-reload",
         code: 1,
         says: &["scalr-docker.service does not come up", "journalctl -xe -u scalr-docker"],
     },
     Fault {
         name: "the server refuses the token",
         provoke: "mv /root/pool.token /root/right.token && echo wrong-token >/root/pool.token",
-        mend: "mv /root/right.token /root/pool.token",
+        undo: "mv /root/right.token /root/pool.token",
         code: 7,
         says: &["token"],
     },
     Fault {
         name: "the repository's name is unknown",
         provoke: "sed -i 's/pools.test/other.test/' /etc/hosts",
-        mend: "sed -i 's/other.test/pools.test/' /etc/hosts",
+        undo: "sed -i 's/other.test/pools.test/' /etc/hosts",
         code: 8,
         says: &["cannot download", "pools.test"],
     },
@@ -85,7 +85,7 @@ fn a_failed_installation_leaves_the_machine_as_it_was() {
         let before = state(&fleet);
         fleet.shell(fault.provoke);
         let output = fleet.world.try_shell(&fleet.machine, &installation(&fleet));
-        fleet.shell(fault.mend);
+        fleet.shell(fault.undo);
         let said = refusal(&output);
         assert_eq!(output.status.code(), Some(fault.code), "{}: {said}", fault.name);
         for text in fault.says {
@@ -144,14 +144,14 @@ fn replace(file: &Path, content: &[u8]) {
     fs::write(file, content).expect("it can be written");
 }
 
-/// Installs between `provoke` and `mend`; it fails, and the machine is as before.
-fn refused(fleet: &Fleet, name: &str, provoke: impl Fn(), mend: impl Fn()) {
+/// Installs between `provoke` and `undo`; it fails, and the machine is as before.
+fn refused(fleet: &Fleet, name: &str, provoke: impl Fn(), undo: impl Fn()) {
     // A package that was fetched before would not be fetched again.
     fleet.shell("! command -v apt-get >/dev/null || apt-get clean");
     let before = state(fleet);
     provoke();
     let output = fleet.world.try_shell(&fleet.machine, &installation(fleet));
-    mend();
+    undo();
     let said = refusal(&output);
     assert_eq!(output.status.code(), Some(6), "{name}: {said}");
     assert!(said.contains("pools.test") || said.contains("scalr-agent"), "{name}: {said}");

@@ -9,7 +9,7 @@ use crate::fleet::{DOCKER, Fleet, configuration, kit};
 use crate::pool::Pool;
 use registry::{HOST, PASSWORD, Registry, USER};
 
-/// Where the agent is told to look for passwords.
+/// Where the agent looks for passwords.
 const CREDENTIALS: &str = "/etc/scalr-agent/registries.json";
 
 #[test]

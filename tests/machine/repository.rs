@@ -234,7 +234,7 @@ fn rotation(site: &Site) {
     site.fleet.shell(&site.install("1.0.0"));
     site.fleet.shell(&format!("cp {key_file} /root/old.asc"));
 
-    // With both, a host that has not heard of the new one goes on.
+    // With both, a host that does not know the new one keeps working.
     site.publish("1.1.0", &["--key", &old, "--key", &new]);
     site.fleet.shell(site.update());
     site.fleet.shell(site.upgrade());

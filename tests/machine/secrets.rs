@@ -30,7 +30,7 @@ fn no_user_sees_the_token_or_the_proxys_password() {
     fleet.wait_for_agent(&pool, "idle");
     assert_eq!(watch.end(), "", "a secret was on a command line");
 
-    // What root is told by those that everybody may ask for.
+    // What the commands that anybody may run show to root.
     fleet.shell(
         "systemctl show '*' >/root/shown; journalctl --no-pager >>/root/shown; \
          scalr-agent-setup status >>/root/shown; scalr-agent-setup proxy show >>/root/shown; \

@@ -1,5 +1,5 @@
 //! Two agents of one pool and more runs than slots: no slot is used twice, and no
-//! slot is told to be free that is not.
+//! slot is reported as free that is in use.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,7 +101,7 @@ fn watch_until_all_is_done(pool: &Pool<'_>, engines: &[Engine; 2]) -> Seen {
             while !done.load(Ordering::Relaxed) {
                 looks.push(look(engines));
             }
-            // One after all that was told.
+            // One look after the last report.
             looks.push(look(engines));
             looks
         });
@@ -153,7 +153,7 @@ fn check_free_slots(told: &Told, looks: &[Look]) {
     let before = before.containers.iter().flatten();
     let busy = before.filter(|container| after.contains(&&container.id)).count();
     let (free, all) = (count(&told.attributes, "free-slots"), CONCURRENCY.iter().sum::<usize>());
-    assert!(free + busy <= all, "{free} slots are told to be free while {busy} are in use");
+    assert!(free + busy <= all, "{free} slots are reported free while {busy} are in use");
 }
 
 fn look(engines: &[Engine; 2]) -> Look {

@@ -159,7 +159,7 @@ async fn what_an_agent_loses_goes_to_another_one() {
     let first = lost.take().await;
     assert_eq!(first.log(0, "half a").await.0, StatusCode::OK);
 
-    // It is not heard of any more.
+    // The first agent sends no more heartbeats.
     server.wait_for(&format!("/plans/{}", related(&run, "plan")), "status", "queued").await;
     let other = server.agent(&site, "other").await;
     let second = other.take().await;
