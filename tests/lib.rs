@@ -2,7 +2,7 @@
 //!
 //! | folder | what it tests |
 //! |---|---|
-//! | `checkout` | the sources: which crate may depend on which |
+//! | `checkout` | the sources: which crate may depend on which, and their words |
 //! | `install_script` | `scripts/install.sh`, in every shell it may meet |
 //! | `machine`, `faults` | an installation, on booted machines |
 //! | `packages` | what old hosts require of packages and repositories |

@@ -1,4 +1,101 @@
-//! Where an installation keeps what, and what it calls it.
+//! Where an installation keeps what, and what it calls it: every path, unit,
+//! account, label and network, once.
+
+/// The package, the agent's user and that user's group.
+pub const AGENT: &str = "scalr-agent";
+
+/// The group that may use the private engine's socket.
+pub const ENGINE_GROUP: &str = "scalr-docker";
+
+/// The agent's unit.
+pub const AGENT_UNIT: &str = "scalr-agent.service";
+
+/// The private engine's unit.
+pub const ENGINE_UNIT: &str = "scalr-docker.service";
+
+/// The unit of the private engine's containerd.
+pub const CONTAINERD_UNIT: &str = "scalr-containerd.service";
+
+/// The folder of the settings.
+pub const SETTINGS_DIR: &str = "/etc/scalr-agent";
+
+/// The agent's settings.
+pub const SETTINGS: &str = "/etc/scalr-agent/agent.toml";
+
+/// The private engine's settings.
+pub const ENGINE_SETTINGS: &str = "/etc/scalr-agent/docker.json";
+
+/// The proxy's variables, if they carry a password: a drop-in's are shown to every
+/// user by `systemctl show`.
+pub const PROXY_SECRETS: &str = "/etc/scalr-agent/proxy.env";
 
 /// The drop-ins of the agent's unit, whoever wrote them.
 pub const AGENT_DROP_INS: &str = "/etc/systemd/system/scalr-agent.service.d";
+
+/// The drop-in that gives the agent its proxy.
+pub const PROXY_DROP_IN: &str = "/etc/systemd/system/scalr-agent.service.d/proxy.conf";
+
+/// The engine's: a symbolic link to [`PROXY_DROP_IN`].
+pub const ENGINE_PROXY_DROP_IN: &str = "/etc/systemd/system/scalr-docker.service.d/proxy.conf";
+
+/// What the package has besides its programs.
+pub const LIBRARY_DIR: &str = "/usr/lib/scalr-agent";
+
+/// The programs of the private engine.
+pub const ENGINE_PROGRAMS: &str = "/usr/lib/scalr-agent/engine";
+
+/// Where the agent keeps its data, unless a setting says otherwise.
+pub const DATA_DIR: &str = "/var/lib/scalr-agent";
+
+/// Where the private engine keeps its data.
+pub const ENGINE_DATA_DIR: &str = "/var/lib/scalr-docker";
+
+/// The private engine's sockets and the like.
+pub const ENGINE_RUN_DIR: &str = "/run/scalr-docker";
+
+/// The address of the private engine's socket.
+pub const ENGINE_SOCKET: &str = "unix:///run/scalr-docker/docker.sock";
+
+/// The socket of the private engine's containerd.
+pub const CONTAINERD_SOCKET: &str = "/run/scalr-docker/containerd.sock";
+
+/// How the names of the slots' networks begin.
+pub const NETWORK_PREFIX: &str = "scalr-slot-";
+
+/// The labels of a task's container.
+pub mod label {
+    /// The task's id.
+    pub const TASK: &str = "scalr.task";
+    /// The attempt, a number.
+    pub const ATTEMPT: &str = "scalr.attempt";
+    /// `plan` or `apply`.
+    pub const KIND: &str = "scalr.kind";
+    /// The run's id.
+    pub const RUN: &str = "scalr.run";
+    /// The agent's id.
+    pub const AGENT: &str = "scalr.agent";
+    /// The pool's id.
+    pub const POOL: &str = "scalr.pool";
+}
+
+/// What the agent writes into its data folder.
+pub mod data {
+    /// A folder for each running task.
+    pub const TASKS: &str = "tasks";
+    /// What is kept of tasks whose results nobody took.
+    pub const LOST: &str = "lost";
+    /// How the server answers, for `status`.
+    pub const CONNECTION: &str = "connection.json";
+    /// What each slot does, for `status`.
+    pub const PROGRESS: &str = "progress.json";
+    /// When each image was used.
+    pub const IMAGES: &str = "images.json";
+    /// When each provider was used.
+    pub const PROVIDER_LIST: &str = "providers.json";
+    /// Downloaded providers.
+    pub const PROVIDERS: &str = "providers";
+
+    /// All of these.
+    pub const ALL: [&str; 7] =
+        [TASKS, LOST, CONNECTION, PROGRESS, IMAGES, PROVIDER_LIST, PROVIDERS];
+}

@@ -1,3 +1,4 @@
 //! What holds of the sources themselves.
 
 mod crates;
+mod words;

@@ -1,0 +1,167 @@
+//! The container engine: Docker's API, 1.37 (Docker 18) or newer, on a local
+//! socket.
+
+mod containers;
+mod files;
+mod images;
+mod output;
+mod volumes;
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result};
+use bollard::models::NetworkCreateRequest;
+use bollard::{API_DEFAULT_VERSION, Docker};
+
+use cli::Failure;
+
+pub(crate) use containers::{Condition, ContainerSpec};
+pub(crate) use output::Output;
+pub(crate) use volumes::ReadOnlyVolume;
+
+/// How long the engine may take to answer, in seconds; not how long a
+/// container may run.
+const TIMEOUT_SECONDS: u64 = 120;
+
+/// An engine on a socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    docker: Docker,
+}
+
+impl Engine {
+    /// Connects to the engine at `socket` (`unix:///path`) and agrees on a
+    /// version with it.
+    ///
+    /// # Errors
+    /// Nothing answers there, we may not use the socket, or it is no local
+    /// socket.
+    pub(crate) async fn connect(socket: &str) -> Result<Self> {
+        let Some(path) = socket.strip_prefix("unix://") else {
+            return Err(Failure::Usage.because(format!(
+                "the engine's socket `{socket}` is not of the form unix:///path"
+            )));
+        };
+        let docker = Docker::connect_with_unix(path, TIMEOUT_SECONDS, API_DEFAULT_VERSION)
+            .with_context(|| unreachable(socket))?;
+        let docker = docker.negotiate_version().await.with_context(|| unreachable(socket))?;
+        Ok(Self { docker })
+    }
+
+    /// Whether the engine answers.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub(crate) async fn ping(&self) -> Result<()> {
+        self.docker.ping().await.map(drop).context("the engine does not answer")
+    }
+
+    /// Sees to it that the bridge network `name` is there.
+    ///
+    /// The engine takes its addresses from its default address pools.
+    ///
+    /// # Errors
+    /// The engine can't make it, its address pools being used up for example.
+    pub(crate) async fn ensure_network(&self, name: &str) -> Result<()> {
+        match self.docker.inspect_network(name, None).await {
+            Ok(_) => return Ok(()),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot look at network {name}"));
+            }
+        }
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            driver: Some("bridge".to_owned()),
+            // An interface's name has at most 15 characters.
+            options: Some(HashMap::from([(
+                "com.docker.network.bridge.name".to_owned(),
+                name.chars().take(15).collect(),
+            )])),
+            ..NetworkCreateRequest::default()
+        };
+        self.docker
+            .create_network(request)
+            .await
+            .map(drop)
+            .with_context(|| format!("cannot make network {name}"))
+    }
+
+    /// How much is free on the disk of the engine's data, in bytes.
+    ///
+    /// # Errors
+    /// The engine doesn't answer, or its folder is not on this host.
+    pub(crate) async fn free_bytes(&self) -> Result<u64> {
+        let info = self.docker.info().await.context("cannot ask the engine for its folder")?;
+        let folder = info.docker_root_dir.context("the engine does not tell its folder")?;
+        let disk = nix::sys::statvfs::statvfs(folder.as_str())
+            .with_context(|| format!("cannot look at the disk of {folder}"))?;
+        Ok(disk.blocks_available() * disk.fragment_size())
+    }
+}
+
+/// Whether an error of this module means that the container is not there.
+pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<bollard::errors::Error>().is_some_and(is_missing)
+}
+
+/// Whether an error of this module means that the engine did not answer: it may be
+/// restarting.
+pub(crate) fn is_away(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<bollard::errors::Error>().is_some_and(|error| status(error).is_none())
+}
+
+/// Whether an error of this module means that the engine was asked for what can't
+/// be: to start a program that the image does not have, for example.
+pub(crate) fn is_invalid(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<bollard::errors::Error>().and_then(status) == Some(400)
+}
+
+fn is_missing(error: &bollard::errors::Error) -> bool {
+    status(error) == Some(404)
+}
+
+fn status(error: &bollard::errors::Error) -> Option<u16> {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+fn unreachable(socket: &str) -> String {
+    format!(
+        "no container engine answers at {socket}; look at `systemctl status scalr-docker`, or name another with `scalr-agent configure --engine`"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::extract::Request;
+
+    use super::*;
+
+    /// An engine that knows no newer API than that of Docker 18.03.
+    #[tokio::test]
+    async fn an_old_engine_is_spoken_to_as_it_understands() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let answer = move |request: Request| async move {
+            seen.lock().unwrap().push(request.uri().path().to_owned());
+            r#"{"Version": "18.03.1-ce", "ApiVersion": "1.37", "MinAPIVersion": "1.12"}"#
+        };
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let engine = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, engine).await });
+
+        let engine = Engine::connect(&format!("unix://{}", socket.display())).await.unwrap();
+        engine.ensure_network("slot").await.unwrap();
+        // By no version at all, which is the engine's own; or by the one it named.
+        for path in asked.lock().unwrap().iter() {
+            assert!(!path.starts_with("/v1.") || path.starts_with("/v1.37/"), "{path}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Heartbeats: that the agent is there, and how it is.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use sd_notify::NotifyState;
+use tracing::{info, warn};
+
+use super::{Service, notify};
+use crate::client::CallError;
+use protocol::{Heartbeat, Status};
+
+/// How long the engine may take to answer before it counts as failed.
+const ENGINE_ANSWERS: Duration = Duration::from_secs(3);
+
+impl Service {
+    /// Gives signs of life; ends only when the server refuses the agent.
+    pub(super) async fn beat(self: Arc<Self>) -> anyhow::Error {
+        loop {
+            let seconds = self.context.intervals().heartbeat_seconds;
+            tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+            let (status, error_message) = self.health().await;
+            let answers = status != Status::Errored;
+            if !self.engine_answers.swap(answers, Ordering::SeqCst) && answers {
+                self.freed.notify_one();
+            }
+            let beat =
+                Heartbeat { status, error_message: error_message.clone(), tasks: self.statuses() };
+            // The watchdog is for an agent that hangs. One whose server is away
+            // has to stay, to look after its runs.
+            notify(&[NotifyState::Watchdog]);
+            let answer = self.context.client.heartbeat(&beat).await;
+            if answer.is_err() {
+                self.context.telemetry.heartbeat_failed();
+            }
+            match answer {
+                Ok(()) => self.context.connection.answered(status, error_message),
+                Err(CallError::Refused { status: StatusCode::CONFLICT, why, .. }) => {
+                    info!("registering again: {why}");
+                    notify(&[NotifyState::Watchdog]);
+                    if let Err(error) = self.register_once().await {
+                        match error {
+                            CallError::Away(error) => {
+                                self.context.connection.away(format!("{error:#}"));
+                                warn!("cannot register again: {error:#}");
+                            }
+                            other => return self.explain(other),
+                        }
+                    }
+                }
+                Err(error) if error.status() == Some(StatusCode::UNAUTHORIZED) => {
+                    return self.explain(error);
+                }
+                Err(error) => {
+                    self.context.connection.away(error.to_string());
+                    warn!("cannot give a sign of life: {error}");
+                }
+            }
+        }
+    }
+
+    async fn health(&self) -> (Status, Option<String>) {
+        // An engine that hangs must not keep us from giving a sign of life.
+        let error = match tokio::time::timeout(ENGINE_ANSWERS, self.context.engine.ping()).await {
+            Ok(Ok(())) => return (self.status(), None),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => format!("the engine has not answered for {} s", ENGINE_ANSWERS.as_secs()),
+        };
+        (Status::Errored, Some(error))
+    }
+
+    pub(super) fn status(&self) -> Status {
+        if self.draining.load(Ordering::SeqCst) {
+            Status::Draining
+        } else if self.tasks().is_empty() {
+            Status::Idle
+        } else {
+            Status::Busy
+        }
+    }
+}

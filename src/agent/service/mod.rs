@@ -1,0 +1,284 @@
+//! The service: registers, gives signs of life, takes tasks, and stops.
+
+mod heartbeat;
+mod polling;
+mod registration;
+mod shutdown;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sd_notify::NotifyState;
+use tokio::sync::{Notify, SetOnce, watch};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Span, error, info, warn};
+
+use crate::client::Client;
+use crate::connection::{self, State};
+use crate::context::{Context, RunUser, certificates};
+use crate::engine::Engine;
+use crate::images::{Images, Limits};
+use crate::journal::Journal;
+use crate::logging;
+use crate::progress;
+use crate::providers::Providers;
+use crate::proxy;
+use crate::slots::Slots;
+use crate::stop::{Order, Signals, become_the_new_program};
+use crate::task::interrupt::Interrupt;
+use crate::task::lost;
+use crate::telemetry::Telemetry;
+use config::{Config, Settings};
+use protocol::{Intervals, Register, TaskState};
+
+/// Runs the agent until it is stopped; with `once` until it has done one task.
+///
+/// # Errors
+/// The settings can't be used (exit code 2), the token is wrong or was revoked
+/// (7), or the engine or the server can't be reached at the start (1).
+pub(crate) fn run(file: &Path, once: bool) -> Result<()> {
+    let config = Settings::load(file, std::env::vars())?.resolve()?;
+    logging::start(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build()
+        .context("cannot start")?;
+    let end = runtime.block_on(async {
+        let proxy = proxy::variables();
+        let telemetry = Telemetry::start(&config, &proxy).unwrap_or_else(|error| {
+            warn!("no telemetry: {error:#}");
+            Telemetry::off()
+        });
+        let end = serve(config, proxy, &telemetry, file, once).await;
+        telemetry.stop().await;
+        end
+    })?;
+    // Ends what is still under way; the tasks' containers are not touched.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match end {
+        End::Stopped => Ok(()),
+        End::Reload => Err(become_the_new_program()),
+    }
+}
+
+/// Takes tasks until told to stop.
+async fn serve(
+    config: Config,
+    proxy: Vec<(String, String)>,
+    telemetry: &Arc<Telemetry>,
+    file: &Path,
+    once: bool,
+) -> Result<End> {
+    let mut signals = Signals::catch()?;
+    let (service, in_hand) = Service::start(config, proxy, telemetry, once).await?;
+    let progress = Arc::clone(&service.context.progress);
+    let keeping = tokio::spawn({
+        let progress = Arc::clone(&progress);
+        async move { progress.keep().await }
+    });
+    let serving = async {
+        match service.until_registered(&mut signals, file, in_hand).await? {
+            Some(end) => Ok(end),
+            None => service.until_ended(&mut signals, file).await,
+        }
+    };
+    let end = serving.await;
+    keeping.abort();
+    progress.stop();
+    end
+}
+
+/// How the service ended.
+enum End {
+    Stopped,
+    Reload,
+}
+
+/// A task in hand.
+struct Running {
+    attempt: u32,
+    /// What is logged about it is inside of this.
+    span: Span,
+    state: watch::Receiver<TaskState>,
+    orders: watch::Sender<Option<Interrupt>>,
+}
+
+struct Service {
+    context: Arc<Context>,
+    register: Register,
+    once: bool,
+    tasks: Mutex<BTreeMap<String, Running>>,
+    /// Rung when a slot may have become free: a task has ended, or the engine is back.
+    freed: Notify,
+    /// Whether tasks are still taken.
+    draining: AtomicBool,
+    /// Whether the engine answered when it was last asked.
+    engine_answers: AtomicBool,
+}
+
+impl Service {
+    /// Goes on with what was in hand; tells whether that was anything.
+    async fn start(
+        config: Config,
+        proxy: Vec<(String, String)>,
+        telemetry: &Arc<Telemetry>,
+        once: bool,
+    ) -> Result<(Arc<Self>, bool)> {
+        let engine = Engine::connect(&format!("unix://{}", config.engine.display())).await?;
+        let context = Context {
+            client: Client::new(&config, &proxy)?,
+            engine,
+            images: Images::open(&config.data_dir)?,
+            providers: Providers::open(&config, &proxy)?,
+            slots: Slots::new(config.concurrency, config.memory),
+            journal: Journal::open(&config.data_dir)?,
+            proxy,
+            certificates: certificates(config.ca_cert.as_deref())?,
+            user: RunUser::of(config.user.as_deref())?,
+            connection: connection::Keeper::new(&config.data_dir),
+            progress: progress::Keeper::new(&config.data_dir, Arc::clone(telemetry)),
+            telemetry: Arc::clone(telemetry),
+            intervals: RwLock::new(Intervals::default()),
+            registered: SetOnce::new(),
+            config,
+        };
+        telemetry.watch_slots(&context.slots, context.config.concurrency);
+        let service = Arc::new(Self {
+            register: registration::introduction(&context.config)?,
+            context: Arc::new(context),
+            once,
+            tasks: Mutex::default(),
+            freed: Notify::new(),
+            draining: AtomicBool::new(false),
+            engine_answers: AtomicBool::new(true),
+        });
+        let entries = service.context.journal.entries()?;
+        let in_hand = !entries.is_empty();
+        for entry in entries {
+            let task = &entry.record().claimed.task;
+            let span = logging::span(&task.id, task.attempt);
+            logging::knows(&span, &task.run_id);
+            span.in_scope(|| info!("going on with a task"));
+            let slot = service.context.slots.take_again(entry.record().slot);
+            service.begin(entry, slot, span, None);
+        }
+        if in_hand {
+            // Their containers are looked after at once; the server may be away
+            // for as long as it likes.
+            notify(&[NotifyState::Ready]);
+        }
+        Ok((service, in_hand))
+    }
+
+    /// Registers; gives how the agent ends if it is told to before it could.
+    async fn until_registered(
+        &self,
+        signals: &mut Signals,
+        file: &Path,
+        in_hand: bool,
+    ) -> Result<Option<End>> {
+        loop {
+            tokio::select! {
+                registered = self.register_first(in_hand) => {
+                    registered?;
+                    info!("Scalr agent is ready to receive tasks.");
+                    notify(&[NotifyState::Ready, NotifyState::Status("ready to receive tasks")]);
+                    return Ok(None);
+                }
+                order = signals.next() => match order {
+                    Order::Stop => {
+                        self.stop(signals, self.context.config.on_stop).await;
+                        return Ok(Some(End::Stopped));
+                    }
+                    Order::Reload if can_reload(file) => return Ok(Some(End::Reload)),
+                    Order::Reload => {}
+                },
+            }
+        }
+    }
+
+    /// Polls and gives signs of life until told to stop.
+    async fn until_ended(self: Arc<Self>, signals: &mut Signals, file: &Path) -> Result<End> {
+        let mut beating = tokio::spawn(Arc::clone(&self).beat());
+        let mut polling = tokio::spawn(Arc::clone(&self).poll());
+        let context = Arc::clone(&self.context);
+        let _cleaning = AbortOnDropHandle::new(tokio::spawn(async move {
+            let config = &context.config;
+            let limits = Limits { age: config.image_max_age, free: config.image_min_free };
+            context.images.clean_up(&context.engine, limits).await
+        }));
+        let context = Arc::clone(&self.context);
+        let _ending = AbortOnDropHandle::new(tokio::spawn(async move {
+            lost::end_forgotten(&context).await;
+        }));
+        let context = Arc::clone(&self.context);
+        let _keeping = AbortOnDropHandle::new(tokio::spawn(async move {
+            context.providers.keep(&context.engine).await
+        }));
+        loop {
+            tokio::select! {
+                ended = &mut beating => return self.refused(ended?, signals).await,
+                ended = &mut polling => match ended? {
+                    Ok(()) => break,
+                    Err(error) => return self.refused(error, signals).await,
+                },
+                order = signals.next() => match order {
+                    Order::Stop => {
+                        // What it is about to claim, the server takes back.
+                        polling.abort();
+                        let _ = (&mut polling).await;
+                        break;
+                    }
+                    Order::Reload if can_reload(file) => return Ok(End::Reload),
+                    Order::Reload => {}
+                },
+            }
+        }
+        // It has no free slots any more, and hears of runs that are canceled while
+        // they are waited for.
+        self.draining.store(true, Ordering::SeqCst);
+        let _polling = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).poll()));
+        self.stop(signals, self.context.config.on_stop).await;
+        beating.abort();
+        match tokio::time::timeout(Duration::from_secs(10), self.context.client.deregister()).await
+        {
+            Ok(Ok(())) => {
+                self.context.connection.answered(State::Deregistered, None);
+                info!("deregistered");
+            }
+            Ok(Err(error)) => warn!("cannot deregister: {error}"),
+            Err(_) => warn!("cannot deregister: the server did not answer in time"),
+        }
+        Ok(End::Stopped)
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Running>> {
+        self.tasks.lock().expect("nothing panics while it holds the tasks")
+    }
+}
+
+/// Whether the settings can be used: an agent that took others would end.
+fn can_reload(file: &Path) -> bool {
+    match Settings::load(file, std::env::vars()).and_then(Settings::resolve) {
+        Ok(_) => {
+            info!("reloading; the tasks run on");
+            true
+        }
+        Err(error) => {
+            error!("not reloaded: {error:#}");
+            false
+        }
+    }
+}
+
+/// Tells systemd; what it does not hear, it does not need.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!("cannot tell systemd: {error}");
+    }
+}

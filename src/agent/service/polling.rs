@@ -1,0 +1,150 @@
+//! Polls: the agent asks for events, and acts on them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use reqwest::StatusCode;
+use tokio::sync::watch;
+use tracing::{Instrument as _, Span, error, info, warn};
+
+use super::{Running, Service};
+use crate::journal::Entry;
+use crate::logging;
+use crate::slots::Slot;
+use crate::task::interrupt::Interrupt;
+use crate::task::{Wire, carry_out};
+use protocol::{Event, Poll, TaskState, TaskStatus};
+
+impl Service {
+    /// Asks for tasks and other events, until the pool tells the agent to
+    /// drain, or `once` is through.
+    pub(super) async fn poll(self: Arc<Self>) -> Result<()> {
+        let mut pause = Duration::from_millis(500);
+        let mut took_one = false;
+        loop {
+            let draining = self.draining.load(Ordering::SeqCst) || (self.once && took_one);
+            if draining && self.tasks().is_empty() {
+                return Ok(());
+            }
+            let takes_more = !draining && self.engine_answers.load(Ordering::SeqCst);
+            let free_slots = if takes_more { self.context.slots.free() } else { 0 };
+            let free_slots = if self.once { free_slots.min(1) } else { free_slots };
+            let poll = Poll { free_slots, tasks: self.statuses() };
+            let held = Duration::from_secs(self.context.intervals().poll_seconds.into());
+            let answer = tokio::select! {
+                answer = self.context.client.poll(&poll, held) => answer,
+                // There is room now for what was not asked for.
+                () = self.freed.notified() => continue,
+            };
+            match answer {
+                Ok(events) => {
+                    pause = Duration::from_millis(500);
+                    for event in events.events {
+                        took_one |= matches!(event, Event::Offer { .. });
+                        self.act_on(event).await;
+                    }
+                }
+                Err(error) if error.status() == Some(StatusCode::UNAUTHORIZED) => {
+                    return Err(self.explain(error));
+                }
+                Err(error) => {
+                    // 409: the heartbeat registers again.
+                    warn!("cannot poll: {error}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(15));
+                }
+            }
+        }
+    }
+
+    async fn act_on(self: &Arc<Self>, event: Event) {
+        match event {
+            // Offered before the server heard that no more are taken.
+            Event::Offer { task_id, .. } if self.draining.load(Ordering::SeqCst) => {
+                info!(task = task_id, "task not taken: the agent takes no more");
+            }
+            Event::Offer { task_id, attempt, kind } => {
+                let span = logging::span(&task_id, attempt);
+                span.in_scope(|| info!(%kind, "task offered"));
+                self.claim(&task_id, attempt).instrument(span).await;
+            }
+            Event::Cancel { task_id, attempt } => {
+                let tasks = self.tasks();
+                if let Some(running) = tasks.get(&task_id).filter(|task| task.attempt == attempt) {
+                    running.span.in_scope(|| info!("task canceled by its pool"));
+                    running.orders.send_replace(Some(Interrupt::Canceled));
+                }
+            }
+            Event::Drain => {
+                info!("told to drain: no more tasks are taken");
+                self.draining.store(true, Ordering::SeqCst);
+            }
+            Event::NewToken { session_token } => self.context.client.set_session(session_token),
+            Event::NewIntervals(intervals) => self.context.set_intervals(intervals),
+        }
+    }
+
+    async fn claim(self: &Arc<Self>, task_id: &str, attempt: u32) {
+        let offered = SystemTime::now();
+        let Some(slot) = self.context.slots.take() else {
+            warn!("no slot is free for what was offered");
+            return;
+        };
+        let claimed = match self.context.client.claim(task_id, attempt).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                warn!("cannot claim the task: {error}");
+                return;
+            }
+        };
+        let span = Span::current();
+        logging::knows(&span, &claimed.task.run_id);
+        match self.context.journal.begin(claimed, slot.number()) {
+            Ok(entry) => self.begin(entry, slot, span, Some(offered)),
+            // Not started, so the server offers it again.
+            Err(error) => error!("cannot take the task: {error:#}"),
+        }
+    }
+
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        entry: Entry,
+        slot: Slot,
+        span: Span,
+        offered: Option<SystemTime>,
+    ) {
+        let task = &entry.record().claimed.task;
+        let (id, attempt) = (task.id.clone(), task.attempt);
+        let (state, watched) = watch::channel(TaskState::Claimed);
+        let (orders, ordered) = watch::channel(None);
+        let wire = Wire { state, orders: ordered, offered };
+        let service = Arc::clone(self);
+        // Held until the task is listed, so that its end comes after.
+        let mut tasks = self.tasks();
+        let carrying_out = {
+            let id = id.clone();
+            async move {
+                carry_out(Arc::clone(&service.context), entry, slot, wire).await;
+                service.tasks().remove(&id);
+                service.freed.notify_waiters();
+                // For a poll that is not waiting at this moment.
+                service.freed.notify_one();
+            }
+        };
+        tokio::spawn(carrying_out.instrument(span.clone()));
+        tasks.insert(id, Running { attempt, span, state: watched, orders });
+    }
+
+    pub(super) fn statuses(&self) -> Vec<TaskStatus> {
+        self.tasks()
+            .iter()
+            .map(|(id, running)| TaskStatus {
+                task_id: id.clone(),
+                attempt: running.attempt,
+                state: *running.state.borrow(),
+            })
+            .collect()
+    }
+}

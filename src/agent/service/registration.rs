@@ -1,0 +1,110 @@
+//! The agent registers with its pool, and once more whenever the server asks it to.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use backon::{ExponentialBuilder, Retryable as _};
+use os_release::OsRelease;
+use reqwest::StatusCode;
+use sd_notify::NotifyState;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{Service, notify};
+use crate::client::CallError;
+use crate::connection::State;
+use cli::Failure;
+use config::Config;
+use protocol::Register;
+
+/// How long the first registration is tried before the agent gives up, to be
+/// started again by systemd, which then tells that it failed.
+const FIRST_REGISTRATION: Duration = Duration::from_secs(60);
+
+impl Service {
+    /// Registers for the first time. Without a task in hand it is given up
+    /// after a while.
+    pub(super) async fn register_first(&self, in_hand: bool) -> Result<()> {
+        let begun = Instant::now();
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(500))
+            .with_max_delay(Duration::from_secs(10))
+            .with_jitter()
+            .without_max_times();
+        (|| self.register_once())
+            .retry(pauses)
+            .when(|error| {
+                matches!(error, CallError::Away(_))
+                    && (in_hand || begun.elapsed() < FIRST_REGISTRATION)
+            })
+            .notify(|error, _| {
+                let status = format!("cannot register: {error}");
+                warn!("{status}");
+                self.context.connection.away(status.clone());
+                notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
+            })
+            .await
+            .map_err(|error| self.explain(error))
+    }
+
+    pub(super) async fn register_once(&self) -> Result<(), CallError> {
+        let context = &self.context;
+        let registered = context.client.register(&context.config.token, &self.register).await?;
+        context.set_intervals(registered.intervals);
+        info!(agent = registered.agent_id, pool = registered.pool_id, "registered");
+        context.connection.registered(&registered);
+        context.connection.answered(self.status(), None);
+        // The ids of a later registration are the same.
+        let _ = context.registered.set(registered);
+        Ok(())
+    }
+
+    /// An error of a call that concerns the whole agent.
+    pub(super) fn explain(&self, error: CallError) -> anyhow::Error {
+        let url = &self.context.config.url;
+        match &error {
+            CallError::Refused { why, .. } => {
+                self.context.connection.answered(State::Refused, Some(why.clone()));
+            }
+            error => self.context.connection.away(error.to_string()),
+        }
+        match error {
+            CallError::Refused { status: StatusCode::UNAUTHORIZED, why, .. } => {
+                Failure::NotPermitted.because(format!(
+                    "{url} refuses the agent: {why}. Make a new token in the pool and give it with `scalr-agent configure --token-file FILE`"
+                ))
+            }
+            CallError::Refused { status, why, .. } => {
+                Failure::Usage.because(format!("{url} refuses the agent: {why} ({status})"))
+            }
+            CallError::Away(error) | CallError::Here(error) => error.context("cannot register"),
+        }
+    }
+}
+
+/// How the agent introduces itself.
+pub(super) fn introduction(config: &Config) -> Result<Register> {
+    let name = match &config.agent_name {
+        Some(name) => name.clone(),
+        None => nix::unistd::gethostname()
+            .context("cannot ask for the host's name")?
+            .into_string()
+            .map_err(|_| anyhow!("the host's name is not UTF-8; set agent_name"))?,
+    };
+    let os = OsRelease::new().map_or_else(
+        |_| "linux".to_owned(),
+        |os| format!("{}_{}", os.id, os.version_id.split('.').next().unwrap_or_default()),
+    );
+    Ok(Register {
+        name,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        os: os.trim_end_matches('_').to_owned(),
+        driver: "docker".to_owned(),
+        platform: match std::env::consts::ARCH {
+            "x86_64" => "linux_amd64".to_owned(),
+            "aarch64" => "linux_arm64".to_owned(),
+            other => format!("linux_{other}"),
+        },
+        concurrency: config.concurrency,
+    })
+}
