@@ -124,7 +124,7 @@ impl Client {
         read(send(request.timeout(held + POLL_GRACE)).await?).await
     }
 
-    /// Gives a sign of life.
+    /// Sends a heartbeat.
     ///
     /// # Errors
     /// See [`CallError`]; 401: the token was revoked, 409: register again.

@@ -42,7 +42,7 @@ pub(crate) struct Context {
     pub providers: Providers,
     /// Where tasks fit.
     pub slots: Slots,
-    /// What is in hand.
+    /// The running tasks.
     pub journal: Journal,
     /// The variables of the proxy, for the runs.
     pub proxy: Vec<(String, String)>,

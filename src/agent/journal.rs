@@ -1,4 +1,4 @@
-//! What this agent has in hand, on disk: one directory a task, which is there
+//! The running tasks of this agent, on disk: one directory a task, which is there
 //! from its claim until the server has its outcome.
 //!
 //! `DATA/tasks/TASK-ATTEMPT/` holds `journal` and `log`. The journal is only appended
@@ -73,7 +73,7 @@ impl Journal {
         Ok(Self { tasks })
     }
 
-    /// The tasks that an agent has in hand, for people who ask, by their slots.
+    /// The running tasks of an agent, for people who ask, by their slots.
     /// It changes nothing: the agent may be about to write one down.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl Journal {
         Ok(entry)
     }
 
-    /// Whether this attempt at a task is in hand.
+    /// Whether this attempt at a task is running.
     pub(crate) fn has(&self, task_id: &str, attempt: u32) -> bool {
         self.tasks.join(directory_name(task_id, attempt)).is_dir()
     }
@@ -136,7 +136,7 @@ impl Journal {
         Ok(directory)
     }
 
-    /// The tasks that are in hand.
+    /// The running tasks.
     ///
     /// # Errors
     /// The journal can't be read. A directory whose task was never written

@@ -1,4 +1,4 @@
-//! What each task in hand is at. A task tells it here, and nowhere else; from
+//! What each running task is at. A task tells it here, and nowhere else; from
 //! here those hear it who want to know: `scalr-agent status` and telemetry.
 //!
 //! `DATA/progress.json` is a [`Snapshot`], for people who ask: while there are
@@ -37,7 +37,7 @@ pub(crate) const STALE: Duration = Duration::from_secs(40);
 pub(crate) struct Snapshot {
     /// When the agent wrote it.
     pub written_at: Timestamp,
-    /// Each task in hand.
+    /// Each running task.
     pub tasks: Vec<At>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) enum Ended {
     Unfinished,
 }
 
-/// All tasks in hand.
+/// All running tasks.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     file: PathBuf,
@@ -139,7 +139,7 @@ struct Begun {
 }
 
 impl Keeper {
-    /// Begins with no task in hand.
+    /// Begins with no running task.
     pub(crate) fn new(data_dir: &Path, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let before = look(data_dir).unwrap_or_else(|error| {
             debug!("{error:#}");
@@ -154,7 +154,7 @@ impl Keeper {
         })
     }
 
-    /// A task is in hand, claimed from `offered` on; without that, an earlier
+    /// A task runs, claimed from `offered` on; without that, an earlier
     /// agent began it.
     pub(crate) fn begin(
         self: &Arc<Self>,
@@ -202,7 +202,7 @@ impl Keeper {
         }
     }
 
-    /// The agent ends: tells so of what is still in hand.
+    /// The agent ends: marks the tasks that are still running.
     pub(crate) fn stop(&self) {
         for task in self.tasks().values() {
             let mut task = lock(task);
@@ -431,7 +431,7 @@ mod tests {
     use crate::task::tests::claimed;
     use config::Settings;
 
-    /// A task in hand, and where its agent's data are.
+    /// A running task, and where its agent's data are.
     fn begun() -> (tempfile::TempDir, Arc<Keeper>, Progress) {
         let data = tempfile::tempdir().unwrap();
         let settings = Settings {

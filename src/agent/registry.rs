@@ -57,7 +57,7 @@ pub(crate) fn advice(image: &str, error: &str) -> String {
             "either there is no such image, or {registry} wants other credentials: name a file in the form of Docker's config.json with `scalr-agent configure --registry-auth FILE` and restart the agent"
         )
     } else if says(&["manifest unknown", "not found", "name unknown"]) {
-        "there is no image of that name and tag: mend it in the workspace, the pool or with `scalr-agent configure --image`".to_owned()
+        "there is no image of that name and tag: correct it in the workspace, the pool or with `scalr-agent configure --image`".to_owned()
     } else if says(&["toomanyrequests", "too many requests", "rate limit"]) {
         format!(
             "{registry} limits how often it is asked: wait, or log in (`scalr-agent configure --registry-auth FILE`)"

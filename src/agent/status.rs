@@ -1,5 +1,5 @@
 //! `scalr-agent status`: the settings and where each comes from, the service,
-//! how it stands with its server, the tasks in hand, the engine and the proxy.
+//! how it stands with its server, the running tasks, the engine and the proxy.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -384,8 +384,8 @@ impl Tasks {
         }
         let in_hand = self.in_hand.len();
         let mut text = match self.slots {
-            Some(slots) => format!("{in_hand} in hand of {slots} at once"),
-            None => format!("{in_hand} in hand"),
+            Some(slots) => format!("{in_hand} of {slots} slots busy"),
+            None => format!("{in_hand} busy"),
         };
         let stale = self.told_seconds_ago.filter(|age| *age > STALE.as_secs().cast_signed());
         if let Some(age) = stale.filter(|_| in_hand > 0) {

@@ -52,7 +52,7 @@ fn files(machine: &Machine, drop_ins: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// Adds what a unit file sets. As in systemd, files named by `EnvironmentFile=`
-/// go before `Environment=`.
+/// take precedence over `Environment=`.
 fn read_unit(text: &str, file: &Path, machine: &Machine, set: &mut BTreeMap<String, Given>) {
     let text = text.replace("\\\n", " ");
     let mut in_service = false;

@@ -92,9 +92,9 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", env = "SCALR_SERVER_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
 
-    /// How long a task stays with an agent that is not heard of, in seconds
+    /// How long a task stays with an agent without a heartbeat, in seconds
     ///
-    /// Agents send a sign of life four times in that time.
+    /// Agents send four heartbeats in that time.
     #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = lease)]
     #[arg(env = "SCALR_SERVER_LEASE")]
     pub lease: Duration,

@@ -13,7 +13,7 @@ const LONGER_THAN_A_LEASE: Duration = Duration::from_secs(50);
 /// The agent's process.
 const AGENT: &str = "$(systemctl show --property=MainPID scalr-agent | cut -d= -f2)";
 
-/// Several signs of life.
+/// Several heartbeats.
 const A_WHILE: Duration = Duration::from_secs(12);
 
 /// Within which a run whose agent is gone has to be told.

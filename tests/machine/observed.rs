@@ -19,7 +19,7 @@ fn an_agent_tells_what_it_does_and_a_dead_collector_is_in_nobodys_way() {
     fleet.shell("systemctl restart scalr-agent");
     fleet.wait_for_agent(&pool, "idle");
     let idle = fleet.shell("scalr-agent status");
-    assert!(idle.contains("0 in hand of 2 at once\n  slot 0  free\n  slot 1  free"), "{idle}");
+    assert!(idle.contains("0 of 2 slots busy\n  slot 0  free\n  slot 1  free"), "{idle}");
 
     let run = pool.start_run(&configuration());
     pool.wait_for_status(&run, "planned");

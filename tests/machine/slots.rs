@@ -144,7 +144,7 @@ fn is_done(told: &Told) -> bool {
 
 /// A slot is taken before its container is made, and free only after that is
 /// removed. So a container that is there before *and* after the pool has been
-/// asked was in a slot that the pool must not have told to be free: that holds
+/// asked was in a slot that the pool must not have reported as free: that holds
 /// exactly, however long the asking takes.
 fn check_free_slots(told: &Told, looks: &[Look]) {
     let Some(before) = looks.iter().rfind(|look| look.ended <= told.asked) else { return };

@@ -10,7 +10,7 @@ const END: usize = 64 * 1024;
 /// bytes.
 const LINE: usize = 4 * 1024;
 
-/// Goes before a notice: colours that the cut has left on go off.
+/// Precedes a notice: colours that the cut has left on go off.
 const PLAIN: &str = "\n\x1b[0m";
 
 /// A stream's limiter.

@@ -16,7 +16,7 @@ use protocol::{Heartbeat, Status};
 const ENGINE_ANSWERS: Duration = Duration::from_secs(3);
 
 impl Service {
-    /// Gives signs of life; ends only when the server refuses the agent.
+    /// Sends heartbeats; ends only when the server refuses the agent.
     pub(super) async fn beat(self: Arc<Self>) -> anyhow::Error {
         loop {
             let seconds = self.context.intervals().heartbeat_seconds;
@@ -55,14 +55,14 @@ impl Service {
                 }
                 Err(error) => {
                     self.context.connection.away(error.to_string());
-                    warn!("cannot give a sign of life: {error}");
+                    warn!("heartbeat failed: {error}");
                 }
             }
         }
     }
 
     async fn health(&self) -> (Status, Option<String>) {
-        // An engine that hangs must not keep us from giving a sign of life.
+        // An engine that hangs must not keep us from sending a heartbeat.
         let error = match tokio::time::timeout(ENGINE_ANSWERS, self.context.engine.ping()).await {
             Ok(Ok(())) => return (self.status(), None),
             Ok(Err(error)) => format!("{error:#}"),

@@ -1,4 +1,4 @@
-//! The service: registers, gives signs of life, takes tasks, and stops.
+//! The service: registers, sends heartbeats, takes tasks, and stops.
 
 mod heartbeat;
 mod polling;
@@ -99,7 +99,7 @@ enum End {
     Reload,
 }
 
-/// A task in hand.
+/// A running task.
 struct Running {
     attempt: u32,
     /// What is logged about it is inside of this.
@@ -122,7 +122,7 @@ struct Service {
 }
 
 impl Service {
-    /// Goes on with what was in hand; tells whether that was anything.
+    /// Continues the tasks of an earlier agent; whether there were any.
     async fn start(
         config: Config,
         proxy: Vec<(String, String)>,
@@ -163,7 +163,7 @@ impl Service {
             let task = &entry.record().claimed.task;
             let span = logging::span(&task.id, task.attempt);
             logging::knows(&span, &task.run_id);
-            span.in_scope(|| info!("going on with a task"));
+            span.in_scope(|| info!("continuing a task"));
             let slot = service.context.slots.take_again(entry.record().slot);
             service.begin(entry, slot, span, None);
         }
@@ -202,7 +202,7 @@ impl Service {
         }
     }
 
-    /// Polls and gives signs of life until told to stop.
+    /// Polls and sends heartbeats until told to stop.
     async fn until_ended(self: Arc<Self>, signals: &mut Signals, file: &Path) -> Result<End> {
         let mut beating = tokio::spawn(Arc::clone(&self).beat());
         let mut polling = tokio::spawn(Arc::clone(&self).poll());
@@ -266,7 +266,7 @@ impl Service {
 fn can_reload(file: &Path) -> bool {
     match Settings::load(file, std::env::vars()).and_then(Settings::resolve) {
         Ok(_) => {
-            info!("reloading; the tasks run on");
+            info!("reloading; the tasks keep running");
             true
         }
         Err(error) => {

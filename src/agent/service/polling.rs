@@ -63,7 +63,7 @@ impl Service {
         match event {
             // Offered before the server heard that no more are taken.
             Event::Offer { task_id, .. } if self.draining.load(Ordering::SeqCst) => {
-                info!(task = task_id, "task not taken: the agent takes no more");
+                info!(task = task_id, "task not taken: the agent accepts no new tasks");
             }
             Event::Offer { task_id, attempt, kind } => {
                 let span = logging::span(&task_id, attempt);
@@ -78,7 +78,7 @@ impl Service {
                 }
             }
             Event::Drain => {
-                info!("told to drain: no more tasks are taken");
+                info!("draining: accepting no new tasks");
                 self.draining.store(true, Ordering::SeqCst);
             }
             Event::NewToken { session_token } => self.context.client.set_session(session_token),

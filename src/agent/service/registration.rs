@@ -22,7 +22,7 @@ use protocol::Register;
 const FIRST_REGISTRATION: Duration = Duration::from_secs(60);
 
 impl Service {
-    /// Registers for the first time. Without a task in hand it is given up
+    /// Registers for the first time. Without a running task it is given up
     /// after a while.
     pub(super) async fn register_first(&self, in_hand: bool) -> Result<()> {
         let begun = Instant::now();

@@ -27,18 +27,18 @@ impl Service {
         Err(error)
     }
 
-    /// Ends the tasks in hand, or waits for them, and comes back when none is
+    /// Ends the running tasks, or waits for them, and comes back when none is
     /// left.
     pub(super) async fn stop(&self, signals: &mut Signals, how: OnStop) {
         self.draining.store(true, Ordering::SeqCst);
         notify(&[NotifyState::Stopping, NotifyState::Status("waiting for tasks to end")]);
         if how == OnStop::Drain {
             let patience = self.context.config.drain;
-            info!("waiting up to {} s for the tasks in hand", patience.as_secs());
+            info!("waiting up to {} s for the running tasks", patience.as_secs());
             tokio::select! {
                 () = self.all_ended() => {}
                 () = tokio::time::sleep(patience) => warn!("the tasks took too long"),
-                _ = signals.next() => info!("told again to stop"),
+                _ = signals.next() => info!("asked again to stop"),
                 () = keep_from_being_killed() => {}
             }
         }
@@ -46,7 +46,7 @@ impl Service {
         self.interrupt_all(Interrupt::Stopped);
         tokio::select! {
             () = self.all_ended() => return,
-            _ = signals.next() => info!("told again to stop: no more waiting"),
+            _ = signals.next() => info!("asked again to stop: waiting no longer"),
         }
         self.interrupt_all(Interrupt::Hurried);
         self.all_ended().await;

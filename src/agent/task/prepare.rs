@@ -25,7 +25,7 @@ const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
 const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
 
 /// Puts the state where the agent finds it, whatever the configuration says:
-/// an override file goes before it, and replaces a `cloud` block too.
+/// an override file takes precedence over it, and replaces a `cloud` block too.
 const OVERRIDE_FILE: &str = "zz_scalr_override.tf";
 const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
 

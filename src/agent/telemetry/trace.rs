@@ -16,7 +16,7 @@ use protocol::{Outcome, Task};
 /// The field of W3C's trace context.
 const TRACEPARENT: &str = "traceparent";
 
-/// The spans of a task in hand.
+/// The spans of a running task.
 #[derive(Debug)]
 pub(crate) struct TaskTrace {
     tracer: SdkTracer,

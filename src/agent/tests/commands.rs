@@ -324,7 +324,7 @@ fn status_tells_the_tasks_in_hand_and_how_it_stands_with_the_server() {
     fs::write(host.file(), settings).unwrap();
     let ran = host.run(&["status"]).ends_with(0);
     assert!(ran.stdout.contains("Server    the agent has not registered yet"), "{ran:?}");
-    assert!(ran.stdout.contains("Tasks     0 in hand of 2 at once"), "{ran:?}");
+    assert!(ran.stdout.contains("Tasks     0 of 2 slots busy"), "{ran:?}");
 
     let task = host.path("tasks/task-9-1");
     fs::create_dir_all(&task).unwrap();
@@ -366,7 +366,7 @@ fn status_tells_what_each_task_is_at() {
     fs::write(host.path("tasks/task-9-1/journal"), TASK).unwrap();
     fs::write(host.path("progress.json"), PROGRESS).unwrap();
     let ran = host.run(&["status"]).ends_with(0);
-    assert!(ran.stdout.contains("1 in hand of 2 at once, as they were"), "{ran:?}");
+    assert!(ran.stdout.contains("1 of 2 slots busy, as they were"), "{ran:?}");
     let line = "\n          running for 1m 30s, waiting for the server; 200 MB of memory; \
         log of 5000 bytes, 4000 of them with the server\n";
     assert!(ran.stdout.contains(line), "{ran:?}");
@@ -388,7 +388,7 @@ fn status_tells_what_each_task_is_at() {
     assert!(ran.stdout.contains("Tasks     unknown: cannot understand"), "{ran:?}");
 }
 
-/// With the attempt of an earlier agent that is not in hand any more.
+/// With the attempt of an earlier agent that no longer runs.
 const PROGRESS: &str = r#"{"written_at": "2026-01-02T03:04:05Z", "tasks": [
     {"task": "task-8", "attempt": 1, "phase": "claimed", "since": "2026-01-02T03:02:35Z",
         "waiting_for_server": false, "memory_bytes": null, "log_bytes": 0,

@@ -155,7 +155,7 @@ impl Scheduler {
         Ok(session)
     }
 
-    /// Takes an agent's sign of life.
+    /// Takes an agent's heartbeat.
     ///
     /// # Errors
     /// The server failed.

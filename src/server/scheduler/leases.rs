@@ -1,4 +1,4 @@
-//! Leases: how long a task stays with an agent that is not heard of.
+//! Leases: how long a task stays with an agent without a heartbeat.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Scheduler {
     pub(crate) async fn renew(&self, session: &Session, poll: &Poll) -> Result<(), Error> {
         let mut change = self.change().await?;
         change.renew(session, &poll.tasks, millis(self.terms.lease)).await?;
-        // It has not heard of these, or does not count them yet.
+        // The agent does not know these, or does not count them yet.
         let offered = task::count_offered(&mut change.tx, &session.agent_id, 0).await?;
         let free = (i64::from(poll.free_slots) - offered).max(0);
         agent::set_free_slots(&mut change.tx, &session.agent_id, free).await?;
@@ -55,7 +55,7 @@ impl Scheduler {
     }
 
     /// Gives every lease a full term: while the server itself was away, nobody
-    /// could renew one. What is told to be in the future, since the clock was set
+    /// could renew one. A time in the future, since the clock was set
     /// back, is now.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ pub(crate) struct Scheduler {
 /// How long things last. All follow from the lease.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
-    /// How long a task stays with an agent that is not heard of.
+    /// How long a task stays with an agent without a heartbeat.
     pub lease: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Registration, polls and signs of life.
+//! Registration, polls and heartbeats.
 
 use std::pin::pin;
 
