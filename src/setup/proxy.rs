@@ -8,7 +8,9 @@ use clap::Subcommand;
 use serde::Serialize;
 use url::Url;
 
-use super::{Context, Format, require_root, start, units};
+use crate::context::{Context, require_root};
+use crate::output::Format;
+use crate::{start, units};
 use cli::Failure;
 use config::layout::AGENT_DROP_INS;
 use config::proxy::{self, DROP_IN, ENGINE_DROP_IN, SECRETS, masked};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::install::{AGENT, CONTAINERD, DOCKER, source};
-use super::network::{self, DOCKER_JSON};
-use super::runs::{self, Places, TASK_LABEL};
-use super::status::docker_client;
-use super::{Context, require_root};
+use crate::context::{Context, require_root};
+use crate::install::{AGENT, CONTAINERD, DOCKER, source};
+use crate::network::{self, DOCKER_JSON};
+use crate::runs::{self, Places, TASK_LABEL};
+use crate::status::docker_client;
 use cli::Failure;
 use config::{DATA_DIR, ENGINE};
 use host::changes::{Changes, Membership};

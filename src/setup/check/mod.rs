@@ -30,7 +30,8 @@ use self::fix::Consent;
 pub(crate) use self::report::Report;
 pub(crate) use self::subject::Subject;
 pub(crate) use self::table::{CHECKS, Check, Severity};
-use super::{Context, Format, require_root};
+use crate::context::{Context, require_root};
+use crate::output::Format;
 use cli::Failure;
 
 const EXAMPLES: &str = "\

@@ -12,9 +12,11 @@ use anyhow::{Context as _, Result};
 use url::Url;
 
 use self::source::Source;
-use super::check::{self, Engine, Selection, Subject};
-use super::proxy::Proxy;
-use super::{Context, Format, network, proxy, require_root, start, units};
+use crate::check::{self, Engine, Selection, Subject};
+use crate::context::{Context, require_root};
+use crate::output::Format;
+use crate::proxy::Proxy;
+use crate::{network, proxy, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
 use config::{ENGINE, Key, Settings};

@@ -45,7 +45,8 @@ use self::engine::Family;
 use self::product::Product;
 use self::stage::Stage;
 use self::symbols::Processor;
-use super::{Context, Format};
+use crate::context::Context;
+use crate::output::Format;
 use cli::Failure;
 
 /// Make the deb and rpm of the agent or the server; run it in a source checkout

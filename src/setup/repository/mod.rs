@@ -29,8 +29,9 @@ use serde::Serialize;
 use self::keys::Keys;
 use self::stage::Stage;
 use self::versions::Package;
-use super::package::sha256;
-use super::{Context, Format};
+use crate::context::Context;
+use crate::output::Format;
+use crate::package::sha256;
 use cli::Failure;
 
 /// The public keys' file.
