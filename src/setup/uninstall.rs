@@ -184,12 +184,7 @@ fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()
         stop_unit(changes, services, unit)?;
     }
     for unit in [AGENT, DOCKER].into_iter().filter(|unit| services.is_enabled(unit)) {
-        changes.run(
-            format!("no more start {unit} at boot"),
-            systemd::disable(unit),
-            Some(systemd::enable(unit)),
-        )?;
-        changes.record_enabled(unit, false);
+        changes.disable(unit)?;
     }
     if iptables::find().is_some() {
         changes.act("take down the firewall's rules", network::take_down_rules, None)?;

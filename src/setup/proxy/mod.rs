@@ -123,16 +123,25 @@ fn wanted(args: &Args) -> Result<Proxy> {
         };
         return Proxy::check(first, https.as_deref(), of("NO_PROXY").as_deref());
     }
-    let http = given(args.http.as_deref().context("clap requires --http")?)?;
-    let https = args.https.as_deref().map(given).transpose()?;
-    Proxy::check(&http, https.as_deref(), args.no_proxy.as_deref())
+    let http = args.http.as_deref().context("clap requires --http")?;
+    from_options(http, args.https.as_deref(), args.no_proxy.as_deref())
 }
 
-/// A URL as given on the command line, or by standard input.
+/// The proxy that options name; a URL `-` is read from standard input.
 ///
 /// # Errors
-/// Standard input can't be read or is empty.
-pub(crate) fn given(url: &str) -> Result<String> {
+/// Standard input can't be read or is empty, besides those of [`Proxy::check`].
+pub(crate) fn from_options(
+    http: &str,
+    https: Option<&str>,
+    no_proxy: Option<&str>,
+) -> Result<Proxy> {
+    let http = read_url(http)?;
+    let https = https.map(read_url).transpose()?;
+    Proxy::check(&http, https.as_deref(), no_proxy)
+}
+
+fn read_url(url: &str) -> Result<String> {
     if url != "-" {
         if url.rsplit_once('@').is_some_and(|(before, _)| before.contains("://")) {
             eprintln!(
