@@ -28,8 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// What `--purge` deletes whole.
 const DATA: [&str; 3] = ["/etc/scalr-agent", DATA_DIR, "/var/lib/scalr-docker"];
 
-/// What the agent keeps below a `data_dir` that is somebody's own choice.
-const OF_DATA_DIR: [&str; 3] = ["tasks", "lost", "connection.json"];
+/// What the agent writes below `data_dir`. A custom one may have other people's
+/// files too, so it is not deleted whole.
+const OF_DATA_DIR: [&str; 7] = [
+    "tasks",
+    "lost",
+    "providers",
+    "connection.json",
+    "progress.json",
+    "images.json",
+    "providers.json",
+];
 
 /// The engine's sockets and the like.
 const RUN: &str = "/run/scalr-docker";
