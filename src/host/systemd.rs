@@ -156,13 +156,13 @@ pub fn systemctl(arguments: &[&str]) -> Command {
     command
 }
 
-/// The command that starts a unit at every boot.
-pub fn enable(unit: &str) -> Command {
+/// The command that enables a unit.
+pub(crate) fn enable(unit: &str) -> Command {
     systemctl(&["enable", "--quiet", unit])
 }
 
-/// The command that starts a unit no more at boot.
-pub fn disable(unit: &str) -> Command {
+/// The command that disables a unit.
+pub(crate) fn disable(unit: &str) -> Command {
     systemctl(&["disable", "--quiet", unit])
 }
 

@@ -15,9 +15,10 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use tar::{Builder, Header, HeaderMode};
 
-use super::package::sha256;
-use super::repository::verify;
-use super::{Context, Format};
+use crate::context::Context;
+use crate::output::Format;
+use crate::package::sha256;
+use crate::repository::verify;
 
 /// The script that installs, the same that a server hands out.
 const INSTALL: &str = include_str!("../../scripts/install.sh");

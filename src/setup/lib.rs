@@ -5,8 +5,10 @@
 
 mod bundle;
 mod check;
+mod context;
 mod install;
 mod network;
+mod output;
 mod package;
 mod proxy;
 mod recover;
@@ -19,15 +21,12 @@ mod status;
 mod uninstall;
 mod units;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use cli::Failure;
+use self::context::{Context, Options};
 use cli::documents;
-use host::machine::Machine;
-use host::{command, interrupt, users};
+use host::{command, interrupt};
 
 /// Install, check and configure the agent on this host
 #[derive(Debug, Parser)]
@@ -89,62 +88,4 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Network(args) => network::run(&context, &args),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }
-}
-
-/// What every subcommand gets from the options before it.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// The machine that is worked on.
-    pub machine: Machine,
-    /// How results are printed.
-    pub format: Format,
-    /// Whether each command that is run is named.
-    pub verbose: bool,
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
-}
-
-/// The options before the subcommand.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Options of every command")]
-pub struct Options {
-    /// Work on this directory tree as if it were the machine: files are
-    /// written, services are not touched
-    #[arg(long, value_name = "DIR", default_value = "/", global = true)]
-    root: PathBuf,
-    /// How results are printed
-    #[arg(long, value_enum, default_value_t, global = true)]
-    format: Format,
-    /// Name each command that is run
-    #[arg(short, long, global = true)]
-    verbose: bool,
-}
-
-impl From<Options> for Context {
-    fn from(options: Options) -> Self {
-        Self {
-            machine: Machine::at(options.root),
-            format: options.format,
-            verbose: options.verbose,
-        }
-    }
-}
-
-/// Refuses to change this machine for somebody who is not root; a tree and a dry
-/// run are anybody's.
-fn require_root(machine: &Machine, dry_run: bool) -> Result<()> {
-    if machine.is_this_one() && !dry_run && !users::are_root() {
-        return Err(
-            Failure::NotPermitted.because("this changes the machine: run it as root (sudo)")
-        );
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
-use super::{Context, require_root};
+use crate::context::{Context, require_root};
 use host::changes::{Attributes, Changes};
 use host::iptables::{self, Chain};
 use host::machine::Machine;

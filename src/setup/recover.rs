@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Context, require_root};
+use crate::context::{Context, require_root};
 use host::changes;
 
 const EXAMPLES: &str = "\

@@ -12,11 +12,12 @@ use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::check::{self, Selection, Subject};
-use super::network::DOCKER_JSON;
-use super::secrets::Secrets;
-use super::status::{AGENT_PROGRAM, Status, UNITS, docker_client};
-use super::{Context, Format};
+use crate::check::{self, Selection, Subject};
+use crate::context::Context;
+use crate::network::DOCKER_JSON;
+use crate::output::Format;
+use crate::secrets::Secrets;
+use crate::status::{AGENT_PROGRAM, Status, UNITS, docker_client};
 use cli::Failure;
 use config::{ENGINE, Settings};
 use host::changes::MANIFEST;

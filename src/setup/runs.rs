@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::status::docker_client;
+use crate::status::docker_client;
 use config::layout::AGENT_DROP_INS;
 use config::{DATA_DIR, ENGINE, Settings};
 use host::docker;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::install::{AGENT, CONTAINERD, DOCKER, source};
-use super::network::{self, DOCKER_JSON};
-use super::runs::{self, Places, TASK_LABEL};
-use super::status::docker_client;
-use super::{Context, require_root};
+use crate::context::{Context, require_root};
+use crate::install::{AGENT, CONTAINERD, DOCKER, source};
+use crate::network::{self, DOCKER_JSON};
+use crate::runs::{self, Places, TASK_LABEL};
+use crate::status::docker_client;
 use cli::Failure;
 use config::{DATA_DIR, ENGINE};
 use host::changes::{Changes, Membership};
@@ -28,8 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// What `--purge` deletes whole.
 const DATA: [&str; 3] = ["/etc/scalr-agent", DATA_DIR, "/var/lib/scalr-docker"];
 
-/// What the agent keeps below a `data_dir` that is somebody's own choice.
-const OF_DATA_DIR: [&str; 3] = ["tasks", "lost", "connection.json"];
+/// What the agent writes below `data_dir`. A custom one may have other people's
+/// files too, so it is not deleted whole.
+const OF_DATA_DIR: [&str; 7] = [
+    "tasks",
+    "lost",
+    "providers",
+    "connection.json",
+    "progress.json",
+    "images.json",
+    "providers.json",
+];
 
 /// The engine's sockets and the like.
 const RUN: &str = "/run/scalr-docker";
@@ -184,12 +193,7 @@ fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()
         stop_unit(changes, services, unit)?;
     }
     for unit in [AGENT, DOCKER].into_iter().filter(|unit| services.is_enabled(unit)) {
-        changes.run(
-            format!("no more start {unit} at boot"),
-            systemd::disable(unit),
-            Some(systemd::enable(unit)),
-        )?;
-        changes.record_enabled(unit, false);
+        changes.disable(unit)?;
     }
     if iptables::find().is_some() {
         changes.act("take down the firewall's rules", network::take_down_rules, None)?;

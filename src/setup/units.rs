@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{Context, require_root};
+use crate::context::{Context, require_root};
 use cli::Failure;
 use config::layout::AGENT_DROP_INS;
 use config::{OnStop, Settings};

@@ -31,7 +31,7 @@ use self::unfinished::{Step, UNFINISHED, Unfinished};
 use super::command::CommandExt as _;
 use super::machine::Machine;
 use super::packages::Packages;
-use super::{interrupt, selinux, users};
+use super::{interrupt, selinux, systemd, users};
 use cli::Failure;
 
 /// A transaction; see the module.
@@ -240,8 +240,29 @@ impl Changes {
         self.unfinished.note_restart(&self.machine, unit)
     }
 
-    /// Records that a unit was enabled, or is no more.
-    pub fn record_enabled(&mut self, unit: &str, enabled: bool) {
+    /// Enables a unit: systemd starts it at each boot.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn enable(&mut self, unit: &str) -> Result<()> {
+        let undo = Some(systemd::disable(unit));
+        self.run(format!("enable {unit}"), systemd::enable(unit), undo)?;
+        self.record_enabled(unit, true);
+        Ok(())
+    }
+
+    /// Disables a unit. A masked unit cannot be disabled.
+    ///
+    /// # Errors
+    /// systemctl fails.
+    pub fn disable(&mut self, unit: &str) -> Result<()> {
+        let undo = Some(systemd::enable(unit));
+        self.run(format!("disable {unit}"), systemd::disable(unit), undo)?;
+        self.record_enabled(unit, false);
+        Ok(())
+    }
+
+    fn record_enabled(&mut self, unit: &str, enabled: bool) {
         self.manifest.enabled.retain(|known| known != unit);
         if enabled {
             self.manifest.enabled.push(unit.to_owned());

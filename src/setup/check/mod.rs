@@ -28,9 +28,10 @@ use url::Url;
 pub(crate) use self::engine::BUNDLE;
 use self::fix::Consent;
 pub(crate) use self::report::Report;
-pub(crate) use self::subject::Subject;
+pub(crate) use self::subject::{Overrides, Subject};
 pub(crate) use self::table::{CHECKS, Check, Severity};
-use super::{Context, Format, require_root};
+use crate::context::{Context, require_root};
+use crate::output::Format;
 use cli::Failure;
 
 const EXAMPLES: &str = "\
@@ -134,11 +135,13 @@ pub(crate) enum Outcome {
 /// A name is unknown; with `--fix`, not root; else what the checks came to.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let mut subject = Subject::of(&context.machine)?;
-    subject.url = args.url.clone().or(subject.url);
-    subject.concurrency = args.concurrency.unwrap_or(subject.concurrency);
-    subject.memory = args.memory.unwrap_or(subject.memory);
-    subject.engine = args.engine.map_or(subject.engine, |engine| engine.socket().to_owned());
-    subject.settings.ca_cert = args.ca_cert.clone().or(subject.settings.ca_cert);
+    subject.override_settings(Overrides {
+        url: args.url.clone(),
+        concurrency: args.concurrency,
+        memory: args.memory,
+        engine: args.engine,
+        ca_cert: args.ca_cert.clone(),
+    });
     subject.before_install = args.before_install;
     if args.before_install {
         subject.use_shells_proxy();

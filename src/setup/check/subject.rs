@@ -2,11 +2,13 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use ipnet::Ipv4Net;
 use url::Url;
 
+use super::Engine;
 use crate::network;
 use crate::proxy::of_units;
 use cli::Failure;
@@ -37,6 +39,16 @@ pub(crate) struct Subject {
     /// Whether what the package brings is still missing.
     pub before_install: bool,
     asked: Asked,
+}
+
+/// What the command line names; it takes precedence over the settings.
+pub(crate) struct Overrides {
+    pub url: Option<Url>,
+    pub concurrency: Option<u32>,
+    /// In MB.
+    pub memory: Option<u64>,
+    pub engine: Option<Engine>,
+    pub ca_cert: Option<PathBuf>,
 }
 
 /// What several checks want to know, and is asked for once.
@@ -78,6 +90,17 @@ impl Subject {
             settings,
             asked: Asked::default(),
         })
+    }
+
+    pub(crate) fn override_settings(&mut self, overrides: Overrides) {
+        let Overrides { url, concurrency, memory, engine, ca_cert } = overrides;
+        self.url = url.or(self.url.take());
+        self.concurrency = concurrency.unwrap_or(self.concurrency);
+        self.memory = memory.unwrap_or(self.memory);
+        if let Some(engine) = engine {
+            engine.socket().clone_into(&mut self.engine);
+        }
+        self.settings.ca_cert = ca_cert.or(self.settings.ca_cert.take());
     }
 
     /// Where the services have no proxy yet, checks go by that of our own

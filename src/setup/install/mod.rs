@@ -12,9 +12,11 @@ use anyhow::{Context as _, Result};
 use url::Url;
 
 use self::source::Source;
-use super::check::{self, Engine, Selection, Subject};
-use super::proxy::Proxy;
-use super::{Context, Format, network, proxy, require_root, start, units};
+use crate::check::{self, Engine, Overrides, Selection, Subject};
+use crate::context::{Context, require_root};
+use crate::output::Format;
+use crate::proxy::Proxy;
+use crate::{network, proxy, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
 use config::{ENGINE, Key, Settings};
@@ -244,19 +246,19 @@ impl Args {
 
     fn proxy(&self) -> Result<Option<Proxy>> {
         let Some(http) = &self.http_proxy else { return Ok(None) };
-        let http = proxy::given(http)?;
-        let https = self.https_proxy.as_deref().map(proxy::given).transpose()?;
-        Proxy::check(&http, https.as_deref(), self.no_proxy.as_deref()).map(Some)
+        proxy::from_options(http, self.https_proxy.as_deref(), self.no_proxy.as_deref()).map(Some)
     }
 }
 
 fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<()> {
     let mut subject = Subject::of(&context.machine)?;
-    subject.url = args.url.clone().or(subject.url);
-    subject.concurrency = args.concurrency.unwrap_or(subject.concurrency);
-    subject.memory = args.memory.unwrap_or(subject.memory);
-    subject.engine = args.engine.map_or(subject.engine, |engine| engine.socket().to_owned());
-    subject.settings.ca_cert = args.ca_cert.clone().or(subject.settings.ca_cert);
+    subject.override_settings(Overrides {
+        url: args.url.clone(),
+        concurrency: args.concurrency,
+        memory: args.memory,
+        engine: args.engine,
+        ca_cert: args.ca_cert.clone(),
+    });
     subject.proxy = proxy.map_or(subject.proxy, Proxy::variables);
     if args.no_start && subject.proxy.is_empty() {
         // Nothing is started that would need it yet.
@@ -324,12 +326,7 @@ fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Re
     }
     // Before it is masked: a masked unit can't be disabled.
     if services.is_enabled(DOCKER) {
-        changes.run(
-            format!("no more start {DOCKER} at boot"),
-            systemd::disable(DOCKER),
-            Some(systemd::enable(DOCKER)),
-        )?;
-        changes.record_enabled(DOCKER, false);
+        changes.disable(DOCKER)?;
     }
     changes.symlink(DOCKER_MASK, "/dev/null")?;
     let (user, group) = ("scalr-agent", "docker");
@@ -355,12 +352,7 @@ fn bring_up(
         return Ok(());
     }
     if !services.is_enabled(unit) {
-        changes.run(
-            format!("start {unit} at boot"),
-            systemd::enable(unit),
-            Some(systemd::disable(unit)),
-        )?;
-        changes.record_enabled(unit, true);
+        changes.enable(unit)?;
     }
     let was_active = services.is_active(unit);
     let mut stopped = vec![unit];

@@ -8,7 +8,7 @@
 //! | [`programs`] | builds the programs, or takes them from disk |
 //! | [`symbols`] | which glibc and processor a program is for |
 //! | [`engine`] | fetches the engine pinned for a family of systems, or takes an archive from disk |
-//! | [`units`] | renders the units |
+//! | [`unit_files`] | renders the units |
 //! | [`documents`] | has the programs write their manual pages and completions |
 //! | [`debug`] | strips the programs; their debug symbols go into an archive |
 //! | [`crates`] | lists the crates that are in the programs |
@@ -29,7 +29,7 @@ mod programs;
 mod sbom;
 mod stage;
 mod symbols;
-mod units;
+mod unit_files;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,7 +45,8 @@ use self::engine::Family;
 use self::product::Product;
 use self::stage::Stage;
 use self::symbols::Processor;
-use super::{Context, Format};
+use crate::context::Context;
+use crate::output::Format;
 use cli::Failure;
 
 /// Make the deb and rpm of the agent or the server; run it in a source checkout
@@ -259,7 +260,7 @@ fn stage_agent(checkout: &Checkout, stage: &Stage, bundled: bool) -> Result<()> 
         let settings = checkout.file("pkg/usr/lib/scalr-agent/containerd.toml");
         stage.add(&settings, "usr/lib/scalr-agent", 0o644)?;
     }
-    for (name, text) in units::render(bundled)? {
+    for (name, text) in unit_files::render(bundled)? {
         stage.write(&format!("usr/lib/systemd/system/{name}"), &text)?;
     }
     Ok(())

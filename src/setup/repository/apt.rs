@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 
 use super::Terms;
 use super::keys::Keys;
-use super::stage::Stage;
+use super::publication::Publication;
 use super::versions::{self, Choice, Package};
 use crate::package::sha256;
 use host::command::CommandExt as _;
@@ -32,10 +32,15 @@ pub(super) const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 /// # Errors
 /// A file can't be written, or a tool fails; a version is published already with
 /// another content.
-pub(super) fn make(stage: &Stage, debs: &[PathBuf], keys: &Keys, terms: &Terms) -> Result<Choice> {
+pub(super) fn make(
+    publication: &Publication,
+    debs: &[PathBuf],
+    keys: &Keys,
+    terms: &Terms,
+) -> Result<Choice> {
     let mut packages = Vec::new();
-    for path in stage.published("apt/pool")? {
-        packages.push(read(&stage.output().join(&path), Some(path))?);
+    for path in publication.published("apt/pool")? {
+        packages.push(read(&publication.output().join(&path), Some(path))?);
     }
     for deb in debs {
         packages.push(read(deb, None)?);
@@ -47,11 +52,11 @@ pub(super) fn make(stage: &Stage, debs: &[PathBuf], keys: &Keys, terms: &Terms) 
     let choice = versions::choose(packages, terms.keep.into(), compare)?;
     for package in &choice.kept {
         match &package.published {
-            Some(path) => stage.link(&package.file, path)?,
-            None => stage.copy(&package.file, &place(package))?,
+            Some(path) => publication.link(&package.file, path)?,
+            None => publication.copy(&package.file, &place(package))?,
         };
     }
-    index(&stage.folder().join(PART), keys, terms)?;
+    index(&publication.folder().join(PART), keys, terms)?;
     Ok(choice)
 }
 

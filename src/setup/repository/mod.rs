@@ -13,8 +13,8 @@
 
 mod apt;
 mod keys;
+mod publication;
 mod retired;
-mod stage;
 pub(crate) mod verify;
 mod versions;
 mod yum;
@@ -27,10 +27,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use self::keys::Keys;
-use self::stage::Stage;
+use self::publication::Publication;
 use self::versions::Package;
-use super::package::sha256;
-use super::{Context, Format};
+use crate::context::Context;
+use crate::output::Format;
+use crate::package::sha256;
 use cli::Failure;
 
 /// The public keys' file.
@@ -190,20 +191,20 @@ impl New {
 }
 
 fn make(args: &Args, keys: &Keys, new: &New) -> Result<Made> {
-    let stage = Stage::begin(&args.output)?;
-    let mut choices = vec![("", apt::make(&stage, &new.debs, keys, &args.terms)?)];
+    let publication = Publication::begin(&args.output)?;
+    let mut choices = vec![("", apt::make(&publication, &new.debs, keys, &args.terms)?)];
     let mut parts = vec![apt::PART];
     for part in yum::Part::ALL {
         let whose = if part == yum::Part::El7 { ", for Enterprise Linux 7" } else { "" };
-        choices.push((whose, yum::make(part, &stage, &new.rpms, keys, &args.terms)?));
+        choices.push((whose, yum::make(part, &publication, &new.rpms, keys, &args.terms)?));
         parts.push(part.folder());
     }
-    fs::write(stage.folder().join(KEY), keys.public()?).context("cannot write the key")?;
-    publish_programs(&stage, &new.programs)?;
-    retired::take_over(&stage, &parts, Timestamp::now())?;
+    fs::write(publication.folder().join(KEY), keys.public()?).context("cannot write the key")?;
+    publish_programs(&publication, &new.programs)?;
+    publication.keep_retired(&parts, Timestamp::now())?;
     eprintln!("Verifying");
-    verify::inspect(stage.folder())?.require_sound()?;
-    stage.publish()?;
+    verify::inspect(publication.folder())?.require_sound()?;
+    publication.publish()?;
 
     let mut made = Made {
         output: args.output.clone(),
@@ -284,18 +285,18 @@ fn name(file: &Path) -> Result<String> {
 
 /// The setup programs, each with its checksum as `sha256sum` writes it; those of
 /// other architectures stay.
-fn publish_programs(stage: &Stage, programs: &[PathBuf]) -> Result<()> {
+fn publish_programs(publication: &Publication, programs: &[PathBuf]) -> Result<()> {
     for program in programs {
         let name = name(program)?;
-        let copy = stage.copy(program, &name)?;
+        let copy = publication.copy(program, &name)?;
         let line = format!("{}  {name}\n", sha256(&copy)?);
-        fs::write(stage.folder().join(format!("{name}.sha256")), line)
+        fs::write(publication.folder().join(format!("{name}.sha256")), line)
             .context("cannot write a checksum")?;
     }
-    for program in files(stage.output(), |name| name.starts_with(PROGRAM))? {
+    for program in files(publication.output(), |name| name.starts_with(PROGRAM))? {
         let name = name(&program)?;
-        if !stage.folder().join(&name).exists() {
-            stage.link(&program, &name)?;
+        if !publication.folder().join(&name).exists() {
+            publication.link(&program, &name)?;
         }
     }
     Ok(())

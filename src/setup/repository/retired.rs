@@ -11,8 +11,6 @@ use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::stage::Stage;
-
 /// The record's file.
 const FILE: &str = ".retired.json";
 
@@ -43,27 +41,26 @@ impl Retired {
     pub(super) fn has(&self, path: &str) -> bool {
         self.0.contains_key(path)
     }
-}
 
-/// Takes over what the old repository has and the new one no longer names, for as
-/// long as it stays, and records it.
-///
-/// # Errors
-/// A file can't be linked or written.
-pub(super) fn take_over(stage: &Stage, parts: &[&str], now: Timestamp) -> Result<()> {
-    let mut retired = Retired::default();
-    for part in parts {
-        for path in files(stage.output(), part)? {
-            let since = stage.retired.0.get(&path).copied().unwrap_or(now);
-            if stage.folder().join(&path).exists() || now.duration_since(since) >= STAY {
-                continue;
-            }
-            stage.link(&stage.output().join(&path), &path)?;
-            retired.0.insert(path, since);
-        }
+    /// Since when no index names `path`: `now` for one that is not recorded yet,
+    /// `None` for one that has been kept for [`STAY`].
+    pub(super) fn since(&self, path: &str, now: Timestamp) -> Option<Timestamp> {
+        let since = self.0.get(path).copied().unwrap_or(now);
+        (now.duration_since(since) < STAY).then_some(since)
     }
-    let text = serde_json::to_string_pretty(&retired)? + "\n";
-    fs::write(stage.folder().join(FILE), text).context("cannot write the record of old files")
+
+    pub(super) fn add(&mut self, path: String, since: Timestamp) {
+        self.0.insert(path, since);
+    }
+
+    /// Writes the record into the repository `root`.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(super) fn write(&self, root: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(root.join(FILE), text).context("cannot write the record of old files")
+    }
 }
 
 /// The files of a part of `root`, as paths relative to `root`, in order; none if it
@@ -92,32 +89,4 @@ pub(super) fn files(root: &Path, part: &str) -> Result<Vec<String>> {
     }
     files.sort();
     Ok(files)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_no_longer_named_stays_for_a_week() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        fs::write(root.join("scalr-agent.asc"), "").unwrap();
-        fs::create_dir_all(root.join("yum/packages")).unwrap();
-        fs::write(root.join("yum/packages/a.rpm"), "a").unwrap();
-        let publish = |now: Timestamp| {
-            let stage = Stage::begin(root).unwrap();
-            fs::create_dir(stage.folder().join("yum")).unwrap();
-            take_over(&stage, &["yum"], now).unwrap();
-            stage.publish().unwrap();
-            files(root, "yum").unwrap()
-        };
-        let start = Timestamp::now();
-        assert_eq!(publish(start), ["yum/packages/a.rpm"]);
-        // Its term does not begin anew.
-        assert_eq!(publish(start + SignedDuration::from_hours(100)), ["yum/packages/a.rpm"]);
-        assert_eq!(Retired::read(root).unwrap().0["yum/packages/a.rpm"], start);
-        assert!(publish(start + STAY).is_empty());
-        assert_eq!(Retired::read(root).unwrap(), Retired::default());
-    }
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::Terms;
 use super::keys::Keys;
-use super::stage::Stage;
+use super::publication::Publication;
 use super::versions::{self, Choice, Package};
 use host::command::CommandExt as _;
 
@@ -68,14 +68,14 @@ fn is_newer_systemd(required: &str) -> bool {
 /// another content.
 pub(super) fn make(
     part: Part,
-    stage: &Stage,
+    publication: &Publication,
     rpms: &[PathBuf],
     keys: &Keys,
     terms: &Terms,
 ) -> Result<Choice> {
     let mut packages = Vec::new();
-    for path in stage.published(&format!("{}/packages", part.folder()))? {
-        packages.push(read(&stage.output().join(&path), Some(path))?);
+    for path in publication.published(&format!("{}/packages", part.folder()))? {
+        packages.push(read(&publication.output().join(&path), Some(path))?);
     }
     for rpm in rpms {
         let package = read(rpm, None)?;
@@ -93,12 +93,12 @@ pub(super) fn make(
         // another path: a path always has the same content.
         match &package.published {
             Some(path) if is_signed(&package.file, keys)? => {
-                stage.link(&package.file, path)?;
+                publication.link(&package.file, path)?;
             }
-            _ => sign(&stage.copy(&package.file, &place(part, package, keys))?, keys)?,
+            _ => sign(&publication.copy(&package.file, &place(part, package, keys))?, keys)?,
         }
     }
-    index(&stage.folder().join(part.folder()), keys)?;
+    index(&publication.folder().join(part.folder()), keys)?;
     Ok(choice)
 }
 

@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::check::BUNDLE;
-use super::secrets::Secrets;
-use super::{Context, Format};
+use crate::check::BUNDLE;
+use crate::context::Context;
+use crate::output::Format;
+use crate::secrets::Secrets;
 use cli::Failure;
 use config::layout::AGENT_DROP_INS;
 use config::listed::{Listed, listed};

@@ -16,7 +16,7 @@ use self::files::Files;
 use super::keys::{Verifier, require_strong_hashes};
 use super::yum::Part;
 use super::{KEY, PROGRAM, require};
-use crate::Format;
+use crate::output::Format;
 use crate::package::sha256;
 use cli::Failure;
 

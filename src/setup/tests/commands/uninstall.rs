@@ -55,17 +55,26 @@ fn it_refuses_while_runs_are_active() {
 }
 
 #[test]
-fn data_of_ones_own_choice_are_seen_and_purged() {
+fn uninstall_purges_a_custom_data_dir() {
     let tree = installed();
     let settings = tree.read(SETTINGS);
     tree.put(SETTINGS, &format!("{settings}data_dir = \"/srv/agent\"\n"));
     take_tasks(&tree, "/srv/agent");
+    for file in
+        ["connection.json", "progress.json", "images.json", "providers.json", "providers/a.zip"]
+    {
+        tree.put(&format!("/srv/agent/{file}"), "");
+    }
+    tree.put("/srv/agent/lost/task-1-1/state", "");
     tree.put("/srv/agent/somebody-elses", "");
     let said = tree.setup(&["uninstall", "--purge"]);
     assert!(said.code == 1 && said.stderr.contains("run-7"), "{}", said.all());
     assert_eq!(tree.setup(&["uninstall", "--purge", "--force"]).code, 0);
-    assert!(!tree.path("/srv/agent/tasks").exists());
-    assert!(tree.path("/srv/agent/somebody-elses").exists());
+    let left: Vec<_> = fs::read_dir(tree.path("/srv/agent"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["somebody-elses"]);
     assert!(!tree.path(SETTINGS).exists(), "the settings are purged although they were edited");
 }
 

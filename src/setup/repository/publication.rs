@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
 use tempfile::TempDir;
 
@@ -20,18 +21,18 @@ use cli::Failure;
 const NEW: &str = ".new-";
 
 /// A repository in the making, and the one whose place it takes.
-pub(super) struct Stage {
+pub(super) struct Publication {
     output: PathBuf,
     /// The output is there only because of us, and goes if nothing is published.
     is_first: bool,
     /// What was retired before.
-    pub retired: Retired,
+    retired: Retired,
     new: TempDir,
     /// Held as long as this lives.
     lock: File,
 }
 
-impl Stage {
+impl Publication {
     /// Begins a repository at `output`.
     ///
     /// # Errors
@@ -111,6 +112,26 @@ impl Stage {
         Ok(target)
     }
 
+    /// Keeps the files that the old repository has and the new one no longer names,
+    /// as long as they stay, and records them.
+    ///
+    /// # Errors
+    /// A file can't be linked or written.
+    pub(super) fn keep_retired(&self, parts: &[&str], now: Timestamp) -> Result<()> {
+        let mut kept = Retired::default();
+        for part in parts {
+            for path in retired::files(&self.output, part)? {
+                if self.folder().join(&path).exists() {
+                    continue;
+                }
+                let Some(since) = self.retired.since(&path, now) else { continue };
+                self.link(&self.output.join(&path), &path)?;
+                kept.add(path, since);
+            }
+        }
+        kept.write(self.folder())
+    }
+
     /// Publishes it, all of a part in one step: no client sees half of it.
     ///
     /// # Errors
@@ -144,7 +165,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for Publication {
     fn drop(&mut self) {
         if self.is_first {
             drop(fs::remove_dir_all(self.new.path()));
@@ -180,7 +201,10 @@ fn readable(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
+    use crate::repository::retired::STAY;
 
     #[test]
     fn an_exchange_can_be_taken_back() {
@@ -201,22 +225,47 @@ mod tests {
     fn a_strange_folder_stays_and_a_new_one_goes() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("mine"), "").unwrap();
-        assert!(Stage::begin(folder.path()).is_err());
+        assert!(Publication::begin(folder.path()).is_err());
         assert!(folder.path().join("mine").exists());
         let output = folder.path().join("output");
-        drop(Stage::begin(&output).unwrap());
+        drop(Publication::begin(&output).unwrap());
         assert!(!output.exists());
     }
 
     #[test]
     fn two_do_not_write_at_once_and_what_a_killed_one_left_goes() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Stage::begin(folder.path()).unwrap();
-        let error = Stage::begin(folder.path()).err().unwrap();
+        let first = Publication::begin(folder.path()).unwrap();
+        let error = Publication::begin(folder.path()).err().unwrap();
         assert_eq!(Failure::of(&error), Failure::Locked);
         drop(first);
         fs::create_dir(folder.path().join(".new-left")).unwrap();
-        drop(Stage::begin(folder.path()).unwrap());
+        drop(Publication::begin(folder.path()).unwrap());
         assert!(!folder.path().join(".new-left").exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_longer_named_stays_for_a_week() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::write(root.join(KEY), "").unwrap();
+        fs::create_dir_all(root.join("yum/packages")).unwrap();
+        fs::write(root.join("yum/packages/a.rpm"), "a").unwrap();
+        let publish = |now: Timestamp| {
+            let publication = Publication::begin(root).unwrap();
+            fs::create_dir(publication.folder().join("yum")).unwrap();
+            publication.keep_retired(&["yum"], now).unwrap();
+            publication.publish().unwrap();
+            retired::files(root, "yum").unwrap()
+        };
+        let start = Timestamp::now();
+        assert_eq!(publish(start), ["yum/packages/a.rpm"]);
+        // Its term does not begin anew.
+        let later = start + SignedDuration::from_hours(100);
+        assert_eq!(publish(later), ["yum/packages/a.rpm"]);
+        let recorded = Retired::read(root).unwrap();
+        assert_eq!(recorded.since("yum/packages/a.rpm", later), Some(start));
+        assert!(publish(start + STAY).is_empty());
+        assert_eq!(Retired::read(root).unwrap(), Retired::default());
     }
 }

@@ -1,0 +1,200 @@
+//! The drop-ins by which scalr-agent and scalr-docker get the proxy: reading,
+//! writing and removing them.
+
+use std::fs;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::settings::Proxy;
+use crate::units;
+use config::layout::AGENT_DROP_INS;
+use config::proxy::{self, DROP_IN, ENGINE_DROP_IN, SECRETS};
+use host::changes::{Attributes, Changes};
+use host::machine::Machine;
+use host::unit;
+
+/// The proxy's variables that the agent's unit sets, each under its upper and
+/// its lower case name; `None` if it sets none. Every drop-in counts, whoever
+/// wrote it.
+///
+/// # Errors
+/// A drop-in can't be read.
+pub(crate) fn of_units(machine: &Machine) -> Result<Option<Vec<(String, String)>>> {
+    let set = unit::environment(machine, AGENT_DROP_INS)?;
+    Ok(proxy::variables(|name| Some(set.get(name)?.value.as_str())))
+}
+
+impl Proxy {
+    /// Writes the drop-ins; tells whether anything changed.
+    ///
+    /// # Errors
+    /// A file was written by hand and `force` is not set; one can't be written.
+    pub(crate) fn put(&self, changes: &mut Changes, force: bool) -> Result<bool> {
+        let drop_in = self.drop_in()?;
+        let mut changed = if self.has_credentials() {
+            own(changes, SECRETS, Some(&self.secrets()), force)?;
+            changes.write(SECRETS, &self.secrets(), Attributes::SECRET)?
+        } else if changes.is_ours(SECRETS)? {
+            changes.remove(SECRETS)?
+        } else {
+            false
+        };
+        own(changes, DROP_IN, Some(&drop_in), force)?;
+        changed |= changes.write(DROP_IN, &drop_in, Attributes::PUBLIC)?;
+        if !is_linked(changes.machine()) {
+            own(changes, ENGINE_DROP_IN, None, force)?;
+            changed |= changes.symlink(ENGINE_DROP_IN, DROP_IN)?;
+        }
+        Ok(changed)
+    }
+
+    fn drop_in(&self) -> Result<String> {
+        #[derive(Serialize)]
+        struct Variable {
+            name: String,
+            escaped: String,
+        }
+        let variables: Vec<Variable> = self
+            .variables()
+            .into_iter()
+            .map(|(name, value)| Variable { name, escaped: escaped(&value) })
+            .collect();
+        let mut context = tera::Context::new();
+        context.insert("secrets", &self.has_credentials().then_some(SECRETS));
+        context.insert("variables", &variables);
+        units::fill(include_str!("../../../templates/systemd/drop-ins/proxy.conf.tera"), &context)
+    }
+
+    /// Environment files know neither specifiers nor variables, but quotes and
+    /// backslashes; `$` and the backtick are for a shell that reads it.
+    fn secrets(&self) -> String {
+        let quoted = |value: &str| {
+            let mut text = String::new();
+            for character in value.chars() {
+                if "\\\"$`".contains(character) {
+                    text.push('\\');
+                }
+                text.push(character);
+            }
+            text
+        };
+        let lines: String = self
+            .variables()
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{}\"\n", quoted(value)))
+            .collect();
+        format!("# Written by \"scalr-agent-setup proxy\".\n{lines}")
+    }
+}
+
+/// As it must stand between the quotes of `Environment="…"`.
+fn escaped(value: &str) -> String {
+    value.replace('%', "%%").replace('\\', r"\\").replace('"', "\\\"")
+}
+
+/// Refuses to touch what somebody wrote by hand, unless it says the same
+/// already or `force` is set.
+fn own(changes: &Changes, path: &str, text: Option<&str>, force: bool) -> Result<()> {
+    let file = changes.machine().path(path);
+    if force || file.symlink_metadata().is_err() || changes.is_ours(path)? {
+        return Ok(());
+    }
+    if text.is_some() && fs::read_to_string(&file).ok().as_deref() == text {
+        return Ok(());
+    }
+    bail!(
+        "{path} was written by hand, and it is in use as it is; look at it with \
+         `scalr-agent-setup proxy show`, and add --force to replace it"
+    )
+}
+
+/// Whether the engine's drop-in is a link to the agent's, as our own is and the
+/// one that the vendor's documentation tells people to make.
+pub(super) fn is_linked(machine: &Machine) -> bool {
+    let target = fs::read_link(machine.path(ENGINE_DROP_IN)).unwrap_or_default();
+    [DROP_IN, "../scalr-agent.service.d/proxy.conf"]
+        .iter()
+        .any(|known| target.as_os_str() == *known)
+}
+
+/// Removes the drop-ins; tells whether anything changed.
+///
+/// # Errors
+/// One was written by hand and `force` is not set; one can't be removed.
+pub(super) fn remove(changes: &mut Changes, force: bool) -> Result<bool> {
+    for path in [DROP_IN, SECRETS] {
+        own(changes, path, None, force)?;
+    }
+    let mut changed = false;
+    if is_linked(changes.machine()) {
+        changed |= changes.remove(ENGINE_DROP_IN)?;
+    }
+    for path in [DROP_IN, SECRETS] {
+        changed |= changes.remove(path)?;
+    }
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_units_read() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        for (url, secret) in
+            [("http://u:p%2F%b$x`y@proxy:3128", true), ("http://proxy:3128", false)]
+        {
+            let proxy = Proxy::check(url, Some("http://other:1"), Some("*.a,100%,b")).unwrap();
+            let mut changes = Changes::begin(&machine, false).unwrap();
+            assert!(proxy.put(&mut changes, false).unwrap());
+            assert!(!proxy.put(&mut changes, false).unwrap(), "the same again");
+            changes.commit().unwrap();
+
+            let mut read = of_units(&machine).unwrap().unwrap();
+            let mut wrote = proxy.variables();
+            read.sort();
+            wrote.sort();
+            assert_eq!(read, wrote);
+            assert_eq!(machine.path(SECRETS).exists(), secret);
+            let drop_in = fs::read_to_string(machine.path(DROP_IN)).unwrap();
+            assert_eq!(drop_in.contains("HTTP_PROXY"), !secret, "{drop_in}");
+        }
+        let target = fs::read_link(machine.path(ENGINE_DROP_IN)).unwrap();
+        assert_eq!(target.to_str(), Some(DROP_IN));
+    }
+
+    #[test]
+    fn specifiers_are_doubled() {
+        assert_eq!(escaped(r#"p%2F"\"#), r#"p%%2F\"\\"#);
+        let proxy = Proxy::check("http://p:1", None, Some("100%")).unwrap();
+        let drop_in = proxy.drop_in().unwrap();
+        assert!(drop_in.contains("Environment=\"NO_PROXY=100%%,localhost"), "{drop_in}");
+    }
+
+    #[test]
+    fn what_was_written_by_hand_stays() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        let by_hand = "[Service]\nEnvironment=\"HTTP_PROXY=http://old:1\"\n";
+        fs::create_dir_all(machine.path(DROP_IN).parent().unwrap()).unwrap();
+        fs::write(machine.path(DROP_IN), by_hand).unwrap();
+        let read = || fs::read_to_string(machine.path(DROP_IN)).unwrap();
+
+        let proxy = Proxy::check("http://new:1", None, None).unwrap();
+        let mut changes = Changes::begin(&machine, false).unwrap();
+        let error = proxy.put(&mut changes, false).unwrap_err();
+        assert!(error.to_string().contains("written by hand"), "{error}");
+        let error = remove(&mut changes, false).unwrap_err();
+        assert!(error.to_string().contains("written by hand"), "{error}");
+        drop(changes);
+        assert_eq!(read(), by_hand);
+
+        let mut changes = Changes::begin(&machine, false).unwrap();
+        proxy.put(&mut changes, true).unwrap();
+        changes.commit().unwrap();
+        assert!(read().contains("http://new:1"));
+    }
+}

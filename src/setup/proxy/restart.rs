@@ -1,0 +1,53 @@
+//! Restarts the services so that they use a changed proxy.
+
+use anyhow::Result;
+
+use crate::start;
+use host::changes::Changes;
+use host::systemd::Services;
+
+/// The units that are given the proxy, in the order they are restarted in.
+const UNITS: [&str; 2] = ["scalr-docker", AGENT];
+
+const AGENT: &str = "scalr-agent";
+
+/// How far a restart of the agent goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restart {
+    /// It is begun.
+    Begin,
+    /// It is waited for.
+    Wait,
+}
+
+/// Restarts the units that are up or coming up.
+///
+/// # Errors
+/// One that was up before does not come up again.
+pub(super) fn restart(changes: &mut Changes, services: Services, wait: Restart) -> Result<()> {
+    for unit in UNITS {
+        // One that has not come up yet may be waiting for just this proxy.
+        let state = services.state(unit).unwrap_or_default();
+        let was_up = state.active == "active";
+        if !was_up && !["activating", "reloading"].contains(&state.active.as_str()) {
+            continue;
+        }
+        changes.restart_when_undone(unit)?;
+        let restart = || {
+            if unit == AGENT && wait == Restart::Begin {
+                println!("scalr-agent restarts; `scalr-agent-setup status` tells whether it is up");
+                return Ok(services.begin_restart(unit)?);
+            }
+            match start::bring_up(services, unit) {
+                // It failed before, so the proxy need not be what is wrong now.
+                Err(error) if !was_up => {
+                    eprintln!("warning: {error:#}");
+                    Ok(())
+                }
+                result => result,
+            }
+        };
+        changes.act(format!("restart {unit}"), restart, None)?;
+    }
+    Ok(())
+}

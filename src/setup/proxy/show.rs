@@ -1,0 +1,66 @@
+//! `proxy show`.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::drop_in::{is_linked, of_units};
+use crate::context::Context;
+use crate::output::Format;
+use config::proxy::{DROP_IN, ENGINE_DROP_IN, SECRETS, masked};
+use host::changes::Changes;
+
+/// What `proxy show --format json` prints.
+#[derive(Serialize)]
+struct Shown {
+    /// 1.
+    schema: u32,
+    /// The variables that the agent's unit sets, without passwords.
+    variables: BTreeMap<String, String>,
+    /// `setup`, `hand`, or null when no proxy is set.
+    written_by: Option<&'static str>,
+    /// Whether the engine uses the same.
+    engine: bool,
+}
+
+pub(super) fn show(context: &Context) -> Result<()> {
+    let machine = &context.machine;
+    let variables = of_units(machine)?;
+    let changes = Changes::begin(machine, true)?;
+    let shown = Shown {
+        schema: 1,
+        written_by: match machine.path(DROP_IN).exists() || variables.is_some() {
+            true if changes.is_ours(DROP_IN)? => Some("setup"),
+            true => Some("hand"),
+            false => None,
+        },
+        variables: variables
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, value)| (name, masked(&value)))
+            .collect(),
+        engine: is_linked(machine),
+    };
+    if context.format == Format::Json {
+        println!("{}", serde_json::to_string_pretty(&shown)?);
+        return Ok(());
+    }
+    if shown.written_by.is_none() {
+        println!("No proxy is set.");
+        return Ok(());
+    }
+    for (name, value) in shown.variables.iter().filter(|(name, _)| name.contains("PROXY")) {
+        println!("{name:<12} {value}");
+    }
+    if shown.variables.is_empty() {
+        println!("{SECRETS} has the proxy; only root can read it.");
+    }
+    if shown.written_by == Some("hand") {
+        println!("{DROP_IN} was written by hand; it is used as it is.");
+    }
+    if !shown.engine {
+        println!("scalr-docker does not use it: {ENGINE_DROP_IN} is no link to it.");
+    }
+    Ok(())
+}
