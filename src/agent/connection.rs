@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
+use config::layout::data;
 use protocol::{Registered, Status};
 
 /// How an agent stands with its server.
@@ -127,7 +128,7 @@ pub(crate) fn look(data_dir: &Path) -> Result<Option<Connection>> {
 }
 
 fn file(data_dir: &Path) -> PathBuf {
-    data_dir.join("connection.json")
+    data_dir.join(data::CONNECTION)
 }
 
 fn write(file: &Path, connection: &Connection) -> Result<()> {

@@ -13,6 +13,7 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use tracing::{info, warn};
 
 use crate::engine::Engine;
+use config::layout::data;
 
 /// How often the clean-up looks.
 const BETWEEN_CLEAN_UPS: Duration = Duration::from_secs(600);
@@ -51,7 +52,7 @@ impl Images {
     /// # Errors
     /// The file can't be read.
     pub(crate) fn open(data_dir: &Path) -> Result<Self> {
-        let file = data_dir.join("images.json");
+        let file = data_dir.join(data::IMAGES);
         let pulled = match std::fs::read(&file) {
             // One that is damaged means no more than that these images stay.
             Ok(json) => serde_json::from_slice(&json).unwrap_or_else(|error| {

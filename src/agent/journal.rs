@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use config::layout::data;
 use protocol::{Claimed, Finish};
 
 /// The directory of all tasks.
@@ -68,7 +69,7 @@ impl Journal {
     /// # Errors
     /// The directory can't be made.
     pub(crate) fn open(data_dir: &Path) -> Result<Self> {
-        let tasks = data_dir.join("tasks");
+        let tasks = data_dir.join(data::TASKS);
         make_private(&tasks)?;
         Ok(Self { tasks })
     }
@@ -79,7 +80,7 @@ impl Journal {
     /// # Errors
     /// The journal can't be read.
     pub(crate) fn look(data_dir: &Path) -> Result<Vec<Record>> {
-        let tasks = data_dir.join("tasks");
+        let tasks = data_dir.join(data::TASKS);
         let found = match fs::read_dir(&tasks) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             result => result.with_context(|| format!("cannot read {}", tasks.display()))?,
@@ -131,7 +132,8 @@ impl Journal {
     /// # Errors
     /// It can't be made.
     pub(crate) fn lost(&self, task_id: &str, attempt: u32) -> Result<PathBuf> {
-        let directory = self.tasks.with_file_name("lost").join(directory_name(task_id, attempt));
+        let directory =
+            self.tasks.with_file_name(data::LOST).join(directory_name(task_id, attempt));
         make_private(&directory)?;
         Ok(directory)
     }

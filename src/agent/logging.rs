@@ -39,7 +39,7 @@ pub(crate) fn span(task: &str, attempt: u32) -> Span {
 }
 
 /// Adds the run's id to a task's [`span`].
-pub(crate) fn knows(span: &Span, run: &str) {
+pub(crate) fn record_run(span: &Span, run: &str) {
     span.record("run", field::display(run));
 }
 

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use crate::client::TaskClient;
 use crate::telemetry::{TaskTrace, Telemetry};
+use config::layout::data;
 use protocol::{Kind, Outcome, Task};
 
 /// How often the file is written while there are tasks.
@@ -412,7 +413,7 @@ pub(crate) fn look(data_dir: &Path) -> Result<Option<Snapshot>> {
 }
 
 fn file(data_dir: &Path) -> PathBuf {
-    data_dir.join("progress.json")
+    data_dir.join(data::PROGRESS)
 }
 
 fn write(file: &Path, snapshot: &Snapshot) -> Result<()> {

@@ -63,7 +63,7 @@ mod tests {
     fn machine() -> (tempfile::TempDir, Machine) {
         let tree = tempfile::tempdir().unwrap();
         let machine = Machine::at(tree.path());
-        let file = machine.path(config::proxy::DROP_IN);
+        let file = machine.path(config::layout::PROXY_DROP_IN);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, "[Service]\nEnvironment=HTTPS_PROXY=http://service:1\n").unwrap();
         (tree, machine)

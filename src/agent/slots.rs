@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context as _, Result};
+use config::layout::NETWORK_PREFIX;
 
 /// The slots of this agent.
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ impl Slot {
 
     /// The name of its network.
     pub(crate) fn network(&self) -> String {
-        format!("scalr-slot-{}", self.number)
+        format!("{NETWORK_PREFIX}{}", self.number)
     }
 }
 

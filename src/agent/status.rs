@@ -18,6 +18,7 @@ use super::journal::{Journal, Record};
 use super::progress::{self, At, Phase, STALE};
 use super::proxy;
 use cli::Failure;
+use config::layout::AGENT_UNIT;
 use config::listed::{Listed, listed};
 use config::proxy::masked;
 use config::{DATA_DIR, ENGINE, Settings, Source};
@@ -79,9 +80,6 @@ pub(crate) fn run(file: &Path, args: &Args) -> Result<()> {
 
 /// How long the engine may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The agent's unit.
-const UNIT: &str = "scalr-agent.service";
 
 #[derive(Debug, Serialize)]
 struct Status {
@@ -182,13 +180,13 @@ fn look(file: &Path) -> Result<(Status, Option<Failure>)> {
         }
         Err(error) => (Vec::new(), None, Some(error)),
     };
-    let service = Services::of(&Machine::at("/")).state(UNIT);
+    let service = Services::of(&Machine::at("/")).state(AGENT_UNIT);
     let status = Status {
         config_file: file.display().to_string(),
         settings,
         problem: problem.as_ref().map(|error| format!("{error:#}")),
         service: service.map(|state| Service {
-            unit: UNIT,
+            unit: AGENT_UNIT,
             load: state.load,
             active: state.active,
         }),

@@ -7,7 +7,7 @@ use std::path::Path;
 use url::{Host, Url};
 
 use super::ProviderMirror;
-use super::defaults::ENGINE;
+use super::layout::ENGINE_SOCKET;
 use protocol::Secret;
 
 /// The longest path that a Unix socket's address holds (`sun_path` in
@@ -173,7 +173,7 @@ pub(crate) fn socket(address: &str) -> Result<(), String> {
         Some(path) if path.len() > SOCKET_PATH_BYTES => {
             Err(format!("the socket's path is longer than {SOCKET_PATH_BYTES} bytes"))
         }
-        _ => Err(format!("should look like {ENGINE}, not `{address}`")),
+        _ => Err(format!("should look like {ENGINE_SOCKET}, not `{address}`")),
     }
 }
 

@@ -24,12 +24,6 @@ pub(crate) const PROVIDER_CACHE_LIMIT: u64 = 4096;
 /// How long an unused provider is kept, in days.
 pub(crate) const PROVIDER_CACHE_MAX_AGE: u64 = 30;
 
-/// Where the agent keeps its data.
-pub const DATA_DIR: &str = "/var/lib/scalr-agent";
-
-/// The private engine's socket.
-pub const ENGINE: &str = "unix:///run/scalr-docker/docker.sock";
-
 /// How long an interrupted task may take to end, in seconds.
 pub const GRACE_SHUTDOWN_TIMEOUT: u64 = 60;
 

@@ -8,11 +8,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use toml_edit::{DocumentMut, Item, Value};
 
-use super::{Key, Settings};
+use super::{Key, Settings, layout};
 use cli::Failure;
-
-/// The group that may read the settings: the agent's.
-const GROUP: &str = "scalr-agent";
 
 /// A setting's new value, as given on a command line; none takes it out.
 pub type Change = (&'static Key, Option<String>);
@@ -53,7 +50,8 @@ pub fn write(file: &Path, text: &str) -> Result<()> {
         .tempfile_in(directory)
         .with_context(describe)?;
     new.write_all(text.as_bytes()).with_context(describe)?;
-    if let Some(group) = users::get_group_by_name(GROUP).filter(|_| users::get_effective_uid() == 0)
+    if let Some(group) =
+        users::get_group_by_name(layout::AGENT).filter(|_| users::get_effective_uid() == 0)
     {
         chown(new.path(), Some(0), Some(group.gid())).with_context(describe)?;
         new.as_file().set_permissions(Permissions::from_mode(0o640)).with_context(describe)?;

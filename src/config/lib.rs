@@ -24,12 +24,9 @@ use url::Url;
 use cli::Failure;
 use protocol::Secret;
 
-pub use defaults::{DATA_DIR, ENGINE};
+pub use layout::{DATA_DIR, ENGINE_SOCKET as ENGINE, SETTINGS as FILE};
 pub use table::{DefaultValue, KEYS, Key, ValueKind};
 pub use valid::{Config, ProviderMirror};
-
-/// Where the settings are.
-pub const FILE: &str = "/etc/scalr-agent/agent.toml";
 
 /// The settings as written down: every one may be missing. [`KEYS`] says what
 /// each is.

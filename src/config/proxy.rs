@@ -3,16 +3,6 @@
 //!
 //! A program that is run by hand has to use the same proxy as the service.
 
-/// The drop-in of the agent's unit.
-pub const DROP_IN: &str = "/etc/systemd/system/scalr-agent.service.d/proxy.conf";
-
-/// The engine's: a symbolic link to [`DROP_IN`].
-pub const ENGINE_DROP_IN: &str = "/etc/systemd/system/scalr-docker.service.d/proxy.conf";
-
-/// Holds the values if they carry a password: a drop-in's would be shown to
-/// every user by `systemctl show`.
-pub const SECRETS: &str = "/etc/scalr-agent/proxy.env";
-
 /// The variables, upper case; programs differ in which case they read.
 pub const VARIABLES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 

@@ -1,7 +1,7 @@
 //! The one list of the agent's settings: name, variables, kind, default, check
 //! and documentation of each in one place.
 
-use super::{Settings, checks, defaults};
+use super::{Settings, checks, defaults, layout};
 
 /// A setting: all that is known of it besides its type, which is its field's in
 /// [`Settings`].
@@ -231,7 +231,7 @@ pub const KEYS: &[Key] = &[
         variables: &["SCALR_AGENT_DATA_DIR"],
         kind: ValueKind::Text,
         value_name: "DIR",
-        default: Some(Text(defaults::DATA_DIR)),
+        default: Some(Text(layout::DATA_DIR)),
         check: |set| checks::each(&set.data_dir, |path| checks::absolute(path)),
         about: "Where logs and results wait for the server",
     },
@@ -240,7 +240,7 @@ pub const KEYS: &[Key] = &[
         variables: &["SCALR_AGENT_ENGINE"],
         kind: ValueKind::Text,
         value_name: "SOCKET",
-        default: Some(Text(defaults::ENGINE)),
+        default: Some(Text(layout::ENGINE_SOCKET)),
         check: |set| checks::each(&set.engine, |address| checks::socket(address)),
         about: "The Docker engine's socket",
     },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use url::Url;
 
-use super::{KEYS, LogFormat, OnStop, Settings, checks, defaults};
+use super::{KEYS, LogFormat, OnStop, Settings, checks, defaults, layout};
 use cli::Failure;
 use protocol::Secret;
 
@@ -112,7 +112,7 @@ impl Settings {
                 )));
             }
         };
-        let engine = self.engine.as_deref().unwrap_or(defaults::ENGINE);
+        let engine = self.engine.as_deref().unwrap_or(layout::ENGINE_SOCKET);
         Ok(Config {
             url,
             token,
@@ -147,7 +147,7 @@ impl Settings {
                 })?,
             },
             registry_auth: self.registry_auth,
-            data_dir: self.data_dir.unwrap_or_else(|| defaults::DATA_DIR.into()),
+            data_dir: self.data_dir.unwrap_or_else(|| layout::DATA_DIR.into()),
             engine: engine.trim_start_matches("unix://").into(),
             on_stop: self.on_stop.unwrap_or_default(),
             grace: Duration::from_secs(

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::provider::Provider;
+use config::layout::data;
 
 /// A number by chance, of the kernel's making.
 const UUID: &str = "/proc/sys/kernel/random/uuid";
@@ -68,7 +69,7 @@ impl List {
     /// # Errors
     /// The file can't be read, or not be begun.
     pub(super) fn open(data_dir: &Path) -> Result<Self> {
-        let file = data_dir.join("providers.json");
+        let file = data_dir.join(data::PROVIDER_LIST);
         let known = match std::fs::read(&file) {
             // The volumes of one that is damaged stay behind.
             Ok(json) => serde_json::from_slice(&json)

@@ -36,6 +36,7 @@ use tracing::{debug, info, warn};
 use crate::client;
 use crate::engine::{Engine, ReadOnlyVolume};
 use crate::{registry, trusted};
+use config::layout::data;
 use config::{Config, ProviderMirror};
 use folder::Mirrored;
 use list::{Content, Limits, List, Volume, Volumes};
@@ -111,7 +112,7 @@ impl Providers {
             ProviderMirror::Network(url) => Origin::Mirror(url.clone()),
             _ => Origin::Registries(config.provider_registries.clone()),
         };
-        let downloads = config.data_dir.join("providers");
+        let downloads = config.data_dir.join(data::PROVIDERS);
         begin_empty(&downloads).with_context(|| format!("cannot use {}", downloads.display()))?;
         Ok(Self {
             list: List::open(&config.data_dir)?,

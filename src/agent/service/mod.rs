@@ -162,7 +162,7 @@ impl Service {
         for entry in entries {
             let task = &entry.record().claimed.task;
             let span = logging::span(&task.id, task.attempt);
-            logging::knows(&span, &task.run_id);
+            logging::record_run(&span, &task.run_id);
             span.in_scope(|| info!("continuing a task"));
             let slot = service.context.slots.take_again(entry.record().slot);
             service.begin(entry, slot, span, None);

@@ -14,7 +14,7 @@ use crate::journal::Entry;
 use crate::logging;
 use crate::slots::Slot;
 use crate::task::interrupt::Interrupt;
-use crate::task::{Wire, carry_out};
+use crate::task::{TaskChannels, run_task};
 use protocol::{Event, Poll, TaskState, TaskStatus};
 
 impl Service {
@@ -100,7 +100,7 @@ impl Service {
             }
         };
         let span = Span::current();
-        logging::knows(&span, &claimed.task.run_id);
+        logging::record_run(&span, &claimed.task.run_id);
         match self.context.journal.begin(claimed, slot.number()) {
             Ok(entry) => self.begin(entry, slot, span, Some(offered)),
             // Not started, so the server offers it again.
@@ -119,21 +119,21 @@ impl Service {
         let (id, attempt) = (task.id.clone(), task.attempt);
         let (state, watched) = watch::channel(TaskState::Claimed);
         let (orders, ordered) = watch::channel(None);
-        let wire = Wire { state, orders: ordered, offered };
+        let channels = TaskChannels { state, orders: ordered, offered };
         let service = Arc::clone(self);
         // Held until the task is listed, so that its end comes after.
         let mut tasks = self.tasks();
-        let carrying_out = {
+        let running = {
             let id = id.clone();
             async move {
-                carry_out(Arc::clone(&service.context), entry, slot, wire).await;
+                run_task(Arc::clone(&service.context), entry, slot, channels).await;
                 service.tasks().remove(&id);
                 service.freed.notify_waiters();
                 // For a poll that is not waiting at this moment.
                 service.freed.notify_one();
             }
         };
-        tokio::spawn(carrying_out.instrument(span.clone()));
+        tokio::spawn(running.instrument(span.clone()));
         tasks.insert(id, Running { attempt, span, state: watched, orders });
     }
 

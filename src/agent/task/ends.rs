@@ -13,7 +13,7 @@ use tokio::sync::{SetOnce, watch};
 
 use super::follow::follow;
 use super::tests::claimed;
-use super::{Job, Wire, carry_out, failed};
+use super::{Job, TaskChannels, failed, run_task};
 use crate::client::Client;
 use crate::connection::Keeper;
 use crate::context::{Context, RunUser};
@@ -100,7 +100,7 @@ async fn a_state_that_is_too_large_is_kept_here_and_told() {
     let job = Job {
         progress: context.progress.begin(&task, client.clone(), None),
         slot: context.slots.take_again(0),
-        wire: wire(),
+        channels: channels(),
         context: Arc::clone(&context),
         entry,
         client,
@@ -170,14 +170,14 @@ fn applied(context: &Context) -> Entry {
 }
 
 async fn carry_out_alone(context: &Arc<Context>, entry: Entry) {
-    carry_out(Arc::clone(context), entry, context.slots.take_again(0), wire()).await;
+    run_task(Arc::clone(context), entry, context.slots.take_again(0), channels()).await;
 }
 
 /// Nobody listens, and nobody has any orders.
-fn wire() -> Wire {
+fn channels() -> TaskChannels {
     let (state, _) = watch::channel(TaskState::Claimed);
     let (_, orders) = watch::channel(None);
-    Wire { state, orders, offered: None }
+    TaskChannels { state, orders, offered: None }
 }
 
 /// An engine with one container, which has ended and left a state.

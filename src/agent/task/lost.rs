@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::interrupt::{self, Interrupt};
-use super::{labels, paths};
+use super::paths;
 use crate::context::Context;
+use config::layout::label;
 use protocol::Kind;
 
 /// How long to wait after something on this host failed.
@@ -92,15 +93,15 @@ pub(crate) async fn end_forgotten(context: &Context) {
 
 async fn end_forgotten_once(context: &Context) -> Result<()> {
     let agent = &context.registered.get().context("not registered yet")?.agent_id;
-    for found in context.engine.with_label(labels::AGENT, agent).await? {
+    for found in context.engine.with_label(label::AGENT, agent).await? {
         let label = |name: &str| found.labels.get(name).map(String::as_str).unwrap_or_default();
-        let (task_id, attempt) = (label(labels::TASK), label(labels::ATTEMPT));
+        let (task_id, attempt) = (label(label::TASK), label(label::ATTEMPT));
         let Ok(attempt) = attempt.parse() else { continue };
         if context.journal.has(task_id, attempt) {
             continue;
         }
         warn!(task = task_id, attempt, "ending a container whose task is not known here any more");
-        let is_apply = label(labels::KIND) == Kind::Apply.to_string();
+        let is_apply = label(label::KIND) == Kind::Apply.to_string();
         Lost { task_id, attempt, is_apply, container: &found.id }.end(context).await?;
         context.engine.remove(&found.id).await?;
     }

@@ -15,6 +15,7 @@ mod hooks;
 pub(crate) mod interrupt;
 pub(crate) mod lost;
 mod memory;
+mod outcome;
 mod paths;
 mod prepare;
 
@@ -39,30 +40,16 @@ use crate::log::spool::Spool;
 use crate::log::upload::upload;
 use crate::progress::{Ended, Phase, Progress};
 use crate::slots::Slot;
+use config::layout::label;
 use follow::follow;
 use interrupt::Interrupt;
+use outcome::{End, Ending, outcome};
 use protocol::redact::Redactor;
 use protocol::{Finish, Kind, Outcome, Task, TaskState};
 
-/// The labels of a task's container.
-pub(crate) mod labels {
-    /// The task's id.
-    pub(crate) const TASK: &str = "scalr.task";
-    /// The attempt's number.
-    pub(crate) const ATTEMPT: &str = "scalr.attempt";
-    /// `plan` or `apply`.
-    pub(crate) const KIND: &str = "scalr.kind";
-    /// The run's id.
-    pub(crate) const RUN: &str = "scalr.run";
-    /// The agent's id.
-    pub(crate) const AGENT: &str = "scalr.agent";
-    /// The pool's id.
-    pub(crate) const POOL: &str = "scalr.pool";
-}
-
 /// What the service and a task tell each other.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct TaskChannels {
     /// How far the task is.
     pub state: watch::Sender<TaskState>,
     /// Whether it is to end.
@@ -71,17 +58,22 @@ pub(crate) struct Wire {
     pub offered: Option<SystemTime>,
 }
 
-/// Carries a task out, or goes on with one that an earlier agent began, and
-/// reports its outcome. The slot is taken until then.
-pub(crate) async fn carry_out(context: Arc<Context>, entry: Entry, slot: Slot, wire: Wire) {
+/// Runs a task, or continues one that an earlier agent began, and reports its
+/// outcome. The slot is taken until then.
+pub(crate) async fn run_task(
+    context: Arc<Context>,
+    entry: Entry,
+    slot: Slot,
+    channels: TaskChannels,
+) {
     let task = entry.record().claimed.task.clone();
     let client = context.client.of_task(&entry.record().claimed);
-    let progress = context.progress.begin(&task, client.clone(), wire.offered);
+    let progress = context.progress.begin(&task, client.clone(), channels.offered);
     if let Some(id) = progress.trace_id() {
         Span::current().record("trace_id", id);
     }
     info!(kind = %task.kind, workspace = task.workspace.name, "task begins");
-    let mut job = Job { context, entry, slot, wire, client, progress: progress.clone() };
+    let mut job = Job { context, entry, slot, channels, client, progress: progress.clone() };
     let ended = loop {
         match job.work().await {
             Ok(Some(outcome)) => {
@@ -125,18 +117,9 @@ struct Job {
     context: Arc<Context>,
     entry: Entry,
     slot: Slot,
-    wire: Wire,
+    channels: TaskChannels,
     client: TaskClient,
     progress: Progress,
-}
-
-/// How a task's steps ended.
-struct End {
-    outcome: Outcome,
-    exit_code: Option<i64>,
-    oom_killed: bool,
-    has_changes: Option<bool>,
-    message: Option<String>,
 }
 
 impl Job {
@@ -201,7 +184,7 @@ impl Job {
                 failed(format!("{error:#}"))
             }
         };
-        self.wire.state.send_replace(TaskState::Uploading);
+        self.channels.state.send_replace(TaskState::Uploading);
         if let Some(why) = self.progress.during(Phase::Uploading, self.hand_over(&end)).await? {
             end.outcome = Outcome::Errored;
             end.message = Some(end.message.map_or(why.clone(), |first| format!("{first}\n{why}")));
@@ -250,7 +233,7 @@ impl Job {
             let container = Container { id, log_start: spool.len() };
             self.entry.note_container(container)?;
         }
-        self.wire.state.send_replace(TaskState::Running);
+        self.channels.state.send_replace(TaskState::Running);
         let container =
             self.entry.record().container.clone().context("the container was just recorded")?;
         let ended = self.look_after(&container, spool, replay);
@@ -259,7 +242,7 @@ impl Job {
 
     /// What comes of an interrupt before the container is started.
     fn never_begun(&self) -> Option<End> {
-        let is_canceled = *self.wire.orders.borrow() == Some(Interrupt::Canceled);
+        let is_canceled = *self.channels.orders.borrow() == Some(Interrupt::Canceled);
         is_canceled.then(|| canceled(self.why_interrupted()))
     }
 
@@ -279,7 +262,7 @@ impl Job {
             error = interrupt::when_told(
                 &engine,
                 &container.id,
-                self.wire.orders.clone(),
+                self.channels.orders.clone(),
                 self.pressed_for_memory(&container.id, replay),
                 self.context.config.grace,
             ) => return Err(error.expect_err("it only ends with an error").into()),
@@ -301,63 +284,17 @@ impl Job {
         let was_pressed =
             self.context.engine.read(container, paths::MEMORY_NOTICE).await?.is_some();
         let status = self.context.engine.read(container, paths::STATUS).await?;
-        let status = String::from_utf8_lossy(&status.unwrap_or_default()).into_owned();
-        let last = status.lines().last().and_then(|line| line.split_once(' '));
-        let code = last.and_then(|(_, code)| code.parse().ok()).unwrap_or(exit_code);
-        let step = self.task().kind.to_string();
-        let failed_hook =
-            last.and_then(|(name, why)| hooks::failure(name, why, &self.context.config));
-        let is_done = last.is_some_and(|(name, _)| name == step);
-        let mut end = End {
-            outcome: Outcome::Errored,
-            exit_code: Some(code),
+        let ending = Ending {
+            kind: self.task().kind,
+            status: &String::from_utf8_lossy(&status.unwrap_or_default()),
+            exit_code,
             oom_killed,
-            has_changes: None,
-            message: None,
+            was_pressed,
+            interrupt: *self.channels.orders.borrow(),
         };
-        self.progress.ran(code, oom_killed);
-        match (self.task().kind, code) {
-            (Kind::Plan, 0 | 2) if is_done => {
-                end.outcome = Outcome::Finished;
-                end.has_changes = Some(code == 2);
-            }
-            (Kind::Apply, 0) if is_done => end.outcome = Outcome::Finished,
-            _ if self.is_interrupted() => {
-                // Nobody canceled the run of an agent that was stopped: it failed.
-                if *self.wire.orders.borrow() == Some(Interrupt::Canceled) {
-                    end.outcome = Outcome::Canceled;
-                }
-                end.message = Some(format!("Interrupted: {}.", self.why_interrupted()));
-            }
-            _ if failed_hook.is_some() => end.message = failed_hook,
-            _ if oom_killed => {
-                end.message = Some(format!(
-                    "Error: the kernel killed a process of the run, which used more than its {} MB of memory. {}",
-                    self.context.config.memory,
-                    memory::ADVICE
-                ));
-            }
-            _ if was_pressed => {
-                end.message = Some(format!(
-                    "Error: the run was interrupted because it used more than {} % of its {} MB of memory. {}",
-                    memory::PRESSED_PERCENT,
-                    self.context.config.memory,
-                    memory::ADVICE
-                ));
-            }
-            // The entry point writes down how a step ended before it ends itself.
-            _ if exit_code > 128 && last.is_none_or(|(_, code)| code == "0") => {
-                end.message = Some(format!(
-                    "Error: the run's container was ended from outside (exit code {exit_code}), by a restart of its host for example."
-                ));
-            }
-            (_, 127) => {
-                end.message = Some(
-                    "Error: the image has no `terraform`; runs need an image that has it on its PATH."
-                        .to_owned(),
-                );
-            }
-            _ => {}
+        let end = outcome(&ending, &self.context.config);
+        if let Some(code) = end.exit_code {
+            self.progress.ran(code, oom_killed);
         }
         Ok(end)
     }
@@ -380,8 +317,8 @@ impl Job {
     /// Removes the container and forgets the task.
     async fn clean_up(&self) -> Result<()> {
         let task = self.task();
-        for found in self.context.engine.with_label(labels::TASK, &task.id).await? {
-            if found.labels.get(labels::ATTEMPT) == Some(&task.attempt.to_string()) {
+        for found in self.context.engine.with_label(label::TASK, &task.id).await? {
+            if found.labels.get(label::ATTEMPT) == Some(&task.attempt.to_string()) {
                 self.context.engine.remove(&found.id).await?;
             }
         }
@@ -425,11 +362,11 @@ impl Job {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.wire.orders.borrow().is_some()
+        self.channels.orders.borrow().is_some()
     }
 
     fn why_interrupted(&self) -> &'static str {
-        self.wire.orders.borrow().unwrap_or(Interrupt::Canceled).why()
+        self.channels.orders.borrow().unwrap_or(Interrupt::Canceled).why()
     }
 }
 

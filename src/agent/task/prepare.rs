@@ -10,12 +10,13 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::{info, warn};
 
 use super::archive::Archive;
-use super::{Job, environment, hooks, interrupt, labels, paths, work_directory};
+use super::{Job, environment, hooks, interrupt, paths, work_directory};
 use crate::client::{CallError, TaskFile};
 use crate::engine::ContainerSpec;
 use crate::log::spool::Spool;
 use crate::progress::Phase;
 use crate::{registry, trusted};
+use config::layout::label;
 use protocol::{Hook, Kind, Operation, Registered, Task};
 
 /// How often a pull tells how far it is.
@@ -38,7 +39,7 @@ impl Job {
         let (mut archive, lock_file) = self.files().await?;
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
-        let mut orders = self.wire.orders.clone();
+        let mut orders = self.channels.orders.clone();
         let image = tokio::select! {
             image = self.image(spool) => image?,
             // A pull can take long.
@@ -46,7 +47,7 @@ impl Job {
         };
         self.context.engine.ensure_network(&self.slot.network()).await?;
         // One of an earlier try that ended before it was recorded.
-        for found in self.context.engine.with_label(labels::TASK, &self.task().id).await? {
+        for found in self.context.engine.with_label(label::TASK, &self.task().id).await? {
             self.context.engine.remove(&found.id).await?;
         }
         let engine = &self.context.engine;
@@ -230,12 +231,12 @@ impl Job {
         };
         let directory = work_directory(task)?;
         let labels = HashMap::from([
-            (labels::TASK.to_owned(), task.id.clone()),
-            (labels::ATTEMPT.to_owned(), task.attempt.to_string()),
-            (labels::KIND.to_owned(), task.kind.to_string()),
-            (labels::RUN.to_owned(), task.run_id.clone()),
-            (labels::AGENT.to_owned(), registered.agent_id.clone()),
-            (labels::POOL.to_owned(), registered.pool_id.clone()),
+            (label::TASK.to_owned(), task.id.clone()),
+            (label::ATTEMPT.to_owned(), task.attempt.to_string()),
+            (label::KIND.to_owned(), task.kind.to_string()),
+            (label::RUN.to_owned(), task.run_id.clone()),
+            (label::AGENT.to_owned(), registered.agent_id.clone()),
+            (label::POOL.to_owned(), registered.pool_id.clone()),
         ]);
         Ok(ContainerSpec {
             name: self.container_name(),

@@ -168,7 +168,7 @@ const CLAIMED: &str = r#"{"task_token": "hunter2", "task": {"id": "task-9", "att
         "sensitive": true}]}}"#;
 
 /// A task whose image is pulled and whose apply fails.
-async fn carry_out(progress: Progress) {
+async fn run_task(progress: Progress) {
     let (log, length) = watch::channel(0);
     progress.has_log(length.clone());
     let pull = progress.during(Phase::PullingImage, async { Ok::<_, ()>(()) });
@@ -194,7 +194,7 @@ async fn a_tasks_trace_has_its_phases_and_no_secret() {
     let agent = Agent::start(data.path(), &collector.url);
     let progress = agent.take(true);
     let trace_id = progress.trace_id().unwrap();
-    carry_out(progress).await;
+    run_task(progress).await;
     agent.telemetry.stop().await;
 
     let spans = collector.spans();
@@ -238,8 +238,8 @@ async fn metrics_count_what_the_agent_did() {
     let slots = Slots::new(3, 1);
     agent.telemetry.watch_slots(&slots, 3);
     let _busy = slots.take().unwrap();
-    carry_out(agent.take(true)).await;
-    carry_out(agent.take(true)).await;
+    run_task(agent.take(true)).await;
+    run_task(agent.take(true)).await;
     agent.telemetry.heartbeat_failed();
     agent.telemetry.stop().await;
 
@@ -275,7 +275,7 @@ async fn an_agent_that_goes_on_with_a_task_goes_on_with_its_trace() {
     before.keeper.stop();
     before.telemetry.stop().await;
     let after = Agent::start(data.path(), &collector.url);
-    carry_out(after.take(false)).await;
+    run_task(after.take(false)).await;
     after.telemetry.stop().await;
 
     let spans = collector.spans();
@@ -293,7 +293,7 @@ async fn time(url: &str) -> (Duration, Duration) {
     let agent = Agent::start(data.path(), url);
     let begun = Instant::now();
     for _ in 0..100 {
-        carry_out(agent.take(true)).await;
+        run_task(agent.take(true)).await;
     }
     let carried_out = begun.elapsed();
     agent.telemetry.stop().await;

@@ -1,0 +1,199 @@
+//! What the end of a task's container means.
+
+use super::interrupt::Interrupt;
+use super::{hooks, memory};
+use config::Config;
+use protocol::{Kind, Outcome};
+
+/// How a task's steps ended.
+#[derive(Debug, PartialEq)]
+pub(super) struct End {
+    pub(super) outcome: Outcome,
+    pub(super) exit_code: Option<i64>,
+    pub(super) oom_killed: bool,
+    pub(super) has_changes: Option<bool>,
+    pub(super) message: Option<String>,
+}
+
+/// What is known when a task's container has ended.
+pub(super) struct Ending<'a> {
+    pub(super) kind: Kind,
+    /// What the entry point wrote, a line `STEP CODE` for each step.
+    pub(super) status: &'a str,
+    /// The exit code of the container's first process.
+    pub(super) exit_code: i64,
+    /// Whether the kernel killed one of its processes for memory.
+    pub(super) oom_killed: bool,
+    /// Whether this agent interrupted it because its memory was nearly used up.
+    pub(super) was_pressed: bool,
+    /// Who else interrupted it, if anybody did.
+    pub(super) interrupt: Option<Interrupt>,
+}
+
+/// What an ended container means for its task.
+pub(super) fn outcome(ending: &Ending<'_>, config: &Config) -> End {
+    let last = ending.status.lines().last().and_then(|line| line.split_once(' '));
+    let code = last.and_then(|(_, code)| code.parse().ok()).unwrap_or(ending.exit_code);
+    let end = End {
+        outcome: Outcome::Errored,
+        exit_code: Some(code),
+        oom_killed: ending.oom_killed,
+        has_changes: None,
+        message: None,
+    };
+    if last.is_some_and(|(step, _)| step == ending.kind.to_string()) {
+        match (ending.kind, code) {
+            (Kind::Plan, 0 | 2) => {
+                return End { outcome: Outcome::Finished, has_changes: Some(code == 2), ..end };
+            }
+            (Kind::Apply, 0) => return End { outcome: Outcome::Finished, ..end },
+            _ => {}
+        }
+    }
+    // Nobody canceled the run of an agent that was stopped: it failed.
+    let outcome = match ending.interrupt {
+        Some(Interrupt::Canceled) => Outcome::Canceled,
+        _ => Outcome::Errored,
+    };
+    End { outcome, message: reason(ending, last, code, config), ..end }
+}
+
+/// Why a task did not finish, where its own log does not say it.
+fn reason(
+    ending: &Ending<'_>,
+    last: Option<(&str, &str)>,
+    code: i64,
+    config: &Config,
+) -> Option<String> {
+    if let Some(interrupt) = ending.interrupt {
+        return Some(format!("Interrupted: {}.", interrupt.why()));
+    }
+    if let Some(hook) = last.and_then(|(name, why)| hooks::failure(name, why, config)) {
+        return Some(hook);
+    }
+    if ending.oom_killed {
+        return Some(format!(
+            "Error: the kernel killed a process of the run, which used more than its {} MB of memory. {}",
+            config.memory,
+            memory::ADVICE
+        ));
+    }
+    if ending.was_pressed {
+        return Some(format!(
+            "Error: the run was interrupted because it used more than {} % of its {} MB of memory. {}",
+            memory::PRESSED_PERCENT,
+            config.memory,
+            memory::ADVICE
+        ));
+    }
+    // The entry point writes down how a step ended before it ends itself.
+    if ending.exit_code > 128 && last.is_none_or(|(_, code)| code == "0") {
+        return Some(format!(
+            "Error: the run's container was ended from outside (exit code {}), by a restart of its host for example.",
+            ending.exit_code
+        ));
+    }
+    (code == 127).then(|| {
+        "Error: the image has no `terraform`; runs need an image that has it on its PATH."
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use config::Settings;
+    use protocol::Secret;
+
+    fn config() -> Config {
+        let settings = Settings {
+            url: Some("https://pools.example.com".parse().unwrap()),
+            token: Some(Secret::new("t")),
+            ..Settings::default()
+        };
+        settings.resolve().unwrap()
+    }
+
+    /// A container that ended by itself.
+    fn ended(kind: Kind, status: &str, exit_code: i64) -> Ending<'_> {
+        Ending { kind, status, exit_code, oom_killed: false, was_pressed: false, interrupt: None }
+    }
+
+    #[test]
+    fn each_way_to_end_has_its_outcome_and_its_reason() {
+        use Interrupt::{Canceled, Hurried, Stopped};
+        use Kind::{Apply, Plan};
+        use Outcome::{Errored, Finished};
+        let killed = |ending| Ending { oom_killed: true, ..ending };
+        let pressed = |ending| Ending { was_pressed: true, ..ending };
+        let interrupted = |who, ending| Ending { interrupt: Some(who), ..ending };
+        for (ending, outcome_is, has_changes, reason_has) in [
+            (ended(Plan, "init 0\nplan 0\n", 0), Finished, Some(false), None),
+            (ended(Plan, "init 0\nplan 2\n", 0), Finished, Some(true), None),
+            (ended(Apply, "init 0\napply 0\n", 0), Finished, None, None),
+            // Terraform said why in the log.
+            (ended(Plan, "init 0\nplan 1\n", 1), Errored, None, None),
+            (ended(Plan, "init 1\n", 1), Errored, None, None),
+            (ended(Apply, "init 0\napply 1\n", 1), Errored, None, None),
+            // 2 means changes for a plan alone; a 0 of another step means nothing.
+            (ended(Apply, "init 0\napply 2\n", 2), Errored, None, None),
+            (ended(Plan, "init 0\n", 0), Errored, None, None),
+            (ended(Plan, "", 0), Errored, None, None),
+            (ended(Plan, "init 127\n", 127), Errored, None, Some("no `terraform`")),
+            (ended(Plan, "", 137), Errored, None, Some("from outside (exit code 137)")),
+            (ended(Plan, "init 0\n", 143), Errored, None, Some("from outside")),
+            (ended(Plan, "init 0\nplan 1\n", 143), Errored, None, None),
+            (ended(Plan, "agent:pre-plan 3\n", 3), Errored, None, Some("pre-plan hook ended")),
+            (killed(ended(Plan, "init 0\nplan 1\n", 1)), Errored, None, Some("the kernel killed")),
+            (
+                pressed(ended(Plan, "init 0\nplan 1\n", 1)),
+                Errored,
+                None,
+                Some("80 % of its 512 MB"),
+            ),
+            // The step finished before anything reached it.
+            (killed(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),
+            (pressed(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),
+            (interrupted(Canceled, ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),
+            (
+                interrupted(Canceled, ended(Apply, "init 0\napply 1\n", 1)),
+                Outcome::Canceled,
+                None,
+                Some("Interrupted: the run was canceled."),
+            ),
+            (
+                interrupted(Stopped, ended(Apply, "init 0\napply 1\n", 1)),
+                Errored,
+                None,
+                Some("Interrupted: the agent was stopped."),
+            ),
+            // An interrupt explains what it led to.
+            (
+                interrupted(Hurried, killed(ended(Plan, "", 137))),
+                Errored,
+                None,
+                Some("Interrupted: the agent was stopped."),
+            ),
+        ] {
+            let end = outcome(&ending, &config());
+            let case = format!("{:?} {:?}: {end:?}", ending.kind, ending.status);
+            assert_eq!((end.outcome, end.has_changes), (outcome_is, has_changes), "{case}");
+            match (&end.message, reason_has) {
+                (None, None) => {}
+                (Some(message), Some(part)) => assert!(message.contains(part), "{case}"),
+                _ => panic!("{case}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_exit_code_is_that_of_the_last_step() {
+        let config = config();
+        assert_eq!(outcome(&ended(Kind::Plan, "init 3\n", 1), &config).exit_code, Some(3));
+        assert_eq!(outcome(&ended(Kind::Plan, "", 9), &config).exit_code, Some(9));
+        assert_eq!(
+            outcome(&ended(Kind::Plan, "agent:pre-plan overdue\n", 9), &config).exit_code,
+            Some(9)
+        );
+    }
+}
