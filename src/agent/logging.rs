@@ -215,7 +215,7 @@ mod tests {
         tracing::subscriber::with_default(look.log(move || writer.clone()), || {
             let span = span("task-1", 2);
             span.in_scope(|| info!("task offered"));
-            knows(&span, "run-7");
+            record_run(&span, "run-7");
             let work = async { warn!(image = "a \"b\"", bytes = 5, "cannot\npull") };
             futures_util::FutureExt::now_or_never(work.instrument(span)).unwrap();
             info!("registered");

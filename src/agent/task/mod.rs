@@ -284,9 +284,10 @@ impl Job {
         let was_pressed =
             self.context.engine.read(container, paths::MEMORY_NOTICE).await?.is_some();
         let status = self.context.engine.read(container, paths::STATUS).await?;
+        let status = String::from_utf8_lossy(&status.unwrap_or_default()).into_owned();
         let ending = Ending {
             kind: self.task().kind,
-            status: &String::from_utf8_lossy(&status.unwrap_or_default()),
+            status: &status,
             exit_code,
             oom_killed,
             was_pressed,
