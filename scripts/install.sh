@@ -66,7 +66,8 @@ the agent
 the checks that come first
   --fix               fix what they find, where that is possible
   --ignore NAMES      go on although these fail (separated by commas), or all
-  --verbose           name each command that the setup program runs
+  --verbose           show each command that the setup program runs, the package
+                      manager's output and the checks that passed
 
 with --uninstall
   --purge             delete settings, data and accounts, too

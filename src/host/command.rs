@@ -34,7 +34,10 @@ pub enum CommandError {
         command: String,
         /// How it ended.
         status: ExitStatus,
-        /// The last lines of its standard error.
+        /// Its standard output, where that is not quoted as `stderr`.
+        stdout: String,
+        /// The last lines of its standard error, or of its standard output if it
+        /// wrote nothing there.
         stderr: String,
     },
     /// It took longer than [`within`] allows.
@@ -65,8 +68,8 @@ pub trait CommandExt {
     /// It can't be started, or fails.
     fn run(&mut self) -> Result<(), CommandError>;
 
-    /// Runs it and shows what it says as it comes; an exit code other than 0 is
-    /// an error.
+    /// Runs it; shows its output as it comes after [`name_each`]. An exit code
+    /// other than 0 is an error.
     ///
     /// # Errors
     /// It can't be started, or fails.
@@ -95,14 +98,19 @@ impl CommandExt for Command {
     }
 
     fn run_shown(&mut self) -> Result<(), CommandError> {
-        self.stdout(Stdio::inherit());
-        let output = self.probe()?;
-        // The error quotes what a failed one said.
-        if output.status.success() {
-            eprint!("{}", String::from_utf8_lossy(&output.stderr));
-            return Ok(());
+        let verbose = NAMED.load(Ordering::Relaxed);
+        if verbose {
+            self.stdout(Stdio::inherit());
         }
-        Err(failed(self, &output))
+        let output = self.probe()?;
+        // The error has the output of a failed one.
+        if !output.status.success() {
+            return Err(failed(self, &output));
+        }
+        if verbose {
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
     }
 
     fn read(&mut self) -> Result<String, CommandError> {
@@ -144,15 +152,16 @@ fn quoted(word: &str) -> String {
 }
 
 fn failed(command: &Command, output: &Output) -> CommandError {
-    let (status, stderr) = (output.status, tail(output));
-    CommandError::Failed { command: command.line(), status, stderr }
+    let mut stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if stderr.trim().is_empty() {
+        stderr = std::mem::take(&mut stdout);
+    }
+    let (status, stderr) = (output.status, tail(&stderr));
+    CommandError::Failed { command: command.line(), status, stdout, stderr }
 }
 
-/// The end of what a failed program said; some say it on standard output.
-fn tail(output: &Output) -> String {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let text = if stderr.trim().is_empty() { stdout } else { stderr };
+fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }

@@ -138,8 +138,8 @@ impl PackageTool {
     }
 }
 
-/// Runs a command, showing what it says; as long as it fails because of a lock,
-/// tries again, for at most `limit`, and says who is waited for.
+/// Runs a command and shows its output if it fails. While another program holds the
+/// lock, tries again for at most `limit` and names that program.
 fn patiently(
     command: &mut Command,
     limit: Duration,
@@ -169,7 +169,13 @@ fn patiently(
             holder(),
             limit.as_secs()
         ))),
-        result => result,
+        Err(error) => {
+            if let Some(CommandError::Failed { stdout, .. }) = error.downcast_ref() {
+                eprint!("{stdout}");
+            }
+            Err(error)
+        }
+        Ok(()) => Ok(()),
     }
 }
 

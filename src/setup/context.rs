@@ -29,7 +29,8 @@ pub(crate) struct Options {
     /// How results are printed
     #[arg(long, value_enum, default_value_t, global = true)]
     format: Format,
-    /// Name each command that is run
+    /// Show each command that is run, the package manager's output and the
+    /// checks that passed or were skipped
     #[arg(short, long, global = true)]
     verbose: bool,
 }

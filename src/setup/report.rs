@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::check::{self, Selection, Subject};
+use crate::check::{self, Print, Selection, Subject};
 use crate::context::Context;
 use crate::network::DOCKER_JSON;
 use crate::output::Format;
@@ -126,7 +126,7 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 
 fn checks(machine: &Machine) -> Result<String> {
     let subject = Subject::of(machine)?;
-    json(&check::look_and_fix(&subject, &Selection::default(), false, Format::Json)?)
+    json(&check::check(&subject, &Selection::default(), Print::Nothing)?)
 }
 
 fn settings(machine: &Machine) -> Result<String> {

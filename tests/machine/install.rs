@@ -7,7 +7,7 @@ use crate::fleet::{Fleet, URL, refusal};
 fn ubuntu_18_04_installs_and_runs() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
-    let said = fleet.shell(&Fleet::install_line("2>&1"));
+    let said = fleet.shell(&Fleet::install_line("--verbose 2>&1"));
     assert!(said.contains("Setting up scalr-agent"), "{said}");
     assert!(!said.contains("not yet configured"), "the package knows that it goes on: {said}");
     fleet.load_image();

@@ -1,4 +1,4 @@
-//! Running the commands that mend what the checks found.
+//! Running the commands that fix what the checks found.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::Command;
@@ -11,7 +11,7 @@ use host::command::CommandExt as _;
 
 /// Who says whether a command is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Consent {
+pub(crate) enum Consent {
     /// All are.
     Given,
     /// The person at the terminal, for each.
@@ -54,9 +54,9 @@ pub(super) fn apply(report: &Report, consent: Consent) -> Result<bool> {
                 break;
             }
             done.push(line);
-            eprintln!("Mending {check}: {line}");
+            eprintln!("Fixing {check}: {line}");
             if let Err(error) = Command::new("sh").args(["-c", line]).run() {
-                eprintln!("That did not work: {error}");
+                eprintln!("Cannot fix {check}: {error}");
                 break;
             }
         }
@@ -66,7 +66,7 @@ pub(super) fn apply(report: &Report, consent: Consent) -> Result<bool> {
 
 /// On standard error, so that JSON stays alone on standard output.
 fn ask(check: &str, line: &str) -> Result<bool> {
-    eprint!("To mend {check}, run `{line}`? [y/N] ");
+    eprint!("To fix {check}, run `{line}`? [y/N] ");
     io::stderr().flush().context("cannot ask")?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
@@ -87,7 +87,7 @@ mod tests {
         let mut report = Report::of(&Machine::at("/nowhere"));
         let broken = vec!["echo it broke >&2; exit 3".to_owned(), touch("after")];
         for (check, fix) in CHECKS.iter().zip([broken, vec![touch("other")], Vec::new()]) {
-            report.add(check, Outcome::Problem("x".to_owned(), fix), false, false);
+            report.add(check, Outcome::Problem("x".to_owned(), fix), false);
         }
         assert!(apply(&report, Consent::Given).unwrap());
         assert!(made("other").exists() && !made("after").exists());
@@ -101,16 +101,16 @@ mod tests {
         let mut report = Report::of(&Machine::at("/nowhere"));
         for check in &CHECKS[..2] {
             let problem = Outcome::Problem("x".to_owned(), vec![line.clone()]);
-            report.add(check, problem, false, false);
+            report.add(check, problem, false);
         }
         apply(&report, Consent::Given).unwrap();
         assert_eq!(std::fs::read_to_string(log).unwrap(), "run\n");
     }
 
     #[test]
-    fn with_nothing_to_mend_nothing_is_run() {
+    fn a_problem_without_commands_runs_nothing() {
         let mut report = Report::of(&Machine::at("/nowhere"));
-        report.add(&CHECKS[0], Outcome::problem("x"), false, false);
+        report.add(&CHECKS[0], Outcome::problem("x"), false);
         assert!(!apply(&report, Consent::Given).unwrap());
     }
 }

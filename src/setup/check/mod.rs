@@ -26,7 +26,7 @@ use clap::ValueEnum;
 use url::Url;
 
 pub(crate) use self::engine::BUNDLE;
-use self::fix::Consent;
+pub(crate) use self::fix::Consent;
 pub(crate) use self::report::Report;
 pub(crate) use self::subject::{Overrides, Subject};
 pub(crate) use self::table::{CHECKS, Check, Severity};
@@ -147,10 +147,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         subject.use_shells_proxy();
     }
     let consent = args.fix.then(|| consent(context, args)).transpose()?;
-    let report = look_and_mend(&subject, &args.selection, consent, context.format)?;
-    match context.format {
-        Format::Text => report.print_summary(),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    let print = Print::of(context);
+    let report = check_and_fix(&subject, &args.selection, consent, print)?;
+    if print == Print::Nothing {
+        println!("{}", serde_json::to_string_pretty(&report)?);
     }
     report.verdict().map_or(Ok(()), |failure| Err(failure.into()))
 }
@@ -164,46 +164,63 @@ fn consent(context: &Context, args: &Args) -> Result<Consent> {
     Consent::from(args.yes || args.before_install)
 }
 
-/// Does the checks; with `fix`, runs the commands that mend what is wrong and
-/// does them again. As text, each result is printed as soon as it is known.
-///
-/// # Errors
-/// A name in the selection is unknown.
-pub(crate) fn look_and_fix(
-    subject: &Subject,
-    selection: &Selection,
-    fix: bool,
-    format: Format,
-) -> Result<Report> {
-    look_and_mend(subject, selection, fix.then_some(Consent::Given), format)
+/// What is printed of the checks while they are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Print {
+    Nothing,
+    Problems,
+    All,
 }
 
-fn look_and_mend(
+impl Print {
+    fn of(context: &Context) -> Self {
+        match context.format {
+            Format::Json => Self::Nothing,
+            Format::Text => Self::text(context.verbose),
+        }
+    }
+
+    pub(crate) fn text(verbose: bool) -> Self {
+        if verbose { Self::All } else { Self::Problems }
+    }
+}
+
+/// Does the checks. With `consent`, runs the commands that fix the problems and
+/// does the checks again.
+///
+/// # Errors
+/// A name in the selection is unknown; an answer can't be read.
+pub(crate) fn check_and_fix(
     subject: &Subject,
     selection: &Selection,
     consent: Option<Consent>,
-    format: Format,
+    print: Print,
 ) -> Result<Report> {
-    let text = format == Format::Text;
-    let report = look(subject, selection, text)?;
+    let report = check(subject, selection, print)?;
     // The commands are for the machine that runs, never for a tree.
     let consent = consent.filter(|_| subject.machine.is_this_one());
     let Some(consent) = consent else { return Ok(report) };
     if !fix::apply(&report, consent)? {
         return Ok(report);
     }
-    if text {
+    if print != Print::Nothing {
         println!("Checking again:");
     }
-    look(&subject.afresh(), selection, text)
+    check(&subject.afresh(), selection, print)
 }
 
-fn look(subject: &Subject, selection: &Selection, print: bool) -> Result<Report> {
+/// Does the checks.
+///
+/// # Errors
+/// A name in the selection is unknown.
+pub(crate) fn check(subject: &Subject, selection: &Selection, print: Print) -> Result<Report> {
     selection.refuse_unknown()?;
     let mut report = Report::of(&subject.machine);
     for check in CHECKS.iter().filter(|check| selection.wants(check)) {
-        let outcome = (check.look)(subject);
-        report.add(check, outcome, selection.ignores(check), print);
+        report.add(check, (check.look)(subject), selection.ignores(check));
+    }
+    if print != Print::Nothing {
+        report.print(print == Print::All);
     }
     Ok(report)
 }

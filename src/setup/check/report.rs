@@ -73,7 +73,7 @@ impl Report {
     }
 
     /// Adds what a check found; a failure that is ignored is a warning.
-    pub(crate) fn add(&mut self, check: &Check, outcome: Outcome, ignored: bool, print: bool) {
+    pub(crate) fn add(&mut self, check: &Check, outcome: Outcome, ignored: bool) {
         let (result, message, fix) = match outcome {
             Outcome::Passed(message) => (Verdict::Passed, message, Vec::new()),
             Outcome::Problem(message, fix) if ignored => {
@@ -104,9 +104,6 @@ impl Report {
             message,
             fix,
         };
-        if print {
-            line.print();
-        }
         self.checks.push(line);
     }
 
@@ -116,22 +113,17 @@ impl Report {
         mendable.map(|line| (line.name, line.fix.as_slice()))
     }
 
-    /// Prints how many passed and so on.
-    pub(crate) fn print_summary(&self) {
-        let s = self.summary;
-        let counts = [
-            (s.passed, "passed"),
-            (s.warning, "warned"),
-            (s.failed, "failed"),
-            (s.skipped, "skipped"),
-            (s.could_not_look, "could not look"),
-        ];
-        let told: Vec<String> = counts
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
-        println!("{}.", told.join(", "));
+    /// Prints the problems, the worst first, and how many checks came to what. With
+    /// `verbose`, what passed and what was skipped as well.
+    pub(crate) fn print(&self, verbose: bool) {
+        let problems = [Verdict::Failed, Verdict::Warning, Verdict::CouldNotLook];
+        let others: &[Verdict] = if verbose { &[Verdict::Passed, Verdict::Skipped] } else { &[] };
+        for result in problems.iter().chain(others) {
+            for line in self.checks.iter().filter(|line| line.result == *result) {
+                line.print();
+            }
+        }
+        println!("{}.", self.summary.text(verbose));
     }
 
     /// The exit code that it asks for; `None` if all is well.
@@ -154,6 +146,24 @@ impl Report {
     }
 }
 
+impl Summary {
+    fn text(self, verbose: bool) -> String {
+        let counts = [
+            (self.failed, "failed"),
+            (self.warning, "warned"),
+            (self.could_not_look, "unknown"),
+            (self.passed, "passed"),
+            (if verbose { self.skipped } else { 0 }, "skipped"),
+        ];
+        let counts: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if counts.is_empty() { "No check applies here".to_owned() } else { counts.join(", ") }
+    }
+}
+
 impl Line {
     fn print(&self) {
         let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into())).bold();
@@ -171,7 +181,7 @@ impl Line {
             println!("{:27} {line}", "");
         }
         for fix in &self.fix {
-            println!("{:27} mend it with: {fix}", "");
+            println!("{:27} fix it with: {fix}", "");
         }
     }
 }
@@ -183,7 +193,7 @@ mod tests {
 
     fn report(outcome: Outcome, ignored: bool) -> Report {
         let mut report = Report::of(&Machine::at("/nowhere"));
-        report.add(&CHECKS[0], outcome, ignored, false);
+        report.add(&CHECKS[0], outcome, ignored);
         report
     }
 
@@ -196,6 +206,13 @@ mod tests {
         assert_eq!(report(problem(), true).verdict(), Some(Failure::Warnings));
         let could_not_look = Outcome::CouldNotLook("x".into());
         assert_eq!(report(could_not_look, false).verdict(), Some(Failure::Warnings));
+    }
+
+    #[test]
+    fn the_summary_counts_skipped_checks_only_when_verbose() {
+        let summary = Summary { passed: 14, warning: 1, failed: 2, skipped: 3, could_not_look: 0 };
+        assert_eq!(summary.text(false), "2 failed, 1 warned, 14 passed");
+        assert_eq!(summary.text(true), "2 failed, 1 warned, 14 passed, 3 skipped");
     }
 
     #[test]

@@ -12,9 +12,8 @@ use anyhow::{Context as _, Result};
 use url::Url;
 
 use self::source::Source;
-use crate::check::{self, Engine, Overrides, Selection, Subject};
+use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, require_root};
-use crate::output::Format;
 use crate::proxy::Proxy;
 use crate::{network, proxy, start, units};
 use cli::Failure;
@@ -272,8 +271,9 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<(
     }
     subject.before_install = !package::is_there(&context.machine);
     let selection = Selection { ignore: args.ignore.clone(), ..Selection::default() };
-    let fix = args.fix && !args.dry_run;
-    let report = check::look_and_fix(&subject, &selection, fix, Format::Text)?;
+    let consent = (args.fix && !args.dry_run).then_some(Consent::Given);
+    let print = Print::text(context.verbose);
+    let report = check::check_and_fix(&subject, &selection, consent, print)?;
     match report.verdict() {
         Some(Failure::CheckFailed) if report.is_unsupported() => Err(Failure::Unsupported
             .because("this platform is not supported; nothing has been changed")),
