@@ -14,6 +14,7 @@ mod images;
 mod journal;
 mod log;
 mod logging;
+mod phase;
 mod progress;
 mod providers;
 mod proxy;

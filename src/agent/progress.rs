@@ -19,9 +19,10 @@ use tokio::sync::{Notify, watch};
 use tracing::debug;
 
 use crate::client::TaskClient;
+use crate::phase::{Ended, Phase};
 use crate::telemetry::{TaskTrace, Telemetry};
 use config::layout::data;
-use protocol::{Kind, Outcome, Task};
+use protocol::{Kind, Task};
 
 /// How often the file is written while there are tasks.
 const WHILE_BUSY: Duration = Duration::from_secs(1);
@@ -39,12 +40,12 @@ pub(crate) struct Snapshot {
     /// When the agent wrote it.
     pub written_at: Timestamp,
     /// Each running task.
-    pub tasks: Vec<At>,
+    pub tasks: Vec<TaskSnapshot>,
 }
 
 /// What a task is at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct At {
+pub(crate) struct TaskSnapshot {
     /// The task's id.
     pub task: String,
     /// The attempt at it.
@@ -64,37 +65,6 @@ pub(crate) struct At {
     /// Its trace and span, as W3C's `traceparent` has them: an agent that goes on
     /// with the task goes on with its trace.
     pub traceparent: Option<String>,
-}
-
-/// What is done for a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Phase {
-    /// It is this agent's, and nothing is done for it at the moment.
-    Claimed,
-    /// Its files are fetched and its container is made.
-    Preparing,
-    /// Its image is pulled, which is part of preparing.
-    PullingImage,
-    /// Its container runs.
-    Running,
-    /// What the container left goes to the server.
-    Uploading,
-    /// The rest of the log and the outcome go to the server.
-    Finishing,
-    /// Its container is removed.
-    CleaningUp,
-}
-
-/// How a task ended for this agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// As its outcome says, which the server has.
-    With(Outcome),
-    /// The server has given it to somebody else.
-    Lost,
-    /// It has not: another agent, or this one's next program, goes on with it.
-    Unfinished,
 }
 
 /// All running tasks.
@@ -335,12 +305,12 @@ impl Drop for Inside<'_> {
 }
 
 impl InHand {
-    fn at(&self, id: &str) -> At {
+    fn at(&self, id: &str) -> TaskSnapshot {
         let (phase, since) = match self.phases.last() {
             Some(begun) => (begun.phase, begun.since),
             None => (Phase::Claimed, self.since),
         };
-        At {
+        TaskSnapshot {
             task: id.to_owned(),
             attempt: self.attempt,
             phase,
@@ -358,38 +328,10 @@ impl InHand {
     }
 }
 
-impl Ended {
-    /// What it is called in logs and telemetry.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::With(Outcome::Finished) => "finished",
-            Self::With(Outcome::Errored) => "errored",
-            Self::With(Outcome::Canceled) => "canceled",
-            Self::Lost => "lost",
-            Self::Unfinished => "unfinished",
-        }
-    }
-}
-
-impl At {
+impl TaskSnapshot {
     /// Whether it is about this task, in this attempt.
     pub(crate) fn is_of(&self, task: &Task) -> bool {
         (&self.task, self.attempt) == (&task.id, task.attempt)
-    }
-}
-
-impl Phase {
-    /// For people: what the task does.
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Self::Claimed => "claimed",
-            Self::Preparing => "preparing",
-            Self::PullingImage => "pulling its image",
-            Self::Running => "running",
-            Self::Uploading => "uploading what it made",
-            Self::Finishing => "sending the rest of its log",
-            Self::CleaningUp => "cleaning up",
-        }
     }
 }
 
@@ -448,7 +390,7 @@ mod tests {
         (data, keeper, progress)
     }
 
-    fn seen(data: &Path, keeper: &Keeper) -> Vec<At> {
+    fn seen(data: &Path, keeper: &Keeper) -> Vec<TaskSnapshot> {
         keeper.write();
         look(data).unwrap().unwrap().tasks
     }

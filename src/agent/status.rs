@@ -15,7 +15,8 @@ use serde_json::Value;
 use super::connection::{self, Connection, State};
 use super::engine::Engine;
 use super::journal::{Journal, Record};
-use super::progress::{self, At, Phase, STALE};
+use super::phase::Phase;
+use super::progress::{self, STALE, TaskSnapshot};
 use super::proxy;
 use cli::Failure;
 use config::layout::AGENT_UNIT;
@@ -253,7 +254,7 @@ fn tasks(data_dir: &Path, slots: Option<u32>) -> Tasks {
 }
 
 impl Doing {
-    fn of(at: &At, told_at: Timestamp) -> Self {
+    fn of(at: &TaskSnapshot, told_at: Timestamp) -> Self {
         Self {
             phase: at.phase,
             phase_seconds: told_at.duration_since(at.since).as_secs().max(0),

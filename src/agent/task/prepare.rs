@@ -14,7 +14,7 @@ use super::{Job, environment, hooks, interrupt, paths, work_directory};
 use crate::client::{CallError, TaskFile};
 use crate::engine::ContainerSpec;
 use crate::log::spool::Spool;
-use crate::progress::Phase;
+use crate::phase::Phase;
 use crate::{registry, trusted};
 use config::layout::label;
 use protocol::{Hook, Kind, Operation, Registered, Task};

@@ -24,7 +24,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tokio::sync::oneshot;
 
-use crate::progress::{Ended, Phase};
+use crate::phase::{Ended, Phase};
 use crate::slots::Slots;
 use collector::Collector;
 use config::Config;

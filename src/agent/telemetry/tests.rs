@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::client::Client;
-use crate::progress::{Ended, Keeper, Phase, Progress};
+use crate::phase::{Ended, Phase};
+use crate::progress::{Keeper, Progress};
 use crate::slots::Slots;
 use crate::telemetry::Telemetry;
 use axum::Router;

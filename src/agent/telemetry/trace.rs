@@ -10,7 +10,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
 
 use super::{Telemetry, phase_name};
-use crate::progress::{Ended, Phase};
+use crate::phase::{Ended, Phase};
 use protocol::{Outcome, Task};
 
 /// The field of W3C's trace context.
