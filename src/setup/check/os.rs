@@ -1,5 +1,5 @@
 //! The operating system: whether packages are made for it, and whether its maker
-//! still mends it.
+//! still fixes it.
 
 use jiff::Timestamp;
 use jiff::civil::{Date, date};

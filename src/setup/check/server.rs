@@ -173,7 +173,7 @@ fn is_about_certificate(answer: &Answer) -> bool {
 
 fn judge_certificate(answer: &Answer, family: Family) -> Outcome {
     if answer.status > 0 {
-        return Outcome::Passed("it is trusted".to_owned());
+        return Outcome::Passed("the server's certificate is trusted".to_owned());
     }
     if !is_about_certificate(answer) {
         return Outcome::Skipped("there was no connection; the check server says why".to_owned());
@@ -224,7 +224,7 @@ fn judge_clock(date: Option<&str>, now: Timestamp) -> Outcome {
     };
     let ahead = now.duration_since(server);
     if ahead.abs() <= GOOD_CLOCK {
-        return Outcome::Passed("it agrees with the server's".to_owned());
+        return Outcome::Passed("this host's clock agrees with the server's".to_owned());
     }
     let which = if ahead.is_positive() { "ahead of" } else { "behind" };
     let seconds = ahead.abs().as_secs();

@@ -93,7 +93,7 @@ fn server(server: &Value, agent_runs: bool) -> String {
     let text = |name: &str| server[name].as_str();
     let url = text("url").unwrap_or("no address");
     if let Some(problem) = text("problem") {
-        return format!("{url}; how the agent stands with it can't be told: {problem}");
+        return format!("{url}; its state is unavailable: {problem}");
     }
     let (state, style) = match text("state") {
         None => return format!("{url}; the agent has not registered there yet"),
@@ -259,7 +259,7 @@ mod tests {
         known["message"] = "the token was revoked".into();
         assert!(plain(&known, true).contains("refuses the agent: the token was revoked"));
         assert!(plain(&json!({"url": "https://p/"}), true).contains("not registered"));
-        assert!(plain(&json!({"problem": "no"}), true).contains("can't be told: no"));
+        assert!(plain(&json!({"problem": "no"}), true).contains("unavailable: no"));
     }
 
     #[test]
