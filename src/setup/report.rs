@@ -63,7 +63,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let output = args.output.clone().unwrap_or_else(|| format!("{name}.tar.gz").into());
     if output.exists() {
         return Err(Failure::Usage.because(format!(
-            "{} is there already; name another file with --output",
+            "{} already exists; name another file with --output",
             output.display()
         )));
     }

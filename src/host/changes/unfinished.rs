@@ -169,7 +169,7 @@ impl Step {
                     return Ok(());
                 }
                 if found.mark() != *after {
-                    bail!("somebody else has changed it since, so it stays as it is");
+                    bail!("it was changed since by someone else, so it stays as it is");
                 }
                 before.put(&file)
             }

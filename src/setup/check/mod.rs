@@ -158,7 +158,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
 fn consent(context: &Context, args: &Args) -> Result<Consent> {
     if !context.machine.is_this_one() {
         return Err(Failure::Usage
-            .because("--fix runs commands on the machine that runs; it can't be had with --root"));
+            .because("--fix runs commands on this machine, so it cannot be used with --root"));
     }
     require_root(&context.machine, false)?;
     Consent::from(args.yes || args.before_install)

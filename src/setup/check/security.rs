@@ -87,7 +87,7 @@ fn judge_labels(wrong: &[(String, String)]) -> Outcome {
     let lines: Vec<String> =
         wrong.iter().map(|(path, why)| format!("\n{path} has {why}")).collect();
     Outcome::Problem(
-        format!("files of ours have other labels than the policy's:{}", lines.concat()),
+        format!("the labels of these files do not match the policy:{}", lines.concat()),
         vec![format!("restorecon -Rv {}", paths.join(" "))],
     )
 }

@@ -184,16 +184,14 @@ fn judge_certificate(answer: &Answer, family: Family) -> Outcome {
         35 => "the two could not agree on how to encrypt; is something between that looks into \
                the connection?"
             .to_owned(),
-        77 => {
-            "the file of trusted authorities can't be read; look at the setting ca_cert".to_owned()
-        }
+        77 => "cannot read the file of trusted authorities; check the setting ca_cert".to_owned(),
         _ if expired => format!(
             "it is not valid at this time; is this host's clock right? It says {:.0}",
             Timestamp::now()
         ),
-        51 => "it is made out to another name than the one in --url".to_owned(),
+        51 => "it is for another name than the one in --url".to_owned(),
         _ if said.contains("subject name") => {
-            "it is made out to another name than the one in --url".to_owned()
+            "it is for another name than the one in --url".to_owned()
         }
         _ => format!(
             "its authority is not trusted here (curl exit 60): name the authority's file with \

@@ -134,7 +134,7 @@ fn tasks(tasks: &Value) -> Vec<String> {
     }
     let none = Vec::new();
     let in_hand = tasks["in_hand"].as_array().unwrap_or(&none);
-    let slots = tasks["slots"].as_u64().map_or_else(String::new, |n| format!(" of {n} at once"));
+    let slots = tasks["slots"].as_u64().map_or_else(String::new, |n| format!(" of {n}"));
     let text = |task: &Value, name: &str| task[name].as_str().unwrap_or("?").to_owned();
     let task = |task: &Value| {
         format!(
@@ -151,7 +151,7 @@ fn tasks(tasks: &Value) -> Vec<String> {
             }
         )
     };
-    let first = format!("{} in hand{slots}", in_hand.len());
+    let first = format!("{}{slots} slots busy", in_hand.len());
     std::iter::once(first).chain(in_hand.iter().map(task)).collect()
 }
 
