@@ -121,7 +121,7 @@ pub fn require() -> Result<()> {
     }
     match Command::new("iptables").args(["-w", "-S", "FORWARD"]).read() {
         Ok(_) => Ok(()),
-        Err(error) => bail!("iptables can't be used on this host: {error}"),
+        Err(error) => bail!("cannot use iptables on this host: {error}"),
     }
 }
 

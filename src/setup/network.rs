@@ -57,9 +57,9 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Action {
-    /// Write docker.json if there is none, check its range, put up the rules
+    /// Write docker.json if it is missing, check its range, add the rules
     Up,
-    /// Take down the rules, unless runs still use them
+    /// Remove the rules, unless runs still use them
     Down,
 }
 

@@ -13,7 +13,7 @@ Each command that changes the machine notes on disk how to undo each step before
 it does it (/var/lib/scalr-agent-setup.unfinished). Killed half-way, it is undone
 by the next such command; this one does only that.";
 
-/// Undo what a command that was killed has left half done
+/// Undo the changes of a command that was killed
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {}

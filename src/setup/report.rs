@@ -63,7 +63,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let output = args.output.clone().unwrap_or_else(|| format!("{name}.tar.gz").into());
     if output.exists() {
         return Err(Failure::Usage.because(format!(
-            "{} is there already; name another file with --output",
+            "{} already exists; name another file with --output",
             output.display()
         )));
     }
@@ -82,7 +82,7 @@ struct Document {
     /// What is in it, for people.
     about: String,
     text: String,
-    /// Why it could not be told.
+    /// Why it is unavailable.
     problem: Option<String>,
 }
 
@@ -95,7 +95,7 @@ fn collect(context: &Context, lines: usize) -> Vec<Document> {
             Ok(text) => (secrets.mask(&text), None),
             Err(error) => {
                 let problem = secrets.mask(&format!("{error:#}"));
-                (format!("could not be told: {problem}\n"), Some(problem))
+                (format!("unavailable: {problem}\n"), Some(problem))
             }
         };
         documents.push(Document { name, about, text, problem });
@@ -276,7 +276,7 @@ fn print(format: Format, output: &Path, documents: &[Document]) -> Result<()> {
             None => println!("  {name:<29} {about}"),
             Some(problem) => {
                 let first = problem.lines().next().unwrap_or_default();
-                println!("  {name:<29} could not be told: {first}");
+                println!("  {name:<29} unavailable: {first}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The runs that this host has in hand.
+//! The active runs of this host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -107,7 +107,7 @@ fn written_down(directory: &Path) -> Option<(String, String)> {
     let text = fs::read_to_string(directory.join("journal")).ok()?;
     let (first, _) = text.split_once('\n')?;
     let name = directory.file_name()?.to_string_lossy().into_owned();
-    // One that can't be understood is in hand all the same.
+    // One that can't be understood is active all the same.
     let Ok(First { claimed: Claimed { claim: Claim { task } } }) = serde_json::from_str(first)
     else {
         return Some((name.clone(), format!("{name}: its journal can't be understood")));

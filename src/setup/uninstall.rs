@@ -58,9 +58,9 @@ Examples:
 
 It stops and disables the services, removes the containers and networks of runs,
 puts back each file that scalr-agent-setup changed, and removes the package and
-its repository. What somebody has edited since is left alone and named. Settings
+its repository. Files that were edited since stay, and it lists them. Settings
 and data stay for a later installation, unless --purge deletes them and the
-accounts too.
+accounts.
 
 It refuses while runs are active; --force interrupts them.
 
@@ -71,13 +71,13 @@ again), 7 not root.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Delete the settings, the engine's data and the accounts, too
+    /// Also delete the settings, the data and the accounts
     #[arg(long)]
     purge: bool,
-    /// Interrupt active runs, and give up results that the server lacks
+    /// Interrupt active runs and discard results that the server does not have
     #[arg(long)]
     force: bool,
-    /// Leave the package, its accounts and its repository
+    /// Keep the package, its accounts and its repository
     #[arg(long)]
     keep_package: bool,
     /// Print what would change, and change nothing
@@ -134,9 +134,9 @@ fn refusal(
     }
     let what = if services.is_active(AGENT) || !services.can_run() {
         "Wait until they have ended (`scalr-agent status` shows them), or interrupt them with \
-         --force: what an interrupted apply leaves half done, somebody has to mend."
+         --force: what an interrupted apply leaves half done has to be fixed by hand."
     } else {
-        "The agent does not run, so their results have not reached the server: start it \
+        "The agent is not running, so their results have not reached the server: start it \
          (`systemctl start scalr-agent`) and wait until `scalr-agent status` shows none, or give \
          them up with --force."
     };
@@ -174,7 +174,7 @@ fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()
         // Containers outlive their engine, and nobody else can end them in order.
         let start = || {
             if let Err(error) = services.start(DOCKER) {
-                eprintln!("warning: what runs in containers can't be ended: {error}");
+                eprintln!("warning: cannot end the running containers: {error}");
             }
             Ok(())
         };

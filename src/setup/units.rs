@@ -57,7 +57,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
             changes.run("reload systemd", systemd::daemon_reload(), None)?;
         }
     } else {
-        println!("The drop-ins are as they should be.");
+        println!("The drop-ins are already up to date; nothing changed.");
     }
     changes.finish()
 }

@@ -49,7 +49,7 @@ fn a_run_is_told_of_and_not_removed_under_its_agent() {
     fleet.shell("mkdir /root/report && tar -xzf /root/report.tar.gz -C /root/report");
     let found = "grep -rF -e \"$(cat /root/pool.token)\" -e 'open sesame' /root/report || true";
     assert_eq!(fleet.shell(found), "", "a secret is in the report");
-    let told = fleet.shell("grep -r 'could not be told' /root/report || true");
+    let told = fleet.shell("grep -r '^unavailable: ' /root/report || true");
     assert_eq!(told, "", "root can tell all of it");
 
     let said = refusal(&fleet.world.try_shell(&fleet.machine, "scalr-agent-setup uninstall"));

@@ -102,7 +102,7 @@ impl Unfinished {
         if self.is_empty() { Ok(()) } else { self.save(machine) }
     }
 
-    /// Undoes all, newest first. What can't be undone is told and left.
+    /// Undoes all, newest first. What can't be undone gets a warning and stays.
     pub(super) fn undo(self, machine: &Machine) {
         let services = Services::of(machine);
         let units = self.steps.iter().any(Step::is_of_systemd);
@@ -169,7 +169,7 @@ impl Step {
                     return Ok(());
                 }
                 if found.mark() != *after {
-                    bail!("somebody else has changed it since, so it stays as it is");
+                    bail!("it was changed since by someone else, so it stays as it is");
                 }
                 before.put(&file)
             }

@@ -26,7 +26,9 @@ pub(super) fn container_selinux(subject: &Subject) -> Outcome {
         return Outcome::tree();
     }
     match subject.rpm(PACKAGE) {
-        Ok(Some(version)) => return Outcome::Passed(format!("{version} is installed")),
+        Ok(Some(version)) => {
+            return Outcome::Passed(format!("container-selinux {version} is installed"));
+        }
         Ok(None) => {}
         Err(error) => return Outcome::could_not_look(error),
     }
@@ -152,7 +154,7 @@ fn judge(
     }
     Ok(match offer {
         Offer::Unreadable(why) => Outcome::problem(format!(
-            "{} can't read its repositories; mend that first:\n{why}",
+            "{} can't read its repositories; fix that first:\n{why}",
             tools.yum.program()
         )),
         _ => Outcome::Problem(

@@ -75,7 +75,9 @@ pub(super) fn sockets(subject: &Subject) -> Outcome {
             Err(error) => return Outcome::CouldNotLook(format!("{socket}: {error}")),
         }
     }
-    Outcome::Passed("the private engine's are free; the agent listens on no port".to_owned())
+    Outcome::Passed(
+        "the private engine's sockets are free; the agent listens on no port".to_owned(),
+    )
 }
 
 fn private_engine(subject: &Subject) -> Outcome {

@@ -31,15 +31,14 @@ impl Consent {
             return Ok(Self::Asked);
         }
         Err(Failure::Usage.because(
-            "--fix asks before each command, and standard input is no terminal; add --yes to run \
-             them all unasked",
+            "--fix asks before each command, and standard input is not a terminal; add --yes to run \
+             them all without asking",
         ))
     }
 }
 
-/// Runs the report's commands, one by one; tells whether any was run. Where one
-/// fails, what it said is told, and those that follow it for the same check are
-/// left out.
+/// Runs the report's commands one by one; tells whether any was run. When one
+/// fails, prints its output and skips the rest for the same check.
 ///
 /// # Errors
 /// An answer can't be read.

@@ -45,19 +45,19 @@ Examples:
 Exit codes: 0 all passed, 3 a check failed, 4 only warnings.
 
 The JSON is one object: schema (1), host (name, id, version), checks (a list of
-name, area, about, severity, result, message and fix, the commands that mend
-it) and summary (how many of each result). A result is passed, warning, failed,
+name, area, about, severity, result, message and fix, the commands that fix it)
+and summary (how many of each result). A result is passed, warning, failed,
 skipped or could-not-look. docs/check.md describes all checks.";
 
 /// Check whether this host can run the agent
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Run the commands that mend what was found, asking before each, then
-    /// check again
+    /// Run the commands that fix the problems, asking before each, then check
+    /// again
     #[arg(long)]
     fix: bool,
-    /// With --fix, run all of them unasked
+    /// With --fix, run all of them without asking
     #[arg(long, requires = "fix")]
     yes: bool,
     /// Check a host that the package is not installed on yet, as install.sh
@@ -66,13 +66,13 @@ pub(crate) struct Args {
     before_install: bool,
     #[command(flatten)]
     pub selection: Selection,
-    /// The engine that runs use; the settings' if not named
+    /// The engine that runs use [default: that of the settings]
     #[arg(long, value_enum)]
     engine: Option<Engine>,
-    /// The server that must be reachable; the settings' if not named
+    /// The server that must be reachable [default: that of the settings]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
-    /// How many runs at once there must be room for
+    /// Number of concurrent runs that there must be room for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: Option<u32>,
     /// Memory of each run, in MB
@@ -119,9 +119,9 @@ pub(crate) enum Outcome {
     /// As it must be.
     Passed(String),
     /// Not as it must be; the check's severity says how bad that is. The commands
-    /// mend it.
+    /// fix it.
     Problem(String, Vec<String>),
-    /// Not as it should be, but never worse than a warning. The commands mend it.
+    /// Not as it should be, but never worse than a warning. The commands fix it.
     Warning(String, Vec<String>),
     /// It does not apply here, for this reason.
     Skipped(String),
@@ -158,7 +158,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
 fn consent(context: &Context, args: &Args) -> Result<Consent> {
     if !context.machine.is_this_one() {
         return Err(Failure::Usage
-            .because("--fix runs commands on the machine that runs; it can't be had with --root"));
+            .because("--fix runs commands on this machine, so it cannot be used with --root"));
     }
     require_root(&context.machine, false)?;
     Consent::from(args.yes || args.before_install)
@@ -253,7 +253,7 @@ impl Selection {
 }
 
 impl Outcome {
-    /// A problem that no single command mends.
+    /// A problem that no single command fixes.
     fn problem(message: impl Into<String>) -> Self {
         Self::Problem(message.into(), Vec::new())
     }

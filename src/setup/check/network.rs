@@ -67,7 +67,9 @@ pub(super) fn firewall_rules(subject: &Subject) -> Outcome {
     }
     match subject.ranges() {
         Err(error) => Outcome::could_not_look(error),
-        Ok(ranges) if network::rules_are_up(ranges) => Outcome::Passed("they are".to_owned()),
+        Ok(ranges) if network::rules_are_up(ranges) => {
+            Outcome::Passed("the rules of the runs' networks are up".to_owned())
+        }
         Ok(_) => Outcome::Problem(
             "something has removed the rules of the runs' networks, such as a reload of a \
              firewall: runs reach nothing, and are not kept from the metadata service"
@@ -81,7 +83,7 @@ pub(super) fn firewall_rules(subject: &Subject) -> Outcome {
 /// firewalld's own chains. With iptables our chain is asked first.
 ///
 /// Of either kind, a reload or restart of firewalld also empties the tables of
-/// iptables (seen with 1.3.3), so what mends is done to what runs and to what is
+/// iptables (seen with 1.3.3), so the fix is done to what runs and to what is
 /// kept, without a reload.
 fn judge_firewalld(ranges: &[Ipv4Net], trusted: &[Ipv4Net], nftables: bool) -> Outcome {
     const AFTER_RELOAD: &str = "its reload drops the runs' own rules: `scalr-agent-setup network \
@@ -90,10 +92,12 @@ fn judge_firewalld(ranges: &[Ipv4Net], trusted: &[Ipv4Net], nftables: bool) -> O
     let blocked: Vec<String> =
         ranges.iter().filter(|range| !is_trusted(range)).map(ToString::to_string).collect();
     if blocked.is_empty() {
-        return Outcome::Passed(format!("it lets them pass as trusted; {AFTER_RELOAD}"));
+        return Outcome::Passed(format!("firewalld trusts the runs' networks; {AFTER_RELOAD}"));
     }
     if !nftables {
-        return Outcome::Passed(format!("it works by iptables, where they pass; {AFTER_RELOAD}"));
+        return Outcome::Passed(format!(
+            "firewalld uses iptables, which let the runs' traffic pass; {AFTER_RELOAD}"
+        ));
     }
     let trust = |range: &String| {
         let add = format!("--zone=trusted --add-source={range}");

@@ -1,5 +1,5 @@
 //! The operating system: whether packages are made for it, and whether its maker
-//! still mends it.
+//! still fixes it.
 
 use jiff::Timestamp;
 use jiff::civil::{Date, date};
@@ -64,7 +64,7 @@ fn judge(os: &Os, today: Date) -> Outcome {
     }
     if os.guessed {
         return Outcome::warning(format!(
-            "{name} was not tried; it says that it is like a system that was"
+            "{name} is not tested; it says that it is like a system that is"
         ));
     }
     match supported_until(os) {
@@ -139,6 +139,6 @@ mod tests {
         let Outcome::Warning(text, _) = judged("ID=linuxmint ID_LIKE=ubuntu VERSION_ID=21") else {
             panic!()
         };
-        assert!(text.contains("was not tried"), "{text}");
+        assert!(text.contains("is not tested"), "{text}");
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn package_lock(subject: &Subject) -> Outcome {
         return Outcome::tree();
     }
     match locks::of_package_tools(&subject.machine) {
-        Ok(None) => Outcome::Passed("none is".to_owned()),
+        Ok(None) => Outcome::Passed("no other package manager is running".to_owned()),
         Ok(Some((file, holder))) => judge_holder(file, &holder),
         Err(error) => Outcome::Skipped(format!("only root can see that ({error:#})")),
     }
@@ -67,7 +67,7 @@ pub(super) fn mirror_lists(subject: &Subject) -> Outcome {
 
 pub(super) fn vendor_agent(subject: &Subject) -> Outcome {
     if !subject.machine.path(VENDORS_AGENT).exists() {
-        return Outcome::Passed("there is none".to_owned());
+        return Outcome::Passed("the vendor's older agent is not installed".to_owned());
     }
     if subject.before_install || !subject.machine.path("/usr/lib/scalr-agent").exists() {
         return Outcome::problem(format!(
@@ -96,7 +96,7 @@ fn judge_holder(file: &str, holder: &Holder) -> Outcome {
 
 fn judge_dpkg(packages: &[String]) -> Outcome {
     if packages.is_empty() {
-        return Outcome::Passed("none was".to_owned());
+        return Outcome::Passed("no earlier installation was left unfinished".to_owned());
     }
     Outcome::Problem(
         format!(
@@ -116,7 +116,7 @@ fn judge_rpm(database: Result<(), String>, unfinished: Vec<String>, has_tool: bo
         );
     }
     if unfinished.is_empty() {
-        return Outcome::Passed("none was".to_owned());
+        return Outcome::Passed("no earlier installation was left unfinished".to_owned());
     }
     let tool = if has_tool { "" } else { "yum -y install yum-utils && " };
     Outcome::Problem(
@@ -257,8 +257,8 @@ mod tests {
         let folder = machine.path(REPOSITORIES);
         let line = fix[0].replace(REPOSITORIES, folder.to_str().unwrap());
         assert!(std::process::Command::new("sh").args(["-c", &line]).status().unwrap().success());
-        let mended = mirror_lists(&Subject::of(&machine).unwrap());
-        assert!(matches!(mended, Outcome::Passed(_)), "{mended:?}");
+        let fixed = mirror_lists(&Subject::of(&machine).unwrap());
+        assert!(matches!(fixed, Outcome::Passed(_)), "{fixed:?}");
     }
 
     #[test]

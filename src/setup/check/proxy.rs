@@ -18,7 +18,7 @@ fn look(subject: &Subject) -> Result<Outcome> {
     let machine = &subject.machine;
     let set = of_units(machine)?.unwrap_or_default();
     let Some((_, url)) = set.iter().find(|(name, _)| name != "NO_PROXY") else {
-        return Ok(Outcome::Skipped("the services are given no proxy".to_owned()));
+        return Ok(Outcome::Skipped("the services have no proxy".to_owned()));
     };
     let url = masked(url);
     if Changes::begin(machine, true)?.is_ours(DROP_IN)? {

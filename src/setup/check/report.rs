@@ -107,10 +107,10 @@ impl Report {
         self.checks.push(line);
     }
 
-    /// The checks that found something which commands mend, with these.
+    /// The checks whose problems commands can fix, with these commands.
     pub(crate) fn fixes(&self) -> impl Iterator<Item = (&'static str, &[String])> {
-        let mendable = self.checks.iter().filter(|line| !line.fix.is_empty());
-        mendable.map(|line| (line.name, line.fix.as_slice()))
+        let fixable = self.checks.iter().filter(|line| !line.fix.is_empty());
+        fixable.map(|line| (line.name, line.fix.as_slice()))
     }
 
     /// Prints the problems, the worst first, and how many checks came to what. With
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_json_is_as_documented() {
-        let fix = vec!["mend it".to_owned()];
+        let fix = vec!["true".to_owned()];
         let report = report(Outcome::Problem("it is broken".to_owned(), fix), false);
         assert_eq!(
             serde_json::to_value(report).unwrap(),
@@ -231,7 +231,7 @@ mod tests {
                     "severity": "error",
                     "result": "failed",
                     "message": "it is broken",
-                    "fix": ["mend it"],
+                    "fix": ["true"],
                 }],
                 "summary": {
                     "passed": 0, "warning": 0, "failed": 1, "skipped": 0, "could-not-look": 0,

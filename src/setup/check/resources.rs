@@ -47,7 +47,9 @@ pub(super) fn cgroups(subject: &Subject) -> Outcome {
                 .collect();
             if missing.is_empty() {
                 let version = if unified { 2 } else { 1 };
-                return Outcome::Passed(format!("version {version}, with all that is needed"));
+                return Outcome::Passed(format!(
+                    "cgroups version {version} has all controllers that are needed"
+                ));
             }
             Outcome::problem(format!(
                 "the kernel's controllers {} are off, so runs can't be limited; look for \

@@ -28,9 +28,11 @@ pub(super) fn selinux(subject: &Subject) -> Outcome {
         None if !subject.machine.is_this_one() => Outcome::tree(),
         None => Outcome::Skipped("SELinux is off here".to_owned()),
         Some(true) => Outcome::Passed(
-            "enforcing; the policy of container-selinux lets the engine work".to_owned(),
+            "SELinux is enforcing; the policy of container-selinux lets the engine work".to_owned(),
         ),
-        Some(false) => Outcome::Passed("permissive: it only logs what it would forbid".to_owned()),
+        Some(false) => {
+            Outcome::Passed("SELinux is permissive: it only logs what it would forbid".to_owned())
+        }
     }
 }
 
@@ -61,7 +63,9 @@ pub(super) fn fapolicyd(subject: &Subject) -> Outcome {
     }
     let settings = subject.machine.path("/etc/fapolicyd/fapolicyd.conf");
     if is_permissive(&fs::read_to_string(settings).unwrap_or_default()) {
-        return Outcome::Passed("it runs, and only logs what it would forbid".to_owned());
+        return Outcome::Passed(
+            "fapolicyd is permissive: it only logs what it would forbid".to_owned(),
+        );
     }
     if subject.os().is_ok_and(|os| os.family != Family::RedHat) {
         return Outcome::warning(
@@ -78,12 +82,12 @@ pub(super) fn fapolicyd(subject: &Subject) -> Outcome {
 fn judge_labels(wrong: &[(String, String)]) -> Outcome {
     let paths: Vec<&str> = wrong.iter().map(|(path, _)| path.as_str()).collect();
     if paths.is_empty() {
-        return Outcome::Passed("all as the policy has them".to_owned());
+        return Outcome::Passed("the labels of our files match the policy".to_owned());
     }
     let lines: Vec<String> =
         wrong.iter().map(|(path, why)| format!("\n{path} has {why}")).collect();
     Outcome::Problem(
-        format!("files of ours have other labels than the policy's:{}", lines.concat()),
+        format!("the labels of these files do not match the policy:{}", lines.concat()),
         vec![format!("restorecon -Rv {}", paths.join(" "))],
     )
 }
@@ -92,7 +96,7 @@ fn judge_labels(wrong: &[(String, String)]) -> Outcome {
 /// changed: rpm itself, by its plugin, or a person.
 fn judge_fapolicyd(has_plugin: bool, before_install: bool) -> Outcome {
     if has_plugin {
-        return Outcome::Passed("it runs, and rpm tells it of what is installed".to_owned());
+        return Outcome::Passed("fapolicyd trusts what rpm installs".to_owned());
     }
     if before_install {
         return Outcome::Problem(
@@ -103,7 +107,7 @@ fn judge_fapolicyd(has_plugin: bool, before_install: bool) -> Outcome {
         );
     }
     Outcome::Problem(
-        "it runs, and lets only programs run that it was told of; rpm does not tell it by itself"
+        "fapolicyd allows only programs that it trusts, and rpm does not register them there"
             .to_owned(),
         vec!["dnf -y install rpm-plugin-fapolicyd".to_owned(), "fapolicyd-cli --update".to_owned()],
     )
@@ -122,14 +126,14 @@ mod tests {
     use host::machine::Machine;
 
     #[test]
-    fn the_mode_is_told() {
+    fn the_message_names_the_mode() {
         let tree = tempfile::tempdir().unwrap();
         let machine = Machine::at(tree.path());
         let mode = || selinux(&Subject::of(&machine).unwrap());
         assert_eq!(mode(), Outcome::tree());
         let enforce = machine.path("/sys/fs/selinux/enforce");
         fs::create_dir_all(enforce.parent().unwrap()).unwrap();
-        for (text, told) in [("1", "enforcing"), ("0", "permissive")] {
+        for (text, told) in [("1", "SELinux is enforcing"), ("0", "SELinux is permissive")] {
             fs::write(&enforce, text).unwrap();
             assert!(matches!(mode(), Outcome::Passed(text) if text.starts_with(told)));
         }

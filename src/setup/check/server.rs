@@ -173,7 +173,7 @@ fn is_about_certificate(answer: &Answer) -> bool {
 
 fn judge_certificate(answer: &Answer, family: Family) -> Outcome {
     if answer.status > 0 {
-        return Outcome::Passed("it is trusted".to_owned());
+        return Outcome::Passed("the server's certificate is trusted".to_owned());
     }
     if !is_about_certificate(answer) {
         return Outcome::Skipped("there was no connection; the check server says why".to_owned());
@@ -184,16 +184,14 @@ fn judge_certificate(answer: &Answer, family: Family) -> Outcome {
         35 => "the two could not agree on how to encrypt; is something between that looks into \
                the connection?"
             .to_owned(),
-        77 => {
-            "the file of trusted authorities can't be read; look at the setting ca_cert".to_owned()
-        }
+        77 => "cannot read the file of trusted authorities; check the setting ca_cert".to_owned(),
         _ if expired => format!(
             "it is not valid at this time; is this host's clock right? It says {:.0}",
             Timestamp::now()
         ),
-        51 => "it is made out to another name than the one in --url".to_owned(),
+        51 => "it is for another name than the one in --url".to_owned(),
         _ if said.contains("subject name") => {
-            "it is made out to another name than the one in --url".to_owned()
+            "it is for another name than the one in --url".to_owned()
         }
         _ => format!(
             "its authority is not trusted here (curl exit 60): name the authority's file with \
@@ -224,7 +222,7 @@ fn judge_clock(date: Option<&str>, now: Timestamp) -> Outcome {
     };
     let ahead = now.duration_since(server);
     if ahead.abs() <= GOOD_CLOCK {
-        return Outcome::Passed("it agrees with the server's".to_owned());
+        return Outcome::Passed("this host's clock agrees with the server's".to_owned());
     }
     let which = if ahead.is_positive() { "ahead of" } else { "behind" };
     let seconds = ahead.abs().as_secs();

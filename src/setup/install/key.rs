@@ -79,7 +79,7 @@ fn gpg(key: &str, sum: &str) -> Result<String> {
         .arg(file.path())
         .read()
         .map_err(|error| {
-            Failure::NotTrusted.because(format!("the packages' key can't be read: {error}"))
+            Failure::NotTrusted.because(format!("cannot read the packages' key: {error}"))
         })
 }
 
@@ -96,7 +96,7 @@ fn alone(list: &str, sum: &str) -> Result<String> {
         )));
     }
     let fingerprint = of("fpr").find_map(|line| line.split(':').nth(9));
-    Ok(fingerprint.context("gpg tells no fingerprint")?.to_ascii_lowercase())
+    Ok(fingerprint.context("gpg printed no fingerprint")?.to_ascii_lowercase())
 }
 
 #[cfg(test)]

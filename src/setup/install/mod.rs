@@ -45,13 +45,13 @@ Examples:
   scalr-agent-setup install --engine system --dry-run
 
 The token comes from --token-file or from SCALR_AGENT_TOKEN in the environment,
-never from the command line, which other users can see. What is set already and
-not named here stays. If a step fails, everything is undone.
+never from the command line, which other users can see. Settings that no option
+names stay as they are. If a step fails, everything is undone.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 a check failed, 5 the
 platform is not supported, 6 the package can't be installed, 7 not root or a
-refused token, 8 a download failed, 9 the key is not the expected one, 10 another
-package tool was at work for too long.";
+refused token, 8 a download failed, 9 the key is not the expected one, 10 the
+package manager's lock was held for too long.";
 
 /// Install the agent: check the host, write its settings, start its services
 #[derive(Debug, clap::Args)]
@@ -63,16 +63,16 @@ pub(crate) struct Args {
     /// The file with the pool's token; - reads it from standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The agent's name in its pool; this host's if never set
+    /// The agent's name in its pool [default: the host's name]
     #[arg(long, value_name = "NAME")]
     agent_name: Option<String>,
-    /// How many runs at once
+    /// Number of concurrent runs
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
     /// Memory of each run, in MB
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
-    /// Processors of each run
+    /// CPU cores of each run
     #[arg(long, value_name = "N")]
     cpu: Option<f64>,
     /// The user in a run's container: root, a name or UID[:GID]
@@ -93,7 +93,7 @@ pub(crate) struct Args {
     /// The proxy for HTTPS, if it is another one
     #[arg(long, value_name = "URL", requires = "http_proxy")]
     https_proxy: Option<String>,
-    /// What is reached without the proxy, separated by commas
+    /// Hosts reached without the proxy, separated by commas
     #[arg(long, value_name = "LIST", requires = "http_proxy")]
     no_proxy: Option<String>,
     #[command(flatten)]
@@ -101,13 +101,13 @@ pub(crate) struct Args {
     /// Add the package repository, and install nothing
     #[arg(long, conflicts_with_all = ["package", "token_file"])]
     repository_only: bool,
-    /// Run the commands that mend what the checks find
+    /// Run the commands that fix what the checks find
     #[arg(long)]
     fix: bool,
-    /// Go on although these checks or areas fail, separated by commas, or all
+    /// Continue if these checks or areas fail, separated by commas, or all
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     ignore: Vec<String>,
-    /// Leave the services stopped
+    /// Do not start the services
     #[arg(long)]
     no_start: bool,
     /// Print what would change, and change nothing
@@ -179,7 +179,7 @@ fn add_repository(context: &Context, args: &Args) -> Result<()> {
     package::add_repository(&mut changes, &args.source, args.url.as_ref(), &proxy)?;
     changes.finish()?;
     if !args.dry_run {
-        println!("The repository is set up: install the package scalr-agent when you like.");
+        println!("The repository is set up. Next, install the package scalr-agent.");
     }
     Ok(())
 }
@@ -264,8 +264,8 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<(
         subject.use_shells_proxy();
         if !subject.proxy.is_empty() {
             println!(
-                "This shell has a proxy that services don't see: before you start them, give it \
-                 to them with `scalr-agent-setup proxy --from-environment`."
+                "This shell has a proxy that the services do not use. Before you start them, set \
+                 it with `scalr-agent-setup proxy --from-environment`."
             );
         }
     }
@@ -278,7 +278,7 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<(
         Some(Failure::CheckFailed) if report.is_unsupported() => Err(Failure::Unsupported
             .because("this platform is not supported; nothing has been changed")),
         Some(Failure::CheckFailed) => Err(Failure::CheckFailed.because(
-            "this host is not ready, and nothing has been changed; mend what is said above, by \
+            "this host is not ready, and nothing has been changed; fix the problems above, by \
              hand or with --fix, and run this again",
         )),
         _ => Ok(()),
@@ -371,7 +371,7 @@ fn bring_up(
 
 fn say_what_is_next(machine: &Machine, is_new: bool, no_start: bool) {
     if !is_new {
-        println!("Everything is installed and set up like this already; nothing was changed.");
+        println!("The agent is already installed and up to date; nothing was changed.");
     } else if !machine.is_this_one() {
         println!("The agent starts when this tree is booted and its units are enabled.");
     } else if no_start {

@@ -135,7 +135,7 @@ fn packages(checkout: &Checkout, processor: Processor) -> Result<Vec<Package>> {
         .args(["metadata", "--format-version", "1", "--locked"])
         .args(["--filter-platform", processor.triple()])
         .read()
-        .context("cannot look the crates up")?;
+        .context("cannot look up the crates")?;
     let metadata: Metadata =
         serde_json::from_str(&text).context("cannot understand `cargo metadata`")?;
     Ok(metadata.packages)

@@ -158,7 +158,7 @@ impl Pin {
 
 impl Archive {
     /// The archive, from the cache `folder` if it is there under `name` and whole.
-    /// What an earlier download has left is gone on with.
+    /// Resumes an interrupted download.
     fn download(&self, name: &str, folder: &Path, ca_cert: Option<&Path>) -> Result<PathBuf> {
         let file = folder.join(name);
         if file.is_file() && sha256(&file)? == self.sha256 {

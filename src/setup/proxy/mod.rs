@@ -43,11 +43,11 @@ pub(crate) struct Args {
     /// from standard input
     #[arg(long, value_name = "URL", required_unless_present = "from_environment")]
     http: Option<String>,
-    /// The proxy for HTTPS, if it is another one than --http; - reads it from
-    /// standard input
+    /// The proxy for HTTPS; - reads it from standard input [default: that of
+    /// --http]
     #[arg(long, value_name = "URL", requires = "http")]
     https: Option<String>,
-    /// What is reached directly: names, .domains and addresses, separated by
+    /// Names, .domains and addresses that are reached directly, separated by
     /// commas; this host and 169.254.169.254 always are
     #[arg(long, value_name = "LIST")]
     no_proxy: Option<String>,
@@ -70,13 +70,13 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 struct Manner {
-    /// Leave the services running as they are
+    /// Do not restart the services
     #[arg(long)]
     no_restart: bool,
     /// Print what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace or remove also what was written by hand
+    /// Replace or remove files written by hand, too
     #[arg(long)]
     force: bool,
 }
@@ -97,7 +97,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         }
         None => {
             let proxy = wanted(args)?;
-            let nothing = "The proxy is set like this already.";
+            let nothing = "The proxy is already up to date; nothing changed.";
             change(context, &args.manner, Restart::Wait, nothing, |changes| {
                 proxy.put(changes, args.manner.force)
             })

@@ -35,7 +35,7 @@ pub(super) fn restart(changes: &mut Changes, services: Services, wait: Restart) 
         changes.restart_when_undone(unit)?;
         let restart = || {
             if unit == AGENT && wait == Restart::Begin {
-                println!("scalr-agent restarts; `scalr-agent-setup status` tells whether it is up");
+                println!("scalr-agent restarts; `scalr-agent-setup status` shows whether it is up");
                 return Ok(services.begin_restart(unit)?);
             }
             match start::bring_up(services, unit) {

@@ -60,7 +60,7 @@ pub(super) fn show(context: &Context) -> Result<()> {
         println!("{DROP_IN} was written by hand; it is used as it is.");
     }
     if !shown.engine {
-        println!("scalr-docker does not use it: {ENGINE_DROP_IN} is no link to it.");
+        println!("scalr-docker does not use it: {ENGINE_DROP_IN} is not a link to it.");
     }
     Ok(())
 }

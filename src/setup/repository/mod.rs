@@ -43,7 +43,7 @@ const PROGRAM: &str = "scalr-agent-setup-";
 /// Where `package` puts what it makes.
 const PACKAGES: &str = "target/packages";
 
-/// How long before its end a key is told of.
+/// How long before it expires a key gets a warning.
 const NOTICE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// Make signed apt and yum repositories of packages

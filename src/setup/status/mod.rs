@@ -51,7 +51,7 @@ Examples:
 Exit codes: 0 the agent runs, 1 it does not. A directory tree always is 0.
 
 The JSON is one object. In each part, problem is null, or says why something
-could not be told:
+is unavailable:
   schema      1; a change that a reader could trip over raises it
   setup       the version of scalr-agent-setup
   host        the operating system's name, id and version, or null
@@ -75,7 +75,7 @@ could not be told:
   interrupted whether a scalr-agent-setup was killed half-way; `scalr-agent-setup
               recover` undoes what it did";
 
-/// Show what is installed, what runs, and how it is set up
+/// Show the installed packages, the services and their settings
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {}
@@ -194,7 +194,7 @@ impl Status {
         self.units.iter().any(|unit| unit.name == UNITS[0] && unit.state == "active")
     }
 
-    /// Looks at the machine. What can't be told is told as such.
+    /// Looks at the machine. A part that can't be read says why.
     pub(crate) fn of(machine: &Machine) -> Self {
         let secrets = Secrets::of(machine);
         let os = Os::of(machine).ok();

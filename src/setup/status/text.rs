@@ -93,7 +93,7 @@ fn server(server: &Value, agent_runs: bool) -> String {
     let text = |name: &str| server[name].as_str();
     let url = text("url").unwrap_or("no address");
     if let Some(problem) = text("problem") {
-        return format!("{url}; how the agent stands with it can't be told: {problem}");
+        return format!("{url}; its state is unavailable: {problem}");
     }
     let (state, style) = match text("state") {
         None => return format!("{url}; the agent has not registered there yet"),
@@ -134,7 +134,7 @@ fn tasks(tasks: &Value) -> Vec<String> {
     }
     let none = Vec::new();
     let in_hand = tasks["in_hand"].as_array().unwrap_or(&none);
-    let slots = tasks["slots"].as_u64().map_or_else(String::new, |n| format!(" of {n} at once"));
+    let slots = tasks["slots"].as_u64().map_or_else(String::new, |n| format!(" of {n}"));
     let text = |task: &Value, name: &str| task[name].as_str().unwrap_or("?").to_owned();
     let task = |task: &Value| {
         format!(
@@ -151,7 +151,7 @@ fn tasks(tasks: &Value) -> Vec<String> {
             }
         )
     };
-    let first = format!("{} in hand{slots}", in_hand.len());
+    let first = format!("{}{slots} slots busy", in_hand.len());
     std::iter::once(first).chain(in_hand.iter().map(task)).collect()
 }
 
@@ -259,7 +259,7 @@ mod tests {
         known["message"] = "the token was revoked".into();
         assert!(plain(&known, true).contains("refuses the agent: the token was revoked"));
         assert!(plain(&json!({"url": "https://p/"}), true).contains("not registered"));
-        assert!(plain(&json!({"problem": "no"}), true).contains("can't be told: no"));
+        assert!(plain(&json!({"problem": "no"}), true).contains("unavailable: no"));
     }
 
     #[test]

@@ -94,7 +94,7 @@ const DAMAGES: &[Damage] = &[
             let ended = format!("Valid-Until: Fri, 01 Jan 2021 00:00:00 +0000\n{text}");
             sign_release(workshop, root, &ended);
         },
-        said: &["InRelease: it was valid until 2021-01-01"],
+        said: &["InRelease: it expired at 2021-01-01"],
     },
     Damage {
         what: "a path leads out of the repository",

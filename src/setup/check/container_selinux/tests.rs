@@ -15,9 +15,9 @@ use host::yum::{parse_offer, parse_repositories};
 struct Expected {
     tool: String,
     has_config_manager: bool,
-    /// The exact command that mends it, and the only one.
+    /// The exact command that fixes it, and the only one.
     command: Option<String>,
-    /// A problem that no single command mends, with this in its message.
+    /// A problem that no single command fixes, with this in its message.
     told: Option<String>,
     /// It is on offer, with this in the message.
     passed: Option<String>,

@@ -85,7 +85,7 @@ impl Release {
         if let Some(end) = field("Valid-Until") {
             let end = rfc2822::parse(end).map_err(|error| anyhow!("Valid-Until: {error}"))?;
             if end.timestamp() < Timestamp::now() {
-                bail!("it was valid until {end}: make it anew with `repository`");
+                bail!("it expired at {end}: recreate it with `repository`");
             }
         }
         Ok(Self { indexes, is_by_hash: field("Acquire-By-Hash") == Some("yes") })
@@ -115,7 +115,7 @@ fn entries(sums: &str) -> Result<Vec<Entry>> {
         .map(|words| match words.as_slice() {
             [sum, size, path] => Ok(Entry {
                 path: (*path).to_owned(),
-                size: size.parse().context("a size is no number")?,
+                size: size.parse().context("a size is not a number")?,
                 sha256: (*sum).to_owned(),
             }),
             _ => bail!("a line is not understood: {}", words.join(" ")),
@@ -134,7 +134,7 @@ fn debs_in(text: &str) -> Result<Vec<Entry>> {
             };
             Ok(Entry {
                 path: field("Filename")?.to_owned(),
-                size: field("Size")?.parse().context("a size is no number")?,
+                size: field("Size")?.parse().context("a size is not a number")?,
                 sha256: field("SHA256")?.to_owned(),
             })
         })
@@ -175,7 +175,7 @@ SHA256:
             Release::parse(&format!("Valid-Until: Fri, 01 Jan {year} 00:00:00 +0000\n{RELEASE}"))
         };
         let error = until(2021).unwrap_err().to_string();
-        assert!(error.starts_with("it was valid until 2021-01-01"), "{error}");
+        assert!(error.starts_with("it expired at 2021-01-01"), "{error}");
         until(2100).unwrap();
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn run(format: Format, args: &Args) -> Result<()> {
     require_tools()?;
     let files = if args.repository.contains("://") {
         let url: Url = args.repository.parse().map_err(|error| {
-            Failure::Usage.because(format!("{} is no address: {error}", args.repository))
+            Failure::Usage.because(format!("{} is not a valid URL: {error}", args.repository))
         })?;
         if !["http", "https"].contains(&url.scheme()) {
             return Err(Failure::Usage.because(format!("{url} is neither https:// nor http://")));

@@ -80,7 +80,7 @@ fn without_a_terminal_fix_wants_yes() {
 }
 
 #[test]
-fn a_tree_is_not_mended_with_commands_for_this_machine() {
+fn a_tree_is_not_fixed_with_commands_for_this_machine() {
     let tree = Tree::new();
     let said = tree.setup(&["check", "--fix", "--yes"]);
     assert!(said.code == 2 && said.stderr.contains("--root"), "{}", said.all());

@@ -25,7 +25,10 @@ fn set_again_shown_and_removed() {
 
     let after = tree.snapshot();
     let said = tree.setup(&set);
-    assert_eq!((said.code, said.stdout.trim()), (0, "The proxy is set like this already."));
+    assert_eq!(
+        (said.code, said.stdout.trim()),
+        (0, "The proxy is already up to date; nothing changed.")
+    );
     assert_eq!(tree.snapshot(), after);
 
     let shown = tree.setup(&["proxy", "show", "--format", "json"]);
