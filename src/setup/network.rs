@@ -11,13 +11,11 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 use crate::context::{Context, require_root};
+use config::layout::ENGINE_SETTINGS;
 use host::changes::{Attributes, Changes};
 use host::iptables::{self, Chain};
 use host::machine::Machine;
 use host::network::{self, Route};
-
-/// The private engine's settings.
-pub(crate) const DOCKER_JSON: &str = "/etc/scalr-agent/docker.json";
 
 /// Where runs get their addresses from: the first that no route touches. Rarely
 /// used parts of each private block, away from what Docker, Kubernetes and
@@ -75,17 +73,17 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     }
 }
 
-/// Writes [`DOCKER_JSON`] with a range that is free on this host, unless it
+/// Writes [`ENGINE_SETTINGS`] with a range that is free on this host, unless it
 /// exists; tells whether it was written.
 ///
 /// # Errors
 /// No range is free, or the file can't be written.
 pub(crate) fn write_docker_json(changes: &mut Changes) -> Result<bool> {
-    if changes.machine().path(DOCKER_JSON).exists() {
+    if changes.machine().path(ENGINE_SETTINGS).exists() {
         return Ok(false);
     }
     let range = free_range(&taken(changes.machine())?)?;
-    changes.write(DOCKER_JSON, &docker_json(range), Attributes::PUBLIC)
+    changes.write(ENGINE_SETTINGS, &docker_json(range), Attributes::PUBLIC)
 }
 
 /// The range that runs get, or would get, their addresses from.
@@ -98,7 +96,7 @@ pub(crate) fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
     for range in &ranges {
         if let Some(route) = taken.iter().find(|route| collides(*range, route)) {
             bail!(
-                "the range {range} of {DOCKER_JSON} collides with {} ({}); write another one \
+                "the range {range} of {ENGINE_SETTINGS} collides with {} ({}); write another one \
                  under default-address-pools, or remove the file to have one chosen, then \
                  `systemctl restart scalr-docker`",
                 route.range,
@@ -127,7 +125,7 @@ pub(crate) fn take_down_rules() -> Result<()> {
 /// The bridges of the runs' networks that an engine has left behind.
 ///
 /// # Errors
-/// [`DOCKER_JSON`] can't be understood, or `ip` fails.
+/// [`ENGINE_SETTINGS`] can't be understood, or `ip` fails.
 pub(crate) fn left_bridges(machine: &Machine) -> Result<Vec<String>> {
     let mut left = Vec::new();
     for range in configured(machine)?.unwrap_or_default() {
@@ -138,11 +136,11 @@ pub(crate) fn left_bridges(machine: &Machine) -> Result<Vec<String>> {
 
 fn up(machine: &Machine) -> Result<()> {
     // Only then: an installation that starts the engine holds the machine's lock.
-    if !machine.path(DOCKER_JSON).exists() {
+    if !machine.path(ENGINE_SETTINGS).exists() {
         let mut changes = Changes::begin(machine, false)?;
         write_docker_json(&mut changes)?;
         changes.commit()?;
-        println!("wrote {DOCKER_JSON}");
+        println!("wrote {ENGINE_SETTINGS}");
     }
     if !machine.is_this_one() {
         return Ok(());
@@ -221,26 +219,27 @@ fn docker_json(range: Ipv4Net) -> String {
     format!("{settings:#}\n")
 }
 
-/// The ranges in [`DOCKER_JSON`]; `None` if there is no such file.
+/// The ranges in [`ENGINE_SETTINGS`]; `None` if there is no such file.
 fn configured(machine: &Machine) -> Result<Option<Vec<Ipv4Net>>> {
-    let file = machine.path(DOCKER_JSON);
+    let file = machine.path(ENGINE_SETTINGS);
     if !file.exists() {
         return Ok(None);
     }
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {DOCKER_JSON}"))?;
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {ENGINE_SETTINGS}"))?;
     let settings: Value =
-        serde_json::from_str(&text).with_context(|| format!("{DOCKER_JSON} is no JSON"))?;
+        serde_json::from_str(&text).with_context(|| format!("{ENGINE_SETTINGS} is no JSON"))?;
     let pools = settings["default-address-pools"].as_array().cloned().unwrap_or_default();
     let ranges: Vec<Ipv4Net> = pools
         .iter()
         .map(|pool| {
             let base = pool["base"].as_str().unwrap_or_default();
-            base.parse().with_context(|| format!("{DOCKER_JSON}: `{base}` is no IPv4 range"))
+            base.parse().with_context(|| format!("{ENGINE_SETTINGS}: `{base}` is no IPv4 range"))
         })
         .collect::<Result<_>>()?;
     if ranges.is_empty() {
         bail!(
-            "{DOCKER_JSON} has no default-address-pools, so runs would take addresses that \
+            "{ENGINE_SETTINGS} has no default-address-pools, so runs would take addresses that \
              other programs use; add one, or remove the file to have one chosen"
         );
     }
@@ -270,7 +269,7 @@ fn free_range(taken: &[Route]) -> Result<Ipv4Net> {
         }
     }
     bail!(
-        "this host has routes to all of {}; write a free range into {DOCKER_JSON} under \
+        "this host has routes to all of {}; write a free range into {ENGINE_SETTINGS} under \
          default-address-pools",
         RANGES.join(", ")
     )
@@ -347,7 +346,7 @@ mod tests {
     fn settings_without_a_range_are_refused() {
         let tree = tempfile::tempdir().unwrap();
         let machine = Machine::at(tree.path());
-        let file = machine.path(DOCKER_JSON);
+        let file = machine.path(ENGINE_SETTINGS);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         for (text, error) in [
             ("{}", "has no default-address-pools"),

@@ -14,11 +14,11 @@ use serde_json::Value;
 
 use crate::check::{self, Print, Selection, Subject};
 use crate::context::Context;
-use crate::network::DOCKER_JSON;
 use crate::output::Format;
 use crate::secrets::Secrets;
 use crate::status::{AGENT_PROGRAM, Status, UNITS, docker_client};
 use cli::Failure;
+use config::layout;
 use config::{ENGINE, Settings};
 use host::changes::MANIFEST;
 use host::command::{CommandExt as _, within};
@@ -107,7 +107,7 @@ fn collect(context: &Context, lines: usize) -> Vec<Document> {
     add_one("versions.txt", "programs, kernel, systemd", Ok(versions(machine)));
     add_one("os-release", "the operating system", read(machine, "/etc/os-release"));
     add_one("agent.toml", "the settings, the token masked", settings(machine));
-    add_one("docker.json", "the private engine's settings", read(machine, DOCKER_JSON));
+    add_one("docker.json", "the private engine's settings", read(machine, layout::ENGINE_SETTINGS));
     add_one("setup.json", "what was changed, without contents", manifest(machine));
     add_one("engine.txt", "the engine, its containers and networks", engine(machine));
     add_one("network.txt", "addresses, routes, rules", network(machine));
@@ -172,7 +172,7 @@ fn versions(machine: &Machine) -> String {
         &["iptables", "--version"],
         &["curl", "--version"],
         &["getenforce"],
-        &["df", "-h", "/", "/var/lib/scalr-agent", "/var/lib/scalr-docker"],
+        &["df", "-h", "/", layout::DATA_DIR, layout::ENGINE_DATA_DIR],
         &["free", "-m"],
     ])
 }

@@ -9,14 +9,11 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use crate::status::docker_client;
-use config::layout::AGENT_DROP_INS;
+use config::layout::{AGENT_DROP_INS, label};
 use config::{DATA_DIR, ENGINE, Settings};
 use host::docker;
 use host::machine::Machine;
 use host::unit;
-
-/// The label of a run's container, as the agent sets it.
-pub(crate) const TASK_LABEL: &str = "scalr.task";
 
 /// Where the agent keeps its data and which engine it uses.
 pub(crate) struct Places {
@@ -120,10 +117,11 @@ fn written_down(directory: &Path) -> Option<(String, String)> {
 /// The id, the task and the run of each container of ours that runs. An engine
 /// that does not answer runs none that could be named.
 fn running(socket: &str) -> Vec<(String, String, String)> {
-    let format = r#"{{.ID}} {{.Label "scalr.task"}} {{.Label "scalr.run"}}"#;
-    let filter = format!("label={TASK_LABEL}");
+    let format =
+        format!(r#"{{{{.ID}}}} {{{{.Label "{}"}}}} {{{{.Label "{}"}}}}"#, label::TASK, label::RUN);
+    let filter = format!("label={}", label::TASK);
     let Ok(client) = docker_client() else { return Vec::new() };
-    let said = docker::ask(&client, socket, &["ps", "--filter", &filter, "--format", format]);
+    let said = docker::ask(&client, socket, &["ps", "--filter", &filter, "--format", &format]);
     let said = said.unwrap_or_default();
     let container = |line: &str| {
         let mut words = line.split_whitespace().map(str::to_owned);

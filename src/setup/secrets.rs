@@ -86,7 +86,7 @@ fn credentials(url: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use config::proxy::DROP_IN;
+    use config::layout::PROXY_DROP_IN;
 
     #[test]
     fn what_is_known_and_what_looks_like_it_is_masked() {
@@ -95,7 +95,7 @@ mod tests {
         for (path, text) in [
             (config::FILE, "token = \"the-token\"\n"),
             (
-                DROP_IN,
+                PROXY_DROP_IN,
                 "[Service]\nEnvironment=HTTPS_PROXY=http://me:hunter%%202@proxy:1\n\
                  Environment=SCALR_TOKEN=the-other GITHUB_API_KEY=third-one\n\
                  Environment=OTEL_EXPORTER_OTLP_HEADERS=api=fourth\n",

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::context::{Context, require_root};
-use crate::install::{AGENT, CONTAINERD, DOCKER, source};
-use crate::network::{self, DOCKER_JSON};
-use crate::runs::{self, Places, TASK_LABEL};
+use crate::install::source;
+use crate::network;
+use crate::runs::{self, Places};
 use crate::status::docker_client;
 use cli::Failure;
+use config::layout::{self, AGENT_UNIT, CONTAINERD_UNIT, ENGINE_UNIT};
 use config::{DATA_DIR, ENGINE};
 use host::changes::{Changes, Membership};
 use host::command::CommandExt as _;
@@ -26,29 +27,11 @@ use host::{docker, iptables, packages, users};
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What `--purge` deletes whole.
-const DATA: [&str; 3] = ["/etc/scalr-agent", DATA_DIR, "/var/lib/scalr-docker"];
-
-/// What the agent writes below `data_dir`. A custom one may have other people's
-/// files too, so it is not deleted whole.
-const OF_DATA_DIR: [&str; 7] = [
-    "tasks",
-    "lost",
-    "providers",
-    "connection.json",
-    "progress.json",
-    "images.json",
-    "providers.json",
-];
-
-/// The engine's sockets and the like.
-const RUN: &str = "/run/scalr-docker";
+const DATA: [&str; 3] = [layout::SETTINGS_DIR, DATA_DIR, layout::ENGINE_DATA_DIR];
 
 /// Where the private engine's containerd keeps what runs in its containers; empty
 /// after a boot.
 const LIVE: &str = "/run/scalr-docker/containerd-state/io.containerd.runtime.v2.task/moby";
-
-/// How the names of the slots' networks begin.
-const NETWORKS: &str = "scalr-slot-";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -132,7 +115,7 @@ fn refusal(
     if active.is_empty() || force {
         return Ok(None);
     }
-    let what = if services.is_active(AGENT) || !services.can_run() {
+    let what = if services.is_active(AGENT_UNIT) || !services.can_run() {
         "Wait until they have ended (`scalr-agent status` shows them), or interrupt them with \
          --force: what an interrupted apply leaves half done has to be fixed by hand."
     } else {
@@ -158,7 +141,7 @@ fn put_back(
     if !args.keep_package {
         source::remove(&mut changes, Os::of(machine)?.family)?;
     }
-    let keep: &[&str] = if args.purge { &[] } else { &[config::FILE, DOCKER_JSON] };
+    let keep: &[&str] = if args.purge { &[] } else { &[config::FILE, layout::ENGINE_SETTINGS] };
     let left_alone = changes.reverse(keep)?;
     leave_groups(&mut changes)?;
     if services.can_run() {
@@ -170,29 +153,34 @@ fn put_back(
 
 /// The agent first: it ends its runs and reports them.
 fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()> {
-    if !services.is_active(DOCKER) && has_entries(LIVE) {
+    if !services.is_active(ENGINE_UNIT) && has_entries(LIVE) {
         // Containers outlive their engine, and nobody else can end them in order.
         let start = || {
-            if let Err(error) = services.start(DOCKER) {
+            if let Err(error) = services.start(ENGINE_UNIT) {
                 eprintln!("warning: cannot end the running containers: {error}");
             }
             Ok(())
         };
-        changes.act(format!("start {DOCKER} to end its containers"), start, None)?;
+        changes.act(format!("start {ENGINE_UNIT} to end its containers"), start, None)?;
     }
-    stop_unit(changes, services, AGENT)?;
+    stop_unit(changes, services, AGENT_UNIT)?;
     if places.engine != ENGINE {
         // The host's own engine has other things, too.
-        remove_from(changes, &places.engine, Some(TASK_LABEL), Some(NETWORKS))?;
+        remove_from(
+            changes,
+            &places.engine,
+            Some(layout::label::TASK),
+            Some(layout::NETWORK_PREFIX),
+        )?;
     }
-    if services.is_active(DOCKER) {
+    if services.is_active(ENGINE_UNIT) {
         // A container outlives its engine; none is left without one.
         remove_from(changes, ENGINE, None, None)?;
     }
-    for unit in [DOCKER, CONTAINERD] {
+    for unit in [ENGINE_UNIT, CONTAINERD_UNIT] {
         stop_unit(changes, services, unit)?;
     }
-    for unit in [AGENT, DOCKER].into_iter().filter(|unit| services.is_enabled(unit)) {
+    for unit in [AGENT_UNIT, ENGINE_UNIT].into_iter().filter(|unit| services.is_enabled(unit)) {
         changes.disable(unit)?;
     }
     if iptables::find().is_some() {
@@ -252,7 +240,7 @@ fn leave_groups(changes: &mut Changes) -> Result<()> {
 }
 
 fn remove_package(context: &Context, args: &Args) -> Result<()> {
-    let package = "scalr-agent";
+    let package = layout::AGENT;
     let family = Os::of(&context.machine)?.family;
     let Some(version) = packages::version(family, package)? else { return Ok(()) };
     if args.dry_run {
@@ -265,11 +253,11 @@ fn remove_package(context: &Context, args: &Args) -> Result<()> {
 
 /// What runs leave in memory always goes, the data only with `--purge`.
 fn delete_data(machine: &Machine, places: &Places, args: &Args) -> Result<()> {
-    let mut paths = vec![PathBuf::from(RUN)];
+    let mut paths = vec![PathBuf::from(layout::ENGINE_RUN_DIR)];
     if args.purge {
         paths.extend(DATA.map(PathBuf::from));
         if !DATA.iter().any(|data| places.data_dir.starts_with(data)) {
-            paths.extend(OF_DATA_DIR.map(|name| places.data_dir.join(name)));
+            paths.extend(layout::data::ALL.map(|name| places.data_dir.join(name)));
         }
     }
     for path in paths {
@@ -288,7 +276,7 @@ fn delete_data(machine: &Machine, places: &Places, args: &Args) -> Result<()> {
     if !machine.is_this_one() || !args.purge || args.keep_package {
         return Ok(());
     }
-    let (user, groups) = ("scalr-agent", ["scalr-agent", "scalr-docker"]);
+    let (user, groups) = (layout::AGENT, [layout::AGENT, layout::ENGINE_GROUP]);
     if args.dry_run {
         println!("would remove the user {user} and the groups {}", groups.join(" and "));
         return Ok(());

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use crate::context::{Context, require_root};
 use cli::Failure;
+use config::defaults;
+use config::layout;
 use config::layout::AGENT_DROP_INS;
 use config::{OnStop, Settings};
 use host::changes::{Attributes, Changes};
@@ -111,7 +113,7 @@ pub(crate) fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static 
     let mut hardening = tera::Context::new();
     hardening.insert("systemd", &systemd);
     hardening.insert("directives", &hardening_for(systemd));
-    let data = settings.data_dir.as_deref().unwrap_or(Path::new("/var/lib/scalr-agent"));
+    let data = settings.data_dir.as_deref().unwrap_or(Path::new(layout::DATA_DIR));
     hardening.insert("data", &data.display().to_string());
     let paths = [settings.data_dir.as_deref(), settings.ca_cert.as_deref()];
     let at_home = paths
@@ -119,14 +121,14 @@ pub(crate) fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static 
         .flatten()
         .any(|path| ["/home", "/root", "/run/user"].iter().any(|home| path.starts_with(home)));
     hardening.insert("homes", if at_home { "read-only" } else { "yes" });
-    let concurrency = settings.concurrency.unwrap_or(1);
+    let concurrency = settings.concurrency.unwrap_or(defaults::CONCURRENCY);
     let mut resources = tera::Context::new();
     // A few threads, and for each slot the programs of its hooks.
     resources.insert("tasks", &(128 + 64 * concurrency));
     // A newer systemd is asked for more time by the agent itself.
-    let grace = settings.grace_shutdown_timeout.unwrap_or(60);
+    let grace = settings.grace_shutdown_timeout.unwrap_or(defaults::GRACE_SHUTDOWN_TIMEOUT);
     let drain = match settings.on_stop {
-        Some(OnStop::Drain) => settings.drain_timeout.unwrap_or(3600),
+        Some(OnStop::Drain) => settings.drain_timeout.unwrap_or(defaults::DRAIN_TIMEOUT),
         _ => 0,
     };
     resources.insert("stop", &(drain + grace + 60));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::{Outcome, Subject};
+use config::layout;
 use host::disk as disks;
 
 /// Below this the first images do not fit, in MB.
@@ -39,8 +40,8 @@ pub(super) fn noexec(subject: &Subject) -> Outcome {
 /// Where runs and their images are kept; the host's own Docker may keep its
 /// elsewhere, but that is where it does if nobody chose.
 fn folders(subject: &Subject) -> [&'static str; 2] {
-    let engine = if subject.is_bundled() { "/var/lib/scalr-docker" } else { "/var/lib/docker" };
-    [engine, "/var/lib/scalr-agent"]
+    let engine = if subject.is_bundled() { layout::ENGINE_DATA_DIR } else { "/var/lib/docker" };
+    [engine, layout::DATA_DIR]
 }
 
 /// The worst that is found on the folders' disks; one that several are on is

@@ -6,17 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::{Outcome, Subject};
 use config::ENGINE;
+use config::layout::{self, ENGINE_PROGRAMS};
 use host::docker;
-
-/// Where the package puts the private engine.
-pub(crate) const BUNDLE: &str = "/usr/lib/scalr-agent/engine";
 
 /// The programs that dockerd starts, besides itself.
 const PROGRAMS: [&str; 5] =
     ["dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-init"];
-
-/// Where the private engine's containerd listens.
-const CONTAINERD: &str = "/run/scalr-docker/containerd.sock";
 
 /// The oldest engine of the host's own that will do.
 const OLDEST_DOCKER: u32 = 18;
@@ -54,13 +49,13 @@ pub(super) fn sockets(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
-    if subject.is_active("scalr-docker.service") {
+    if subject.is_active(layout::ENGINE_UNIT) {
         return Outcome::Passed("scalr-docker listens; the agent listens on no port".to_owned());
     }
     // scalr-containerd outlives scalr-docker.
     let ours = [
-        ("scalr-docker.service", ENGINE.trim_start_matches("unix://")),
-        ("scalr-containerd.service", CONTAINERD),
+        (layout::ENGINE_UNIT, ENGINE.trim_start_matches("unix://")),
+        (layout::CONTAINERD_UNIT, layout::CONTAINERD_SOCKET),
     ];
     for (_, socket) in ours.into_iter().filter(|(unit, _)| !subject.is_active(unit)) {
         match UnixStream::connect(socket) {
@@ -81,7 +76,7 @@ pub(super) fn sockets(subject: &Subject) -> Outcome {
 }
 
 fn private_engine(subject: &Subject) -> Outcome {
-    let bundle = subject.machine.path(BUNDLE);
+    let bundle = subject.machine.path(ENGINE_PROGRAMS);
     if !bundle.exists() {
         return Outcome::Skipped("the private engine comes with the package".to_owned());
     }
@@ -89,13 +84,13 @@ fn private_engine(subject: &Subject) -> Outcome {
         PROGRAMS.into_iter().filter(|program| !bundle.join(program).exists()).collect();
     if !missing.is_empty() {
         return Outcome::problem(format!(
-            "{BUNDLE} lacks {}; install the package scalr-agent again",
+            "{ENGINE_PROGRAMS} lacks {}; install the package scalr-agent again",
             missing.join(", ")
         ));
     }
     let socket = ENGINE.trim_start_matches("unix://");
     if !subject.machine.is_this_one() || !Path::new(socket).exists() {
-        return Outcome::Passed(format!("the private engine is in {BUNDLE}"));
+        return Outcome::Passed(format!("the private engine is in {ENGINE_PROGRAMS}"));
     }
     match docker::engine_version(&bundle.join("docker"), ENGINE) {
         Ok(version) => Outcome::Passed(format!("the private engine {version} answers")),
@@ -119,7 +114,7 @@ fn hosts_engine(subject: &Subject, socket: &str) -> Outcome {
 }
 
 fn bundled_client(subject: &Subject) -> Result<PathBuf, which::Error> {
-    which::which(subject.machine.path(BUNDLE).join("docker"))
+    which::which(subject.machine.path(ENGINE_PROGRAMS).join("docker"))
 }
 
 /// `Docker version 1.13.1, build 7f2769b/1.13.1`, or Podman under that name.

@@ -25,7 +25,6 @@ use anyhow::Result;
 use clap::ValueEnum;
 use url::Url;
 
-pub(crate) use self::engine::BUNDLE;
 pub(crate) use self::fix::Consent;
 pub(crate) use self::report::Report;
 pub(crate) use self::subject::{Overrides, Subject};

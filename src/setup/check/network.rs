@@ -4,6 +4,7 @@ use ipnet::Ipv4Net;
 
 use super::{Outcome, Subject};
 use crate::network;
+use config::layout;
 use host::{firewalld as daemon, iptables as tables, users};
 
 pub(super) fn iptables(subject: &Subject) -> Outcome {
@@ -59,7 +60,7 @@ pub(super) fn firewall_rules(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
-    if !subject.is_active("scalr-docker.service") {
+    if !subject.is_active(layout::ENGINE_UNIT) {
         return Outcome::Skipped("the private engine does not run".to_owned());
     }
     if !users::are_root() {

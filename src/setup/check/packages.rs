@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
+use config::layout;
 use configparser::ini::Ini;
 
 use super::{Outcome, Subject, container_selinux};
@@ -69,7 +70,7 @@ pub(super) fn vendor_agent(subject: &Subject) -> Outcome {
     if !subject.machine.path(VENDORS_AGENT).exists() {
         return Outcome::Passed("the vendor's older agent is not installed".to_owned());
     }
-    if subject.before_install || !subject.machine.path("/usr/lib/scalr-agent").exists() {
+    if subject.before_install || !subject.machine.path(layout::LIBRARY_DIR).exists() {
         return Outcome::problem(format!(
             "the vendor's older agent is in {VENDORS_AGENT}, under the same names of package and \
              service; let it end its runs and stop it with `systemctl stop scalr-agent` before \
@@ -278,7 +279,7 @@ mod tests {
         let before = looked();
         assert!(matches!(&before, Outcome::Problem(text, _)
             if text.contains("systemctl stop scalr-agent") && text.contains("docs/migrating.md")));
-        fs::create_dir_all(machine.path("/usr/lib/scalr-agent")).unwrap();
+        fs::create_dir_all(machine.path(layout::LIBRARY_DIR)).unwrap();
         assert!(matches!(&looked(), Outcome::Problem(text, _) if text.contains("rm -r")));
     }
 }

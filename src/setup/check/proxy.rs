@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use super::{Outcome, Subject};
 use crate::proxy::of_units;
-use config::proxy::{DROP_IN, ENGINE_DROP_IN, SECRETS, masked};
+use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
+use config::proxy::masked;
 use host::changes::Changes;
 
 pub(super) fn proxy(subject: &Subject) -> Outcome {
@@ -21,37 +22,37 @@ fn look(subject: &Subject) -> Result<Outcome> {
         return Ok(Outcome::Skipped("the services have no proxy".to_owned()));
     };
     let url = masked(url);
-    if Changes::begin(machine, true)?.is_ours(DROP_IN)? {
+    if Changes::begin(machine, true)?.is_ours(PROXY_DROP_IN)? {
         return Ok(Outcome::Passed(format!("{url}, set by `scalr-agent-setup proxy`")));
     }
-    if !machine.path(DROP_IN).exists() {
+    if !machine.path(PROXY_DROP_IN).exists() {
         return Ok(Outcome::Passed(format!("{url}, set by a drop-in of another name")));
     }
-    if subject.is_bundled() && !machine.path(ENGINE_DROP_IN).exists() {
+    if subject.is_bundled() && !machine.path(ENGINE_PROXY_DROP_IN).exists() {
         return Ok(Outcome::Problem(
             format!(
-                "{DROP_IN} was written by hand and is used as it is ({url}), but scalr-docker, \
+                "{PROXY_DROP_IN} was written by hand and is used as it is ({url}), but scalr-docker, \
                  which fetches images, is not given it"
             ),
             vec![give_engine_the_same()],
         ));
     }
     let secret = set.iter().any(|(_, value)| value.contains("://") && value.contains('@'));
-    let in_file = machine.path(SECRETS).exists();
+    let in_file = machine.path(PROXY_SECRETS).exists();
     if secret && !in_file {
         return Ok(Outcome::warning(format!(
-            "{DROP_IN} was written by hand and is used as it is ({url}), but any user of this \
+            "{PROXY_DROP_IN} was written by hand and is used as it is ({url}), but any user of this \
              host reads its password with `systemctl show`; `scalr-agent-setup proxy --http - \
              --force` takes the URL from standard input and keeps it where only root reads it"
         )));
     }
-    Ok(Outcome::Passed(format!("{url}, written by hand in {DROP_IN} and used as it is")))
+    Ok(Outcome::Passed(format!("{url}, written by hand in {PROXY_DROP_IN} and used as it is")))
 }
 
 fn give_engine_the_same() -> String {
-    let folder = ENGINE_DROP_IN.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let folder = ENGINE_PROXY_DROP_IN.rsplit_once('/').map_or("", |(folder, _)| folder);
     format!(
-        "mkdir -p {folder} && ln -sfn {DROP_IN} {ENGINE_DROP_IN} && systemctl daemon-reload && \
+        "mkdir -p {folder} && ln -sfn {PROXY_DROP_IN} {ENGINE_PROXY_DROP_IN} && systemctl daemon-reload && \
          systemctl try-restart scalr-docker"
     )
 }
@@ -74,10 +75,10 @@ mod tests {
         };
         if let Some(url) = url {
             let text = format!("[Service]\nEnvironment=\"HTTPS_PROXY={url}\"\n");
-            fs::write(file(DROP_IN), text).unwrap();
+            fs::write(file(PROXY_DROP_IN), text).unwrap();
         }
         if linked {
-            symlink(machine.path(DROP_IN), file(ENGINE_DROP_IN)).unwrap();
+            symlink(machine.path(PROXY_DROP_IN), file(ENGINE_PROXY_DROP_IN)).unwrap();
         }
         proxy(&Subject::of(&machine).unwrap())
     }

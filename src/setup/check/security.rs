@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::engine::BUNDLE;
 use super::{Outcome, Subject};
+use config::layout;
 use host::os::Family;
 use host::selinux as labels_of;
 
@@ -11,15 +11,15 @@ use host::selinux as labels_of;
 const OURS: [&str; 12] = [
     "/usr/bin/scalr-agent",
     "/usr/bin/scalr-agent-setup",
-    BUNDLE,
+    layout::ENGINE_PROGRAMS,
     "/usr/lib/scalr-agent/engine/dockerd",
-    "/etc/scalr-agent",
+    layout::SETTINGS_DIR,
     config::FILE,
     "/usr/lib/systemd/system/scalr-agent.service",
     "/usr/lib/systemd/system/scalr-docker.service",
-    "/etc/systemd/system/scalr-agent.service.d",
-    "/etc/systemd/system/scalr-agent.service.d/proxy.conf",
-    "/var/lib/scalr-agent",
+    layout::AGENT_DROP_INS,
+    layout::PROXY_DROP_IN,
+    layout::DATA_DIR,
     "/etc/yum.repos.d/scalr-agent.repo",
 ];
 

@@ -13,6 +13,8 @@ use crate::network;
 use crate::proxy::of_units;
 use cli::Failure;
 use config::Settings;
+use config::defaults;
+use config::layout;
 use config::proxy::VARIABLES;
 use host::curl::{self, Answer};
 use host::machine::Machine;
@@ -62,7 +64,7 @@ struct Asked {
 
 /// The units of others that checks ask for, and the private engine's.
 const UNITS: [&str; 4] =
-    ["scalr-docker.service", "scalr-containerd.service", "firewalld.service", "fapolicyd.service"];
+    [layout::ENGINE_UNIT, layout::CONTAINERD_UNIT, "firewalld.service", "fapolicyd.service"];
 
 /// The packages that checks ask for where there is rpm.
 const RPMS: [&str; 2] = ["container-selinux", "rpm-plugin-fapolicyd"];
@@ -81,8 +83,8 @@ impl Subject {
         };
         Ok(Self {
             url: settings.url.clone(),
-            concurrency: settings.concurrency.unwrap_or(1),
-            memory: settings.memory.unwrap_or(512),
+            concurrency: settings.concurrency.unwrap_or(defaults::CONCURRENCY),
+            memory: settings.memory.unwrap_or(defaults::MEMORY),
             engine: settings.engine.clone().unwrap_or_else(|| config::ENGINE.to_owned()),
             proxy: of_units(machine)?.unwrap_or_default(),
             before_install: false,

@@ -18,20 +18,12 @@ use crate::proxy::Proxy;
 use crate::{network, proxy, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
+use config::layout::{self, ENGINE_UNIT};
 use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::systemd::{self, Services};
 use host::users;
-
-/// The agent's unit.
-pub(crate) const AGENT: &str = "scalr-agent.service";
-
-/// The private engine's unit.
-pub(crate) const DOCKER: &str = "scalr-docker.service";
-
-/// The private engine's containerd, which outlives it.
-pub(crate) const CONTAINERD: &str = "scalr-containerd.service";
 
 /// Keeps the agent's unit from starting the private engine where it is not used.
 const DOCKER_MASK: &str = "/etc/systemd/system/scalr-docker.service";
@@ -140,7 +132,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     }
 
     let services = Services::of(machine);
-    for unit in [DOCKER, AGENT].into_iter().filter(|unit| services.is_active(unit)) {
+    for unit in
+        [ENGINE_UNIT, layout::AGENT_UNIT].into_iter().filter(|unit| services.is_active(unit))
+    {
         changes.restart_when_undone(unit)?;
     }
     let variables = variables(machine, proxy.as_ref())?;
@@ -157,11 +151,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
     if bundled {
-        bring_up(&mut changes, services, DOCKER, engine_changed, args.no_start)?;
+        bring_up(&mut changes, services, ENGINE_UNIT, engine_changed, args.no_start)?;
     }
-    bring_up(&mut changes, services, AGENT, changed, args.no_start)?;
-    if !bundled && services.is_active(DOCKER) {
-        changes.run(format!("stop {DOCKER}"), systemd::stop(&[DOCKER]), None)?;
+    bring_up(&mut changes, services, layout::AGENT_UNIT, changed, args.no_start)?;
+    if !bundled && services.is_active(ENGINE_UNIT) {
+        changes.run(format!("stop {ENGINE_UNIT}"), systemd::stop(&[ENGINE_UNIT]), None)?;
     }
 
     let is_new = !changes.changed().is_empty();
@@ -287,7 +281,7 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<(
 
 fn write_settings(changes: &mut Changes, wanted: &[Change]) -> Result<Settings> {
     let (text, settings) = new_settings(changes.machine(), wanted)?;
-    changes.write(config::FILE, &text, Attributes::secret_of("scalr-agent"))?;
+    changes.write(config::FILE, &text, Attributes::secret_of(layout::AGENT))?;
     Ok(settings)
 }
 
@@ -314,22 +308,25 @@ fn new_settings(machine: &Machine, wanted: &[Change]) -> Result<(String, Setting
 fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Result<bool> {
     let machine = changes.machine().clone();
     if bundled {
-        if machine.is_this_one() && !changes.is_dry_run() && !machine.path(check::BUNDLE).exists() {
+        if machine.is_this_one()
+            && !changes.is_dry_run()
+            && !machine.path(layout::ENGINE_PROGRAMS).exists()
+        {
             return Err(Failure::NotInstalled.because(format!(
                 "{} is missing: this package has no engine; add --engine system to use the \
                  host's Docker",
-                check::BUNDLE
+                layout::ENGINE_PROGRAMS
             )));
         }
         let was_masked = changes.is_ours(DOCKER_MASK)? && changes.remove(DOCKER_MASK)?;
         return Ok(network::write_docker_json(changes)? || was_masked);
     }
     // Before it is masked: a masked unit can't be disabled.
-    if services.is_enabled(DOCKER) {
-        changes.disable(DOCKER)?;
+    if services.is_enabled(ENGINE_UNIT) {
+        changes.disable(ENGINE_UNIT)?;
     }
     changes.symlink(DOCKER_MASK, "/dev/null")?;
-    let (user, group) = ("scalr-agent", "docker");
+    let (user, group) = (layout::AGENT, "docker");
     if machine.is_this_one() && !users::is_member(user, group) {
         changes.run(
             format!("put {user} into the group {group}"),
@@ -356,8 +353,8 @@ fn bring_up(
     }
     let was_active = services.is_active(unit);
     let mut stopped = vec![unit];
-    if unit == DOCKER && !services.is_active(CONTAINERD) {
-        stopped.push(CONTAINERD);
+    if unit == ENGINE_UNIT && !services.is_active(layout::CONTAINERD_UNIT) {
+        stopped.push(layout::CONTAINERD_UNIT);
     }
     if no_start || was_active && !changed {
         return Ok(());

@@ -7,20 +7,18 @@ use url::Url;
 
 use super::source::{self, Repository, Source};
 use cli::Failure;
+use config::layout;
 use host::changes::Changes;
 use host::machine::Machine;
 use host::os::Os;
 use host::package_tool::PackageTool;
 use host::packages::Packages;
 
-/// What it is called.
-pub(super) const PACKAGE: &str = "scalr-agent";
-
 /// The program that shows that the package is installed.
 const PROGRAM: &str = "/usr/bin/scalr-agent";
 
 /// What the package's removal with its settings deletes.
-const OF_PACKAGE: [&str; 2] = ["/etc/scalr-agent", "/var/lib/scalr-agent"];
+const OF_PACKAGE: [&str; 2] = [layout::SETTINGS_DIR, layout::DATA_DIR];
 
 /// Whether the package is installed.
 pub(super) fn is_there(machine: &Machine) -> bool {
@@ -112,13 +110,13 @@ fn from_repository(
     let expected = source.key_fingerprint.as_ref();
     source::add(changes, &os, &tool, repository, expected, proxy)?;
     if is_folder {
-        let action = || tool.install_from(repository.id(), PACKAGE);
-        let keys = install(changes, &before, &tool, PACKAGE, action)?;
+        let action = || tool.install_from(repository.id(), layout::AGENT);
+        let keys = install(changes, &before, &tool, layout::AGENT, action)?;
         // A folder may be gone tomorrow, and then each later call of apt or yum
         // would fail.
         return source::forget_folder(changes, os.family, &keys);
     }
-    let keys = install(changes, &before, &tool, PACKAGE, || tool.install(PACKAGE))?;
+    let keys = install(changes, &before, &tool, layout::AGENT, || tool.install(layout::AGENT))?;
     changes.record_keys(keys);
     Ok(())
 }

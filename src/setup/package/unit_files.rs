@@ -3,16 +3,14 @@
 //! What depends on the host is in drop-ins, which `install` renders.
 
 use anyhow::{Context as _, Result};
-
-/// Where the engine's programs are.
-const ENGINE: &str = "/usr/lib/scalr-agent/engine";
+use config::layout;
 
 const AGENT: (&str, &str) =
-    ("scalr-agent.service", include_str!("../../../templates/systemd/scalr-agent.service.tera"));
+    (layout::AGENT_UNIT, include_str!("../../../templates/systemd/scalr-agent.service.tera"));
 const DOCKER: (&str, &str) =
-    ("scalr-docker.service", include_str!("../../../templates/systemd/scalr-docker.service.tera"));
+    (layout::ENGINE_UNIT, include_str!("../../../templates/systemd/scalr-docker.service.tera"));
 const CONTAINERD: (&str, &str) = (
-    "scalr-containerd.service",
+    layout::CONTAINERD_UNIT,
     include_str!("../../../templates/systemd/scalr-containerd.service.tera"),
 );
 
@@ -22,7 +20,7 @@ const CONTAINERD: (&str, &str) = (
 /// A template is wrong.
 pub(super) fn render(bundled: bool) -> Result<Vec<(&'static str, String)>> {
     let mut context = tera::Context::new();
-    context.insert("engine", if bundled { ENGINE } else { "" });
+    context.insert("engine", if bundled { layout::ENGINE_PROGRAMS } else { "" });
     let templates = if bundled { vec![AGENT, DOCKER, CONTAINERD] } else { vec![AGENT] };
     templates
         .into_iter()

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::settings::Proxy;
 use crate::units;
 use config::layout::AGENT_DROP_INS;
-use config::proxy::{self, DROP_IN, ENGINE_DROP_IN, SECRETS};
+use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
+use config::proxy::{self};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::unit;
@@ -33,18 +34,18 @@ impl Proxy {
     pub(crate) fn put(&self, changes: &mut Changes, force: bool) -> Result<bool> {
         let drop_in = self.drop_in()?;
         let mut changed = if self.has_credentials() {
-            own(changes, SECRETS, Some(&self.secrets()), force)?;
-            changes.write(SECRETS, &self.secrets(), Attributes::SECRET)?
-        } else if changes.is_ours(SECRETS)? {
-            changes.remove(SECRETS)?
+            own(changes, PROXY_SECRETS, Some(&self.secrets()), force)?;
+            changes.write(PROXY_SECRETS, &self.secrets(), Attributes::SECRET)?
+        } else if changes.is_ours(PROXY_SECRETS)? {
+            changes.remove(PROXY_SECRETS)?
         } else {
             false
         };
-        own(changes, DROP_IN, Some(&drop_in), force)?;
-        changed |= changes.write(DROP_IN, &drop_in, Attributes::PUBLIC)?;
+        own(changes, PROXY_DROP_IN, Some(&drop_in), force)?;
+        changed |= changes.write(PROXY_DROP_IN, &drop_in, Attributes::PUBLIC)?;
         if !is_linked(changes.machine()) {
-            own(changes, ENGINE_DROP_IN, None, force)?;
-            changed |= changes.symlink(ENGINE_DROP_IN, DROP_IN)?;
+            own(changes, ENGINE_PROXY_DROP_IN, None, force)?;
+            changed |= changes.symlink(ENGINE_PROXY_DROP_IN, PROXY_DROP_IN)?;
         }
         Ok(changed)
     }
@@ -61,7 +62,7 @@ impl Proxy {
             .map(|(name, value)| Variable { name, escaped: escaped(&value) })
             .collect();
         let mut context = tera::Context::new();
-        context.insert("secrets", &self.has_credentials().then_some(SECRETS));
+        context.insert("secrets", &self.has_credentials().then_some(PROXY_SECRETS));
         context.insert("variables", &variables);
         units::fill(include_str!("../../../templates/systemd/drop-ins/proxy.conf.tera"), &context)
     }
@@ -112,8 +113,8 @@ fn own(changes: &Changes, path: &str, text: Option<&str>, force: bool) -> Result
 /// Whether the engine's drop-in is a link to the agent's, as our own is and the
 /// one that the vendor's documentation tells people to make.
 pub(super) fn is_linked(machine: &Machine) -> bool {
-    let target = fs::read_link(machine.path(ENGINE_DROP_IN)).unwrap_or_default();
-    [DROP_IN, "../scalr-agent.service.d/proxy.conf"]
+    let target = fs::read_link(machine.path(ENGINE_PROXY_DROP_IN)).unwrap_or_default();
+    [PROXY_DROP_IN, "../scalr-agent.service.d/proxy.conf"]
         .iter()
         .any(|known| target.as_os_str() == *known)
 }
@@ -123,14 +124,14 @@ pub(super) fn is_linked(machine: &Machine) -> bool {
 /// # Errors
 /// One was written by hand and `force` is not set; one can't be removed.
 pub(super) fn remove(changes: &mut Changes, force: bool) -> Result<bool> {
-    for path in [DROP_IN, SECRETS] {
+    for path in [PROXY_DROP_IN, PROXY_SECRETS] {
         own(changes, path, None, force)?;
     }
     let mut changed = false;
     if is_linked(changes.machine()) {
-        changed |= changes.remove(ENGINE_DROP_IN)?;
+        changed |= changes.remove(ENGINE_PROXY_DROP_IN)?;
     }
-    for path in [DROP_IN, SECRETS] {
+    for path in [PROXY_DROP_IN, PROXY_SECRETS] {
         changed |= changes.remove(path)?;
     }
     Ok(changed)
@@ -158,12 +159,12 @@ mod tests {
             read.sort();
             wrote.sort();
             assert_eq!(read, wrote);
-            assert_eq!(machine.path(SECRETS).exists(), secret);
-            let drop_in = fs::read_to_string(machine.path(DROP_IN)).unwrap();
+            assert_eq!(machine.path(PROXY_SECRETS).exists(), secret);
+            let drop_in = fs::read_to_string(machine.path(PROXY_DROP_IN)).unwrap();
             assert_eq!(drop_in.contains("HTTP_PROXY"), !secret, "{drop_in}");
         }
-        let target = fs::read_link(machine.path(ENGINE_DROP_IN)).unwrap();
-        assert_eq!(target.to_str(), Some(DROP_IN));
+        let target = fs::read_link(machine.path(ENGINE_PROXY_DROP_IN)).unwrap();
+        assert_eq!(target.to_str(), Some(PROXY_DROP_IN));
     }
 
     #[test]
@@ -179,9 +180,9 @@ mod tests {
         let tree = tempfile::tempdir().unwrap();
         let machine = Machine::at(tree.path());
         let by_hand = "[Service]\nEnvironment=\"HTTP_PROXY=http://old:1\"\n";
-        fs::create_dir_all(machine.path(DROP_IN).parent().unwrap()).unwrap();
-        fs::write(machine.path(DROP_IN), by_hand).unwrap();
-        let read = || fs::read_to_string(machine.path(DROP_IN)).unwrap();
+        fs::create_dir_all(machine.path(PROXY_DROP_IN).parent().unwrap()).unwrap();
+        fs::write(machine.path(PROXY_DROP_IN), by_hand).unwrap();
+        let read = || fs::read_to_string(machine.path(PROXY_DROP_IN)).unwrap();
 
         let proxy = Proxy::check("http://new:1", None, None).unwrap();
         let mut changes = Changes::begin(&machine, false).unwrap();

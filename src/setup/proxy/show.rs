@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::drop_in::{is_linked, of_units};
 use crate::context::Context;
 use crate::output::Format;
-use config::proxy::{DROP_IN, ENGINE_DROP_IN, SECRETS, masked};
+use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
+use config::proxy::masked;
 use host::changes::Changes;
 
 /// What `proxy show --format json` prints.
@@ -30,8 +31,8 @@ pub(super) fn show(context: &Context) -> Result<()> {
     let changes = Changes::begin(machine, true)?;
     let shown = Shown {
         schema: 1,
-        written_by: match machine.path(DROP_IN).exists() || variables.is_some() {
-            true if changes.is_ours(DROP_IN)? => Some("setup"),
+        written_by: match machine.path(PROXY_DROP_IN).exists() || variables.is_some() {
+            true if changes.is_ours(PROXY_DROP_IN)? => Some("setup"),
             true => Some("hand"),
             false => None,
         },
@@ -54,13 +55,13 @@ pub(super) fn show(context: &Context) -> Result<()> {
         println!("{name:<12} {value}");
     }
     if shown.variables.is_empty() {
-        println!("{SECRETS} has the proxy; only root can read it.");
+        println!("{PROXY_SECRETS} has the proxy; only root can read it.");
     }
     if shown.written_by == Some("hand") {
-        println!("{DROP_IN} was written by hand; it is used as it is.");
+        println!("{PROXY_DROP_IN} was written by hand; it is used as it is.");
     }
     if !shown.engine {
-        println!("scalr-docker does not use it: {ENGINE_DROP_IN} is not a link to it.");
+        println!("scalr-docker does not use it: {ENGINE_PROXY_DROP_IN} is not a link to it.");
     }
     Ok(())
 }

@@ -11,14 +11,15 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::check::BUNDLE;
 use crate::context::Context;
 use crate::output::Format;
 use crate::secrets::Secrets;
 use cli::Failure;
+use config::layout;
 use config::layout::AGENT_DROP_INS;
+use config::layout::PROXY_SECRETS;
 use config::listed::{Listed, listed};
-use config::proxy::{SECRETS, VARIABLES, masked};
+use config::proxy::{VARIABLES, masked};
 use config::{ENGINE, Settings, Source};
 use host::changes;
 use host::command::{CommandExt as _, within};
@@ -266,8 +267,8 @@ fn problem(error: &anyhow::Error, secrets: &Secrets) -> Value {
 fn packages(machine: &Machine, family: Family) -> Vec<Package> {
     let names: &[&'static str] = match family {
         // The rpm needs it where there is SELinux.
-        Family::RedHat => &["scalr-agent", "container-selinux"],
-        _ => &["scalr-agent"],
+        Family::RedHat => &[layout::AGENT, "container-selinux"],
+        _ => &[layout::AGENT],
     };
     let installed = |name: &str| -> Result<Option<String>> {
         if !machine.is_this_one() {
@@ -335,7 +336,7 @@ fn engine_version(machine: &Machine, socket: &str) -> Result<String> {
 /// # Errors
 /// There is neither.
 pub(crate) fn docker_client() -> Result<PathBuf> {
-    let bundled = Path::new(BUNDLE).join("docker");
+    let bundled = Path::new(layout::ENGINE_PROGRAMS).join("docker");
     if bundled.exists() {
         return Ok(bundled);
     }
@@ -356,9 +357,9 @@ impl Proxy {
 
 /// Why we can't tell the proxy: its file is there, and not for us to read.
 fn hidden_proxy(machine: &Machine) -> Option<String> {
-    let error = fs::File::open(machine.path(SECRETS)).err()?;
+    let error = fs::File::open(machine.path(PROXY_SECRETS)).err()?;
     (error.kind() == io::ErrorKind::PermissionDenied)
-        .then(|| format!("only root may read {SECRETS}, which sets it"))
+        .then(|| format!("only root may read {PROXY_SECRETS}, which sets it"))
 }
 
 impl ListedSettings {
