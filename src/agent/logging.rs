@@ -33,7 +33,7 @@ pub(crate) fn start(config: &Config) {
 }
 
 /// What all that is logged about a task is inside of. The run's id is known from
-/// the claim on; [`knows`] adds it.
+/// the claim on; [`record_run`] adds it.
 pub(crate) fn span(task: &str, attempt: u32) -> Span {
     info_span!("task", %task, run = field::Empty, attempt, trace_id = field::Empty)
 }

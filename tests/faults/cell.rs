@@ -58,7 +58,7 @@ impl fmt::Display for Found {
             End::ApplyErrored(_) => "apply failed, says why, state kept",
         })?;
         if let Some(told) = self.told {
-            write!(f, ", told after {} s", told.as_secs())?;
+            write!(f, ", reported after {} s", told.as_secs())?;
         }
         write!(f, "; {} bytes of log", self.log_bytes)
     }

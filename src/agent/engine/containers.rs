@@ -143,7 +143,7 @@ impl Engine {
     /// Starts a container; one that runs already is left alone.
     ///
     /// # Errors
-    /// The engine can't start it now, or ever (see [`is_invalid`]): the entry
+    /// The engine can't start it now, or ever (see [`super::is_invalid`]): the entry
     /// point is missing, for example.
     pub(crate) async fn start(&self, id: &str) -> Result<()> {
         self.docker

@@ -67,8 +67,11 @@ pub(crate) struct Args {
     /// CPU cores of each run
     #[arg(long, value_name = "N")]
     cpu: Option<f64>,
-    /// The user in a run's container: root, a name or UID[:GID]
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = "The user in a run's container: root, a name or UID[:GID]"
+    )]
     user: Option<String>,
     /// The image of runs whose workspace and pool have none
     #[arg(long, value_name = "IMAGE")]

@@ -85,7 +85,7 @@ pub(super) fn build(
         .arg(format!("target.{triple}.rustflags = {}", toml::Value::from(rust)))
         .env(format!("CFLAGS_{}", triple.replace('-', "_")), c.join(" "))
         .env("SOURCE_DATE_EPOCH", source_date.to_string())
-        // They would go before the above.
+        // They would take precedence over the above.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .current_dir(checkout.root());

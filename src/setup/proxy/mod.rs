@@ -39,9 +39,13 @@ a command line.";
     after_help = EXAMPLES
 )]
 pub(crate) struct Args {
-    /// The proxy for plain HTTP, http://[USER:PASSWORD@]HOST:PORT; - reads it
-    /// from standard input
-    #[arg(long, value_name = "URL", required_unless_present = "from_environment")]
+    #[arg(
+        long,
+        value_name = "URL",
+        required_unless_present = "from_environment",
+        help = "The proxy for plain HTTP, http://[USER:PASSWORD@]HOST:PORT; - reads it from \
+                standard input"
+    )]
     http: Option<String>,
     /// The proxy for HTTPS; - reads it from standard input [default: that of
     /// --http]

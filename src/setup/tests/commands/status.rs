@@ -53,7 +53,7 @@ fn each_setting_has_its_source() {
     assert_eq!(status["proxy"]["variables"], json!({"HTTPS_PROXY": "http://me:***@proxy:3128"}));
     assert_eq!(status["proxy"]["files"], json!([DROP_IN]));
     assert_eq!(status["server"]["url"], "https://pools.example.com/");
-    // What a tree can't tell is told as such.
+    // What a tree cannot show is reported as unavailable.
     for part in ["engine", "server", "tasks", "warnings"] {
         assert!(status[part]["problem"].is_string(), "{part}: {status}");
     }

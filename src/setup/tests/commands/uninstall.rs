@@ -14,7 +14,7 @@ fn installed() -> Tree {
     tree
 }
 
-/// Two tasks that the agent has in hand, one of them damaged, and one that was
+/// Two running tasks of the agent, one of them damaged, and one that was
 /// never written down whole.
 fn take_tasks(tree: &Tree, data_dir: &str) {
     tree.put(
