@@ -271,3 +271,42 @@ async fn a_workspace_goes_with_everything_unless_it_is_protected() {
     let (status, _) = server.call(Method::DELETE, &environment, Value::Null).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
 }
+
+#[tokio::test]
+async fn a_longer_page_needs_no_more_queries() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let routes = ["agent-pools", "agents", "environments", "workspaces", "runs"];
+    let mut counts = Vec::new();
+    for rows in [3, 60] {
+        for n in 0..rows {
+            let name = format!("{rows}-{n}");
+            let body = json!({ "name": name });
+            server.create("/agent-pools", body.clone(), &[]).await;
+            server.create("/environments", body.clone(), &[]).await;
+            let environment = [("environment", site.environment.as_str())];
+            server.create("/workspaces", body, &environment).await;
+            server.run(&site).await;
+            server.agent(&site, &name).await;
+        }
+        let mut of_routes = Vec::new();
+        for route in routes {
+            let before = queries(&server, route);
+            let list = server.get(&format!("/{route}?page[size]=100")).await;
+            assert!(list["data"].as_array().unwrap().len() >= rows, "{route}");
+            // A query is logged after its rows are read.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            of_routes.push((route, queries(&server, route) - before));
+        }
+        counts.push(of_routes);
+    }
+    assert!(counts[0].iter().all(|(_, count)| *count > 1), "{counts:?}");
+    assert_eq!(counts[0], counts[1]);
+}
+
+/// How many queries the server has logged for GETs of a list.
+fn queries(server: &Server, route: &str) -> usize {
+    let request = format!("request{{method=GET route=\"/api/iacp/v3/{route}\"}}");
+    let log = server.log();
+    log.lines().filter(|line| line.contains(&request) && line.contains("rows_returned=")).count()
+}

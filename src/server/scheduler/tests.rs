@@ -547,8 +547,10 @@ impl World {
     async fn demand(&self) -> (i64, i64) {
         let mut db = self.scheduler.store.read().await.unwrap();
         let online_since = self.scheduler.terms.online_since(self.scheduler.clock.now());
-        let free = agent::free_slots(&mut db, "apool-1", online_since).await.unwrap();
-        (task::waiting(&mut db, "apool-1").await.unwrap().0, free)
+        let free = agent::of_pools(&mut db, &["apool-1"]).await.unwrap();
+        let free: i64 = free.iter().map(|agent| agent.usable_slots(online_since)).sum();
+        let waiting = task::waiting(&mut db, &["apool-1"]).await.unwrap();
+        (waiting.first().map_or(0, |(_, depth, _)| *depth), free)
     }
 
     async fn register(&self, name: &str) -> (Session, String) {

@@ -39,6 +39,15 @@ pub(crate) struct Agent {
     pub last_seen_at: Millis,
 }
 
+impl Agent {
+    /// How many more tasks it can run now; none if it is offline, that is, was
+    /// last seen before `online_since`.
+    pub(crate) fn usable_slots(&self, online_since: Millis) -> i64 {
+        let is_usable = self.connected && !self.errored && self.last_seen_at >= online_since;
+        if is_usable { self.free_slots } else { 0 }
+    }
+}
+
 /// Which agents.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Filter<'a> {
@@ -116,23 +125,6 @@ pub(crate) async fn take_free_slot(db: &mut Connection, id: &str) -> sqlx::Resul
         .map(drop)
 }
 
-/// The free slots of a pool's agents that can run something and were heard of
-/// since `since`.
-pub(crate) async fn free_slots(
-    db: &mut Connection,
-    pool_id: &str,
-    since: Millis,
-) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
-        "SELECT COALESCE(SUM(free_slots), 0) FROM agents
-         WHERE pool_id = $1 AND connected AND NOT errored AND last_seen_at >= $2",
-    )
-    .bind(pool_id)
-    .bind(since)
-    .fetch_one(db)
-    .await
-}
-
 /// Remembers how an agent says that it is.
 pub(crate) async fn set_health(
     db: &mut Connection,
@@ -206,12 +198,9 @@ pub(crate) async fn find_named(
         .await
 }
 
-/// The ids of a pool's agents.
-pub(crate) async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar("SELECT id FROM agents WHERE pool_id = $1 ORDER BY id")
-        .bind(pool_id)
-        .fetch_all(db)
-        .await
+/// The agents of these pools.
+pub(crate) async fn of_pools(db: &mut Connection, pools: &[&str]) -> sqlx::Result<Vec<Agent>> {
+    super::of_any(db, "SELECT * FROM agents WHERE pool_id", pools, "ORDER BY id").await
 }
 
 /// A page of them, by name.

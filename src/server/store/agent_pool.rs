@@ -136,6 +136,20 @@ pub(crate) async fn environments(db: &mut Connection, pool_id: &str) -> sqlx::Re
     .await
 }
 
+/// These pools and the environments that may use them.
+pub(crate) async fn environments_of(
+    db: &mut Connection,
+    pools: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
+    super::of_any(
+        db,
+        "SELECT pool_id, environment_id FROM pool_environments WHERE pool_id",
+        pools,
+        "ORDER BY environment_id",
+    )
+    .await
+}
+
 /// Says anew which environments may use a pool.
 pub(crate) async fn set_environments(
     db: &mut Connection,

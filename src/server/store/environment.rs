@@ -95,3 +95,17 @@ pub(crate) async fn with_default_pool(
         .fetch_all(db)
         .await
 }
+
+/// These pools and the environments whose default they are.
+pub(crate) async fn with_default_pools(
+    db: &mut Connection,
+    pools: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
+    super::of_any(
+        db,
+        "SELECT default_pool_id, id FROM environments WHERE default_pool_id",
+        pools,
+        "ORDER BY id",
+    )
+    .await
+}

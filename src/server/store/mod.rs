@@ -26,7 +26,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, FromRow, Sqlite, SqlitePool, Transaction};
+use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool, Transaction};
 
 /// What the functions of the nouns work on.
 pub(crate) type Connection = sqlx::SqliteConnection;
@@ -129,6 +129,31 @@ where
         select = select.bind(*filter);
     }
     Ok(Listed { rows: select.fetch_all(&mut *db).await?, total: count.fetch_one(db).await? })
+}
+
+/// Reads the rows whose column, the last word of `select`, is one of `ids`: a
+/// page's related rows in one query. `rest` follows the condition.
+async fn of_any<T>(
+    db: &mut Connection,
+    select: &'static str,
+    ids: &[&str],
+    rest: &'static str,
+) -> sqlx::Result<Vec<T>>
+where
+    T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+{
+    // PostgreSQL refuses an empty IN ().
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::<Sqlite>::new(select);
+    query.push(" IN (");
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(*id);
+    }
+    query.push(") ").push(rest);
+    query.build_query_as().fetch_all(db).await
 }
 
 /// Whether `error` says that a name is taken.

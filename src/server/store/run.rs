@@ -142,6 +142,20 @@ pub(crate) async fn current(db: &mut Connection, workspace_id: &str) -> sqlx::Re
     .await
 }
 
+/// The runs of these workspaces that have begun and are not through, oldest
+/// first.
+pub(crate) async fn current_of(db: &mut Connection, workspaces: &[&str]) -> sqlx::Result<Vec<Run>> {
+    super::of_any(
+        db,
+        "SELECT * FROM runs WHERE status IN
+            ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying')
+           AND workspace_id",
+        workspaces,
+        "ORDER BY created_at",
+    )
+    .await
+}
+
 /// The run of a workspace that has waited longest.
 pub(crate) async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
     sqlx::query_as(

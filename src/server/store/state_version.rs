@@ -70,6 +70,22 @@ pub(crate) async fn current(
     .await
 }
 
+/// The states that these workspaces have now.
+pub(crate) async fn current_of(
+    db: &mut Connection,
+    workspaces: &[&str],
+) -> sqlx::Result<Vec<StateVersion>> {
+    super::of_any(
+        db,
+        "SELECT * FROM state_versions v WHERE number =
+            (SELECT MAX(number) FROM state_versions WHERE workspace_id = v.workspace_id)
+           AND workspace_id",
+        workspaces,
+        "",
+    )
+    .await
+}
+
 /// A page of them, latest first.
 pub(crate) async fn list(
     db: &mut Connection,

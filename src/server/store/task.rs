@@ -171,6 +171,11 @@ pub(crate) async fn of_run(db: &mut Connection, run_id: &str, phase: Phase) -> s
         .await
 }
 
+/// The plans and applies of these runs.
+pub(crate) async fn of_runs(db: &mut Connection, runs: &[&str]) -> sqlx::Result<Vec<Task>> {
+    super::of_any(db, "SELECT * FROM tasks WHERE run_id", runs, "").await
+}
+
 /// What an agent could take: its pool's queue, oldest first, and before that
 /// what was offered to it before `reoffer_before` and never claimed, because
 /// that answer may have been lost.
@@ -196,16 +201,19 @@ pub(crate) async fn offerable(
     .await
 }
 
-/// How many tasks of a pool wait for an agent, and since when the oldest does.
+/// For each of these pools with a queue: how many tasks wait for an agent, and
+/// since when the oldest does.
 pub(crate) async fn waiting(
     db: &mut Connection,
-    pool_id: &str,
-) -> sqlx::Result<(i64, Option<Millis>)> {
-    sqlx::query_as(
-        "SELECT COUNT(*), MIN(queued_at) FROM tasks WHERE pool_id = $1 AND state = 'queued'",
+    pools: &[&str],
+) -> sqlx::Result<Vec<(String, i64, Option<Millis>)>> {
+    super::of_any(
+        db,
+        "SELECT pool_id, COUNT(*), MIN(queued_at) FROM tasks
+         WHERE state = 'queued' AND pool_id",
+        pools,
+        "GROUP BY pool_id",
     )
-    .bind(pool_id)
-    .fetch_one(db)
     .await
 }
 
@@ -233,6 +241,18 @@ pub(crate) async fn of_agent(db: &mut Connection, agent_id: &str) -> sqlx::Resul
     )
     .bind(agent_id)
     .fetch_all(db)
+    .await
+}
+
+/// The tasks that these agents were offered or have.
+pub(crate) async fn of_agents(db: &mut Connection, agents: &[&str]) -> sqlx::Result<Vec<Task>> {
+    super::of_any(
+        db,
+        "SELECT * FROM tasks
+         WHERE state IN ('offered', 'claimed', 'running', 'unreachable') AND agent_id",
+        agents,
+        "ORDER BY id",
+    )
     .await
 }
 

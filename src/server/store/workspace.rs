@@ -140,6 +140,15 @@ pub(crate) async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<
         .await
 }
 
+/// The pools and ids of the workspaces that are linked to these pools.
+pub(crate) async fn ids_of_pools(
+    db: &mut Connection,
+    pools: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
+    super::of_any(db, "SELECT pool_id, id FROM workspaces WHERE pool_id", pools, "ORDER BY id")
+        .await
+}
+
 /// A page of them, by name.
 pub(crate) async fn list(
     db: &mut Connection,

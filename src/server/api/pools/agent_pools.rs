@@ -1,5 +1,7 @@
 //! Agent pools.
 
+use std::slice;
+
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -58,10 +60,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         is_shared: query.filter("is-shared"),
     };
     let listed = agent_pool::list(&mut db, filter, query.page).await?;
-    let mut resources = Vec::new();
-    for pool in &listed.rows {
-        resources.push(render(&app, &mut db, pool).await?);
-    }
+    let resources = render_all(&app, &mut db, &listed.rows).await?;
     Ok(Document::page(resources, &listed, &query))
 }
 
@@ -221,41 +220,60 @@ fn name_taken(error: sqlx::Error) -> ApiError {
 }
 
 async fn render(app: &App, db: &mut Connection, pool: &AgentPool) -> Result<Value, ApiError> {
-    let workspaces: Vec<_> =
-        workspace::of_pool(db, &pool.id).await?.into_iter().map(|workspace| workspace.id).collect();
-    let default_of = environment::with_default_pool(db, &pool.id).await?;
-    let environments = agent_pool::environments(db, &pool.id).await?;
-    let agents = agent::of_pool(db, &pool.id).await?;
+    Ok(render_all(app, db, slice::from_ref(pool)).await?.remove(0))
+}
+
+async fn render_all(
+    app: &App,
+    db: &mut Connection,
+    pools: &[AgentPool],
+) -> Result<Vec<Value>, ApiError> {
+    let ids: Vec<&str> = pools.iter().map(|pool| pool.id.as_str()).collect();
+    let workspaces = workspace::ids_of_pools(db, &ids).await?;
+    let default_of = environment::with_default_pools(db, &ids).await?;
+    let environments = agent_pool::environments_of(db, &ids).await?;
+    let agents = agent::of_pools(db, &ids).await?;
+    let waiting = task::waiting(db, &ids).await?;
     let now = app.scheduler.clock.now();
-    let (queue_depth, oldest) = task::waiting(db, &pool.id).await?;
     let online_since = app.scheduler.terms.online_since(now);
-    let free_slots = agent::free_slots(db, &pool.id, online_since).await?;
-    Ok(json!({
-        "type": "agent-pools",
-        "id": pool.id,
-        "attributes": {
-            "name": pool.name,
-            "default": pool.is_default,
-            "is-shared": pool.is_shared,
-            "is-scalr-managed": false,
-            "in-use": !workspaces.is_empty() || !default_of.is_empty(),
-            "vcs-enabled": false,
-            "webhook-enabled": false,
-            "webhook-url": null,
-            "webhook-headers": [],
-            "image": pool.image,
-            // For those who start and stop agents by demand.
-            "queue-depth": queue_depth,
-            "oldest-wait-seconds": oldest.map(|since| (now - since).max(0) / 1000),
-            "free-slots": free_slots,
-            "created-at": rfc3339(pool.created_at),
-        },
-        "relationships": {
-            "account": to_one("accounts", Some(&pool.account_id)),
-            "environments": to_many("environments", &environments),
-            "default-environments": to_many("environments", &default_of),
-            "workspaces": to_many("workspaces", &workspaces),
-            "agents": to_many("agents", &agents),
-        },
-    }))
+    let render = |pool: &AgentPool| {
+        let related = |pairs: &[(String, String)]| -> Vec<String> {
+            let of_pool = pairs.iter().filter(|(id, _)| *id == pool.id);
+            of_pool.map(|(_, related)| related.clone()).collect()
+        };
+        let (workspaces, default_of) = (related(&workspaces), related(&default_of));
+        let agents: Vec<_> = agents.iter().filter(|agent| agent.pool_id == pool.id).collect();
+        let free_slots: i64 = agents.iter().map(|agent| agent.usable_slots(online_since)).sum();
+        let queue = waiting.iter().find(|(id, ..)| *id == pool.id);
+        let (queue_depth, oldest) = queue.map_or((0, None), |(_, depth, since)| (*depth, *since));
+        json!({
+            "type": "agent-pools",
+            "id": pool.id,
+            "attributes": {
+                "name": pool.name,
+                "default": pool.is_default,
+                "is-shared": pool.is_shared,
+                "is-scalr-managed": false,
+                "in-use": !workspaces.is_empty() || !default_of.is_empty(),
+                "vcs-enabled": false,
+                "webhook-enabled": false,
+                "webhook-url": null,
+                "webhook-headers": [],
+                "image": pool.image,
+                // For those who start and stop agents by demand.
+                "queue-depth": queue_depth,
+                "oldest-wait-seconds": oldest.map(|since| (now - since).max(0) / 1000),
+                "free-slots": free_slots,
+                "created-at": rfc3339(pool.created_at),
+            },
+            "relationships": {
+                "account": to_one("accounts", Some(&pool.account_id)),
+                "environments": to_many("environments", &related(&environments)),
+                "default-environments": to_many("environments", &default_of),
+                "workspaces": to_many("workspaces", &workspaces),
+                "agents": to_many("agents", agents.into_iter().map(|agent| &agent.id)),
+            },
+        })
+    };
+    Ok(pools.iter().map(render).collect())
 }

@@ -11,9 +11,9 @@ use super::error::ApiError;
 use super::query::ListQuery;
 use crate::app::App;
 use crate::clock::rfc3339;
+use crate::store::Connection;
 use crate::store::agent::{self, Agent, Filter};
-use crate::store::task::State as TaskState;
-use crate::store::{Connection, task};
+use crate::store::task::{self, State as TaskState, Task};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/agents", get(list)).route("/agents/{id}", get(read).delete(delete))
@@ -28,25 +28,25 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         name: query.filter("name"),
     };
     let listed = agent::list(&mut db, filter, query.page).await?;
-    let mut resources = Vec::new();
-    for agent in &listed.rows {
-        resources.push(render(&app, &mut db, agent).await?);
-    }
+    let ids: Vec<&str> = listed.rows.iter().map(|agent| agent.id.as_str()).collect();
+    let tasks = task::of_agents(&mut db, &ids).await?;
+    let resources = listed.rows.iter().map(|agent| render(&app, agent, &tasks)).collect();
     Ok(Document::page(resources, &listed, &query))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let agent = find(&mut db, &id).await?;
-    Ok(Document::of(render(&app, &mut db, &agent).await?))
+    let tasks = task::of_agent(&mut db, &id).await?;
+    Ok(Document::of(render(&app, &agent, &tasks)))
 }
 
 async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let agent = find(&mut tx, &id).await?;
-    let has_tasks = !task::of_agent(&mut tx, &id).await?.is_empty();
-    match status(&app, &mut tx, &agent).await? {
-        "offline" | "errored" if !has_tasks => {}
+    let tasks = task::of_agent(&mut tx, &id).await?;
+    match status(&app, &agent, &tasks) {
+        "offline" | "errored" if tasks.is_empty() => {}
         "idle" => {
             return Err(ApiError::conflict(
                 "The agent is connected and can't be deleted: stop it first.",
@@ -63,27 +63,29 @@ async fn find(db: &mut Connection, id: &str) -> Result<Agent, ApiError> {
     agent::find(db, id).await?.ok_or_else(|| ApiError::not_found("Agent", id))
 }
 
-/// How an agent is, in the words of the API.
-async fn status(app: &App, db: &mut Connection, agent: &Agent) -> Result<&'static str, ApiError> {
+/// The agent's status in the API; `tasks` include those that it was offered or
+/// has.
+fn status(app: &App, agent: &Agent, tasks: &[Task]) -> &'static str {
     let online_since = app.scheduler.terms.online_since(app.scheduler.clock.now());
     if !agent.connected || agent.last_seen_at < online_since {
-        return Ok("offline");
+        return "offline";
     }
     if agent.errored {
-        return Ok("errored");
+        return "errored";
     }
-    let tasks = task::of_agent(db, &agent.id).await?;
-    let is_busy = tasks.iter().any(|task| task.state != TaskState::Offered);
-    Ok(if is_busy { "busy" } else { "idle" })
+    let is_busy = tasks.iter().any(|task| {
+        task.agent_id.as_deref() == Some(&agent.id) && task.state != TaskState::Offered
+    });
+    if is_busy { "busy" } else { "idle" }
 }
 
-async fn render(app: &App, db: &mut Connection, agent: &Agent) -> Result<Value, ApiError> {
-    Ok(json!({
+fn render(app: &App, agent: &Agent, tasks: &[Task]) -> Value {
+    json!({
         "type": "agents",
         "id": agent.id,
         "attributes": {
             "name": agent.name,
-            "status": status(app, db, agent).await?,
+            "status": status(app, agent, tasks),
             "error-message": agent.error_message,
             "version": agent.version,
             "os": agent.os,
@@ -96,5 +98,5 @@ async fn render(app: &App, db: &mut Connection, agent: &Agent) -> Result<Value, 
             "last-seen-at": rfc3339(agent.last_seen_at),
         },
         "relationships": { "pool": to_one("agent-pools", Some(&agent.pool_id)) },
-    }))
+    })
 }

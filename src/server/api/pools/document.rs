@@ -9,12 +9,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::MEDIA_TYPE;
 use super::error::ApiError;
 use super::query::ListQuery;
 use crate::store::Listed;
-
-/// The media type of JSON:API.
-pub(super) const MEDIA_TYPE: &str = "application/vnd.api+json";
 
 /// An answer.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tracing::error;
 
-use super::document::MEDIA_TYPE;
+use super::MEDIA_TYPE;
 use crate::scheduler::Error;
 
 /// Why a request was refused.

@@ -32,6 +32,9 @@ use error::ApiError;
 /// Where the API is on the server.
 pub(crate) const BASE: &str = "/api/iacp/v3";
 
+/// The media type of JSON:API.
+const MEDIA_TYPE: &str = "application/vnd.api+json";
+
 /// The largest document: a state in base64 is in one.
 const MAX_DOCUMENT: usize = 150 * 1024 * 1024;
 

@@ -1,5 +1,8 @@
 //! Runs, and what can be done with them.
 
+use std::slice;
+
+use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
@@ -13,7 +16,7 @@ use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::{NewRun, pool_of};
 use crate::store::run::{self, Filter, Run};
-use crate::store::task::{self, Phase};
+use crate::store::task::{self, Phase, Task};
 use crate::store::workspace::Workspace;
 use crate::store::{Connection, configuration_version};
 
@@ -35,10 +38,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         status: query.filter("status"),
     };
     let listed = run::list(&mut db, filter, query.page).await?;
-    let mut resources = Vec::new();
-    for run in &listed.rows {
-        resources.push(render(&mut db, run).await?);
-    }
+    let resources = render_all(&mut db, &listed.rows).await?;
     Ok(Document::page(resources, &listed, &query))
 }
 
@@ -135,10 +135,26 @@ async fn configuration(
 }
 
 async fn render(db: &mut Connection, run: &Run) -> Result<Value, ApiError> {
-    let plan = task::of_run(db, &run.id, Phase::Plan).await?;
-    let apply = task::of_run(db, &run.id, Phase::Apply).await?;
+    Ok(render_all(db, slice::from_ref(run)).await?.remove(0))
+}
+
+async fn render_all(db: &mut Connection, runs: &[Run]) -> Result<Vec<Value>, ApiError> {
+    let ids: Vec<&str> = runs.iter().map(|run| run.id.as_str()).collect();
+    let tasks = task::of_runs(db, &ids).await?;
+    let phase = |run: &Run, phase| {
+        let task = tasks.iter().find(|task| task.run_id == run.id && task.phase == phase);
+        task.context("a run without its tasks")
+    };
+    let render = |run: &Run| {
+        let (plan, apply) = (phase(run, Phase::Plan)?, phase(run, Phase::Apply)?);
+        Ok(render_with(run, plan, apply))
+    };
+    runs.iter().map(render).collect()
+}
+
+fn render_with(run: &Run, plan: &Task, apply: &Task) -> Value {
     let configuration_version = Some(run.configuration_version_id.as_str());
-    Ok(json!({
+    json!({
         "type": "runs",
         "id": run.id,
         "attributes": {
@@ -159,5 +175,5 @@ async fn render(db: &mut Connection, run: &Run) -> Result<Value, ApiError> {
             "plan": to_one("plans", Some(&plan.phase_id)),
             "apply": to_one("applies", Some(&apply.phase_id)),
         },
-    }))
+    })
 }

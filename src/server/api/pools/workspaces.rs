@@ -1,6 +1,7 @@
 //! Workspaces.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -15,8 +16,10 @@ use super::error::ApiError;
 use super::query::ListQuery;
 use crate::app::App;
 use crate::clock::rfc3339;
+use crate::store::run::{self, Run};
+use crate::store::state_version::{self, StateVersion};
 use crate::store::workspace::{self, Filter, Hooks, Workspace};
-use crate::store::{Connection, environment, is_taken, run, state_version};
+use crate::store::{Connection, environment, is_taken};
 use crate::token::new_id;
 use protocol::Hook;
 
@@ -50,10 +53,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         account: query.filter("account"),
     };
     let listed = workspace::list(&mut db, filter, query.page).await?;
-    let mut resources = Vec::new();
-    for workspace in &listed.rows {
-        resources.push(render(&mut db, workspace).await?);
-    }
+    let resources = render_all(&mut db, &listed.rows).await?;
     Ok(Document::page(resources, &listed, &query))
 }
 
@@ -231,9 +231,23 @@ async fn has_resources(db: &mut Connection, workspace_id: &str) -> Result<bool, 
 }
 
 async fn render(db: &mut Connection, workspace: &Workspace) -> Result<Value, ApiError> {
-    let current = run::current(db, &workspace.id).await?;
-    let has_resources = has_resources(db, &workspace.id).await?;
-    Ok(json!({
+    Ok(render_all(db, slice::from_ref(workspace)).await?.remove(0))
+}
+
+async fn render_all(db: &mut Connection, workspaces: &[Workspace]) -> Result<Vec<Value>, ApiError> {
+    let ids: Vec<&str> = workspaces.iter().map(|workspace| workspace.id.as_str()).collect();
+    let runs = run::current_of(db, &ids).await?;
+    let states = state_version::current_of(db, &ids).await?;
+    let render = |workspace: &Workspace| {
+        let run = runs.iter().find(|run| run.workspace_id == workspace.id);
+        let state = states.iter().find(|state| state.workspace_id == workspace.id);
+        render_with(workspace, run, state)
+    };
+    Ok(workspaces.iter().map(render).collect())
+}
+
+fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVersion>) -> Value {
+    json!({
         "type": "workspaces",
         "id": workspace.id,
         "attributes": {
@@ -245,17 +259,17 @@ async fn render(db: &mut Connection, workspace: &Workspace) -> Result<Value, Api
             "auto-apply": workspace.auto_apply,
             "deletion-protection-enabled": workspace.deletion_protection,
             "execution-mode": "remote",
-            "has-resources": has_resources,
-            "locked": current.as_ref().is_some_and(|run| run.status.locks_workspace()),
+            "has-resources": state.is_some_and(|state| state.resources > 0),
+            "locked": run.is_some_and(|run| run.status.locks_workspace()),
             "created-at": rfc3339(workspace.created_at),
             "updated-at": rfc3339(workspace.updated_at),
         },
         "relationships": {
             "environment": to_one("environments", Some(&workspace.environment_id)),
             "agent-pool": to_one("agent-pools", workspace.pool_id.as_deref()),
-            "current-run": to_one("runs", current.as_ref().map(|run| run.id.as_str())),
+            "current-run": to_one("runs", run.map(|run| run.id.as_str())),
         },
-    }))
+    })
 }
 
 /// Every hook there is, null where the workspace has none.
