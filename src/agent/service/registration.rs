@@ -39,8 +39,9 @@ impl Service {
             })
             .notify(|error, _| {
                 let status = format!("cannot register: {error}");
-                warn!("{status}");
+                // First: who reads the log may ask `status`.
                 self.context.connection.away(status.clone());
+                warn!("{status}");
                 notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
             })
             .await
