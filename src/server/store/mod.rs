@@ -14,6 +14,8 @@ pub(crate) mod environment;
 pub(crate) mod run;
 pub(crate) mod session;
 pub(crate) mod state_version;
+#[cfg(test)]
+mod statements;
 pub(crate) mod task;
 pub(crate) mod variable;
 pub(crate) mod workspace;
