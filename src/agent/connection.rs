@@ -4,16 +4,15 @@
 //! `DATA/connection.json` is a [`Connection`]; it is written whenever the server
 //! has answered, or has not. It holds no secret.
 
-use std::fs;
-use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
+use crate::json_file;
 use config::layout::data;
 use protocol::{Registered, Status};
 
@@ -106,7 +105,7 @@ impl Keeper {
     fn update(&self, change: impl FnOnce(&mut Connection)) {
         let mut known = self.known.lock().expect("nothing panics while it holds the connection");
         change(&mut known);
-        if let Err(error) = write(&self.file, &known) {
+        if let Err(error) = json_file::write(&self.file, &*known) {
             debug!("{error:#}");
         }
     }
@@ -117,27 +116,11 @@ impl Keeper {
 /// # Errors
 /// The file can't be read.
 pub(crate) fn look(data_dir: &Path) -> Result<Option<Connection>> {
-    let file = file(data_dir);
-    let text = match fs::read(&file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        result => result.with_context(|| format!("cannot read {}", file.display()))?,
-    };
-    serde_json::from_slice(&text)
-        .map(Some)
-        .with_context(|| format!("cannot understand {}", file.display()))
+    json_file::read(&file(data_dir))
 }
 
 fn file(data_dir: &Path) -> PathBuf {
     data_dir.join(data::CONNECTION)
-}
-
-fn write(file: &Path, connection: &Connection) -> Result<()> {
-    let describe = || format!("cannot write {}", file.display());
-    let directory = file.parent().context("a file has a directory")?;
-    let mut new = tempfile::NamedTempFile::new_in(directory).with_context(describe)?;
-    new.write_all(&serde_json::to_vec(connection)?).with_context(describe)?;
-    new.persist(file).with_context(describe)?;
-    Ok(())
 }
 
 #[cfg(test)]

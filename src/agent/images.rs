@@ -3,7 +3,7 @@
 //! never touched.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use tracing::{info, warn};
 
 use crate::engine::Engine;
+use crate::json_file;
 use config::layout::data;
 
 /// How often the clean-up looks.
@@ -145,12 +146,7 @@ impl Images {
         let mut new = pulled.clone();
         change(&mut new);
         if *pulled != new {
-            let cannot = || format!("cannot write {}", self.file.display());
-            let folder = self.file.parent().context("the file is in the data folder")?;
-            let mut file = tempfile::NamedTempFile::new_in(folder).with_context(cannot)?;
-            file.write_all(&serde_json::to_vec(&new)?).with_context(cannot)?;
-            file.as_file().sync_all().with_context(cannot)?;
-            file.persist(&self.file).with_context(cannot)?;
+            json_file::write_durably(&self.file, &new)?;
             *pulled = new;
         }
         Ok(())

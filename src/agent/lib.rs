@@ -12,6 +12,7 @@ mod context;
 mod engine;
 mod images;
 mod journal;
+mod json_file;
 mod log;
 mod logging;
 mod phase;

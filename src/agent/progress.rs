@@ -6,19 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fs;
-use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tracing::debug;
 
 use crate::client::TaskClient;
+use crate::json_file;
 use crate::phase::{Ended, Phase};
 use crate::telemetry::{TaskTrace, Telemetry};
 use config::layout::data;
@@ -192,7 +191,7 @@ impl Keeper {
         };
         let tasks = self.tasks().iter().map(at).collect();
         let snapshot = Snapshot { tasks, written_at: Timestamp::now() };
-        if let Err(error) = write(&self.file, &snapshot) {
+        if let Err(error) = json_file::write(&self.file, &snapshot) {
             debug!("{error:#}");
         }
     }
@@ -344,27 +343,11 @@ fn lock(task: &Mutex<InHand>) -> MutexGuard<'_, InHand> {
 /// # Errors
 /// The file can't be read.
 pub(crate) fn look(data_dir: &Path) -> Result<Option<Snapshot>> {
-    let file = file(data_dir);
-    let text = match fs::read(&file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        result => result.with_context(|| format!("cannot read {}", file.display()))?,
-    };
-    serde_json::from_slice(&text)
-        .map(Some)
-        .with_context(|| format!("cannot understand {}", file.display()))
+    json_file::read(&file(data_dir))
 }
 
 fn file(data_dir: &Path) -> PathBuf {
     data_dir.join(data::PROGRESS)
-}
-
-fn write(file: &Path, snapshot: &Snapshot) -> Result<()> {
-    let describe = || format!("cannot write {}", file.display());
-    let directory = file.parent().context("a file has a directory")?;
-    let mut new = tempfile::NamedTempFile::new_in(directory).with_context(describe)?;
-    new.write_all(&serde_json::to_vec(snapshot)?).with_context(describe)?;
-    new.persist(file).with_context(describe)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Which volumes are whole, and when they were last used: `DATA/providers.json`.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::provider::Provider;
+use crate::json_file;
 use config::layout::data;
 
 /// A number by chance, of the kernel's making.
@@ -88,7 +89,7 @@ impl List {
                 let owner = std::fs::read_to_string(UUID).context("cannot make an id")?;
                 let known = Known { owner: owner.trim().to_owned(), volumes: Volumes::new() };
                 // Before there is a volume that would be nobody's without it.
-                write(&file, &known)?;
+                json_file::write_durably(&file, &known)?;
                 known
             }
         };
@@ -114,7 +115,7 @@ impl List {
         let mut new = known.clone();
         change(&mut new.volumes);
         if *known != new {
-            write(&self.file, &new)?;
+            json_file::write_durably(&self.file, &new)?;
             *known = new;
         }
         Ok(())
@@ -123,16 +124,6 @@ impl List {
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().expect("nothing panics while it holds the volumes")
     }
-}
-
-fn write(file: &Path, known: &Known) -> Result<()> {
-    let cannot = || format!("cannot write {}", file.display());
-    let folder = file.parent().context("the file is in the data folder")?;
-    let mut new = tempfile::NamedTempFile::new_in(folder).with_context(cannot)?;
-    new.write_all(&serde_json::to_vec(known)?).with_context(cannot)?;
-    new.as_file().sync_all().with_context(cannot)?;
-    new.persist(file).with_context(cannot)?;
-    Ok(())
 }
 
 /// When volumes go.
