@@ -22,8 +22,8 @@ impl Engine {
         }
     }
 
-    /// Pulls `image` from its registry; `progress` is told what is there of it,
-    /// and what of it is known to come, in bytes.
+    /// Pulls `image` from its registry; `progress` gets the bytes that
+    /// are there, and the bytes of all layers known so far.
     ///
     /// # Errors
     /// The registry can't be reached, doesn't have it, or wants a password.

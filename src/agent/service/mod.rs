@@ -175,7 +175,7 @@ impl Service {
         Ok((service, in_hand))
     }
 
-    /// Registers; gives how the agent ends if it is told to before it could.
+    /// Registers; gives how the agent ends if a signal comes before that.
     async fn until_registered(
         &self,
         signals: &mut Signals,
