@@ -2,6 +2,7 @@
 
 mod agents;
 mod harness;
+mod lists;
 mod logs;
 mod packages;
 mod pools;

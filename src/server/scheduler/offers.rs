@@ -67,8 +67,8 @@ impl Scheduler {
         }
         check_attempt(&task, attempt)?;
         // Claimed by the same agent: it asks again because the answer was lost.
-        let is_its_own = task.agent_id.as_ref() == Some(&session.agent_id)
-            && matches!(task.state, State::Offered | State::Claimed);
+        let is_its_own =
+            task.agent_id.as_ref() == Some(&session.agent_id) && task.state.is_assigned();
         if !is_its_own {
             return Err(Error::Conflict(format!("task {task_id} is not offered to this agent")));
         }

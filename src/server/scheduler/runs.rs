@@ -99,13 +99,10 @@ impl Scheduler {
         let mut change = self.change().await?;
         let mut run = change.run(run_id).await?;
         let phase = match run.status {
-            Status::Pending | Status::PlanQueued | Status::Planning => Phase::Plan,
-            Status::Confirmed | Status::ApplyQueued | Status::Applying => Phase::Apply,
-            Status::Planned => {
-                return Err(wrong_status(&run, "canceled", "discard it instead"));
-            }
-            _ => return Err(wrong_status(&run, "canceled", "it has ended")),
+            Status::Planned => return Err(wrong_status(&run, "canceled", "discard it instead")),
+            status => status.phase(),
         };
+        let phase = phase.ok_or_else(|| wrong_status(&run, "canceled", "it has ended"))?;
         let mut task = task::of_run(&mut change.tx, run_id, phase).await?;
         if task.state == State::Running {
             task.cancel_requested = true;

@@ -98,7 +98,7 @@ impl Scheduler {
         let mut change = self.change().await?;
         let mut task = change.task(task_id).await?;
         check_attempt(&task, finish.attempt.into())?;
-        if is_ended(task.state) && task.agent_id.is_some() {
+        if task.state.is_ended() && task.agent_id.is_some() {
             // Said again because the answer was lost.
             return Ok(());
         }
@@ -183,14 +183,14 @@ impl Change {
             warn!(task = task.id, attempt = task.attempt, ?state, "task taken back");
             // Whoever has it is told at once.
             self.woken_pools.extend(task.pool_id.clone());
-            if !is_ended(state) {
+            if !state.is_ended() {
                 task.attempt += 1;
             }
         }
         task.state = state;
         task.offered_at = None;
         task.lease_expires_at = None;
-        match is_ended(state) {
+        match state.is_ended() {
             true => task.ended_at = Some(self.now),
             false => task.started_at = None,
         }
@@ -200,10 +200,6 @@ impl Change {
 
 pub(super) fn check_attempt(task: &Task, attempt: i64) -> Result<(), Error> {
     if task.attempt == attempt { Ok(()) } else { Err(over(task)) }
-}
-
-pub(super) fn is_ended(state: State) -> bool {
-    matches!(state, State::Finished | State::Errored | State::Canceled)
 }
 
 fn over(task: &Task) -> Error {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
+use sqlx::Connection as _;
 
 use super::{Denied, Error, NewRun, Saved, Scheduler, Terms, Wake};
 use crate::clock::Clock;
@@ -43,6 +44,75 @@ async fn a_run_goes_from_plan_to_apply() {
     assert_eq!((apply.phase, world.status(&run).await), (Phase::Apply, Status::Applying));
     world.finish(&apply, Outcome::Finished, None).await.unwrap();
     assert_eq!(world.status(&run).await, Status::Applied);
+}
+
+#[tokio::test]
+async fn statements_select_tasks_as_their_states_say() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let mut task = world.task(&world.run().await, Phase::Plan).await;
+    let mut tx = world.scheduler.store.write().await.unwrap();
+    let now = world.scheduler.clock.now();
+    for state in [
+        State::Queued,
+        State::Offered,
+        State::Claimed,
+        State::Running,
+        State::Unreachable,
+        State::Finished,
+        State::Errored,
+        State::Canceled,
+    ] {
+        let is_held = state.is_with_agent() || state == State::Offered;
+        task.state = state;
+        task.lease_expires_at = state.holds_lease().then_some(now);
+        task.ended_at = state.is_ended().then_some(now);
+        // An ended task keeps the agent that ended it.
+        task.agent_id = (is_held || state.is_ended()).then(|| agent.agent_id.clone());
+        task::update(&mut tx, &task).await.unwrap();
+
+        let of_agent = task::of_agent(&mut tx, &agent.agent_id).await.unwrap();
+        assert_eq!(!of_agent.is_empty(), is_held, "{state:?}");
+        let is_in_pool = task::any_in_pool(&mut tx, "apool-1").await.unwrap();
+        assert_eq!(is_in_pool, !state.is_ended(), "{state:?}");
+        let expired = task::expired(&mut tx, now).await.unwrap();
+        assert_eq!(!expired.is_empty(), state.holds_lease(), "{state:?}");
+        task::extend(&mut tx, &task.id, task.attempt, &agent.agent_id, now + 1).await.unwrap();
+        let is_extended = task::expired(&mut tx, now).await.unwrap().len() < expired.len();
+        assert_eq!(is_extended, state.holds_lease() && state != State::Offered, "{state:?}");
+        let leases = task::extend_all(&mut tx, now).await.unwrap();
+        assert_eq!(leases, u64::from(state.holds_lease()), "{state:?}");
+        let mut silent = tx.begin().await.unwrap();
+        let deleted = agent::delete_silent(&mut silent, now + 1).await.unwrap();
+        assert_eq!(deleted, u64::from(!is_held), "{state:?}");
+        silent.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_current_from_its_queued_plan_to_its_end() {
+    let world = World::new().await;
+    let mut run = world.run().await;
+    let mut tx = world.scheduler.store.write().await.unwrap();
+    for (status, is_current) in [
+        (Status::Pending, false),
+        (Status::PlanQueued, true),
+        (Status::Planning, true),
+        (Status::Planned, true),
+        (Status::Confirmed, true),
+        (Status::ApplyQueued, true),
+        (Status::Applying, true),
+        (Status::Applied, false),
+        (Status::PlannedAndFinished, false),
+        (Status::Errored, false),
+        (Status::Discarded, false),
+        (Status::Canceled, false),
+    ] {
+        run.status = status;
+        run::update(&mut tx, &run).await.unwrap();
+        let current = run::current(&mut tx, &run.workspace_id).await.unwrap();
+        assert_eq!(current.is_some(), is_current, "{status:?}");
+    }
 }
 
 #[tokio::test]

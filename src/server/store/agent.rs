@@ -40,11 +40,14 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// How many more tasks it can run now; none if it is offline, that is, was
-    /// last seen before `online_since`.
+    /// Whether it is registered and was seen at `online_since` or later.
+    pub(crate) fn is_online(&self, online_since: Millis) -> bool {
+        self.connected && self.last_seen_at >= online_since
+    }
+
+    /// How many more tasks it can run now.
     pub(crate) fn usable_slots(&self, online_since: Millis) -> i64 {
-        let is_usable = self.connected && !self.errored && self.last_seen_at >= online_since;
-        if is_usable { self.free_slots } else { 0 }
+        if self.is_online(online_since) && !self.errored { self.free_slots } else { 0 }
     }
 }
 
@@ -171,8 +174,7 @@ pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
 pub(crate) async fn delete_silent(db: &mut Connection, before: Millis) -> sqlx::Result<u64> {
     sqlx::query(
         "DELETE FROM agents WHERE last_seen_at < $1 AND id NOT IN
-            (SELECT agent_id FROM tasks WHERE agent_id IS NOT NULL
-             AND state IN ('offered', 'claimed', 'running', 'unreachable'))",
+            (SELECT agent_id FROM tasks WHERE agent_id IS NOT NULL AND ended_at IS NULL)",
     )
     .bind(before)
     .execute(db)

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
+use super::task::Phase;
 use super::{Connection, Listed, Page};
 use crate::clock::Millis;
 
@@ -67,9 +68,24 @@ pub(crate) enum Status {
 }
 
 impl Status {
+    /// What the run does or waits to do; none while it waits for a yes, and at
+    /// its end.
+    pub(crate) fn phase(self) -> Option<Phase> {
+        match self {
+            Status::Pending | Status::PlanQueued | Status::Planning => Some(Phase::Plan),
+            Status::Confirmed | Status::ApplyQueued | Status::Applying => Some(Phase::Apply),
+            Status::Planned
+            | Status::Applied
+            | Status::PlannedAndFinished
+            | Status::Errored
+            | Status::Discarded
+            | Status::Canceled => None,
+        }
+    }
+
     /// Whether the workspace's state is the run's alone.
     pub(crate) fn locks_workspace(self) -> bool {
-        matches!(self, Status::Confirmed | Status::ApplyQueued | Status::Applying)
+        self.phase() == Some(Phase::Apply)
     }
 }
 
@@ -132,14 +148,7 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<R
 
 /// The run of a workspace that has begun and is not through.
 pub(crate) async fn current(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
-    sqlx::query_as(
-        "SELECT * FROM runs WHERE workspace_id = $1 AND status IN
-            ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying')
-         ORDER BY created_at LIMIT 1",
-    )
-    .bind(workspace_id)
-    .fetch_optional(db)
-    .await
+    Ok(current_of(db, &[workspace_id]).await?.into_iter().next())
 }
 
 /// The runs of these workspaces that have begun and are not through, oldest

@@ -30,7 +30,8 @@ pub(crate) struct Task {
     pub cancel_requested: bool,
     /// When it was last offered.
     pub offered_at: Option<Millis>,
-    /// When it is taken from its agent, unless that is heard of.
+    /// When it is taken from its agent, unless that is heard of; set exactly
+    /// while [`State::holds_lease`].
     pub lease_expires_at: Option<Millis>,
     /// What went wrong.
     pub message: Option<String>,
@@ -44,7 +45,7 @@ pub(crate) struct Task {
     pub queued_at: Option<Millis>,
     /// When its container was started.
     pub started_at: Option<Millis>,
-    /// When it ended.
+    /// When it ended; set exactly when [`State::is_ended`].
     pub ended_at: Option<Millis>,
 }
 
@@ -94,6 +95,22 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Whether an agent was told of it and has not started it.
+    pub(crate) fn is_assigned(self) -> bool {
+        matches!(self, State::Offered | State::Claimed)
+    }
+
+    /// Whether another agent gets it, or it is marked unreachable, when its lease
+    /// expires.
+    pub(crate) fn holds_lease(self) -> bool {
+        self.is_assigned() || self == State::Running
+    }
+
+    /// Whether nothing more happens to it.
+    pub(crate) fn is_ended(self) -> bool {
+        matches!(self, State::Finished | State::Errored | State::Canceled)
+    }
+
     /// Whether its agent may write to it.
     pub(crate) fn is_with_agent(self) -> bool {
         matches!(self, State::Claimed | State::Running | State::Unreachable)
@@ -123,6 +140,9 @@ pub(crate) async fn insert(db: &mut Connection, task: &Task) -> sqlx::Result<()>
 
 /// Writes what can change.
 pub(crate) async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
+    // Statements select by these columns instead of by sets of states.
+    debug_assert_eq!(task.lease_expires_at.is_some(), task.state.holds_lease(), "{task:?}");
+    debug_assert_eq!(task.ended_at.is_some(), task.state.is_ended(), "{task:?}");
     sqlx::query(
         "UPDATE tasks SET
             state = $2, attempt = $3, pool_id = $4, agent_id = $5, cancel_requested = $6,
@@ -234,18 +254,13 @@ pub(crate) async fn count_offered(
 
 /// The tasks that an agent was offered or has.
 pub(crate) async fn of_agent(db: &mut Connection, agent_id: &str) -> sqlx::Result<Vec<Task>> {
-    sqlx::query_as(
-        "SELECT * FROM tasks WHERE agent_id = $1
-           AND state IN ('offered', 'claimed', 'running', 'unreachable')
-         ORDER BY id",
-    )
-    .bind(agent_id)
-    .fetch_all(db)
-    .await
+    of_agents(db, &[agent_id]).await
 }
 
 /// The tasks that these agents were offered or have.
 pub(crate) async fn of_agents(db: &mut Connection, agents: &[&str]) -> sqlx::Result<Vec<Task>> {
+    // Not by ended_at: every poll asks this, and an agent has an index by state,
+    // but thousands of ended tasks.
     super::of_any(
         db,
         "SELECT * FROM tasks
@@ -258,36 +273,27 @@ pub(crate) async fn of_agents(db: &mut Connection, agents: &[&str]) -> sqlx::Res
 
 /// Whether anything is queued in a pool or with one of its agents.
 pub(crate) async fn any_in_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar(
-        "SELECT COUNT(*) > 0 FROM tasks WHERE pool_id = $1
-           AND state IN ('queued', 'offered', 'claimed', 'running', 'unreachable')",
-    )
-    .bind(pool_id)
-    .fetch_one(db)
-    .await
+    sqlx::query_scalar("SELECT COUNT(*) > 0 FROM tasks WHERE pool_id = $1 AND ended_at IS NULL")
+        .bind(pool_id)
+        .fetch_one(db)
+        .await
 }
 
 /// The tasks whose lease has expired.
 pub(crate) async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>> {
-    sqlx::query_as(
-        "SELECT * FROM tasks WHERE lease_expires_at <= $1
-           AND state IN ('offered', 'claimed', 'running')
-         ORDER BY lease_expires_at",
-    )
-    .bind(now)
-    .fetch_all(db)
-    .await
+    sqlx::query_as("SELECT * FROM tasks WHERE lease_expires_at <= $1 ORDER BY lease_expires_at")
+        .bind(now)
+        .fetch_all(db)
+        .await
 }
 
 /// Gives every lease a new end.
 pub(crate) async fn extend_all(db: &mut Connection, lease_expires_at: Millis) -> sqlx::Result<u64> {
-    sqlx::query(
-        "UPDATE tasks SET lease_expires_at = $1 WHERE state IN ('offered', 'claimed', 'running')",
-    )
-    .bind(lease_expires_at)
-    .execute(db)
-    .await
-    .map(|done| done.rows_affected())
+    sqlx::query("UPDATE tasks SET lease_expires_at = $1 WHERE lease_expires_at IS NOT NULL")
+        .bind(lease_expires_at)
+        .execute(db)
+        .await
+        .map(|done| done.rows_affected())
 }
 
 /// Brings what happened later than `now`, by a clock that was set back since, to
@@ -304,8 +310,8 @@ pub(crate) async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Res
         .map(drop)
 }
 
-/// Gives the lease of an agent's task a new end, if the attempt is the one
-/// that counts.
+/// Gives the lease of a task that an agent has claimed a new end, if the
+/// attempt is the one that counts.
 pub(crate) async fn extend(
     db: &mut Connection,
     id: &str,
@@ -315,7 +321,8 @@ pub(crate) async fn extend(
 ) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE tasks SET lease_expires_at = $4
-         WHERE id = $1 AND attempt = $2 AND agent_id = $3 AND state IN ('claimed', 'running')",
+         WHERE id = $1 AND attempt = $2 AND agent_id = $3
+           AND lease_expires_at IS NOT NULL AND state <> 'offered'",
     )
     .bind(id)
     .bind(attempt)

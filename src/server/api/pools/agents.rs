@@ -4,6 +4,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::document::{Document, to_one};
@@ -13,7 +14,7 @@ use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::Connection;
 use crate::store::agent::{self, Agent, Filter};
-use crate::store::task::{self, State as TaskState, Task};
+use crate::store::task::{self, Task};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/agents", get(list)).route("/agents/{id}", get(read).delete(delete))
@@ -46,13 +47,15 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Status
     let agent = find(&mut tx, &id).await?;
     let tasks = task::of_agent(&mut tx, &id).await?;
     match status(&app, &agent, &tasks) {
-        "offline" | "errored" if tasks.is_empty() => {}
-        "idle" => {
+        Status::Offline | Status::Errored if tasks.is_empty() => {}
+        Status::Idle => {
             return Err(ApiError::conflict(
                 "The agent is connected and can't be deleted: stop it first.",
             ));
         }
-        _ => return Err(ApiError::conflict("The agent is busy and can't be deleted.")),
+        Status::Busy | Status::Offline | Status::Errored => {
+            return Err(ApiError::conflict("The agent is busy and can't be deleted."));
+        }
     }
     agent::delete(&mut tx, &id).await?;
     tx.commit().await?;
@@ -63,20 +66,28 @@ async fn find(db: &mut Connection, id: &str) -> Result<Agent, ApiError> {
     agent::find(db, id).await?.ok_or_else(|| ApiError::not_found("Agent", id))
 }
 
-/// The agent's status in the API; `tasks` include those that it was offered or
-/// has.
-fn status(app: &App, agent: &Agent, tasks: &[Task]) -> &'static str {
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Idle,
+    Busy,
+    Offline,
+    Errored,
+}
+
+/// `tasks` include those that the agent was offered or has.
+fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
     let online_since = app.scheduler.terms.online_since(app.scheduler.clock.now());
-    if !agent.connected || agent.last_seen_at < online_since {
-        return "offline";
+    if !agent.is_online(online_since) {
+        return Status::Offline;
     }
     if agent.errored {
-        return "errored";
+        return Status::Errored;
     }
-    let is_busy = tasks.iter().any(|task| {
-        task.agent_id.as_deref() == Some(&agent.id) && task.state != TaskState::Offered
-    });
-    if is_busy { "busy" } else { "idle" }
+    let is_busy = tasks
+        .iter()
+        .any(|task| task.agent_id.as_deref() == Some(&agent.id) && task.state.is_with_agent());
+    if is_busy { Status::Busy } else { Status::Idle }
 }
 
 fn render(app: &App, agent: &Agent, tasks: &[Task]) -> Value {

@@ -136,7 +136,7 @@ fn render(task: &Task, run: &Run) -> Value {
     };
     let status = match task.state {
         // Clients know nothing of offers and claims.
-        TaskState::Offered | TaskState::Claimed => TaskState::Queued,
+        state if state.is_assigned() => TaskState::Queued,
         state => state,
     };
     json!({
