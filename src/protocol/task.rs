@@ -67,6 +67,9 @@ pub struct Task {
     pub environment: Named,
     /// The Terraform version that the workspace asks for; none: the image's.
     pub terraform_version: Option<String>,
+    /// Whether a run goes on when its image has another version.
+    #[serde(default)]
+    pub allow_other_terraform_version: bool,
     /// The workspace's image, else the pool's, if either has one; it takes precedence over
     /// the agent's.
     pub image: Option<String>,

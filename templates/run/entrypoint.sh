@@ -2,12 +2,16 @@
 # The first process of a task's container: runs the task's steps one after the
 # other. Needs nothing but /bin/sh.
 #
-# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY NAME
+# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY NAME [VERSION]
 #
 #   DIRECTORY                     where Terraform is started
 #   NAME                          the container's, for the very last line: whoever has
 #                                 heard that has heard all
-#   /scalr/run/environment        the run's variables, to be sourced
+#   VERSION                       the version that Terraform must have; none: any
+#   /scalr/run/environment        the run's variables: a line `variable NAME VALUE` for
+#                                 each, to be sourced
+#   /scalr/run/override.tf, /scalr/run/variables.tfvars.json,
+#   /scalr/run/variables.tfvars   what goes beside the configuration
 #   /scalr/run/hooks/ORIGIN/HOOK  what to run before and after the steps; ORIGIN
 #                                 is "agent" or "workspace"
 #   /scalr/run/providers.tfrc, /scalr/run/mirror.tfrc
@@ -15,9 +19,13 @@
 #   /scalr/run/plan               the saved plan: written by plan, read by apply
 #   /scalr/run/memory             why the run is interrupted, if that is for memory
 #   /scalr/run/status             written here: a line `STEP EXIT-CODE` for each
-#                                 step, and `ORIGIN:HOOK WHY` for a failed hook
+#                                 step, `ORIGIN:HOOK WHY` for a failed hook, and
+#                                 `error WHY` for what is refused here
 #   /scalr/run/hook               written here: `ORIGIN HOOK` while a hook runs
 #   /scalr/run/hook.env           where a hook writes NAME=VALUE for later steps
+#   /scalr/run/hook.environment   written here: what hooks left, as in environment
+#   /scalr/run/stopped            written here once the run is interrupted
+#   /scalr/run/version            written here: what `terraform version` says
 #
 # Being process 1 it gets the engine's signals and hands them on to the step
 # that runs; without that a cancelled apply would go on to its end. Standard
@@ -27,8 +35,12 @@
 # Terraform would take a second one as an order to drop everything. SIGUSR1 says
 # that the hook that runs is overdue.
 #
-# The names here begin with an underscore: the run's variables may have any
-# other name, and are in the same shell.
+# The run's variables are never in this shell, only in subshells that then become
+# a command, or print what they found: whatever a variable is called, it cannot
+# change what is done here. After `load`, a subshell uses only positional
+# parameters, and variables that it sets itself.
+#
+# shellcheck disable=SC2317 # run, place, traps and sourced files call functions
 
 exec 2>&1
 
@@ -36,6 +48,11 @@ _kind=$1
 _operation=$2
 _directory=$3
 _container=$4
+_version=$5
+_program=
+_providers=
+_notes=
+_placed=
 _child=
 _hook=
 _overdue=
@@ -44,23 +61,24 @@ _signaled=
 _told=
 
 main() {
-    cd "$_directory" || exit 1
-    set -a
-    # shellcheck source=/dev/null
-    . /scalr/run/environment
-    set +a
+    enter_directory
+    check_variables
     hook pre-init || exit $?
-    use_providers
-    step init terraform init -input=false || exit $?
+    check_program
+    check_configuration
+    _providers=$(load && find_providers)
+    # Whatever a hook or the upload left in .terraform, our backend is the one.
+    terraform_step init -input=false -reconfigure || exit $?
     hook "pre-$_kind" || exit $?
+    check_backend
     case $_kind in
         plan)
             set -- -input=false -detailed-exitcode -out=/scalr/run/plan
             [ "$_operation" = destroy ] && set -- "$@" -destroy
-            step plan terraform plan "$@"
+            terraform_step plan "$@"
             ;;
         apply)
-            step apply terraform apply -input=false /scalr/run/plan
+            terraform_step apply -input=false /scalr/run/plan
             ;;
     esac
     _result=$?
@@ -68,37 +86,318 @@ main() {
     case $_kind$_result in
         plan0 | plan2 | apply0) hook "post-$_kind" || exit $? ;;
     esac
+    # What a plan leaves goes to the apply, which has these of its own.
+    remove_placed
     exit "$_result"
 }
 
-# Lets Terraform look for providers where the agent has put them. A run's own CLI
+# Ends the task for a reason that the agent then writes into the log.
+fail() {
+    echo "error $*" >>/scalr/run/status
+    exit 1
+}
+
+enter_directory() {
+    _shown=${_directory#/scalr/work}
+    _shown=${_shown#/}
+    [ -n "$_shown" ] || _shown="the archive's top folder"
+    [ -d "$_directory" ] && cd "$_directory" && return
+    _why="the uploaded archive has no such folder"
+    [ -e "$_directory" ] && _why="it is not a folder"
+    fail_without_configuration
+}
+
+fail_without_configuration() {
+    fail "no Terraform configuration in $_shown: $_why.$(folders) Set the workspace's working-directory to a folder that has a configuration, or upload one"
+}
+
+# Without a configuration, Terraform would see our override file alone, and
+# destroy all that stands in the state.
+check_configuration() {
+    for _file in *; do
+        is_configuration "$_file" && ! is_override "$_file" && [ -f "$_file" ] && return
+    done
+    _why="it has no file that ends in .tf or .tf.json"
+    [ "$_program" = OpenTofu ] && _why="$_why, .tofu or .tofu.json"
+    fail_without_configuration
+}
+
+# Whether a program reads a file of this name as configuration: Terraform those of
+# OpenTofu not.
+is_configuration() {
+    case $1 in
+        *.tf | *.tf.json) ;;
+        *.tofu | *.tofu.json) [ "$_program" != Terraform ] ;;
+        *) return 1 ;;
+    esac
+}
+
+# A sentence that names the folders which have a configuration.
+folders() {
+    cd /scalr/work || return
+    _found=
+    for _file in *.tf */*.tf */*/*.tf */*/*/*.tf; do
+        [ -f "$_file" ] || continue
+        case $_file in
+            */*) _file=${_file%/*} ;;
+            *) _file="the archive's top folder" ;;
+        esac
+        case ", $_found, " in
+            *", $_file, "*) ;;
+            *) _found=${_found:+$_found, }$_file ;;
+        esac
+    done
+    [ -z "$_found" ] || printf ' These folders have one: %s.' "$_found"
+}
+
+is_override() {
+    case $1 in
+        override.tf | *_override.tf | override.tf.json | *_override.tf.json) ;;
+        override.tofu | *_override.tofu | override.tofu.json | *_override.tofu.json) ;;
+        *) return 1 ;;
+    esac
+}
+
+is_variables() {
+    case $1 in
+        *.auto.tfvars | *.auto.tfvars.json) ;;
+        *) return 1 ;;
+    esac
+}
+
+# Finds out which program the image calls terraform, and of which version.
+check_program() {
+    [ -n "$_stopped" ] && exit 130
+    run as_terraform version >/scalr/run/version
+    if [ "$_code" -ne 0 ]; then
+        copy /scalr/run/version
+        echo "version $_code" >>/scalr/run/status
+        exit "$_code"
+    fi
+    _found=
+    while IFS= read -r _line || [ -n "$_line" ]; do
+        case $_line in
+            "Terraform v"* | "OpenTofu v"*)
+                _program=${_line%% *}
+                _found=${_line#* v}
+                break
+                ;;
+        esac
+    done </scalr/run/version
+    [ -z "$_version" ] || [ "$_version" = "$_found" ] && return
+    fail "this run's image has ${_program:-no known program} $_found, and the workspace asks for $_version. Use an image of that version ({version} in the image's name stands for it), or change the workspace's terraform-version, or set its allow-other-terraform-version to true"
+}
+
+# Writes what Terraform must read after all files of its kind: it merges those in
+# the order of their names. Ours begins with the name of the last one.
+place_all() {
+    remove_placed
+    place override.tf is_override _scalr_override.tf
+    place variables.tfvars.json is_variables _scalr.auto.tfvars.json
+    place variables.tfvars is_variables _scalr.auto.tfvars
+}
+
+place() {
+    [ -f "/scalr/run/$1" ] || return
+    _last=$(
+        # As Terraform does, by bytes.
+        LC_ALL=C
+        _last=
+        for _file in *; do
+            "$2" "$_file" && [ -f "$_file" ] && _last=$_file
+        done
+        printf '%s' "$_last"
+    )
+    (
+        umask 077
+        copy "/scalr/run/$1" >"$_last$3"
+    ) || fail "cannot write the file $_last$3 beside the configuration"
+    _placed="$_placed $(quote "$_last$3")"
+}
+
+remove_placed() {
+    # An image without rm keeps them; others then follow.
+    eval "rm -f -- $_placed" 2>/dev/null
+    _placed=
+}
+
+# Prints a file.
+copy() {
+    while IFS= read -r _line || [ -n "$_line" ]; do
+        printf '%s\n' "$_line"
+    done <"$1"
+}
+
+# Makes sure that no hook has sent the state elsewhere.
+check_backend() {
+    _file=$(load && printf '%s' "${TF_DATA_DIR:-.terraform}/terraform.tfstate")
+    [ -r "$_file" ] || return
+    while IFS= read -r _line || [ -n "$_line" ]; do
+        case $_line in
+            *'"path"'*'"/scalr/run/terraform.tfstate"'*) return ;;
+        esac
+    done <"$_file"
+    fail "a hook has initialized another backend; the run's state belongs where the agent finds it. Remove \`terraform init\` with its own backend from the hook"
+}
+
+# Prints where Terraform finds the providers that the agent has. A run's own CLI
 # configuration takes precedence. So do plugins that the image or the configuration
-# brings, unless there is a mirror: Terraform would no longer find them.
-use_providers() {
+# includes, unless there is a mirror: Terraform would no longer find them.
+find_providers() {
     [ -n "${TF_CLI_CONFIG_FILE:-}${TERRAFORM_CONFIG:-}" ] && return
     for _file in "$HOME"/.terraformrc "$HOME"/.tofurc "$HOME"/.terraform.d/*.tfrc*; do
         [ -e "$_file" ] && return
     done
     if [ -f /scalr/run/mirror.tfrc ]; then
-        export TF_CLI_CONFIG_FILE=/scalr/run/mirror.tfrc
+        echo /scalr/run/mirror.tfrc
     elif [ -f /scalr/run/providers.tfrc ] && [ -z "${XDG_DATA_DIRS:-}" ]; then
         for _file in terraform.d "$HOME"/.terraform.d "${XDG_DATA_HOME:-$HOME/.local/share}"/* \
             /usr/local/share/terraform /usr/share/terraform \
             /usr/local/share/opentofu /usr/share/opentofu; do
             [ -d "$_file/plugins" ] && return
         done
-        export TF_CLI_CONFIG_FILE=/scalr/run/providers.tfrc
+        echo /scalr/run/providers.tfrc
     fi
 }
 
-# Runs a step and writes down how it ended.
-step() {
-    _name=$1
-    shift
+# Runs a step of Terraform and writes down how it ended.
+terraform_step() {
     [ -n "$_stopped" ] && return 130
-    run "$@"
-    echo "$_name $_code" >>/scalr/run/status
+    _why=$(load && refused_flag "$1")
+    [ -z "$_why" ] || fail "$_why"
+    (load && notes "$1") >/scalr/run/notes
+    while IFS= read -r _line; do
+        # Each is said once, not for each step.
+        case $_notes in
+            *"<$_line>"*) ;;
+            *) printf '%s\n' "$_line" ;;
+        esac
+        _notes="$_notes<$_line>"
+    done </scalr/run/notes
+    place_all
+    run as_terraform "$@"
+    echo "$1 $_code" >>/scalr/run/status
     return "$_code"
+}
+
+# Becomes Terraform.
+as_terraform() {
+    load
+    # The state is the one of this workspace, whatever a variable or a hook selected.
+    TF_WORKSPACE=default
+    export TF_WORKSPACE
+    has_plugin_cache || unset TF_PLUGIN_CACHE_DIR
+    [ -e /scalr/run/stopped ] && exit 130
+    exec terraform "$@"
+}
+
+# Prints why the flags that variables add to a step can't be passed on.
+refused_flag() {
+    set -f
+    IFS=" 	
+'\""
+    for _name in TF_CLI_ARGS "TF_CLI_ARGS_$1"; do
+        eval "_value=\${$_name:-}"
+        for _word in $_value; do
+            case $_word in
+                -*) _word=${_word#-} ;;
+                *) continue ;;
+            esac
+            _word=${_word#-}
+            _word=${_word%%=*}
+            case $_word in
+                state | state-out | backend | backend-config | migrate-state | from-module)
+                    _why="the agent keeps the state and the configuration of a run"
+                    ;;
+                destroy | refresh-only)
+                    _why="what a run does stands in the run: start a run that destroys, for example"
+                    ;;
+                help | h | version | v | chdir)
+                    _why="Terraform would then do something else than the run's step"
+                    ;;
+                *) continue ;;
+            esac
+            echo "the variable $_name has the flag -$_word, which runs do not take: $_why. Remove the flag from the variable"
+            return
+        done
+    done
+}
+
+# Prints what the variables of a step do that is easily overlooked.
+notes() {
+    for _name in TF_CLI_ARGS "TF_CLI_ARGS_$1"; do
+        eval "_value=\${$_name:-}"
+        [ -z "$_value" ] || echo "The variable $_name adds to terraform $1: $_value"
+    done
+    [ "${TF_WORKSPACE:-default}" = default ] ||
+        echo "Ignoring TF_WORKSPACE=$TF_WORKSPACE: a run's state is that of its workspace on the server"
+    _value=default
+    if [ -r "${TF_DATA_DIR:-.terraform}/environment" ]; then
+        IFS= read -r _value <"${TF_DATA_DIR:-.terraform}/environment"
+    fi
+    [ "$_value" = default ] ||
+        echo "Ignoring the selected Terraform workspace $_value: a run's state is that of its workspace on the server"
+    has_plugin_cache ||
+        echo "Ignoring TF_PLUGIN_CACHE_DIR=$TF_PLUGIN_CACHE_DIR: this run cannot write there; it can below /tmp and /scalr/home"
+}
+
+# Whether the folder that the run wants as a plugin cache, if it wants one, is there
+# or can be made.
+has_plugin_cache() {
+    [ -z "${TF_PLUGIN_CACHE_DIR:-}" ] && return
+    [ -d "$TF_PLUGIN_CACHE_DIR" ] || mkdir -p "$TF_PLUGIN_CACHE_DIR" 2>/dev/null
+    [ -d "$TF_PLUGIN_CACHE_DIR" ] && [ -w "$TF_PLUGIN_CACHE_DIR" ]
+}
+
+# Sets the run's variables. Only in a subshell.
+load() {
+    set -- "$_providers"
+    {
+        # shellcheck source=/dev/null
+        . /scalr/run/environment
+        if [ -f /scalr/run/hook.environment ]; then
+            # shellcheck source=/dev/null
+            . /scalr/run/hook.environment
+        fi
+    } 2>/dev/null
+    [ -n "${TF_CLI_CONFIG_FILE:-}" ] || [ -z "$1" ] || export "TF_CLI_CONFIG_FILE=$1"
+    SCALR_ENV_FILE=/scalr/run/hook.env
+    export SCALR_ENV_FILE
+}
+
+variable() {
+    export "$1=$2"
+}
+
+# Whether this shell can set a variable to a value. Some it keeps for itself: UID in
+# bash can't be set, RANDOM has another value each time.
+is_settable() (
+    export "$1=$2" && eval "[ \"\${$1}\" = \"\$2\" ]"
+) 2>/dev/null
+
+# Leaves out, from here on, the variables that can't be set.
+check_variables() {
+    (
+        variable() {
+            export "$1=$2" && eval "[ \"\${$1}\" = \"\$2\" ]" || exit
+        }
+        # shellcheck source=/dev/null
+        . /scalr/run/environment
+    ) >/dev/null 2>&1 && return
+    (
+        variable() {
+            is_settable "$1" "$2" || say_reserved "$1"
+        }
+        # shellcheck source=/dev/null
+        . /scalr/run/environment
+    )
+    variable() {
+        is_settable "$1" "$2" && export "$1=$2"
+    }
+}
+
+say_reserved() {
+    echo "Ignoring the variable $1: this image's /bin/sh reserves the name"
 }
 
 # Runs the agent's hook of this name, then the workspace's. One that fails, or
@@ -114,9 +413,7 @@ hook() {
             : >/scalr/run/hook.env
             echo "$_origin $1" >/scalr/run/hook
             _hook=1
-            SCALR_ENV_FILE=/scalr/run/hook.env
-            export SCALR_ENV_FILE
-            run "$_file"
+            run as_hook "$_file"
             _hook=
             : >/scalr/run/hook
             _why=$_code
@@ -132,6 +429,13 @@ hook() {
     done
 }
 
+# Becomes a hook.
+as_hook() {
+    load
+    [ -e /scalr/run/stopped ] && exit 130
+    exec "$1"
+}
+
 # Takes what a hook left for the later steps: lines of NAME=VALUE, the value as
 # it stands; empty lines and lines that begin with # don't count.
 take_environment() {
@@ -142,8 +446,28 @@ take_environment() {
         case ${_line%%=*} in
             "$_line" | '' | [0-9]* | *[!A-Za-z0-9_]*) return 1 ;;
         esac
-        export "${_line?}"
+        if is_settable "${_line%%=*}" "${_line#*=}"; then
+            echo "variable ${_line%%=*} $(quote "${_line#*=}")" >>/scalr/run/hook.environment
+        else
+            say_reserved "${_line%%=*}"
+        fi
     done </scalr/run/hook.env
+}
+
+# Prints a text as the shell reads it.
+quote() {
+    _rest=$1
+    _quoted=
+    while :; do
+        case $_rest in
+            *\'*)
+                _quoted=$_quoted${_rest%%\'*}"'\\''"
+                _rest=${_rest#*\'}
+                ;;
+            *) break ;;
+        esac
+    done
+    printf "'%s'" "$_quoted$_rest"
 }
 
 # Runs a command in the background, so that a signal interrupts our waiting
@@ -169,7 +493,6 @@ run() {
     _child=
 }
 
-# shellcheck disable=SC2317 # it is called by a trap
 interrupt() {
     _signaled=1
     [ -n "$_stopped" ] || forward INT
@@ -177,6 +500,7 @@ interrupt() {
 
 forward() {
     _stopped=1
+    : >/scalr/run/stopped
     _signaled=1
     _signal=$1
     if [ -z "$_told" ] && [ -r /scalr/run/memory ]; then
@@ -188,7 +512,6 @@ forward() {
     [ -n "$_child" ] && kill -s "$_signal" "$_child" 2>/dev/null
 }
 
-# shellcheck disable=SC2317 # it is called by a trap
 end_overdue_hook() {
     [ -n "$_hook" ] || return
     _signaled=1

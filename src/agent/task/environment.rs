@@ -6,11 +6,11 @@ use url::Url;
 use super::paths;
 use protocol::{Category, Claimed, Operation, Task};
 
-/// The file of the configuration's variables whose values are texts.
-pub(super) const TEXTS_FILE: &str = "zz_scalr.auto.tfvars.json";
-
-/// The file of those whose values are expressions.
-pub(super) const EXPRESSIONS_FILE: &str = "zz_scalr_expressions.auto.tfvars";
+/// The most bytes that `NAME=VALUE` may have, and all of these together: Linux starts
+/// no program with more (`MAX_ARG_STRLEN`; a quarter of the stack's limit, which is
+/// 8 MiB, with some room for arguments and for what the image sets).
+const MAX_VARIABLE: usize = 128 * 1024 - 1;
+const MAX_ENVIRONMENT: usize = 2 * 1024 * 1024 - 128 * 1024;
 
 /// The variables that tell programs which certificate authorities to trust.
 const CERTIFICATE_VARIABLES: [&str; 6] = [
@@ -22,12 +22,14 @@ const CERTIFICATE_VARIABLES: [&str; 6] = [
     "AWS_CA_BUNDLE",
 ];
 
-/// The text that the entry point sources: all that the run's environment has,
-/// besides what the image sets. It goes in as a file, so that nothing of it is
-/// seen by asking the engine. The workspace's variables come last, so they win.
+/// The text that the entry point sources, a line `variable NAME VALUE` for each: all
+/// that the run's environment has, besides what the image sets. It goes in as a file,
+/// so that nothing of it is seen by asking the engine. The workspace's variables come
+/// last, so they win.
 ///
 /// # Errors
-/// A variable's name is none that a shell knows.
+/// A variable's name is none that a shell knows; one of them, or all together, are
+/// too large for Linux.
 pub(super) fn shell(
     claimed: &Claimed,
     server: &Url,
@@ -36,8 +38,10 @@ pub(super) fn shell(
 ) -> Result<String> {
     let task = &claimed.task;
     let mut text = String::new();
+    let mut bytes = 0;
     let mut set = |name: &str, value: &str| {
-        text.push_str(&format!("{name}='{}'\n", value.replace('\'', r"'\''")));
+        bytes += name.len() + value.len() + 2;
+        text.push_str(&format!("variable {name} '{}'\n", value.replace('\'', r"'\''")));
     };
     for (name, value) in proxy {
         set(name, value);
@@ -79,7 +83,19 @@ pub(super) fn shell(
         if !is_name(&variable.key, "") {
             bail!("`{}` is not the name of an environment variable", variable.key);
         }
+        let length = variable.key.len() + 1 + variable.value.expose().len();
+        if length > MAX_VARIABLE {
+            bail!(
+                "the shell variable {} has {length} bytes, more than the {MAX_VARIABLE} that Linux passes to a program. Put the value into a file of the configuration, or into a Terraform variable",
+                variable.key
+            );
+        }
         set(&variable.key, variable.value.expose());
+    }
+    if bytes > MAX_ENVIRONMENT {
+        bail!(
+            "the run's shell variables have {bytes} bytes together, more than the {MAX_ENVIRONMENT} that Linux passes to a program. Put large values into files of the configuration, or into Terraform variables"
+        );
     }
     Ok(text)
 }
@@ -100,7 +116,8 @@ fn credentials_variable(server: &Url) -> Option<String> {
     fits.then(|| format!("TF_TOKEN_{}", host.replace('-', "__").replace('.', "_")))
 }
 
-/// The files with the configuration's variables: their names and contents.
+/// The files with the configuration's variables, which the entry point puts beside the
+/// configuration: their paths and contents.
 ///
 /// # Errors
 /// A variable's name is none that Terraform knows.
@@ -120,10 +137,10 @@ pub(super) fn terraform(task: &Task) -> Result<Vec<(&'static str, String)>> {
     }
     let mut files = Vec::new();
     if !texts.is_empty() {
-        files.push((TEXTS_FILE, serde_json::Value::Object(texts).to_string()));
+        files.push((paths::TEXTS, serde_json::Value::Object(texts).to_string()));
     }
     if !expressions.is_empty() {
-        files.push((EXPRESSIONS_FILE, expressions));
+        files.push((paths::EXPRESSIONS, expressions));
     }
     Ok(files)
 }
@@ -158,7 +175,8 @@ mod tests {
     fn sourced(text: &str, name: &str) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let script = format!("set -a; . \"$1\"; printf '%s' \"${name}\"");
+        let script =
+            format!("variable() {{ export \"$1=$2\"; }}; . \"$1\"; printf '%s' \"${name}\"");
         Command::new("sh").args(["-c", &script, "sh"]).arg(file.path()).read().unwrap()
     }
 
@@ -207,16 +225,34 @@ mod tests {
     }
 
     #[test]
+    fn what_linux_does_not_pass_on_is_refused_with_its_name() {
+        let refusal =
+            |claimed: &Claimed| shell(claimed, &server(), &[], false).unwrap_err().to_string();
+        let large = "x".repeat(MAX_VARIABLE - "MINE=".len());
+        let fits = with("MINE", &large, Category::Shell, false);
+        let text = shell(&fits, &server(), &[], false).unwrap();
+        assert_eq!(sourced(&text, "{#MINE}"), large.len().to_string());
+        let too_large = with("MINE", &format!("{large}x"), Category::Shell, false);
+        assert!(refusal(&too_large).starts_with("the shell variable MINE has 131072 bytes"));
+
+        let mut many = with("MINE", &large, Category::Shell, false);
+        let variable = many.task.variables[0].clone();
+        many.task.variables =
+            (0..16).map(|n| Variable { key: format!("A{n:03}"), ..variable.clone() }).collect();
+        assert!(refusal(&many).contains("bytes together"), "{}", refusal(&many));
+    }
+
+    #[test]
     fn texts_and_expressions_go_into_files_of_their_own() {
         let task = with("name", "a \"b\" ${c}", Category::Terraform, false);
         assert_eq!(
             terraform(&task.task).unwrap(),
-            [(TEXTS_FILE, r#"{"name":"a \"b\" ${c}"}"#.to_owned())]
+            [(paths::TEXTS, r#"{"name":"a \"b\" ${c}"}"#.to_owned())]
         );
         let task = with("zones", "[\"a\", \"b\"]", Category::Terraform, true);
         assert_eq!(
             terraform(&task.task).unwrap(),
-            [(EXPRESSIONS_FILE, "zones = [\"a\", \"b\"]\n".to_owned())]
+            [(paths::EXPRESSIONS, "zones = [\"a\", \"b\"]\n".to_owned())]
         );
     }
 }

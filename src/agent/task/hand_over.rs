@@ -19,6 +19,9 @@ use crate::journal::Container;
 use crate::sum;
 use protocol::{Kind, Outcome};
 
+/// What a run's log says of a plan that is not there.
+const NO_PLAN: &str = "Error: Terraform says that the plan succeeded, but did not save it in /scalr/run/plan. Is there a flag in TF_CLI_ARGS_plan, or a hook, that prevents this?";
+
 /// What a run's log says of a plan that can't be applied.
 const CUT_OFF: &str = "Error: the plan was not written whole, though Terraform says nothing of it. Is the disk of the agent's host full?";
 
@@ -41,7 +44,12 @@ impl Job {
             ],
         };
         for (file, path) in files {
-            let Some(copy) = self.copy_out(id, &path).await? else { continue };
+            let Some(copy) = self.copy_out(id, &path).await? else {
+                if file == TaskFile::Plan {
+                    return Ok(Some(NO_PLAN.to_owned()));
+                }
+                continue;
+            };
             match file {
                 TaskFile::LockFile => self.context.providers.note(copy.path()),
                 TaskFile::Plan if is_cut_off(copy.path())? => return Ok(Some(CUT_OFF.to_owned())),

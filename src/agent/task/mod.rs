@@ -8,6 +8,8 @@
 mod archive;
 #[cfg(test)]
 mod ends;
+#[cfg(test)]
+mod entry_point;
 mod environment;
 mod follow;
 mod hand_over;
@@ -431,6 +433,7 @@ pub(super) mod tests {
                 workspace: named("ws-1"),
                 environment: named("env-1"),
                 terraform_version: None,
+                allow_other_terraform_version: false,
                 image: None,
                 working_directory: None,
                 variables: Vec::new(),

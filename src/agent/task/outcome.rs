@@ -18,7 +18,8 @@ pub(super) struct End {
 /// What is known when a task's container has ended.
 pub(super) struct Ending<'a> {
     pub(super) kind: Kind,
-    /// What the entry point wrote, a line `STEP CODE` for each step.
+    /// What the entry point wrote: a line `STEP CODE` for each step, or `error WHY`
+    /// for what it refused.
     pub(super) status: &'a str,
     /// The exit code of the container's first process.
     pub(super) exit_code: i64,
@@ -67,6 +68,9 @@ fn reason(
 ) -> Option<String> {
     if let Some(interrupt) = ending.interrupt {
         return Some(format!("Interrupted: {}.", interrupt.why()));
+    }
+    if let Some(("error", why)) = last {
+        return Some(format!("Error: {why}."));
     }
     if let Some(hook) = last.and_then(|(name, why)| hooks::failure(name, why, config)) {
         return Some(hook);
@@ -140,6 +144,13 @@ mod tests {
             (ended(Plan, "init 0\n", 0), Errored, None, None),
             (ended(Plan, "", 0), Errored, None, None),
             (ended(Plan, "init 127\n", 127), Errored, None, Some("no `terraform`")),
+            (ended(Plan, "version 127\n", 127), Errored, None, Some("no `terraform`")),
+            (
+                ended(Plan, "error no Terraform configuration in live: it is empty\n", 1),
+                Errored,
+                None,
+                Some("Error: no Terraform configuration in live: it is empty."),
+            ),
             (ended(Plan, "", 137), Errored, None, Some("from outside (exit code 137)")),
             (ended(Plan, "init 0\n", 143), Errored, None, Some("from outside")),
             (ended(Plan, "init 0\nplan 1\n", 143), Errored, None, None),

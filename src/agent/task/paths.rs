@@ -8,6 +8,13 @@ pub(super) const TMP: &str = "/tmp";
 pub(super) const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
 /// The run's variables, sourced by the entry point.
 pub(super) const ENVIRONMENT: &str = "/scalr/run/environment";
+/// Puts the state where the agent finds it, whatever the configuration says: an
+/// override file takes precedence over it, and replaces a `cloud` block too.
+pub(super) const OVERRIDE: &str = "/scalr/run/override.tf";
+/// The configuration's variables whose values are texts.
+pub(super) const TEXTS: &str = "/scalr/run/variables.tfvars.json";
+/// Those whose values are expressions.
+pub(super) const EXPRESSIONS: &str = "/scalr/run/variables.tfvars";
 /// The certificate authorities that the host trusts.
 pub(super) const CERTIFICATES: &str = "/scalr/run/certificates.pem";
 /// Terraform's CLI configuration, with the providers that the agent keeps; only for

@@ -25,9 +25,7 @@ const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
 /// The container's first process.
 const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
 
-/// Puts the state where the agent finds it, whatever the configuration says:
-/// an override file takes precedence over it, and replaces a `cloud` block too.
-const OVERRIDE_FILE: &str = "zz_scalr_override.tf";
+/// What the entry point puts beside the configuration.
 const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
 
 impl Job {
@@ -106,9 +104,9 @@ impl Job {
         let lock_path = self.in_work(paths::LOCK_FILE)?;
         let mut lock_file =
             archive.configuration(paths::WORK, configuration, Path::new(&lock_path))?;
-        archive.file(&self.in_work(OVERRIDE_FILE)?, 0o644, OVERRIDE.as_bytes())?;
-        for (name, text) in environment::terraform(task)? {
-            archive.file(&self.in_work(name)?, 0o600, text.as_bytes())?;
+        archive.file(paths::OVERRIDE, 0o644, OVERRIDE.as_bytes())?;
+        for (path, text) in environment::terraform(task)? {
+            archive.file(path, 0o600, text.as_bytes())?;
         }
         archive.file(paths::ENTRYPOINT, 0o755, ENTRYPOINT.as_bytes())?;
         self.hooks(&mut archive)?;
@@ -248,6 +246,7 @@ impl Job {
                 operation,
                 &directory,
                 &self.container_name(),
+                required_version(task).unwrap_or_default(),
             ]
             .map(str::to_owned)
             .to_vec(),
@@ -263,6 +262,11 @@ impl Job {
             volumes: Vec::new(),
         })
     }
+}
+
+/// The version that the run's Terraform must have; none: any.
+fn required_version(task: &Task) -> Option<&str> {
+    task.terraform_version.as_deref().filter(|_| !task.allow_other_terraform_version)
 }
 
 fn with_version(image: &str, task: &Task) -> Result<String> {

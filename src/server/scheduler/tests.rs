@@ -556,6 +556,7 @@ impl World {
                 pool_id: Some("apool-1".into()),
                 name: name.into(),
                 terraform_version: None,
+                allow_other_terraform_version: false,
                 working_directory: None,
                 image: None,
                 hooks: workspace::Hooks::default(),

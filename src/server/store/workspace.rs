@@ -21,6 +21,8 @@ pub(crate) struct Workspace {
     pub name: String,
     /// The Terraform version it asks for; none: the image's.
     pub terraform_version: Option<String>,
+    /// Whether its runs may use another one.
+    pub allow_other_terraform_version: bool,
     /// Where in the configuration Terraform is started; none: at its top.
     pub working_directory: Option<String>,
     /// The image of its runs, if it has its own.
@@ -76,8 +78,9 @@ pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::
     sqlx::query(
         "INSERT INTO workspaces
             (id, environment_id, pool_id, name, terraform_version, working_directory, image,
-             auto_apply, deletion_protection, created_at, updated_at, hooks)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             auto_apply, deletion_protection, created_at, updated_at, hooks,
+             allow_other_terraform_version)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(&workspace.id)
     .bind(&workspace.environment_id)
@@ -91,6 +94,7 @@ pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::
     .bind(workspace.created_at)
     .bind(workspace.updated_at)
     .bind(workspace.hooks.to_json())
+    .bind(workspace.allow_other_terraform_version)
     .execute(db)
     .await
     .map(drop)
@@ -101,7 +105,8 @@ pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::
     sqlx::query(
         "UPDATE workspaces SET
             pool_id = $2, name = $3, terraform_version = $4, working_directory = $5, image = $6,
-            auto_apply = $7, deletion_protection = $8, updated_at = $9, hooks = $10
+            auto_apply = $7, deletion_protection = $8, updated_at = $9, hooks = $10,
+            allow_other_terraform_version = $11
          WHERE id = $1",
     )
     .bind(&workspace.id)
@@ -114,6 +119,7 @@ pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::
     .bind(workspace.deletion_protection)
     .bind(workspace.updated_at)
     .bind(workspace.hooks.to_json())
+    .bind(workspace.allow_other_terraform_version)
     .execute(db)
     .await
     .map(drop)

@@ -97,6 +97,7 @@ async fn describe(
         workspace: Named { id: workspace.id, name: workspace.name },
         environment: Named { id: environment.id, name: environment.name },
         terraform_version: workspace.terraform_version,
+        allow_other_terraform_version: workspace.allow_other_terraform_version,
         image: workspace.image.or(pool.and_then(|pool| pool.image)),
         working_directory: workspace.working_directory,
         variables: variables

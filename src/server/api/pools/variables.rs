@@ -110,6 +110,10 @@ fn change(variable: &mut Variable, payload: &Payload) -> Result<(), ApiError> {
     check(variable)
 }
 
+/// The most bytes of `KEY=VALUE` that Linux passes to a program (`MAX_ARG_STRLEN`,
+/// less the NUL at its end).
+const LONGEST_SHELL_VARIABLE: usize = 128 * 1024 - 1;
+
 /// Checks that a run can be given the variable.
 fn check(variable: &Variable) -> Result<(), ApiError> {
     let key = &variable.key;
@@ -132,6 +136,20 @@ fn check(variable: &Variable) -> Result<(), ApiError> {
     }
     if variable.value.0.expose().contains('\0') {
         return Err(ApiError::attribute("value", "This field takes no NUL characters."));
+    }
+    if variable.category == Category::Shell {
+        if key == "_" {
+            return Err(ApiError::attribute("key", "Shells use the variable _ themselves."));
+        }
+        let most = LONGEST_SHELL_VARIABLE.saturating_sub(key.len() + 1);
+        if variable.value.0.expose().len() > most {
+            return Err(ApiError::attribute(
+                "value",
+                format!(
+                    "The value of this shell variable takes at most {most} bytes: Linux passes no longer one to a program."
+                ),
+            ));
+        }
     }
     Ok(())
 }

@@ -76,6 +76,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
         pool_id: None,
         name: payload.required("name")?,
         terraform_version: None,
+        allow_other_terraform_version: false,
         working_directory: None,
         image: None,
         hooks: Hooks::default(),
@@ -139,6 +140,9 @@ async fn change(
     }
     if let Some(version) = payload.text("terraform-version")? {
         workspace.terraform_version = version.map(terraform_version).transpose()?;
+    }
+    if let Some(allow) = payload.attribute("allow-other-terraform-version")? {
+        workspace.allow_other_terraform_version = allow;
     }
     if let Some(directory) = payload.text("working-directory")? {
         workspace.working_directory = directory.map(working_directory).transpose()?;
@@ -253,6 +257,7 @@ fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVer
         "attributes": {
             "name": workspace.name,
             "terraform-version": workspace.terraform_version,
+            "allow-other-terraform-version": workspace.allow_other_terraform_version,
             "working-directory": workspace.working_directory,
             "image": workspace.image,
             "hooks": render_hooks(&workspace.hooks),

@@ -1,0 +1,477 @@
+//! Tests of the entry point, with shells of this machine and a `terraform` that says
+//! what it is called with.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::log::end_mark::EndMark;
+
+/// The shells that images call `/bin/sh`.
+const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
+
+/// A container's folder, and the entry point made to work there.
+struct Run(tempfile::TempDir);
+
+impl Run {
+    /// Its `terraform` says what it was told, and knows WORD.
+    fn new(hooks: &[(&str, &str)]) -> Self {
+        let run = Self(tempfile::tempdir().unwrap());
+        for folder in ["bin", "work", "hooks/agent", "hooks/workspace"] {
+            fs::create_dir_all(run.path(folder)).unwrap();
+        }
+        run.terraform("echo \"terraform $1 WORD=$WORD\"");
+        fs::write(run.path("work/main.tf"), "").unwrap();
+        for (name, text) in hooks {
+            run.script(&format!("hooks/{name}"), text);
+        }
+        run.variables(&[("WORD", "as set")]);
+        let script = include_str!("../../../templates/run/entrypoint.sh")
+            .replace("/scalr/run", run.path("").to_str().unwrap())
+            .replace("/scalr/work", run.path("work").to_str().unwrap());
+        fs::write(run.path("entrypoint.sh"), script).unwrap();
+        run
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.0.path().to_owned() } else { self.0.path().join(name) }
+    }
+
+    /// What `terraform` does with each command but `version`.
+    fn terraform(&self, text: &str) {
+        let version = "[ \"$1\" = version ] && echo Terraform v1.11.4 && exit";
+        self.script("bin/terraform", &format!("#!/bin/sh\n{version}\n{text}\n"));
+    }
+
+    fn variables(&self, variables: &[(&str, &str)]) {
+        let lines = variables.iter().map(|(name, value)| format!("variable {name} '{value}'\n"));
+        fs::write(self.path("environment"), lines.collect::<String>()).unwrap();
+    }
+
+    fn script(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn start(&self, kind: &str) -> Child {
+        self.start_in(&["/bin/sh"], kind, "work", "")
+    }
+
+    fn start_in(&self, shell: &[&str], kind: &str, folder: &str, version: &str) -> Child {
+        let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
+        // As in a container: a shell can't trap what it was started to ignore, as
+        // everything in the background is.
+        Command::new("env")
+            .arg("--default-signal")
+            .args(shell)
+            .arg(self.path("entrypoint.sh"))
+            .args([kind, "apply"])
+            .arg(self.path(folder))
+            .args(["task-1-1", version])
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Waits until a file is there that a hook or `terraform` makes where it works.
+    /// Those that then go on do so until it is gone, at the latest with this folder.
+    fn wait_for(&self, name: &str) {
+        let since = Instant::now();
+        while !self.path("work").join(name).exists() {
+            assert!(since.elapsed() < Duration::from_secs(60), "{name} is not there");
+            std::thread::yield_now();
+        }
+    }
+
+    /// What it said, which has to be whole, and its lines of status.
+    fn end(&self, child: Child) -> (String, String) {
+        let output = child.wait_with_output().unwrap();
+        let status = fs::read_to_string(self.path("status")).unwrap_or_default();
+        let mut end = EndMark::new("task-1-1");
+        let said = [end.push(&output.stdout), end.finish()].concat();
+        assert!(end.is_seen(), "it has no end: {}", String::from_utf8_lossy(&said));
+        (String::from_utf8(said).unwrap(), status)
+    }
+}
+
+#[test]
+fn hooks_run_between_the_steps_and_pass_variables_on() {
+    let run = Run::new(&[
+        ("agent/pre-init", "echo 'WORD=it'\"'\"'s $HOME' >>\"$SCALR_ENV_FILE\""),
+        ("agent/pre-plan", "echo agent; printf 'WORD=of the agent' >>$SCALR_ENV_FILE"),
+        ("workspace/pre-plan", "#!/bin/sh\necho \"workspace $WORD\""),
+        ("workspace/post-plan", "echo after the plan"),
+        ("workspace/pre-apply", "echo never"),
+    ]);
+    let (said, status) = run.end(run.start("plan"));
+    assert_eq!(
+        said,
+        "Running the agent's pre-init hook\nterraform init WORD=it's $HOME\n\
+         Running the agent's pre-plan hook\nagent\n\
+         Running the workspace's pre-plan hook\nworkspace of the agent\n\
+         terraform plan WORD=of the agent\n\
+         Running the workspace's post-plan hook\nafter the plan\n"
+    );
+    assert_eq!(status, "init 0\nplan 0\n");
+}
+
+#[test]
+fn a_failed_hook_ends_the_task() {
+    let run = Run::new(&[("workspace/pre-apply", "exit 3")]);
+    let (said, status) = run.end(run.start("apply"));
+    assert!(!said.contains("terraform apply"), "{said}");
+    assert_eq!(status, "init 0\nworkspace:pre-apply 3\n");
+    let run = Run::new(&[("agent/post-apply", "no-such-program")]);
+    assert_eq!(run.end(run.start("apply")).1, "init 0\napply 0\nagent:post-apply 127\n");
+    for line in ["word", "=x", "1A=x", "a-b=x", "$(id)=x"] {
+        let run = Run::new(&[("agent/pre-init", &format!("echo '{line}' >$SCALR_ENV_FILE"))]);
+        assert_eq!(run.end(run.start("plan")).1, "agent:pre-init environment\n", "{line}");
+    }
+}
+
+#[test]
+fn terraform_looks_for_providers_where_the_agent_has_put_them() {
+    // What the agent has put there, what else there is, what Terraform is told.
+    for (agents, own, told) in [
+        ("providers.tfrc", "work/main.tf", "providers.tfrc"),
+        ("mirror.tfrc", "work/main.tf", "mirror.tfrc"),
+        ("nothing", "work/main.tf", ""),
+        ("providers.tfrc", "work/terraform.d/plugins/own", ""),
+        ("providers.tfrc", "home/.terraform.d/plugins/own", ""),
+        ("providers.tfrc", "home/.local/share/terraform/plugins/own", ""),
+        ("mirror.tfrc", "work/terraform.d/plugins/own", "mirror.tfrc"),
+        ("providers.tfrc", "home/.terraformrc", ""),
+        ("mirror.tfrc", "home/.terraform.d/own.tfrc", ""),
+    ] {
+        let run = Run::new(&[]);
+        run.terraform("echo \"$1 ${TF_CLI_CONFIG_FILE##*/}\"");
+        fs::create_dir_all(run.path(own).parent().unwrap()).unwrap();
+        for file in [agents, own] {
+            fs::write(run.path(file), "").unwrap();
+        }
+        let home = run.path("home");
+        let mut variables = vec![("HOME", home.to_str().unwrap())];
+        variables.extend(
+            ["XDG_DATA_DIRS", "XDG_DATA_HOME", "TF_CLI_CONFIG_FILE"].map(|name| (name, "")),
+        );
+        run.variables(&variables);
+        let (said, _) = run.end(run.start("plan"));
+        assert_eq!(said, format!("init {told}\nplan {told}\n"), "{agents} {own}");
+        variables.push(("TF_CLI_CONFIG_FILE", "/my/own"));
+        run.variables(&variables);
+        let (said, _) = run.end(run.start("plan"));
+        assert_eq!(said, "init own\nplan own\n", "{agents} {own}");
+    }
+}
+
+#[test]
+fn an_overdue_hook_is_ended_even_if_it_does_not_want_to() {
+    let hook = "trap 'echo x >told' TERM; echo x >ready; while [ -e ready ]; do :; done";
+    let run = Run::new(&[("agent/pre-init", hook)]);
+    let child = run.start("plan");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    // Told once, it goes on.
+    for sign in ["ready", "told"] {
+        run.wait_for(sign);
+        assert_eq!(fs::read_to_string(run.path("hook")).unwrap(), "agent pre-init\n", "{sign}");
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    }
+    assert_eq!(run.end(child).1, "agent:pre-init overdue\n");
+}
+
+#[test]
+fn a_stop_ends_a_hook_and_what_was_not_checked_did_not_pass() {
+    let run = Run::new(&[("agent/post-plan", "echo x >ready; while [ -e ready ]; do :; done")]);
+    let child = run.start("plan");
+    run.wait_for("ready");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(run.end(child).1, "init 0\nplan 0\nagent:post-plan 143\n");
+}
+
+#[test]
+fn a_run_that_lists_its_processes_does_not_say_its_last_line() {
+    let run = Run::new(&[]);
+    run.terraform("xargs -0 echo </proc/$PPID/cmdline");
+    let (said, _) = run.end(run.start("plan"));
+    assert_eq!(said.lines().filter(|line| line.contains("task-1-1")).count(), 2, "{said}");
+}
+
+#[test]
+fn an_interrupt_that_is_said_twice_reaches_terraform_once() {
+    let run = Run::new(&[]);
+    // Not a shell: one in the background could not heed an interrupt.
+    let terraform = r#"#!/usr/bin/perl
+print "Terraform v1.11.4\n" if $ARGV[0] eq "version";
+exit 0 if $ARGV[0] ne "apply";
+sub note { open my $file, ">>", $_[0]; print $file "x" }
+$SIG{INT} = sub { note("interrupts") };
+$SIG{TERM} = sub { note("terminated") };
+note("ready");
+select undef, undef, undef, 0.01 until -e "end" or not -e "ready";
+"#;
+    run.script("bin/terraform", terraform);
+    let child = run.start("apply");
+    let signal = |signal| {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    };
+    run.wait_for("ready");
+    signal(nix::sys::signal::Signal::SIGINT);
+    run.wait_for("interrupts");
+    signal(nix::sys::signal::Signal::SIGINT);
+    // Handed on after it, since shells take signals by their numbers.
+    signal(nix::sys::signal::Signal::SIGTERM);
+    run.wait_for("terminated");
+    fs::write(run.path("work/end"), "").unwrap();
+    assert_eq!(run.end(child).1, "init 0\napply 0\n");
+    assert_eq!(fs::read_to_string(run.path("work/interrupts")).unwrap(), "x");
+}
+
+#[test]
+fn variables_cannot_change_what_the_entry_point_does() {
+    for shell in SHELLS {
+        let run = Run::new(&[(
+            "workspace/pre-init",
+            "printf '_operation=destroy\\n_kind=none\\n_child=1\\nUID=7\\n' >$SCALR_ENV_FILE",
+        )]);
+        run.terraform("echo \"$* _operation=$_operation QUOTE=$QUOTE\"");
+        run.variables(&[
+            ("_operation", "destroy"),
+            ("_kind", "apply"),
+            ("_directory", "/"),
+            ("_stopped", "1"),
+            ("_version", "0.1.0"),
+            ("IFS", "xyz/-="),
+            ("PS4", "x"),
+            ("ENV", "/etc/passwd"),
+            ("UID", "0"),
+            ("PPID", "1"),
+            ("SHELLOPTS", "noexec"),
+            ("RANDOM", "4"),
+            ("QUOTE", "it'\\''s $HOME"),
+        ]);
+        let (said, status) = run.end(run.start_in(shell, "plan", "work", "1.11.4"));
+        assert_eq!(status, "init 0\nplan 0\n", "{shell:?}: {said}");
+        let plan = said.lines().find(|line| line.starts_with("plan ")).unwrap();
+        assert!(!plan.contains("-destroy "), "{shell:?}: {plan}");
+        assert!(plan.ends_with("_operation=destroy QUOTE=it's $HOME"), "{plan}");
+        let ignored = said.contains("Ignoring the variable UID: this image's /bin/sh reserves");
+        assert_eq!(ignored, shell[0] == "bash", "{shell:?}: {said}");
+    }
+}
+
+#[test]
+fn without_a_configuration_nothing_is_planned() {
+    let of_override = "zz_override.tf";
+    for (files, folder, expected) in [
+        (&["README.md"][..], "work", "in the archive's top folder: it has no file"),
+        (
+            &["live/eu/main.tf"],
+            "work/live",
+            "in live: it has no file that ends in .tf or .tf.json. These folders have one: live/eu.",
+        ),
+        (
+            &["live/eu/main.tf"],
+            "work/live/typo",
+            "in live/typo: the uploaded archive has no such folder. These folders have one: live/eu.",
+        ),
+        (&["live/main.tf"], "work/live/main.tf", "in live/main.tf: it is not a folder"),
+        (&["live/override.tf", "live/b_override.tf.json", of_override], "work/live", "in live: it"),
+        (&["live/terraform.tfvars", "live/x.tf.disabled", "live/.tf"], "work/live", "in live: it"),
+        // Only OpenTofu reads these.
+        (&["main.tofu", "more.tofu.json"], "work", "in the archive's top folder: it"),
+        (&["main.tf/README.md"], "work", "in the archive's top folder: it"),
+    ] {
+        for shell in SHELLS {
+            let run = Run::new(&[]);
+            fs::remove_file(run.path("work/main.tf")).unwrap();
+            for file in files {
+                let file = run.path("work").join(file);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, "").unwrap();
+            }
+            fs::write(run.path("override.tf"), "terraform {}").unwrap();
+            let (said, status) = run.end(run.start_in(shell, "plan", folder, ""));
+            let expected = format!("error no Terraform configuration {expected}");
+            assert!(status.contains(&expected), "{shell:?} {files:?}: {status}");
+            assert!(!said.contains("terraform init"), "{said}");
+        }
+    }
+    // A hook may make it.
+    let run = Run::new(&[("agent/pre-init", "mv main.md main.tf.json")]);
+    fs::rename(run.path("work/main.tf"), run.path("work/main.md")).unwrap();
+    assert_eq!(run.end(run.start("plan")).1, "init 0\nplan 0\n");
+    // The image may have OpenTofu.
+    let run = Run::new(&[]);
+    run.script("bin/terraform", "#!/bin/sh\necho OpenTofu v1.9.0\n");
+    fs::rename(run.path("work/main.tf"), run.path("work/main.tofu")).unwrap();
+    assert_eq!(run.end(run.start("plan")).1, "init 0\nplan 0\n");
+}
+
+#[test]
+fn the_agents_files_are_read_after_all_others() {
+    let own = [
+        "a_override.tf",
+        "zzz_override.tf.json",
+        "{_override.tofu",
+        "a.auto.tfvars",
+        "zzz.auto.tfvars.json",
+        "\u{fc}ber it's.auto.tfvars",
+        "main.tf",
+    ];
+    for shell in SHELLS {
+        let run = Run::new(&[]);
+        for file in own {
+            fs::write(run.path("work").join(file), "").unwrap();
+        }
+        let texts = r#"{"a": "\\ n  b"}"#;
+        for (file, content) in [
+            ("override.tf", "terraform {\n}\n"),
+            ("variables.tfvars.json", texts),
+            ("variables.tfvars", "b = [\n  1\n]\n"),
+        ] {
+            fs::write(run.path(file), content).unwrap();
+        }
+        run.terraform("mkdir -p ../seen; cp * ../seen");
+        assert_eq!(run.end(run.start_in(shell, "plan", "work", "")).1, "init 0\nplan 0\n");
+        let last = |suffixes: &[&str]| {
+            let mut names = names(&run.path("seen"));
+            names.retain(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)));
+            names.pop().unwrap()
+        };
+        let placed = last(&["_override.tf", "_override.tf.json", "_override.tofu"]);
+        let content = |name: &str| fs::read_to_string(run.path("seen").join(name)).unwrap();
+        assert_eq!(content(&placed), "terraform {\n}\n", "{shell:?} {placed}");
+        let placed = last(&[".auto.tfvars", ".auto.tfvars.json"]);
+        assert_eq!(content(&placed), "b = [\n  1\n]\n", "{shell:?} {placed}");
+        let left = names(&run.path("work"));
+        assert_eq!(left.len(), own.len(), "they are removed again: {left:?}");
+    }
+}
+
+/// The names in a folder, as Terraform sorts them.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_image_has_the_version_that_the_workspace_asks_for() {
+    for (says, version, expected) in [
+        ("Terraform v1.11.4\non linux_amd64", "1.11.4", None),
+        ("Terraform v1.11.4", "", None),
+        (
+            "Terraform v1.11.4",
+            "1.5.7",
+            Some("has Terraform 1.11.4, and the workspace asks for 1.5.7"),
+        ),
+        ("Terraform v1.11.40", "1.11.4", Some("has Terraform 1.11.40, and")),
+        ("OpenTofu v1.9.0", "1.9.1", Some("has OpenTofu 1.9.0, and")),
+        ("a wrapper\nTerraform v1.5.7", "1.5.7", None),
+        ("a wrapper", "", None),
+        ("a wrapper", "1.5.7", Some("has no known program")),
+    ] {
+        let run = Run::new(&[]);
+        let script = format!("#!/bin/sh\n[ $1 != version ] || printf '{says}\n'");
+        run.script("bin/terraform", &script);
+        let (_, status) = run.end(run.start_in(&["/bin/sh"], "plan", "work", version));
+        match expected {
+            None => assert_eq!(status, "init 0\nplan 0\n", "{says} {version}"),
+            Some(expected) => assert!(status.contains(expected), "{says} {version}: {status}"),
+        }
+    }
+    let run = Run::new(&[]);
+    fs::remove_file(run.path("bin/terraform")).unwrap();
+    let (said, status) = run.end(run.start("plan"));
+    assert_eq!(status, "version 127\n");
+    assert!(said.contains("not found"), "{said}");
+}
+
+#[test]
+fn flags_that_would_send_the_state_elsewhere_or_change_the_step_are_refused() {
+    for (name, flags, refused) in [
+        ("TF_CLI_ARGS_apply", "-state=/tmp/x", Some("TF_CLI_ARGS_apply has the flag -state,")),
+        ("TF_CLI_ARGS_apply", "-parallelism=2 \"--state-out\" x", Some("-state-out")),
+        ("TF_CLI_ARGS", "-state /tmp/x", Some("TF_CLI_ARGS has the flag -state,")),
+        ("TF_CLI_ARGS_init", "-backend-config=path=/tmp/x", Some("-backend-config")),
+        ("TF_CLI_ARGS_init", "-backend=false", Some("-backend,")),
+        ("TF_CLI_ARGS_apply", "-destroy", Some("-destroy")),
+        ("TF_CLI_ARGS_apply", "-help", Some("-help")),
+        ("TF_CLI_ARGS_apply", "-parallelism=2 -lock=false", None),
+        ("TF_CLI_ARGS_plan", "-destroy", None),
+    ] {
+        for shell in SHELLS {
+            let run = Run::new(&[]);
+            run.variables(&[(name, flags)]);
+            let (said, status) = run.end(run.start_in(shell, "apply", "work", ""));
+            match refused {
+                Some(refused) => {
+                    assert!(status.contains("error the variable "), "{flags}: {status}");
+                    assert!(status.contains(refused), "{shell:?} {flags}: {status}");
+                    assert!(!said.contains("terraform apply"), "{said}");
+                }
+                None => assert_eq!(status, "init 0\napply 0\n", "{name}={flags}"),
+            }
+        }
+    }
+    // A hook may set it.
+    let run = Run::new(&[("agent/pre-plan", "echo TF_CLI_ARGS_plan=-destroy >$SCALR_ENV_FILE")]);
+    assert!(run.end(run.start("plan")).1.contains("error the variable TF_CLI_ARGS_plan"));
+}
+
+#[test]
+fn what_a_variable_cannot_do_here_is_said_once() {
+    for shell in SHELLS {
+        let run = Run::new(&[(
+            "agent/pre-init",
+            "mkdir .terraform && echo prod >.terraform/environment",
+        )]);
+        run.terraform("echo \"$1 $TF_WORKSPACE ${TF_PLUGIN_CACHE_DIR-none}\"");
+        let cache = run.path("cache");
+        run.variables(&[
+            ("TF_WORKSPACE", "prod"),
+            ("TF_PLUGIN_CACHE_DIR", "/proc/cache"),
+            ("TF_CLI_ARGS_plan", "-parallelism=2"),
+        ]);
+        let (said, _) = run.end(run.start_in(shell, "plan", "work", ""));
+        assert_eq!(
+            said,
+            "Running the agent's pre-init hook\n\
+             Ignoring TF_WORKSPACE=prod: a run's state is that of its workspace on the server\n\
+             Ignoring the selected Terraform workspace prod: a run's state is that of its workspace on the server\n\
+             Ignoring TF_PLUGIN_CACHE_DIR=/proc/cache: this run cannot write there; it can below /tmp and /scalr/home\n\
+             init default none\n\
+             The variable TF_CLI_ARGS_plan adds to terraform plan: -parallelism=2\n\
+             plan default none\n",
+            "{shell:?}"
+        );
+        fs::remove_dir_all(run.path("work/.terraform")).unwrap();
+        run.variables(&[("TF_PLUGIN_CACHE_DIR", cache.to_str().unwrap())]);
+        let (said, _) = run.end(run.start_in(shell, "plan", "work", ""));
+        assert!(said.ends_with(&format!("plan default {}\n", cache.display())), "{said}");
+        assert!(cache.is_dir());
+    }
+}
+
+#[test]
+fn a_hook_that_initializes_another_backend_fails_the_run() {
+    let hook = |path: &str| {
+        format!("mkdir -p .terraform; echo '\"path\": \"{path}\",' >.terraform/terraform.tfstate")
+    };
+    let run = Run::new(&[("agent/pre-plan", &hook("/tmp/x"))]);
+    let (said, status) = run.end(run.start("plan"));
+    assert!(status.contains("error a hook has initialized another backend"), "{status}");
+    assert!(!said.contains("terraform plan"), "{said}");
+    let run = Run::new(&[]);
+    let own = run.path("terraform.tfstate");
+    run.script("hooks/agent/pre-plan", &hook(own.to_str().unwrap()));
+    assert_eq!(run.end(run.start("plan")).1, "init 0\nplan 0\n");
+}
