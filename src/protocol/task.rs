@@ -197,6 +197,11 @@ pub struct Finish {
     pub log_bytes: u64,
     /// The SHA-256 of the whole log, in lower-case hex.
     pub log_sha256: String,
+    /// Why the server may not have the state that an apply left, and where that is
+    /// kept: sentences for people. The workspace then stays locked. None: the state is
+    /// saved, nothing was applied, or the agent is too old to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaved_state: Option<String>,
 }
 
 /// How a task ended.

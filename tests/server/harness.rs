@@ -363,6 +363,7 @@ impl Job {
             has_changes,
             log_bytes: log.len() as u64,
             log_sha256: hex::encode(Sha256::digest(log)),
+            unsaved_state: None,
         };
         self.agent.call(Method::POST, &self.path("finish"), &finish).await
     }

@@ -57,6 +57,7 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
         has_changes: None,
         log_bytes: 0,
         log_sha256: String::new(),
+        unsaved_state: None,
     };
     entry.note_finish(finish).unwrap();
     drop(entry);

@@ -211,6 +211,7 @@ impl Job {
             has_changes: end.has_changes,
             log_bytes: spool.len(),
             log_sha256: sha256,
+            unsaved_state: end.unsaved_state,
         };
         self.entry.note_finish(finish.clone())?;
         Ok(Some(finish))
@@ -402,6 +403,7 @@ fn failed(message: String) -> End {
         oom_killed: false,
         has_changes: None,
         message: Some(format!("Error: {message}")),
+        unsaved_state: None,
     }
 }
 

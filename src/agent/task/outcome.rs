@@ -13,6 +13,8 @@ pub(super) struct End {
     pub(super) oom_killed: bool,
     pub(super) has_changes: Option<bool>,
     pub(super) message: Option<String>,
+    /// Why the server may not have the state that the apply left, and where that is kept.
+    pub(super) unsaved_state: Option<String>,
 }
 
 /// What is known when a task's container has ended.
@@ -41,6 +43,7 @@ pub(super) fn outcome(ending: &Ending<'_>, config: &Config) -> End {
         oom_killed: ending.oom_killed,
         has_changes: None,
         message: None,
+        unsaved_state: None,
     };
     if last.is_some_and(|(step, _)| step == ending.kind.to_string()) {
         match (ending.kind, code) {

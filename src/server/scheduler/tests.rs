@@ -670,6 +670,7 @@ impl World {
             has_changes,
             log_bytes: 0,
             log_sha256: String::new(),
+            unsaved_state: None,
         };
         self.scheduler.finish(&task.id, &finish).await
     }
