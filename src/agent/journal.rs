@@ -44,6 +44,10 @@ pub(crate) struct Container {
     pub id: String,
     /// How long the log was before the container wrote to it, in bytes.
     pub log_start: u64,
+    /// The SHA-256 of the state that it was given, in lower-case hex. None: the
+    /// workspace has none, or the agent that made the container was too old to say.
+    #[serde(default)]
+    pub state_sha256: Option<String>,
 }
 
 /// What is written down of a task, in this order.
@@ -276,7 +280,9 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let journal = Journal::open(data.path()).unwrap();
         let mut entry = journal.begin(claimed(), 1).unwrap();
-        entry.note_container(Container { id: "c1".into(), log_start: 7 }).unwrap();
+        entry
+            .note_container(Container { id: "c1".into(), log_start: 7, state_sha256: None })
+            .unwrap();
         let half_made = data.path().join("tasks/half-made");
         fs::create_dir(&half_made).unwrap();
         let seen = Journal::look(data.path()).unwrap();
@@ -297,7 +303,9 @@ mod tests {
         fs::write(&file, &whole[..whole.len() - 3]).unwrap();
         let mut found = journal.entries().unwrap();
         assert!(found[0].record.container.is_none());
-        found[0].note_container(Container { id: "c2".into(), log_start: 7 }).unwrap();
+        found[0]
+            .note_container(Container { id: "c2".into(), log_start: 7, state_sha256: None })
+            .unwrap();
         let seen = Journal::look(data.path()).unwrap();
         assert_eq!(seen[0].container.as_ref().map(|c| c.id.as_str()), Some("c2"));
 

@@ -1,7 +1,7 @@
 //! Sums of files that are too large to be read whole.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -13,11 +13,18 @@ use sha2::{Digest as _, Sha256};
 /// It can't be read.
 pub(crate) fn sha256(path: &Path) -> Result<String> {
     let cannot = || format!("cannot read {}", path.display());
-    let mut file = File::open(path).with_context(cannot)?;
+    File::open(path).and_then(sha256_of).with_context(cannot)
+}
+
+/// The SHA-256 of what is left to read, in lower-case hex.
+///
+/// # Errors
+/// It can't be read.
+pub(crate) fn sha256_of(mut content: impl Read) -> io::Result<String> {
     let mut sum = Sha256::new();
     let mut piece = vec![0; 64 * 1024];
     loop {
-        let read = file.read(&mut piece).with_context(cannot)?;
+        let read = content.read(&mut piece)?;
         if read == 0 {
             return Ok(hex::encode(sum.finalize()));
         }

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use bollard::models::ChangeType;
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder,
     UploadToContainerOptionsBuilder,
@@ -72,28 +74,62 @@ impl Engine {
         Ok(copied.is_some())
     }
 
-    /// Gives `read` a regular file of a container, which the engine packs into an
-    /// archive; none when there is no such file, or something else in its place.
+    /// Gives `see` every regular file below `path` of a container, with the file's path
+    /// from the parent of `path` on.
+    ///
+    /// # Errors
+    /// The engine doesn't answer, or `see` fails.
+    pub(crate) async fn each_file(
+        &self,
+        id: &str,
+        path: &str,
+        mut see: impl FnMut(&Path, &mut dyn io::Read) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let Some(archive) = self.download(id, path).await? else { return Ok(()) };
+        let seen = tokio::task::spawn_blocking(move || {
+            for entry in tar::Archive::new(archive).entries()? {
+                let mut entry = entry?;
+                if entry.header().entry_type().is_file() {
+                    let path = entry.path()?.into_owned();
+                    see(&path, &mut entry)?;
+                }
+            }
+            anyhow::Ok(())
+        });
+        seen.await
+            .context("unpacking panicked")?
+            .with_context(|| format!("cannot look at {path} in the container"))
+    }
+
+    /// The files and folders outside of volumes that the container has made, without
+    /// what is in such a folder.
+    ///
+    /// # Errors
+    /// The engine doesn't answer.
+    pub(crate) async fn added(&self, id: &str) -> Result<Vec<String>> {
+        let changes = self.docker.container_changes(id).await;
+        let changes = changes.context("cannot list what the container changed")?;
+        let mut added: Vec<String> = changes
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|change| change.kind == ChangeType::_1)
+            .map(|change| change.path)
+            .collect();
+        added.sort();
+        added.dedup_by(|path, folder| Path::new(path).starts_with(folder));
+        Ok(added)
+    }
+
+    /// Gives `read` a regular file of a container; none when there is no such file, or
+    /// something else in its place.
     async fn unpack<T: Send + 'static>(
         &self,
         id: &str,
         path: &str,
         read: impl FnOnce(&mut dyn io::Read) -> io::Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
+        let Some(archive) = self.download(id, path).await? else { return Ok(None) };
         let cannot = format!("cannot get {path} out of the container");
-        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let mut stream =
-            Box::pin(self.docker.download_from_container(id, Some(options)).peekable());
-        // A refusal comes first; as it is, it says whether the engine is away.
-        match stream.as_mut().peek().await {
-            Some(Err(error)) if is_missing(error) => return Ok(None),
-            Some(Err(_)) => {
-                let refused = stream.next().await.context("it was there just now")?;
-                return Err(refused.expect_err("it was an error just now")).context(cannot);
-            }
-            _ => {}
-        }
-        let archive = SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)));
         let path = path.to_owned();
         let unpacked = tokio::task::spawn_blocking(move || {
             let mut archive = tar::Archive::new(archive);
@@ -106,6 +142,25 @@ impl Engine {
             anyhow::Ok(Some(read(&mut entry)?))
         });
         unpacked.await.context("unpacking panicked")?.context(cannot)
+    }
+
+    /// The tar archive into which the engine packs a file or folder of a container; none
+    /// when there is no such thing.
+    async fn download(&self, id: &str, path: &str) -> Result<Option<impl io::Read + Send + use<>>> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let mut stream =
+            Box::pin(self.docker.download_from_container(id, Some(options)).peekable());
+        // A refusal comes first; as it is, it says whether the engine is away.
+        match stream.as_mut().peek().await {
+            Some(Err(error)) if is_missing(error) => return Ok(None),
+            Some(Err(_)) => {
+                let refused = stream.next().await.context("it was there just now")?;
+                return Err(refused.expect_err("it was an error just now"))
+                    .with_context(|| format!("cannot get {path} out of the container"));
+            }
+            _ => {}
+        }
+        Ok(Some(SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)))))
     }
 }
 

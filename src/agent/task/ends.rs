@@ -13,7 +13,7 @@ use tokio::sync::{SetOnce, watch};
 
 use super::follow::follow;
 use super::tests::claimed;
-use super::{Job, TaskChannels, failed, run_task};
+use super::{End, Job, TaskChannels, failed, run_task};
 use crate::client::Client;
 use crate::connection::Keeper;
 use crate::context::{Context, RunUser};
@@ -27,6 +27,7 @@ use crate::log::spool::Spool;
 use crate::progress;
 use crate::providers::Providers;
 use crate::slots::Slots;
+use crate::sum;
 use crate::telemetry::Telemetry;
 use config::Settings;
 use protocol::redact::Redactor;
@@ -95,17 +96,7 @@ async fn a_state_that_is_too_large_is_kept_here_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let server = fake(&Asked::default(), |_| refusal(StatusCode::PAYLOAD_TOO_LARGE));
     let context = context(folder.path(), server, fake(&Asked::default(), engine)).await;
-    let entry = applied(&context);
-    let task = entry.record().claimed.task.clone();
-    let client = context.client.of_task(&entry.record().claimed);
-    let job = Job {
-        progress: context.progress.begin(&task, client.clone(), None),
-        slot: context.slots.take_again(0),
-        channels: channels(),
-        context: Arc::clone(&context),
-        entry,
-        client,
-    };
+    let job = job(&context, applied(&context));
     let told = job.hand_over(&failed(String::new())).await.unwrap().unwrap();
 
     let kept = folder.path().join(KEPT);
@@ -116,6 +107,36 @@ async fn a_state_that_is_too_large_is_kept_here_and_told() {
         kept.display()
     );
     assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn an_apply_that_leaves_the_state_as_it_was_fails_and_its_states_are_kept() {
+    const ELSEWHERE: &str = r#"{"version": 4, "serial": 1, "lineage": "5b1c"}"#;
+    for (before, is_finished) in [(Some(STATE), false), (Some("other"), true), (None, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = fake(&Asked::default(), |asked| match asked {
+            _ if asked.ends_with("path=%2Ftmp") => packed(ELSEWHERE).into_response(),
+            _ if asked.ends_with("/changes") => json("null"),
+            _ => engine(asked),
+        });
+        let context = context(folder.path(), Router::new(), engine).await;
+        let state_sha256 = before.map(|before| sum::sha256_of(before.as_bytes()).unwrap());
+        let container = Container { id: "c1".into(), log_start: 0, state_sha256 };
+        let succeeded = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
+        let job = job(&context, applied(&context));
+        let end = job.check_state_moved(&container, succeeded).await.unwrap();
+
+        assert_eq!(end.outcome == Outcome::Finished, is_finished, "{end:?}");
+        assert_eq!(end.unsaved_state.is_none(), is_finished, "{end:?}");
+        let kept = folder.path().join("lost/task-1-1/file");
+        assert_eq!(kept.exists(), !is_finished);
+        if !is_finished {
+            assert_eq!(fs::read_to_string(kept).unwrap(), ELSEWHERE);
+            let message = end.message.unwrap();
+            assert!(message.contains("state is as it was before"), "{message}");
+            assert!(message.contains("lost/task-1-1 on the agent's host: /file."), "{message}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -141,7 +162,7 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
             }
         });
         let context = context(folder.path(), Router::new(), engine).await;
-        let container = Container { id: "c1".into(), log_start: 0 };
+        let container = Container { id: "c1".into(), log_start: 0, state_sha256: None };
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
         let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
         follow(&context.engine, &container, &mut spool, filter, true).await.unwrap();
@@ -166,8 +187,21 @@ fn applied(context: &Context) -> Entry {
     let mut claimed = claimed();
     claimed.task.kind = Kind::Apply;
     let mut entry = context.journal.begin(claimed, 0).unwrap();
-    entry.note_container(Container { id: "c1".into(), log_start: 0 }).unwrap();
+    entry.note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None }).unwrap();
     entry
+}
+
+fn job(context: &Arc<Context>, entry: Entry) -> Job {
+    let task = entry.record().claimed.task.clone();
+    let client = context.client.of_task(&entry.record().claimed);
+    Job {
+        progress: context.progress.begin(&task, client.clone(), None),
+        slot: context.slots.take_again(0),
+        channels: channels(),
+        context: Arc::clone(context),
+        entry,
+        client,
+    }
 }
 
 async fn carry_out_alone(context: &Arc<Context>, entry: Entry) {

@@ -5,6 +5,7 @@
 //! container before it is started. What a container wrote is on the engine's
 //! disk until its outcome is with the server, so the log can be made again.
 
+mod accounts;
 mod archive;
 #[cfg(test)]
 mod ends;
@@ -20,6 +21,7 @@ mod memory;
 mod outcome;
 mod paths;
 mod prepare;
+mod unmoved_state;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -228,13 +230,17 @@ impl Job {
                 return Ok(self.never_begun());
             }
             let prepared = self.progress.during(Phase::Preparing, self.prepare(spool)).await?;
-            let Some(id) = prepared.filter(|_| !self.is_interrupted()) else {
+            let Some(prepared) = prepared.filter(|_| !self.is_interrupted()) else {
                 return Ok(self.never_begun());
             };
             self.client.start().await?;
             // A replay begins there, also after a loss of power.
             spool.sync()?;
-            let container = Container { id, log_start: spool.len() };
+            let container = Container {
+                id: prepared.container,
+                log_start: spool.len(),
+                state_sha256: prepared.state_sha256,
+            };
             self.entry.note_container(container)?;
         }
         self.channels.state.send_replace(TaskState::Running);
@@ -274,6 +280,7 @@ impl Job {
             never = self.end_overdue_hooks(&container.id) => match never {},
         };
         let end = self.end(&container.id, condition).await?;
+        let end = self.check_state_moved(container, end).await?;
         if end.outcome == Outcome::Errored {
             self.progress.failed();
         }

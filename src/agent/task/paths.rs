@@ -4,6 +4,12 @@
 pub(super) const SCALR: &str = "/scalr";
 /// The folder for what is to be forgotten.
 pub(super) const TMP: &str = "/tmp";
+/// Where programs look users and groups up.
+pub(super) const ETC: &str = "/etc";
+/// The users.
+pub(super) const PASSWD: &str = "/etc/passwd";
+/// The groups.
+pub(super) const GROUP: &str = "/etc/group";
 /// The entry point's script.
 pub(super) const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
 /// The run's variables, sourced by the entry point.

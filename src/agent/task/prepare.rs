@@ -15,7 +15,7 @@ use crate::client::{CallError, TaskFile};
 use crate::engine::ContainerSpec;
 use crate::log::spool::Spool;
 use crate::phase::Phase;
-use crate::{registry, trusted};
+use crate::{registry, sum, trusted};
 use config::layout::label;
 use protocol::{Hook, Kind, Operation, Registered, Task};
 
@@ -28,13 +28,29 @@ const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
 /// What the entry point puts beside the configuration.
 const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
 
+/// A container that can be started.
+pub(super) struct Prepared {
+    /// The engine's id of it.
+    pub(super) container: String,
+    /// The SHA-256 of the state that it has, in lower-case hex.
+    pub(super) state_sha256: Option<String>,
+}
+
+/// The files that go into a container.
+struct Files {
+    archive: Archive,
+    /// The lock file that names the run's providers.
+    lock_file: Option<Vec<u8>>,
+    state_sha256: Option<String>,
+}
+
 impl Job {
-    /// Makes the container with all its files in it, and gives its id; none when an
-    /// interrupt came before that.
-    pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Option<String>, CallError> {
+    /// Makes the container with all its files in it; none when an interrupt came before
+    /// that.
+    pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Option<Prepared>, CallError> {
         // A task that outlived a restart may be here before the registration.
         let registered = self.context.registered.wait().await;
-        let (mut archive, lock_file) = self.files().await?;
+        let Files { mut archive, lock_file, state_sha256 } = self.files().await?;
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
         let mut orders = self.channels.orders.clone();
@@ -58,8 +74,11 @@ impl Job {
         let mut spec = self.container(image, registered)?;
         spec.volumes = provided.volumes;
         let id = self.create(spec).await?;
+        if self.context.user.uid != 0 {
+            self.add_accounts(&id).await?;
+        }
         engine.upload(&id, paths::SCALR, archive.finish()?).await?;
-        Ok(Some(id))
+        Ok(Some(Prepared { container: id, state_sha256 }))
     }
 
     /// Makes the container, read-only but for its folders where that is wanted and
@@ -70,6 +89,11 @@ impl Job {
         if !self.context.config.writable_root.unwrap_or(user.uid == 0) {
             let mut read_only = ContainerSpec { read_only: true, ..spec.clone() };
             read_only.folders.push(paths::TMP.to_owned());
+            if user.uid != 0 {
+                // Nothing else can be put into a container whose files are read-only.
+                // It is root's as in the image, so the run can't write there.
+                read_only.folders.push(paths::ETC.to_owned());
+            }
             let id = engine.create(read_only).await?;
             if user.uid == 0 || engine.is_open_folder(&id, paths::TMP).await? {
                 return Ok(id);
@@ -88,9 +112,8 @@ impl Job {
         Ok(id)
     }
 
-    /// All files that go into the container, but for those about providers; and the
-    /// lock file that names these, if there is one.
-    async fn files(&self) -> Result<(Archive, Option<Vec<u8>>), CallError> {
+    /// All files that go into the container, but for those about providers.
+    async fn files(&self) -> Result<Files, CallError> {
         let task = self.task();
         let configuration = self
             .fetch(TaskFile::Configuration)
@@ -121,7 +144,10 @@ impl Job {
         if let Some(certificates) = certificates {
             archive.file(paths::CERTIFICATES, 0o644, certificates)?;
         }
-        if let Some(state) = self.fetch(TaskFile::State).await? {
+        let mut state_sha256 = None;
+        if let Some(mut state) = self.fetch(TaskFile::State).await? {
+            state_sha256 = Some(sum::sha256_of(&state).context("cannot read the state")?);
+            state.rewind().context("cannot read the state")?;
             archive.large_file(paths::STATE, 0o600, &state)?;
         }
         if task.kind == Kind::Apply {
@@ -135,7 +161,7 @@ impl Job {
                 lock_file = Some(text);
             }
         }
-        Ok((archive, lock_file))
+        Ok(Files { archive, lock_file, state_sha256 })
     }
 
     /// A file of the task, from the server, if it has one.

@@ -1,0 +1,80 @@
+//! The run's user and group as programs look them up: ssh, for one, refuses a user
+//! without an entry.
+
+use anyhow::Result;
+
+use super::archive::Archive;
+use super::{Job, paths};
+use crate::context::RunUser;
+
+/// What the account is called, unless the image has another one of that name.
+const NAMES: [&str; 2] = ["scalr", "scalr-run"];
+
+const ROOT: RunUser = RunUser { uid: 0, gid: 0 };
+
+impl Job {
+    /// Adds the run's user and group to a container's accounts, if its image has no
+    /// such entries.
+    pub(super) async fn add_accounts(&self, container: &str) -> Result<()> {
+        let RunUser { uid, gid } = self.context.user;
+        let engine = &self.context.engine;
+        let mut archive = Archive::new(self.entry.directory(), paths::ETC, ROOT)?;
+        for (path, first, id, rest) in [
+            (paths::PASSWD, "root:x:0:0:root:/root:/bin/sh", uid, passwd_fields(gid)),
+            (paths::GROUP, "root:x:0:", gid, String::new()),
+        ] {
+            let accounts = engine.read(container, path).await?;
+            let accounts = accounts.unwrap_or_else(|| format!("{first}\n").into());
+            if let Some(accounts) = with_entry(accounts, id, &rest) {
+                archive.file(path, 0o644, &accounts)?;
+            }
+        }
+        engine.upload(container, paths::ETC, archive.finish()?).await
+    }
+}
+
+/// What follows the user's id in `passwd(5)`.
+fn passwd_fields(gid: u32) -> String {
+    format!("{gid}:Terraform run:{}:/bin/sh", paths::HOME)
+}
+
+/// The content of `passwd` or `group` with an entry for `id`; none when it has one.
+fn with_entry(mut accounts: Vec<u8>, id: u32, rest: &str) -> Option<Vec<u8>> {
+    let text = String::from_utf8_lossy(&accounts);
+    let mut entries = text.lines().map(|line| line.split(':'));
+    if entries.any(|mut fields| fields.nth(2) == Some(&id.to_string())) {
+        return None;
+    }
+    let is_taken = |name: &&str| text.lines().any(|line| line.split(':').next() == Some(*name));
+    let name = NAMES.into_iter().find(|name| !is_taken(name))?;
+    if accounts.last().is_some_and(|last| *last != b'\n') {
+        accounts.push(b'\n');
+    }
+    accounts.extend(format!("{name}:x:{id}:{rest}\n").into_bytes());
+    Some(accounts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(accounts: &str, id: u32) -> Option<String> {
+        let added = with_entry(accounts.into(), id, &passwd_fields(991));
+        added.map(|accounts| String::from_utf8(accounts).unwrap())
+    }
+
+    #[test]
+    fn an_account_is_added_that_the_image_lacks() {
+        let root = "root:x:0:0:root:/root:/bin/sh";
+        let own = "990:991:Terraform run:/scalr/home:/bin/sh\n";
+        let expected = format!("{root}\nscalr:x:{own}");
+        assert_eq!(with(&format!("{root}\n"), 990).unwrap(), expected);
+        assert_eq!(with(root, 990).unwrap(), expected, "the last line had no end");
+        let other = "scalr:x:5:5::/:/bin/sh\n";
+        assert_eq!(with(other, 990).unwrap(), format!("{other}scalr-run:x:{own}"));
+        assert_eq!(with("mine:x:990:4::/:/bin/sh\n", 990), None);
+        assert_eq!(with("", 990).unwrap(), format!("scalr:x:{own}"));
+        let of_group = with_entry(b"root:x:0:\n".to_vec(), 991, "").unwrap();
+        assert_eq!(of_group, b"root:x:0:\nscalr:x:991:\n");
+    }
+}

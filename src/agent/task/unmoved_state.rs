@@ -1,0 +1,165 @@
+//! The guard over applies: one that succeeded has changed the workspace's state. If it
+//! has not, its state went elsewhere, and what was made is in no state that the server
+//! knows.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tempfile::NamedTempFile;
+use tracing::warn;
+
+use super::archive::inside;
+use super::{End, Job, paths};
+use crate::journal::Container;
+use crate::sum;
+use protocol::{Kind, Outcome};
+
+/// How long the search for states may take: a run can leave a file that never ends.
+const SEARCH: Duration = Duration::from_secs(300);
+
+/// The most that is kept of a file, in bytes.
+const LARGEST: u64 = 1024 * 1024 * 1024;
+
+/// How much of a file tells whether it is a state, in bytes: version and lineage stand
+/// at its beginning.
+const BEGINNING: u64 = 4096;
+
+impl Job {
+    /// Makes a failure of an apply that succeeded and left the state as it was.
+    pub(super) async fn check_state_moved(&self, container: &Container, end: End) -> Result<End> {
+        if self.task().kind != Kind::Apply || end.outcome != Outcome::Finished {
+            return Ok(end);
+        }
+        let state = NamedTempFile::new_in(self.entry.directory())
+            .context("cannot make a file for what the run left")?;
+        let there =
+            self.context.engine.copy_out(&container.id, paths::STATE, state.reopen()?).await?;
+        let moved = there && Some(sum::sha256(state.path())?) != container.state_sha256;
+        if moved {
+            return Ok(end);
+        }
+        let why = format!(
+            "Terraform says that the apply succeeded, but the workspace's state is as it was before, so the server has no state of what was made. {}",
+            self.keep_states(&container.id).await?
+        );
+        warn!("{why}");
+        Ok(End {
+            outcome: Outcome::Errored,
+            message: Some(format!("Error: {why}")),
+            unsaved_state: Some(why),
+            ..end
+        })
+    }
+
+    /// Keeps the files of a container that look like states, and says where.
+    async fn keep_states(&self, container: &str) -> Result<String> {
+        let task = self.task();
+        let directory = self.context.journal.lost(&task.id, task.attempt)?;
+        let found = tokio::time::timeout(SEARCH, self.search(container, &directory)).await;
+        if !matches!(found, Ok(Ok(()))) {
+            warn!("the search for states in the container is not complete: {found:?}");
+        }
+        let kept = files(&directory)?;
+        if kept.is_empty() {
+            // Nothing is kept. With an earlier file in it, it stays.
+            let _ = fs::remove_dir(&directory);
+            return Ok("The run's container has no file that looks like a state.".to_owned());
+        }
+        let kept: Vec<_> = kept.iter().map(|path| format!("/{}", path.display())).collect();
+        Ok(format!(
+            "Files of the run's container that look like states are kept in {} on the agent's host: {}.",
+            directory.display(),
+            kept.join(", ")
+        ))
+    }
+
+    async fn search(&self, container: &str, to: &Path) -> Result<()> {
+        let engine = &self.context.engine;
+        let mut places = vec![paths::SCALR.to_owned(), paths::TMP.to_owned()];
+        places.extend(engine.added(container).await?);
+        for place in places {
+            let parent = Path::new(&place).parent().unwrap_or(Path::new("/")).to_owned();
+            let to = to.to_owned();
+            let keep = move |path: &Path, content: &mut dyn Read| {
+                let path = parent.join(path);
+                if path == Path::new(paths::STATE) || is_version_of_terraform(&path) {
+                    return Ok(());
+                }
+                keep_if_state(&path, content, &to)
+            };
+            engine.each_file(container, &place, keep).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file is in a folder of what Terraform installs, which is large and holds no
+/// state.
+fn is_version_of_terraform(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == ".terraform")
+}
+
+/// Copies a file of a container into `to`, below its path, if it looks like a state.
+fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path) -> Result<()> {
+    let mut beginning = Vec::new();
+    content.take(BEGINNING).read_to_end(&mut beginning)?;
+    if !looks_like_state(&beginning) {
+        return Ok(());
+    }
+    let path = to.join(inside(path.strip_prefix("/").unwrap_or(path))?);
+    let folder = path.parent().unwrap_or(to);
+    let cannot = || format!("cannot write {}", path.display());
+    fs::create_dir_all(folder).with_context(cannot)?;
+    let mut kept = NamedTempFile::new_in(folder).with_context(cannot)?;
+    io::copy(&mut beginning.as_slice().chain(content.take(LARGEST)), &mut kept)
+        .with_context(cannot)?;
+    kept.as_file().sync_all().with_context(cannot)?;
+    kept.persist(&path).with_context(cannot)?;
+    Ok(())
+}
+
+fn looks_like_state(beginning: &[u8]) -> bool {
+    let text: String = String::from_utf8_lossy(beginning).split_whitespace().collect();
+    text.starts_with('{') && text.contains("\"version\":4") && text.contains("\"lineage\":")
+}
+
+/// The files below a folder, relative to it, in order.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        if entry.file_type().is_file() {
+            files.push(entry.path().strip_prefix(folder)?.to_owned());
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_kept_below_its_path_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = r#"{
+  "version": 4, "terraform_version": "1.11.4", "serial": 3, "lineage": "5b1c"
+}"#;
+        for (path, content) in [
+            ("/tmp/x", state),
+            ("/scalr/work/terraform.tfstate.d/prod/terraform.tfstate", state),
+            ("/tmp/plan.json", r#"{"format_version": "1.2", "lineage": "no"}"#),
+            ("/tmp/backend", r#"{"version": 3, "lineage": "a backend's"}"#),
+            ("/tmp/text", "version lineage"),
+        ] {
+            keep_if_state(Path::new(path), &mut content.as_bytes(), folder.path()).unwrap();
+        }
+        let kept = files(folder.path()).unwrap();
+        let of_workspace = "scalr/work/terraform.tfstate.d/prod/terraform.tfstate";
+        assert_eq!(kept, [Path::new(of_workspace), Path::new("tmp/x")]);
+        assert_eq!(fs::read_to_string(folder.path().join("tmp/x")).unwrap(), state);
+    }
+}
