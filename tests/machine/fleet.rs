@@ -15,7 +15,7 @@ use crate::pool::Pool;
 pub(crate) const URL: &str = "https://pools.test:8443";
 
 /// The image that the kit's archive is imported as.
-const IMAGE: &str = "scalr-run:test";
+pub(crate) const IMAGE: &str = "scalr-run:test";
 
 /// The command of the private engine, as an administrator would type it.
 pub(crate) const DOCKER: &str =

@@ -259,6 +259,28 @@ impl<'a> Pool<'a> {
             )
     }
 
+    /// How many state versions the workspace has.
+    pub(crate) fn states(&self) -> usize {
+        self.state_versions().len()
+    }
+
+    /// How many resources the workspace's state has; none without a state.
+    pub(crate) fn resources(&self) -> u64 {
+        let newest = self
+            .state_versions()
+            .into_iter()
+            .max_by_key(|version| version["attributes"]["serial"].as_i64());
+        newest.map_or(0, |version| {
+            version["attributes"]["resource-count"].as_u64().expect("a number of resources")
+        })
+    }
+
+    fn state_versions(&self) -> Vec<Value> {
+        let path = format!("/state-versions?filter%5Bworkspace%5D={}", self.workspace);
+        let mut versions = self.get(&path);
+        versions["data"].as_array_mut().map(std::mem::take).expect("a list of state versions")
+    }
+
     /// The status of each of the pool's agents.
     pub(crate) fn agents(&self) -> Vec<String> {
         let agents = self.get(&format!("/agents?filter%5Bagent-pool%5D={}", self.id));

@@ -55,6 +55,8 @@ async fn bad_attributes_are_pointed_at_and_change_nothing() {
     let site = server.pool_and_workspace().await;
     let environment = [("environment", site.environment.as_str())];
     let workspace = [("workspace", site.workspace.as_str())];
+    // With its key and the NUL at its end, one byte more than Linux passes on.
+    let too_long = "x".repeat(128 * 1024 - "long=".len());
     let refused = [
         ("/agent-pools", json!({}), "name", &[][..]),
         ("/agent-pools", json!({ "name": "pool" }), "name", &[]),
@@ -71,6 +73,13 @@ async fn bad_attributes_are_pointed_at_and_change_nothing() {
         ("/vars", json!({ "key": "a b", "category": "shell" }), "key", &workspace),
         ("/vars", json!({ "key": "a", "category": "secret" }), "category", &workspace),
         ("/vars", json!({ "key": "a", "category": "shell", "hcl": true }), "hcl", &workspace),
+        ("/vars", json!({ "key": "_", "category": "shell" }), "key", &workspace),
+        (
+            "/vars",
+            json!({ "key": "long", "category": "shell", "value": too_long }),
+            "value",
+            &workspace,
+        ),
     ];
     for (path, attributes, name, related) in refused {
         let body = resource(attributes, related);
@@ -81,6 +90,10 @@ async fn bad_attributes_are_pointed_at_and_change_nothing() {
     }
     for list in ["/agent-pools", "/environments", "/workspaces"] {
         assert_eq!(server.get(list).await["meta"]["pagination"]["total-count"], 1, "{list}");
+    }
+    for (value, category) in [(&too_long[1..], "shell"), (&too_long, "terraform")] {
+        let variable = json!({ "key": "long", "category": category, "value": value });
+        server.create("/vars", variable, &workspace).await;
     }
     let (status, _) = server.call(Method::POST, "/agent-pools", json!([1])).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);

@@ -1,0 +1,271 @@
+//! What configurations, variables and hooks can do to a run: it never ends green without
+//! the state that it made, and never destroys what its configuration does not say.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::fleet::{DOCKER, Fleet, IMAGE, configuration, kit};
+use crate::pool::Pool;
+
+/// Adds a note to a configuration with one resource.
+const RESOURCE_AND_OUTPUT: &str = "\
+variable \"word\" {
+  type    = string
+  default = \"none\"
+}
+
+output \"word\" {
+  value = var.word
+}
+";
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_run_keeps_its_state_and_destroys_nothing_it_was_not_told_to() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    fleet.install("--concurrency 2");
+    fleet.wait_for_agent(&pool, "idle");
+
+    destroys_nothing_without_a_configuration(&pool);
+    is_never_applied_without_its_state(&fleet, &pool);
+    takes_the_workspaces_variables_first(&pool);
+    has_an_account_and_its_version(&fleet, &pool);
+    runs_as_plain_terraform(&fleet, &pool);
+}
+
+/// A workspace whose plans are applied at once.
+fn workspace<'a>(pool: &Pool<'a>, name: &str, attributes: Value) -> Pool<'a> {
+    let mut all = json!({"auto-apply": true});
+    for (key, value) in attributes.as_object().expect("attributes") {
+        all[key] = value.clone();
+    }
+    pool.with_workspace(name, all)
+}
+
+/// A configuration with one resource and one output, and further files.
+fn one_resource(below: &str, files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let has_data = configuration().join("terraform_data.tf").is_file();
+    let kind = if has_data { "terraform_data" } else { "null_resource" };
+    let main = format!("{RESOURCE_AND_OUTPUT}\nresource \"{kind}\" \"one\" {{\n}}\n");
+    write(folder.path(), &format!("{below}main.tf"), &main);
+    for (path, content) in files {
+        write(folder.path(), path, content);
+    }
+    folder
+}
+
+fn write(folder: &Path, path: &str, content: &str) {
+    let file = folder.join(path);
+    fs::create_dir_all(file.parent().expect("it has a folder")).expect("a folder");
+    fs::write(file, content).expect("a file");
+}
+
+fn destroys_nothing_without_a_configuration(pool: &Pool<'_>) {
+    let pool = workspace(pool, "moved", json!({"working-directory": "live/eu"}));
+    let configuration = one_resource("live/eu/", &[("live/README.md", "more")]);
+    pool.wait_for_ended(&pool.start_run(configuration.path()), "applied");
+    assert_eq!(pool.resources(), 1);
+    for directory in ["live", "live/typo", "live/README.md"] {
+        pool.patch_workspace(json!({"working-directory": directory}));
+        let run = pool.start_run(configuration.path());
+        pool.wait_for_ended(&run, "errored");
+        let log = pool.log(&run, "plan");
+        let expected = format!("Error: no Terraform configuration in {directory}: ");
+        assert!(log.contains(&expected), "{log}");
+        assert!(log.contains("These folders have one: live/eu."), "{log}");
+        assert!(!log.contains("to destroy"), "{log}");
+    }
+    assert_eq!(pool.resources(), 1);
+}
+
+fn is_never_applied_without_its_state(fleet: &Fleet, pool: &Pool<'_>) {
+    let elsewhere = "terraform {\n  backend \"local\" {\n    path = \"/tmp/elsewhere\"\n  }\n}\n";
+    let select = "terraform workspace new prod || terraform workspace select prod";
+    for (name, variable, hook, files, end, says) in [
+        (
+            "workspace",
+            ("TF_WORKSPACE", "prod"),
+            "",
+            &[][..],
+            "applied",
+            "Ignoring TF_WORKSPACE=prod",
+        ),
+        (
+            "selected",
+            ("A", "b"),
+            select,
+            &[],
+            "applied",
+            "Ignoring the selected Terraform workspace prod",
+        ),
+        ("override", ("A", "b"), "", &[("zzz_override.tf", elsewhere)], "applied", ""),
+        ("backend", ("A", "b"), "", &[("backend.tf", elsewhere)], "applied", ""),
+        ("flag", ("TF_CLI_ARGS_apply", "-state=/tmp/x"), "", &[], "errored", "has the flag -state"),
+        (
+            "hidden-flag",
+            ("TF_CLI_ARGS_apply", r"-st\ate=/tmp/x"),
+            "",
+            &[],
+            "errored",
+            "on the agent's host: /tmp/x.",
+        ),
+        ("operation", ("_operation", "destroy"), "", &[], "applied", ""),
+    ] {
+        let pool = workspace(pool, name, json!({}));
+        pool.variable(variable.0, "shell", false, variable.1);
+        if !hook.is_empty() {
+            pool.hooks(json!({"pre-plan": hook, "pre-apply": hook}));
+        }
+        let run = pool.start_run(one_resource("", files).path());
+        let ended = pool.end(&run);
+        let log = pool.log(&run, "plan") + &pool.log(&run, "apply");
+        assert_eq!(ended, end, "{name}: {log}");
+        assert!(log.contains(says), "{name}: {log}");
+        assert_eq!(pool.resources(), u64::from(end == "applied"), "{name}: {log}");
+    }
+    let kept = fleet.shell("cat /var/lib/scalr-agent/lost/*/tmp/x");
+    assert!(kept.contains("\"lineage\""), "{kept}");
+}
+
+fn takes_the_workspaces_variables_first(pool: &Pool<'_>) {
+    let pool = workspace(pool, "variables", json!({}));
+    pool.variable("word", "terraform", false, "the workspace's");
+    let files = [
+        ("terraform.tfvars", "word = \"first\"\n"),
+        ("aa.auto.tfvars", "word = \"aa\"\n"),
+        ("zzzz.auto.tfvars", "word = \"zzzz\"\n"),
+        ("zzzzz.auto.tfvars.json", "{\"word\": \"zzzzz\"}\n"),
+    ];
+    let run = pool.start_run(one_resource("", &files).path());
+    pool.wait_for_ended(&run, "applied");
+    assert_eq!(pool.output("word"), json!("the workspace's"));
+}
+
+fn has_an_account_and_its_version(fleet: &Fleet, pool: &Pool<'_>) {
+    let pool = workspace(pool, "account", json!({"terraform-version": "0.12.31"}));
+    pool.hooks(json!({"pre-init": "echo \"I am $(id -un) of $(id -gn) at $(pwd)\""}));
+    let configuration = one_resource("", &[]);
+    let run = pool.start_run(configuration.path());
+    pool.wait_for_ended(&run, "errored");
+    let log = pool.log(&run, "plan");
+    assert!(log.contains("I am scalr of scalr at /scalr/work"), "{log}");
+    assert!(log.contains("and the workspace asks for 0.12.31."), "{log}");
+    assert_eq!(pool.states(), 0);
+    pool.patch_workspace(json!({"allow-other-terraform-version": true}));
+    pool.wait_for_ended(&pool.start_run(configuration.path()), "applied");
+    assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet")), "");
+}
+
+/// Configurations and variables through an agent, and by plain Terraform in a container
+/// of the same image: they end alike, leave the same, and say the same but for the lines
+/// that docs/runs.md lists.
+fn runs_as_plain_terraform(fleet: &Fleet, pool: &Pool<'_>) {
+    let fails = "resource \"null_resource\" \"bad\" {\n  count = \"many\"\n}\n";
+    let cases: [(&str, &[(&str, &str)], &[(&str, &str)], bool); 6] = [
+        ("plain", &[], &[], true),
+        (
+            "module",
+            &[("m.tf", "module \"m\" {\n  source = \"./m\"\n}\n"), ("m/main.tf", "")],
+            &[],
+            true,
+        ),
+        ("auto-variables", &[("a.auto.tfvars", "word = \"auto\"\n")], &[], true),
+        ("environment", &[], &[("TF_VAR_word", "it's \"so\" $HOME"), ("_kind", "x")], true),
+        ("wrong", &[("bad.tf", fails)], &[], false),
+        ("not-hcl", &[("bad.tf", "resource {{\n")], &[], false),
+    ];
+    for (name, files, variables, succeeds) in cases {
+        let folder = one_resource("", files);
+        let plain = Plain::run(fleet, name, folder.path(), variables);
+        assert_eq!(plain.succeeds, succeeds, "{name}: {}", plain.log);
+
+        let pool = workspace(pool, name, json!({}));
+        for (key, value) in variables {
+            pool.variable(key, "shell", false, value);
+        }
+        let run = pool.start_run(folder.path());
+        pool.wait_for_ended(&run, if succeeds { "applied" } else { "errored" });
+        let log = pool.log(&run, "plan") + &pool.log(&run, "apply");
+        assert_eq!(comparable(&log), comparable(&plain.log), "{name}");
+        if succeeds {
+            assert_eq!(pool.output("word"), plain.word, "{name}");
+            assert_eq!(pool.resources(), 1, "{name}");
+        }
+    }
+    assert!(kit().join("run-image.tar").is_file());
+}
+
+/// What plain Terraform made of a configuration.
+struct Plain {
+    log: String,
+    succeeds: bool,
+    word: Value,
+}
+
+impl Plain {
+    fn run(fleet: &Fleet, name: &str, folder: &Path, variables: &[(&str, &str)]) -> Self {
+        let archive = std::process::Command::new("tar")
+            .args(["--create", "--directory"])
+            .arg(folder)
+            .arg(".")
+            .output()
+            .expect("tar starts");
+        let steps = "\
+            exec 2>&1; mkdir /tmp/w && cd /tmp/w && tar -x; exec </dev/null\n\
+            run() { terraform \"$@\" || { [ $? = 2 ] && [ $1 = plan ]; }; }\n\
+            run init -input=false && \
+            run plan -input=false -detailed-exitcode -out=/tmp/plan && \
+            run init -input=false && \
+            run apply -input=false /tmp/plan\n\
+            echo \"ended with $?\"; terraform output -json word 2>/dev/null";
+        let environment: Vec<String> = variables
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .chain(["TF_IN_AUTOMATION=1", "TF_INPUT=0", "CHECKPOINT_DISABLE=1"].map(String::from))
+            .collect();
+        let file = format!("/root/{name}.env");
+        fleet.world.feed(
+            &fleet.machine,
+            &format!("cat >{file}"),
+            environment.join("\n").as_bytes(),
+        );
+        fleet.world.feed(&fleet.machine, &format!("cat >/root/{name}.sh"), steps.as_bytes());
+        fleet.world.feed(&fleet.machine, &format!("cat >/root/{name}.tar"), &archive.stdout);
+        let said = fleet.shell(&format!(
+            "{DOCKER} run --rm --interactive --network none --env-file {file} \
+             --entrypoint /bin/sh {IMAGE} -c \"$(cat /root/{name}.sh)\" </root/{name}.tar"
+        ));
+        let (log, rest) = said.split_once("ended with ").expect("it says how it ended");
+        let (code, word) = rest.split_once('\n').unwrap_or((rest, ""));
+        Self {
+            log: log.to_owned(),
+            succeeds: code == "0",
+            word: serde_json::from_str(word).unwrap_or_default(),
+        }
+    }
+}
+
+/// The lines of a log without those that say something else each time, and those that
+/// only an agent's log has.
+fn comparable(log: &str) -> Vec<String> {
+    let own = ["Successfully configured the backend \"local\"!", "use this backend unless"];
+    let differs = ["Saved the plan to:", "terraform apply \"/"];
+    log.lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .filter(|line| own.iter().chain(&differs).all(|part| !line.contains(part)))
+        .filter(|line| !line.starts_with("Error: ") || line.len() > 7)
+        .map(|line| {
+            // Ids and times are new in each run.
+            match line.split_once(" complete after ") {
+                Some((start, _)) => start.to_owned(),
+                None => line.to_owned(),
+            }
+        })
+        .collect()
+}
