@@ -25,7 +25,7 @@ use url::Url;
 use config::Config;
 use protocol::Secret;
 use protocol::{
-    Attempt, BASE, Claimed, Events, Finish, Heartbeat, LogOffset, Poll, Problem, Register,
+    Attempt, BASE, Claimed, Code, Events, Finish, Heartbeat, LogOffset, Poll, Problem, Register,
     Registered,
 };
 
@@ -41,16 +41,23 @@ const FILE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Why a call brought no result.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The server said no.
+    /// The server said no. To a call of a task, it means that the task is not this
+    /// agent's.
     #[error("{why}")]
     Refused {
         /// The answer's status.
         status: StatusCode,
+        /// What it means, where a server says that.
+        code: Option<Code>,
         /// In the server's words.
         why: String,
         /// How much of the log it has, where that is why.
         offset: Option<u64>,
     },
+    /// The server does not take a task's file, or does not give it: that says nothing of
+    /// the task.
+    #[error("{0}")]
+    FileRefused(String),
     /// Nobody answered, or not the server itself but a proxy before it: worth
     /// another try.
     #[error("{0:#}")]
@@ -66,6 +73,18 @@ impl CallError {
         match self {
             CallError::Refused { status, .. } => Some(*status),
             _ => None,
+        }
+    }
+
+    /// The error of a call about a task's file. Only an attempt that is over loses the
+    /// task; a server that sends no codes says that in its answer to the next call that
+    /// is about the task itself.
+    fn of_file(self) -> Self {
+        match self {
+            CallError::Refused { code, why, .. } if code != Some(Code::AttemptOver) => {
+                CallError::FileRefused(why)
+            }
+            other => other,
         }
     }
 }
@@ -268,7 +287,7 @@ impl TaskClient {
                 .timeout(FILE_TIMEOUT);
             let mut response = match send(request).await {
                 Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => return Ok(false),
-                result => result?,
+                result => result.map_err(CallError::of_file)?,
             };
             let cannot = || format!("cannot write the {file} to the disk");
             let mut to = to;
@@ -288,8 +307,7 @@ impl TaskClient {
     /// Puts the file that `content` is the path of.
     ///
     /// # Errors
-    /// See [`CallError`]; 409: the attempt is over, 413: it is larger than the server
-    /// takes.
+    /// See [`CallError`].
     pub(crate) async fn put(&self, file: TaskFile, content: &Path) -> Result<(), CallError> {
         self.patiently("save a task's files", || async {
             let describe = || format!("cannot read {}", content.display());
@@ -301,7 +319,7 @@ impl TaskClient {
                 .header(header::CONTENT_LENGTH, length)
                 .body(open)
                 .timeout(FILE_TIMEOUT);
-            send(request).await.map(drop)
+            send(request).await.map(drop).map_err(CallError::of_file)
         })
         .await
     }
@@ -437,9 +455,9 @@ async fn send(request: RequestBuilder) -> Result<Response, CallError> {
     }
     let body = response.bytes().await.unwrap_or_default();
     let offset = serde_json::from_slice::<LogOffset>(&body).ok().map(|log| log.offset);
-    let why = serde_json::from_slice::<Problem>(&body)
-        .map_or_else(|_| format!("the server answered {status}"), |problem| problem.error);
-    Err(CallError::Refused { status, why, offset })
+    let problem = serde_json::from_slice(&body)
+        .unwrap_or_else(|_| Problem { error: format!("the server answered {status}"), code: None });
+    Err(CallError::Refused { status, code: problem.code, why: problem.error, offset })
 }
 
 async fn read<T: DeserializeOwned>(response: Response) -> Result<T, CallError> {

@@ -10,14 +10,17 @@
 //! | POST `tasks/ID/claim` | session | [`Attempt`] | 200 [`Claimed`]; 409 somebody else has it |
 //! | POST `tasks/ID/start` | task | [`Attempt`] | 204; 409 stale attempt |
 //! | GET `tasks/ID/configuration` | task | – | 200 tar.gz |
-//! | GET, PUT `tasks/ID/plan?attempt=N` | task | the plan file | 200 · 204; 404 there is none |
-//! | GET, PUT `tasks/ID/lock-file?attempt=N` | task | `.terraform.lock.hcl` | 200 · 204; 404 there is none |
-//! | GET, PUT `tasks/ID/state?attempt=N` | task | the state | 200 · 204; 404 there is none |
+//! | GET, PUT `tasks/ID/plan?attempt=N` | task | the plan file | 200 · 204; 404 there is none; 413 |
+//! | GET, PUT `tasks/ID/lock-file?attempt=N` | task | `.terraform.lock.hcl` | 200 · 204; 404 there is none; 413 |
+//! | GET, PUT `tasks/ID/state?attempt=N` | task | the state | 200 · 204; 404 there is none; 409, 413, 422 it is not taken |
 //! | PUT `tasks/ID/log?attempt=N&offset=M` | task | raw bytes, also with `Content-Encoding: gzip` | 200 or 416, both with [`LogOffset`] |
 //! | POST `tasks/ID/finish` | task | [`Finish`] | 200; 409 stale attempt; 412 with [`LogOffset`]: send the log again from there |
 //!
 //! Every write carries the attempt; one of an older attempt gets 409. Errors
-//! other than those with a body named above carry a [`Problem`].
+//! other than those with a body named above carry a [`Problem`], whose [`Code`] says
+//! what it means where the status does not: a 409 for a state is an attempt that is
+//! over, or a state that does not follow the workspace's. Servers before the codes send
+//! none: then only `claim`, `start`, `log` and `finish` say that an attempt is over.
 //!
 //! A claim's answer has a second token, which is no bearer here: the run itself
 //! reads the pool API with it.
@@ -46,9 +49,27 @@ use serde::{Deserialize, Serialize};
 /// Where the calls are on the server.
 pub const BASE: &str = "/api/agent/v1";
 
-/// Why a call was refused, for the agent's log.
+/// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// One sentence.
+    /// One sentence, for the agent's log.
     pub error: String,
+    /// What the agent acts on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+}
+
+/// What a refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The attempt has ended or does not count any more: the task is not the agent's.
+    AttemptOver,
+    /// The state can't be the workspace's next one. The task goes on.
+    StateRefused,
+    /// The file is larger than the server takes. The task goes on.
+    TooLarge,
+    /// One that this version does not know.
+    #[serde(other)]
+    Other,
 }

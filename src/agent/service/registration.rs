@@ -79,6 +79,7 @@ impl Service {
                 Failure::Usage.because(format!("{url} refuses the agent: {why} ({status})"))
             }
             CallError::Away(error) | CallError::Here(error) => error.context("cannot register"),
+            CallError::FileRefused(why) => anyhow!("cannot register: {why}"),
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Tests of a task's very end, with a server and an engine that answer as told.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use flate2::read::GzDecoder;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{SetOnce, watch};
 
@@ -78,10 +81,8 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
 async fn a_state_that_comes_too_late_is_kept_here() {
     let folder = tempfile::tempdir().unwrap();
     let of_engine = Asked::default();
-    let server = fake(&Asked::default(), |asked| match asked.ends_with("/log") {
-        true => json(r#"{"offset": 0}"#),
-        false => refusal(StatusCode::CONFLICT),
-    });
+    let over = r#"{"error": "it is over", "code": "attempt_over"}"#;
+    let server = choosy(&Finishes::default(), move |_| Some((StatusCode::CONFLICT, over)));
     let context = context(folder.path(), server, fake(&of_engine, engine)).await;
     carry_out_alone(&context, applied(&context)).await;
 
@@ -92,21 +93,106 @@ async fn a_state_that_comes_too_late_is_kept_here() {
 }
 
 #[tokio::test]
-async fn a_state_that_is_too_large_is_kept_here_and_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = fake(&Asked::default(), |_| refusal(StatusCode::PAYLOAD_TOO_LARGE));
-    let context = context(folder.path(), server, fake(&Asked::default(), engine)).await;
-    let job = job(&context, applied(&context));
-    let told = job.hand_over(&failed(String::new())).await.unwrap().unwrap();
+async fn a_refused_state_never_loses_the_task() {
+    let conflict = r#"{"error": "why", "code": "state_refused"}"#;
+    for (status, problem) in [
+        (StatusCode::CONFLICT, conflict),
+        // From a server without codes, or with newer ones.
+        (StatusCode::CONFLICT, r#"{"error": "why"}"#),
+        (StatusCode::UNPROCESSABLE_ENTITY, r#"{"error": "why", "code": "newer"}"#),
+        (StatusCode::PAYLOAD_TOO_LARGE, r#"{"error": "why", "code": "too_large"}"#),
+        (StatusCode::BAD_REQUEST, r#"{"error": "why"}"#),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let finishes = Finishes::default();
+        let server = choosy(&finishes, move |_| Some((status, problem)));
+        let context = context(folder.path(), server, fake(&Asked::default(), engine)).await;
+        carry_out_alone(&context, applied(&context)).await;
 
-    let kept = folder.path().join(KEPT);
-    assert_eq!(fs::read_to_string(&kept).unwrap(), STATE);
-    let expected = format!(
-        "Error: the state has {} bytes, more than the server takes. It is kept in {} on the agent's host.",
-        STATE.len(),
-        kept.display()
-    );
-    assert_eq!(told, expected);
+        let kept = folder.path().join(KEPT);
+        assert_eq!(fs::read_to_string(&kept).unwrap(), STATE, "{status} {problem}");
+        let finishes = finishes.lock().unwrap();
+        let [finish] = &finishes[..] else { panic!("{status} {problem}: {finishes:?}") };
+        assert_eq!(finish.outcome, Outcome::Errored);
+        let expected = format!(
+            "cannot save the state of {} bytes: why\nIt is kept in {} on the agent's host.",
+            STATE.len(),
+            kept.display()
+        );
+        assert_eq!(finish.unsaved_state.as_ref(), Some(&expected));
+        assert_eq!(finish.message, Some(format!("Error: {expected}")));
+        assert!(context.journal.entries().unwrap().is_empty(), "and the task is forgotten");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_file_of_a_plan_fails_it() {
+    for (refused, message) in [
+        ("LOCK", "Error: cannot save the lock file of 4 bytes: why"),
+        ("PLAN", "Error: cannot save the plan of 4 bytes: why"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let finishes = Finishes::default();
+        let server = choosy(&finishes, move |content| {
+            (content == refused.as_bytes()).then_some((StatusCode::CONFLICT, r#"{"error": "why"}"#))
+        });
+        let engine = fake(&Asked::default(), |asked| match asked {
+            asked if asked.ends_with("status") => packed("init 0\nplan 2\n").into_response(),
+            asked if asked.ends_with("run%2Fplan") => packed("PLAN").into_response(),
+            asked if asked.ends_with("lock.hcl") => packed("LOCK").into_response(),
+            asked => engine(asked),
+        });
+        let context = context(folder.path(), server, engine).await;
+        let mut entry = context.journal.begin(claimed(), 0).unwrap();
+        entry.note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None }).unwrap();
+        carry_out_alone(&context, entry).await;
+
+        let finishes = finishes.lock().unwrap();
+        let [finish] = &finishes[..] else { panic!("{message}: {finishes:?}") };
+        assert_eq!((finish.outcome, finish.message.as_deref()), (Outcome::Errored, Some(message)));
+        assert_eq!(finish.unsaved_state, None);
+        assert!(!folder.path().join("lost").exists(), "only states are kept");
+    }
+}
+
+#[tokio::test]
+async fn of_two_states_the_newer_one_counts() {
+    let newer = r#"{"version": 4, "serial": 2}"#;
+    for (refused, is_saved) in [(STATE, true), (newer, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let finishes = Finishes::default();
+        let server = choosy(&finishes, move |content| {
+            let problem = r#"{"error": "why", "code": "state_refused"}"#;
+            (content == refused.as_bytes()).then_some((StatusCode::CONFLICT, problem))
+        });
+        let engine = fake(&Asked::default(), |asked| match asked.contains("errored.tfstate") {
+            true => packed(r#"{"version": 4, "serial": 2}"#).into_response(),
+            false => engine(asked),
+        });
+        let context = context(folder.path(), server, engine).await;
+        carry_out_alone(&context, applied(&context)).await;
+        let finish = finishes.lock().unwrap().remove(0);
+        assert_eq!(finish.unsaved_state.is_none(), is_saved, "{finish:?}");
+        let kept = folder.path().join("lost/task-1-1/errored.tfstate");
+        assert_eq!(fs::read_to_string(kept).is_ok_and(|kept| kept == newer), !is_saved);
+    }
+}
+
+#[tokio::test]
+async fn an_apply_whose_container_is_gone_tells_that_its_state_may_not_be_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let finishes = Finishes::default();
+    let engine = fake(&Asked::default(), |asked| match asked.contains("/containers/c1/") {
+        true => {
+            (StatusCode::NOT_FOUND, json(r#"{"message": "no such container"}"#)).into_response()
+        }
+        false => engine(asked),
+    });
+    let context = context(folder.path(), choosy(&finishes, |_| None), engine).await;
+    carry_out_alone(&context, applied(&context)).await;
+    let finish = finishes.lock().unwrap().remove(0);
+    assert_eq!(finish.outcome, Outcome::Errored);
+    assert!(finish.unsaved_state.unwrap().contains("The container of the apply was removed"));
 }
 
 #[tokio::test]
@@ -296,10 +382,35 @@ fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
     })
 }
 
+/// The outcomes that a server was told.
+type Finishes = Arc<Mutex<Vec<Finish>>>;
+
+/// A server that may refuse a task's file for its content, and takes everything else.
+fn choosy(
+    finishes: &Finishes,
+    refuse: impl Fn(&[u8]) -> Option<(StatusCode, &'static str)> + Clone + Send + Sync + 'static,
+) -> Router {
+    let finishes = Arc::clone(finishes);
+    Router::new().fallback(async move |uri: Uri, body: Bytes| {
+        if uri.path().ends_with("/finish") {
+            finishes.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+        } else if uri.path().ends_with("/log") {
+            let offset = uri.query().and_then(|query| query.split_once("offset=")).unwrap().1;
+            let mut piece = Vec::new();
+            GzDecoder::new(&body[..]).read_to_end(&mut piece).unwrap();
+            let end = offset.parse::<usize>().unwrap() + piece.len();
+            return json(&format!(r#"{{"offset": {end}}}"#));
+        } else if let Some((status, problem)) = refuse(&body) {
+            return (status, json(problem)).into_response();
+        }
+        StatusCode::NO_CONTENT.into_response()
+    })
+}
+
 fn refusal(status: StatusCode) -> Response {
     (status, json(r#"{"error": "it is over"}"#)).into_response()
 }
 
-fn json(text: &'static str) -> Response {
-    ([("content-type", "application/json")], text).into_response()
+fn json(text: &str) -> Response {
+    ([("content-type", "application/json")], text.to_owned()).into_response()
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use reqwest::StatusCode;
 use tempfile::NamedTempFile;
 use tracing::warn;
 use zip::read::Config;
@@ -26,56 +25,75 @@ const NO_PLAN: &str = "Error: Terraform says that the plan succeeded, but did no
 const CUT_OFF: &str = "Error: the plan was not written whole, though Terraform says nothing of it. Is the disk of the agent's host full?";
 
 impl Job {
-    /// Gives the server what the container left: before its outcome, so that
-    /// whoever acts on the outcome finds it all. Gives what the run's log has to say of
-    /// a file that is of no use or too large for the server: then the run has failed.
-    pub(super) async fn hand_over(&self, end: &End) -> Result<Option<String>, CallError> {
-        let Some(Container { id, .. }) = &self.entry.record().container else { return Ok(None) };
+    /// Gives the server what the container left: before its outcome, so that whoever acts
+    /// on the outcome finds it all. A file that is of no use, or that the server does not
+    /// take, makes a failure of the end.
+    pub(super) async fn hand_over(&self, end: &mut End) -> Result<(), CallError> {
+        let Some(Container { id, .. }) = &self.entry.record().container else { return Ok(()) };
         let files = match self.task().kind {
             Kind::Plan if end.outcome == Outcome::Finished => vec![
                 (TaskFile::Plan, paths::PLAN.to_owned()),
                 (TaskFile::LockFile, self.in_work(paths::LOCK_FILE)?),
             ],
             Kind::Plan => vec![],
-            // The second one only exists when the first could not be written.
+            // The second one only exists when the first could not be written: it is the
+            // newer one.
             Kind::Apply => vec![
                 (TaskFile::State, paths::STATE.to_owned()),
                 (TaskFile::State, self.in_work(paths::ERRORED_STATE)?),
             ],
         };
+        let mut refused = None;
         for (file, path) in files {
             let Some(copy) = self.copy_out(id, &path).await? else {
                 if file == TaskFile::Plan {
-                    return Ok(Some(NO_PLAN.to_owned()));
+                    end.fail(NO_PLAN.to_owned());
+                    return Ok(());
                 }
                 continue;
             };
             match file {
                 TaskFile::LockFile => self.context.providers.note(copy.path()),
-                TaskFile::Plan if is_cut_off(copy.path())? => return Ok(Some(CUT_OFF.to_owned())),
+                TaskFile::Plan if is_cut_off(copy.path())? => {
+                    end.fail(CUT_OFF.to_owned());
+                    return Ok(());
+                }
                 _ => {}
             }
             match self.client.put(file, copy.path()).await {
-                Err(error) if error.status() == Some(StatusCode::PAYLOAD_TOO_LARGE) => {
-                    return Ok(Some(self.too_large(file, copy)?));
-                }
-                result => result?,
+                Ok(()) => refused = None,
+                Err(CallError::FileRefused(why)) => refused = Some((file, path, copy, why)),
+                Err(error) => return Err(error),
+            }
+            if file != TaskFile::State && refused.is_some() {
+                break;
             }
         }
-        Ok(None)
+        if let Some((file, path, copy, why)) = refused {
+            self.note_refused(end, file, &path, copy, &why)?;
+        }
+        Ok(())
     }
 
-    /// Keeps a state that is too large for the server, and says what is.
-    fn too_large(&self, file: TaskFile, copy: NamedTempFile) -> Result<String> {
+    /// Notes in the end of the run that the server does not take a file. A state is kept here.
+    fn note_refused(
+        &self,
+        end: &mut End,
+        file: TaskFile,
+        path: &str,
+        copy: NamedTempFile,
+        why: &str,
+    ) -> Result<()> {
         let bytes = copy.as_file().metadata().context("cannot look at what the run left")?.len();
-        let mut message =
-            format!("Error: the {file} has {bytes} bytes, more than the server takes.");
+        let mut message = format!("cannot save the {file} of {bytes} bytes: {why}");
         if file == TaskFile::State {
             let task = self.task();
-            let kept = lost::keep_state(&self.context, &task.id, task.attempt, copy)?;
-            message.push_str(&format!(" It is kept in {} on the agent's host.", kept.display()));
+            let kept = lost::keep_state(&self.context, &task.id, task.attempt, path, copy)?;
+            message.push_str(&format!("\nIt is kept in {} on the agent's host.", kept.display()));
+            end.unsaved_state = Some(message.clone());
         }
-        Ok(message)
+        end.fail(format!("Error: {message}"));
+        Ok(())
     }
 
     /// While an apply runs, gives the server each state that it writes.

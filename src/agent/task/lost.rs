@@ -1,8 +1,9 @@
 //! Containers of this agent whose task is no longer its own: what the server gave
 //! to somebody else, and what nobody remembers.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -29,6 +30,9 @@ pub(crate) struct Lost<'a> {
     pub is_apply: bool,
     /// The engine's id of the container.
     pub container: &'a str,
+    /// Where in the container Terraform leaves a state that it could not write to its
+    /// usual place, where that is known.
+    pub errored_state: Option<String>,
 }
 
 impl Lost<'_> {
@@ -50,20 +54,21 @@ impl Lost<'_> {
             return Ok(());
         }
         let directory = context.journal.lost(self.task_id, self.attempt)?;
-        let state = NamedTempFile::new_in(&directory)
-            .with_context(|| format!("cannot write in {}", directory.display()))?;
-        if engine.copy_out(self.container, paths::STATE, state.reopen()?).await? {
-            keep_state(context, self.task_id, self.attempt, state)?;
-        } else {
-            drop(state);
-            // Nothing is lost. With an earlier state in it, it stays.
-            let _ = fs::remove_dir(&directory);
+        for path in [Some(paths::STATE), self.errored_state.as_deref()].into_iter().flatten() {
+            let state = NamedTempFile::new_in(&directory)
+                .with_context(|| format!("cannot write in {}", directory.display()))?;
+            if engine.copy_out(self.container, path, state.reopen()?).await? {
+                keep_state(context, self.task_id, self.attempt, path, state)?;
+            }
         }
+        // Nothing is lost, unless there is a state in it.
+        let _ = fs::remove_dir(&directory);
         Ok(())
     }
 }
 
-/// Keeps a state here that the server does not take, and gives its path.
+/// Keeps a state here that the server does not take, under the name that it had at `path`
+/// in the container, and gives where it is.
 ///
 /// # Errors
 /// It can't be written.
@@ -71,9 +76,11 @@ pub(crate) fn keep_state(
     context: &Context,
     task_id: &str,
     attempt: u32,
+    path: &str,
     state: NamedTempFile,
 ) -> Result<PathBuf> {
-    let file = context.journal.lost(task_id, attempt)?.join("terraform.tfstate");
+    let name = Path::new(path).file_name().unwrap_or(OsStr::new("terraform.tfstate"));
+    let file = context.journal.lost(task_id, attempt)?.join(name);
     let cannot = || format!("cannot write {}", file.display());
     state.as_file().sync_all().with_context(cannot)?;
     state.persist(&file).with_context(cannot)?;
@@ -102,7 +109,8 @@ async fn end_forgotten_once(context: &Context) -> Result<()> {
         }
         warn!(task = task_id, attempt, "ending a container whose task is not known here any more");
         let is_apply = label(label::KIND) == Kind::Apply.to_string();
-        Lost { task_id, attempt, is_apply, container: &found.id }.end(context).await?;
+        let container = &found.id;
+        Lost { task_id, attempt, is_apply, container, errored_state: None }.end(context).await?;
         context.engine.remove(&found.id).await?;
     }
     Ok(())

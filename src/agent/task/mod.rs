@@ -186,14 +186,11 @@ impl Job {
             Err(error) if self.may_be_running() && !is_final(&error) => return Err(error),
             Err(error) => {
                 warn!("task failed: {error:#}");
-                failed(format!("{error:#}"))
+                End { unsaved_state: self.gone_state(&error), ..failed(format!("{error:#}")) }
             }
         };
         self.channels.state.send_replace(TaskState::Uploading);
-        if let Some(why) = self.progress.during(Phase::Uploading, self.hand_over(&end)).await? {
-            end.outcome = Outcome::Errored;
-            end.message = Some(end.message.map_or(why.clone(), |first| format!("{first}\n{why}")));
-        }
+        self.progress.during(Phase::Uploading, self.hand_over(&mut end)).await?;
         if let Some(message) = &end.message {
             let mut mask = self.redactor();
             spool.write_patiently(&mask.push(format!("\n{message}\n").as_bytes())).await?;
@@ -321,9 +318,22 @@ impl Job {
             return Ok(());
         }
         let task = self.task();
-        let is_apply = task.kind == Kind::Apply;
-        let lost = lost::Lost { task_id: &task.id, attempt: task.attempt, is_apply, container: id };
+        let lost = lost::Lost {
+            task_id: &task.id,
+            attempt: task.attempt,
+            is_apply: task.kind == Kind::Apply,
+            container: id,
+            errored_state: self.in_work(paths::ERRORED_STATE).ok(),
+        };
         lost.end(&self.context).await
+    }
+
+    /// What became of the state of an apply whose container is gone, if `error` says so.
+    fn gone_state(&self, error: &CallError) -> Option<String> {
+        let is_gone = matches!(error, CallError::Here(error) if engine::is_gone(error));
+        (self.task().kind == Kind::Apply && self.may_be_running() && is_gone).then(|| {
+            "The container of the apply was removed, and what it had not saved with it.".to_owned()
+        })
     }
 
     /// Removes the container and forgets the task.

@@ -17,6 +17,17 @@ pub(super) struct End {
     pub(super) unsaved_state: Option<String>,
 }
 
+impl End {
+    /// Makes a failure of it, `why` being one more reason.
+    pub(super) fn fail(&mut self, why: String) {
+        self.outcome = Outcome::Errored;
+        self.message = Some(match self.message.take() {
+            Some(first) => format!("{first}\n{why}"),
+            None => why,
+        });
+    }
+}
+
 /// What is known when a task's container has ended.
 pub(super) struct Ending<'a> {
     pub(super) kind: Kind,

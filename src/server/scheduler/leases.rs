@@ -140,7 +140,8 @@ impl Change {
             run.error_message = Some(format!(
                 "Agent {agent} has not been heard of since it started this apply, which may still \
                  be running there. It is not run again, and the workspace stays locked. When the \
-                 agent comes back, its outcome counts; if it never will, cancel the run."
+                 agent comes back, its outcome counts; if it never will, cancel the run: the \
+                 workspace stays locked until it is unlocked."
             ));
             return Ok(run::update(&mut self.tx, &run).await?);
         }

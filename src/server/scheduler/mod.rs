@@ -17,6 +17,7 @@
 
 mod agents;
 mod leases;
+mod locks;
 mod offers;
 mod placement;
 mod runs;
@@ -95,7 +96,10 @@ pub(crate) enum Error {
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
-    /// It does not fit what is there now: a stale attempt, a wrong status.
+    /// The attempt at a task that it belongs to has ended or does not count any more.
+    #[error("{0}")]
+    AttemptOver(String),
+    /// It does not fit what is there now: a wrong status for example.
     #[error("{0}")]
     Conflict(String),
     /// It can't be right at any time.

@@ -91,7 +91,8 @@ impl Scheduler {
     }
 
     /// Cancels a run: at once while no agent has started its task; else its
-    /// agent is told to interrupt it. An unreachable apply is given up.
+    /// agent is told to interrupt it. An unreachable apply is given up, and its workspace
+    /// stays locked.
     ///
     /// # Errors
     /// [`Error::Conflict`] when there is nothing to cancel.
@@ -109,11 +110,17 @@ impl Scheduler {
             task::update(&mut change.tx, &task).await?;
             change.woken_pools.extend(task.pool_id);
         } else {
-            let message = (task.state == State::Unreachable).then(|| {
-                "Canceled while its agent was out of reach: the apply may have gone on there, so \
-                 compare the workspace's state with the real resources before the next run."
-                    .to_owned()
-            });
+            let message = match task.state {
+                State::Unreachable => {
+                    let why = "Canceled while its agent was out of reach: the apply may have gone \
+                               on there, so compare the workspace's state with the real resources \
+                               before the next run. An agent that comes back keeps the state in \
+                               its data directory, below lost.";
+                    let advice = change.lock(&run, why).await?;
+                    Some(format!("{why}\n{advice}"))
+                }
+                _ => None,
+            };
             change.take_back(&mut task, State::Canceled).await?;
             change.end_run(&mut run, Status::Canceled, message).await?;
         }
@@ -177,7 +184,7 @@ impl Change {
     }
 
     /// Starts the run of a workspace that has waited longest, unless one is
-    /// under way.
+    /// under way or the workspace is locked.
     pub(super) async fn start_next(&mut self, workspace_id: &str) -> sqlx::Result<()> {
         if run::current(&mut self.tx, workspace_id).await?.is_some() {
             return Ok(());
@@ -185,10 +192,11 @@ impl Change {
         let Some(mut run) = run::next(&mut self.tx, workspace_id).await? else {
             return Ok(());
         };
-        let pool = match workspace::find(&mut self.tx, workspace_id).await? {
-            Some(workspace) => pool_of(&mut self.tx, &workspace).await?,
-            None => None,
+        let workspace = workspace::find(&mut self.tx, workspace_id).await?;
+        let Some(workspace) = workspace.filter(|workspace| workspace.lock_reason.is_none()) else {
+            return Ok(());
         };
+        let pool = pool_of(&mut self.tx, &workspace).await?;
         let Some(pool) = pool else {
             let message = "The workspace has no agent pool: link it to one, or give its \
                            environment or the account a default pool."

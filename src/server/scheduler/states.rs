@@ -5,10 +5,9 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tracing::info;
 
-use super::tasks::check_attempt;
+use super::tasks::{check_attempt, over};
 use super::{Change, Error, Scheduler};
 use crate::objects::{self, Objects};
-use crate::store::run;
 use crate::store::state_version::{self, StateVersion};
 use crate::store::task::Phase;
 use crate::token::new_id;
@@ -42,8 +41,8 @@ impl Scheduler {
     /// Keeps a state that a running apply has written.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the attempt is over or the state does not
-    /// follow the workspace's, [`Error::Invalid`] when it is no state.
+    /// [`Error::AttemptOver`], [`Error::Conflict`] when the state does not follow the
+    /// workspace's, [`Error::Invalid`] when it is no state.
     pub(crate) async fn save_apply_state(
         &self,
         task_id: &str,
@@ -53,7 +52,10 @@ impl Scheduler {
         let mut change = self.change().await?;
         let task = change.task(task_id).await?;
         check_attempt(&task, attempt)?;
-        if task.phase != Phase::Apply || !task.state.is_with_agent() {
+        if !task.state.is_with_agent() {
+            return Err(over(&task));
+        }
+        if task.phase != Phase::Apply {
             return Err(Error::Conflict("only a running apply writes a state".to_owned()));
         }
         let run = change.run(&task.run_id).await?;
@@ -74,11 +76,7 @@ impl Scheduler {
         content: Bytes,
     ) -> Result<Saved, Error> {
         let mut change = self.change().await?;
-        if let Some(run) = run::current(&mut change.tx, workspace_id).await?
-            && run.status.locks_workspace()
-        {
-            return Err(Error::Conflict(format!("The workspace is locked by run {}.", run.id)));
-        }
+        change.check_no_apply(workspace_id).await?;
         let saved = change.save_state(&self.objects, workspace_id, None, content).await?;
         self.commit(change).await?;
         Ok(saved)
@@ -139,18 +137,20 @@ impl Change {
 fn follows(current: &StateVersion, new: &Header, run_id: Option<&str>) -> Result<(), Error> {
     if new.lineage != current.lineage {
         return Err(Error::Conflict(format!(
-            "the state's lineage is {}, the workspace's is {}: it is the state of something else",
+            "the state's lineage is {}, but the workspace's is {}: it is the state of something \
+             else, or it was replaced",
             new.lineage, current.lineage
         )));
     }
-    // Terraform counts the serial on from the state that it began with, so that
-    // two states of one apply can have the same.
-    let is_same_run = run_id.is_some() && current.run_id.as_deref() == run_id;
-    if new.serial > current.serial || (is_same_run && new.serial == current.serial) {
+    // An apply that begins with a state may write it again with the same serial: a new
+    // version of Terraform writes it in its own way, and a failed destroy what it knows
+    // by then. Nobody else writes while a run applies.
+    let is_apply = run_id.is_some();
+    if new.serial > current.serial || (is_apply && new.serial == current.serial) {
         return Ok(());
     }
     Err(Error::Conflict(format!(
-        "the state's serial is {}, the workspace's is {} already",
+        "the state's serial is {}, but the workspace's is {} already",
         new.serial, current.serial
     )))
 }

@@ -22,7 +22,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::NotFound`] when the token is not one of this task's,
-    /// [`Error::Conflict`] when the attempt is over.
+    /// [`Error::AttemptOver`].
     pub(crate) async fn task_of_token(&self, task_id: &str, token: &str) -> Result<Task, Error> {
         let mut db = self.store.read().await?;
         let denied = || Error::NotFound(format!("this token is not one of task {task_id}"));
@@ -64,7 +64,7 @@ impl Scheduler {
     /// Remembers that an agent is about to start a task's container.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the attempt is over.
+    /// [`Error::AttemptOver`].
     pub(crate) async fn start(&self, task_id: &str, attempt: i64) -> Result<(), Error> {
         let mut change = self.change().await?;
         let mut task = change.task(task_id).await?;
@@ -93,7 +93,7 @@ impl Scheduler {
     /// complete.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the attempt is over.
+    /// [`Error::AttemptOver`].
     pub(crate) async fn finish(&self, task_id: &str, finish: &Finish) -> Result<(), Error> {
         let mut change = self.change().await?;
         let mut task = change.task(task_id).await?;
@@ -161,11 +161,21 @@ impl Change {
     }
 
     async fn after_apply(&mut self, run: &mut Run, finish: &Finish) -> Result<(), Error> {
-        match finish.outcome {
-            Outcome::Finished => self.end_run(run, Status::Applied, None).await?,
-            Outcome::Errored | Outcome::Canceled => self.after_failure(run, finish).await?,
+        let status = match finish.outcome {
+            Outcome::Finished => Status::Applied,
+            Outcome::Errored => Status::Errored,
+            Outcome::Canceled => Status::Canceled,
+        };
+        let mut message = finish.message.clone();
+        if let Some(why) = &finish.unsaved_state {
+            let advice = self.lock(run, why).await?;
+            message = Some(match message {
+                Some(message) if message.contains(why.as_str()) => format!("{message}\n{advice}"),
+                Some(message) => format!("{message}\n{why}\n{advice}"),
+                None => format!("{why}\n{advice}"),
+            });
         }
-        Ok(())
+        Ok(self.end_run(run, status, message).await?)
     }
 
     async fn after_failure(&mut self, run: &mut Run, finish: &Finish) -> sqlx::Result<()> {
@@ -202,9 +212,9 @@ pub(super) fn check_attempt(task: &Task, attempt: i64) -> Result<(), Error> {
     if task.attempt == attempt { Ok(()) } else { Err(over(task)) }
 }
 
-fn over(task: &Task) -> Error {
+pub(super) fn over(task: &Task) -> Error {
     let state = format!("{:?}", task.state).to_lowercase();
-    Error::Conflict(format!(
+    Error::AttemptOver(format!(
         "this attempt at task {} is over: the task is {state}, at attempt {}",
         task.id, task.attempt
     ))

@@ -311,6 +311,56 @@ async fn an_operator_ends_an_unreachable_apply() {
     assert!(canceled.error_message.unwrap().contains("compare the workspace's state"));
     assert!(is_conflict(world.finish(&apply, Outcome::Finished, None).await));
     assert!(is_conflict(world.save_state(&apply, 1, "x").await));
+
+    // Nobody knows whether its state is saved.
+    let next = world.run().await;
+    assert_eq!(next.status, Status::Pending);
+    world.scheduler.unlock("ws-main").await.unwrap();
+    assert_eq!(world.status(&next).await, Status::PlanQueued);
+}
+
+#[tokio::test]
+async fn a_workspace_stays_locked_after_an_apply_whose_state_is_not_saved() {
+    for outcome in [Outcome::Finished, Outcome::Errored, Outcome::Canceled] {
+        let world = World::new().await;
+        let agent = world.agent("one").await;
+        let (run, apply) = world.applying(&agent).await;
+        let waiting = world.run().await;
+        assert!(is_conflict(world.scheduler.unlock("ws-main").await), "a run applies");
+        let finish = Finish {
+            message: Some("It failed. It is kept there.".to_owned()),
+            unsaved_state: Some("It is kept there.".to_owned()),
+            ..ended(&apply, outcome, None)
+        };
+        world.scheduler.finish(&apply.id, &finish).await.unwrap();
+        let message = world.reload(&run).await.error_message.unwrap();
+        assert!(message.starts_with("It failed. It is kept there.\nThe workspace stays locked."));
+        assert!(message.contains("/workspaces/ws-main/actions/unlock"), "{message}");
+        assert_eq!(world.status(&waiting).await, Status::Pending);
+        world.scheduler.clock.advance(Duration::from_millis(1));
+        let later = world.run().await;
+        assert_eq!(later.status, Status::Pending);
+        assert!(world.events(&agent, 1).await.is_empty());
+        assert_eq!(world.run_in("other").await.status, Status::PlanQueued);
+
+        let state = Bytes::from_static(br#"{"version": 4, "serial": 9, "lineage": "x"}"#);
+        world.scheduler.save_uploaded_state("ws-main", state).await.unwrap();
+        assert_eq!(world.status(&waiting).await, Status::Pending);
+        world.scheduler.unlock("ws-main").await.unwrap();
+        assert_eq!(world.status(&waiting).await, Status::PlanQueued);
+        assert_eq!(world.status(&later).await, Status::Pending, "one after the other");
+        assert!(is_conflict(world.scheduler.unlock("ws-main").await), "it is not locked");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_apply_whose_state_is_saved_locks_nothing() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let (_, apply) = world.applying(&agent).await;
+    let waiting = world.run().await;
+    world.finish(&apply, Outcome::Errored, None).await.unwrap();
+    assert_eq!(world.status(&waiting).await, Status::PlanQueued);
 }
 
 #[tokio::test]
@@ -489,6 +539,28 @@ async fn every_state_of_an_apply_is_kept_if_it_follows() {
 }
 
 #[tokio::test]
+async fn an_apply_may_write_the_serial_that_it_began_with_again() {
+    let world = World::new().await;
+    let state = |by: &str| {
+        Bytes::from(json!({ "version": 4, "serial": 1, "lineage": "x", "by": by }).to_string())
+    };
+    let upload = async |by| world.scheduler.save_uploaded_state("ws-main", state(by)).await;
+    assert!(matches!(upload("an operator").await, Ok(Saved::New(_))));
+    assert!(matches!(upload("an operator").await, Ok(Saved::Same(_))));
+    assert!(is_conflict(upload("somebody else").await));
+
+    let agent = world.agent("one").await;
+    let (_, apply) = world.applying(&agent).await;
+    for (by, number) in [("an apply", 2), ("the same apply", 3)] {
+        let saved = world.scheduler.save_apply_state(&apply.id, 1, state(by)).await;
+        assert!(matches!(saved, Ok(Saved::New(version)) if version.number == number), "{by}");
+    }
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    let late = world.scheduler.save_apply_state(&apply.id, 1, state("a late one")).await;
+    assert!(matches!(late, Err(Error::AttemptOver(_))), "{late:?}");
+}
+
+#[tokio::test]
 async fn a_run_gets_the_nearest_pool() {
     let world = World::new().await;
     let mut tx = world.scheduler.store.write().await.unwrap();
@@ -562,6 +634,7 @@ impl World {
                 hooks: workspace::Hooks::default(),
                 auto_apply: false,
                 deletion_protection: true,
+                lock_reason: None,
                 created_at: now,
                 updated_at: now,
             };
@@ -661,18 +734,7 @@ impl World {
         outcome: Outcome,
         has_changes: Option<bool>,
     ) -> Result<(), Error> {
-        let finish = Finish {
-            attempt: u32::try_from(task.attempt).unwrap(),
-            outcome,
-            message: None,
-            exit_code: None,
-            oom_killed: false,
-            has_changes,
-            log_bytes: 0,
-            log_sha256: String::new(),
-            unsaved_state: None,
-        };
-        self.scheduler.finish(&task.id, &finish).await
+        self.scheduler.finish(&task.id, &ended(task, outcome, has_changes)).await
     }
 
     async fn save_state(&self, apply: &Task, serial: u32, lineage: &str) -> Result<Saved, Error> {
@@ -713,6 +775,21 @@ fn pool(id: &str) -> AgentPool {
     }
 }
 
+/// How an agent says that a task ended.
+fn ended(task: &Task, outcome: Outcome, has_changes: Option<bool>) -> Finish {
+    Finish {
+        attempt: u32::try_from(task.attempt).unwrap(),
+        outcome,
+        message: None,
+        exit_code: None,
+        oom_killed: false,
+        has_changes,
+        log_bytes: 0,
+        log_sha256: String::new(),
+        unsaved_state: None,
+    }
+}
+
 /// The only event, which is an offer.
 fn offer(events: &[Event]) -> (String, i64) {
     match events {
@@ -733,5 +810,5 @@ fn poll_with(task: &Task) -> Poll {
 }
 
 fn is_conflict<T>(result: Result<T, Error>) -> bool {
-    matches!(result, Err(Error::Conflict(_)))
+    matches!(result, Err(Error::Conflict(_) | Error::AttemptOver(_)))
 }

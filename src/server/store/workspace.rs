@@ -34,6 +34,8 @@ pub(crate) struct Workspace {
     pub auto_apply: bool,
     /// Whether it can't be deleted while it has resources.
     pub deletion_protection: bool,
+    /// Why no run of it starts until it is unlocked, if that is so.
+    pub lock_reason: Option<String>,
     /// When it was made.
     pub created_at: Millis,
     /// When it was last changed.
@@ -123,6 +125,34 @@ pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Locks a workspace for a reason, or unlocks it.
+pub(crate) async fn set_lock(
+    db: &mut Connection,
+    id: &str,
+    reason: Option<&str>,
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE workspaces SET lock_reason = $2 WHERE id = $1")
+        .bind(id)
+        .bind(reason)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Which of these workspaces are locked, and why.
+pub(crate) async fn locks_of(
+    db: &mut Connection,
+    workspaces: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
+    super::of_any(
+        db,
+        "SELECT id, lock_reason FROM workspaces WHERE lock_reason IS NOT NULL AND id",
+        workspaces,
+        "",
+    )
+    .await
 }
 
 /// Deletes a workspace with everything of it.

@@ -11,8 +11,10 @@ use super::tasks::workspace_of;
 use super::{OfAttempt, OfLiveTask};
 use crate::app::App;
 use crate::objects;
+use crate::scheduler::Error;
 use crate::store::task::{self, Phase, Task};
 use crate::store::{run, state_version};
+use protocol::Code;
 
 /// `GET tasks/ID/configuration`
 pub(super) async fn configuration(
@@ -89,8 +91,13 @@ pub(super) async fn put_state(
     content: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Refusal> {
     let Query(OfAttempt { attempt }) = of?;
-    app.scheduler.save_apply_state(&task.id, attempt.into(), content?).await?;
-    Ok(StatusCode::NO_CONTENT)
+    match app.scheduler.save_apply_state(&task.id, attempt.into(), content?).await {
+        Ok(_) => Ok(StatusCode::NO_CONTENT),
+        Err(error @ (Error::Conflict(_) | Error::Invalid(_))) => {
+            Err(Refusal::from(error).code(Code::StateRefused))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn get(app: &App, key: &str, what: &str) -> Result<Bytes, Refusal> {

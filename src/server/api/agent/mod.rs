@@ -93,7 +93,7 @@ impl FromRequestParts<App> for OfLiveTask {
         let OfTask(task) = OfTask::from_request_parts(parts, app).await?;
         match task.state.is_with_agent() {
             true => Ok(Self(task)),
-            false => Err(Refusal::conflict(format!("task {} is over", task.id))),
+            false => Err(Refusal::attempt_over(format!("task {} is over", task.id))),
         }
     }
 }
@@ -103,7 +103,7 @@ impl OfLiveTask {
     fn check(&self, attempt: u32) -> Result<(), Refusal> {
         match self.0.attempt == i64::from(attempt) {
             true => Ok(()),
-            false => Err(Refusal::conflict(format!("attempt {attempt} is over"))),
+            false => Err(Refusal::attempt_over(format!("attempt {attempt} is over"))),
         }
     }
 }

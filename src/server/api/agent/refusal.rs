@@ -7,13 +7,13 @@ use axum::response::{IntoResponse, Response};
 use tracing::{error, info};
 
 use crate::scheduler::{Denied, Error};
-use protocol::{LogOffset, Problem};
+use protocol::{Code, LogOffset, Problem};
 
 /// A refused call.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// With the reason.
-    Problem(StatusCode, String),
+    Problem(StatusCode, Problem),
     /// With the offset from which the log has to be sent.
     Offset(StatusCode, u64),
 }
@@ -21,26 +21,44 @@ pub(super) enum Refusal {
 impl Refusal {
     /// A token that is not accepted.
     pub(super) fn unauthorized(why: impl Into<String>) -> Self {
-        Self::Problem(StatusCode::UNAUTHORIZED, why.into())
+        Self::new(StatusCode::UNAUTHORIZED, why)
     }
 
     /// A file that is not there.
     pub(super) fn not_found(what: &str) -> Self {
-        Self::Problem(StatusCode::NOT_FOUND, format!("there is no {what}"))
+        Self::new(StatusCode::NOT_FOUND, format!("there is no {what}"))
     }
 
     /// Something that does not fit how things are.
     pub(super) fn conflict(why: impl Into<String>) -> Self {
-        Self::Problem(StatusCode::CONFLICT, why.into())
+        Self::new(StatusCode::CONFLICT, why)
+    }
+
+    /// An attempt that has ended or does not count any more.
+    pub(super) fn attempt_over(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, why).code(Code::AttemptOver)
+    }
+
+    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self::Problem(status, Problem { error: why.into(), code: None })
+    }
+
+    /// Says what it means, unless it does already.
+    pub(super) fn code(mut self, code: Code) -> Self {
+        if let Self::Problem(_, problem) = &mut self {
+            problem.code.get_or_insert(code);
+        }
+        self
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            Refusal::Problem(status, error) => {
+            Refusal::Problem(status, problem) => {
+                let error = &problem.error;
                 info!(status = status.as_u16(), error, "call of an agent refused");
-                (status, Json(Problem { error })).into_response()
+                (status, Json(problem)).into_response()
             }
             Refusal::Offset(status, offset) => {
                 let log = LogOffset { offset, interval_milliseconds: None };
@@ -54,11 +72,12 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::NotFound(_) => StatusCode::NOT_FOUND,
+            Error::AttemptOver(_) => return Self::attempt_over(error.to_string()),
             Error::Conflict(_) => StatusCode::CONFLICT,
             Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Failed(_) => return failed(&error),
         };
-        Self::Problem(status, error.to_string())
+        Self::new(status, error.to_string())
     }
 }
 
@@ -69,7 +88,7 @@ impl From<Denied> for Refusal {
             Denied::RegisterAgain(_) => StatusCode::CONFLICT,
             Denied::Failed(_) => return failed(&denied),
         };
-        Self::Problem(status, denied.to_string())
+        Self::new(status, denied.to_string())
     }
 }
 
@@ -89,7 +108,7 @@ macro_rules! from_rejection {
     ($($rejection:ty),*) => {$(
         impl From<$rejection> for Refusal {
             fn from(rejection: $rejection) -> Self {
-                Self::Problem(rejection.status(), rejection.body_text())
+                Self::new(rejection.status(), rejection.body_text())
             }
         }
     )*};
@@ -104,5 +123,5 @@ pub(super) async fn no_such_call(uri: Uri) -> Refusal {
 fn failed(error: &dyn std::fmt::Display) -> Refusal {
     error!("call of an agent failed: {error}");
     let text = "the server failed; its log says why".to_owned();
-    Refusal::Problem(StatusCode::INTERNAL_SERVER_ERROR, text)
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text)
 }

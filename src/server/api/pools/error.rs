@@ -133,7 +133,7 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match error {
             Error::NotFound(detail) => Self::new(StatusCode::NOT_FOUND, "Not Found").detail(detail),
-            Error::Conflict(detail) => Self::conflict(detail),
+            Error::AttemptOver(detail) | Error::Conflict(detail) => Self::conflict(detail),
             Error::Invalid(detail) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable Entity").detail(detail)
             }

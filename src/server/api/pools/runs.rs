@@ -15,9 +15,9 @@ use super::workspaces;
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::{NewRun, pool_of};
-use crate::store::run::{self, Filter, Run};
+use crate::store::run::{self, Filter, Run, Status};
 use crate::store::task::{self, Phase, Task};
-use crate::store::workspace::Workspace;
+use crate::store::workspace::{self, Workspace};
 use crate::store::{Connection, configuration_version};
 
 pub(super) fn routes() -> Router<App> {
@@ -145,20 +145,30 @@ async fn render_all(db: &mut Connection, runs: &[Run]) -> Result<Vec<Value>, Api
         let task = tasks.iter().find(|task| task.run_id == run.id && task.phase == phase);
         task.context("a run without its tasks")
     };
+    let workspace_ids: Vec<&str> = runs.iter().map(|run| run.workspace_id.as_str()).collect();
+    let locks = workspace::locks_of(db, &workspace_ids).await?;
     let render = |run: &Run| {
         let (plan, apply) = (phase(run, Phase::Plan)?, phase(run, Phase::Apply)?);
-        Ok(render_with(run, plan, apply))
+        let lock = locks.iter().find(|(workspace, _)| *workspace == run.workspace_id);
+        Ok(render_with(run, plan, apply, lock.map(|(_, reason)| reason.as_str())))
     };
     runs.iter().map(render).collect()
 }
 
-fn render_with(run: &Run, plan: &Task, apply: &Task) -> Value {
+/// `lock` is why its workspace is locked.
+fn render_with(run: &Run, plan: &Task, apply: &Task, lock: Option<&str>) -> Value {
+    let pending_reason = match (run.status, lock) {
+        (Status::Pending, Some(reason)) => Some(format!("The workspace is locked. {reason}")),
+        (Status::Pending, None) => Some("Another run of the workspace goes first.".to_owned()),
+        _ => None,
+    };
     let configuration_version = Some(run.configuration_version_id.as_str());
     json!({
         "type": "runs",
         "id": run.id,
         "attributes": {
             "status": run.status,
+            "pending-reason": pending_reason,
             "source": run.source,
             "message": run.message,
             "is-destroy": run.is_destroy,

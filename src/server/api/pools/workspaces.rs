@@ -6,7 +6,7 @@ use std::slice;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -27,6 +27,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/workspaces", get(list).post(create))
         .route("/workspaces/{id}", get(read).patch(update).delete(delete))
+        .route("/workspaces/{id}/actions/unlock", post(unlock))
 }
 
 /// The workspace with this id.
@@ -82,6 +83,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
         hooks: Hooks::default(),
         auto_apply: false,
         deletion_protection: true,
+        lock_reason: None,
         created_at: now,
         updated_at: now,
     };
@@ -113,11 +115,19 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Status
     if let Some(run) = run::current(&mut tx, &id).await? {
         return Err(ApiError::conflict(format!("The run {} is under way.", run.id)));
     }
-    if workspace.deletion_protection && has_resources(&mut tx, &id).await? {
-        return Err(ApiError::conflict(
-            "The workspace has resources and deletion protection: destroy them, or switch \
-             deletion-protection-enabled off.",
-        ));
+    if workspace.deletion_protection {
+        if has_resources(&mut tx, &id).await? {
+            return Err(ApiError::conflict(
+                "The workspace has resources and deletion protection: destroy them, or switch \
+                 deletion-protection-enabled off.",
+            ));
+        }
+        if let Some(reason) = &workspace.lock_reason {
+            return Err(ApiError::conflict(format!(
+                "The workspace is locked, so it may have resources that its state lacks: unlock \
+                 it, or switch deletion-protection-enabled off. {reason}"
+            )));
+        }
     }
     workspace::delete(&mut tx, &id).await?;
     tx.commit().await?;
@@ -128,6 +138,16 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Status
         warn!("{error:#}");
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn unlock(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    find(&mut db, &id).await?;
+    drop(db);
+    app.scheduler.unlock(&id).await?;
+    let mut db = app.scheduler.store.read().await?;
+    let workspace = find(&mut db, &id).await?;
+    Ok(Document::of(render(&mut db, &workspace).await?))
 }
 
 async fn change(
@@ -251,6 +271,9 @@ async fn render_all(db: &mut Connection, workspaces: &[Workspace]) -> Result<Vec
 }
 
 fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVersion>) -> Value {
+    let applying = run.filter(|run| run.status.locks_workspace());
+    let locked_by_run = applying.map(|run| format!("The apply of run {} is under way.", run.id));
+    let locked_reason = locked_by_run.or(workspace.lock_reason.clone());
     json!({
         "type": "workspaces",
         "id": workspace.id,
@@ -265,7 +288,8 @@ fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVer
             "deletion-protection-enabled": workspace.deletion_protection,
             "execution-mode": "remote",
             "has-resources": state.is_some_and(|state| state.resources > 0),
-            "locked": run.is_some_and(|run| run.status.locks_workspace()),
+            "locked": locked_reason.is_some(),
+            "locked-reason": locked_reason,
             "created-at": rfc3339(workspace.created_at),
             "updated-at": rfc3339(workspace.updated_at),
         },
