@@ -324,19 +324,40 @@ have() {
 }
 
 # Our own downloads, and those of apt and yum, go through the proxy that the
-# agent will have. apt reads the small letters.
+# agent will have. The rules are those of src/config/proxy; a test compares them.
+# shellcheck disable=SC2034 # the loop exports them by name
 use_proxy() {
     if [ -n "$http_proxy_given$https_proxy_given" ]; then
         read_proxy
-        http_proxy=$http_proxy_given
-        https_proxy=${https_proxy_given:-$http_proxy_given}
+        http_proxy=$(with_port "$http_proxy_given") HTTP_PROXY=$http_proxy
+        https_proxy=$(with_port "${https_proxy_given:-$http_proxy_given}") HTTPS_PROXY=$https_proxy
     fi
-    HTTP_PROXY=${http_proxy:-${HTTP_PROXY:-}} http_proxy=$HTTP_PROXY
-    HTTPS_PROXY=${https_proxy:-${HTTPS_PROXY:-}} https_proxy=$HTTPS_PROXY
-    NO_PROXY=${no_proxy_given:-${no_proxy:-${NO_PROXY:-}}} no_proxy=$NO_PROXY
-    [ -z "$http_proxy" ] || export http_proxy HTTP_PROXY
-    [ -z "$https_proxy" ] || export https_proxy HTTPS_PROXY
-    [ -z "$no_proxy" ] || export no_proxy NO_PROXY
+    [ -z "$no_proxy_given" ] || no_proxy=$no_proxy_given NO_PROXY=$no_proxy_given
+    # Programs differ in which case they read; apt reads small letters.
+    for name in http:HTTP https:HTTPS all:ALL no:NO; do
+        lower=${name%:*}_proxy upper=${name#*:}_PROXY
+        eval "value=\${$lower:-\${$upper:-}}"
+        [ -n "$value" ] || continue
+        eval "$lower=\$value $upper=\${$upper:-\$value}"
+        export "${lower?}" "${upper?}"
+    done
+}
+
+# with_port URL: with its scheme's port where it has none; curl would take 1080.
+with_port() {
+    proxy=${1%/}
+    rest=${proxy##*@}
+    rest=${rest#*://}
+    # What follows the brackets of an IPv6 address.
+    case ${rest##*]} in
+        *:*) port='' ;;
+        *) case $proxy in
+            '') port='' ;;
+            https://*) port=:443 ;;
+            *) port=:80 ;;
+        esac ;;
+    esac
+    printf '%s%s' "$proxy" "$port"
 }
 
 read_proxy() {

@@ -15,14 +15,14 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::{
-    Certificate, ClientBuilder, Method, NoProxy, Proxy, RequestBuilder, Response, StatusCode,
-    header,
+    Certificate, ClientBuilder, Method, Proxy, RequestBuilder, Response, StatusCode, header,
 };
 use serde::de::DeserializeOwned;
 use tracing::warn;
 use url::Url;
 
 use config::Config;
+use config::proxy::ProxySelection;
 use protocol::Secret;
 use protocol::{
     Attempt, BASE, Claimed, Code, Events, Finish, Heartbeat, LogOffset, Poll, Problem, Register,
@@ -398,15 +398,13 @@ fn gzip(piece: &[u8]) -> Result<Vec<u8>> {
 pub(crate) fn http(config: &Config, proxy: &[(String, String)]) -> Result<ClientBuilder> {
     // An error means that a provider is in place already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let proxy = ProxySelection::of(proxy)?;
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("scalr-agent/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(20))
         // Behind some firewalls an idle connection is dead after minutes.
         .pool_idle_timeout(Duration::from_secs(60))
-        .no_proxy();
-    for proxy in proxies(proxy)? {
-        builder = builder.proxy(proxy);
-    }
+        .proxy(Proxy::custom(move |url| proxy.for_url(url).cloned()));
     if let Some(file) = &config.ca_cert {
         builder = builder.tls_certs_merge(certificates(file)?);
     }
@@ -496,29 +494,50 @@ pub(super) fn in_one_line(error: reqwest::Error) -> anyhow::Error {
     }
 }
 
-fn proxies(variables: &[(String, String)]) -> Result<Vec<Proxy>> {
-    let of = |name: &str| {
-        let found = variables.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
-    };
-    let exceptions = of("NO_PROXY").and_then(NoProxy::from_string);
-    let mut proxies = Vec::new();
-    for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"] {
-        let Some(url) = of(name) else { continue };
-        let proxy = match name {
-            "HTTPS_PROXY" => Proxy::https(url),
-            "HTTP_PROXY" => Proxy::http(url),
-            _ => Proxy::all(url),
-        };
-        // Not the value: it may hold a password.
-        let proxy = proxy.with_context(|| format!("{name} is not the URL of a proxy"))?;
-        proxies.push(proxy.no_proxy(exceptions.clone()));
-    }
-    Ok(proxies)
-}
-
 fn certificates(file: &Path) -> Result<Vec<Certificate>> {
     let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     Certificate::from_pem_bundle(&pem)
         .with_context(|| format!("{} holds no certificates", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use config::Settings;
+
+    /// What the proxy receives of a request to `url`, up to the empty line.
+    async fn request_to_proxy(url: &str, variable: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://me:a%20b@{}", listener.local_addr().unwrap());
+        let settings = Settings {
+            url: Some("https://pools.test".parse().unwrap()),
+            token: Some(Secret::new("token")),
+            ..Settings::default()
+        };
+        let http = http(&settings.resolve().unwrap(), &[(variable.to_owned(), proxy)]).unwrap();
+        let request = tokio::spawn(http.build().unwrap().get(url).send());
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut received = Vec::new();
+        while !received.ends_with(b"\r\n\r\n") {
+            received.push(connection.read_u8().await.unwrap());
+        }
+        request.abort();
+        String::from_utf8(received).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_through_the_proxy_with_its_credentials() {
+        // me:a b
+        let credentials = "basic bwu6ysbi";
+        for (url, variable, line) in [
+            ("https://pools.test/x", "HTTPS_PROXY", "connect pools.test:443 http/1.1"),
+            ("http://pools.test/x", "ALL_PROXY", "get http://pools.test/x http/1.1"),
+        ] {
+            let received = request_to_proxy(url, variable).await.to_lowercase();
+            assert!(received.starts_with(line) && received.contains(credentials), "{received}");
+        }
+    }
 }

@@ -2,8 +2,8 @@
 //! from its claim until the server has its outcome.
 //!
 //! `DATA/tasks/TASK-ATTEMPT/` holds `journal` and `log`. The journal is only appended
-//! to: an event a line, in JSON, each on the disk before what it tells of begins. A
-//! last line without an end was cut off by a crash, so it did not happen.
+//! to: each [`Line`] is on the disk before what it records begins. A last line without
+//! an end was cut off by a crash, so it did not happen.
 //!
 //! It carries tokens and variables, so only the agent's user may enter.
 
@@ -13,10 +13,12 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, Serialize};
 
 use config::layout::data;
+use protocol::journal::{self, Line};
 use protocol::{Claimed, Finish};
+
+pub(crate) use protocol::journal::Container;
 
 /// The directory of all tasks.
 #[derive(Clone, Debug)]
@@ -24,7 +26,7 @@ pub(crate) struct Journal {
     tasks: PathBuf,
 }
 
-/// How far a task is: what its journal's events add up to.
+/// How far a task is: what its journal's lines add up to.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     /// What to do, and the token to report with.
@@ -35,28 +37,6 @@ pub(crate) struct Record {
     pub container: Option<Container>,
     /// How it ended, once all that it left is with the server but for this.
     pub finish: Option<Finish>,
-}
-
-/// A container that may have been started.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Container {
-    /// The engine's id of it.
-    pub id: String,
-    /// How long the log was before the container wrote to it, in bytes.
-    pub log_start: u64,
-    /// The SHA-256 of the state that it was given, in lower-case hex. None: the
-    /// workspace has none, or the agent that made the container was too old to say.
-    #[serde(default)]
-    pub state_sha256: Option<String>,
-}
-
-/// What is written down of a task, in this order.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Event {
-    Claimed { claim: Box<Claimed>, slot: usize },
-    Container(Container),
-    Finished(Finish),
 }
 
 /// A task's directory.
@@ -106,7 +86,7 @@ impl Journal {
         let directory = self.tasks.join(name);
         make_private(&directory)?;
         // One that was cut off in its first line is begun again.
-        let file = directory.join(JOURNAL);
+        let file = directory.join(journal::FILE);
         let cannot = || format!("cannot write {}", file.display());
         let journal = File::options()
             .append(true)
@@ -117,7 +97,7 @@ impl Journal {
         journal.set_len(0).with_context(cannot)?;
         let record = Record { claimed: claimed.clone(), slot, container: None, finish: None };
         let mut entry = Entry { directory, journal, record };
-        entry.append(&Event::Claimed { claim: Box::new(claimed), slot })?;
+        entry.append(&Line::Claimed { claim: Box::new(claimed), slot })?;
         for new in [&entry.directory, &self.tasks] {
             let synced = File::open(new).and_then(|directory| directory.sync_all());
             synced.with_context(|| format!("cannot write {}", new.display()))?;
@@ -154,7 +134,7 @@ impl Journal {
         {
             let directory = found?.path();
             if let Some((record, length)) = read(&directory)? {
-                let file = directory.join(JOURNAL);
+                let file = directory.join(journal::FILE);
                 let cannot = || format!("cannot write {}", file.display());
                 let journal = File::options().append(true).open(&file).with_context(cannot)?;
                 journal.set_len(length).with_context(cannot)?;
@@ -179,7 +159,7 @@ impl Entry {
     /// # Errors
     /// It can't be written; then it did not happen.
     pub(crate) fn note_container(&mut self, container: Container) -> Result<()> {
-        self.append(&Event::Container(container.clone()))?;
+        self.append(&Line::Container(container.clone()))?;
         self.record.container = Some(container);
         Ok(())
     }
@@ -189,18 +169,18 @@ impl Entry {
     /// # Errors
     /// As [`Entry::note_container`].
     pub(crate) fn note_finish(&mut self, finish: Finish) -> Result<()> {
-        self.append(&Event::Finished(finish.clone()))?;
+        self.append(&Line::Finished(finish.clone()))?;
         self.record.finish = Some(finish);
         Ok(())
     }
 
     /// Appends a line, whole or not at all, so that it outlives a loss of power.
-    fn append(&mut self, event: &Event) -> Result<()> {
-        let cannot = || format!("cannot write {}", self.directory.join(JOURNAL).display());
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
+    fn append(&mut self, line: &Line) -> Result<()> {
+        let cannot = || format!("cannot write {}", self.directory.join(journal::FILE).display());
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
         let length = self.journal.metadata().with_context(cannot)?.len();
-        let written = self.journal.write_all(&line).and_then(|()| self.journal.sync_all());
+        let written = self.journal.write_all(&bytes).and_then(|()| self.journal.sync_all());
         if written.is_err() {
             self.journal.set_len(length).with_context(cannot)?;
         }
@@ -229,9 +209,6 @@ impl Entry {
     }
 }
 
-/// The journal's name in a task's directory.
-const JOURNAL: &str = "journal";
-
 fn directory_name(task_id: &str, attempt: u32) -> String {
     format!("{task_id}-{attempt}")
 }
@@ -239,21 +216,21 @@ fn directory_name(task_id: &str, attempt: u32) -> String {
 /// What the journal in a task's directory adds up to, and how long it is without what
 /// was cut off; none if its first line is not whole.
 fn read(directory: &Path) -> Result<Option<(Record, u64)>> {
-    let file = directory.join(JOURNAL);
+    let file = directory.join(journal::FILE);
     let text = match fs::read(&file) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         result => result.with_context(|| format!("cannot read {}", file.display()))?,
     };
     let length = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     let mut record: Option<Record> = None;
-    for event in serde_json::Deserializer::from_slice(&text[..length]).into_iter() {
-        let event = event.with_context(|| format!("cannot understand {}", file.display()))?;
-        match (event, &mut record) {
-            (Event::Claimed { claim, slot }, _) => {
+    for line in serde_json::Deserializer::from_slice(&text[..length]).into_iter() {
+        let line = line.with_context(|| format!("cannot understand {}", file.display()))?;
+        match (line, &mut record) {
+            (Line::Claimed { claim, slot }, _) => {
                 record = Some(Record { claimed: *claim, slot, container: None, finish: None });
             }
-            (Event::Container(container), Some(record)) => record.container = Some(container),
-            (Event::Finished(finish), Some(record)) => record.finish = Some(finish),
+            (Line::Container(container), Some(record)) => record.container = Some(container),
+            (Line::Finished(finish), Some(record)) => record.finish = Some(finish),
             (_, None) => bail!("{} does not begin with a claim", file.display()),
         }
     }

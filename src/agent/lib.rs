@@ -18,7 +18,7 @@ mod logging;
 mod phase;
 mod progress;
 mod providers;
-mod proxy;
+mod proxy_variables;
 mod registry;
 mod service;
 mod slots;

@@ -17,11 +17,11 @@ use super::engine::Engine;
 use super::journal::{Journal, Record};
 use super::phase::Phase;
 use super::progress::{self, STALE, TaskSnapshot};
-use super::proxy;
+use super::proxy_variables;
 use cli::Failure;
 use config::layout::AGENT_UNIT;
 use config::listed::{Listed, listed};
-use config::proxy::masked;
+use config::proxy::masked_value;
 use config::{DATA_DIR, ENGINE, Settings, Source};
 use host::machine::Machine;
 use host::systemd::Services;
@@ -194,9 +194,9 @@ fn look(file: &Path) -> Result<(Status, Option<Failure>)> {
         server: server(&data_dir),
         tasks: tasks(&data_dir, slots),
         engine: engine(socket)?,
-        proxy: proxy::variables()
+        proxy: proxy_variables::of_agent()
             .into_iter()
-            .map(|(name, value)| (name, masked(&value).into()))
+            .map(|(name, value)| (name, masked_value(&value).into()))
             .collect(),
     };
     Ok((status, problem.as_ref().map(Failure::of)))

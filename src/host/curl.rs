@@ -1,5 +1,7 @@
 //! curl: whether a server can be reached, and downloads.
 
+use std::env;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -87,8 +89,11 @@ fn curl(proxy: &[(String, String)], ca_cert: Option<&Path>) -> Command {
     if let Some(file) = ca_cert {
         command.arg("--cacert").arg(file);
     }
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
-        command.env_remove(name).env_remove(name.to_ascii_lowercase());
+    // curl reads SCHEME_proxy for any scheme.
+    let is_proxy =
+        |name: &OsString| name.to_ascii_lowercase().as_encoded_bytes().ends_with(b"_proxy");
+    for name in env::vars_os().map(|(name, _)| name).filter(is_proxy) {
+        command.env_remove(name);
     }
     // In the environment: a proxy's password is never on a command line.
     command.envs(proxy.iter().map(|(name, value)| (name, value)));

@@ -29,6 +29,7 @@
 //! container: until then the server may offer the task to another agent; an
 //! apply whose start was said is never run twice.
 
+pub mod journal;
 pub mod redact;
 
 mod events;

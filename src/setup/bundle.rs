@@ -6,9 +6,7 @@
 //!   repository/      what `scalr-agent-setup repository` made
 //! ```
 
-use std::fs::{self, Permissions};
-use std::io::{BufWriter, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -19,6 +17,7 @@ use crate::context::Context;
 use crate::output::Format;
 use crate::package::sha256;
 use crate::repository::verify;
+use crate::whole_file::{self, Existing};
 
 /// The script that installs, the same that a server hands out.
 const INSTALL: &str = include_str!("../../scripts/install.sh");
@@ -86,23 +85,16 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 fn make(args: &Args) -> Result<Made> {
-    let directory = match args.output.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(directory)?;
-    let file = tempfile::NamedTempFile::new_in(directory)?;
-    let mut archive = Builder::new(BufWriter::new(file));
-    // The same content makes the same archive, whoever packs it and when.
-    archive.mode(HeaderMode::Deterministic);
-    add_text(&mut archive, "install.sh", INSTALL)?;
-    add_directory(&mut archive, &args.repository, &Path::new(FOLDER).join("repository"))?;
-    let mut written = archive.into_inner()?;
-    written.flush()?;
-    let file = written.into_inner()?;
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    file.as_file().sync_all()?;
-    file.persist(&args.output)?;
+    fs::create_dir_all(whole_file::directory_of(&args.output))?;
+    whole_file::write(&args.output, 0o644, Existing::Replace, |file| {
+        let mut archive = Builder::new(file);
+        // The same content makes the same archive, whoever packs it and when.
+        archive.mode(HeaderMode::Deterministic);
+        add_text(&mut archive, "install.sh", INSTALL)?;
+        add_directory(&mut archive, &args.repository, &Path::new(FOLDER).join("repository"))?;
+        archive.finish()?;
+        Ok(())
+    })?;
     Ok(Made {
         sha256: sha256(&args.output)?,
         size: fs::metadata(&args.output)?.len(),

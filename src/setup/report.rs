@@ -1,8 +1,6 @@
 //! `report`: one archive that says what a supporter asks for, and no secret.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,8 +15,9 @@ use crate::context::Context;
 use crate::output::Format;
 use crate::secrets::Secrets;
 use crate::status::{AGENT_PROGRAM, Status, UNITS, docker_client};
+use crate::whole_file::{self, Existing};
 use cli::Failure;
-use config::layout;
+use config::layout::{self, label};
 use config::{ENGINE, Settings};
 use host::changes::MANIFEST;
 use host::command::{CommandExt as _, within};
@@ -71,8 +70,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         eprintln!("warning: only root can read all that belongs into it: run this with sudo");
     }
     let documents = collect(context, args.lines);
-    write(&output, &name, &documents)
-        .with_context(|| format!("cannot write {}", output.display()))?;
+    write(&output, &name, &documents)?;
     print(context.format, &output, &documents)
 }
 
@@ -194,10 +192,11 @@ fn engine(machine: &Machine) -> Result<String> {
         let settings = Settings::read(&machine.path(config::FILE)).unwrap_or_default();
         let socket = settings.engine.as_deref().unwrap_or(ENGINE);
         let client = docker_client()?;
+        let ours = format!("label={}", label::TASK);
         let asked: [&[&str]; 4] = [
             &["version"],
             &["info"],
-            &["ps", "--all", "--no-trunc", "--filter", "label=scalr.task"],
+            &["ps", "--all", "--no-trunc", "--filter", &ours],
             &["network", "ls", "--no-trunc"],
         ];
         let mut text = String::new();
@@ -230,28 +229,22 @@ fn read(machine: &Machine, path: &str) -> Result<String> {
     fs::read_to_string(machine.path(path)).with_context(|| format!("cannot read {path}"))
 }
 
-/// Writes the archive, which has one directory, whole or not at all; nobody else
-/// may read it.
+/// Writes the archive, which has one directory; only its owner may read it.
 fn write(output: &Path, directory: &str, documents: &[Document]) -> Result<()> {
-    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
-    // Made with mode 0600.
-    let file = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))?;
-    let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
     let now = u64::try_from(Timestamp::now().as_second())?;
-    for document in documents {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(document.text.len() as u64);
-        header.set_mode(0o600);
-        header.set_mtime(now);
-        let path = format!("{directory}/{}", document.name);
-        archive.append_data(&mut header, path, document.text.as_bytes())?;
-    }
-    let mut file = archive.into_inner()?.finish()?;
-    file.flush()?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.as_file().sync_all()?;
-    file.persist_noclobber(output)?;
-    Ok(())
+    whole_file::write(output, 0o600, Existing::Keep, |file| {
+        let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
+        for document in documents {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(document.text.len() as u64);
+            header.set_mode(0o600);
+            header.set_mtime(now);
+            let path = format!("{directory}/{}", document.name);
+            archive.append_data(&mut header, path, document.text.as_bytes())?;
+        }
+        archive.into_inner()?.finish()?;
+        Ok(())
+    })
 }
 
 fn print(format: Format, output: &Path, documents: &[Document]) -> Result<()> {

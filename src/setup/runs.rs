@@ -6,14 +6,15 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use serde::Deserialize;
 
 use crate::status::docker_client;
-use config::layout::{AGENT_DROP_INS, label};
+use config::layout::{AGENT_DROP_INS, data, label};
 use config::{DATA_DIR, ENGINE, Settings};
 use host::docker;
 use host::machine::Machine;
 use host::unit;
+use protocol::Task;
+use protocol::journal::{self, Line};
 
 /// Where the agent keeps its data and which engine it uses.
 pub(crate) struct Places {
@@ -43,7 +44,7 @@ impl Places {
 /// # Errors
 /// The agent's data can't be read.
 pub(crate) fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> {
-    let tasks = machine.path(&places.data_dir).join("tasks");
+    let tasks = machine.path(&places.data_dir).join(data::TASKS);
     let mut known = BTreeSet::new();
     let mut lines = Vec::new();
     let entries = match fs::read_dir(&tasks) {
@@ -52,7 +53,7 @@ pub(crate) fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> 
     };
     for entry in entries.into_iter().flatten() {
         let directory = entry?.path();
-        if let Some((task, line)) = written_down(&directory) {
+        if let Some((task, line)) = recorded(&directory) {
             known.insert(task);
             lines.push(line);
         }
@@ -68,48 +69,17 @@ pub(crate) fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> 
     Ok(lines)
 }
 
-/// What the agent writes down first of a task, as far as it matters here.
-#[derive(Deserialize)]
-struct First {
-    claimed: Claimed,
-}
-
-#[derive(Deserialize)]
-struct Claimed {
-    claim: Claim,
-}
-
-#[derive(Deserialize)]
-struct Claim {
-    task: Task,
-}
-
-#[derive(Deserialize)]
-struct Task {
-    id: String,
-    kind: String,
-    run_id: String,
-    workspace: Named,
-    environment: Named,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-}
-
-/// The task's id and a line about it; `None` for one that was never written down
-/// whole.
-fn written_down(directory: &Path) -> Option<(String, String)> {
-    let text = fs::read_to_string(directory.join("journal")).ok()?;
+/// The task's id and a line about it; `None` for one whose claim was not written
+/// whole, so that nothing was done.
+fn recorded(directory: &Path) -> Option<(String, String)> {
+    let text = fs::read_to_string(directory.join(journal::FILE)).ok()?;
     let (first, _) = text.split_once('\n')?;
     let name = directory.file_name()?.to_string_lossy().into_owned();
-    // One that can't be understood is active all the same.
-    let Ok(First { claimed: Claimed { claim: Claim { task } } }) = serde_json::from_str(first)
-    else {
+    let Ok(Line::Claimed { claim, .. }) = serde_json::from_str(first) else {
+        // It counts as active all the same.
         return Some((name.clone(), format!("{name}: its journal can't be understood")));
     };
-    let Task { id, kind, run_id, workspace, environment } = task;
+    let Task { id, kind, run_id, workspace, environment, .. } = claim.task;
     let line = format!("{run_id}: {kind} in {}/{} ({id})", environment.name, workspace.name);
     Some((id, line))
 }

@@ -4,11 +4,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use url::Url;
-
 use config::Settings;
 use config::layout::AGENT_DROP_INS;
-use config::proxy::{VARIABLES, masked};
+use config::proxy::{is_variable, masked, secrets_of};
 use host::machine::Machine;
 use host::unit;
 use protocol::redact::Redactor;
@@ -33,8 +31,8 @@ impl Secrets {
         }
         for (name, given) in unit::environment(machine, AGENT_DROP_INS).unwrap_or_default() {
             let name = name.to_ascii_uppercase();
-            if VARIABLES.contains(&name.as_str()) {
-                known.extend(credentials(&given.value));
+            if is_variable(&name) {
+                known.extend(secrets_of(&given.value));
             } else if TELLING.iter().any(|word| name.contains(word)) || holds_headers(&name) {
                 known.insert(given.value);
             }
@@ -69,18 +67,6 @@ fn tokens(text: &str) -> Vec<String> {
         name.contains("token").then(|| value.to_owned())
     };
     text.lines().filter_map(value).collect()
-}
-
-/// The password of a proxy's URL, and a user that stands alone, as they are
-/// written in the URL, in a unit file, and as they are meant.
-fn credentials(url: &str) -> Vec<String> {
-    let Ok(url) = Url::parse(url) else { return Vec::new() };
-    let Some(secret) = url.password().or(Some(url.username())).filter(|text| !text.is_empty())
-    else {
-        return Vec::new();
-    };
-    let meant = percent_encoding::percent_decode_str(secret).decode_utf8_lossy().into_owned();
-    vec![secret.to_owned(), secret.replace('%', "%%"), meant]
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::context::{Context, require_root};
+use crate::whole_file::{self, Existing};
 use cli::Failure;
 use config::defaults;
 use config::layout;
@@ -92,14 +93,9 @@ fn write_into(directory: &Path, files: &[(&str, String)]) -> Result<()> {
         .with_context(|| format!("cannot make {}", directory.display()))?;
     for (name, text) in files {
         let file = directory.join(name);
-        let write = || -> Result<()> {
-            let mut new = tempfile::NamedTempFile::new_in(directory)?;
-            new.write_all(text.as_bytes())?;
-            new.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-            new.persist(&file)?;
-            Ok(())
-        };
-        write().with_context(|| format!("cannot write {}", file.display()))?;
+        whole_file::write(&file, 0o644, Existing::Replace, |new| {
+            Ok(new.write_all(text.as_bytes())?)
+        })?;
         println!("{}", file.display());
     }
     Ok(())

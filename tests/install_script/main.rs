@@ -5,5 +5,6 @@
 mod download;
 mod host;
 mod options;
+mod proxy_options;
 mod truncated;
 mod whole;

@@ -200,33 +200,3 @@ fn what_is_not_supported_is_refused_with_a_reason() {
         assert_eq!(host.calls(), "");
     });
 }
-
-#[test]
-fn a_proxy_is_everybody_s_and_its_password_on_no_command_line() {
-    Host::each(Packages::Apt, |host| {
-        host.tool(
-            "curl",
-            "[ \"$1\" != - ] && echo \"$http_proxy $HTTPS_PROXY $no_proxy\"\nexit 7\n",
-        );
-        let said = host.run(
-            "read_options --http-proxy http://robot:pa55@proxy.test --no-proxy intra.test\n\
-             use_proxy\n\
-             curl || :",
-        );
-        let proxy = "http://robot:pa55@proxy.test";
-        assert_eq!(said.stdout, format!("{proxy} {proxy} intra.test\n"), "{said:?}");
-
-        let said = host.run_with(
-            "read_options --http-proxy=-; use_proxy; echo \"$https_proxy\"",
-            &[("https_proxy", "http://other.test")],
-            "http://proxy.test\n",
-        );
-        assert_eq!(said.stdout, "http://proxy.test\n", "{said:?}");
-        let said = host.run_with(
-            "read_options; use_proxy; echo \"$https_proxy\"",
-            &[("HTTPS_PROXY", "http://other.test")],
-            "",
-        );
-        assert_eq!(said.stdout, "http://other.test\n", "{said:?}");
-    });
-}

@@ -26,7 +26,7 @@ use crate::journal::Journal;
 use crate::logging;
 use crate::progress;
 use crate::providers::Providers;
-use crate::proxy;
+use crate::proxy_variables;
 use crate::slots::Slots;
 use crate::stop::{Order, Signals, become_the_new_program};
 use crate::task::interrupt::Interrupt;
@@ -49,7 +49,7 @@ pub(crate) fn run(file: &Path, once: bool) -> Result<()> {
         .build()
         .context("cannot start")?;
     let end = runtime.block_on(async {
-        let proxy = proxy::variables();
+        let proxy = proxy_variables::of_agent();
         let telemetry = Telemetry::start(&config, &proxy).unwrap_or_else(|error| {
             warn!("no telemetry: {error:#}");
             Telemetry::off()

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{Outcome, Subject};
 use crate::proxy::of_units;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
-use config::proxy::masked;
+use config::proxy::{masked_value, secrets_of};
 use host::changes::Changes;
 
 pub(super) fn proxy(subject: &Subject) -> Outcome {
@@ -17,11 +17,11 @@ pub(super) fn proxy(subject: &Subject) -> Outcome {
 
 fn look(subject: &Subject) -> Result<Outcome> {
     let machine = &subject.machine;
-    let set = of_units(machine)?.unwrap_or_default();
-    let Some((_, url)) = set.iter().find(|(name, _)| name != "NO_PROXY") else {
+    let set = of_units(machine)?;
+    let Some((_, url)) = set.iter().find(|(name, _)| !name.eq_ignore_ascii_case("NO_PROXY")) else {
         return Ok(Outcome::Skipped("the services have no proxy".to_owned()));
     };
-    let url = masked(url);
+    let url = masked_value(url);
     if Changes::begin(machine, true)?.is_ours(PROXY_DROP_IN)? {
         return Ok(Outcome::Passed(format!("{url}, set by `scalr-agent-setup proxy`")));
     }
@@ -37,7 +37,7 @@ fn look(subject: &Subject) -> Result<Outcome> {
             vec![give_engine_the_same()],
         ));
     }
-    let secret = set.iter().any(|(_, value)| value.contains("://") && value.contains('@'));
+    let secret = set.iter().any(|(_, value)| !secrets_of(value).is_empty());
     let in_file = machine.path(PROXY_SECRETS).exists();
     if secret && !in_file {
         return Ok(Outcome::warning(format!(

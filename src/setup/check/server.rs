@@ -17,9 +17,11 @@ const GOOD_CLOCK: SignedDuration = SignedDuration::from_secs(60);
 
 pub(super) fn dns(subject: &Subject) -> Outcome {
     on_server(subject, |url| {
-        let proxy = proxy_for(url, &subject.proxy);
-        let asked = proxy.as_ref().and_then(|proxy| proxy.parse::<Url>().ok());
-        let asked = asked.as_ref().unwrap_or(url);
+        let proxy = match subject.proxy_for(url) {
+            Err(error) => return unusable_proxy(&error),
+            Ok(proxy) => proxy,
+        };
+        let asked = proxy.as_ref().unwrap_or(url);
         let host = asked.host_str().unwrap_or_default();
         let port = asked.port_or_known_default().unwrap_or(443);
         let bare = host.trim_matches(['[', ']']);
@@ -30,13 +32,18 @@ pub(super) fn dns(subject: &Subject) -> Outcome {
 }
 
 pub(super) fn server(subject: &Subject) -> Outcome {
-    on_server(subject, |url| match subject.answer(url) {
-        Err(error) => Outcome::could_not_look(error),
-        Ok(answer) => {
-            let proxy = proxy_for(url, &subject.proxy).map(|proxy| masked(&proxy));
+    on_server(subject, |url| match (subject.proxy_for(url), subject.answer(url)) {
+        (Err(error), _) => unusable_proxy(&error),
+        (_, Err(error)) => Outcome::could_not_look(error),
+        (Ok(proxy), Ok(answer)) => {
+            let proxy = proxy.map(|proxy| masked(proxy.as_str().trim_end_matches('/')));
             judge_answer(url, answer, proxy, shell_has_proxy())
         }
     })
+}
+
+fn unusable_proxy(error: &str) -> Outcome {
+    Outcome::problem(format!("{error}; look at it with `scalr-agent-setup proxy show`"))
 }
 
 pub(super) fn certificate(subject: &Subject) -> Outcome {
@@ -67,31 +74,8 @@ fn on_server(subject: &Subject, look: impl FnOnce(&Url) -> Outcome) -> Outcome {
     }
 }
 
-/// Which proxy curl uses for a URL, as curl(1) chooses it: that of the URL's
-/// scheme, else the one for all, unless `NO_PROXY` names the host or a domain
-/// that it is in.
-fn proxy_for(url: &Url, proxy: &[(String, String)]) -> Option<String> {
-    let value = |name: &str| {
-        let found = proxy.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
-    };
-    let host = url.host_str()?.trim_matches(['[', ']']);
-    let is_direct = |name: &str| {
-        let name = name.trim_start_matches('.');
-        let inside =
-            host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        name == "*" || (!name.is_empty() && inside)
-    };
-    if value("no_proxy").is_some_and(|list| list.split([',', ' ']).any(is_direct)) {
-        return None;
-    }
-    value(&format!("{}_proxy", url.scheme())).or_else(|| value("all_proxy")).map(str::to_owned)
-}
-
 fn shell_has_proxy() -> bool {
-    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some())
+    config::proxy::of_environment().iter().any(|(name, _)| name != "NO_PROXY" && name != "no_proxy")
 }
 
 fn judge_name(
@@ -269,27 +253,6 @@ mod tests {
     }
 
     #[test]
-    fn which_proxy_is_used() {
-        let of = |url: &str, variables: &[(&str, &str)]| {
-            let variables: Vec<(String, String)> =
-                variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-            proxy_for(&url.parse().unwrap(), &variables)
-        };
-        let secure = ("https_proxy", "http://p:1");
-        let server = "https://pools.example.com";
-        assert_eq!(of(server, &[secure]).as_deref(), Some("http://p:1"));
-        assert_eq!(of(server, &[("ALL_PROXY", "http://a:1")]).as_deref(), Some("http://a:1"));
-        assert_eq!(of("http://pools.example.com", &[secure]), None);
-        for direct in ["*", "example.com", ".example.com", "x,pools.example.com", "y .example.com"]
-        {
-            assert_eq!(of(server, &[secure, ("NO_PROXY", direct)]), None, "{direct}");
-        }
-        for other in ["ample.com", "pools.example.org", "", ","] {
-            assert!(of(server, &[secure, ("NO_PROXY", other)]).is_some(), "{other}");
-        }
-    }
-
-    #[test]
     fn names_are_looked_up_by_whom_it_concerns() {
         let url: Url = "https://pools.example.com".parse().unwrap();
         let known = || Ok(vec!["192.0.2.1".to_owned()]);
@@ -334,13 +297,5 @@ mod tests {
             if text.contains("10m ahead of") && fix == &["timedatectl set-ntp true"]));
         assert!(matches!(at("yesterday"), Outcome::CouldNotLook(_)));
         assert!(matches!(judge_clock(None, now), Outcome::Skipped(_)));
-    }
-
-    #[test]
-    fn the_proxys_password_is_not_shown() {
-        let url: Url = "https://pools.example.com".parse().unwrap();
-        let proxy = [("https_proxy".to_owned(), "http://u:hunter2@p:1".to_owned())];
-        let shown = proxy_for(&url, &proxy).map(|proxy| masked(&proxy));
-        assert_eq!(shown.as_deref(), Some("http://u:***@p:1"));
     }
 }

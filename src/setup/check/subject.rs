@@ -15,7 +15,7 @@ use cli::Failure;
 use config::Settings;
 use config::defaults;
 use config::layout;
-use config::proxy::VARIABLES;
+use config::proxy::{self, ProxySelection, with_port};
 use host::curl::{self, Answer};
 use host::machine::Machine;
 use host::os::Os;
@@ -86,7 +86,7 @@ impl Subject {
             concurrency: settings.concurrency.unwrap_or(defaults::CONCURRENCY),
             memory: settings.memory.unwrap_or(defaults::MEMORY),
             engine: settings.engine.clone().unwrap_or_else(|| config::ENGINE.to_owned()),
-            proxy: of_units(machine)?.unwrap_or_default(),
+            proxy: of_units(machine)?,
             before_install: false,
             machine: machine.clone(),
             settings,
@@ -108,11 +108,8 @@ impl Subject {
     /// Where the services have no proxy yet, checks go by that of our own
     /// environment.
     pub(crate) fn use_shells_proxy(&mut self) {
-        let is_proxy = |(name, _): &(String, String)| {
-            VARIABLES.iter().any(|known| known.eq_ignore_ascii_case(name))
-        };
         if self.proxy.is_empty() {
-            self.proxy = std::env::vars().filter(is_proxy).collect();
+            self.proxy = proxy::of_environment();
         }
     }
 
@@ -172,6 +169,15 @@ impl Subject {
         Ok(rpms.get(package).map(String::as_str))
     }
 
+    /// The proxy by which the agent reaches `url`.
+    ///
+    /// # Errors
+    /// A variable's value is not the URL of a proxy.
+    pub(crate) fn proxy_for(&self, url: &Url) -> Result<Option<Url>, String> {
+        let proxies = ProxySelection::of(&self.proxy).map_err(|error| error.to_string())?;
+        Ok(proxies.for_url(url).cloned())
+    }
+
     /// What the server says when it is asked whether it is well.
     ///
     /// # Errors
@@ -180,7 +186,13 @@ impl Subject {
         let ask = || {
             let health = url.join("/healthz").map_err(|error| error.to_string())?;
             let ca_cert = self.settings.ca_cert.as_deref();
-            curl::get(&health, &self.proxy, ca_cert).map_err(|error| error.to_string())
+            // Not the variables: an old curl finds no networks in NO_PROXY, and none takes
+            // the agent's default port. With this one it goes where the agent goes.
+            let proxy = self.proxy_for(url)?.map(|proxy| {
+                let proxy = with_port(&proxy).unwrap_or_else(|| proxy.to_string());
+                ("all_proxy".to_owned(), proxy)
+            });
+            curl::get(&health, proxy.as_slice(), ca_cert).map_err(|error| error.to_string())
         };
         self.asked.answer.get_or_init(ask).as_ref().map_err(String::as_str)
     }

@@ -14,11 +14,11 @@ use url::Url;
 use self::source::Source;
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, require_root};
-use crate::proxy::Proxy;
 use crate::{network, proxy, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
 use config::layout::{self, ENGINE_UNIT};
+use config::proxy::ProxySettings;
 use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
@@ -147,7 +147,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
     units::put(&mut changes, None, &settings)?;
     if let Some(proxy) = &proxy {
-        engine_changed |= proxy.put(&mut changes, false)?;
+        engine_changed |= proxy::write(&mut changes, proxy, false)?;
     }
     let changed = !changes.changed().is_empty();
     if changed && services.can_run() {
@@ -183,7 +183,7 @@ fn add_repository(context: &Context, args: &Args) -> Result<()> {
 
 /// The proxy by which the package is fetched: the one that is given, the services',
 /// or that of the shell we run in.
-fn variables(machine: &Machine, proxy: Option<&Proxy>) -> Result<Vec<(String, String)>> {
+fn variables(machine: &Machine, proxy: Option<&ProxySettings>) -> Result<Vec<(String, String)>> {
     if let Some(proxy) = proxy {
         return Ok(proxy.variables());
     }
@@ -240,13 +240,13 @@ impl Args {
         Ok(Some(text.trim().to_owned()))
     }
 
-    fn proxy(&self) -> Result<Option<Proxy>> {
+    fn proxy(&self) -> Result<Option<ProxySettings>> {
         let Some(http) = &self.http_proxy else { return Ok(None) };
         proxy::from_options(http, self.https_proxy.as_deref(), self.no_proxy.as_deref()).map(Some)
     }
 }
 
-fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<()> {
+fn check_host(context: &Context, args: &Args, proxy: Option<&ProxySettings>) -> Result<()> {
     let mut subject = Subject::of(&context.machine)?;
     subject.override_settings(Overrides {
         url: args.url.clone(),
@@ -255,7 +255,7 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&Proxy>) -> Result<(
         engine: args.engine,
         ca_cert: args.ca_cert.clone(),
     });
-    subject.proxy = proxy.map_or(subject.proxy, Proxy::variables);
+    subject.proxy = proxy.map_or(subject.proxy, ProxySettings::variables);
     if args.no_start && subject.proxy.is_empty() {
         // Nothing is started that would need it yet.
         subject.use_shells_proxy();

@@ -6,87 +6,83 @@ use std::fs;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::settings::Proxy;
 use crate::units;
 use config::layout::AGENT_DROP_INS;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
-use config::proxy::{self};
+use config::proxy::{self, ProxySettings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::unit;
 
-/// The proxy's variables that the agent's unit sets, each under its upper and
-/// its lower case name; `None` if it sets none. Every drop-in counts, whoever
-/// wrote it.
+/// The proxy's variables that the agent's unit sets, each under its upper and its
+/// lower case name. Every drop-in counts, whoever wrote it.
 ///
 /// # Errors
 /// A drop-in can't be read.
-pub(crate) fn of_units(machine: &Machine) -> Result<Option<Vec<(String, String)>>> {
+pub(crate) fn of_units(machine: &Machine) -> Result<Vec<(String, String)>> {
     let set = unit::environment(machine, AGENT_DROP_INS)?;
     Ok(proxy::variables(|name| Some(set.get(name)?.value.as_str())))
 }
 
-impl Proxy {
-    /// Writes the drop-ins; tells whether anything changed.
-    ///
-    /// # Errors
-    /// A file was written by hand and `force` is not set; one can't be written.
-    pub(crate) fn put(&self, changes: &mut Changes, force: bool) -> Result<bool> {
-        let drop_in = self.drop_in()?;
-        let mut changed = if self.has_credentials() {
-            own(changes, PROXY_SECRETS, Some(&self.secrets()), force)?;
-            changes.write(PROXY_SECRETS, &self.secrets(), Attributes::SECRET)?
-        } else if changes.is_ours(PROXY_SECRETS)? {
-            changes.remove(PROXY_SECRETS)?
-        } else {
-            false
-        };
-        own(changes, PROXY_DROP_IN, Some(&drop_in), force)?;
-        changed |= changes.write(PROXY_DROP_IN, &drop_in, Attributes::PUBLIC)?;
-        if !is_linked(changes.machine()) {
-            own(changes, ENGINE_PROXY_DROP_IN, None, force)?;
-            changed |= changes.symlink(ENGINE_PROXY_DROP_IN, PROXY_DROP_IN)?;
-        }
-        Ok(changed)
+/// Writes the drop-ins; returns whether anything changed.
+///
+/// # Errors
+/// A file was written by hand and `force` is not set; one can't be written.
+pub(crate) fn write(changes: &mut Changes, proxy: &ProxySettings, force: bool) -> Result<bool> {
+    let drop_in = drop_in(proxy)?;
+    let mut changed = if proxy.has_credentials() {
+        own(changes, PROXY_SECRETS, Some(&secrets(proxy)), force)?;
+        changes.write(PROXY_SECRETS, &secrets(proxy), Attributes::SECRET)?
+    } else if changes.is_ours(PROXY_SECRETS)? {
+        changes.remove(PROXY_SECRETS)?
+    } else {
+        false
+    };
+    own(changes, PROXY_DROP_IN, Some(&drop_in), force)?;
+    changed |= changes.write(PROXY_DROP_IN, &drop_in, Attributes::PUBLIC)?;
+    if !is_linked(changes.machine()) {
+        own(changes, ENGINE_PROXY_DROP_IN, None, force)?;
+        changed |= changes.symlink(ENGINE_PROXY_DROP_IN, PROXY_DROP_IN)?;
     }
+    Ok(changed)
+}
 
-    fn drop_in(&self) -> Result<String> {
-        #[derive(Serialize)]
-        struct Variable {
-            name: String,
-            escaped: String,
-        }
-        let variables: Vec<Variable> = self
-            .variables()
-            .into_iter()
-            .map(|(name, value)| Variable { name, escaped: escaped(&value) })
-            .collect();
-        let mut context = tera::Context::new();
-        context.insert("secrets", &self.has_credentials().then_some(PROXY_SECRETS));
-        context.insert("variables", &variables);
-        units::fill(include_str!("../../../templates/systemd/drop-ins/proxy.conf.tera"), &context)
+fn drop_in(proxy: &ProxySettings) -> Result<String> {
+    #[derive(Serialize)]
+    struct Variable {
+        name: String,
+        escaped: String,
     }
+    let variables: Vec<Variable> = proxy
+        .variables()
+        .into_iter()
+        .map(|(name, value)| Variable { name, escaped: escaped(&value) })
+        .collect();
+    let mut context = tera::Context::new();
+    context.insert("secrets", &proxy.has_credentials().then_some(PROXY_SECRETS));
+    context.insert("variables", &variables);
+    units::fill(include_str!("../../../templates/systemd/drop-ins/proxy.conf.tera"), &context)
+}
 
-    /// Environment files know neither specifiers nor variables, but quotes and
-    /// backslashes; `$` and the backtick are for a shell that reads it.
-    fn secrets(&self) -> String {
-        let quoted = |value: &str| {
-            let mut text = String::new();
-            for character in value.chars() {
-                if "\\\"$`".contains(character) {
-                    text.push('\\');
-                }
-                text.push(character);
+/// Environment files know neither specifiers nor variables, but quotes and
+/// backslashes; `$` and the backtick are for a shell that reads it.
+fn secrets(proxy: &ProxySettings) -> String {
+    let quoted = |value: &str| {
+        let mut text = String::new();
+        for character in value.chars() {
+            if "\\\"$`".contains(character) {
+                text.push('\\');
             }
-            text
-        };
-        let lines: String = self
-            .variables()
-            .iter()
-            .map(|(name, value)| format!("{name}=\"{}\"\n", quoted(value)))
-            .collect();
-        format!("# Written by \"scalr-agent-setup proxy\".\n{lines}")
-    }
+            text.push(character);
+        }
+        text
+    };
+    let lines: String = proxy
+        .variables()
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{}\"\n", quoted(value)))
+        .collect();
+    format!("# Written by \"scalr-agent-setup proxy\".\n{lines}")
 }
 
 /// As it must stand between the quotes of `Environment="…"`.
@@ -119,7 +115,7 @@ pub(super) fn is_linked(machine: &Machine) -> bool {
         .any(|known| target.as_os_str() == *known)
 }
 
-/// Removes the drop-ins; tells whether anything changed.
+/// Removes the drop-ins; returns whether anything changed.
 ///
 /// # Errors
 /// One was written by hand and `force` is not set; one can't be removed.
@@ -148,13 +144,14 @@ mod tests {
         for (url, secret) in
             [("http://u:p%2F%b$x`y@proxy:3128", true), ("http://proxy:3128", false)]
         {
-            let proxy = Proxy::check(url, Some("http://other:1"), Some("*.a,100%,b")).unwrap();
+            let proxy =
+                ProxySettings::check(url, Some("http://other:1"), Some("*.a,100%,b")).unwrap();
             let mut changes = Changes::begin(&machine, false).unwrap();
-            assert!(proxy.put(&mut changes, false).unwrap());
-            assert!(!proxy.put(&mut changes, false).unwrap(), "the same again");
+            assert!(write(&mut changes, &proxy, false).unwrap());
+            assert!(!write(&mut changes, &proxy, false).unwrap(), "the same again");
             changes.commit().unwrap();
 
-            let mut read = of_units(&machine).unwrap().unwrap();
+            let mut read = of_units(&machine).unwrap();
             let mut wrote = proxy.variables();
             read.sort();
             wrote.sort();
@@ -170,8 +167,8 @@ mod tests {
     #[test]
     fn specifiers_are_doubled() {
         assert_eq!(escaped(r#"p%2F"\"#), r#"p%%2F\"\\"#);
-        let proxy = Proxy::check("http://p:1", None, Some("100%")).unwrap();
-        let drop_in = proxy.drop_in().unwrap();
+        let proxy = ProxySettings::check("http://p:1", None, Some("100%")).unwrap();
+        let drop_in = drop_in(&proxy).unwrap();
         assert!(drop_in.contains("Environment=\"NO_PROXY=100%%,localhost"), "{drop_in}");
     }
 
@@ -184,9 +181,9 @@ mod tests {
         fs::write(machine.path(PROXY_DROP_IN), by_hand).unwrap();
         let read = || fs::read_to_string(machine.path(PROXY_DROP_IN)).unwrap();
 
-        let proxy = Proxy::check("http://new:1", None, None).unwrap();
+        let proxy = ProxySettings::check("http://new:1", None, None).unwrap();
         let mut changes = Changes::begin(&machine, false).unwrap();
-        let error = proxy.put(&mut changes, false).unwrap_err();
+        let error = write(&mut changes, &proxy, false).unwrap_err();
         assert!(error.to_string().contains("written by hand"), "{error}");
         let error = remove(&mut changes, false).unwrap_err();
         assert!(error.to_string().contains("written by hand"), "{error}");
@@ -194,7 +191,7 @@ mod tests {
         assert_eq!(read(), by_hand);
 
         let mut changes = Changes::begin(&machine, false).unwrap();
-        proxy.put(&mut changes, true).unwrap();
+        write(&mut changes, &proxy, true).unwrap();
         changes.commit().unwrap();
         assert!(read().contains("http://new:1"));
     }

@@ -2,7 +2,6 @@
 
 mod drop_in;
 mod restart;
-mod settings;
 mod show;
 
 use std::io::{self, BufRead as _};
@@ -10,11 +9,11 @@ use std::io::{self, BufRead as _};
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 
-pub(crate) use self::drop_in::of_units;
+pub(crate) use self::drop_in::{of_units, write};
 use self::restart::{Restart, restart};
-pub(crate) use self::settings::Proxy;
 use crate::context::{Context, require_root};
 use cli::Failure;
+use config::proxy::{self, ProxySettings};
 use host::changes::Changes;
 use host::systemd::{self, Services};
 
@@ -103,29 +102,24 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
             let proxy = wanted(args)?;
             let nothing = "The proxy is already up to date; nothing changed.";
             change(context, &args.manner, Restart::Wait, nothing, |changes| {
-                proxy.put(changes, args.manner.force)
+                write(changes, &proxy, args.manner.force)
             })
         }
     }
 }
 
-fn wanted(args: &Args) -> Result<Proxy> {
+fn wanted(args: &Args) -> Result<ProxySettings> {
     if args.from_environment {
-        let of = |upper: &str| {
-            let lower = upper.to_ascii_lowercase();
-            [upper, &lower]
-                .iter()
-                .find_map(|name| std::env::var(name).ok())
-                .filter(|v| !v.is_empty())
-        };
+        let set = proxy::of_environment();
+        let of = |name: &str| Some(set.iter().find(|(known, _)| known == name)?.1.as_str());
         let (http, https) = (of("HTTP_PROXY"), of("HTTPS_PROXY"));
-        let Some(first) = http.as_deref().or(https.as_deref()) else {
+        let Some(first) = http.or(https) else {
             return Err(Failure::Usage.because(
                 "neither HTTP_PROXY nor HTTPS_PROXY is in the environment; \
                  sudo passes them on with --preserve-env=HTTP_PROXY,HTTPS_PROXY,NO_PROXY",
             ));
         };
-        return Proxy::check(first, https.as_deref(), of("NO_PROXY").as_deref());
+        return ProxySettings::check(first, https, of("NO_PROXY"));
     }
     let http = args.http.as_deref().context("clap requires --http")?;
     from_options(http, args.https.as_deref(), args.no_proxy.as_deref())
@@ -134,15 +128,15 @@ fn wanted(args: &Args) -> Result<Proxy> {
 /// The proxy that options name; a URL `-` is read from standard input.
 ///
 /// # Errors
-/// Standard input can't be read or is empty, besides those of [`Proxy::check`].
+/// Standard input can't be read or is empty, besides those of [`ProxySettings::check`].
 pub(crate) fn from_options(
     http: &str,
     https: Option<&str>,
     no_proxy: Option<&str>,
-) -> Result<Proxy> {
+) -> Result<ProxySettings> {
     let http = read_url(http)?;
     let https = https.map(read_url).transpose()?;
-    Proxy::check(&http, https.as_deref(), no_proxy)
+    ProxySettings::check(&http, https.as_deref(), no_proxy)
 }
 
 fn read_url(url: &str) -> Result<String> {

@@ -9,7 +9,7 @@ use super::drop_in::{is_linked, of_units};
 use crate::context::Context;
 use crate::output::Format;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
-use config::proxy::masked;
+use config::proxy::masked_value;
 use host::changes::Changes;
 
 /// What `proxy show --format json` prints.
@@ -31,15 +31,14 @@ pub(super) fn show(context: &Context) -> Result<()> {
     let changes = Changes::begin(machine, true)?;
     let shown = Shown {
         schema: 1,
-        written_by: match machine.path(PROXY_DROP_IN).exists() || variables.is_some() {
+        written_by: match machine.path(PROXY_DROP_IN).exists() || !variables.is_empty() {
             true if changes.is_ours(PROXY_DROP_IN)? => Some("setup"),
             true => Some("hand"),
             false => None,
         },
         variables: variables
-            .unwrap_or_default()
             .into_iter()
-            .map(|(name, value)| (name, masked(&value)))
+            .map(|(name, value)| (name, masked_value(&value)))
             .collect(),
         engine: is_linked(machine),
     };

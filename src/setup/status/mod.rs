@@ -19,7 +19,7 @@ use config::layout;
 use config::layout::AGENT_DROP_INS;
 use config::layout::PROXY_SECRETS;
 use config::listed::{Listed, listed};
-use config::proxy::{VARIABLES, masked};
+use config::proxy::{is_variable, masked_value};
 use config::{ENGINE, Settings, Source};
 use host::changes;
 use host::command::{CommandExt as _, within};
@@ -345,12 +345,12 @@ pub(crate) fn docker_client() -> Result<PathBuf> {
 
 impl Proxy {
     fn of(environment: &BTreeMap<String, Given>, problem: Option<String>) -> Self {
-        let is_proxy = |name: &str| VARIABLES.contains(&name.to_ascii_uppercase().as_str());
-        let given = || environment.iter().filter(|(name, _)| is_proxy(name));
+        let given = || environment.iter().filter(|(name, _)| is_variable(name));
         let mut files: Vec<PathBuf> = given().map(|(_, given)| given.file.clone()).collect();
         files.sort();
         files.dedup();
-        let variables = given().map(|(name, given)| (name.clone(), masked(&given.value))).collect();
+        let variables =
+            given().map(|(name, given)| (name.clone(), masked_value(&given.value))).collect();
         Self { variables, files, problem }
     }
 }

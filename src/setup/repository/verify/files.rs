@@ -9,7 +9,7 @@ use url::Url;
 
 use super::super::KEY;
 use cli::Failure;
-use config::proxy::VARIABLES;
+use config::proxy;
 use host::curl;
 
 /// A repository's files.
@@ -50,13 +50,10 @@ impl Files {
     /// # Errors
     /// There is none, or the server can't be reached.
     pub(super) fn of_server(url: &Url, ca_cert: Option<&Path>) -> Result<Self> {
-        let is_proxy = |(name, _): &(String, String)| {
-            VARIABLES.iter().any(|known| known.eq_ignore_ascii_case(name))
-        };
         let mut server = Server {
             base: url.clone(),
             cache: tempfile::tempdir().context("cannot make a temporary folder")?,
-            proxy: std::env::vars().filter(is_proxy).collect(),
+            proxy: proxy::of_environment(),
             ca_cert: ca_cert.map(Path::to_owned),
         };
         let packages = server.url("packages");

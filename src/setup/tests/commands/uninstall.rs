@@ -21,6 +21,7 @@ fn take_tasks(tree: &Tree, data_dir: &str) {
         &format!("{data_dir}/tasks/task-9-1/journal"),
         &(r#"{"claimed": {"slot": 1, "claim": {"task_token": "hunter2", "task": {
             "id": "task-9", "attempt": 1, "kind": "apply", "run_id": "run-7",
+            "run_source": "api", "operation": "apply", "variables": [],
             "workspace": {"id": "ws-1", "name": "network"},
             "environment": {"id": "env-1", "name": "prod"}}}}}"#
             .replace('\n', " ")

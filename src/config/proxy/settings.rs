@@ -1,23 +1,23 @@
-//! The proxy's URLs and the list of what is reached directly, checked.
+//! The proxy that an operator sets: written so that every program reads it alike.
 
 use anyhow::Result;
 use url::Url;
 
+use super::{masked_value, with_port};
 use cli::Failure;
-use config::proxy::masked;
 
 /// What never goes through a proxy: this host, and a cloud's metadata address.
 const ALWAYS_DIRECT: [&str; 4] = ["localhost", "127.0.0.1", "::1", "169.254.169.254"];
 
-/// The proxy's settings, checked.
-#[derive(Clone, Debug)]
-pub(crate) struct Proxy {
+/// A proxy for HTTP, one for HTTPS, and what is reached directly.
+#[derive(Clone)]
+pub struct ProxySettings {
     http: String,
     https: String,
     no_proxy: String,
 }
 
-impl Proxy {
+impl ProxySettings {
     /// Checks a proxy for HTTP, one for HTTPS (the same if `None`) and a list of
     /// what is reached directly.
     ///
@@ -25,19 +25,19 @@ impl Proxy {
     /// A URL has control characters or spaces, another scheme than http and
     /// https, no good host, or a path; a name in the list is none. No message
     /// shows a password.
-    pub(crate) fn check(http: &str, https: Option<&str>, no_proxy: Option<&str>) -> Result<Self> {
+    pub fn check(http: &str, https: Option<&str>, no_proxy: Option<&str>) -> Result<Self> {
         let http = checked(http)?;
         let https = https.map_or_else(|| Ok(http.clone()), checked)?;
         Ok(Self { http, https, no_proxy: direct(no_proxy.unwrap_or_default())? })
     }
 
     /// Whether a URL carries a user or a password.
-    pub(crate) fn has_credentials(&self) -> bool {
+    pub fn has_credentials(&self) -> bool {
         [&self.http, &self.https].iter().any(|url| url.contains('@'))
     }
 
     /// The variables, upper and lower case: programs differ in which they read.
-    pub(crate) fn variables(&self) -> Vec<(String, String)> {
+    pub fn variables(&self) -> Vec<(String, String)> {
         let pairs = [
             ("HTTP_PROXY", &self.http),
             ("HTTPS_PROXY", &self.https),
@@ -50,7 +50,8 @@ impl Proxy {
 }
 
 fn checked(text: &str) -> Result<String> {
-    let shown = if text.chars().any(char::is_control) { "…".to_owned() } else { masked(text) };
+    let shown =
+        if text.chars().any(char::is_control) { "…".to_owned() } else { masked_value(text) };
     let wrong = |why: &str| Failure::Usage.because(format!("the proxy `{shown}` {why}"));
     // The URL parser would drop them silently.
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -70,14 +71,7 @@ fn checked(text: &str) -> Result<String> {
         return Err(wrong("should end after its port"));
     }
     // The port always, for programs differ in what they take for granted.
-    let port = url.port_or_known_default().filter(|port| *port != 0);
-    let Some(port) = port else { return Err(wrong("has no valid port")) };
-    let user = match (url.username(), url.password()) {
-        ("", None) => String::new(),
-        (user, None) => format!("{user}@"),
-        (user, Some(password)) => format!("{user}:{password}@"),
-    };
-    Ok(format!("{}://{user}{host}:{port}", url.scheme()))
+    with_port(&url).ok_or_else(|| wrong("has no valid port"))
 }
 
 /// The list of what is reached directly, with what always is.
@@ -103,8 +97,8 @@ fn direct(list: &str) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn check(http: &str) -> Result<Proxy> {
-        Proxy::check(http, None, None)
+    fn check(http: &str) -> Result<ProxySettings> {
+        ProxySettings::check(http, None, None)
     }
 
     #[test]
@@ -146,7 +140,7 @@ mod tests {
             "http://-proxy:1",
             "file:///etc/passwd",
         ] {
-            let error = check(bad).expect_err(bad);
+            let error = check(bad).err().expect(bad);
             assert_eq!(Failure::of(&error), Failure::Usage, "{bad}");
         }
     }
@@ -156,7 +150,7 @@ mod tests {
         for bad in
             ["http://u:hunter2@proxy:1/path", "ftp://u:hunter2@proxy", "http://u:hunter2@p\n"]
         {
-            let error = format!("{:#}", check(bad).unwrap_err());
+            let error = format!("{:#}", check(bad).err().unwrap());
             assert!(!error.contains("hunter2"), "{error}");
         }
     }

@@ -1,9 +1,9 @@
-//! The proxy that the agent uses, and that its runs' containers get.
+//! The proxy's variables, for the agent's own requests and for the containers of its runs.
 
 use std::collections::BTreeMap;
 
 use config::layout::AGENT_DROP_INS;
-use config::proxy::{self, VARIABLES};
+use config::proxy;
 use host::machine::Machine;
 use host::unit;
 
@@ -13,7 +13,7 @@ use host::unit;
 /// A variable that is there but empty counts as the wish to use no proxy. Call
 /// this before systemd's notification socket is taken out of the environment:
 /// it tells whether systemd started us.
-pub(crate) fn variables() -> Vec<(String, String)> {
+pub(crate) fn of_agent() -> Vec<(String, String)> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -26,31 +26,15 @@ fn effective(environment: &BTreeMap<String, String>, machine: &Machine) -> Vec<(
         environment.contains_key(*name) || environment.contains_key(&name.to_ascii_lowercase())
     };
     if environment.contains_key("NOTIFY_SOCKET") || own.iter().any(is_set) {
-        return of_environment(environment);
+        return proxy::variables(|name| environment.get(name).map(String::as_str));
     }
     match unit::environment(machine, AGENT_DROP_INS) {
-        Ok(set) => proxy::variables(|name| Some(set.get(name)?.value.as_str())).unwrap_or_default(),
+        Ok(set) => proxy::variables(|name| Some(set.get(name)?.value.as_str())),
         Err(error) => {
-            tracing::warn!("cannot tell the service's proxy, so none is used: {error:#}");
+            tracing::warn!("cannot read the service's proxy, so no proxy is used: {error:#}");
             Vec::new()
         }
     }
-}
-
-/// Programs differ in which case they read, so what is set in one is given in
-/// both.
-fn of_environment(environment: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    VARIABLES
-        .iter()
-        .flat_map(|upper| {
-            let lower = upper.to_ascii_lowercase();
-            let names = [(*upper).to_owned(), lower];
-            let [of_upper, of_lower] = names.each_ref().map(|name| environment.get(name));
-            let [upper, lower] = names;
-            [(upper, of_upper.or(of_lower)), (lower, of_lower.or(of_upper))]
-        })
-        .filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?.clone())))
-        .collect()
 }
 
 #[cfg(test)]
@@ -79,14 +63,14 @@ mod tests {
     }
 
     #[test]
-    fn by_hand_it_is_the_services() {
+    fn an_agent_run_by_hand_uses_the_proxy_of_the_service() {
         let service = [("HTTPS_PROXY", "http://service:1"), ("https_proxy", "http://service:1")];
         assert_eq!(with(&[("HOME", "/")]), owned(&service));
         assert_eq!(with(&[("NO_PROXY", "localhost")]), owned(&service));
     }
 
     #[test]
-    fn the_environments_goes_before_and_is_in_both_cases() {
+    fn the_environment_takes_precedence_over_the_service() {
         assert_eq!(
             with(&[("http_proxy", "http://mine:2"), ("NO_PROXY", "a,b")]),
             owned(&[
@@ -99,17 +83,17 @@ mod tests {
     }
 
     #[test]
-    fn under_systemd_the_environment_alone_counts() {
+    fn an_agent_run_by_systemd_uses_the_environment_alone() {
         assert_eq!(with(&[("NOTIFY_SOCKET", "/run/systemd/notify")]), []);
     }
 
     #[test]
-    fn an_empty_one_means_none() {
+    fn an_empty_variable_means_no_proxy() {
         assert_eq!(with(&[("HTTPS_PROXY", "")]), []);
     }
 
     #[test]
-    fn a_machine_without_one_has_none() {
+    fn a_machine_without_a_proxy_has_no_variables() {
         let tree = tempfile::tempdir().unwrap();
         assert_eq!(effective(&BTreeMap::new(), &Machine::at(tree.path())), []);
     }

@@ -1,0 +1,123 @@
+//! Which proxy a request goes through.
+
+use std::borrow::Cow;
+
+use anyhow::{Context as _, Result};
+use url::Url;
+
+use super::bypass::Bypass;
+
+/// The proxies that a set of variables names, and what goes through which.
+#[derive(Clone)]
+pub struct ProxySelection {
+    http: Option<Url>,
+    https: Option<Url>,
+    all: Option<Url>,
+    bypass: Bypass,
+}
+
+impl ProxySelection {
+    /// What `variables` select, in either case; of a variable that is set in both, the
+    /// first counts.
+    ///
+    /// # Errors
+    /// A value is not the URL of a proxy; the message does not show the value.
+    pub fn of(variables: &[(String, String)]) -> Result<Self> {
+        let value = |name: &str| {
+            let found = variables.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        };
+        let url = |name: &str| {
+            let url = value(name).map(|value| {
+                let url = Url::parse(&with_scheme(value)).ok().filter(Url::has_host);
+                url.with_context(|| format!("{name} is not the URL of a proxy"))
+            });
+            url.transpose()
+        };
+        Ok(Self {
+            http: url("HTTP_PROXY")?,
+            https: url("HTTPS_PROXY")?,
+            all: url("ALL_PROXY")?,
+            bypass: Bypass::read(value("NO_PROXY").unwrap_or_default()),
+        })
+    }
+
+    /// The proxy for requests to `url`: that of its scheme, else the one for all, unless
+    /// `NO_PROXY` names its host.
+    pub fn for_url(&self, url: &Url) -> Option<&Url> {
+        if self.bypass.contains(url) {
+            return None;
+        }
+        let own = match url.scheme() {
+            "http" => &self.http,
+            "https" => &self.https,
+            _ => &None,
+        };
+        own.as_ref().or(self.all.as_ref())
+    }
+}
+
+/// A value without a scheme is meant as http://, as in curl and Go's `net/http`.
+pub(super) fn with_scheme(value: &str) -> Cow<'_, str> {
+    if value.contains("://") { value.into() } else { format!("http://{value}").into() }
+}
+
+/// The URL of a proxy with its port, also where that is the scheme's own: without one,
+/// curl takes 1080. `None` for a scheme whose port we do not know, or port 0.
+pub fn with_port(proxy: &Url) -> Option<String> {
+    let port = proxy.port_or_known_default().filter(|port| *port != 0)?;
+    let user = match (proxy.username(), proxy.password()) {
+        ("", None) => String::new(),
+        (user, None) => format!("{user}@"),
+        (user, Some(password)) => format!("{user}:{password}@"),
+    };
+    Some(format!("{}://{user}{}:{port}", proxy.scheme(), proxy.host_str()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selected(url: &str, variables: &[(&str, &str)]) -> Option<String> {
+        let variables: Vec<(String, String)> =
+            variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let selection = ProxySelection::of(&variables).unwrap();
+        selection.for_url(&url.parse().unwrap()).and_then(with_port)
+    }
+
+    #[test]
+    fn the_proxy_of_the_scheme_takes_precedence_over_the_one_for_all() {
+        let https = ("https_proxy", "http://p:1");
+        let server = "https://pools.example.com";
+        assert_eq!(selected(server, &[https]).as_deref(), Some("http://p:1"));
+        assert_eq!(
+            selected(server, &[("ALL_PROXY", "http://a:1"), https]).as_deref(),
+            Some("http://p:1")
+        );
+        assert_eq!(selected(server, &[("ALL_PROXY", "http://a:1")]).as_deref(), Some("http://a:1"));
+        assert_eq!(selected("http://pools.example.com", &[https]), None);
+        assert_eq!(selected(server, &[https, ("NO_PROXY", "example.com")]), None);
+        assert_eq!(selected(server, &[("HTTPS_PROXY", "")]), None);
+    }
+
+    #[test]
+    fn scheme_and_port_have_defaults() {
+        for (value, proxy) in [
+            ("proxy", "http://proxy:80"),
+            ("proxy:3128", "http://proxy:3128"),
+            ("me:word@proxy:3128", "http://me:word@proxy:3128"),
+            ("http://proxy", "http://proxy:80"),
+            ("https://proxy", "https://proxy:443"),
+            ("http://[::1]", "http://[::1]:80"),
+        ] {
+            assert_eq!(selected("https://x", &[("HTTPS_PROXY", value)]).as_deref(), Some(proxy));
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_variable_but_shows_no_password() {
+        let variables = [("HTTPS_PROXY".to_owned(), "http://me:hunter2@pro xy".to_owned())];
+        let error = ProxySelection::of(&variables).err().unwrap().to_string();
+        assert_eq!(error, "HTTPS_PROXY is not the URL of a proxy");
+    }
+}

@@ -1,0 +1,39 @@
+//! What the agent keeps on disk of a running task, and the setup program reads: a
+//! file that is only appended to, one [`Line`] in JSON after the other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Claimed, Finish};
+
+/// The file's name in a task's folder.
+pub const FILE: &str = "journal";
+
+/// A line, in the order in which a task gets them.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Line {
+    /// The agent claimed the task.
+    Claimed {
+        /// The server's answer.
+        claim: Box<Claimed>,
+        /// The number of the slot, from 0.
+        slot: usize,
+    },
+    /// A container may have been started.
+    Container(Container),
+    /// The task ended, and the server has everything but the outcome.
+    Finished(Finish),
+}
+
+/// A container that may have been started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Container {
+    /// The engine's id of it.
+    pub id: String,
+    /// How long the log was before the container wrote to it, in bytes.
+    pub log_start: u64,
+    /// The SHA-256 of the state that it was given, in lower-case hex. None: the
+    /// workspace has none, or the agent that made the container was too old to say.
+    #[serde(default)]
+    pub state_sha256: Option<String>,
+}
