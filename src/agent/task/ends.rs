@@ -144,7 +144,9 @@ async fn a_refused_file_of_a_plan_fails_it() {
         });
         let context = context(folder.path(), server, engine).await;
         let mut entry = context.journal.begin(claimed(), 0).unwrap();
-        entry.note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None }).unwrap();
+        entry
+            .note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None })
+            .unwrap();
         carry_out_alone(&context, entry).await;
 
         let finishes = finishes.lock().unwrap();
