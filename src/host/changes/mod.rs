@@ -3,7 +3,7 @@
 //! What is the same already is not written. What was changed is undone, newest
 //! first, unless [`Changes::commit`] is reached; what there is to undo is on disk
 //! before each step, so that the next transaction undoes what was killed
-//! half-way. What was committed is recorded in [`MANIFEST`], together with what
+//! half-way. What was committed is recorded in a [`Manifest`], together with what
 //! was there before, so that it can be reversed for good later. A dry run prints
 //! what would change instead.
 
@@ -25,18 +25,31 @@ use anyhow::{Context as _, Result, bail};
 
 use self::diff::show;
 use self::lock::Lock;
-pub use self::manifest::{MANIFEST, Manifest, Membership};
+pub use self::manifest::{Manifest, Membership};
 use self::thing::{Mark, Thing};
-use self::unfinished::{Step, UNFINISHED, Unfinished};
+use self::unfinished::{Step, Unfinished};
 use super::command::CommandExt as _;
 use super::machine::Machine;
 use super::packages::Packages;
 use super::{interrupt, selinux, systemd, users};
 use cli::Failure;
 
+/// Where a program keeps its records of what it changes on a machine.
+#[derive(Debug)]
+pub struct Records {
+    /// What was changed for good: a [`Manifest`].
+    pub manifest: &'static str,
+    /// How to undo a transaction that is not committed. Not in a directory that
+    /// comes and goes with a package.
+    pub unfinished: &'static str,
+    /// Held by the one process that changes the machine.
+    pub lock: &'static str,
+}
+
 /// A transaction; see the module.
 pub struct Changes {
     machine: Machine,
+    records: &'static Records,
     dry_run: bool,
     manifest: Manifest,
     recorded: Manifest,
@@ -73,21 +86,22 @@ impl Changes {
     /// # Errors
     /// Another process changes this machine; the manifest can't be read, was
     /// written by a newer version, or is not root's own.
-    pub fn begin(machine: &Machine, dry_run: bool) -> Result<Self> {
+    pub fn begin(machine: &Machine, records: &'static Records, dry_run: bool) -> Result<Self> {
         let mut lock = None;
         if !dry_run {
-            lock = Lock::take(machine)?;
+            lock = Lock::take(machine, records.lock)?;
             interrupt::postpone()?;
-            undo_interrupted(machine)?;
+            undo_interrupted(machine, records)?;
         }
-        let manifest = Manifest::read(machine)?;
+        let manifest = Manifest::read(machine, records.manifest)?;
         Ok(Self {
             machine: machine.clone(),
+            records,
             dry_run,
             recorded: manifest.clone(),
             manifest,
             changed: Vec::new(),
-            unfinished: Unfinished::default(),
+            unfinished: Unfinished::at(records.unfinished),
             _lock: lock,
         })
     }
@@ -338,15 +352,16 @@ impl Changes {
             return Ok(());
         }
         if self.manifest != self.recorded {
-            let before = Thing::at(&self.machine.path(MANIFEST))?;
+            let path = self.records.manifest;
+            let before = Thing::at(&self.machine.path(path))?;
             let after = self.manifest.thing()?;
-            self.note(Step::PutBack { path: MANIFEST.to_owned(), before, after: after.mark() })?;
-            self.manifest.write(&self.machine)?;
+            self.note(Step::PutBack { path: path.to_owned(), before, after: after.mark() })?;
+            self.manifest.write(&self.machine, path)?;
         }
         // From here on it has happened.
         if !self.unfinished.is_empty() {
             self.unfinished.forget(&self.machine)?;
-            self.unfinished = Unfinished::default();
+            self.unfinished = Unfinished::at(self.records.unfinished);
         }
         Ok(())
     }
@@ -472,8 +487,8 @@ impl Drop for Changes {
 ///
 /// # Errors
 /// What it has left can't be read.
-fn undo_interrupted(machine: &Machine) -> Result<bool> {
-    let Some(unfinished) = Unfinished::read(machine)? else { return Ok(false) };
+fn undo_interrupted(machine: &Machine, records: &Records) -> Result<bool> {
+    let Some(unfinished) = Unfinished::read(machine, records.unfinished)? else { return Ok(false) };
     eprintln!("An earlier scalr-agent-setup was interrupted; undoing what it had changed …");
     unfinished.undo(machine);
     Ok(true)
@@ -483,14 +498,14 @@ fn undo_interrupted(machine: &Machine) -> Result<bool> {
 ///
 /// # Errors
 /// As [`Changes::begin`].
-pub fn recover(machine: &Machine) -> Result<bool> {
-    let _lock = Lock::take(machine)?;
-    undo_interrupted(machine)
+pub fn recover(machine: &Machine, records: &Records) -> Result<bool> {
+    let _lock = Lock::take(machine, records.lock)?;
+    undo_interrupted(machine, records)
 }
 
 /// Whether an interrupted transaction is still to be undone.
-pub fn is_interrupted(machine: &Machine) -> bool {
-    machine.path(UNFINISHED).exists() && !Lock::is_taken(machine)
+pub fn is_interrupted(machine: &Machine, records: &Records) -> bool {
+    machine.path(records.unfinished).exists() && !Lock::is_taken(machine, records.lock)
 }
 
 fn is_empty(directory: &Path) -> bool {
