@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::thing::{Mark, Thing};
+use super::path_state::{Mark, PathState};
 use crate::machine::Machine;
 use crate::users;
 
@@ -45,7 +45,7 @@ pub struct Membership {
 pub(super) struct Entry {
     pub path: String,
     pub now: Mark,
-    pub before: Thing,
+    pub before: PathState,
 }
 
 impl Manifest {
@@ -90,26 +90,26 @@ impl Manifest {
     }
 
     /// What the manifest's file is to be.
-    pub(super) fn thing(&self) -> Result<Thing> {
+    pub(super) fn state(&self) -> Result<PathState> {
         if self.is_empty() {
-            return Ok(Thing::Absent);
+            return Ok(PathState::Absent);
         }
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
-        let (uid, gid) = Thing::Absent.owner();
-        Ok(Thing::File { mode: 0o600, uid, gid, text })
+        let (uid, gid) = PathState::Absent.owner();
+        Ok(PathState::File { mode: 0o600, uid, gid, text })
     }
 
     pub(super) fn write(&self, machine: &Machine, path: &str) -> Result<()> {
         let file = machine.path(path);
-        let thing = self.thing()?;
+        let state = self.state()?;
         let directory = file.parent().context("the manifest has a directory")?;
-        if thing == Thing::Absent && !directory.exists() {
+        if state == PathState::Absent && !directory.exists() {
             return Ok(());
         }
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        thing.put(&file).with_context(|| format!("cannot write {path}"))
+        state.put(&file).with_context(|| format!("cannot write {path}"))
     }
 
     fn empty() -> Self {
@@ -126,7 +126,7 @@ impl Manifest {
         self.files.iter().find(|entry| entry.path == path)
     }
 
-    pub(super) fn record(&mut self, path: &str, before: Thing, now: Mark) {
+    pub(super) fn record(&mut self, path: &str, before: PathState, now: Mark) {
         if let Some(entry) = self.files.iter_mut().find(|entry| entry.path == path) {
             entry.now = now;
         } else {

@@ -10,9 +10,9 @@
 mod diff;
 mod lock;
 mod manifest;
+mod path_state;
 #[cfg(test)]
 mod tests;
-mod thing;
 mod unfinished;
 
 use std::fs::{self, Permissions};
@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result, bail};
 use self::diff::show;
 use self::lock::Lock;
 pub use self::manifest::{Manifest, Membership};
-use self::thing::{Mark, Thing};
+use self::path_state::{Mark, PathState};
 use self::unfinished::{Step, Unfinished};
 use super::command::CommandExt as _;
 use super::machine::Machine;
@@ -134,9 +134,9 @@ impl Changes {
     /// is no text file.
     pub fn write(&mut self, path: &str, text: &str, attributes: Attributes) -> Result<bool> {
         let owner = self.owner(attributes.group)?;
-        let before = Thing::at(&self.machine.path(path))?;
+        let before = PathState::at(&self.machine.path(path))?;
         let (uid, gid) = owner.unwrap_or_else(|| before.owner());
-        let after = Thing::File { mode: attributes.mode, uid, gid, text: text.to_owned() };
+        let after = PathState::File { mode: attributes.mode, uid, gid, text: text.to_owned() };
         self.replace(path, before, after, attributes.secret)
     }
 
@@ -146,8 +146,8 @@ impl Changes {
     /// # Errors
     /// It can't be made, or a directory is there.
     pub fn symlink(&mut self, path: &str, target: &str) -> Result<bool> {
-        let before = Thing::at(&self.machine.path(path))?;
-        self.replace(path, before, Thing::Symlink { target: target.into() }, false)
+        let before = PathState::at(&self.machine.path(path))?;
+        self.replace(path, before, PathState::Symlink { target: target.into() }, false)
     }
 
     /// Removes the file or symbolic link at the machine's `path`; tells whether
@@ -156,10 +156,10 @@ impl Changes {
     /// # Errors
     /// It can't be removed, or is a directory.
     pub fn remove(&mut self, path: &str) -> Result<bool> {
-        let before = Thing::at(&self.machine.path(path))?;
+        let before = PathState::at(&self.machine.path(path))?;
         // What is not shown: we can't know whether somebody else's file is secret.
-        let secret = matches!(before, Thing::File { mode, .. } if mode & 0o004 == 0);
-        self.replace(path, before, Thing::Absent, secret)
+        let secret = matches!(before, PathState::File { mode, .. } if mode & 0o004 == 0);
+        self.replace(path, before, PathState::Absent, secret)
     }
 
     /// Runs a command; `undo` is what undoes it, if anything does. A dry run only
@@ -309,7 +309,7 @@ impl Changes {
     /// It can't be read.
     pub fn is_ours(&self, path: &str) -> Result<bool> {
         let Some(entry) = self.manifest.entry(path) else { return Ok(false) };
-        Ok(Thing::at(&self.machine.path(path))?.mark() == entry.now)
+        Ok(PathState::at(&self.machine.path(path))?.mark() == entry.now)
     }
 
     /// Puts back what was there before the first recorded change, newest first,
@@ -323,17 +323,17 @@ impl Changes {
         let entries: Vec<manifest::Entry> = self.manifest.files.iter().rev().cloned().collect();
         for entry in entries.into_iter().filter(|entry| !keep.contains(&entry.path.as_str())) {
             let file = self.machine.path(&entry.path);
-            let found = Thing::at(&file)?;
+            let found = PathState::at(&file)?;
             if entry.now == Mark::Directory {
-                let mode = if let Thing::Directory { mode } = found { mode } else { 0o755 };
+                let mode = if let PathState::Directory { mode } = found { mode } else { 0o755 };
                 if !self.dry_run && is_empty(&file) {
                     self.note(Step::MakeDirectory { path: entry.path.clone(), mode })?;
                     fs::remove_dir(&file)
                         .with_context(|| format!("cannot remove {}", entry.path))?;
                 }
                 self.manifest.files.retain(|known| known.path != entry.path);
-            } else if found == Thing::Absent || found.mark() == entry.now {
-                let secret = matches!(found, Thing::File { mode, .. } if mode & 0o004 == 0);
+            } else if found == PathState::Absent || found.mark() == entry.now {
+                let secret = matches!(found, PathState::File { mode, .. } if mode & 0o004 == 0);
                 self.replace(&entry.path, found, entry.before, secret)?;
                 self.manifest.files.retain(|known| known.path != entry.path);
             } else {
@@ -353,8 +353,8 @@ impl Changes {
         }
         if self.manifest != self.recorded {
             let path = self.records.manifest;
-            let before = Thing::at(&self.machine.path(path))?;
-            let after = self.manifest.thing()?;
+            let before = PathState::at(&self.machine.path(path))?;
+            let after = self.manifest.state()?;
             self.note(Step::PutBack { path: path.to_owned(), before, after: after.mark() })?;
             self.manifest.write(&self.machine, path)?;
         }
@@ -379,8 +379,14 @@ impl Changes {
         Ok(())
     }
 
-    fn replace(&mut self, path: &str, before: Thing, after: Thing, secret: bool) -> Result<bool> {
-        if let Thing::Directory { .. } = before {
+    fn replace(
+        &mut self,
+        path: &str,
+        before: PathState,
+        after: PathState,
+        secret: bool,
+    ) -> Result<bool> {
+        if let PathState::Directory { .. } = before {
             bail!("{path} is a directory, not a file");
         }
         if before == after {
@@ -393,7 +399,7 @@ impl Changes {
         }
         interrupt::check()?;
         let file = self.machine.path(path);
-        if after != Thing::Absent {
+        if after != PathState::Absent {
             self.make_parents(path)?;
         }
         self.note(Step::PutBack {
@@ -402,7 +408,7 @@ impl Changes {
             after: after.mark(),
         })?;
         after.put(&file).with_context(|| format!("cannot change {path}"))?;
-        if after != Thing::Absent && selinux::is_on(&self.machine) {
+        if after != PathState::Absent && selinux::is_on(&self.machine) {
             selinux::restore_label(&file)?;
         }
         self.manifest.record(path, before, after.mark());
@@ -425,7 +431,7 @@ impl Changes {
             }
             // The root of a tree, and a directory that stays when we are gone.
             if parent != Path::new("/") {
-                self.manifest.record(&name, Thing::Absent, Mark::Directory);
+                self.manifest.record(&name, PathState::Absent, Mark::Directory);
             }
         }
         Ok(())

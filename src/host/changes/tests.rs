@@ -35,11 +35,11 @@ impl Tree {
         let mut all = Vec::new();
         let mut open = vec![self.directory.path().to_owned()];
         while let Some(path) = open.pop() {
-            let thing = Thing::at(&path).unwrap();
-            if let Thing::Directory { .. } = thing {
+            let state = PathState::at(&path).unwrap();
+            if let PathState::Directory { .. } = state {
                 open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             }
-            all.push(format!("{} {thing:?}", path.display()));
+            all.push(format!("{} {state:?}", path.display()));
         }
         all.sort();
         all
@@ -155,13 +155,13 @@ fn what_was_killed_while_it_wrote_leaves_no_temporary_file() {
     killed.write(FILE, "one\n", Attributes::SECRET).unwrap();
     // As SIGKILL would between the temporary file and the step that makes it ours.
     let file = tree.machine.path(FILE);
-    let name = thing::temporary_name(&file);
+    let name = path_state::temporary_name(&file);
     fs::rename(&file, file.with_file_name(&name)).unwrap();
     killed.unfinished = Unfinished::default();
     drop(killed);
     // The same while it noted the first step of all.
     let unfinished = tree.machine.path(RECORDS.unfinished);
-    let noted = unfinished.with_file_name(thing::temporary_name(&unfinished));
+    let noted = unfinished.with_file_name(path_state::temporary_name(&unfinished));
     fs::write(noted, "half").unwrap();
 
     assert!(recover(&tree.machine, &RECORDS).unwrap());

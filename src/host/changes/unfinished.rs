@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::thing::{Mark, Thing, remove_temporary};
+use super::path_state::{Mark, PathState, remove_temporary};
 use crate::command::CommandExt as _;
 use crate::machine::Machine;
 use crate::packages::Packages;
@@ -38,7 +38,7 @@ pub(super) struct Unfinished {
 pub(super) enum Step {
     /// A file or link was changed; it is left alone if somebody else has changed
     /// it since.
-    PutBack { path: String, before: Thing, after: Mark },
+    PutBack { path: String, before: PathState, after: Mark },
     /// A directory was made.
     RemoveDirectory { path: String },
     /// A directory was removed.
@@ -132,7 +132,7 @@ impl Unfinished {
     /// # Errors
     /// The file can't be removed.
     pub(super) fn forget(&self, machine: &Machine) -> Result<()> {
-        Thing::Absent
+        PathState::Absent
             .put(&machine.path(self.path))
             .with_context(|| format!("cannot remove {}", self.path))?;
         for directory in self.directories.iter().rev() {
@@ -151,8 +151,8 @@ impl Unfinished {
             .with_context(|| format!("cannot make {}", directory.display()))?;
         missing.reverse();
         self.directories.append(&mut missing);
-        let (uid, gid) = Thing::Absent.owner();
-        Thing::File { mode: 0o600, uid, gid, text: serde_json::to_string(self)? }
+        let (uid, gid) = PathState::Absent.owner();
+        PathState::File { mode: 0o600, uid, gid, text: serde_json::to_string(self)? }
             .put(&file)
             .with_context(|| format!("cannot write {}, so nothing more is changed", self.path))
     }
@@ -168,7 +168,7 @@ impl Step {
             Self::PutBack { path, before, after } => {
                 let file = machine.path(path);
                 remove_temporary(&file)?;
-                let found = Thing::at(&file)?;
+                let found = PathState::at(&file)?;
                 if found == *before {
                     return Ok(());
                 }
