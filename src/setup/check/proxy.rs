@@ -12,7 +12,7 @@ use host::changes::Changes;
 pub(super) fn proxy(subject: &Subject) -> Outcome {
     match look(subject) {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::could_not_look(format!("{error:#}")),
+        Err(error) => Outcome::unknown(format!("{error:#}")),
     }
 }
 
