@@ -47,6 +47,16 @@ pub const ENGINE_PROGRAMS: &str = "/usr/lib/scalr-agent/engine";
 /// Where the agent keeps its data, unless a setting says otherwise.
 pub const DATA_DIR: &str = "/var/lib/scalr-agent";
 
+/// What the setup program has changed for good.
+pub const SETUP_MANIFEST: &str = "/var/lib/scalr-agent/setup.json";
+
+/// How to undo what the setup program is doing. Not in the agent's folder, which comes
+/// and goes with the package.
+pub const SETUP_UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
+
+/// Held by the one setup program that changes the machine.
+pub const SETUP_LOCK: &str = "/run/scalr-agent-setup.lock";
+
 /// Where the private engine keeps its data.
 pub const ENGINE_DATA_DIR: &str = "/var/lib/scalr-docker";
 

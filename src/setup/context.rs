@@ -6,8 +6,17 @@ use anyhow::Result;
 
 use crate::output::Format;
 use cli::Failure;
+use config::layout;
+use host::changes::Records;
 use host::machine::Machine;
 use host::users;
+
+/// Where it is recorded what we change.
+pub(crate) static RECORDS: Records = Records {
+    manifest: layout::SETUP_MANIFEST,
+    unfinished: layout::SETUP_UNFINISHED,
+    lock: layout::SETUP_LOCK,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Context {

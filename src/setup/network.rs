@@ -10,7 +10,7 @@ use clap::Subcommand;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
-use crate::context::{Context, require_root};
+use crate::context::{Context, RECORDS, require_root};
 use config::layout::ENGINE_SETTINGS;
 use host::changes::{Attributes, Changes};
 use host::iptables::{self, Chain};
@@ -137,7 +137,7 @@ pub(crate) fn left_bridges(machine: &Machine) -> Result<Vec<String>> {
 fn up(machine: &Machine) -> Result<()> {
     // Only then: an installation that starts the engine holds the machine's lock.
     if !machine.path(ENGINE_SETTINGS).exists() {
-        let mut changes = Changes::begin(machine, false)?;
+        let mut changes = Changes::begin(machine, &RECORDS, false)?;
         write_docker_json(&mut changes)?;
         changes.commit()?;
         println!("wrote {ENGINE_SETTINGS}");
@@ -335,7 +335,7 @@ mod tests {
         let tree = tempfile::tempdir().unwrap();
         let machine = Machine::at(tree.path());
         for first in [true, false] {
-            let mut changes = Changes::begin(&machine, false).unwrap();
+            let mut changes = Changes::begin(&machine, &RECORDS, false).unwrap();
             assert_eq!(write_docker_json(&mut changes).unwrap(), first);
             changes.commit().unwrap();
         }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::context::{Context, require_root};
+use crate::context::{Context, RECORDS, require_root};
 use host::changes;
 
 const EXAMPLES: &str = "\
@@ -24,7 +24,7 @@ pub(crate) struct Args {}
 /// Not root; another scalr-agent-setup is at work; what was left can't be read.
 pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
     require_root(&context.machine, false)?;
-    if changes::recover(&context.machine)? {
+    if changes::recover(&context.machine, &RECORDS)? {
         println!("The machine is as it was before that command.");
     } else {
         println!("No command was interrupted; there is nothing to undo.");

@@ -19,7 +19,6 @@ use crate::whole_file::{self, Existing};
 use cli::Failure;
 use config::layout::{self, label};
 use config::{ENGINE, Settings};
-use host::changes::MANIFEST;
 use host::command::{CommandExt as _, within};
 use host::machine::Machine;
 use host::systemd::Services;
@@ -136,7 +135,7 @@ fn settings(machine: &Machine) -> Result<String> {
 /// The record of what was changed, without the contents that were there before:
 /// they may be of files that hold secrets.
 fn manifest(machine: &Machine) -> Result<String> {
-    let mut manifest: Value = serde_json::from_str(&read(machine, MANIFEST)?)?;
+    let mut manifest: Value = serde_json::from_str(&read(machine, layout::SETUP_MANIFEST)?)?;
     leave_out_contents(&mut manifest);
     json(&manifest)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::context::{Context, require_root};
+use crate::context::{Context, RECORDS, require_root};
 use crate::install::source;
 use crate::network;
 use crate::runs::{self, Places};
@@ -134,7 +134,7 @@ fn put_back(
     places: &Places,
     args: &Args,
 ) -> Result<Vec<String>> {
-    let mut changes = Changes::begin(machine, args.dry_run)?;
+    let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     if services.can_run() {
         stop(&mut changes, services, places)?;
     }

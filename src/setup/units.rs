@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::context::{Context, require_root};
+use crate::context::{Context, RECORDS, require_root};
 use crate::whole_file::{self, Existing};
 use cli::Failure;
 use config::defaults;
@@ -53,7 +53,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     }
     require_root(machine, args.dry_run)?;
     let settings = Settings::read(&machine.path(config::FILE))?;
-    let mut changes = Changes::begin(machine, args.dry_run)?;
+    let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     let services = Services::of(machine);
     if put(&mut changes, args.systemd_version, &settings)? {
         if services.can_run() {

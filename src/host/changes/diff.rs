@@ -4,13 +4,13 @@ use anstream::println;
 use anstyle::{AnsiColor, Style};
 use similar::{ChangeTag, TextDiff};
 
-use super::thing::Thing;
+use super::path_state::PathState;
 
 /// Prints a unified diff; of a secret only that it would change.
-pub(super) fn show(path: &str, before: &Thing, after: &Thing, secret: bool) {
-    let name = |thing: &Thing| match thing {
-        Thing::Absent => "/dev/null".to_owned(),
-        Thing::File { mode, .. } => format!("{path}\tmode {mode:04o}"),
+pub(super) fn show(path: &str, before: &PathState, after: &PathState, secret: bool) {
+    let name = |state: &PathState| match state {
+        PathState::Absent => "/dev/null".to_owned(),
+        PathState::File { mode, .. } => format!("{path}\tmode {mode:04o}"),
         _ => path.to_owned(),
     };
     println!("--- {}\n+++ {}", name(before), name(after));

@@ -19,8 +19,8 @@ impl Lock {
     ///
     /// # Errors
     /// Another process has it, or it can't be made.
-    pub(super) fn take(machine: &Machine) -> Result<Option<Self>> {
-        let path = path(machine);
+    pub(super) fn take(machine: &Machine, path: &str) -> Result<Option<Self>> {
+        let path = machine.path(path);
         if !path.parent().is_some_and(|directory| directory.is_dir()) {
             return Ok(None);
         }
@@ -39,15 +39,11 @@ impl Lock {
     }
 
     /// Whether somebody has it.
-    pub(super) fn is_taken(machine: &Machine) -> bool {
-        File::open(path(machine)).is_ok_and(|file| file.try_lock_shared().is_err())
+    pub(super) fn is_taken(machine: &Machine, path: &str) -> bool {
+        File::open(machine.path(path)).is_ok_and(|file| file.try_lock_shared().is_err())
     }
 }
 
 fn open(path: &PathBuf) -> std::io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-fn path(machine: &Machine) -> PathBuf {
-    machine.path("/run/scalr-agent-setup.lock")
 }

@@ -7,12 +7,9 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::thing::{Mark, Thing};
+use super::path_state::{Mark, PathState};
 use crate::machine::Machine;
 use crate::users;
-
-/// Where it is recorded what was changed.
-pub const MANIFEST: &str = "/var/lib/scalr-agent/setup.json";
 
 /// The manifest's version that we write and read.
 const VERSION: u32 = 1;
@@ -48,7 +45,7 @@ pub struct Membership {
 pub(super) struct Entry {
     pub path: String,
     pub now: Mark,
-    pub before: Thing,
+    pub before: PathState,
 }
 
 impl Manifest {
@@ -65,54 +62,54 @@ impl Manifest {
             && self.keys.is_empty()
     }
 
-    pub(super) fn read(machine: &Machine) -> Result<Self> {
-        let file = machine.path(MANIFEST);
+    pub(super) fn read(machine: &Machine, path: &str) -> Result<Self> {
+        let file = machine.path(path);
         let metadata = match fs::symlink_metadata(&file) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::empty()),
-            Err(error) => return Err(error).with_context(|| format!("cannot look at {MANIFEST}")),
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {path}")),
         };
         // The directory is the agent's: what it could have put there is not
         // followed.
         if !metadata.is_file() || users::are_root() && metadata.uid() != 0 {
-            bail!("{MANIFEST} is not a file of root's own; look at it, then remove it");
+            bail!("{path} is not a file of root's own; look at it, then remove it");
         }
         let text = match fs::read_to_string(&file) {
             // Root's own secret; without it a dry run can still show most.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Ok(Self::empty());
             }
-            result => result.with_context(|| format!("cannot read {MANIFEST}"))?,
+            result => result.with_context(|| format!("cannot read {path}"))?,
         };
         let manifest: Self = serde_json::from_str(&text)
-            .with_context(|| format!("{MANIFEST} is damaged; look at it, then remove it"))?;
+            .with_context(|| format!("{path} is damaged; look at it, then remove it"))?;
         if manifest.version != VERSION {
-            bail!("{MANIFEST} was written by another version of scalr-agent-setup; use that one");
+            bail!("{path} was written by another version of scalr-agent-setup; use that one");
         }
         Ok(manifest)
     }
 
     /// What the manifest's file is to be.
-    pub(super) fn thing(&self) -> Result<Thing> {
+    pub(super) fn state(&self) -> Result<PathState> {
         if self.is_empty() {
-            return Ok(Thing::Absent);
+            return Ok(PathState::Absent);
         }
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
-        let (uid, gid) = Thing::Absent.owner();
-        Ok(Thing::File { mode: 0o600, uid, gid, text })
+        let (uid, gid) = PathState::Absent.owner();
+        Ok(PathState::File { mode: 0o600, uid, gid, text })
     }
 
-    pub(super) fn write(&self, machine: &Machine) -> Result<()> {
-        let file = machine.path(MANIFEST);
-        let thing = self.thing()?;
+    pub(super) fn write(&self, machine: &Machine, path: &str) -> Result<()> {
+        let file = machine.path(path);
+        let state = self.state()?;
         let directory = file.parent().context("the manifest has a directory")?;
-        if thing == Thing::Absent && !directory.exists() {
+        if state == PathState::Absent && !directory.exists() {
             return Ok(());
         }
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        thing.put(&file).with_context(|| format!("cannot write {MANIFEST}"))
+        state.put(&file).with_context(|| format!("cannot write {path}"))
     }
 
     fn empty() -> Self {
@@ -129,7 +126,7 @@ impl Manifest {
         self.files.iter().find(|entry| entry.path == path)
     }
 
-    pub(super) fn record(&mut self, path: &str, before: Thing, now: Mark) {
+    pub(super) fn record(&mut self, path: &str, before: PathState, now: Mark) {
         if let Some(entry) = self.files.iter_mut().find(|entry| entry.path == path) {
             entry.now = now;
         } else {

@@ -3,16 +3,16 @@
 //! What is the same already is not written. What was changed is undone, newest
 //! first, unless [`Changes::commit`] is reached; what there is to undo is on disk
 //! before each step, so that the next transaction undoes what was killed
-//! half-way. What was committed is recorded in [`MANIFEST`], together with what
+//! half-way. What was committed is recorded in a [`Manifest`], together with what
 //! was there before, so that it can be reversed for good later. A dry run prints
 //! what would change instead.
 
 mod diff;
 mod lock;
 mod manifest;
+mod path_state;
 #[cfg(test)]
 mod tests;
-mod thing;
 mod unfinished;
 
 use std::fs::{self, Permissions};
@@ -25,18 +25,31 @@ use anyhow::{Context as _, Result, bail};
 
 use self::diff::show;
 use self::lock::Lock;
-pub use self::manifest::{MANIFEST, Manifest, Membership};
-use self::thing::{Mark, Thing};
-use self::unfinished::{Step, UNFINISHED, Unfinished};
+pub use self::manifest::{Manifest, Membership};
+use self::path_state::{Mark, PathState};
+use self::unfinished::{Step, Unfinished};
 use super::command::CommandExt as _;
 use super::machine::Machine;
 use super::packages::Packages;
 use super::{interrupt, selinux, systemd, users};
 use cli::Failure;
 
+/// Where a program keeps its records of what it changes on a machine.
+#[derive(Debug)]
+pub struct Records {
+    /// What was changed for good: a [`Manifest`].
+    pub manifest: &'static str,
+    /// How to undo a transaction that is not committed. Not in a directory that
+    /// comes and goes with a package.
+    pub unfinished: &'static str,
+    /// Held by the one process that changes the machine.
+    pub lock: &'static str,
+}
+
 /// A transaction; see the module.
 pub struct Changes {
     machine: Machine,
+    records: &'static Records,
     dry_run: bool,
     manifest: Manifest,
     recorded: Manifest,
@@ -73,21 +86,22 @@ impl Changes {
     /// # Errors
     /// Another process changes this machine; the manifest can't be read, was
     /// written by a newer version, or is not root's own.
-    pub fn begin(machine: &Machine, dry_run: bool) -> Result<Self> {
+    pub fn begin(machine: &Machine, records: &'static Records, dry_run: bool) -> Result<Self> {
         let mut lock = None;
         if !dry_run {
-            lock = Lock::take(machine)?;
+            lock = Lock::take(machine, records.lock)?;
             interrupt::postpone()?;
-            undo_interrupted(machine)?;
+            undo_interrupted(machine, records)?;
         }
-        let manifest = Manifest::read(machine)?;
+        let manifest = Manifest::read(machine, records.manifest)?;
         Ok(Self {
             machine: machine.clone(),
+            records,
             dry_run,
             recorded: manifest.clone(),
             manifest,
             changed: Vec::new(),
-            unfinished: Unfinished::default(),
+            unfinished: Unfinished::at(records.unfinished),
             _lock: lock,
         })
     }
@@ -120,9 +134,9 @@ impl Changes {
     /// is no text file.
     pub fn write(&mut self, path: &str, text: &str, attributes: Attributes) -> Result<bool> {
         let owner = self.owner(attributes.group)?;
-        let before = Thing::at(&self.machine.path(path))?;
+        let before = PathState::at(&self.machine.path(path))?;
         let (uid, gid) = owner.unwrap_or_else(|| before.owner());
-        let after = Thing::File { mode: attributes.mode, uid, gid, text: text.to_owned() };
+        let after = PathState::File { mode: attributes.mode, uid, gid, text: text.to_owned() };
         self.replace(path, before, after, attributes.secret)
     }
 
@@ -132,8 +146,8 @@ impl Changes {
     /// # Errors
     /// It can't be made, or a directory is there.
     pub fn symlink(&mut self, path: &str, target: &str) -> Result<bool> {
-        let before = Thing::at(&self.machine.path(path))?;
-        self.replace(path, before, Thing::Symlink { target: target.into() }, false)
+        let before = PathState::at(&self.machine.path(path))?;
+        self.replace(path, before, PathState::Symlink { target: target.into() }, false)
     }
 
     /// Removes the file or symbolic link at the machine's `path`; tells whether
@@ -142,10 +156,10 @@ impl Changes {
     /// # Errors
     /// It can't be removed, or is a directory.
     pub fn remove(&mut self, path: &str) -> Result<bool> {
-        let before = Thing::at(&self.machine.path(path))?;
+        let before = PathState::at(&self.machine.path(path))?;
         // What is not shown: we can't know whether somebody else's file is secret.
-        let secret = matches!(before, Thing::File { mode, .. } if mode & 0o004 == 0);
-        self.replace(path, before, Thing::Absent, secret)
+        let secret = matches!(before, PathState::File { mode, .. } if mode & 0o004 == 0);
+        self.replace(path, before, PathState::Absent, secret)
     }
 
     /// Runs a command; `undo` is what undoes it, if anything does. A dry run only
@@ -295,7 +309,7 @@ impl Changes {
     /// It can't be read.
     pub fn is_ours(&self, path: &str) -> Result<bool> {
         let Some(entry) = self.manifest.entry(path) else { return Ok(false) };
-        Ok(Thing::at(&self.machine.path(path))?.mark() == entry.now)
+        Ok(PathState::at(&self.machine.path(path))?.mark() == entry.now)
     }
 
     /// Puts back what was there before the first recorded change, newest first,
@@ -309,17 +323,17 @@ impl Changes {
         let entries: Vec<manifest::Entry> = self.manifest.files.iter().rev().cloned().collect();
         for entry in entries.into_iter().filter(|entry| !keep.contains(&entry.path.as_str())) {
             let file = self.machine.path(&entry.path);
-            let found = Thing::at(&file)?;
+            let found = PathState::at(&file)?;
             if entry.now == Mark::Directory {
-                let mode = if let Thing::Directory { mode } = found { mode } else { 0o755 };
+                let mode = if let PathState::Directory { mode } = found { mode } else { 0o755 };
                 if !self.dry_run && is_empty(&file) {
                     self.note(Step::MakeDirectory { path: entry.path.clone(), mode })?;
                     fs::remove_dir(&file)
                         .with_context(|| format!("cannot remove {}", entry.path))?;
                 }
                 self.manifest.files.retain(|known| known.path != entry.path);
-            } else if found == Thing::Absent || found.mark() == entry.now {
-                let secret = matches!(found, Thing::File { mode, .. } if mode & 0o004 == 0);
+            } else if found == PathState::Absent || found.mark() == entry.now {
+                let secret = matches!(found, PathState::File { mode, .. } if mode & 0o004 == 0);
                 self.replace(&entry.path, found, entry.before, secret)?;
                 self.manifest.files.retain(|known| known.path != entry.path);
             } else {
@@ -338,15 +352,16 @@ impl Changes {
             return Ok(());
         }
         if self.manifest != self.recorded {
-            let before = Thing::at(&self.machine.path(MANIFEST))?;
-            let after = self.manifest.thing()?;
-            self.note(Step::PutBack { path: MANIFEST.to_owned(), before, after: after.mark() })?;
-            self.manifest.write(&self.machine)?;
+            let path = self.records.manifest;
+            let before = PathState::at(&self.machine.path(path))?;
+            let after = self.manifest.state()?;
+            self.note(Step::PutBack { path: path.to_owned(), before, after: after.mark() })?;
+            self.manifest.write(&self.machine, path)?;
         }
         // From here on it has happened.
         if !self.unfinished.is_empty() {
             self.unfinished.forget(&self.machine)?;
-            self.unfinished = Unfinished::default();
+            self.unfinished = Unfinished::at(self.records.unfinished);
         }
         Ok(())
     }
@@ -364,8 +379,14 @@ impl Changes {
         Ok(())
     }
 
-    fn replace(&mut self, path: &str, before: Thing, after: Thing, secret: bool) -> Result<bool> {
-        if let Thing::Directory { .. } = before {
+    fn replace(
+        &mut self,
+        path: &str,
+        before: PathState,
+        after: PathState,
+        secret: bool,
+    ) -> Result<bool> {
+        if let PathState::Directory { .. } = before {
             bail!("{path} is a directory, not a file");
         }
         if before == after {
@@ -378,7 +399,7 @@ impl Changes {
         }
         interrupt::check()?;
         let file = self.machine.path(path);
-        if after != Thing::Absent {
+        if after != PathState::Absent {
             self.make_parents(path)?;
         }
         self.note(Step::PutBack {
@@ -387,7 +408,7 @@ impl Changes {
             after: after.mark(),
         })?;
         after.put(&file).with_context(|| format!("cannot change {path}"))?;
-        if after != Thing::Absent && selinux::is_on(&self.machine) {
+        if after != PathState::Absent && selinux::is_on(&self.machine) {
             selinux::restore_label(&file)?;
         }
         self.manifest.record(path, before, after.mark());
@@ -410,7 +431,7 @@ impl Changes {
             }
             // The root of a tree, and a directory that stays when we are gone.
             if parent != Path::new("/") {
-                self.manifest.record(&name, Thing::Absent, Mark::Directory);
+                self.manifest.record(&name, PathState::Absent, Mark::Directory);
             }
         }
         Ok(())
@@ -472,8 +493,8 @@ impl Drop for Changes {
 ///
 /// # Errors
 /// What it has left can't be read.
-fn undo_interrupted(machine: &Machine) -> Result<bool> {
-    let Some(unfinished) = Unfinished::read(machine)? else { return Ok(false) };
+fn undo_interrupted(machine: &Machine, records: &Records) -> Result<bool> {
+    let Some(unfinished) = Unfinished::read(machine, records.unfinished)? else { return Ok(false) };
     eprintln!("An earlier scalr-agent-setup was interrupted; undoing what it had changed …");
     unfinished.undo(machine);
     Ok(true)
@@ -483,14 +504,14 @@ fn undo_interrupted(machine: &Machine) -> Result<bool> {
 ///
 /// # Errors
 /// As [`Changes::begin`].
-pub fn recover(machine: &Machine) -> Result<bool> {
-    let _lock = Lock::take(machine)?;
-    undo_interrupted(machine)
+pub fn recover(machine: &Machine, records: &Records) -> Result<bool> {
+    let _lock = Lock::take(machine, records.lock)?;
+    undo_interrupted(machine, records)
 }
 
 /// Whether an interrupted transaction is still to be undone.
-pub fn is_interrupted(machine: &Machine) -> bool {
-    machine.path(UNFINISHED).exists() && !Lock::is_taken(machine)
+pub fn is_interrupted(machine: &Machine, records: &Records) -> bool {
+    machine.path(records.unfinished).exists() && !Lock::is_taken(machine, records.lock)
 }
 
 fn is_empty(directory: &Path) -> bool {

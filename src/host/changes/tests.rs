@@ -2,6 +2,12 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use super::*;
 
+static RECORDS: Records = Records {
+    manifest: "/var/lib/scalr-agent/setup.json",
+    unfinished: "/var/lib/scalr-agent-setup.unfinished",
+    lock: "/run/scalr-agent-setup.lock",
+};
+
 const FILE: &str = "/etc/scalr-agent/some.conf";
 
 struct Tree {
@@ -17,7 +23,7 @@ impl Tree {
     }
 
     fn changes(&self) -> Changes {
-        Changes::begin(&self.machine, false).unwrap()
+        Changes::begin(&self.machine, &RECORDS, false).unwrap()
     }
 
     fn read(&self, path: &str) -> String {
@@ -29,11 +35,11 @@ impl Tree {
         let mut all = Vec::new();
         let mut open = vec![self.directory.path().to_owned()];
         while let Some(path) = open.pop() {
-            let thing = Thing::at(&path).unwrap();
-            if let Thing::Directory { .. } = thing {
+            let state = PathState::at(&path).unwrap();
+            if let PathState::Directory { .. } = state {
                 open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             }
-            all.push(format!("{} {thing:?}", path.display()));
+            all.push(format!("{} {state:?}", path.display()));
         }
         all.sort();
         all
@@ -119,20 +125,20 @@ fn what_was_killed_half_way_is_undone_by_the_next() {
     let mut killed = tree.changes();
     killed.write("/etc/old", "new\n", Attributes::PUBLIC).unwrap();
     killed.write(FILE, "one\n", Attributes::SECRET).unwrap();
-    assert!(!is_interrupted(&tree.machine), "it is still at work");
-    assert!(Changes::begin(&tree.machine, false).is_err(), "so another one can't begin");
+    assert!(!is_interrupted(&tree.machine, &RECORDS), "it is still at work");
+    assert!(Changes::begin(&tree.machine, &RECORDS, false).is_err(), "so another one can't begin");
     // As SIGKILL would: nothing is undone, only the lock is free.
     killed.unfinished = Unfinished::default();
     drop(killed);
     assert_ne!(tree.snapshot(), before);
-    assert!(is_interrupted(&tree.machine));
-    let unfinished = fs::metadata(tree.machine.path(UNFINISHED)).unwrap();
+    assert!(is_interrupted(&tree.machine, &RECORDS));
+    let unfinished = fs::metadata(tree.machine.path(RECORDS.unfinished)).unwrap();
     assert_eq!(unfinished.permissions().mode() & 0o777, 0o600);
 
     // Somebody has edited one of the files since.
     fs::write(tree.machine.path("/etc/old"), "edited\n").unwrap();
-    assert!(recover(&tree.machine).unwrap());
-    assert!(!recover(&tree.machine).unwrap());
+    assert!(recover(&tree.machine, &RECORDS).unwrap());
+    assert!(!recover(&tree.machine, &RECORDS).unwrap());
     assert_eq!(tree.read("/etc/old"), "edited\n");
     fs::write(tree.machine.path("/etc/old"), "old\n").unwrap();
     assert_eq!(tree.snapshot(), before);
@@ -149,16 +155,16 @@ fn what_was_killed_while_it_wrote_leaves_no_temporary_file() {
     killed.write(FILE, "one\n", Attributes::SECRET).unwrap();
     // As SIGKILL would between the temporary file and the step that makes it ours.
     let file = tree.machine.path(FILE);
-    let name = thing::temporary_name(&file);
+    let name = path_state::temporary_name(&file);
     fs::rename(&file, file.with_file_name(&name)).unwrap();
     killed.unfinished = Unfinished::default();
     drop(killed);
     // The same while it noted the first step of all.
-    let unfinished = tree.machine.path(UNFINISHED);
-    let noted = unfinished.with_file_name(thing::temporary_name(&unfinished));
+    let unfinished = tree.machine.path(RECORDS.unfinished);
+    let noted = unfinished.with_file_name(path_state::temporary_name(&unfinished));
     fs::write(noted, "half").unwrap();
 
-    assert!(recover(&tree.machine).unwrap());
+    assert!(recover(&tree.machine, &RECORDS).unwrap());
     assert_eq!(tree.snapshot(), before);
 }
 
@@ -214,14 +220,14 @@ fn what_is_back_to_what_it_was_is_forgotten() {
         }
         changes.commit().unwrap();
     }
-    assert!(!tree.machine.path(MANIFEST).exists());
+    assert!(!tree.machine.path(RECORDS.manifest).exists());
 }
 
 #[test]
 fn a_dry_run_writes_nothing() {
     let tree = Tree::new();
     let before = tree.snapshot();
-    let mut changes = Changes::begin(&tree.machine, true).unwrap();
+    let mut changes = Changes::begin(&tree.machine, &RECORDS, true).unwrap();
     assert!(changes.write(FILE, "one\n", Attributes::SECRET).unwrap());
     changes.act("start it", || bail!("was done"), None).unwrap();
     assert_eq!(changes.changed(), [FILE, "start it"]);
@@ -235,7 +241,7 @@ fn a_secret_is_roots_alone_and_so_is_the_manifest() {
     let mut changes = tree.changes();
     changes.write(FILE, "password\n", Attributes::SECRET).unwrap();
     changes.commit().unwrap();
-    for path in [FILE, MANIFEST] {
+    for path in [FILE, RECORDS.manifest] {
         let mode = fs::metadata(tree.machine.path(path)).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600, "{path}");
     }

@@ -11,15 +11,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::thing::{Mark, Thing, remove_temporary};
+use super::path_state::{Mark, PathState, remove_temporary};
 use crate::command::CommandExt as _;
 use crate::machine::Machine;
 use crate::packages::Packages;
 use crate::systemd::Services;
-
-/// Where it is kept. Not in the agent's own directory, which comes and goes with
-/// the package.
-pub(crate) const UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
 
 /// What an unfinished transaction has changed.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -28,6 +24,9 @@ pub(super) struct Unfinished {
     steps: Vec<Step>,
     /// Units that are restarted when all else is undone.
     restart: Vec<String>,
+    /// Where it is kept.
+    #[serde(skip)]
+    path: &'static str,
     /// Directories made for this file itself.
     #[serde(skip)]
     directories: Vec<PathBuf>,
@@ -39,7 +38,7 @@ pub(super) struct Unfinished {
 pub(super) enum Step {
     /// A file or link was changed; it is left alone if somebody else has changed
     /// it since.
-    PutBack { path: String, before: Thing, after: Mark },
+    PutBack { path: String, before: PathState, after: Mark },
     /// A directory was made.
     RemoveDirectory { path: String },
     /// A directory was removed.
@@ -61,19 +60,24 @@ pub(crate) struct CommandLine {
 }
 
 impl Unfinished {
+    /// Nothing yet, to be kept at `path`.
+    pub(super) fn at(path: &'static str) -> Self {
+        Self { path, ..Self::default() }
+    }
+
     /// What an earlier, interrupted transaction has left; `None` if there is
     /// nothing of the kind.
     ///
     /// # Errors
     /// It can't be read.
-    pub(super) fn read(machine: &Machine) -> Result<Option<Self>> {
-        let text = match fs::read_to_string(machine.path(UNFINISHED)) {
+    pub(super) fn read(machine: &Machine, path: &'static str) -> Result<Option<Self>> {
+        let text = match fs::read_to_string(machine.path(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            result => result.with_context(|| format!("cannot read {UNFINISHED}"))?,
+            result => result.with_context(|| format!("cannot read {path}"))?,
         };
-        let unfinished = serde_json::from_str(&text)
-            .with_context(|| format!("{UNFINISHED} is damaged; look at it, then remove it"))?;
-        Ok(Some(unfinished))
+        let unfinished: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{path} is damaged; look at it, then remove it"))?;
+        Ok(Some(Self { path, ..unfinished }))
     }
 
     /// Whether nothing is to be undone.
@@ -128,9 +132,9 @@ impl Unfinished {
     /// # Errors
     /// The file can't be removed.
     pub(super) fn forget(&self, machine: &Machine) -> Result<()> {
-        Thing::Absent
-            .put(&machine.path(UNFINISHED))
-            .with_context(|| format!("cannot remove {UNFINISHED}"))?;
+        PathState::Absent
+            .put(&machine.path(self.path))
+            .with_context(|| format!("cannot remove {}", self.path))?;
         for directory in self.directories.iter().rev() {
             // Unless something is in it by now.
             let _ = fs::remove_dir(directory);
@@ -139,7 +143,7 @@ impl Unfinished {
     }
 
     fn save(&mut self, machine: &Machine) -> Result<()> {
-        let file = machine.path(UNFINISHED);
+        let file = machine.path(self.path);
         let directory = file.parent().context("a file has a directory")?;
         let missing = directory.ancestors().take_while(|directory| !directory.exists());
         let mut missing: Vec<PathBuf> = missing.map(ToOwned::to_owned).collect();
@@ -147,10 +151,10 @@ impl Unfinished {
             .with_context(|| format!("cannot make {}", directory.display()))?;
         missing.reverse();
         self.directories.append(&mut missing);
-        let (uid, gid) = Thing::Absent.owner();
-        Thing::File { mode: 0o600, uid, gid, text: serde_json::to_string(self)? }
+        let (uid, gid) = PathState::Absent.owner();
+        PathState::File { mode: 0o600, uid, gid, text: serde_json::to_string(self)? }
             .put(&file)
-            .with_context(|| format!("cannot write {UNFINISHED}, so nothing more is changed"))
+            .with_context(|| format!("cannot write {}, so nothing more is changed", self.path))
     }
 }
 
@@ -164,7 +168,7 @@ impl Step {
             Self::PutBack { path, before, after } => {
                 let file = machine.path(path);
                 remove_temporary(&file)?;
-                let found = Thing::at(&file)?;
+                let found = PathState::at(&file)?;
                 if found == *before {
                     return Ok(());
                 }

@@ -20,7 +20,7 @@ pub(super) fn container_selinux(subject: &Subject) -> Outcome {
         Ok(os) => {
             return Outcome::Skipped(format!("{} has no rpm packages, so it needs none", os.name));
         }
-        Err(error) => return Outcome::could_not_look(error),
+        Err(error) => return Outcome::unknown(error),
     };
     if !subject.machine.is_this_one() {
         return Outcome::tree();
@@ -30,11 +30,11 @@ pub(super) fn container_selinux(subject: &Subject) -> Outcome {
             return Outcome::Passed(format!("container-selinux {version} is installed"));
         }
         Ok(None) => {}
-        Err(error) => return Outcome::could_not_look(error),
+        Err(error) => return Outcome::unknown(error),
     }
     match look(&os) {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::could_not_look(format!("{error:#}")),
+        Err(error) => Outcome::unknown(format!("{error:#}")),
     }
 }
 

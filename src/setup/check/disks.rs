@@ -57,13 +57,13 @@ fn worst(subject: &Subject, look: impl Fn(&str, &Path) -> Result<Outcome>) -> Ou
         match disks::mount_point(&path) {
             Ok(mount) if seen.contains(&mount) => continue,
             Ok(mount) => seen.push(mount),
-            Err(error) => return Outcome::could_not_look(error),
+            Err(error) => return Outcome::unknown(error),
         }
-        found.push(look(folder, &path).unwrap_or_else(Outcome::could_not_look));
+        found.push(look(folder, &path).unwrap_or_else(Outcome::unknown));
     }
     let rank = |outcome: &Outcome| match outcome {
         Outcome::Problem(..) => 0,
-        Outcome::CouldNotLook(_) => 1,
+        Outcome::Unknown(_) => 1,
         Outcome::Warning(..) => 2,
         Outcome::Passed(_) => 3,
         Outcome::Skipped(_) => 4,

@@ -37,7 +37,7 @@ pub(super) fn host_engine(subject: &Subject) -> Outcome {
     };
     match docker::client_version(&client) {
         Ok(said) => judge_host_engine(&said),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn sockets(subject: &Subject) -> Outcome {
             }
             // Nothing there, or what one that has ended left behind.
             Err(error) if [NotFound, ConnectionRefused].contains(&error.kind()) => {}
-            Err(error) => return Outcome::CouldNotLook(format!("{socket}: {error}")),
+            Err(error) => return Outcome::Unknown(format!("{socket}: {error}")),
         }
     }
     Outcome::Passed(
@@ -94,7 +94,7 @@ fn private_engine(subject: &Subject) -> Outcome {
     }
     match docker::engine_version(&bundle.join("docker"), ENGINE) {
         Ok(version) => Outcome::Passed(format!("the private engine {version} answers")),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 
@@ -148,7 +148,7 @@ fn judge_docker(version: &str) -> Outcome {
              upgrade it, or leave runs to the private engine with --engine bundled"
         )),
         Some(_) => Outcome::Passed(format!("the host's Docker {version} answers")),
-        None => Outcome::CouldNotLook(format!("Docker says that its version is `{version}`")),
+        None => Outcome::Unknown(format!("Docker says that its version is `{version}`")),
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
         assert!(matches!(judge_docker("17.12.1-ce"), Outcome::Problem(..)));
         assert!(matches!(judge_docker("18.09.1"), Outcome::Passed(_)));
         assert!(matches!(judge_docker("20.10.24+dfsg1"), Outcome::Passed(_)));
-        assert!(matches!(judge_docker(""), Outcome::CouldNotLook(_)));
+        assert!(matches!(judge_docker(""), Outcome::Unknown(_)));
     }
 
     #[test]

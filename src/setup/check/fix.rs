@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::report::Report;
+use super::results::Results;
 use cli::Failure;
 use host::command::CommandExt as _;
 
@@ -37,14 +37,14 @@ impl Consent {
     }
 }
 
-/// Runs the report's commands one by one; tells whether any was run. When one
+/// Runs the commands that fix problems one by one; returns whether any was run. When one
 /// fails, prints its output and skips the rest for the same check.
 ///
 /// # Errors
 /// An answer can't be read.
-pub(super) fn apply(report: &Report, consent: Consent) -> Result<bool> {
+pub(super) fn apply(results: &Results, consent: Consent) -> Result<bool> {
     let mut done: Vec<&str> = Vec::new();
-    for (check, lines) in report.fixes() {
+    for (check, lines) in results.fixes() {
         for line in lines {
             if done.contains(&line.as_str()) {
                 continue;
@@ -83,12 +83,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let made = |name: &str| directory.path().join(name);
         let touch = |name: &str| format!("touch {}", made(name).display());
-        let mut report = Report::of(&Machine::at("/nowhere"));
+        let mut results = Results::of(&Machine::at("/nowhere"));
         let broken = vec!["echo it broke >&2; exit 3".to_owned(), touch("after")];
         for (check, fix) in CHECKS.iter().zip([broken, vec![touch("other")], Vec::new()]) {
-            report.add(check, Outcome::Problem("x".to_owned(), fix), false);
+            results.add(check, Outcome::Problem("x".to_owned(), fix), false);
         }
-        assert!(apply(&report, Consent::Given).unwrap());
+        assert!(apply(&results, Consent::Given).unwrap());
         assert!(made("other").exists() && !made("after").exists());
     }
 
@@ -97,19 +97,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let line = format!("echo run >>{}", log.display());
-        let mut report = Report::of(&Machine::at("/nowhere"));
+        let mut results = Results::of(&Machine::at("/nowhere"));
         for check in &CHECKS[..2] {
             let problem = Outcome::Problem("x".to_owned(), vec![line.clone()]);
-            report.add(check, problem, false);
+            results.add(check, problem, false);
         }
-        apply(&report, Consent::Given).unwrap();
+        apply(&results, Consent::Given).unwrap();
         assert_eq!(std::fs::read_to_string(log).unwrap(), "run\n");
     }
 
     #[test]
     fn a_problem_without_commands_runs_nothing() {
-        let mut report = Report::of(&Machine::at("/nowhere"));
-        report.add(&CHECKS[0], Outcome::problem("x"), false);
-        assert!(!apply(&report, Consent::Given).unwrap());
+        let mut results = Results::of(&Machine::at("/nowhere"));
+        results.add(&CHECKS[0], Outcome::problem("x"), false);
+        assert!(!apply(&results, Consent::Given).unwrap());
     }
 }

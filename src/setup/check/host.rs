@@ -27,7 +27,7 @@ pub(super) fn kernel(subject: &Subject) -> Outcome {
     match Kernel::of(&subject.machine) {
         Ok(Some(kernel)) => judge_kernel(&kernel),
         Ok(None) => Outcome::tree(),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 
@@ -57,7 +57,7 @@ pub(super) fn temporary_folder(subject: &Subject) -> Outcome {
         || -> anyhow::Result<_> { Ok((disk::is_noexec(&folder)?, disk::mount_point(&folder)?)) };
     match found() {
         Ok((noexec, mount)) => judge_temporary_folder(&folder, noexec, &mount),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 
@@ -81,7 +81,7 @@ fn judge_kernel(kernel: &Kernel) -> Outcome {
             ),
             Vec::new(),
         ),
-        None => Outcome::CouldNotLook(format!(
+        None => Outcome::Unknown(format!(
             "Linux {release} has not loaded the file system overlay, and its modules are not \
              here to look whether it could"
         )),
@@ -143,7 +143,7 @@ mod tests {
         let none = looked("5.4.0\n", "\text4\n", Some("kernel/fs/xfs/xfs.ko:\n"));
         assert!(matches!(&none, Outcome::Problem(text, _) if text.contains("overlay")), "{none:?}");
         let unknown = looked("5.4.0\n", "\text4\n", None);
-        assert!(matches!(unknown, Outcome::CouldNotLook(_)), "{unknown:?}");
+        assert!(matches!(unknown, Outcome::Unknown(_)), "{unknown:?}");
     }
 
     #[test]

@@ -11,8 +11,8 @@ mod network;
 mod os;
 mod packages;
 mod proxy;
-mod report;
 mod resources;
+mod results;
 mod security;
 mod server;
 mod subject;
@@ -26,7 +26,7 @@ use clap::ValueEnum;
 use url::Url;
 
 pub(crate) use self::fix::Consent;
-pub(crate) use self::report::Report;
+pub(crate) use self::results::Results;
 pub(crate) use self::subject::{Overrides, Subject};
 pub(crate) use self::table::{CHECKS, Check, Severity};
 use crate::context::{Context, require_root};
@@ -46,7 +46,7 @@ Exit codes: 0 all passed, 3 a check failed, 4 only warnings.
 The JSON is one object: schema (1), host (name, id, version), checks (a list of
 name, area, about, severity, result, message and fix, the commands that fix it)
 and summary (how many of each result). A result is passed, warning, failed,
-skipped or could-not-look. docs/check.md describes all checks.";
+skipped or unknown. docs/check.md describes all checks.";
 
 /// Check whether this host can run the agent
 #[derive(Debug, clap::Args)]
@@ -124,8 +124,8 @@ pub(crate) enum Outcome {
     Warning(String, Vec<String>),
     /// It does not apply here, for this reason.
     Skipped(String),
-    /// It could not be found out, for this reason.
-    CouldNotLook(String),
+    /// The check could not find out, for this reason.
+    Unknown(String),
 }
 
 /// Runs `check`.
@@ -147,11 +147,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let consent = args.fix.then(|| consent(context, args)).transpose()?;
     let print = Print::of(context);
-    let report = check_and_fix(&subject, &args.selection, consent, print)?;
+    let results = check_and_fix(&subject, &args.selection, consent, print)?;
     if print == Print::Nothing {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", serde_json::to_string_pretty(&results)?);
     }
-    report.verdict().map_or(Ok(()), |failure| Err(failure.into()))
+    results.verdict().map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 fn consent(context: &Context, args: &Args) -> Result<Consent> {
@@ -194,13 +194,13 @@ pub(crate) fn check_and_fix(
     selection: &Selection,
     consent: Option<Consent>,
     print: Print,
-) -> Result<Report> {
-    let report = check(subject, selection, print)?;
+) -> Result<Results> {
+    let results = check(subject, selection, print)?;
     // The commands are for the machine that runs, never for a tree.
     let consent = consent.filter(|_| subject.machine.is_this_one());
-    let Some(consent) = consent else { return Ok(report) };
-    if !fix::apply(&report, consent)? {
-        return Ok(report);
+    let Some(consent) = consent else { return Ok(results) };
+    if !fix::apply(&results, consent)? {
+        return Ok(results);
     }
     if print != Print::Nothing {
         println!("Checking again:");
@@ -212,16 +212,16 @@ pub(crate) fn check_and_fix(
 ///
 /// # Errors
 /// A name in the selection is unknown.
-pub(crate) fn check(subject: &Subject, selection: &Selection, print: Print) -> Result<Report> {
+pub(crate) fn check(subject: &Subject, selection: &Selection, print: Print) -> Result<Results> {
     selection.refuse_unknown()?;
-    let mut report = Report::of(&subject.machine);
+    let mut results = Results::of(&subject.machine);
     for check in CHECKS.iter().filter(|check| selection.wants(check)) {
-        report.add(check, (check.look)(subject), selection.ignores(check));
+        results.add(check, (check.look)(subject), selection.ignores(check));
     }
     if print != Print::Nothing {
-        report.print(print == Print::All);
+        results.print(print == Print::All);
     }
-    Ok(report)
+    Ok(results)
 }
 
 impl Selection {
@@ -261,8 +261,8 @@ impl Outcome {
         Self::Warning(message.into(), Vec::new())
     }
 
-    fn could_not_look(error: impl fmt::Display) -> Self {
-        Self::CouldNotLook(error.to_string())
+    fn unknown(error: impl fmt::Display) -> Self {
+        Self::Unknown(error.to_string())
     }
 
     fn tree() -> Self {

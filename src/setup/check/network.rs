@@ -47,11 +47,11 @@ pub(super) fn firewalld(subject: &Subject) -> Outcome {
     }
     let sources = match daemon::trusted_sources(&subject.machine) {
         Ok(sources) => sources,
-        Err(error) => return Outcome::could_not_look(format!("{error:#}")),
+        Err(error) => return Outcome::unknown(format!("{error:#}")),
     };
     match subject.ranges() {
         Ok(ranges) => judge_firewalld(ranges, &sources, daemon::uses_nftables(&subject.machine)),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn firewall_rules(subject: &Subject) -> Outcome {
         return Outcome::Skipped("only root can see them".to_owned());
     }
     match subject.ranges() {
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
         Ok(ranges) if network::rules_are_up(ranges) => {
             Outcome::Passed("the rules of the runs' networks are up".to_owned())
         }

@@ -42,7 +42,7 @@ pub(super) fn half_configured(subject: &Subject) -> Outcome {
     match subject.os().map(|os| os.family) {
         Ok(Family::Debian) => match dpkg::unfinished() {
             Ok(packages) => judge_dpkg(&packages),
-            Err(error) => Outcome::could_not_look(error),
+            Err(error) => Outcome::unknown(error),
         },
         Ok(Family::RedHat) => {
             let has_tool = which::which("yum-complete-transaction").is_ok();
@@ -50,7 +50,7 @@ pub(super) fn half_configured(subject: &Subject) -> Outcome {
             judge_rpm(database, unfinished_transactions(&subject.machine), has_tool)
         }
         Ok(Family::Other) => Outcome::Skipped("there is neither dpkg nor rpm".to_owned()),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 
@@ -58,11 +58,11 @@ pub(super) fn mirror_lists(subject: &Subject) -> Outcome {
     let os = match subject.os() {
         Ok(os) if os.id == "centos" && os.major() <= 8 => os,
         Ok(os) => return Outcome::Skipped(format!("{} does not use them", os.name)),
-        Err(error) => return Outcome::could_not_look(error),
+        Err(error) => return Outcome::unknown(error),
     };
     match dead_repositories(&subject.machine) {
         Ok(ids) => judge_mirrors(&os, &ids),
-        Err(error) => Outcome::could_not_look(format!("{error:#}")),
+        Err(error) => Outcome::unknown(format!("{error:#}")),
     }
 }
 

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::{Outcome, Subject};
+use crate::context::RECORDS;
 use crate::proxy::of_units;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
 use config::proxy::{masked_value, secrets_of};
@@ -11,7 +12,7 @@ use host::changes::Changes;
 pub(super) fn proxy(subject: &Subject) -> Outcome {
     match look(subject) {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::could_not_look(format!("{error:#}")),
+        Err(error) => Outcome::unknown(format!("{error:#}")),
     }
 }
 
@@ -22,7 +23,7 @@ fn look(subject: &Subject) -> Result<Outcome> {
         return Ok(Outcome::Skipped("the services have no proxy".to_owned()));
     };
     let url = masked_value(url);
-    if Changes::begin(machine, true)?.is_ours(PROXY_DROP_IN)? {
+    if Changes::begin(machine, &RECORDS, true)?.is_ours(PROXY_DROP_IN)? {
         return Ok(Outcome::Passed(format!("{url}, set by `scalr-agent-setup proxy`")));
     }
     if !machine.path(PROXY_DROP_IN).exists() {

@@ -15,7 +15,7 @@ pub(super) fn memory(subject: &Subject) -> Outcome {
     }
     match resources::total() {
         Ok(total) => judge_memory(total, subject.concurrency, subject.memory),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 
@@ -30,7 +30,7 @@ pub(super) fn cpu(subject: &Subject) -> Outcome {
              a concurrency of {found} fits"
         )),
         Ok(found) => Outcome::Passed(format!("{found} processors for {runs} at once")),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 

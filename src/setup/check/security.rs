@@ -50,7 +50,7 @@ pub(super) fn labels(subject: &Subject) -> Outcome {
     }
     match labels_of::wrong_labels(&ours) {
         Ok(wrong) => judge_labels(&wrong),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn fapolicyd(subject: &Subject) -> Outcome {
     }
     match subject.rpm("rpm-plugin-fapolicyd") {
         Ok(plugin) => judge_fapolicyd(plugin.is_some(), subject.before_install),
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn dns(subject: &Subject) -> Outcome {
 pub(super) fn server(subject: &Subject) -> Outcome {
     on_server(subject, |url| match (subject.proxy_for(url), subject.answer(url)) {
         (Err(error), _) => unusable_proxy(&error),
-        (_, Err(error)) => Outcome::could_not_look(error),
+        (_, Err(error)) => Outcome::unknown(error),
         (Ok(proxy), Ok(answer)) => {
             let proxy = proxy.map(|proxy| masked(proxy.as_str().trim_end_matches('/')));
             judge_answer(url, answer, proxy, shell_has_proxy())
@@ -53,7 +53,7 @@ pub(super) fn certificate(subject: &Subject) -> Outcome {
         }
         let family = subject.os().map_or(Family::Other, |os| os.family);
         match subject.answer(url) {
-            Err(error) => Outcome::could_not_look(error),
+            Err(error) => Outcome::unknown(error),
             Ok(answer) => judge_certificate(answer, family),
         }
     })
@@ -61,7 +61,7 @@ pub(super) fn certificate(subject: &Subject) -> Outcome {
 
 pub(super) fn clock(subject: &Subject) -> Outcome {
     on_server(subject, |url| match subject.answer(url) {
-        Err(error) => Outcome::could_not_look(error),
+        Err(error) => Outcome::unknown(error),
         Ok(answer) => judge_clock(answer.date.as_deref(), Timestamp::now()),
     })
 }
@@ -202,7 +202,7 @@ fn judge_clock(date: Option<&str>, now: Timestamp) -> Outcome {
     };
     let server = match jiff::fmt::rfc2822::parse(date) {
         Ok(server) => server.timestamp(),
-        Err(error) => return Outcome::CouldNotLook(format!("the server says `{date}`: {error}")),
+        Err(error) => return Outcome::Unknown(format!("the server says `{date}`: {error}")),
     };
     let ahead = now.duration_since(server);
     if ahead.abs() <= GOOD_CLOCK {
@@ -295,7 +295,7 @@ mod tests {
         let ahead = at("Sun, 01 Feb 2026 11:50:00 GMT");
         assert!(matches!(&ahead, Outcome::Problem(text, fix)
             if text.contains("10m ahead of") && fix == &["timedatectl set-ntp true"]));
-        assert!(matches!(at("yesterday"), Outcome::CouldNotLook(_)));
+        assert!(matches!(at("yesterday"), Outcome::Unknown(_)));
         assert!(matches!(judge_clock(None, now), Outcome::Skipped(_)));
     }
 }

@@ -13,7 +13,7 @@ use url::Url;
 
 use self::source::Source;
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
-use crate::context::{Context, require_root};
+use crate::context::{Context, RECORDS, require_root};
 use crate::{network, proxy, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
@@ -126,7 +126,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let wanted = args.settings()?;
     let proxy = args.proxy()?;
     // First of all, so that what is checked is not what an interrupted one has left.
-    let mut changes = Changes::begin(machine, args.dry_run)?;
+    let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
     new_settings(machine, &wanted)?;
     let verdict = check_host(context, args, proxy.as_ref());
@@ -172,7 +172,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
 
 fn add_repository(context: &Context, args: &Args) -> Result<()> {
     let proxy = variables(&context.machine, args.proxy()?.as_ref())?;
-    let mut changes = Changes::begin(&context.machine, args.dry_run)?;
+    let mut changes = Changes::begin(&context.machine, &RECORDS, args.dry_run)?;
     package::add_repository(&mut changes, &args.source, args.url.as_ref(), &proxy)?;
     changes.finish()?;
     if !args.dry_run {

@@ -136,6 +136,7 @@ pub(super) fn remove(changes: &mut Changes, force: bool) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::RECORDS;
 
     #[test]
     fn what_is_written_is_what_units_read() {
@@ -146,7 +147,7 @@ mod tests {
         {
             let proxy =
                 ProxySettings::check(url, Some("http://other:1"), Some("*.a,100%,b")).unwrap();
-            let mut changes = Changes::begin(&machine, false).unwrap();
+            let mut changes = Changes::begin(&machine, &RECORDS, false).unwrap();
             assert!(write(&mut changes, &proxy, false).unwrap());
             assert!(!write(&mut changes, &proxy, false).unwrap(), "the same again");
             changes.commit().unwrap();
@@ -182,7 +183,7 @@ mod tests {
         let read = || fs::read_to_string(machine.path(PROXY_DROP_IN)).unwrap();
 
         let proxy = ProxySettings::check("http://new:1", None, None).unwrap();
-        let mut changes = Changes::begin(&machine, false).unwrap();
+        let mut changes = Changes::begin(&machine, &RECORDS, false).unwrap();
         let error = write(&mut changes, &proxy, false).unwrap_err();
         assert!(error.to_string().contains("written by hand"), "{error}");
         let error = remove(&mut changes, false).unwrap_err();
@@ -190,7 +191,7 @@ mod tests {
         drop(changes);
         assert_eq!(read(), by_hand);
 
-        let mut changes = Changes::begin(&machine, false).unwrap();
+        let mut changes = Changes::begin(&machine, &RECORDS, false).unwrap();
         write(&mut changes, &proxy, true).unwrap();
         changes.commit().unwrap();
         assert!(read().contains("http://new:1"));

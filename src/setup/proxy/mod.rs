@@ -11,7 +11,7 @@ use clap::Subcommand;
 
 pub(crate) use self::drop_in::{of_units, write};
 use self::restart::{Restart, restart};
-use crate::context::{Context, require_root};
+use crate::context::{Context, RECORDS, require_root};
 use cli::Failure;
 use config::proxy::{self, ProxySettings};
 use host::changes::Changes;
@@ -167,7 +167,7 @@ fn change(
     change: impl FnOnce(&mut Changes) -> Result<bool>,
 ) -> Result<()> {
     require_root(&context.machine, manner.dry_run)?;
-    let mut changes = Changes::begin(&context.machine, manner.dry_run)?;
+    let mut changes = Changes::begin(&context.machine, &RECORDS, manner.dry_run)?;
     let services = Services::of(&context.machine);
     if !change(&mut changes)? {
         changes.commit()?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::drop_in::{is_linked, of_units};
-use crate::context::Context;
+use crate::context::{Context, RECORDS};
 use crate::output::Format;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
 use config::proxy::masked_value;
@@ -28,7 +28,7 @@ struct Shown {
 pub(super) fn show(context: &Context) -> Result<()> {
     let machine = &context.machine;
     let variables = of_units(machine)?;
-    let changes = Changes::begin(machine, true)?;
+    let changes = Changes::begin(machine, &RECORDS, true)?;
     let shown = Shown {
         schema: 1,
         written_by: match machine.path(PROXY_DROP_IN).exists() || !variables.is_empty() {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::context::Context;
+use crate::context::{Context, RECORDS};
 use crate::output::Format;
 use crate::secrets::Secrets;
 use cli::Failure;
@@ -227,7 +227,7 @@ impl Status {
             tasks,
             proxy,
             warnings: Warnings::of(machine, &secrets),
-            interrupted: changes::is_interrupted(machine),
+            interrupted: changes::is_interrupted(machine, &RECORDS),
             settings,
         };
         status.server["url"] = status.settings.value("url").cloned().unwrap_or_default();

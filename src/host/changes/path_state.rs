@@ -14,14 +14,14 @@ use crate::users;
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Thing {
+pub(super) enum PathState {
     Absent,
     Directory { mode: u32 },
     Symlink { target: PathBuf },
     File { mode: u32, uid: u32, gid: u32, text: String },
 }
 
-impl Thing {
+impl PathState {
     pub(super) fn at(path: &Path) -> Result<Self> {
         let metadata = match fs::symlink_metadata(path) {
             Ok(metadata) => metadata,
@@ -101,7 +101,7 @@ impl Thing {
     }
 }
 
-/// Removes what [`Thing::put`] has left beside `path` when it was killed.
+/// Removes what [`PathState::put`] has left beside `path` when it was killed.
 pub(super) fn remove_temporary(path: &Path) -> Result<()> {
     remove_if_there(&path.with_file_name(temporary_name(path)))
 }

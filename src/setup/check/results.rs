@@ -12,7 +12,7 @@ use host::os::Os;
 /// What the checks came to. docs/check.md describes its JSON; its version is
 /// [`SCHEMA`].
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct Results {
     schema: u32,
     host: Option<Host>,
     checks: Vec<Line>,
@@ -47,7 +47,7 @@ enum Verdict {
     Warning,
     Failed,
     Skipped,
-    CouldNotLook,
+    Unknown,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -57,10 +57,10 @@ struct Summary {
     warning: usize,
     failed: usize,
     skipped: usize,
-    could_not_look: usize,
+    unknown: usize,
 }
 
-impl Report {
+impl Results {
     /// One without any check yet.
     pub(crate) fn of(machine: &Machine) -> Self {
         let host = Os::of(machine).ok();
@@ -85,14 +85,14 @@ impl Report {
             },
             Outcome::Warning(message, fix) => (Verdict::Warning, message, fix),
             Outcome::Skipped(reason) => (Verdict::Skipped, reason, Vec::new()),
-            Outcome::CouldNotLook(reason) => (Verdict::CouldNotLook, reason, Vec::new()),
+            Outcome::Unknown(reason) => (Verdict::Unknown, reason, Vec::new()),
         };
         let count = match result {
             Verdict::Passed => &mut self.summary.passed,
             Verdict::Warning => &mut self.summary.warning,
             Verdict::Failed => &mut self.summary.failed,
             Verdict::Skipped => &mut self.summary.skipped,
-            Verdict::CouldNotLook => &mut self.summary.could_not_look,
+            Verdict::Unknown => &mut self.summary.unknown,
         };
         *count += 1;
         let line = Line {
@@ -116,7 +116,7 @@ impl Report {
     /// Prints the problems, the worst first, and how many checks came to what. With
     /// `verbose`, what passed and what was skipped as well.
     pub(crate) fn print(&self, verbose: bool) {
-        let problems = [Verdict::Failed, Verdict::Warning, Verdict::CouldNotLook];
+        let problems = [Verdict::Failed, Verdict::Warning, Verdict::Unknown];
         let others: &[Verdict] = if verbose { &[Verdict::Passed, Verdict::Skipped] } else { &[] };
         for result in problems.iter().chain(others) {
             for line in self.checks.iter().filter(|line| line.result == *result) {
@@ -130,7 +130,7 @@ impl Report {
     pub(crate) fn verdict(&self) -> Option<Failure> {
         if self.summary.failed > 0 {
             Some(Failure::CheckFailed)
-        } else if self.summary.warning + self.summary.could_not_look > 0 {
+        } else if self.summary.warning + self.summary.unknown > 0 {
             Some(Failure::Warnings)
         } else {
             None
@@ -151,7 +151,7 @@ impl Summary {
         let counts = [
             (self.failed, "failed"),
             (self.warning, "warned"),
-            (self.could_not_look, "unknown"),
+            (self.unknown, "unknown"),
             (self.passed, "passed"),
             (if verbose { self.skipped } else { 0 }, "skipped"),
         ];
@@ -172,7 +172,7 @@ impl Line {
             Verdict::Warning => ("warning", colour(AnsiColor::Yellow)),
             Verdict::Failed => ("FAILED", colour(AnsiColor::Red)),
             Verdict::Skipped => ("skipped", Style::new().dimmed()),
-            Verdict::CouldNotLook => ("unknown", colour(AnsiColor::Yellow)),
+            Verdict::Unknown => ("unknown", colour(AnsiColor::Yellow)),
         };
         let mut message = self.message.lines();
         let first = message.next().unwrap_or_default();
@@ -191,26 +191,26 @@ mod tests {
     use super::*;
     use crate::check::CHECKS;
 
-    fn report(outcome: Outcome, ignored: bool) -> Report {
-        let mut report = Report::of(&Machine::at("/nowhere"));
-        report.add(&CHECKS[0], outcome, ignored);
-        report
+    fn results(outcome: Outcome, ignored: bool) -> Results {
+        let mut results = Results::of(&Machine::at("/nowhere"));
+        results.add(&CHECKS[0], outcome, ignored);
+        results
     }
 
     #[test]
     fn the_exit_code_is_the_worst() {
         let problem = || Outcome::problem("x");
-        assert_eq!(report(Outcome::Passed("x".into()), false).verdict(), None);
-        assert_eq!(report(Outcome::Skipped("x".into()), false).verdict(), None);
-        assert_eq!(report(problem(), false).verdict(), Some(Failure::CheckFailed));
-        assert_eq!(report(problem(), true).verdict(), Some(Failure::Warnings));
-        let could_not_look = Outcome::CouldNotLook("x".into());
-        assert_eq!(report(could_not_look, false).verdict(), Some(Failure::Warnings));
+        assert_eq!(results(Outcome::Passed("x".into()), false).verdict(), None);
+        assert_eq!(results(Outcome::Skipped("x".into()), false).verdict(), None);
+        assert_eq!(results(problem(), false).verdict(), Some(Failure::CheckFailed));
+        assert_eq!(results(problem(), true).verdict(), Some(Failure::Warnings));
+        let unknown = Outcome::Unknown("x".into());
+        assert_eq!(results(unknown, false).verdict(), Some(Failure::Warnings));
     }
 
     #[test]
     fn the_summary_counts_skipped_checks_only_when_verbose() {
-        let summary = Summary { passed: 14, warning: 1, failed: 2, skipped: 3, could_not_look: 0 };
+        let summary = Summary { passed: 14, warning: 1, failed: 2, skipped: 3, unknown: 0 };
         assert_eq!(summary.text(false), "2 failed, 1 warned, 14 passed");
         assert_eq!(summary.text(true), "2 failed, 1 warned, 14 passed, 3 skipped");
     }
@@ -218,9 +218,9 @@ mod tests {
     #[test]
     fn the_json_is_as_documented() {
         let fix = vec!["true".to_owned()];
-        let report = report(Outcome::Problem("it is broken".to_owned(), fix), false);
+        let results = results(Outcome::Problem("it is broken".to_owned(), fix), false);
         assert_eq!(
-            serde_json::to_value(report).unwrap(),
+            serde_json::to_value(results).unwrap(),
             serde_json::json!({
                 "schema": 1,
                 "host": null,
@@ -234,7 +234,7 @@ mod tests {
                     "fix": ["true"],
                 }],
                 "summary": {
-                    "passed": 0, "warning": 0, "failed": 1, "skipped": 0, "could-not-look": 0,
+                    "passed": 0, "warning": 0, "failed": 1, "skipped": 0, "unknown": 0,
                 },
             })
         );
