@@ -1,22 +1,23 @@
 //! What a task needs before its container can start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::{info, warn};
 
 use super::archive::Archive;
-use super::{Job, environment, hooks, interrupt, paths, work_directory};
+use super::{Job, directory_inside, environment, hooks, interrupt, paths, work_directory};
 use crate::client::{CallError, TaskFile};
 use crate::engine::ContainerSpec;
 use crate::log::spool::Spool;
 use crate::phase::Phase;
 use crate::{registry, trusted};
 use config::layout::label;
+use configuration::Reader;
 use protocol::{Hook, Kind, Operation, Registered, Task};
 
 /// How often a pull tells how far it is.
@@ -30,13 +31,30 @@ const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
 const OVERRIDE_FILE: &str = "zz_scalr_override.tf";
 const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
 
+const NOT_UNPACKED: &str = "cannot unpack the configuration";
+
+/// How many paths a line of the run's log names.
+const MAX_NAMED: usize = 10;
+
+/// The files that go into a task's container.
+struct TaskFiles {
+    archive: Archive,
+    /// The lock file that names the providers, if there is one.
+    lock_file: Option<Vec<u8>>,
+    /// What the configuration has and the container has not.
+    left_out: BTreeSet<PathBuf>,
+}
+
 impl Job {
     /// Makes the container with all its files in it, and gives its id; none when an
     /// interrupt came before that.
     pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Option<String>, CallError> {
         // A task that outlived a restart may be here before the registration.
         let registered = self.context.registered.wait().await;
-        let (mut archive, lock_file) = self.files().await?;
+        let TaskFiles { mut archive, lock_file, left_out } = self.files().await?;
+        if let Some(line) = left_out_line(&left_out) {
+            spool.write(line.as_bytes())?;
+        }
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
         let mut orders = self.channels.orders.clone();
@@ -90,9 +108,8 @@ impl Job {
         Ok(id)
     }
 
-    /// All files that go into the container, but for those about providers; and the
-    /// lock file that names these, if there is one.
-    async fn files(&self) -> Result<(Archive, Option<Vec<u8>>), CallError> {
+    /// All files that go into the container, but for those about providers.
+    async fn files(&self) -> Result<TaskFiles, CallError> {
         let task = self.task();
         let configuration = self
             .fetch(TaskFile::Configuration)
@@ -104,8 +121,18 @@ impl Job {
             archive.directory(path, mode)?;
         }
         let lock_path = self.in_work(paths::LOCK_FILE)?;
-        let mut lock_file =
-            archive.configuration(paths::WORK, configuration, Path::new(&lock_path))?;
+        let inside = directory_inside(task)?;
+        let mut reader = Reader::new(configuration, Some(&inside)).context(NOT_UNPACKED)?;
+        let mut lock_file = archive
+            .configuration(paths::WORK, &mut reader, Path::new(&lock_path))
+            .context(NOT_UNPACKED)?;
+        if !reader.has_directory(&inside) {
+            let inside = inside.display();
+            return Err(anyhow!(
+                "the configuration has no directory `{inside}`, where the workspace has Terraform started"
+            )
+            .into());
+        }
         archive.file(&self.in_work(OVERRIDE_FILE)?, 0o644, OVERRIDE.as_bytes())?;
         for (name, text) in environment::terraform(task)? {
             archive.file(&self.in_work(name)?, 0o600, text.as_bytes())?;
@@ -137,7 +164,7 @@ impl Job {
                 lock_file = Some(text);
             }
         }
-        Ok((archive, lock_file))
+        Ok(TaskFiles { archive, lock_file, left_out: reader.left_out().clone() })
     }
 
     /// A file of the task, from the server, if it has one.
@@ -265,6 +292,24 @@ impl Job {
     }
 }
 
+/// What the run's log says of what was left out of the configuration.
+fn left_out_line(left_out: &BTreeSet<PathBuf>) -> Option<String> {
+    let names = some_names(left_out.iter());
+    (!left_out.is_empty())
+        .then(|| format!("Left out of the configuration, since a run makes its own: {names}\n"))
+}
+
+/// Names for the run's log, not all of many.
+fn some_names<'a>(paths: impl ExactSizeIterator<Item = &'a PathBuf>) -> String {
+    let more = match paths.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let printable = |path: &PathBuf| format!("`{}`", path.display().to_string().escape_debug());
+    let names: Vec<String> = paths.take(MAX_NAMED).map(printable).collect();
+    names.join(", ") + &more
+}
+
 fn with_version(image: &str, task: &Task) -> Result<String> {
     if !image.contains("{version}") {
         return Ok(image.to_owned());
@@ -279,6 +324,17 @@ fn with_version(image: &str, task: &Task) -> Result<String> {
 mod tests {
     use super::*;
     use crate::task::tests::claimed;
+
+    #[test]
+    fn the_log_names_what_is_left_out_and_not_all_of_much() {
+        let paths = |count: usize| (0..count).map(|number| format!("{number}").into()).collect();
+        assert_eq!(left_out_line(&BTreeSet::new()), None);
+        let begin = "Left out of the configuration, since a run makes its own:";
+        let line = left_out_line(&BTreeSet::from([".terraform".into(), "a\nb".into()]));
+        assert_eq!(line.unwrap(), format!("{begin} `.terraform`, `a\\nb`\n"));
+        let line = left_out_line(&paths(12)).unwrap();
+        assert!(line.ends_with("`7` and 2 more\n"), "{line}");
+    }
 
     #[test]
     fn the_version_is_the_workspaces() {
