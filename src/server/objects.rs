@@ -62,9 +62,15 @@ impl Objects {
     }
 }
 
-/// Where a configuration is.
-pub(crate) fn configuration(workspace_id: &str, configuration_version_id: &str) -> String {
-    format!("{workspace_id}/configurations/{configuration_version_id}.tar.gz")
+/// Where a configuration's archive is. Its digest is a part of that, so that two uploads
+/// at once don't overwrite each other; older ones have none.
+pub(crate) fn configuration(
+    workspace_id: &str,
+    configuration_version_id: &str,
+    sha256: Option<&str>,
+) -> String {
+    let digest = sha256.map(|sha256| format!(".{sha256}")).unwrap_or_default();
+    format!("{workspace_id}/configurations/{configuration_version_id}{digest}.tar.gz")
 }
 
 /// Where the plan file of an attempt at a plan is.

@@ -6,15 +6,16 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate and those of ours that it may depend on, also for its tests.
-const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("cli", &[]),
     ("protocol", &[]),
     ("config", &["cli", "protocol"]),
+    ("configuration", &[]),
     ("host", &["cli"]),
-    ("agent", &["cli", "config", "host", "protocol"]),
-    ("server", &["cli", "config", "host", "protocol"]),
+    ("agent", &["cli", "config", "configuration", "host", "protocol"]),
+    ("server", &["cli", "config", "configuration", "host", "protocol"]),
     ("setup", &["cli", "config", "host", "protocol"]),
-    ("tests", &["agent", "cli", "config", "host", "protocol", "server", "setup"]),
+    ("tests", &["agent", "cli", "config", "configuration", "host", "protocol", "server", "setup"]),
 ];
 
 #[test]

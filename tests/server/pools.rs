@@ -1,5 +1,7 @@
 //! The pool API.
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -249,6 +251,71 @@ async fn only_an_archive_can_be_uploaded_and_only_once() {
     assert_eq!(server.call(Method::POST, "/runs", run).await.0, StatusCode::UNPROCESSABLE_ENTITY);
     let uploaded = server.upload_configuration(&site.workspace).await;
     assert_eq!(put(&uploaded).await, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn an_upload_can_be_repeated_and_not_replaced() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let links = [("workspace", site.workspace.as_str())];
+    let put = async |link: &str, archive: Vec<u8>| {
+        let answer = server.http.put(link).body(archive).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    };
+    let version = server.create("/configuration-versions", json!({}), &links).await;
+    let link = version["links"]["upload"].as_str().unwrap();
+    for _ in 0..3 {
+        assert_eq!(put(link, archive("main.tf")).await.0, StatusCode::OK);
+    }
+    let (status, text) = put(link, archive("other.tf")).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    let expected = format!("The configuration version {} has another archive", id(&version));
+    assert!(text.contains(&expected), "{text}");
+    assert_eq!(put(&format!("{link}0"), archive("main.tf")).await.0, StatusCode::NOT_FOUND);
+
+    // At once: one of them is kept, and that one can be repeated.
+    let version = server.create("/configuration-versions", json!({}), &links).await;
+    let link = version["links"]["upload"].as_str().unwrap();
+    let (one, other) = tokio::join!(put(link, archive("a.tf")), put(link, archive("b.tf")));
+    let mut both = [one.0, other.0];
+    both.sort();
+    assert_eq!(both, [StatusCode::OK, StatusCode::CONFLICT]);
+    let kept = if one.0 == StatusCode::OK { "a.tf" } else { "b.tf" };
+    assert_eq!(put(link, archive(kept)).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_upload_is_refused_with_the_name_and_the_limit() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let links = [("workspace", site.workspace.as_str())];
+    let version = server.create("/configuration-versions", json!({}), &links).await;
+    let link = version["links"]["upload"].as_str().unwrap();
+    let put = async |archive: Vec<u8>| {
+        let answer = server.http.put(link).body(archive).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    };
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Fifo);
+    header.set_size(0);
+    tar.append_data(&mut header, "run/pipe", std::io::empty()).unwrap();
+    let (status, text) = put(tar.into_inner().unwrap().finish().unwrap()).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(text.contains("cannot take `run/pipe`: it is a named pipe"), "{text}");
+    let (status, text) = put(vec![0x1f; configuration::MAX_PACKED + 1]).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(text.contains("more than 100 MiB"), "{text}");
+}
+
+/// An archive with an empty file.
+fn archive(name: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, name, std::io::empty()).unwrap();
+    tar.into_inner().unwrap().finish().unwrap()
 }
 
 #[tokio::test]

@@ -2,17 +2,14 @@
 //! configuration and its plan may be larger than the agent is to be.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _};
-use std::path::{Component, Path, PathBuf};
+use std::io::{self, Read, Seek as _};
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
-use flate2::read::GzDecoder;
+use anyhow::{Context as _, Result};
 use tar::{Builder, EntryType, Header};
 
 use crate::context::RunUser;
-
-/// The most that a configuration may unpack to, in bytes.
-const MAX_CONFIGURATION: u64 = 256 * 1024 * 1024;
+use configuration::{Kind, Reader};
 
 /// The most that is given of a file of the configuration, in bytes.
 const MAX_WANTED: u64 = 1024 * 1024;
@@ -62,57 +59,42 @@ impl Archive {
         self.add(EntryType::Regular, Path::new(path), mode, size, content)
     }
 
-    /// Adds what is in `configuration` (a tar.gz) below `directory`, and gives what
-    /// the file has that comes to be at `wanted`, unless that is large.
+    /// Adds the files of `configuration` below `directory`, and gives what the file has
+    /// that comes to be at `wanted`, unless that is large.
     ///
     /// # Errors
-    /// It is no tar.gz, unpacks to too much, has something else in it than
-    /// files, directories and symbolic links, or has a path that leads out; the disk is
-    /// full.
+    /// It is no configuration, or the disk is full.
     pub(super) fn configuration(
         &mut self,
         directory: &str,
-        configuration: impl Read,
+        configuration: &mut Reader<impl Read>,
         wanted: &Path,
     ) -> Result<Option<Vec<u8>>> {
         let mut found = None;
-        let configuration = GzDecoder::new(BufReader::new(configuration));
-        let mut unpacked = tar::Archive::new(configuration);
-        let mut size = 0;
-        let broken = "the configuration is not a tar.gz archive";
-        for entry in unpacked.entries().context(broken)? {
-            let mut entry = entry.context(broken)?;
-            let name = entry.path().context(broken)?.into_owned();
-            let path = Path::new(directory).join(inside(&name)?);
-            let mode = entry.header().mode().unwrap_or(0o644);
-            size += entry.size();
-            if size > MAX_CONFIGURATION {
-                bail!("the configuration unpacks to more than {MAX_CONFIGURATION} bytes");
-            }
-            match entry.header().entry_type() {
-                EntryType::Directory => {
-                    self.add(EntryType::Directory, &path, mode | 0o700, 0, io::empty())?;
+        while let Some(entry) = configuration.next()? {
+            let path = Path::new(directory).join(&entry.path);
+            // What the run's user can't read or write is of no use to the run.
+            match entry.kind {
+                Kind::Directory => {
+                    let mode = entry.mode | 0o700;
+                    self.add(EntryType::Directory, &path, mode, 0, io::empty())?;
                 }
-                EntryType::Regular | EntryType::Continuous => {
-                    let (kind, mode, size) = (EntryType::Regular, mode | 0o600, entry.size());
+                Kind::File { size } => {
+                    let (kind, mode) = (EntryType::Regular, entry.mode | 0o600);
                     if path == wanted && size <= MAX_WANTED {
                         let mut content = Vec::new();
-                        entry.read_to_end(&mut content).context(broken)?;
+                        configuration.read_to_end(&mut content)?;
                         self.add(kind, &path, mode, size, content.as_slice())?;
                         found = Some(content);
                     } else {
-                        self.add(kind, &path, mode, size, entry)?;
+                        self.add(kind, &path, mode, size, &mut *configuration)?;
                     }
                 }
-                EntryType::Symlink => {
-                    let target = entry.link_name().context(broken)?.context(broken)?.into_owned();
-                    let target = self.target(&path, target);
-                    let mut header = self.header(EntryType::Symlink, 0o777);
-                    self.builder.append_link(&mut header, self.relative(&path)?, &target)?;
+                Kind::HardLink { target } => {
+                    let target = Path::new(directory).join(target);
+                    self.link(EntryType::Link, &path, self.relative(&target)?)?;
                 }
-                // What some tools write of the archive itself.
-                EntryType::XGlobalHeader => {}
-                _ => bail!("the configuration has `{}`, which is no file", name.display()),
+                Kind::Symlink { target } => self.link(EntryType::Symlink, &path, &target)?,
             }
         }
         Ok(found)
@@ -154,20 +136,13 @@ impl Archive {
         header
     }
 
-    /// The target of a link at `path`. One that leads out of the archive's root is
-    /// made absolute: the engine refuses the whole archive for a relative one.
-    fn target(&self, path: &Path, target: PathBuf) -> PathBuf {
-        let mut whole = path.to_owned();
-        whole.pop();
-        for component in target.components() {
-            match component {
-                Component::Normal(name) => whole.push(name),
-                Component::ParentDir => drop(whole.pop()),
-                Component::CurDir => {}
-                Component::RootDir | Component::Prefix(_) => return target,
-            }
-        }
-        if whole.starts_with(self.root) { target } else { whole }
+    fn link(&mut self, kind: EntryType, path: &Path, target: &Path) -> Result<()> {
+        let mut header = self.header(kind, 0o777);
+        header.set_size(0);
+        let path = self.relative(path)?;
+        self.builder
+            .append_link(&mut header, path, target)
+            .with_context(|| format!("cannot pack {}", path.display()))
     }
 
     /// A path in an archive is relative to where that is unpacked.
@@ -177,115 +152,72 @@ impl Archive {
     }
 }
 
-/// `path` without what is superfluous in it, if it stays inside.
-///
-/// # Errors
-/// It is absolute, or has `..` in it.
-pub(super) fn inside(path: &Path) -> Result<PathBuf> {
-    let mut clean = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::CurDir => {}
-            _ => bail!("`{}` leads out of the configuration", path.display()),
-        }
-    }
-    Ok(clean)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::collections::BTreeMap;
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
     use super::*;
 
-    const ROOT: RunUser = RunUser { uid: 0, gid: 0 };
-
     fn archive(user: RunUser) -> Archive {
         Archive::new(&std::env::temp_dir(), "/scalr", user).unwrap()
     }
 
-    fn packed(entries: &[(&[u8], EntryType)]) -> Vec<u8> {
+    /// A configuration of entries that have no content but their own name.
+    fn packed(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
         let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        for (name, kind) in entries {
+        for (name, kind, target) in entries {
             let mut header = Header::new_gnu();
-            // Not by append_data, which refuses what is to be refused here.
-            header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name);
             header.set_entry_type(*kind);
-            header.set_size(0);
-            header.set_mode(0o444);
-            header.set_cksum();
-            builder.append(&header, std::io::empty()).unwrap();
+            header.set_mode(0o4444);
+            if kind.is_file() {
+                header.set_size(name.len() as u64);
+                builder.append_data(&mut header, name, name.as_bytes()).unwrap();
+            } else {
+                header.set_size(0);
+                builder.append_link(&mut header, name, target).unwrap();
+            }
         }
         builder.into_inner().unwrap().finish().unwrap()
     }
 
     #[test]
-    fn files_go_below_the_directory_and_belong_to_the_user() {
+    fn everything_goes_below_the_directory_and_belongs_to_the_user() {
         let mut archive = archive(RunUser { uid: 990, gid: 991 });
-        let entries: [(&[u8], _); 2] =
-            [(b"./", EntryType::Directory), (b"./main.tf", EntryType::Regular)];
+        let (file, link, hard) = (EntryType::Regular, EntryType::Symlink, EntryType::Link);
+        let configuration = packed(&[
+            ("main.tf", file, ""),
+            ("modules/net/x.tf", file, ""),
+            ("modules/link", link, "../main.tf"),
+            ("hard", hard, "modules/net/x.tf"),
+        ]);
+        let mut reader = Reader::new(configuration.as_slice(), None).unwrap();
         let wanted = Path::new("/scalr/work/main.tf");
-        let found =
-            archive.configuration("/scalr/work", packed(&entries).as_slice(), wanted).unwrap();
-        assert_eq!(found, Some(Vec::new()));
+        let found = archive.configuration("/scalr/work", &mut reader, wanted).unwrap();
+        assert_eq!(found, Some(b"main.tf".to_vec()));
         let mut unpacked = tar::Archive::new(archive.finish().unwrap());
-        let found: Vec<_> = unpacked
-            .entries()
-            .unwrap()
-            .map(|entry| {
-                let entry = entry.unwrap();
-                let header = entry.header();
-                let path = entry.path().unwrap().display().to_string();
-                (path, header.uid().unwrap(), header.gid().unwrap(), header.mode().unwrap())
-            })
-            .collect();
-        assert_eq!(
-            found,
-            [("work".to_owned(), 990, 991, 0o744), ("work/main.tf".to_owned(), 990, 991, 0o644)]
-        );
-    }
-
-    #[test]
-    fn a_link_that_leads_out_is_absolute() {
-        let archive = archive(ROOT);
-        let target = |target: &str| archive.target(Path::new("/scalr/work/a/link"), target.into());
-        for kept in ["b", "./../b", "../../run/plan", "/etc/passwd", ""] {
-            assert_eq!(target(kept), Path::new(kept));
+        let mut found = BTreeMap::new();
+        for entry in unpacked.entries().unwrap() {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            assert_eq!((header.uid().unwrap(), header.gid().unwrap()), (990, 991));
+            let target = entry.link_name().unwrap().map(|target| target.display().to_string());
+            let what = (header.entry_type(), header.mode().unwrap(), target);
+            found.insert(entry.path().unwrap().display().to_string(), what);
         }
-        assert_eq!(target("../../../etc/x"), Path::new("/etc/x"));
-        assert_eq!(target("../../../../../etc"), Path::new("/etc"));
-    }
-
-    #[test]
-    fn what_leads_out_or_is_no_file_is_refused() {
-        let refused: [(&[u8], _); 4] = [
-            (b"../etc/passwd", EntryType::Regular),
-            (b"/etc/passwd", EntryType::Regular),
-            (b"a/../../b", EntryType::Regular),
-            (b"null", EntryType::Char),
-        ];
-        for entry in refused {
-            let configuration = packed(&[entry]);
-            let mut archive = archive(ROOT);
-            let error =
-                archive.configuration("/scalr/work", configuration.as_slice(), Path::new(""));
-            assert!(error.is_err(), "{}", String::from_utf8_lossy(entry.0));
-        }
-    }
-
-    #[test]
-    fn something_else_is_no_configuration() {
-        let mut zip = GzEncoder::new(Vec::new(), Compression::fast());
-        zip.write_all(b"not a tar").unwrap();
-        for wrong in [zip.finish().unwrap(), b"PK".to_vec()] {
-            let mut archive = archive(ROOT);
-            let error =
-                archive.configuration("/scalr/work", wrong.as_slice(), Path::new("")).unwrap_err();
-            assert_eq!(error.to_string(), "the configuration is not a tar.gz archive");
-        }
+        let expected = [
+            ("work/hard", (hard, 0o777, Some("work/modules/net/x.tf"))),
+            ("work/main.tf", (file, 0o644, None)),
+            ("work/modules", (EntryType::Directory, 0o755, None)),
+            ("work/modules/link", (link, 0o777, Some("../main.tf"))),
+            ("work/modules/net", (EntryType::Directory, 0o755, None)),
+            ("work/modules/net/x.tf", (file, 0o644, None)),
+        ]
+        .map(|(path, (kind, mode, target))| {
+            (path.to_owned(), (kind, mode, target.map(str::to_owned)))
+        });
+        assert_eq!(found, BTreeMap::from(expected));
     }
 }

@@ -23,7 +23,7 @@ mod paths;
 mod prepare;
 mod unmoved_state;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -397,9 +397,19 @@ impl Job {
 /// # Errors
 /// The workspace's directory leads out of the configuration.
 fn work_directory(task: &Task) -> Result<String> {
-    let inside = archive::inside(Path::new(task.working_directory.as_deref().unwrap_or("")))?;
-    let path = Path::new(paths::WORK).join(inside);
+    let path = Path::new(paths::WORK).join(directory_inside(task)?);
     Ok(path.to_str().context("the working directory is not UTF-8")?.trim_end_matches('/').into())
+}
+
+/// The same, in the configuration.
+///
+/// # Errors
+/// As [`work_directory`].
+fn directory_inside(task: &Task) -> Result<PathBuf> {
+    let directory = task.working_directory.as_deref().unwrap_or("");
+    configuration::inside(Path::new(directory)).with_context(|| {
+        format!("the workspace's directory `{directory}` is outside of the configuration")
+    })
 }
 
 /// Whether an error means that the engine does not answer, and may again.

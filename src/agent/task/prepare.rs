@@ -1,22 +1,23 @@
 //! What a task needs before its container can start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::{info, warn};
 
 use super::archive::Archive;
-use super::{Job, environment, hooks, interrupt, paths, work_directory};
+use super::{Job, directory_inside, environment, hooks, interrupt, paths, work_directory};
 use crate::client::{CallError, TaskFile};
 use crate::engine::ContainerSpec;
 use crate::log::spool::Spool;
 use crate::phase::Phase;
 use crate::{registry, sum, trusted};
 use config::layout::label;
+use configuration::Reader;
 use protocol::{Hook, Kind, Operation, Registered, Task};
 
 /// How often a pull tells how far it is.
@@ -27,6 +28,11 @@ const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
 
 /// What the entry point puts beside the configuration.
 const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
+
+const NOT_UNPACKED: &str = "cannot unpack the configuration";
+
+/// How many paths a line of the run's log names.
+const MAX_NAMED: usize = 10;
 
 /// A container that can be started.
 pub(super) struct Prepared {
@@ -41,6 +47,8 @@ struct Files {
     archive: Archive,
     /// The lock file that names the run's providers.
     lock_file: Option<Vec<u8>>,
+    /// What the configuration has and the container has not.
+    left_out: BTreeSet<PathBuf>,
     state_sha256: Option<String>,
 }
 
@@ -50,7 +58,10 @@ impl Job {
     pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Option<Prepared>, CallError> {
         // A task that outlived a restart may be here before the registration.
         let registered = self.context.registered.wait().await;
-        let Files { mut archive, lock_file, state_sha256 } = self.files().await?;
+        let Files { mut archive, lock_file, left_out, state_sha256 } = self.files().await?;
+        if let Some(line) = left_out_line(&left_out) {
+            spool.write(line.as_bytes())?;
+        }
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
         let mut orders = self.channels.orders.clone();
@@ -125,8 +136,11 @@ impl Job {
             archive.directory(path, mode)?;
         }
         let lock_path = self.in_work(paths::LOCK_FILE)?;
-        let mut lock_file =
-            archive.configuration(paths::WORK, configuration, Path::new(&lock_path))?;
+        let inside = directory_inside(task)?;
+        let mut reader = Reader::new(configuration, Some(&inside)).context(NOT_UNPACKED)?;
+        let mut lock_file = archive
+            .configuration(paths::WORK, &mut reader, Path::new(&lock_path))
+            .context(NOT_UNPACKED)?;
         archive.file(paths::OVERRIDE, 0o644, OVERRIDE.as_bytes())?;
         for (path, text) in environment::terraform(task)? {
             archive.file(path, 0o600, text.as_bytes())?;
@@ -161,7 +175,7 @@ impl Job {
                 lock_file = Some(text);
             }
         }
-        Ok(Files { archive, lock_file, state_sha256 })
+        Ok(Files { archive, lock_file, left_out: reader.left_out().clone(), state_sha256 })
     }
 
     /// A file of the task, from the server, if it has one.
@@ -295,6 +309,24 @@ fn required_version(task: &Task) -> Option<&str> {
     task.terraform_version.as_deref().filter(|_| !task.allow_other_terraform_version)
 }
 
+/// What the run's log says of what was left out of the configuration.
+fn left_out_line(left_out: &BTreeSet<PathBuf>) -> Option<String> {
+    let names = some_names(left_out.iter());
+    (!left_out.is_empty())
+        .then(|| format!("Left out of the configuration, since a run makes its own: {names}\n"))
+}
+
+/// Names for the run's log, not all of many.
+fn some_names<'a>(paths: impl ExactSizeIterator<Item = &'a PathBuf>) -> String {
+    let more = match paths.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let printable = |path: &PathBuf| format!("`{}`", path.display().to_string().escape_debug());
+    let names: Vec<String> = paths.take(MAX_NAMED).map(printable).collect();
+    names.join(", ") + &more
+}
+
 fn with_version(image: &str, task: &Task) -> Result<String> {
     if !image.contains("{version}") {
         return Ok(image.to_owned());
@@ -309,6 +341,17 @@ fn with_version(image: &str, task: &Task) -> Result<String> {
 mod tests {
     use super::*;
     use crate::task::tests::claimed;
+
+    #[test]
+    fn the_log_names_what_is_left_out_and_not_all_of_much() {
+        let paths = |count: usize| (0..count).map(|number| format!("{number}").into()).collect();
+        assert_eq!(left_out_line(&BTreeSet::new()), None);
+        let begin = "Left out of the configuration, since a run makes its own:";
+        let line = left_out_line(&BTreeSet::from([".terraform".into(), "a\nb".into()]));
+        assert_eq!(line.unwrap(), format!("{begin} `.terraform`, `a\\nb`\n"));
+        let line = left_out_line(&paths(12)).unwrap();
+        assert!(line.ends_with("`7` and 2 more\n"), "{line}");
+    }
 
     #[test]
     fn the_version_is_the_workspaces() {

@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result};
 use tempfile::NamedTempFile;
 use tracing::warn;
 
-use super::archive::inside;
 use super::{End, Job, paths};
 use crate::journal::Container;
 use crate::sum;
@@ -109,7 +108,8 @@ fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path) -> Result<()> {
     if !looks_like_state(&beginning) {
         return Ok(());
     }
-    let path = to.join(inside(path.strip_prefix("/").unwrap_or(path))?);
+    let inside = configuration::inside(path.strip_prefix("/").unwrap_or(path));
+    let path = to.join(inside.with_context(|| format!("{} leads out", path.display()))?);
     let folder = path.parent().unwrap_or(to);
     let cannot = || format!("cannot write {}", path.display());
     fs::create_dir_all(folder).with_context(cannot)?;

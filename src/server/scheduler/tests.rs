@@ -644,6 +644,7 @@ impl World {
                 workspace_id: workspace.id,
                 uploaded: true,
                 upload_hash: String::new(),
+                archive_sha256: None,
                 created_at: now,
             };
             configuration_version::insert(&mut tx, &configuration).await.unwrap();

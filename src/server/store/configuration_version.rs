@@ -16,6 +16,9 @@ pub(crate) struct ConfigurationVersion {
     pub uploaded: bool,
     /// The SHA-256 of the secret in its upload link.
     pub upload_hash: String,
+    /// The SHA-256 of its archive, in lower-case hex; none before the upload, and for
+    /// one that was uploaded before this was kept.
+    pub archive_sha256: Option<String>,
     /// When it was made.
     pub created_at: Millis,
 }
@@ -39,14 +42,22 @@ pub(crate) async fn insert(
     .map(drop)
 }
 
-/// Remembers that the archive is there; false if it already was.
-pub(crate) async fn set_uploaded(db: &mut Connection, id: &str) -> sqlx::Result<bool> {
-    sqlx::query("UPDATE configuration_versions SET uploaded = $2 WHERE id = $1 AND NOT uploaded")
-        .bind(id)
-        .bind(true)
-        .execute(db)
-        .await
-        .map(|done| done.rows_affected() == 1)
+/// Remembers that the archive is there; false if there was one already.
+pub(crate) async fn set_uploaded(
+    db: &mut Connection,
+    id: &str,
+    archive_sha256: &str,
+) -> sqlx::Result<bool> {
+    sqlx::query(
+        "UPDATE configuration_versions SET uploaded = $2, archive_sha256 = $3
+         WHERE id = $1 AND NOT uploaded",
+    )
+    .bind(id)
+    .bind(true)
+    .bind(archive_sha256)
+    .execute(db)
+    .await
+    .map(|done| done.rows_affected() == 1)
 }
 
 /// The configuration version with this id.

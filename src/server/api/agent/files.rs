@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::objects;
 use crate::scheduler::Error;
 use crate::store::task::{self, Phase, Task};
-use crate::store::{run, state_version};
+use crate::store::{configuration_version, run, state_version};
 use protocol::Code;
 
 /// `GET tasks/ID/configuration`
@@ -23,7 +23,10 @@ pub(super) async fn configuration(
 ) -> Result<Bytes, Refusal> {
     let mut db = app.scheduler.store.read().await?;
     let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
-    let key = objects::configuration(&run.workspace_id, &run.configuration_version_id);
+    let version = configuration_version::find(&mut db, &run.configuration_version_id).await?;
+    let version = version.context("a run without its configuration version")?;
+    let sha256 = version.archive_sha256.as_deref();
+    let key = objects::configuration(&version.workspace_id, &version.id, sha256);
     get(&app, &key, "configuration").await
 }
 

@@ -1,15 +1,14 @@
 //! Configuration versions, and the upload of their archives.
 
-use std::io::Read as _;
-use std::path::Component;
-
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, put};
-use flate2::read::GzDecoder;
+use configuration::MAX_PACKED;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
@@ -22,12 +21,6 @@ use crate::store::Connection;
 use crate::store::configuration_version::{self, ConfigurationVersion};
 use crate::token::{Issued, Shown, new_id};
 
-/// The largest archive.
-const MAX_ARCHIVE: usize = 100 * 1024 * 1024;
-
-/// The most that an archive may hold: a bomb is told from a configuration.
-const MAX_CONTENT: u64 = 1024 * 1024 * 1024;
-
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/configuration-versions", get(list).post(create))
@@ -38,7 +31,7 @@ pub(super) fn routes() -> Router<App> {
 pub(super) fn upload_route() -> Router<App> {
     Router::new().route(
         "/configuration-versions/{id}/upload/{signature}",
-        put(upload).layer(DefaultBodyLimit::max(MAX_ARCHIVE)),
+        put(upload).layer(DefaultBodyLimit::max(MAX_PACKED)),
     )
 }
 
@@ -65,6 +58,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
         workspace_id: workspace.id,
         uploaded: false,
         upload_hash: issued.secret_hash,
+        archive_sha256: None,
         created_at: app.scheduler.clock.now(),
     };
     configuration_version::insert(&mut tx, &version).await?;
@@ -80,7 +74,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
 async fn upload(
     State(app): State<App>,
     Path((id, signature)): Path<(String, String)>,
-    archive: Bytes,
+    archive: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let version = find(&mut db, &id).await?;
@@ -88,44 +82,68 @@ async fn upload(
     if !Shown::parse(&signature).is_some_and(|shown| shown.matches(&version.upload_hash)) {
         return Err(ApiError::not_found("ConfigurationVersion", &id));
     }
+    let archive = archive.map_err(not_received)?;
     if version.uploaded {
-        return Err(ApiError::conflict("The configuration version has its archive already."));
+        return uploaded_again(&app, &version, &archive).await;
     }
     let content = archive.clone();
-    tokio::task::spawn_blocking(move || check_archive(&content))
-        .await
-        .map_err(anyhow::Error::from)?
-        .map_err(|why| {
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Archive")
-                .detail(format!("The body is not a tar.gz of a configuration: {why}."))
-        })?;
-    let key = objects::configuration(&version.workspace_id, &version.id);
-    app.scheduler.objects.put(&key, archive).await?;
+    let checked = tokio::task::spawn_blocking(move || {
+        configuration::check(content.as_ref()).map(|()| hex::encode(Sha256::digest(&content)))
+    });
+    let sha256 = checked.await.map_err(anyhow::Error::from)?.map_err(|why| {
+        let detail = format!("The upload is not taken as a configuration: {why}.");
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Archive").detail(detail)
+    })?;
+    let key = objects::configuration(&version.workspace_id, &version.id, Some(&sha256));
+    app.scheduler.objects.put(&key, archive.clone()).await?;
     let mut tx = app.scheduler.store.write().await?;
-    configuration_version::set_uploaded(&mut tx, &version.id).await?;
+    let is_first = configuration_version::set_uploaded(&mut tx, &version.id, &sha256).await?;
     tx.commit().await?;
-    Ok(StatusCode::OK)
+    if is_first {
+        return Ok(StatusCode::OK);
+    }
+    // Another upload came to its end in the meantime.
+    let mut db = app.scheduler.store.read().await?;
+    let version = find(&mut db, &id).await?;
+    drop(db);
+    uploaded_again(&app, &version, &archive).await
 }
 
-/// Why an archive can't be a configuration, if it can't.
-fn check_archive(archive: &[u8]) -> Result<(), String> {
-    let mut content = GzDecoder::new(archive).take(MAX_CONTENT);
-    let mut tar = tar::Archive::new(&mut content);
-    let mut files = 0;
-    for entry in tar.entries().map_err(|error| error.to_string())? {
-        let entry = entry.map_err(|error| error.to_string())?;
-        let path = entry.path().map_err(|error| error.to_string())?;
-        let is_inside =
-            path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        if !is_inside {
-            return Err(format!("{} lies outside of it", path.display()));
+/// A client that has not heard the answer repeats its upload: the same bytes are no
+/// conflict.
+async fn uploaded_again(
+    app: &App,
+    version: &ConfigurationVersion,
+    archive: &Bytes,
+) -> Result<StatusCode, ApiError> {
+    let sha256 = version.archive_sha256.as_deref();
+    let is_same = match sha256 {
+        Some(sha256) => hex::encode(Sha256::digest(archive)) == sha256,
+        None => {
+            let key = objects::configuration(&version.workspace_id, &version.id, sha256);
+            app.scheduler.objects.get(&key).await?.as_ref() == Some(archive)
         }
-        files += usize::from(entry.header().entry_type().is_file());
+    };
+    if is_same {
+        return Ok(StatusCode::OK);
     }
-    if content.limit() == 0 {
-        return Err(format!("it holds more than {MAX_CONTENT} bytes"));
+    let id = &version.id;
+    Err(ApiError::conflict(format!(
+        "The configuration version {id} has another archive already. Create a new configuration version for this one."
+    )))
+}
+
+fn not_received(rejection: BytesRejection) -> ApiError {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let limit = MAX_PACKED >> 20;
+            let detail = format!(
+                "The archive has more than {limit} MiB. Leave out what runs don't need, `.git` and `.terraform` for example."
+            );
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "Archive Too Large").detail(detail)
+        }
+        _ => rejection.into(),
     }
-    if files == 0 { Err("it has no files".to_owned()) } else { Ok(()) }
 }
 
 async fn find(db: &mut Connection, id: &str) -> Result<ConfigurationVersion, ApiError> {
@@ -145,41 +163,4 @@ fn render(version: &ConfigurationVersion) -> Value {
         },
         "relationships": { "workspace": to_one("workspaces", Some(&version.workspace_id)) },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-
-    use super::*;
-
-    /// An archive with one file, whose path is not looked at.
-    fn archive(path: &str) -> Vec<u8> {
-        let mut header = tar::Header::new_gnu();
-        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-        header.set_size(1);
-        header.set_mode(0o644);
-        header.set_cksum();
-        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        tar.append(&header, &b"x"[..]).unwrap();
-        tar.into_inner().unwrap().finish().unwrap()
-    }
-
-    #[test]
-    fn only_archives_of_files_inside_are_taken() {
-        assert_eq!(check_archive(&archive("main.tf")), Ok(()));
-        assert_eq!(check_archive(&archive("./modules/x/main.tf")), Ok(()));
-        for path in ["../main.tf", "/etc/passwd", "a/../../b"] {
-            assert!(check_archive(&archive(path)).unwrap_err().contains("outside"), "{path}");
-        }
-        assert!(check_archive(b"no archive").is_err());
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(b"no tar").unwrap();
-        assert!(check_archive(&gzip.finish().unwrap()).is_err());
-        let whole = archive("main.tf");
-        assert!(check_archive(&whole[..whole.len() / 2]).is_err());
-    }
 }

@@ -1,0 +1,6 @@
+//! Archives as tools write them, and as nobody but an attacker does.
+
+mod builder;
+mod fuzz;
+mod hostile;
+mod tools;

@@ -1,0 +1,145 @@
+//! What an archive has had so far, as a tree: what a path is, and what it may become.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
+
+use crate::MAX_ENTRIES;
+
+/// What stands at a path.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Node {
+    Directory,
+    File,
+    /// A symbolic link.
+    Link(PathBuf),
+}
+
+/// Nodes by their number and their parent's, since that needs little memory also for
+/// the longest paths; 0 is the root.
+pub(crate) struct Tree {
+    numbers: HashMap<(usize, OsString), usize>,
+    nodes: Vec<Node>,
+    /// The links that go down and up again: whether these stay inside depends on what
+    /// comes after them.
+    winding: Vec<PathBuf>,
+}
+
+impl Tree {
+    pub(crate) fn new() -> Self {
+        Self { numbers: HashMap::new(), nodes: vec![Node::Directory], winding: Vec::new() }
+    }
+
+    /// Puts `node` at `path`, in the place of what was there, and gives the parents that
+    /// were missing, the outermost first.
+    ///
+    /// # Errors
+    /// Why that can't be.
+    pub(crate) fn insert(&mut self, path: &Path, node: Node) -> Result<Vec<PathBuf>, String> {
+        let mut missing = Vec::new();
+        let mut parent = 0;
+        let mut names = path.iter().peekable();
+        let mut at = PathBuf::new();
+        while let Some(name) = names.next() {
+            at.push(name);
+            let is_last = names.peek().is_none();
+            let Some(number) = self.number(parent, name) else {
+                if self.nodes.len() > MAX_ENTRIES {
+                    return Err(format!("the archive has more than {MAX_ENTRIES} entries"));
+                }
+                let number = self.nodes.len();
+                self.numbers.insert((parent, name.to_owned()), number);
+                self.nodes.push(Node::Directory);
+                if is_last {
+                    self.set(path, number, node);
+                    break;
+                }
+                missing.push(at.clone());
+                parent = number;
+                continue;
+            };
+            match (&self.nodes[number], is_last) {
+                (Node::Directory, false) => parent = number,
+                (Node::File, false) => return Err(format!("`{}` is a file", at.display())),
+                (Node::Link(_), false) => {
+                    return Err(format!("`{}` is a symbolic link", at.display()));
+                }
+                (before, true) if (*before == Node::Directory) != (node == Node::Directory) => {
+                    return Err("it is a directory and something else".to_owned());
+                }
+                (_, true) => {
+                    self.set(path, number, node);
+                    break;
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    pub(crate) fn get(&self, path: &Path) -> Option<&Node> {
+        let mut number = 0;
+        for name in path {
+            number = self.number(number, name)?;
+        }
+        Some(&self.nodes[number])
+    }
+
+    /// Whether `path` is a directory, as far as that can be told: below a symbolic link
+    /// it may be one.
+    pub(crate) fn may_be_directory(&self, path: &Path) -> bool {
+        let mut number = 0;
+        for name in path {
+            match self.number(number, name) {
+                Some(found) => number = found,
+                None => return false,
+            }
+            if matches!(self.nodes[number], Node::Link(_)) {
+                return true;
+            }
+        }
+        self.nodes[number] == Node::Directory
+    }
+
+    /// A link that leads out, because it goes up from where another link leads.
+    pub(crate) fn misleading_link(&self) -> Option<&Path> {
+        self.winding.iter().map(PathBuf::as_path).find(|link| self.goes_up_from_a_link(link))
+    }
+
+    fn goes_up_from_a_link(&self, link: &Path) -> bool {
+        // It may have been replaced.
+        let Some(Node::Link(target)) = self.get(link) else { return false };
+        let mut at = link.parent().unwrap_or(Path::new("")).to_owned();
+        let mut is_elsewhere = false;
+        for component in target.components() {
+            match component {
+                Component::Normal(name) => {
+                    at.push(name);
+                    is_elsewhere |= matches!(self.get(&at), Some(Node::Link(_)));
+                }
+                Component::ParentDir if is_elsewhere => return true,
+                Component::ParentDir => drop(at.pop()),
+                _ => {}
+            }
+        }
+        false
+    }
+
+    fn set(&mut self, path: &Path, number: usize, node: Node) {
+        if let Node::Link(target) = &node
+            && goes_down_and_up(target)
+        {
+            self.winding.push(path.to_owned());
+        }
+        self.nodes[number] = node;
+    }
+
+    fn number(&self, parent: usize, name: &OsStr) -> Option<usize> {
+        self.numbers.get(&(parent, name.to_owned())).copied()
+    }
+}
+
+fn goes_down_and_up(target: &Path) -> bool {
+    let mut components = target.components();
+    components.any(|component| matches!(component, Component::Normal(_)))
+        && components.any(|component| component == Component::ParentDir)
+}
