@@ -263,7 +263,7 @@ find_providers() {
 # Runs a step of Terraform and writes down how it ended.
 terraform_step() {
     [ -n "$_stopped" ] && return 130
-    _why=$(load && refused_flag "$1")
+    _why=$(load && { refused_data_dir || refused_flag "$1"; })
     [ -z "$_why" ] || fail "$_why"
     (load && notes "$1") >/scalr/run/notes
     while IFS= read -r _line; do
@@ -289,6 +289,14 @@ as_terraform() {
     has_plugin_cache || unset TF_PLUGIN_CACHE_DIR
     [ -e /scalr/run/stopped ] && exit 130
     exec terraform "$@"
+}
+
+# Prints why Terraform could not work in the folder that a variable names, if so.
+refused_data_dir() {
+    [ -n "${TF_DATA_DIR:-}" ] || return 1
+    [ -d "$TF_DATA_DIR" ] || mkdir -p "$TF_DATA_DIR" 2>/dev/null
+    [ -d "$TF_DATA_DIR" ] && [ -w "$TF_DATA_DIR" ] && return 1
+    echo "the variable TF_DATA_DIR is $TF_DATA_DIR, where this run cannot write. Use a folder below /tmp or /scalr/home, or remove the variable"
 }
 
 # Prints why the flags that variables add to a step can't be passed on.

@@ -157,13 +157,6 @@ impl<'a> Pool<'a> {
 
     /// Uploads a configuration folder and queues a run of it.
     pub(crate) fn start_run(&self, configuration: &Path) -> Run {
-        let workspace = json!({"workspace": to("workspaces", &self.workspace)});
-        let version = self.post(
-            "/configuration-versions",
-            "configuration-versions",
-            json!({"auto-queue-runs": false}),
-            workspace,
-        );
         let archive = std::process::Command::new("tar")
             .args(["--create", "--gzip", "--directory"])
             .arg(configuration)
@@ -171,8 +164,20 @@ impl<'a> Pool<'a> {
             .output()
             .expect("tar starts");
         assert!(archive.status.success(), "{}", text(&archive));
+        self.start_run_of(&archive.stdout)
+    }
+
+    /// Uploads an archive, a tar.gz, and queues a run of it.
+    pub(crate) fn start_run_of(&self, archive: &[u8]) -> Run {
+        let workspace = json!({"workspace": to("workspaces", &self.workspace)});
+        let version = self.post(
+            "/configuration-versions",
+            "configuration-versions",
+            json!({"auto-queue-runs": false}),
+            workspace,
+        );
         let upload = string(&version["links"]["upload"]);
-        self.curl(&["--upload-file", "-", &upload], &archive.stdout);
+        self.curl(&["--upload-file", "-", &upload], archive);
         Run(id(&self.post(
             "/runs",
             "runs",

@@ -34,6 +34,7 @@ fn a_run_keeps_its_state_and_destroys_nothing_it_was_not_told_to() {
     is_never_applied_without_its_state(&fleet, &pool);
     takes_the_workspaces_variables_first(&pool);
     has_an_account_and_its_version(&fleet, &pool);
+    takes_archives_as_people_make_them(&pool);
     runs_as_plain_terraform(&fleet, &pool);
 }
 
@@ -159,6 +160,34 @@ fn has_an_account_and_its_version(fleet: &Fleet, pool: &Pool<'_>) {
     pool.patch_workspace(json!({"allow-other-terraform-version": true}));
     pool.wait_for_ended(&pool.start_run(configuration.path()), "applied");
     assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet")), "");
+}
+
+fn takes_archives_as_people_make_them(pool: &Pool<'_>) {
+    let elsewhere = r#"{"version": 3, "serial": 1, "lineage": "5b1c", "backend": {"type": "s3"}}"#;
+    let state = r#"{"version": 4, "terraform_version": "1.0.0", "serial": 9, "lineage": "5b1c",
+        "outputs": {}, "resources": []}"#;
+    let files = [
+        ("live/eu/modules/m/main.tf", ""),
+        ("live/eu/m.tf", "module \"m\" {\n  source = \"./modules/m\"\n}\n"),
+        ("live/eu/.terraform/terraform.tfstate", elsewhere),
+        ("live/eu/terraform.tfstate", state),
+        ("live/eu/terraform.tfstate.backup", state),
+    ];
+    let folder = one_resource("live/eu/", &files);
+    let pool = workspace(pool, "archive", json!({"working-directory": "live/eu"}));
+    // No entry for a folder, as from `git ls-files | tar --files-from=-`.
+    let script = "find . -type f | tar --create --gzip --no-recursion --files-from=-";
+    let archive = std::process::Command::new("sh")
+        .args(["-c", script])
+        .current_dir(folder.path())
+        .output()
+        .expect("a shell starts");
+    let run = pool.start_run_of(&archive.stdout);
+    pool.wait_for_ended(&run, "applied");
+    let log = pool.log(&run, "plan");
+    assert!(log.contains("Left out of the configuration, "), "{log}");
+    assert!(log.contains("`live/eu/.terraform`") && log.contains("terraform.tfstate`"), "{log}");
+    assert_eq!((pool.states(), pool.resources()), (1, 1));
 }
 
 /// Configurations and variables through an agent, and by plain Terraform in a container

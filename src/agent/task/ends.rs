@@ -210,9 +210,9 @@ async fn an_apply_that_leaves_the_state_as_it_was_fails_and_its_states_are_kept(
         let context = context(folder.path(), Router::new(), engine).await;
         let state_sha256 = before.map(|before| sum::sha256_of(before.as_bytes()).unwrap());
         let container = Container { id: "c1".into(), log_start: 0, state_sha256 };
-        let succeeded = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
+        let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
         let job = job(&context, applied(&context));
-        let end = job.check_state_moved(&container, succeeded).await.unwrap();
+        job.check_state_moved(&container, &mut end).await.unwrap();
 
         assert_eq!(end.outcome == Outcome::Finished, is_finished, "{end:?}");
         assert_eq!(end.unsaved_state.is_none(), is_finished, "{end:?}");

@@ -407,6 +407,8 @@ fn flags_that_would_send_the_state_elsewhere_or_change_the_step_are_refused() {
         ("TF_CLI_ARGS_apply", "-help", Some("-help")),
         ("TF_CLI_ARGS_apply", "-parallelism=2 -lock=false", None),
         ("TF_CLI_ARGS_plan", "-destroy", None),
+        ("TF_DATA_DIR", "/proc/data", Some("TF_DATA_DIR is /proc/data, where this run cannot")),
+        ("TF_DATA_DIR", "data", None),
     ] {
         for shell in SHELLS {
             let run = Run::new(&[]);

@@ -276,8 +276,7 @@ impl Job {
             never = self.save_state_as_it_changes(&container.id) => match never {},
             never = self.end_overdue_hooks(&container.id) => match never {},
         };
-        let end = self.end(&container.id, condition).await?;
-        let end = self.check_state_moved(container, end).await?;
+        let end = self.end(container, condition).await?;
         if end.outcome == Outcome::Errored {
             self.progress.failed();
         }
@@ -285,13 +284,13 @@ impl Job {
     }
 
     /// What the container's end means.
-    async fn end(&self, container: &str, condition: Condition) -> Result<End, CallError> {
+    async fn end(&self, container: &Container, condition: Condition) -> Result<End, CallError> {
         let Condition::Ended { exit_code, oom_killed } = condition else {
             return Err(anyhow!("the container did not end").into());
         };
-        let was_pressed =
-            self.context.engine.read(container, paths::MEMORY_NOTICE).await?.is_some();
-        let status = self.context.engine.read(container, paths::STATUS).await?;
+        let engine = &self.context.engine;
+        let was_pressed = engine.read(&container.id, paths::MEMORY_NOTICE).await?.is_some();
+        let status = engine.read(&container.id, paths::STATUS).await?;
         let status = String::from_utf8_lossy(&status.unwrap_or_default()).into_owned();
         let ending = Ending {
             kind: self.task().kind,
@@ -301,7 +300,10 @@ impl Job {
             was_pressed,
             interrupt: *self.channels.orders.borrow(),
         };
-        let end = outcome(&ending, &self.context.config);
+        let mut end = outcome(&ending, &self.context.config);
+        if ending.has_applied() {
+            self.check_state_moved(container, &mut end).await?;
+        }
         if let Some(code) = end.exit_code {
             self.progress.ran(code, oom_killed);
         }

@@ -44,6 +44,13 @@ pub(super) struct Ending<'a> {
     pub(super) interrupt: Option<Interrupt>,
 }
 
+impl Ending<'_> {
+    /// Whether Terraform said that it has applied the plan, whatever came after that.
+    pub(super) fn has_applied(&self) -> bool {
+        self.kind == Kind::Apply && self.status.lines().any(|line| line == "apply 0")
+    }
+}
+
 /// What an ended container means for its task.
 pub(super) fn outcome(ending: &Ending<'_>, config: &Config) -> End {
     let last = ending.status.lines().last().and_then(|line| line.split_once(' '));
@@ -209,6 +216,14 @@ mod tests {
                 _ => panic!("{case}"),
             }
         }
+    }
+
+    #[test]
+    fn an_apply_has_applied_also_if_a_later_hook_failed() {
+        assert!(ended(Kind::Apply, "init 0\napply 0\n", 0).has_applied());
+        assert!(ended(Kind::Apply, "init 0\napply 0\nworkspace:post-apply 7\n", 7).has_applied());
+        assert!(!ended(Kind::Apply, "init 0\napply 1\n", 1).has_applied());
+        assert!(!ended(Kind::Plan, "init 0\nplan 0\n", 0).has_applied());
     }
 
     #[test]

@@ -14,7 +14,6 @@ use tracing::warn;
 use super::{End, Job, paths};
 use crate::journal::Container;
 use crate::sum;
-use protocol::{Kind, Outcome};
 
 /// How long the search for states may take: a run can leave a file that never ends.
 const SEARCH: Duration = Duration::from_secs(300);
@@ -28,29 +27,27 @@ const BEGINNING: u64 = 4096;
 
 impl Job {
     /// Makes a failure of an apply that succeeded and left the state as it was.
-    pub(super) async fn check_state_moved(&self, container: &Container, end: End) -> Result<End> {
-        if self.task().kind != Kind::Apply || end.outcome != Outcome::Finished {
-            return Ok(end);
-        }
+    pub(super) async fn check_state_moved(
+        &self,
+        container: &Container,
+        end: &mut End,
+    ) -> Result<()> {
         let state = NamedTempFile::new_in(self.entry.directory())
             .context("cannot make a file for what the run left")?;
         let there =
             self.context.engine.copy_out(&container.id, paths::STATE, state.reopen()?).await?;
         let moved = there && Some(sum::sha256(state.path())?) != container.state_sha256;
         if moved {
-            return Ok(end);
+            return Ok(());
         }
         let why = format!(
             "Terraform says that the apply succeeded, but the workspace's state is as it was before, so the server has no state of what was made. {}",
             self.keep_states(&container.id).await?
         );
         warn!("{why}");
-        Ok(End {
-            outcome: Outcome::Errored,
-            message: Some(format!("Error: {why}")),
-            unsaved_state: Some(why),
-            ..end
-        })
+        end.fail(format!("Error: {why}"));
+        end.unsaved_state = Some(why);
+        Ok(())
     }
 
     /// Keeps the files of a container that look like states, and says where.
