@@ -1,11 +1,10 @@
 //! Configuration versions, and the upload of their archives.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::path::Component;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, put};
 use flate2::read::GzDecoder;
@@ -18,12 +17,11 @@ use super::{BASE, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::objects;
+use crate::scheduler::Error;
 use crate::store::Connection;
 use crate::store::configuration_version::{self, ConfigurationVersion};
 use crate::token::{Issued, Shown, new_id};
-
-/// The largest archive.
-const MAX_ARCHIVE: usize = 100 * 1024 * 1024;
+use crate::upload::Upload;
 
 /// The most that an archive may hold: a bomb is told from a configuration.
 const MAX_CONTENT: u64 = 1024 * 1024 * 1024;
@@ -36,10 +34,7 @@ pub(super) fn routes() -> Router<App> {
 
 /// The call that needs no token: its path has a signature.
 pub(super) fn upload_route() -> Router<App> {
-    Router::new().route(
-        "/configuration-versions/{id}/upload/{signature}",
-        put(upload).layer(DefaultBodyLimit::max(MAX_ARCHIVE)),
-    )
+    Router::new().route("/configuration-versions/{id}/upload/{signature}", put(upload))
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -80,7 +75,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
 async fn upload(
     State(app): State<App>,
     Path((id, signature)): Path<(String, String)>,
-    archive: Bytes,
+    archive: Upload,
 ) -> Result<StatusCode, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let version = find(&mut db, &id).await?;
@@ -91,8 +86,9 @@ async fn upload(
     if version.uploaded {
         return Err(ApiError::conflict("The configuration version has its archive already."));
     }
-    let content = archive.clone();
-    tokio::task::spawn_blocking(move || check_archive(&content))
+    let archive = archive.receive(&app.scheduler.objects).await?;
+    let content = archive.reader().map_err(Error::from)?;
+    tokio::task::spawn_blocking(move || check_archive(content))
         .await
         .map_err(anyhow::Error::from)?
         .map_err(|why| {
@@ -108,7 +104,7 @@ async fn upload(
 }
 
 /// Why an archive can't be a configuration, if it can't.
-fn check_archive(archive: &[u8]) -> Result<(), String> {
+fn check_archive(archive: impl Read) -> Result<(), String> {
     let mut content = GzDecoder::new(archive).take(MAX_CONTENT);
     let mut tar = tar::Archive::new(&mut content);
     let mut files = 0;
@@ -170,15 +166,15 @@ mod tests {
 
     #[test]
     fn only_archives_of_files_inside_are_taken() {
-        assert_eq!(check_archive(&archive("main.tf")), Ok(()));
-        assert_eq!(check_archive(&archive("./modules/x/main.tf")), Ok(()));
+        assert_eq!(check_archive(&archive("main.tf")[..]), Ok(()));
+        assert_eq!(check_archive(&archive("./modules/x/main.tf")[..]), Ok(()));
         for path in ["../main.tf", "/etc/passwd", "a/../../b"] {
-            assert!(check_archive(&archive(path)).unwrap_err().contains("outside"), "{path}");
+            assert!(check_archive(&archive(path)[..]).unwrap_err().contains("outside"), "{path}");
         }
-        assert!(check_archive(b"no archive").is_err());
+        assert!(check_archive(&b"no archive"[..]).is_err());
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         gzip.write_all(b"no tar").unwrap();
-        assert!(check_archive(&gzip.finish().unwrap()).is_err());
+        assert!(check_archive(&gzip.finish().unwrap()[..]).is_err());
         let whole = archive("main.tf");
         assert!(check_archive(&whole[..whole.len() / 2]).is_err());
     }
