@@ -287,7 +287,15 @@ impl TaskClient {
                 .timeout(FILE_TIMEOUT);
             let mut response = match send(request).await {
                 Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => return Ok(false),
-                result => result.map_err(CallError::of_file)?,
+                Err(error) => {
+                    return Err(match error.of_file() {
+                        CallError::FileRefused(why) => {
+                            CallError::FileRefused(format!("cannot get the {file}: {why}"))
+                        }
+                        other => other,
+                    });
+                }
+                Ok(response) => response,
             };
             let cannot = || format!("cannot write the {file} to the disk");
             let mut to = to;

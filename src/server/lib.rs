@@ -22,6 +22,7 @@ mod scheduler;
 mod store;
 mod tls;
 mod token;
+mod upload;
 mod watched;
 
 mod admin;

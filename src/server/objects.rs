@@ -1,52 +1,86 @@
-//! Configurations, plans, lock files and states: written once, read whole.
+//! Configurations, plans, lock files and states: files, below the folder of their
+//! workspace, so that they go with it.
 //!
-//! Keys start with the workspace's id, so that a workspace's objects go with
-//! it.
+//! They are written once and may be large: what comes is written down as it comes, in a
+//! folder of its own, and is moved to its place when it is whole and good.
 
-use std::path::Path as FilePath;
+use std::fs;
+use std::io::{self, BufReader, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
-use futures_util::TryStreamExt as _;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _};
+use axum::body::Body;
+use axum::http::header::CONTENT_LENGTH;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+use tokio_util::io::ReaderStream;
+
+/// The largest object, in bytes. It holds for every way in.
+pub(crate) const MAX_OBJECT: u64 = 100 * 1024 * 1024;
 
 /// The objects' store: a folder.
 #[derive(Debug)]
-pub(crate) struct Objects(LocalFileSystem);
+pub(crate) struct Objects {
+    folder: PathBuf,
+    drafts: PathBuf,
+}
 
 impl Objects {
-    /// Opens the store in `folder`, which is made if it is missing.
+    /// Opens the store in `folder`, which is made if it is missing. What was not whole
+    /// when the server ended is removed.
     ///
     /// # Errors
     /// The folder can't be made.
-    pub(crate) fn open(folder: &FilePath) -> Result<Self> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
-        // Renamed into place and synced: what was acknowledged survives a
-        // power cut.
-        Ok(Self(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true)))
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
+        let drafts = folder.join("drafts");
+        match fs::remove_dir_all(&drafts) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+        .and_then(|()| fs::create_dir_all(&drafts))
+        .with_context(|| format!("cannot make {} anew", drafts.display()))?;
+        Ok(Self { folder: folder.to_owned(), drafts })
     }
 
-    /// Stores `content` under `key`, in the place of what was there.
+    /// An object to be; it is gone if it is dropped.
+    ///
+    /// # Errors
+    /// Its file can't be made.
+    pub(crate) fn draft(&self) -> Result<Draft> {
+        let file = NamedTempFile::new_in(&self.drafts)
+            .with_context(|| format!("cannot write in {}", self.drafts.display()))?;
+        Ok(Draft { file, length: 0, hash: Sha256::new() })
+    }
+
+    /// Stores an object under `key`, in the place of what was there. It survives a power
+    /// cut from then on.
     ///
     /// # Errors
     /// It can't be written.
-    pub(crate) async fn put(&self, key: &str, content: Bytes) -> Result<()> {
-        let put = self.0.put(&Path::from(key), content.into()).await;
-        put.map(drop).with_context(|| format!("cannot store {key}"))
+    pub(crate) async fn put(&self, key: &str, draft: Draft) -> Result<()> {
+        let (path, root) = (self.folder.join(key), self.folder.clone());
+        let put = tokio::task::spawn_blocking(move || {
+            draft.file.as_file().sync_all()?;
+            let folder = path.parent().unwrap_or(&root);
+            fs::create_dir_all(folder)?;
+            draft.file.persist(&path)?;
+            for folder in folder.ancestors().take_while(|folder| folder.starts_with(&root)) {
+                fs::File::open(folder)?.sync_all()?;
+            }
+            io::Result::Ok(())
+        });
+        put.await?.with_context(|| format!("cannot store {key}"))
     }
 
     /// What is stored under `key`, if anything.
     ///
     /// # Errors
-    /// It can't be read.
-    pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        match self.0.get(&Path::from(key)).await {
-            Ok(found) => Ok(Some(found.bytes().await?)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {key}")),
+    /// It can't be opened.
+    pub(crate) fn get(&self, key: &str) -> Result<Option<fs::File>> {
+        match fs::File::open(self.folder.join(key)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            result => result.map(Some).with_context(|| format!("cannot read {key}")),
         }
     }
 
@@ -55,11 +89,75 @@ impl Objects {
     /// # Errors
     /// Something can't be deleted.
     pub(crate) async fn delete_workspace(&self, workspace_id: &str) -> Result<()> {
-        let keys = self.0.list(Some(&Path::from(workspace_id))).map_ok(|object| object.location);
-        keys.try_for_each(async |key| self.0.delete(&key).await)
-            .await
-            .with_context(|| format!("cannot delete the objects of {workspace_id}"))
+        match tokio::fs::remove_dir_all(self.folder.join(workspace_id)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => {
+                result.with_context(|| format!("cannot delete the objects of {workspace_id}"))
+            }
+        }
     }
+}
+
+/// An object to be, while it is written.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    file: NamedTempFile,
+    length: u64,
+    hash: Sha256,
+}
+
+impl Draft {
+    /// How long it is, in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The SHA-256 of its content, in hex.
+    pub(crate) fn sha256(&self) -> String {
+        hex::encode(self.hash.clone().finalize())
+    }
+
+    /// Its content from the beginning.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub(crate) fn reader(&self) -> io::Result<BufReader<fs::File>> {
+        self.file.reopen().map(BufReader::new)
+    }
+}
+
+impl Write for Draft {
+    /// # Errors
+    /// [`ErrorKind::FileTooLarge`] for more than [`MAX_OBJECT`].
+    fn write(&mut self, content: &[u8]) -> io::Result<usize> {
+        if self.length + content.len() as u64 > MAX_OBJECT {
+            return Err(too_large());
+        }
+        let written = self.file.write(content)?;
+        self.hash.update(&content[..written]);
+        self.length += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Something is larger than [`MAX_OBJECT`].
+pub(crate) fn too_large() -> io::Error {
+    let why = format!("it is larger than the {MAX_OBJECT} bytes (100 MiB) that the server takes");
+    io::Error::new(ErrorKind::FileTooLarge, why)
+}
+
+/// An answer with the content of an object.
+///
+/// # Errors
+/// Its file can't be looked at.
+pub(crate) fn answer(content: fs::File) -> Result<Response> {
+    let length = content.metadata().context("cannot look at an object")?.len();
+    let body = Body::from_stream(ReaderStream::new(tokio::fs::File::from_std(content)));
+    Ok(([(CONTENT_LENGTH, length)], body).into_response())
 }
 
 /// Where a configuration's archive is. Its digest is a part of that, so that two uploads
@@ -97,11 +195,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let objects = Objects::open(folder.path()).unwrap();
         for key in [state("ws-1", "sv-1"), plan("ws-1", "task-1", 1), state("ws-2", "sv-2")] {
-            objects.put(&key, Bytes::from_static(b"x")).await.unwrap();
+            let mut draft = objects.draft().unwrap();
+            draft.write_all(b"x").unwrap();
+            objects.put(&key, draft).await.unwrap();
         }
         objects.delete_workspace("ws-1").await.unwrap();
-        assert_eq!(objects.get(&state("ws-1", "sv-1")).await.unwrap(), None);
-        assert_eq!(objects.get(&plan("ws-1", "task-1", 1)).await.unwrap(), None);
-        assert!(objects.get(&state("ws-2", "sv-2")).await.unwrap().is_some());
+        objects.delete_workspace("ws-1").await.unwrap();
+        assert!(objects.get(&state("ws-1", "sv-1")).unwrap().is_none());
+        assert!(objects.get(&plan("ws-1", "task-1", 1)).unwrap().is_none());
+        assert!(objects.get(&state("ws-2", "sv-2")).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_was_not_whole_is_gone_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = Objects::open(folder.path()).unwrap();
+        let draft = objects.draft().unwrap();
+        let path = draft.file.path().to_owned();
+        std::mem::forget(draft);
+        assert!(path.exists());
+        Objects::open(folder.path()).unwrap();
+        assert!(!path.exists());
     }
 }

@@ -103,6 +103,14 @@ impl Server {
         polling
     }
 
+    /// The most memory that it has had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap()));
+        let status = status.unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(log_file(&self.data)).unwrap()
@@ -354,7 +362,21 @@ impl Job {
         has_changes: Option<bool>,
         log: &str,
     ) -> (StatusCode, String) {
-        let finish = Finish {
+        self.say_finish(&self.ended(outcome, has_changes, log)).await
+    }
+
+    /// Says how it ended, with no log, and why its state may not be saved.
+    pub(crate) async fn finish_unsaved(&self, outcome: Outcome, why: &str) -> (StatusCode, String) {
+        let unsaved_state = Some(why.to_owned());
+        self.say_finish(&Finish { unsaved_state, ..self.ended(outcome, None, "") }).await
+    }
+
+    async fn say_finish(&self, finish: &Finish) -> (StatusCode, String) {
+        self.agent.call(Method::POST, &self.path("finish"), finish).await
+    }
+
+    fn ended(&self, outcome: Outcome, has_changes: Option<bool>, log: &str) -> Finish {
+        Finish {
             attempt: self.task.attempt,
             outcome,
             message: None,
@@ -364,8 +386,7 @@ impl Job {
             log_bytes: log.len() as u64,
             log_sha256: hex::encode(Sha256::digest(log)),
             unsaved_state: None,
-        };
-        self.agent.call(Method::POST, &self.path("finish"), &finish).await
+        }
     }
 
     /// As the agent lists it.

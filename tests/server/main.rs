@@ -8,3 +8,4 @@ mod packages;
 mod pools;
 mod run_tokens;
 mod start;
+mod states;

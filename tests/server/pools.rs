@@ -305,7 +305,7 @@ async fn an_upload_is_refused_with_the_name_and_the_limit() {
     assert!(text.contains("cannot take `run/pipe`: it is a named pipe"), "{text}");
     let (status, text) = put(vec![0x1f; configuration::MAX_PACKED + 1]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert!(text.contains("more than 100 MiB"), "{text}");
+    assert!(text.contains("larger than the 104857600 bytes (100 MiB)"), "{text}");
 }
 
 /// An archive with an empty file.

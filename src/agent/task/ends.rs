@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -123,6 +124,28 @@ async fn a_refused_state_never_loses_the_task() {
         assert_eq!(finish.message, Some(format!("Error: {expected}")));
         assert!(context.journal.entries().unwrap().is_empty(), "and the task is forgotten");
     }
+}
+
+#[tokio::test]
+async fn a_refused_state_is_not_sent_again_while_it_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = Asked::default();
+    let server = fake(&asked, |_| refusal(StatusCode::PAYLOAD_TOO_LARGE));
+    let context = context(folder.path(), server, fake(&Asked::default(), engine)).await;
+    context.set_intervals(Intervals { state_milliseconds: 5, ..Intervals::default() });
+    let entry = applied(&context);
+    let client = context.client.of_task(&entry.record().claimed);
+    let job = Job {
+        progress: context.progress.begin(&entry.record().claimed.task, client.clone(), None),
+        slot: context.slots.take_again(0),
+        channels: channels(),
+        context: Arc::clone(&context),
+        entry,
+        client,
+    };
+    let saving = job.save_state_as_it_changes("c1");
+    assert!(tokio::time::timeout(Duration::from_millis(500), saving).await.is_err());
+    assert_eq!(*asked.lock().unwrap(), ["PUT /api/agent/v1/tasks/task-1/state"]);
 }
 
 #[tokio::test]

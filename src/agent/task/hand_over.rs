@@ -104,25 +104,29 @@ impl Job {
         if self.task().kind == Kind::Plan {
             return std::future::pending().await;
         }
-        let mut saved = None;
+        let mut sent = None;
         loop {
             let pause = self.context.intervals().state_milliseconds;
             tokio::time::sleep(Duration::from_millis(pause.into())).await;
-            if let Err(error) = self.save_state(container, &mut saved).await {
+            if let Err(error) = self.save_state(container, &mut sent).await {
                 warn!("cannot save the state now: {error:#}");
             }
         }
     }
 
-    async fn save_state(&self, container: &str, saved: &mut Option<String>) -> Result<()> {
+    async fn save_state(&self, container: &str, sent: &mut Option<String>) -> Result<()> {
         let Some(state) = self.copy_out(container, paths::STATE).await? else { return Ok(()) };
         let sum = sum::sha256(state.path())?;
         // Terraform writes the file in place: what does not parse is half of one.
         let json = io::BufReader::new(state.reopen()?);
         let whole = serde_json::from_reader::<_, serde::de::IgnoredAny>(json).is_ok();
-        if whole && saved.as_ref() != Some(&sum) {
-            self.client.put(TaskFile::State, state.path()).await?;
-            *saved = Some(sum);
+        if whole && sent.as_ref() != Some(&sum) {
+            let result = self.client.put(TaskFile::State, state.path()).await;
+            // One that is refused is refused again; it may be large.
+            if matches!(result, Ok(()) | Err(CallError::FileRefused(_))) {
+                *sent = Some(sum);
+            }
+            result?;
         }
         Ok(())
     }

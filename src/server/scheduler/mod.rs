@@ -25,6 +25,7 @@ mod states;
 mod tasks;
 mod wake;
 
+use std::io;
 use std::time::Duration;
 
 use sqlx::{Sqlite, Transaction};
@@ -32,7 +33,7 @@ use sqlx::{Sqlite, Transaction};
 pub(crate) use agents::Denied;
 pub(crate) use placement::pool_of;
 pub(crate) use runs::NewRun;
-pub(crate) use states::Saved;
+pub(crate) use states::{NewState, Saved};
 pub(crate) use wake::Wake;
 
 use super::clock::{Clock, Millis};
@@ -102,6 +103,9 @@ pub(crate) enum Error {
     /// It does not fit what is there now: a wrong status for example.
     #[error("{0}")]
     Conflict(String),
+    /// It is larger than the server takes.
+    #[error("{0}")]
+    TooLarge(String),
     /// It can't be right at any time.
     #[error("{0}")]
     Invalid(String),
@@ -113,6 +117,15 @@ pub(crate) enum Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::FileTooLarge => Self::TooLarge(error.to_string()),
+            _ => Self::Failed(error.into()),
+        }
     }
 }
 

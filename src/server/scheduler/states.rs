@@ -1,13 +1,14 @@
 //! States: every one that comes is kept as a version.
 
-use bytes::Bytes;
-use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tracing::info;
 
 use super::tasks::{check_attempt, over};
 use super::{Change, Error, Scheduler};
-use crate::objects::{self, Objects};
+use crate::objects::{self, Draft, Objects};
 use crate::store::state_version::{self, StateVersion};
 use crate::store::task::Phase;
 use crate::token::new_id;
@@ -21,20 +22,79 @@ pub(crate) enum Saved {
     Same(StateVersion),
 }
 
-/// What the server reads of a state, which is Terraform's format 4.
+/// A state that has come.
+#[derive(Debug)]
+pub(crate) struct NewState {
+    content: Draft,
+    /// Terraform's own counter.
+    pub serial: i64,
+    /// What Terraform tells states of different origin apart by.
+    pub lineage: String,
+    /// How many resources it manages.
+    pub resources: i64,
+}
+
+impl NewState {
+    /// Reads what a state says of itself.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is no state of Terraform's format 4.
+    pub(crate) async fn read(content: Draft) -> Result<Self, Error> {
+        let reader = content.reader()?;
+        let header = tokio::task::spawn_blocking(move || serde_json::from_reader(reader));
+        let header: Result<Header, _> = header.await.map_err(anyhow::Error::from)?;
+        let header = header
+            .map_err(|error| Error::Invalid(format!("this is not a Terraform state: {error}")))?;
+        if header.version != 4 {
+            return Err(Error::Invalid(format!(
+                "states of format {} are not supported, only those of format 4",
+                header.version
+            )));
+        }
+        let missing = |name| Error::Invalid(format!("this is not a Terraform state: no {name}"));
+        Ok(Self {
+            content,
+            serial: header.serial.ok_or_else(|| missing("serial"))?,
+            lineage: header.lineage.ok_or_else(|| missing("lineage"))?,
+            resources: header.resources,
+        })
+    }
+}
+
+/// What the server reads of a state.
 #[derive(Debug, Deserialize)]
 struct Header {
     version: u64,
-    serial: i64,
-    lineage: String,
-    #[serde(default)]
-    resources: Vec<Resource>,
+    serial: Option<i64>,
+    lineage: Option<String>,
+    #[serde(default, deserialize_with = "count_managed")]
+    resources: i64,
 }
 
-#[derive(Debug, Deserialize)]
-struct Resource {
-    #[serde(default)]
-    mode: String,
+/// How many of a state's resources are managed, without keeping them in memory.
+fn count_managed<'de, D: Deserializer<'de>>(resources: D) -> Result<i64, D::Error> {
+    #[derive(Deserialize)]
+    struct Resource {
+        #[serde(default)]
+        mode: String,
+    }
+    struct Count;
+    impl<'de> Visitor<'de> for Count {
+        type Value = i64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of resources")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut resources: A) -> Result<i64, A::Error> {
+            let mut count = 0;
+            while let Some(Resource { mode }) = resources.next_element()? {
+                count += i64::from(mode == "managed");
+            }
+            Ok(count)
+        }
+    }
+    resources.deserialize_seq(Count)
 }
 
 impl Scheduler {
@@ -42,12 +102,12 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::AttemptOver`], [`Error::Conflict`] when the state does not follow the
-    /// workspace's, [`Error::Invalid`] when it is no state.
+    /// workspace's.
     pub(crate) async fn save_apply_state(
         &self,
         task_id: &str,
         attempt: i64,
-        content: Bytes,
+        state: NewState,
     ) -> Result<Saved, Error> {
         let mut change = self.change().await?;
         let task = change.task(task_id).await?;
@@ -59,25 +119,27 @@ impl Scheduler {
             return Err(Error::Conflict("only a running apply writes a state".to_owned()));
         }
         let run = change.run(&task.run_id).await?;
-        let saved =
-            change.save_state(&self.objects, &run.workspace_id, Some(&run.id), content).await?;
+        let saved = change
+            .save_state(&self.objects, &run.workspace_id, Some(&run.id), state, false)
+            .await?;
         self.commit(change).await?;
         Ok(saved)
     }
 
-    /// Keeps a state that somebody uploads, unless a run applies.
+    /// Keeps a state that somebody uploads, unless a run applies; with `force` whatever
+    /// its serial and lineage are.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the workspace is locked or the state does not
-    /// follow the workspace's, [`Error::Invalid`] when it is no state.
+    /// [`Error::Conflict`] when a run applies or the state does not follow the workspace's.
     pub(crate) async fn save_uploaded_state(
         &self,
         workspace_id: &str,
-        content: Bytes,
+        state: NewState,
+        force: bool,
     ) -> Result<Saved, Error> {
         let mut change = self.change().await?;
         change.check_no_apply(workspace_id).await?;
-        let saved = change.save_state(&self.objects, workspace_id, None, content).await?;
+        let saved = change.save_state(&self.objects, workspace_id, None, state, force).await?;
         self.commit(change).await?;
         Ok(saved)
     }
@@ -89,39 +151,34 @@ impl Change {
         objects: &Objects,
         workspace_id: &str,
         run_id: Option<&str>,
-        content: Bytes,
+        state: NewState,
+        force: bool,
     ) -> Result<Saved, Error> {
-        let header: Header = serde_json::from_slice(&content)
-            .map_err(|error| Error::Invalid(format!("this is not a Terraform state: {error}")))?;
-        if header.version != 4 {
-            return Err(Error::Invalid(format!(
-                "states of format {} are not supported, only those of format 4",
-                header.version
-            )));
-        }
-        let sha256 = hex::encode(Sha256::digest(&content));
+        let sha256 = state.content.sha256();
         let current = state_version::current(&mut self.tx, workspace_id).await?;
         if let Some(current) = &current {
             if current.sha256 == sha256 {
                 return Ok(Saved::Same(current.clone()));
             }
-            follows(current, &header, run_id)?;
+            if !force {
+                follows(current, &state, run_id)?;
+            }
         }
         let version = StateVersion {
             id: new_id("sv"),
             workspace_id: workspace_id.to_owned(),
             run_id: run_id.map(str::to_owned),
             number: current.map_or(1, |current| current.number + 1),
-            serial: header.serial,
-            lineage: header.lineage,
+            serial: state.serial,
+            lineage: state.lineage,
             sha256,
-            size: i64::try_from(content.len()).unwrap_or(i64::MAX),
-            resources: header.resources.iter().filter(|r| r.mode == "managed").count() as i64,
+            size: i64::try_from(state.content.length()).unwrap_or(i64::MAX),
+            resources: state.resources,
             created_at: self.now,
         };
         // The object first: a version without its content would be a lost
         // state, an object without its version is only unused.
-        objects.put(&objects::state(workspace_id, &version.id), content).await?;
+        objects.put(&objects::state(workspace_id, &version.id), state.content).await?;
         state_version::insert(&mut self.tx, &version).await?;
         info!(
             state = version.id,
@@ -134,7 +191,7 @@ impl Change {
 }
 
 /// Whether a state may come after the one that the workspace has.
-fn follows(current: &StateVersion, new: &Header, run_id: Option<&str>) -> Result<(), Error> {
+fn follows(current: &StateVersion, new: &NewState, run_id: Option<&str>) -> Result<(), Error> {
     if new.lineage != current.lineage {
         return Err(Error::Conflict(format!(
             "the state's lineage is {}, but the workspace's is {}: it is the state of something \

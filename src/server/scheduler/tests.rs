@@ -1,12 +1,12 @@
 //! The state machine, with a clock that the tests set.
 
+use std::io::Write as _;
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-use super::{Denied, Error, NewRun, Saved, Scheduler, Terms, Wake};
+use super::{Denied, Error, NewRun, NewState, Saved, Scheduler, Terms, Wake};
 use crate::clock::Clock;
 use crate::objects::Objects;
 use crate::store::access_token::AccessToken;
@@ -343,8 +343,8 @@ async fn a_workspace_stays_locked_after_an_apply_whose_state_is_not_saved() {
         assert!(world.events(&agent, 1).await.is_empty());
         assert_eq!(world.run_in("other").await.status, Status::PlanQueued);
 
-        let state = Bytes::from_static(br#"{"version": 4, "serial": 9, "lineage": "x"}"#);
-        world.scheduler.save_uploaded_state("ws-main", state).await.unwrap();
+        let state = world.state(json!({ "version": 4, "serial": 9, "lineage": "x" })).await;
+        world.scheduler.save_uploaded_state("ws-main", state.unwrap(), false).await.unwrap();
         assert_eq!(world.status(&waiting).await, Status::Pending);
         world.scheduler.unlock("ws-main").await.unwrap();
         assert_eq!(world.status(&waiting).await, Status::PlanQueued);
@@ -531,20 +531,64 @@ async fn every_state_of_an_apply_is_kept_if_it_follows() {
     assert!(matches!(new(3, "x").await, Ok(Saved::New(version)) if version.number == 2));
     assert!(is_conflict(new(2, "x").await), "an older serial");
     assert!(is_conflict(new(4, "y").await), "another lineage");
-    let content = Bytes::from_static(b"{");
-    let broken = world.scheduler.save_apply_state(&apply.id, 1, content.clone()).await;
-    assert!(matches!(broken, Err(Error::Invalid(_))));
-    let locked = world.scheduler.save_uploaded_state("ws-main", content).await;
-    assert!(is_conflict(locked), "the workspace is locked");
+    for force in [false, true] {
+        let state = world.state(json!({ "version": 4, "serial": 9, "lineage": "x" })).await;
+        let locked = world.scheduler.save_uploaded_state("ws-main", state.unwrap(), force).await;
+        assert!(is_conflict(locked), "the workspace is locked");
+    }
+}
+
+#[tokio::test]
+async fn only_states_of_format_4_are_read() {
+    let world = World::new().await;
+    let whole = json!({ "version": 4, "serial": 1, "lineage": "x", "resources": [
+        { "mode": "managed", "instances": [{}, {}] }, { "mode": "data" }, {},
+    ] });
+    assert_eq!(world.state(whole).await.unwrap().resources, 1);
+    for (state, why) in [
+        (json!({ "version": 3, "serial": 1, "lineage": "x" }), "format 3"),
+        (json!({ "version": 1 }), "format 1"),
+        (json!({ "version": 4, "lineage": "x" }), "no serial"),
+        (json!({ "version": 4, "serial": 1 }), "no lineage"),
+        (json!({ "version": 4, "serial": 1, "lineage": "x", "resources": {} }), "resources"),
+        (json!("{"), "not a Terraform state"),
+        (json!([]), "not a Terraform state"),
+    ] {
+        let invalid = world.state(state.clone()).await.unwrap_err();
+        assert!(
+            matches!(&invalid, Error::Invalid(text) if text.contains(why)),
+            "{state} {invalid}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn force_takes_a_state_whatever_its_serial_and_lineage_are() {
+    let world = World::new().await;
+    let upload = async |serial, lineage, force| {
+        let state = json!({ "version": 4, "serial": serial, "lineage": lineage });
+        let state = world.state(state).await.unwrap();
+        world.scheduler.save_uploaded_state("ws-main", state, force).await
+    };
+    assert!(matches!(upload(5, "x", false).await, Ok(Saved::New(_))));
+    for (number, (serial, lineage)) in (2..).zip([(3, "x"), (3, "y"), (1, "x")]) {
+        assert!(is_conflict(upload(serial, lineage, false).await));
+        let forced = upload(serial, lineage, true).await;
+        assert!(matches!(forced, Ok(Saved::New(version)) if version.number == number));
+        let again = upload(serial, lineage, true).await;
+        assert!(matches!(again, Ok(Saved::Same(version)) if version.number == number));
+    }
 }
 
 #[tokio::test]
 async fn an_apply_may_write_the_serial_that_it_began_with_again() {
     let world = World::new().await;
-    let state = |by: &str| {
-        Bytes::from(json!({ "version": 4, "serial": 1, "lineage": "x", "by": by }).to_string())
+    let state = async |by: &str| {
+        let state = json!({ "version": 4, "serial": 1, "lineage": "x", "by": by });
+        world.state(state).await.unwrap()
     };
-    let upload = async |by| world.scheduler.save_uploaded_state("ws-main", state(by)).await;
+    let upload =
+        async |by| world.scheduler.save_uploaded_state("ws-main", state(by).await, false).await;
     assert!(matches!(upload("an operator").await, Ok(Saved::New(_))));
     assert!(matches!(upload("an operator").await, Ok(Saved::Same(_))));
     assert!(is_conflict(upload("somebody else").await));
@@ -552,11 +596,11 @@ async fn an_apply_may_write_the_serial_that_it_began_with_again() {
     let agent = world.agent("one").await;
     let (_, apply) = world.applying(&agent).await;
     for (by, number) in [("an apply", 2), ("the same apply", 3)] {
-        let saved = world.scheduler.save_apply_state(&apply.id, 1, state(by)).await;
+        let saved = world.scheduler.save_apply_state(&apply.id, 1, state(by).await).await;
         assert!(matches!(saved, Ok(Saved::New(version)) if version.number == number), "{by}");
     }
     world.finish(&apply, Outcome::Finished, None).await.unwrap();
-    let late = world.scheduler.save_apply_state(&apply.id, 1, state("a late one")).await;
+    let late = world.scheduler.save_apply_state(&apply.id, 1, state("a late one").await).await;
     assert!(matches!(late, Err(Error::AttemptOver(_))), "{late:?}");
 }
 
@@ -740,8 +784,15 @@ impl World {
 
     async fn save_state(&self, apply: &Task, serial: u32, lineage: &str) -> Result<Saved, Error> {
         let state = json!({ "version": 4, "serial": serial, "lineage": lineage });
-        let content = Bytes::from(state.to_string());
-        self.scheduler.save_apply_state(&apply.id, apply.attempt, content).await
+        let state = self.state(state).await?;
+        self.scheduler.save_apply_state(&apply.id, apply.attempt, state).await
+    }
+
+    /// A state that has come.
+    async fn state(&self, content: Value) -> Result<NewState, Error> {
+        let mut draft = self.scheduler.objects.draft()?;
+        write!(draft, "{content}")?;
+        NewState::read(draft).await
     }
 
     async fn expire_after(&self, time: Duration) {

@@ -1,42 +1,43 @@
 //! What goes into a task and what comes out of it, besides its log.
 
 use anyhow::Context as _;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 
 use super::refusal::Refusal;
 use super::tasks::workspace_of;
 use super::{OfAttempt, OfLiveTask};
 use crate::app::App;
 use crate::objects;
-use crate::scheduler::Error;
+use crate::scheduler::{Error, NewState};
 use crate::store::task::{self, Phase, Task};
 use crate::store::{configuration_version, run, state_version};
+use crate::upload::Upload;
 use protocol::Code;
 
 /// `GET tasks/ID/configuration`
 pub(super) async fn configuration(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
-) -> Result<Bytes, Refusal> {
+) -> Result<Response, Refusal> {
     let mut db = app.scheduler.store.read().await?;
     let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
     let version = configuration_version::find(&mut db, &run.configuration_version_id).await?;
     let version = version.context("a run without its configuration version")?;
     let sha256 = version.archive_sha256.as_deref();
     let key = objects::configuration(&version.workspace_id, &version.id, sha256);
-    get(&app, &key, "configuration").await
+    get(&app, &key, "configuration")
 }
 
 /// `GET tasks/ID/plan`: what the run's plan left for its apply.
 pub(super) async fn get_plan(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
-) -> Result<Bytes, Refusal> {
+) -> Result<Response, Refusal> {
     let (workspace_id, plan) = plan_of(&app, &task).await?;
-    get(&app, &objects::plan(&workspace_id, &plan.id, plan.attempt), "plan").await
+    get(&app, &objects::plan(&workspace_id, &plan.id, plan.attempt), "plan")
 }
 
 /// `PUT tasks/ID/plan`
@@ -44,11 +45,12 @@ pub(super) async fn put_plan(
     State(app): State<App>,
     task: OfLiveTask,
     of: Result<Query<OfAttempt>, QueryRejection>,
-    content: Result<Bytes, BytesRejection>,
+    content: Upload,
 ) -> Result<StatusCode, Refusal> {
     let task = plan_that_writes(task, of?)?;
+    let content = content.receive(&app.scheduler.objects).await?;
     let key = objects::plan(&workspace_of(&app, &task).await?, &task.id, task.attempt);
-    app.scheduler.objects.put(&key, content?).await?;
+    app.scheduler.objects.put(&key, content).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -56,9 +58,9 @@ pub(super) async fn put_plan(
 pub(super) async fn get_lock_file(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
-) -> Result<Bytes, Refusal> {
+) -> Result<Response, Refusal> {
     let (workspace_id, plan) = plan_of(&app, &task).await?;
-    get(&app, &objects::lock_file(&workspace_id, &plan.id, plan.attempt), "lock file").await
+    get(&app, &objects::lock_file(&workspace_id, &plan.id, plan.attempt), "lock file")
 }
 
 /// `PUT tasks/ID/lock-file`
@@ -66,11 +68,12 @@ pub(super) async fn put_lock_file(
     State(app): State<App>,
     task: OfLiveTask,
     of: Result<Query<OfAttempt>, QueryRejection>,
-    content: Result<Bytes, BytesRejection>,
+    content: Upload,
 ) -> Result<StatusCode, Refusal> {
     let task = plan_that_writes(task, of?)?;
+    let content = content.receive(&app.scheduler.objects).await?;
     let key = objects::lock_file(&workspace_of(&app, &task).await?, &task.id, task.attempt);
-    app.scheduler.objects.put(&key, content?).await?;
+    app.scheduler.objects.put(&key, content).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -78,12 +81,12 @@ pub(super) async fn put_lock_file(
 pub(super) async fn get_state(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
-) -> Result<Bytes, Refusal> {
+) -> Result<Response, Refusal> {
     let workspace_id = workspace_of(&app, &task).await?;
     let mut db = app.scheduler.store.read().await?;
     let current = state_version::current(&mut db, &workspace_id).await?;
     let current = current.ok_or_else(|| Refusal::not_found("state"))?;
-    get(&app, &objects::state(&workspace_id, &current.id), "state").await
+    get(&app, &objects::state(&workspace_id, &current.id), "state")
 }
 
 /// `PUT tasks/ID/state`
@@ -91,10 +94,15 @@ pub(super) async fn put_state(
     State(app): State<App>,
     OfLiveTask(task): OfLiveTask,
     of: Result<Query<OfAttempt>, QueryRejection>,
-    content: Result<Bytes, BytesRejection>,
+    content: Upload,
 ) -> Result<StatusCode, Refusal> {
     let Query(OfAttempt { attempt }) = of?;
-    match app.scheduler.save_apply_state(&task.id, attempt.into(), content?).await {
+    let content = content.receive(&app.scheduler.objects).await?;
+    let saved = async {
+        let state = NewState::read(content).await?;
+        app.scheduler.save_apply_state(&task.id, attempt.into(), state).await
+    };
+    match saved.await {
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(error @ (Error::Conflict(_) | Error::Invalid(_))) => {
             Err(Refusal::from(error).code(Code::StateRefused))
@@ -103,8 +111,9 @@ pub(super) async fn put_state(
     }
 }
 
-async fn get(app: &App, key: &str, what: &str) -> Result<Bytes, Refusal> {
-    app.scheduler.objects.get(key).await?.ok_or_else(|| Refusal::not_found(what))
+fn get(app: &App, key: &str, what: &str) -> Result<Response, Refusal> {
+    let content = app.scheduler.objects.get(key)?.ok_or_else(|| Refusal::not_found(what))?;
+    Ok(objects::answer(content)?)
 }
 
 /// The workspace of a task, and the plan of its run.

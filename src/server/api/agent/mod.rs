@@ -20,9 +20,6 @@ use crate::store::task::Task;
 use protocol::BASE;
 use refusal::Refusal;
 
-/// The largest plan file, lock file or state.
-const MAX_FILE: usize = 100 * 1024 * 1024;
-
 /// The largest piece of a log.
 const MAX_PIECE: usize = 16 * 1024 * 1024;
 
@@ -40,7 +37,6 @@ pub(crate) fn routes() -> Router<App> {
         .route("/tasks/{id}/plan", get(files::get_plan).put(files::put_plan))
         .route("/tasks/{id}/lock-file", get(files::get_lock_file).put(files::put_lock_file))
         .route("/tasks/{id}/state", get(files::get_state).put(files::put_state))
-        .layer(DefaultBodyLimit::max(MAX_FILE))
         .route(
             "/tasks/{id}/log",
             put(log::append).layer((

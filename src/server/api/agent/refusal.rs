@@ -73,6 +73,10 @@ impl From<Error> for Refusal {
         let status = match &error {
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::AttemptOver(_) => return Self::attempt_over(error.to_string()),
+            Error::TooLarge(_) => {
+                return Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+                    .code(Code::TooLarge);
+            }
             Error::Conflict(_) => StatusCode::CONFLICT,
             Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Failed(_) => return failed(&error),

@@ -1,14 +1,13 @@
 //! Configuration versions, and the upload of their archives.
 
+use std::io;
+
+use anyhow::Context as _;
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, put};
-use configuration::MAX_PACKED;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
@@ -17,9 +16,11 @@ use super::{BASE, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::objects;
+use crate::scheduler::Error;
 use crate::store::Connection;
 use crate::store::configuration_version::{self, ConfigurationVersion};
 use crate::token::{Issued, Shown, new_id};
+use crate::upload::Upload;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -29,10 +30,7 @@ pub(super) fn routes() -> Router<App> {
 
 /// The call that needs no token: its path has a signature.
 pub(super) fn upload_route() -> Router<App> {
-    Router::new().route(
-        "/configuration-versions/{id}/upload/{signature}",
-        put(upload).layer(DefaultBodyLimit::max(MAX_PACKED)),
-    )
+    Router::new().route("/configuration-versions/{id}/upload/{signature}", put(upload))
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -74,7 +72,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
 async fn upload(
     State(app): State<App>,
     Path((id, signature)): Path<(String, String)>,
-    archive: Result<Bytes, BytesRejection>,
+    archive: Upload,
 ) -> Result<StatusCode, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let version = find(&mut db, &id).await?;
@@ -82,20 +80,21 @@ async fn upload(
     if !Shown::parse(&signature).is_some_and(|shown| shown.matches(&version.upload_hash)) {
         return Err(ApiError::not_found("ConfigurationVersion", &id));
     }
-    let archive = archive.map_err(not_received)?;
+    let archive = archive.receive(&app.scheduler.objects).await.map_err(not_received)?;
+    let sha256 = archive.sha256();
     if version.uploaded {
-        return uploaded_again(&app, &version, &archive).await;
+        return uploaded_again(&app, &version, &sha256).await;
     }
-    let content = archive.clone();
-    let checked = tokio::task::spawn_blocking(move || {
-        configuration::check(content.as_ref()).map(|()| hex::encode(Sha256::digest(&content)))
-    });
-    let sha256 = checked.await.map_err(anyhow::Error::from)?.map_err(|why| {
-        let detail = format!("The upload is not taken as a configuration: {why}.");
-        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Archive").detail(detail)
-    })?;
+    let content = archive.reader().map_err(Error::from)?;
+    tokio::task::spawn_blocking(move || configuration::check(content))
+        .await
+        .map_err(anyhow::Error::from)?
+        .map_err(|why| {
+            let detail = format!("The upload is not taken as a configuration: {why}.");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Archive").detail(detail)
+        })?;
     let key = objects::configuration(&version.workspace_id, &version.id, Some(&sha256));
-    app.scheduler.objects.put(&key, archive.clone()).await?;
+    app.scheduler.objects.put(&key, archive).await?;
     let mut tx = app.scheduler.store.write().await?;
     let is_first = configuration_version::set_uploaded(&mut tx, &version.id, &sha256).await?;
     tx.commit().await?;
@@ -106,7 +105,7 @@ async fn upload(
     let mut db = app.scheduler.store.read().await?;
     let version = find(&mut db, &id).await?;
     drop(db);
-    uploaded_again(&app, &version, &archive).await
+    uploaded_again(&app, &version, &sha256).await
 }
 
 /// A client that has not heard the answer repeats its upload: the same bytes are no
@@ -114,14 +113,20 @@ async fn upload(
 async fn uploaded_again(
     app: &App,
     version: &ConfigurationVersion,
-    archive: &Bytes,
+    sha256: &str,
 ) -> Result<StatusCode, ApiError> {
-    let sha256 = version.archive_sha256.as_deref();
-    let is_same = match sha256 {
-        Some(sha256) => hex::encode(Sha256::digest(archive)) == sha256,
+    let is_same = match &version.archive_sha256 {
+        Some(first) => first == sha256,
+        // Its upload was before archives had digests.
         None => {
-            let key = objects::configuration(&version.workspace_id, &version.id, sha256);
-            app.scheduler.objects.get(&key).await?.as_ref() == Some(archive)
+            let key = objects::configuration(&version.workspace_id, &version.id, None);
+            let mut first = app.scheduler.objects.get(&key)?.context("a configuration is gone")?;
+            let mut copy = app.scheduler.objects.draft()?;
+            let copied = tokio::task::spawn_blocking(move || {
+                io::copy(&mut first, &mut copy).map(|_| copy.sha256())
+            });
+            let first = copied.await.map_err(anyhow::Error::from)?;
+            first.context("cannot read a configuration")? == sha256
         }
     };
     if is_same {
@@ -133,16 +138,13 @@ async fn uploaded_again(
     )))
 }
 
-fn not_received(rejection: BytesRejection) -> ApiError {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let limit = MAX_PACKED >> 20;
-            let detail = format!(
-                "The archive has more than {limit} MiB. Leave out what runs don't need, `.git` and `.terraform` for example."
-            );
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "Archive Too Large").detail(detail)
-        }
-        _ => rejection.into(),
+fn not_received(error: Error) -> ApiError {
+    match error {
+        Error::TooLarge(why) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "Archive Too Large")
+            .detail(format!(
+                "The archive is not taken: {why}. Leave out what runs don't need, `.git` and `.terraform` for example."
+            )),
+        error => error.into(),
     }
 }
 

@@ -80,6 +80,27 @@ pub(super) struct Payload {
 }
 
 impl Payload {
+    /// A resource with these attributes and relationships.
+    pub(super) fn new(attributes: Map<String, Value>, relationships: Map<String, Value>) -> Self {
+        Self { attributes, relationships }
+    }
+
+    /// Refuses attributes that would change what is done if this server knew them, unless
+    /// they ask for nothing: a client must not believe that they were heard.
+    pub(super) fn refuse(&self, names: &[&str]) -> Result<(), ApiError> {
+        let asks = |value: &Value| match value {
+            Value::Null | Value::Bool(false) => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(items) => !items.is_empty(),
+            _ => true,
+        };
+        match names.iter().find(|name| self.attributes.get(**name).is_some_and(asks)) {
+            Some(name) => Err(ApiError::attribute(name, "This server does not support it.")),
+            None => Ok(()),
+        }
+    }
+
     /// An attribute; none if it is missing or null.
     pub(super) fn attribute<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
         Ok(self.change(name)?.flatten())

@@ -134,6 +134,8 @@ impl From<Error> for ApiError {
         match error {
             Error::NotFound(detail) => Self::new(StatusCode::NOT_FOUND, "Not Found").detail(detail),
             Error::AttemptOver(detail) | Error::Conflict(detail) => Self::conflict(detail),
+            Error::TooLarge(why) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large")
+                .detail(format!("The upload is refused: {why}.")),
             Error::Invalid(detail) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable Entity").detail(detail)
             }

@@ -13,6 +13,7 @@ mod error;
 mod phases;
 mod query;
 mod runs;
+mod state_upload;
 mod state_versions;
 mod variables;
 mod workspaces;
@@ -35,8 +36,8 @@ pub(crate) const BASE: &str = "/api/iacp/v3";
 /// The media type of JSON:API.
 const MEDIA_TYPE: &str = "application/vnd.api+json";
 
-/// The largest document: a state in base64 is in one.
-const MAX_DOCUMENT: usize = 150 * 1024 * 1024;
+/// The largest document, but for those with a state in them.
+const MAX_DOCUMENT: usize = 8 * 1024 * 1024;
 
 /// The API's calls.
 pub(crate) fn routes(app: &App) -> Router<App> {

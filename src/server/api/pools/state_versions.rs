@@ -1,28 +1,28 @@
 //! State versions, and the outputs that stand in the current one.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
 
 use anyhow::Context as _;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
+use super::state_upload::StateUpload;
 use super::{BASE, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::objects;
-use crate::scheduler::{Error, Saved};
+use crate::scheduler::{Error, NewState, Saved};
 use crate::store::Connection;
 use crate::store::state_version::{self, StateVersion};
 
@@ -56,20 +56,22 @@ async fn current(State(app): State<App>, Path(id): Path<String>) -> Result<Docum
     Ok(Document::of(render(&app, &current)))
 }
 
-async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+async fn create(State(app): State<App>, upload: StateUpload) -> Result<Document, ApiError> {
+    let StateUpload { payload, state, md5 } = upload;
     let mut db = app.scheduler.store.read().await?;
     let workspace = workspaces::related(&mut db, &payload).await?;
     drop(db);
-    let state = STANDARD
-        .decode(payload.required::<String>("state")?)
-        .map_err(|_| ApiError::attribute("state", "This field takes a state in base64."))?;
-    check_claims(&payload, &state)?;
-    match app.scheduler.save_uploaded_state(&workspace.id, state.into()).await {
-        Ok(Saved::New(version) | Saved::Same(version)) => {
-            Ok(Document::created(render(&app, &version)))
-        }
-        Err(Error::Invalid(why)) => Err(ApiError::attribute("state", why)),
-        Err(error) => Err(error.into()),
+    let force = payload.attribute("force")?.unwrap_or(false);
+    if payload.attribute::<String>("md5")?.is_some_and(|said| !said.eq_ignore_ascii_case(&md5)) {
+        return Err(differs("md5"));
+    }
+    let saved = async {
+        let state = NewState::read(state).await.map_err(of_state)?;
+        check_claims(&payload, &state)?;
+        app.scheduler.save_uploaded_state(&workspace.id, state, force).await.map_err(of_state)
+    };
+    match saved.await? {
+        Saved::New(version) | Saved::Same(version) => Ok(Document::created(render(&app, &version))),
     }
 }
 
@@ -77,7 +79,7 @@ async fn download(State(app): State<App>, Path(id): Path<String>) -> Result<Resp
     let mut db = app.scheduler.store.read().await?;
     let version = find(&mut db, &id).await?;
     drop(db);
-    let content = content(&app, &version).await?;
+    let content = objects::answer(content(&app, &version)?)?;
     Ok(([(CONTENT_TYPE, "application/json")], content).into_response())
 }
 
@@ -104,8 +106,13 @@ async fn outputs(
     let current = state_version::current(&mut db, &id).await?;
     drop(db);
     let state = match current {
-        Some(current) => serde_json::from_slice(&content(&app, &current).await?)
-            .context("cannot read the outputs in a state")?,
+        Some(current) => {
+            let content = BufReader::new(content(&app, &current)?);
+            let read = tokio::task::spawn_blocking(move || serde_json::from_reader(content));
+            read.await
+                .map_err(anyhow::Error::from)?
+                .context("cannot read the outputs in a state")?
+        }
         None => Outputs { outputs: BTreeMap::new() },
     };
     let outputs: Vec<Value> = state
@@ -127,29 +134,32 @@ async fn find(db: &mut Connection, id: &str) -> Result<StateVersion, ApiError> {
     state_version::find(db, id).await?.ok_or_else(|| ApiError::not_found("StateVersion", id))
 }
 
-async fn content(app: &App, version: &StateVersion) -> Result<Bytes, ApiError> {
+fn content(app: &App, version: &StateVersion) -> Result<File, ApiError> {
     let key = objects::state(&version.workspace_id, &version.id);
-    let content = app.scheduler.objects.get(&key).await?;
+    let content = app.scheduler.objects.get(&key)?;
     Ok(content.with_context(|| format!("the content of {} is gone", version.id))?)
 }
 
 /// Checks what the client says about a state against the state.
-fn check_claims(payload: &Payload, state: &[u8]) -> Result<(), ApiError> {
-    #[derive(Deserialize)]
-    struct Header {
-        serial: i64,
-        lineage: String,
-    }
-    let header: Header = serde_json::from_slice(state)
-        .map_err(|error| ApiError::attribute("state", format!("This is no state: {error}")))?;
-    let differs = |name| ApiError::attribute(name, "This differs from what stands in the state.");
-    if payload.attribute::<i64>("serial")?.is_some_and(|serial| serial != header.serial) {
+fn check_claims(payload: &Payload, state: &NewState) -> Result<(), ApiError> {
+    if payload.attribute::<i64>("serial")?.is_some_and(|serial| serial != state.serial) {
         return Err(differs("serial"));
     }
-    if payload.attribute::<String>("lineage")?.is_some_and(|lineage| lineage != header.lineage) {
+    if payload.attribute::<String>("lineage")?.is_some_and(|lineage| lineage != state.lineage) {
         return Err(differs("lineage"));
     }
     Ok(())
+}
+
+fn differs(name: &str) -> ApiError {
+    ApiError::attribute(name, "This differs from what stands in the state.")
+}
+
+fn of_state(error: Error) -> ApiError {
+    match error {
+        Error::Invalid(why) => ApiError::attribute("state", why),
+        error => error.into(),
+    }
 }
 
 fn render(app: &App, version: &StateVersion) -> Value {

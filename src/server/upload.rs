@@ -1,0 +1,84 @@
+//! Bodies that may be large: read as they come, never whole in memory.
+
+use std::convert::Infallible;
+use std::io::{self, Read};
+use std::pin::Pin;
+
+use axum::extract::{FromRequest, Request};
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use futures_util::TryStreamExt as _;
+use tokio::io::AsyncRead;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use crate::objects::{Draft, MAX_OBJECT, Objects, too_large};
+use crate::scheduler::Error;
+
+/// How much is read of a body that is refused, in bytes: a client that is still sending
+/// does not see the answer, and would only find that its connection has ended.
+const MAX_REST: u64 = 1024 * 1024 * 1024;
+
+/// The body of a request.
+pub(crate) struct Upload {
+    body: Pin<Box<dyn AsyncRead + Send>>,
+    /// How long the client says that it is, in bytes.
+    length: Option<u64>,
+    /// Whether the client sends nothing before the server wants it.
+    waits: bool,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Upload {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
+        let headers = request.headers();
+        let length =
+            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let waits = headers.contains_key(EXPECT);
+        let body = request.into_body().into_data_stream().map_err(io::Error::other);
+        Ok(Self { body: Box::pin(StreamReader::new(body)), length, waits })
+    }
+}
+
+impl Upload {
+    /// Receives an object.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], or it does not come whole, or can't be written.
+    pub(crate) async fn receive(self, objects: &Objects) -> Result<Draft, Error> {
+        let mut draft = objects.draft()?;
+        self.read(MAX_OBJECT, move |body| {
+            io::copy(body, &mut draft)?;
+            Ok(draft)
+        })
+        .await
+    }
+
+    /// Has `read` read the body, unless that is longer than `limit` in bytes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], or those of `read`.
+    pub(crate) async fn read<T, E>(
+        self,
+        limit: u64,
+        read: impl FnOnce(&mut dyn Read) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let is_too_long = self.length.is_some_and(|length| length > limit);
+        if is_too_long && self.waits {
+            return Err(Error::from(too_large()).into());
+        }
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut body = SyncIoBridge::new(self.body);
+            let result = match is_too_long {
+                true => Err(Error::from(too_large()).into()),
+                false => read(&mut body),
+            };
+            let _ = io::copy(&mut body.take(MAX_REST), &mut io::sink());
+            result
+        });
+        reading.await.map_err(|error| Error::Failed(error.into()))?
+    }
+}
