@@ -63,7 +63,7 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
 
     // The agent is started again.
     let entry = context.journal.entries().unwrap().remove(0);
-    carry_out_alone(&context, entry).await;
+    run_task_alone(&context, entry).await;
 
     assert_eq!(*of_server.lock().unwrap(), ["POST /api/agent/v1/tasks/task-1/finish"]);
     let of_engine = of_engine.lock().unwrap();
@@ -81,7 +81,7 @@ async fn a_state_that_comes_too_late_is_kept_here() {
         false => refusal(StatusCode::CONFLICT),
     });
     let context = context(folder.path(), server, fake(&of_engine, engine)).await;
-    carry_out_alone(&context, applied(&context)).await;
+    run_task_alone(&context, applied(&context)).await;
 
     assert_eq!(fs::read_to_string(folder.path().join(KEPT)).unwrap(), STATE);
     assert!(context.journal.entries().unwrap().is_empty(), "and the task is forgotten");
@@ -169,7 +169,7 @@ fn applied(context: &Context) -> Entry {
     entry
 }
 
-async fn carry_out_alone(context: &Arc<Context>, entry: Entry) {
+async fn run_task_alone(context: &Arc<Context>, entry: Entry) {
     run_task(Arc::clone(context), entry, context.slots.take_again(0), channels()).await;
 }
 
