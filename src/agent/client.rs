@@ -38,7 +38,7 @@ const POLL_GRACE: Duration = Duration::from_secs(15);
 /// How long a file may take, a plan or a state for example.
 const FILE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Why a call brought no result.
+/// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The server said no. To a call of a task, it means that the task is not this
@@ -49,7 +49,7 @@ pub enum CallError {
         status: StatusCode,
         /// What it means, where a server says that.
         code: Option<Code>,
-        /// In the server's words.
+        /// The server's reason.
         why: String,
         /// How much of the log it has, where that is why.
         offset: Option<u64>,
@@ -58,11 +58,10 @@ pub enum CallError {
     /// the task.
     #[error("{0}")]
     FileRefused(String),
-    /// Nobody answered, or not the server itself but a proxy before it: worth
-    /// another try.
+    /// No answer, or an answer of a proxy before the server: worth another try.
     #[error("{0:#}")]
     Away(anyhow::Error),
-    /// Something here is wrong.
+    /// An error on this host.
     #[error(transparent)]
     Here(#[from] anyhow::Error),
 }
@@ -134,7 +133,7 @@ impl Client {
         *self.session.write().expect("nothing panics while it holds the token") = token;
     }
 
-    /// Asks what there is to do; the server may hold the answer for `held`.
+    /// Asks for events; the server may hold the answer for `held`.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -151,7 +150,7 @@ impl Client {
         send(self.in_session("heartbeat").json(beat).timeout(TIMEOUT)).await.map(drop)
     }
 
-    /// Says goodbye.
+    /// Ends the session.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -275,7 +274,7 @@ impl TaskClient {
         .await
     }
 
-    /// Gets a file, as all that `to` then has; tells whether the server has one.
+    /// Gets a file, which replaces the content of `to`; returns whether the server has one.
     ///
     /// # Errors
     /// See [`CallError`]; or `to` can't be written.
@@ -488,15 +487,19 @@ pub(super) fn in_one_line(error: reqwest::Error) -> anyhow::Error {
     let last = causes.last().cloned().unwrap_or_else(|| error.to_string());
     let all = causes.join(": ").to_lowercase();
     if error.is_timeout() {
-        anyhow!("{host} did not answer in time; is it, or the proxy, reachable from here?")
+        anyhow!(
+            "{host} did not answer in time; check that it, or the proxy, can be reached from here"
+        )
     } else if all.contains("certificate") {
         anyhow!(
             "{host} is not trusted ({last}); put its certificate authority into the system's trust store or give it with --ca-cert"
         )
     } else if all.contains("dns") || all.contains("lookup") {
-        anyhow!("{host} is not known here ({last}); is the name right, and is a proxy needed?")
+        anyhow!("cannot resolve {host} ({last}); check the name, and whether a proxy is needed")
     } else if error.is_connect() {
-        anyhow!("cannot connect to {host} ({last}); is it up, and is a proxy needed?")
+        anyhow!(
+            "cannot connect to {host} ({last}); check that it is running, and whether a proxy is needed"
+        )
     } else {
         anyhow!("the connection to {host} failed ({last})")
     }

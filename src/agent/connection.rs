@@ -19,7 +19,7 @@ use protocol::{Registered, Status};
 /// How an agent stands with its server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Connection {
-    /// What it comes to.
+    /// The result.
     pub state: State,
     /// The agent's id, once it has registered.
     pub agent_id: Option<String>,
@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     pub answered_at: Option<Timestamp>,
 }
 
-/// What it comes to: the first four are what the server was told and took.
+/// The result: the first four are states that the server accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
@@ -39,7 +39,7 @@ pub(crate) enum State {
     Idle,
     /// It has tasks.
     Busy,
-    /// It takes no more tasks.
+    /// It accepts no new tasks.
     Draining,
     /// It can run nothing.
     Errored,

@@ -55,7 +55,7 @@ impl Images {
     pub(crate) fn open(data_dir: &Path) -> Result<Self> {
         let file = data_dir.join(data::IMAGES);
         let pulled = match std::fs::read(&file) {
-            // One that is damaged means no more than that these images stay.
+            // A damaged file only means that these images stay.
             Ok(json) => serde_json::from_slice(&json).unwrap_or_else(|error| {
                 warn!("{} is damaged, so it is begun again: {error}", file.display());
                 BTreeMap::new()
@@ -125,7 +125,7 @@ impl Images {
             if present.as_ref() == Some(&pulled.id) && !engine.remove_image(&image).await? {
                 continue;
             }
-            info!(image, "removed an image that nobody has used for {} s", unused.as_secs());
+            info!(image, "removed an image that was not used for {} s", unused.as_secs());
             self.change(|pulled| {
                 pulled.remove(&image);
             })?;

@@ -164,7 +164,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Notes how the task ended, before the server is told.
+    /// Notes how the task ended, before the server gets it.
     ///
     /// # Errors
     /// As [`Entry::note_container`].

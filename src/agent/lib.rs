@@ -2,7 +2,7 @@
 //!
 //! [`service`] registers, polls, and hands each task to
 //! [`task`], which takes it from its claim to its outcome. What a task has
-//! reached is in the [`journal`], so that a restarted agent goes on with it.
+//! reached is in the [`journal`], so that a restarted agent continues it.
 
 mod args;
 mod client;

@@ -31,7 +31,7 @@ pub(crate) enum Ended {
     With(Outcome),
     /// The server has given it to somebody else.
     Lost,
-    /// It has not: another agent, or this one's next program, goes on with it.
+    /// It has not: another agent, or this one's next program, continues it.
     Unfinished,
 }
 

@@ -26,7 +26,7 @@ use protocol::{Kind, Task};
 /// How often the file is written while there are tasks.
 const WHILE_BUSY: Duration = Duration::from_secs(1);
 
-/// How often it is written at least, so that it tells whether an agent is there.
+/// How often it is written at least, which shows that an agent is running.
 const WHILE_IDLE: Duration = Duration::from_secs(10);
 
 /// Older than this it is not what an agent does, but what one did: an agent writes
@@ -62,7 +62,7 @@ pub(crate) struct TaskSnapshot {
     /// How much of that the server has, in bytes; none: not asked yet.
     pub log_bytes_acknowledged: Option<u64>,
     /// Its trace and span, as W3C's `traceparent` has them: an agent that goes on
-    /// with the task goes on with its trace.
+    /// continues the task continues its trace.
     pub traceparent: Option<String>,
 }
 
@@ -338,7 +338,7 @@ fn lock(task: &Mutex<InHand>) -> MutexGuard<'_, InHand> {
     task.lock().expect("nothing panics while it holds a task")
 }
 
-/// What an agent does, or did last; `None` if none has told.
+/// What an agent does, or did last; `None` if none has reported it.
 ///
 /// # Errors
 /// The file can't be read.
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_away_is_waited_for_and_told() {
+    async fn a_task_waits_for_a_server_that_is_away_and_reports_it() {
         let (data, keeper, progress) = begun();
         let client = lock(&progress.task).client.clone();
         assert!(!seen(data.path(), &keeper)[0].waiting_for_server);

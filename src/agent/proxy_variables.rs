@@ -12,7 +12,7 @@ use host::unit;
 ///
 /// A variable that is there but empty counts as the wish to use no proxy. Call
 /// this before systemd's notification socket is taken out of the environment:
-/// it tells whether systemd started us.
+/// it shows whether systemd started us.
 pub(crate) fn of_agent() -> Vec<(String, String)> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

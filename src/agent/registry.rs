@@ -54,7 +54,7 @@ pub(crate) fn advice(image: &str, error: &str) -> String {
     // Before "not found", which registries also say to those who may not know.
     } else if says(&["unauthorized", "no basic auth", "denied", "authentication required"]) {
         format!(
-            "either there is no such image, or {registry} wants other credentials: name a file in the form of Docker's config.json with `scalr-agent configure --registry-auth FILE` and restart the agent"
+            "either the image does not exist, or {registry} requires other credentials: name a file in the form of Docker's config.json with `scalr-agent configure --registry-auth FILE` and restart the agent"
         )
     } else if says(&["manifest unknown", "not found", "name unknown"]) {
         "there is no image of that name and tag: correct it in the workspace, the pool or with `scalr-agent configure --image`".to_owned()
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_images_registry_is_told_as_docker_does() {
+    fn the_registry_of_an_image_is_found_as_docker_finds_it() {
         for (image, registry) in [
             ("busybox", "docker.io"),
             ("hashicorp/terraform:1.9", "docker.io"),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_told_without_the_password() {
+    fn an_unusable_file_is_reported_without_the_password() {
         let helper = r#"{"auths": {"r:1": {}}, "credsStore": "pass"}"#;
         let broken = r#"{"auths": {"r:1": {"auth": "hunter2"}}}"#;
         let lost = r#"{"auths": {"r:1": {"username": "u", "password": "~~~???hunter2"}}}"#;

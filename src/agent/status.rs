@@ -49,11 +49,12 @@ problem (why the agent can't start with them, or null), service (unit, load,
 active), server (state, agent_id, pool_id, message, answered_at and
 answered_seconds_ago, all as the agent last knew them; problem), tasks (slots;
 free_slots, a list of their numbers; in_hand: slot, task, attempt, kind, run,
-workspace, environment and container of each, and, as the agent told
+workspace, environment and container of each, and, as the agent reported it
 told_seconds_ago, its phase (claimed, preparing, pulling_image, running,
 uploading, finishing, cleaning_up), phase_seconds, waiting_for_server,
-memory_bytes, log_bytes and log_bytes_acknowledged; problem), engine (socket, answers, problem) and proxy (variables without
-passwords). A problem is null where there is none.";
+memory_bytes, log_bytes and log_bytes_acknowledged; problem), engine (socket,
+answers, problem) and proxy (variables without passwords).
+problem is null if the part has no problem.";
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Format {
@@ -123,7 +124,7 @@ struct Tasks {
     /// The numbers of those without a task.
     free_slots: Vec<usize>,
     in_hand: Vec<Task>,
-    /// How old is what the agent told of the tasks; null: it told nothing.
+    /// The age of the agent's report on its tasks; null: it wrote none.
     told_seconds_ago: Option<i64>,
     problem: Option<String>,
 }
@@ -139,16 +140,16 @@ struct Task {
     environment: String,
     /// None: it has not been started.
     container: Option<String>,
-    /// None: the agent has not told.
+    /// None: the agent has not reported it.
     #[serde(flatten)]
     doing: Option<Doing>,
 }
 
-/// What the agent told of a task.
+/// The agent's report on a task.
 #[derive(Debug, Serialize)]
 struct Doing {
     phase: Phase,
-    /// How long it had been in the phase when that was told.
+    /// How long it had been in the phase when the agent reported it.
     phase_seconds: i64,
     waiting_for_server: bool,
     memory_bytes: Option<u64>,
@@ -226,22 +227,23 @@ fn tasks(data_dir: &Path, slots: Option<u32>) -> Tasks {
         told_seconds_ago: None,
         problem: None,
     };
-    let (told, records) = match (progress::look(data_dir), Journal::look(data_dir)) {
-        (Ok(told), Ok(records)) => (told, records),
+    let (reported, records) = match (progress::look(data_dir), Journal::look(data_dir)) {
+        (Ok(reported), Ok(records)) => (reported, records),
         (Err(error), _) | (_, Err(error)) => {
             tasks.problem = Some(format!("{error:#}"));
             return tasks;
         }
     };
-    let told_at = told.as_ref().map(|told| told.written_at);
+    let reported_at = reported.as_ref().map(|reported| reported.written_at);
     // The clock may have been set back since.
-    tasks.told_seconds_ago = told_at.map(|at| Timestamp::now().duration_since(at).as_secs().max(0));
+    tasks.told_seconds_ago =
+        reported_at.map(|at| Timestamp::now().duration_since(at).as_secs().max(0));
     let is_taken = |slot: &usize| records.iter().any(|record| record.slot == *slot);
     tasks.free_slots = (0..slots.unwrap_or(0) as usize).filter(|slot| !is_taken(slot)).collect();
     let doing = |record: &Record| {
-        let told = told.as_ref()?;
-        let at = told.tasks.iter().find(|at| at.is_of(&record.claimed.task))?;
-        Some(Doing::of(at, told.written_at))
+        let reported = reported.as_ref()?;
+        let at = reported.tasks.iter().find(|at| at.is_of(&record.claimed.task))?;
+        Some(Doing::of(at, reported.written_at))
     };
     tasks.in_hand = records
         .into_iter()
@@ -254,10 +256,10 @@ fn tasks(data_dir: &Path, slots: Option<u32>) -> Tasks {
 }
 
 impl Doing {
-    fn of(at: &TaskSnapshot, told_at: Timestamp) -> Self {
+    fn of(at: &TaskSnapshot, reported_at: Timestamp) -> Self {
         Self {
             phase: at.phase,
-            phase_seconds: told_at.duration_since(at.since).as_secs().max(0),
+            phase_seconds: reported_at.duration_since(at.since).as_secs().max(0),
             waiting_for_server: at.waiting_for_server,
             memory_bytes: at.memory_bytes,
             log_bytes: at.log_bytes,
@@ -353,7 +355,7 @@ impl Server {
         let state = match connection.state {
             State::Idle => "idle",
             State::Busy => "busy",
-            State::Draining => "draining: no more tasks are taken",
+            State::Draining => "draining: accepting no new tasks",
             State::Errored => "errored",
             State::Away => "does not answer",
             State::Refused => "refuses the agent",

@@ -1,4 +1,4 @@
-//! What the agent is told by signals.
+//! The signals that stop the agent.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What the agent is told by a signal.
+/// What a signal asks the agent to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// SIGTERM or SIGINT: `systemctl stop`, Ctrl-C.

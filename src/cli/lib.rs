@@ -1,4 +1,4 @@
-//! What the three command lines share: exit codes, errors that carry one, manual
+//! Shared by the three command lines: exit codes, errors that carry one, manual
 //! pages and completions.
 
 pub mod documents;

@@ -1,4 +1,4 @@
-//! What holds for settings that nobody sets.
+//! The defaults of the settings.
 
 /// How many tasks run at the same time.
 pub const CONCURRENCY: u32 = 1;

@@ -38,7 +38,7 @@ pub const PROXY_DROP_IN: &str = "/etc/systemd/system/scalr-agent.service.d/proxy
 /// The engine's: a symbolic link to [`PROXY_DROP_IN`].
 pub const ENGINE_PROXY_DROP_IN: &str = "/etc/systemd/system/scalr-docker.service.d/proxy.conf";
 
-/// What the package has besides its programs.
+/// The package's files besides its programs.
 pub const LIBRARY_DIR: &str = "/usr/lib/scalr-agent";
 
 /// The programs of the private engine.
@@ -47,7 +47,7 @@ pub const ENGINE_PROGRAMS: &str = "/usr/lib/scalr-agent/engine";
 /// Where the agent keeps its data, unless a setting says otherwise.
 pub const DATA_DIR: &str = "/var/lib/scalr-agent";
 
-/// What the setup program has changed for good.
+/// The committed changes of the setup program.
 pub const SETUP_MANIFEST: &str = "/var/lib/scalr-agent/setup.json";
 
 /// How to undo what the setup program is doing. Not in the agent's folder, which comes
@@ -88,11 +88,11 @@ pub mod label {
     pub const POOL: &str = "scalr.pool";
 }
 
-/// What the agent writes into its data folder.
+/// The files in the agent's data folder.
 pub mod data {
     /// A folder for each running task.
     pub const TASKS: &str = "tasks";
-    /// What is kept of tasks whose results nobody took.
+    /// Results of tasks that the server did not accept.
     pub const LOST: &str = "lost";
     /// How the server answers, for `status`.
     pub const CONNECTION: &str = "connection.json";

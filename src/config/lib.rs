@@ -94,7 +94,7 @@ pub struct Settings {
     pub debug: Option<bool>,
 }
 
-/// What a stop does with running tasks.
+/// The effect of a stop on running tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStop {

@@ -40,7 +40,7 @@ pub fn listed(
     Ok(listed.collect())
 }
 
-/// The settings without what nobody should read.
+/// The settings without their secrets.
 fn shown(mut settings: Settings) -> Settings {
     settings.token = settings.token.map(|_| Secret::new("***"));
     for url in [&mut settings.url, &mut settings.telemetry_url] {

@@ -15,7 +15,7 @@ pub struct Key {
     pub kind: ValueKind,
     /// What stands for its value in a usage line: its unit, where it has one.
     pub value_name: &'static str,
-    /// What holds when nobody sets it; none: the documentation says what then.
+    /// The default; none: the documentation describes it.
     pub default: Option<DefaultValue>,
     /// Checks its value, if it is set.
     pub(crate) check: fn(&Settings) -> Result<(), String>,

@@ -73,7 +73,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The path of the engine's socket.
     pub engine: PathBuf,
-    /// What a stop does with running tasks.
+    /// The effect of a stop on running tasks.
     pub on_stop: OnStop,
     /// How long an interrupted task may take to end.
     pub grace: Duration,

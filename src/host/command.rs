@@ -24,7 +24,7 @@ pub enum CommandError {
     Start {
         /// The command line.
         command: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// It ended with something else than 0.

@@ -101,7 +101,7 @@ fn curl(proxy: &[(String, String)], ca_cert: Option<&Path>) -> Command {
 }
 
 /// Downloads `url` to `file`, over HTTPS alone, with three tries; what the file has
-/// already is not fetched again. Its progress is shown if `bar` says so.
+/// already is not fetched again. Its progress is shown if `bar` is set.
 ///
 /// # Errors
 /// curl is missing, or could not download it.

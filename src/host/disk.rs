@@ -8,7 +8,7 @@ use nix::sys::statfs::{XFS_SUPER_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 
-/// What is free on the disk that `path` is on, or will be on, in MB.
+/// The free space on the disk that `path` is on, or will be on, in MB.
 ///
 /// # Errors
 /// It can't be asked for.

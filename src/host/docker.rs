@@ -16,7 +16,7 @@ pub fn engine_version(client: &Path, socket: &str) -> Result<String, CommandErro
     Ok(ask(client, socket, &["version", "--format", "{{.Server.Version}}"])?.trim().to_owned())
 }
 
-/// What a command that only looks says, `info` for example.
+/// The output of a command that changes nothing, `info` for example.
 ///
 /// # Errors
 /// The client is missing, or the engine does not answer in time.
@@ -24,7 +24,7 @@ pub fn ask(client: &Path, socket: &str, arguments: &[&str]) -> Result<String, Co
     within(PATIENCE, client).args(["--host", socket]).args(arguments).read()
 }
 
-/// What a client says of itself, for example `Docker version 26.1.4, build …`;
+/// A client's version, for example `Docker version 26.1.4, build …`;
 /// no engine is asked.
 ///
 /// # Errors

@@ -34,7 +34,7 @@ pub fn entries(units: &[&str], lines: usize) -> Result<Vec<Entry>> {
     command.args(["--no-pager", "--output=json", "--lines", &lines.to_string()]);
     let output = command.args(units.iter().flat_map(|unit| ["--unit", unit])).probe()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    // It says so, and ends well all the same where some other file is readable.
+    // It prints that, and succeeds all the same where some other file is readable.
     if said.contains("not seeing messages") || said.contains("insufficient permissions") {
         bail!("only root and the group systemd-journal may read the journal");
     }

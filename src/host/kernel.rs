@@ -13,7 +13,7 @@ pub struct Kernel {
     /// As `uname -r` tells it: `3.10.0-1160.el7.x86_64`.
     pub release: String,
     /// Whether it has the overlay file system, built in, loaded or as a module;
-    /// `None` if that can't be told, since its modules are not here (a container).
+    /// `None` if that is unknown, since its modules are not here (a container).
     pub has_overlay: Option<bool>,
     /// Whether users may make namespaces of their own.
     pub has_user_namespaces: bool,

@@ -1,4 +1,4 @@
-//! What we ask of a machine and do to it.
+//! Questions to a machine and changes of it.
 //!
 //! Each external tool is wrapped in one module of its own; nothing here knows
 //! of `setup`, `agent` or `server`.

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_told_in_kib() {
+    fn memory_is_read_in_kib() {
         let text = "MemTotal:        8009132 kB\nMemFree:          123456 kB\n";
         assert_eq!(parse_total(text), Some(7821));
     }

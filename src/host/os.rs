@@ -52,7 +52,7 @@ impl Os {
         self.family == Family::RedHat && self.major() == major
     }
 
-    /// The first number of the version; 0 if there is none.
+    /// The first number of the version; 0 if it has no number.
     pub fn major(&self) -> u32 {
         self.version.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
     }

@@ -147,7 +147,7 @@ fn patiently(
 ) -> Result<()> {
     let of_lock = |error: &anyhow::Error| error.downcast_ref().is_some_and(is_locked);
     let tries = usize::try_from(limit.as_secs() / PAUSE.as_secs()).unwrap_or(usize::MAX);
-    let mut told = None;
+    let mut reported = None;
     let result = (|| {
         interrupt::check()?;
         Ok(command.run_shown()?)
@@ -156,10 +156,10 @@ fn patiently(
     .when(of_lock)
     .notify(|_, _| {
         let holder = holder();
-        if told.as_ref() != Some(&holder) {
+        if reported.as_ref() != Some(&holder) {
             eprintln!("Waiting for at most {} s: {holder} …", limit.as_secs());
         }
-        told = Some(holder);
+        reported = Some(holder);
     })
     .call();
     match result {

@@ -50,7 +50,7 @@ pub struct UnitState {
     pub started: u64,
     /// Since when it is active, as systemd prints times; empty if it never was.
     pub since: String,
-    /// The main process; 0 if there is none.
+    /// The main process; 0 if it has no process.
     pub pid: u32,
 }
 

@@ -18,7 +18,7 @@ pub struct Given {
     pub file: PathBuf,
 }
 
-/// What the drop-ins in the directory `drop_ins` set, whoever wrote them, by name.
+/// The variables that the drop-ins in the directory `drop_ins` set, by name.
 ///
 /// An environment file that we may not read is passed over.
 ///

@@ -26,7 +26,7 @@ pub struct Repository {
     pub enabled: bool,
 }
 
-/// What the enabled repositories say of a package.
+/// A package in the enabled repositories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offer {
     /// This one has it.

@@ -11,7 +11,7 @@ use super::store::access_token::{self, AccessToken};
 use super::store::account::{self, Account};
 use super::store::environment::{self, Environment};
 use super::store::{Connection, Store};
-use super::token::{Issued, new_id};
+use super::token::{NewToken, new_id};
 use cli::Failure;
 use protocol::Secret;
 
@@ -70,7 +70,7 @@ async fn issue(
     token_file: Option<&Path>,
 ) -> Result<Secret> {
     let id = new_id("at");
-    let issued = Issued::new(&id);
+    let issued = NewToken::new(&id);
     let token = AccessToken {
         id,
         account_id: account.id.clone(),

@@ -17,14 +17,14 @@ pub(crate) fn new_id(prefix: &str) -> String {
 
 /// A new token.
 #[derive(Debug)]
-pub(crate) struct Issued {
-    /// What its owner gets: `ID.SECRET`.
+pub(crate) struct NewToken {
+    /// The owner's part: `ID.SECRET`.
     pub token: Secret,
-    /// What the database gets.
+    /// The database's part.
     pub secret_hash: String,
 }
 
-impl Issued {
+impl NewToken {
     /// A new token that belongs to the row with `id`.
     pub(crate) fn new(id: &str) -> Self {
         let secret = hex::encode(rand::random::<[u8; 32]>());
@@ -32,15 +32,15 @@ impl Issued {
     }
 }
 
-/// A token as somebody shows it, not checked yet.
+/// The token of a request, not checked yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Shown {
+pub(crate) struct PresentedToken {
     /// The row that it claims to belong to.
     pub id: String,
     secret: Secret,
 }
 
-impl Shown {
+impl PresentedToken {
     /// Takes a token apart; none if it has not a token's form.
     pub(crate) fn parse(token: &str) -> Option<Self> {
         let (id, secret) = token.rsplit_once('.')?;
@@ -63,11 +63,11 @@ mod tests {
 
     #[test]
     fn a_token_is_recognised_by_its_hash_alone() {
-        let issued = Issued::new("at-1");
-        let shown = Shown::parse(issued.token.expose()).unwrap();
+        let issued = NewToken::new("at-1");
+        let shown = PresentedToken::parse(issued.token.expose()).unwrap();
         assert_eq!(shown.id, "at-1");
         assert!(shown.matches(&issued.secret_hash));
-        assert!(!shown.matches(&Issued::new("at-1").secret_hash));
+        assert!(!shown.matches(&NewToken::new("at-1").secret_hash));
         assert!(!format!("{issued:?}{shown:?}").contains(shown.secret.expose()));
     }
 }

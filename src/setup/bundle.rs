@@ -35,7 +35,7 @@ Then, on the host:
   sudo sh scalr-agent-bundle/install.sh --offline scalr-agent-bundle \\
       --url https://pools.example.com --token-file FILE
 
-The packages' own dependencies have to be installed there already, or be in the
+The packages' own dependencies must be installed there already, or be in the
 host's own repositories.";
 
 /// Make one archive to install hosts without network from
@@ -45,12 +45,12 @@ pub(crate) struct Args {
     /// The repositories that `scalr-agent-setup repository` made
     #[arg(long, value_name = "DIR", default_value = "target/repository")]
     repository: PathBuf,
-    /// The archive; what is there is replaced at once, when all is ready
+    /// The archive; an older one is replaced when the new one is complete
     #[arg(long, value_name = "FILE", default_value = "target/scalr-agent-bundle.tar")]
     output: PathBuf,
 }
 
-/// What was made. Its JSON is the command's output.
+/// The new bundle. Its JSON is the command's output.
 #[derive(Debug, Serialize)]
 struct Made {
     output: PathBuf,

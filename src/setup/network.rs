@@ -19,7 +19,7 @@ use host::network::{self, Route};
 
 /// Where runs get their addresses from: the first that no route touches. Rarely
 /// used parts of each private block, away from what Docker, Kubernetes and
-/// clouds take when nobody chooses.
+/// clouds take by default.
 const RANGES: [&str; 6] = [
     "10.213.64.0/20",
     "10.187.64.0/20",
@@ -30,7 +30,7 @@ const RANGES: [&str; 6] = [
 ];
 
 /// What the private engine has in place of docker0, with no container in it: an
-/// engine that is told to have none removes docker0, also a host's own (moby's
+/// engine that is configured without one removes docker0, also a host's own (moby's
 /// `removeDefaultBridgeInterface`).
 const BRIDGE: &str = "scalr-docker0";
 
@@ -74,7 +74,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 /// Writes [`ENGINE_SETTINGS`] with a range that is free on this host, unless it
-/// exists; tells whether it was written.
+/// exists; returns whether it was written.
 ///
 /// # Errors
 /// No range is free, or the file can't be written.
@@ -246,7 +246,7 @@ fn configured(machine: &Machine) -> Result<Option<Vec<Ipv4Net>>> {
     Ok(Some(ranges))
 }
 
-/// What the host sends somewhere itself, and its name servers.
+/// The destinations of the host's routes, and its name servers.
 fn taken(machine: &Machine) -> Result<Vec<Route>> {
     if !machine.is_this_one() {
         return Ok(Vec::new());

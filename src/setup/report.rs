@@ -33,11 +33,11 @@ Examples:
   sudo scalr-agent-setup report --output /tmp/report.tar.gz --lines 5000
 
 The archive holds the status, the checks, units, journal, settings and versions.
-The token, the passwords of proxies and what is in variables with a telling name
-are masked, in base64 and URLs too; the data of runs is not in it. Look through
+The token, the passwords of proxies and variables whose name looks like that of
+a secret are masked, in base64 and URLs too. The data of runs is not in it. Read
 it before you pass it on: tar -xzf FILE.
 
-Exit codes: 0 written, 1 it can't be written, 2 there is such a file already.";
+Exit codes: 0 written, 1 it can't be written, 2 the file exists already.";
 
 /// Write an archive for support, without secrets
 #[derive(Debug, clap::Args)]
@@ -54,8 +54,8 @@ pub(crate) struct Args {
 /// Runs `report`.
 ///
 /// # Errors
-/// The archive is there already or can't be written. What can't be told goes
-/// into the archive as such.
+/// The archive is there already or can't be written. What can't be found out is
+/// marked as unavailable in the archive.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let name = format!("scalr-agent-report-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
     let output = args.output.clone().unwrap_or_else(|| format!("{name}.tar.gz").into());
@@ -76,7 +76,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
 /// A file of the archive.
 struct Document {
     name: String,
-    /// What is in it, for people.
+    /// Its description, for people.
     about: String,
     text: String,
     /// Why it is unavailable.

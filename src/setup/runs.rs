@@ -77,7 +77,7 @@ fn recorded(directory: &Path) -> Option<(String, String)> {
     let name = directory.file_name()?.to_string_lossy().into_owned();
     let Ok(Line::Claimed { claim, .. }) = serde_json::from_str(first) else {
         // It counts as active all the same.
-        return Some((name.clone(), format!("{name}: its journal can't be understood")));
+        return Some((name.clone(), format!("{name}: its journal cannot be read")));
     };
     let Task { id, kind, run_id, workspace, environment, .. } = claim.task;
     let line = format!("{run_id}: {kind} in {}/{} ({id})", environment.name, workspace.name);

@@ -11,7 +11,7 @@ use host::machine::Machine;
 use host::unit;
 use protocol::redact::Redactor;
 
-/// What a variable's name has in it when its value is a secret.
+/// Words in the name of a variable whose value is a secret.
 const TELLING: [&str; 4] = ["TOKEN", "SECRET", "PASSWORD", "KEY"];
 
 /// The secrets of a host, as far as we may read them.

@@ -14,7 +14,7 @@ use host::systemd::{self, Services, UnitState};
 /// How long a service may take: the unit's own limit is shorter.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// How long the state from before a restart may still be told.
+/// How long the state from before a restart may still be reported.
 const SETTLING: Duration = Duration::from_secs(3);
 
 /// How many of the journal's last lines a failure shows.

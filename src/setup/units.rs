@@ -65,7 +65,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     changes.finish()
 }
 
-/// Writes the drop-ins for a systemd, the machine's own if `None`; tells whether
+/// Writes the drop-ins for a systemd, the machine's own if `None`; returns whether
 /// anything changed.
 ///
 /// # Errors
@@ -164,7 +164,7 @@ struct Directive {
 
 const EVER: u32 = u32::MAX;
 
-/// What is left out on purpose: `ProcSubset=pid` hides /proc/meminfo, which the
+/// Left out on purpose: `ProcSubset=pid` hides /proc/meminfo, which the
 /// agent counts its free slots from; `MemoryDenyWriteExecute` would bind whatever a
 /// hook runs.
 const HARDENING: &[Directive] = &[

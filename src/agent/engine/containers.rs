@@ -102,7 +102,7 @@ impl Engine {
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
                 // Not what the engine's own settings say: of a file that is begun
-                // anew, a log that is made again would lack the beginning.
+                // again, a log that is made again would lack the beginning.
                 config: Some(HashMap::from(
                     [("max-size", "1000g"), ("max-file", "2")]
                         .map(|(option, value)| (option.to_owned(), value.to_owned())),
@@ -212,7 +212,7 @@ impl Engine {
             .await
             .context("cannot look at the container")?
             .state
-            .context("the engine tells no state")?;
+            .context("the engine reports no state")?;
         let never_started =
             state.status == Some(bollard::models::ContainerStateStatusEnum::CREATED);
         Ok(if never_started {

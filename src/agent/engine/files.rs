@@ -65,7 +65,7 @@ impl Engine {
     }
 
     /// Copies a regular file of a container, however large, into an empty one here;
-    /// tells whether there is one.
+    /// returns whether it exists.
     ///
     /// # Errors
     /// The engine doesn't answer, or `to` can't be written.

@@ -9,7 +9,7 @@ use end_mark::EndMark;
 use limit::Limiter;
 use protocol::redact::Redactor;
 
-/// What a container's output goes through on its way into the log.
+/// The steps between a container's output and the log.
 pub(crate) struct Filter {
     end: EndMark,
     mask: Redactor,

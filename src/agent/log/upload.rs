@@ -17,9 +17,8 @@ const PIECE: usize = 1024 * 1024;
 /// Sends the log at `path` in pieces, `interval` apart while it grows or as the
 /// server says, until it is `complete` and the server has all of it.
 ///
-/// What the server has is what counts: it is asked first, and where it says that
-/// it has more or less than was thought, it is believed. `on_acknowledged` is told
-/// how much it has, in bytes.
+/// The server's count of bytes decides: it is asked for first, and a count that it
+/// sends later replaces ours. `on_acknowledged` gets it.
 ///
 /// # Errors
 /// The task is no longer ours. While the server is away, this waits.

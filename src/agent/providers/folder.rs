@@ -25,7 +25,7 @@ pub(super) struct Mirrored {
     folder: PathBuf,
 }
 
-/// What the mirror in `folder` has for `platform` (`linux_amd64`).
+/// The packages in the mirror `folder` for `platform` (`linux_amd64`).
 ///
 /// # Errors
 /// The folder can't be read, somebody but `owner` and root can change something

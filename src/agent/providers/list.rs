@@ -29,7 +29,7 @@ pub(super) type Volumes = BTreeMap<String, Volume>;
 /// A volume that is whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Volume {
-    /// What is in it.
+    /// Its content.
     pub content: Content,
     /// How much that is.
     pub bytes: u64,
@@ -37,7 +37,7 @@ pub(super) struct Volume {
     pub used_at: u64,
 }
 
-/// What is in a volume.
+/// The content of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Content {

@@ -91,7 +91,7 @@ pub(crate) struct Providers {
     in_use: RwLock<()>,
 }
 
-/// What a run gets. Nothing of it is removed while this lives.
+/// The providers of a run. None of them is removed while this lives.
 #[derive(Debug)]
 pub(crate) struct Provided<'a> {
     /// To be mounted.
@@ -103,7 +103,7 @@ pub(crate) struct Provided<'a> {
 }
 
 impl Providers {
-    /// What is there from before; `proxy` holds variables such as `HTTPS_PROXY`.
+    /// The providers that are kept already; `proxy` holds variables such as `HTTPS_PROXY`.
     ///
     /// # Errors
     /// The data folder can't be used, or a certificate or a proxy.
@@ -137,7 +137,7 @@ impl Providers {
         self.mirror != ProviderMirror::None
     }
 
-    /// What a run with this lock file gets.
+    /// The providers of a run with this lock file.
     ///
     /// # Errors
     /// The engine doesn't answer, or the mirror's folder can't be used.
@@ -201,7 +201,7 @@ impl Providers {
         self.rung.notify_one();
     }
 
-    /// Gets what is wanted, and removes what is not, for ever.
+    /// Downloads wanted providers and removes unused ones; never returns.
     pub(crate) async fn keep(&self, engine: &Engine) -> std::convert::Infallible {
         loop {
             if let Err(error) = self.clean_up(engine).await {
@@ -314,7 +314,7 @@ impl Providers {
         let filled = engine.fill_volume(name, &labels, ReaderStream::new(from)).await;
         match (packing.await.context("the packing panicked")?, filled) {
             (Ok(packed), Ok(())) => Ok(packed),
-            // One of the two may be no more than the other's consequence.
+            // One of the two may only be a consequence of the other.
             (Err(packed), Err(filled)) => Err(filled.context(format!("{packed:#}"))),
             (Ok(_), Err(error)) => Err(error),
             (Err(error), Ok(())) => {

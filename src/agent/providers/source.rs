@@ -43,7 +43,7 @@ pub(super) enum Origin {
     Mirror(Url),
 }
 
-/// A provider's package, as the source tells of it.
+/// A provider's package, as the source describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Package {
     url: Url,
@@ -174,7 +174,8 @@ impl Source {
         url.set_path(&format!("{}{path}", mirror.path()));
         let (mut version, asked): (Version, _) = self.document(url).await?;
         let archive = version.archives.remove(platform);
-        let archive = archive.with_context(|| format!("the mirror has none for {platform}"))?;
+        let archive =
+            archive.with_context(|| format!("the mirror has no package for {platform}"))?;
         Ok(Package { url: join(&asked, &archive.url)?, hashes: archive.hashes })
     }
 

@@ -66,7 +66,7 @@ pub(crate) fn run(file: &Path, once: bool) -> Result<()> {
     }
 }
 
-/// Takes tasks until told to stop.
+/// Runs tasks until it has to stop.
 async fn serve(
     config: Config,
     proxy: Vec<(String, String)>,
@@ -202,7 +202,7 @@ impl Service {
         }
     }
 
-    /// Polls and sends heartbeats until told to stop.
+    /// Polls and sends heartbeats until it has to stop.
     async fn until_ended(self: Arc<Self>, signals: &mut Signals, file: &Path) -> Result<End> {
         let mut beating = tokio::spawn(Arc::clone(&self).beat());
         let mut polling = tokio::spawn(Arc::clone(&self).poll());

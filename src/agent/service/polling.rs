@@ -61,7 +61,7 @@ impl Service {
 
     async fn act_on(self: &Arc<Self>, event: Event) {
         match event {
-            // Offered before the server heard that no more are taken.
+            // Offered before the server knew that this agent accepts no new tasks.
             Event::Offer { task_id, .. } if self.draining.load(Ordering::SeqCst) => {
                 info!(task = task_id, "task not taken: the agent accepts no new tasks");
             }

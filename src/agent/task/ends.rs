@@ -69,7 +69,7 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
 
     // The agent is started again.
     let entry = context.journal.entries().unwrap().remove(0);
-    carry_out_alone(&context, entry).await;
+    run_task_alone(&context, entry).await;
 
     assert_eq!(*of_server.lock().unwrap(), ["POST /api/agent/v1/tasks/task-1/finish"]);
     let of_engine = of_engine.lock().unwrap();
@@ -85,7 +85,7 @@ async fn a_state_that_comes_too_late_is_kept_here() {
     let over = r#"{"error": "it is over", "code": "attempt_over"}"#;
     let server = choosy(&Finishes::default(), move |_| Some((StatusCode::CONFLICT, over)));
     let context = context(folder.path(), server, fake(&of_engine, engine)).await;
-    carry_out_alone(&context, applied(&context)).await;
+    run_task_alone(&context, applied(&context)).await;
 
     assert_eq!(fs::read_to_string(folder.path().join(KEPT)).unwrap(), STATE);
     assert!(context.journal.entries().unwrap().is_empty(), "and the task is forgotten");
@@ -108,7 +108,7 @@ async fn a_refused_state_never_loses_the_task() {
         let finishes = Finishes::default();
         let server = choosy(&finishes, move |_| Some((status, problem)));
         let context = context(folder.path(), server, fake(&Asked::default(), engine)).await;
-        carry_out_alone(&context, applied(&context)).await;
+        run_task_alone(&context, applied(&context)).await;
 
         let kept = folder.path().join(KEPT);
         assert_eq!(fs::read_to_string(&kept).unwrap(), STATE, "{status} {problem}");
@@ -170,7 +170,7 @@ async fn a_refused_file_of_a_plan_fails_it() {
         entry
             .note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None })
             .unwrap();
-        carry_out_alone(&context, entry).await;
+        run_task_alone(&context, entry).await;
 
         let finishes = finishes.lock().unwrap();
         let [finish] = &finishes[..] else { panic!("{message}: {finishes:?}") };
@@ -195,7 +195,7 @@ async fn of_two_states_the_newer_one_counts() {
             false => engine(asked),
         });
         let context = context(folder.path(), server, engine).await;
-        carry_out_alone(&context, applied(&context)).await;
+        run_task_alone(&context, applied(&context)).await;
         let finish = finishes.lock().unwrap().remove(0);
         assert_eq!(finish.unsaved_state.is_none(), is_saved, "{finish:?}");
         let kept = folder.path().join("lost/task-1-1/errored.tfstate");
@@ -214,7 +214,7 @@ async fn an_apply_whose_container_is_gone_tells_that_its_state_may_not_be_saved(
         false => engine(asked),
     });
     let context = context(folder.path(), choosy(&finishes, |_| None), engine).await;
-    carry_out_alone(&context, applied(&context)).await;
+    run_task_alone(&context, applied(&context)).await;
     let finish = finishes.lock().unwrap().remove(0);
     assert_eq!(finish.outcome, Outcome::Errored);
     assert!(finish.unsaved_state.unwrap().contains("The container of the apply was removed"));
@@ -315,7 +315,7 @@ fn job(context: &Arc<Context>, entry: Entry) -> Job {
     }
 }
 
-async fn carry_out_alone(context: &Arc<Context>, entry: Entry) {
+async fn run_task_alone(context: &Arc<Context>, entry: Entry) {
     run_task(Arc::clone(context), entry, context.slots.take_again(0), channels()).await;
 }
 

@@ -23,7 +23,7 @@ use config::Config;
 /// How long the collector may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is told that a collector is still away.
+/// How often the log repeats that a collector is still away.
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(3600);
 
 /// The longest answer that is read, in bytes: it says how much was refused.
@@ -36,8 +36,8 @@ pub(super) struct Collector {
     http: reqwest::Client,
     headers: HeaderMap,
     runtime: Handle,
-    /// When it was last told that it is away; none: it is not.
-    away_told: Arc<Mutex<Option<Instant>>>,
+    /// When the log last said that it is away; none: it is not.
+    away_reported: Arc<Mutex<Option<Instant>>>,
     closed: CancellationToken,
 }
 
@@ -56,14 +56,14 @@ impl Collector {
             http: http.build().context("cannot set up HTTPS")?,
             headers,
             runtime: Handle::current(),
-            away_told: Arc::default(),
+            away_reported: Arc::default(),
             closed: CancellationToken::new(),
         })
     }
 
     /// Whether it did not take what was sent last.
     pub(super) fn is_away(&self) -> bool {
-        self.away_told().is_some()
+        self.away_reported().is_some()
     }
 
     /// From now on all calls fail at once, also those under way.
@@ -89,21 +89,21 @@ impl Collector {
     }
 
     fn took_it(&self) {
-        if self.away_told().take().is_some() {
+        if self.away_reported().take().is_some() {
             info!("the telemetry collector takes metrics and traces again");
         }
     }
 
     fn did_not_take_it(&self, why: &anyhow::Error) {
-        let mut told = self.away_told();
-        if told.is_none_or(|told| told.elapsed() > BETWEEN_WARNINGS) {
-            *told = Some(Instant::now());
+        let mut reported = self.away_reported();
+        if reported.is_none_or(|reported| reported.elapsed() > BETWEEN_WARNINGS) {
+            *reported = Some(Instant::now());
             warn!("the telemetry collector does not take metrics and traces: {why:#}");
         }
     }
 
-    fn away_told(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.away_told.lock().expect("nothing panics while it holds this")
+    fn away_reported(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.away_reported.lock().expect("nothing panics while it holds this")
     }
 }
 

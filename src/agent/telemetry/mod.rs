@@ -192,7 +192,7 @@ impl Telemetry {
         self.heartbeat_errors.add(1, &[]);
     }
 
-    /// Sends what is left, if the collector is there, and no more after that.
+    /// Sends what is left, if the collector answers, and nothing after that.
     pub(crate) async fn stop(&self) {
         let Some(Exporting { collector, traces, metrics }) = &self.exporting else { return };
         if collector.is_away() {
@@ -202,7 +202,7 @@ impl Telemetry {
         let (done, ended) = oneshot::channel();
         // A thread of its own: it blocks for as long as it likes.
         std::thread::spawn(move || {
-            // What could not be sent, the collector's client has told.
+            // What could not be sent, the collector's client has logged.
             let _ = traces.shutdown();
             let _ = metrics.shutdown();
             let _ = done.send(());

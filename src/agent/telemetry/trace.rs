@@ -72,7 +72,7 @@ impl TaskTrace {
         context.is_sampled().then(|| context.trace_id().to_string())
     }
 
-    /// Its `traceparent`, for an agent that goes on with the task.
+    /// Its `traceparent`, for an agent that continues the task.
     pub(crate) fn parent(&self) -> Option<String> {
         self.id()?;
         let mut fields = HashMap::new();

@@ -1,4 +1,4 @@
-//! What a dry run shows.
+//! The output of a dry run.
 
 use anstream::println;
 use anstyle::{AnsiColor, Style};

@@ -38,7 +38,7 @@ impl Lock {
         }
     }
 
-    /// Whether somebody has it.
+    /// Whether a process holds it.
     pub(super) fn is_taken(machine: &Machine, path: &str) -> bool {
         File::open(machine.path(path)).is_ok_and(|file| file.try_lock_shared().is_err())
     }

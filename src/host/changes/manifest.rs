@@ -89,7 +89,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// What the manifest's file is to be.
+    /// The state of the manifest's file with this content.
     pub(super) fn state(&self) -> Result<PathState> {
         if self.is_empty() {
             return Ok(PathState::Absent);

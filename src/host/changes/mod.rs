@@ -1,6 +1,6 @@
 //! Changes of a machine as one transaction.
 //!
-//! What is the same already is not written. What was changed is undone, newest
+//! Files with the same content are not written. All changes are undone, newest
 //! first, unless [`Changes::commit`] is reached; what there is to undo is on disk
 //! before each step, so that the next transaction undoes what was killed
 //! half-way. What was committed is recorded in a [`Manifest`], together with what
@@ -116,7 +116,7 @@ impl Changes {
         self.dry_run
     }
 
-    /// What was changed so far (in a dry run: would be), oldest first.
+    /// The changes so far (in a dry run: the planned ones), oldest first.
     pub fn changed(&self) -> &[String] {
         &self.changed
     }
@@ -126,7 +126,7 @@ impl Changes {
         &self.manifest
     }
 
-    /// Makes the file at the machine's `path` hold `text`; tells whether it did
+    /// Makes the file at the machine's `path` hold `text`; returns whether it did
     /// not yet. Missing directories above it are made.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl Changes {
         self.replace(path, before, after, attributes.secret)
     }
 
-    /// Makes the machine's `path` a symbolic link to `target`; tells whether it
+    /// Makes the machine's `path` a symbolic link to `target`; returns whether it
     /// was not yet.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ impl Changes {
         self.replace(path, before, PathState::Symlink { target: target.into() }, false)
     }
 
-    /// Removes the file or symbolic link at the machine's `path`; tells whether
+    /// Removes the file or symbolic link at the machine's `path`; returns whether
     /// there was one.
     ///
     /// # Errors
@@ -174,14 +174,14 @@ impl Changes {
         undo: Option<Command>,
     ) -> Result<()> {
         let what = what.into();
-        let told = format!("{what}: {}", command.line());
-        self.tell(what, &told, undo, || Ok(command.run()?))
+        let step = format!("{what}: {}", command.line());
+        self.tell(what, &step, undo, || Ok(command.run()?))
     }
 
     /// Does something that is more than a command; else like [`Changes::run`].
     ///
     /// # Errors
-    /// Whatever `action` says.
+    /// Those of `action`.
     pub fn act(
         &mut self,
         what: impl Into<String>,
@@ -189,15 +189,15 @@ impl Changes {
         undo: Option<Command>,
     ) -> Result<()> {
         let what = what.into();
-        let told = what.clone();
-        self.tell(what, &told, undo, action)
+        let step = what.clone();
+        self.tell(what, &step, undo, action)
     }
 
     /// Does something that is no change by itself but prepares one, such as reading
-    /// lists anew. A dry run does not do it.
+    /// lists again. A dry run does not do it.
     ///
     /// # Errors
-    /// Whatever `action` says.
+    /// Those of `action`.
     pub fn prepare(
         &mut self,
         what: String,
@@ -219,7 +219,7 @@ impl Changes {
     /// become newer, and that is not undone. Gives the keys that rpm got with them.
     ///
     /// # Errors
-    /// Whatever `action` says.
+    /// Those of `action`.
     pub fn install(
         &mut self,
         before: &Packages,
@@ -283,7 +283,7 @@ impl Changes {
         }
     }
 
-    /// Records that a user was made a member of a group, or is no more.
+    /// Records that a user was made a member of a group, or removed from it.
     pub fn record_membership(&mut self, user: &str, group: &str, member: bool) {
         let membership = Membership { user: user.to_owned(), group: group.to_owned() };
         self.manifest.memberships.retain(|known| *known != membership);
@@ -444,14 +444,14 @@ impl Changes {
     fn tell(
         &mut self,
         what: String,
-        told: &str,
+        step: &str,
         undo: Option<Command>,
         action: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         interrupt::check()?;
         self.changed.push(what.clone());
         if self.dry_run {
-            println!("would {told}");
+            println!("would {step}");
             return Ok(());
         }
         // Also what failed half-way is undone.
@@ -488,7 +488,7 @@ impl Drop for Changes {
     }
 }
 
-/// Undoes what a transaction that was killed has left; tells whether there was
+/// Undoes what a transaction that was killed has left; returns whether there was
 /// one.
 ///
 /// # Errors
@@ -500,7 +500,7 @@ fn undo_interrupted(machine: &Machine, records: &Records) -> Result<bool> {
     Ok(true)
 }
 
-/// Undoes what an interrupted transaction has left; tells whether there was one.
+/// Undoes what an interrupted transaction has left; returns whether there was one.
 ///
 /// # Errors
 /// As [`Changes::begin`].

@@ -84,7 +84,7 @@ impl PathState {
         }
     }
 
-    /// Whose it is, or would be if we made it.
+    /// The owner and the group, ours for anything but a file.
     pub(super) fn owner(&self) -> (u32, u32) {
         match self {
             Self::File { uid, gid, .. } => (*uid, *gid),
@@ -129,7 +129,7 @@ fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
-/// What is recognised again: a file by its text, not by its mode.
+/// The part of a state that is compared later: a file's text, not its mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Mark {

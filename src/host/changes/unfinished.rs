@@ -17,7 +17,7 @@ use crate::machine::Machine;
 use crate::packages::Packages;
 use crate::systemd::Services;
 
-/// What an unfinished transaction has changed.
+/// The changes of an unfinished transaction.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Unfinished {
     /// Oldest first; undone newest first.
@@ -65,8 +65,7 @@ impl Unfinished {
         Self { path, ..Self::default() }
     }
 
-    /// What an earlier, interrupted transaction has left; `None` if there is
-    /// nothing of the kind.
+    /// The changes of an earlier, interrupted transaction; `None` without one.
     ///
     /// # Errors
     /// It can't be read.
@@ -112,14 +111,14 @@ impl Unfinished {
         let units = self.steps.iter().any(Step::is_of_systemd);
         for step in self.steps.iter().rev() {
             if let Err(error) = step.undo(machine) {
-                eprintln!("could not undo: {step}: {error:#}");
+                eprintln!("cannot undo: {step}: {error:#}");
             }
         }
         if services.can_run() {
             let reloaded = if units { services.reload_units() } else { Ok(()) };
             let restarted = self.restart.iter().map(|unit| services.begin_restart(unit));
             for error in std::iter::once(reloaded).chain(restarted).filter_map(Result::err) {
-                eprintln!("could not bring the services back: {error}");
+                eprintln!("cannot restart the services: {error}");
             }
         }
         if let Err(error) = self.forget(machine) {

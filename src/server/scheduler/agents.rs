@@ -7,7 +7,7 @@ use crate::store::access_token::{self, AccessToken};
 use crate::store::agent::{self, Agent};
 use crate::store::session::{self, End, Session};
 use crate::store::task::{self, State};
-use crate::token::{Issued, Shown, new_id};
+use crate::token::{NewToken, PresentedToken, new_id};
 use protocol::Secret;
 use protocol::{Heartbeat, Register, Status};
 
@@ -32,7 +32,7 @@ impl Scheduler {
     /// It is not one, or it has expired.
     pub(crate) async fn pool_token(&self, token: &str) -> Result<AccessToken, Denied> {
         let denied = || Denied::Unauthorized("this is not a token of an agent pool".to_owned());
-        let shown = Shown::parse(token).ok_or_else(denied)?;
+        let shown = PresentedToken::parse(token).ok_or_else(denied)?;
         let mut db = self.store.read().await?;
         let found = access_token::find(&mut db, &shown.id).await?;
         let token = found
@@ -101,7 +101,7 @@ impl Scheduler {
             }
         }
         let session_id = new_id("sess");
-        let issued = Issued::new(&session_id);
+        let issued = NewToken::new(&session_id);
         session::insert(
             &mut change.tx,
             &session_id,
@@ -124,7 +124,7 @@ impl Scheduler {
     /// It is not one, or the session is over.
     pub(crate) async fn session(&self, token: &str) -> Result<Session, Denied> {
         let denied = || Denied::Unauthorized("this is not a session's token".to_owned());
-        let shown = Shown::parse(token).ok_or_else(denied)?;
+        let shown = PresentedToken::parse(token).ok_or_else(denied)?;
         if !shown.id.starts_with("sess-") {
             return Err(denied());
         }

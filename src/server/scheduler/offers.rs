@@ -8,7 +8,7 @@ use crate::clock::Millis;
 use crate::store::session::Session;
 use crate::store::task::{self, Claim, State, Task};
 use crate::store::{Connection, agent};
-use crate::token::Issued;
+use crate::token::NewToken;
 use protocol::Secret;
 use protocol::{Event, Poll};
 
@@ -75,8 +75,8 @@ impl Scheduler {
         task.state = State::Claimed;
         task.lease_expires_at = Some(change.now + millis(self.terms.lease));
         task::update(&mut change.tx, &task).await?;
-        let of_agent = Issued::new(&format!("{}.{attempt}", task.id));
-        let of_run = Issued::new(&format!("{RUN_TOKEN}{}.{attempt}", task.id));
+        let of_agent = NewToken::new(&format!("{}.{attempt}", task.id));
+        let of_run = NewToken::new(&format!("{RUN_TOKEN}{}.{attempt}", task.id));
         let hashes = [&of_agent.secret_hash, &of_run.secret_hash];
         task::upsert_claim(&mut change.tx, &task.id, attempt, hashes[0], hashes[1], change.now)
             .await?;

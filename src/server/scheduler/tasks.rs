@@ -5,7 +5,7 @@ use tracing::{info, warn};
 use super::{Change, Error, Scheduler, millis};
 use crate::store::run::{Run, Status};
 use crate::store::task::{self, Phase, State, Task};
-use crate::token::Shown;
+use crate::token::PresentedToken;
 use protocol::{Finish, Outcome};
 
 /// What a run's token begins with, so that it is told from its agent's, which is
@@ -27,7 +27,7 @@ impl Scheduler {
         let mut db = self.store.read().await?;
         let denied = || Error::NotFound(format!("this token is not one of task {task_id}"));
         // A task's token is TASK.ATTEMPT.SECRET.
-        let shown = Shown::parse(token).ok_or_else(denied)?;
+        let shown = PresentedToken::parse(token).ok_or_else(denied)?;
         let (id, attempt) = shown.id.rsplit_once('.').ok_or_else(denied)?;
         let attempt = attempt.parse().map_err(|_| denied())?;
         let claim = task::find_claim(&mut db, id, attempt).await?.ok_or_else(denied)?;
@@ -45,7 +45,10 @@ impl Scheduler {
     ///
     /// # Errors
     /// The server failed.
-    pub(crate) async fn task_of_run_token(&self, shown: &Shown) -> sqlx::Result<Option<Task>> {
+    pub(crate) async fn task_of_run_token(
+        &self,
+        shown: &PresentedToken,
+    ) -> sqlx::Result<Option<Task>> {
         let named = shown.id.strip_prefix(RUN_TOKEN).and_then(|id| id.rsplit_once('.'));
         let Some((id, Ok(attempt))) = named.map(|(id, attempt)| (id, attempt.parse::<i64>()))
         else {

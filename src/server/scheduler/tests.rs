@@ -22,7 +22,7 @@ use crate::store::{
     Store, access_token, account, agent, agent_pool, configuration_version, environment, run, task,
     workspace,
 };
-use crate::token::Issued;
+use crate::token::NewToken;
 use protocol::{Event, Finish, Outcome, Poll, Register, TaskState, TaskStatus};
 
 const LEASE: Duration = Duration::from_secs(40);
@@ -659,7 +659,7 @@ impl World {
             pool_id: Some("apool-1".into()),
             name: None,
             description: None,
-            secret_hash: Issued::new("at-1").secret_hash,
+            secret_hash: NewToken::new("at-1").secret_hash,
             created_at: now,
             expires_at: None,
             last_used_at: None,

@@ -265,7 +265,7 @@ pub(super) fn to_the_vault(os: &Os) -> String {
     format!("sed -i -e 's,^mirrorlist=,#mirrorlist=,'{expressions} /etc/yum.repos.d/CentOS-*.repo")
 }
 
-/// The command that sets up the repository anew where somebody removed it: only
+/// The command that adds the repository again where somebody removed it: only
 /// CentOS's is open to all and will never move again.
 fn put_back(os: &Os) -> Option<String> {
     let (id, name, folder, key) = match (os.id.as_str(), os.major(), std::env::consts::ARCH) {
@@ -287,7 +287,7 @@ fn where_else(os: &Os) -> &'static str {
     match (os.id.as_str(), os.major()) {
         ("rhel", 7) => {
             "; on a registered system `subscription-manager repos \
-             --enable=rhel-7-server-extras-rpms` brings it"
+             --enable=rhel-7-server-extras-rpms` adds it"
         }
         ("centos", 7) => "; its repository `extras` is missing from /etc/yum.repos.d",
         ("centos", 8) => "; its repository `appstream` is missing from /etc/yum.repos.d",

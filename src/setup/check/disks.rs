@@ -97,17 +97,17 @@ fn judge_inodes(inodes: Option<(u64, u64)>, folder: &str) -> Outcome {
     }
 }
 
-fn judge_file_types(told: bool, is_xfs: bool, folder: &str) -> Outcome {
-    match (told, is_xfs) {
+fn judge_file_types(has_types: bool, is_xfs: bool, folder: &str) -> Outcome {
+    match (has_types, is_xfs) {
         (true, true) => Outcome::Passed(format!("{folder} is on xfs with ftype=1")),
-        (true, false) => Outcome::Passed(format!("{folder} is on a disk that tells them")),
+        (true, false) => Outcome::Passed(format!("the file system of {folder} reports file types")),
         (false, true) => Outcome::problem(format!(
             "{folder} is on an xfs with ftype=0, where overlay can't keep images, and that can't \
              be changed later: mount another disk on {folder} that was made with \
              `mkfs.xfs -n ftype=1`"
         )),
         (false, false) => Outcome::problem(format!(
-            "the file system of {folder} does not tell file types (d_type), so overlay can't \
+            "the file system of {folder} does not report file types (d_type), so overlay can't \
              keep images there: mount another disk, of ext4 or xfs, on {folder}"
         )),
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_xfs_is_told_as_such() {
+    fn an_xfs_without_ftype_is_a_problem() {
         let found = judge_file_types(false, true, "/var/lib/scalr-docker");
         assert!(matches!(&found, Outcome::Problem(text, _) if text.contains("-n ftype=1")));
         assert!(matches!(judge_file_types(true, true, "/x"), Outcome::Passed(_)));

@@ -27,7 +27,7 @@ pub(super) fn engine(subject: &Subject) -> Outcome {
 /// One that runs do not use: whatever it is, the private one lives beside it.
 pub(super) fn host_engine(subject: &Subject) -> Outcome {
     if !subject.is_bundled() {
-        return Outcome::Skipped("runs use it, so the check engine looks at it".to_owned());
+        return Outcome::Skipped("runs use it; see the check engine".to_owned());
     }
     if !subject.machine.is_this_one() {
         return Outcome::tree();
@@ -128,7 +128,7 @@ fn judge_host_engine(said: &str) -> Outcome {
     let version = rest.split([',', ' ']).next().unwrap_or_default();
     let age = match major(version) {
         Some(major) if major < OLDEST_DOCKER => {
-            format!(", too old for runs ({OLDEST_DOCKER} is the oldest that will do),")
+            format!(", too old for runs ({OLDEST_DOCKER} is the oldest supported version),")
         }
         _ => String::new(),
     };
@@ -144,7 +144,7 @@ fn major(version: &str) -> Option<u32> {
 fn judge_docker(version: &str) -> Outcome {
     match major(version) {
         Some(major) if major < OLDEST_DOCKER => Outcome::problem(format!(
-            "the host's Docker {version} is too old; {OLDEST_DOCKER} is the oldest that will do: \
+            "the host's Docker {version} is too old; {OLDEST_DOCKER} is the oldest supported version: \
              upgrade it, or leave runs to the private engine with --engine bundled"
         )),
         Some(_) => Outcome::Passed(format!("the host's Docker {version} answers")),
@@ -167,13 +167,13 @@ mod tests {
 
     #[test]
     fn the_hosts_own_is_named() {
-        for (said, told) in [
+        for (said, message) in [
             ("Docker version 1.13.1, build 7f2769b/1.13.1", "Docker 1.13.1, too old for runs"),
             ("Docker version 26.1.4, build 5650f9b", "Docker 26.1.4 is left alone"),
             ("podman version 4.9.4-rhel", "not Docker (podman version 4.9.4-rhel)"),
         ] {
             let Outcome::Passed(text) = judge_host_engine(said) else { panic!() };
-            assert!(text.contains(told), "{text}");
+            assert!(text.contains(message), "{text}");
         }
     }
 }

@@ -112,7 +112,7 @@ pub(crate) struct Selection {
     pub ignore: Vec<String>,
 }
 
-/// What a check found.
+/// The finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// As it must be.
@@ -163,7 +163,7 @@ fn consent(context: &Context, args: &Args) -> Result<Consent> {
     Consent::from(args.yes || args.before_install)
 }
 
-/// What is printed of the checks while they are done.
+/// Which results are printed while the checks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Print {
     Nothing,

@@ -17,7 +17,7 @@ pub(super) fn iptables(subject: &Subject) -> Outcome {
             Outcome::Skipped("it comes with the package scalr-agent".to_owned())
         }
         None => Outcome::problem(
-            "iptables is not installed; the package scalr-agent brings it, or install it",
+            "iptables is not installed; install it, or the package scalr-agent, which requires it",
         ),
     }
 }
@@ -97,7 +97,7 @@ fn judge_firewalld(ranges: &[Ipv4Net], trusted: &[Ipv4Net], nftables: bool) -> O
     }
     if !nftables {
         return Outcome::Passed(format!(
-            "firewalld uses iptables, which let the runs' traffic pass; {AFTER_RELOAD}"
+            "firewalld uses iptables, which allow the runs' traffic; {AFTER_RELOAD}"
         ));
     }
     let trust = |range: &String| {
@@ -106,7 +106,7 @@ fn judge_firewalld(ranges: &[Ipv4Net], trusted: &[Ipv4Net], nftables: bool) -> O
     };
     Outcome::Problem(
         format!(
-            "it rejects what runs send, from {}, on its way out; its zone trusted lets that pass",
+            "it rejects the runs' traffic from {}; its zone trusted allows that",
             blocked.join(", ")
         ),
         blocked.iter().flat_map(trust).collect(),

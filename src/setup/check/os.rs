@@ -28,7 +28,7 @@ fn oldest(id: &str) -> u32 {
 
 /// Until when everybody gets security fixes: the systems' `ID`, the beginning of
 /// their version, and the last day as their makers announced it. Support that is
-/// paid for may go on longer. What is not listed counts as supported.
+/// paid for may continue longer. A system that is not listed counts as supported.
 const SUPPORTED_UNTIL: &[(&[&str], &str, Date)] = &[
     (&["rhel", "centos", "scientific"], "7", date(2024, 6, 30)),
     (&["ol"], "7", date(2024, 12, 31)),

@@ -74,11 +74,11 @@ pub(super) fn vendor_agent(subject: &Subject) -> Outcome {
         return Outcome::problem(format!(
             "the vendor's older agent is in {VENDORS_AGENT}, under the same names of package and \
              service; let it end its runs and stop it with `systemctl stop scalr-agent` before \
-             this one is installed; docs/migrating.md tells what becomes of its settings"
+             this one is installed; docs/migrating.md describes how to move its settings"
         ));
     }
     Outcome::problem(format!(
-        "the vendor's older agent is still in {VENDORS_AGENT}; docs/migrating.md tells how to \
+        "the vendor's older agent is still in {VENDORS_AGENT}; docs/migrating.md describes how to \
          move what it has of yours, then remove it with `rm -r {VENDORS_AGENT}`"
     ))
 }
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vendors_agent_is_told_of() {
+    fn the_vendors_agent_is_a_warning() {
         let (_tree, machine) = machine();
         let looked = || vendor_agent(&Subject::of(&machine).unwrap());
         assert!(matches!(looked(), Outcome::Passed(_)));

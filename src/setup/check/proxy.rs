@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hand_written_one_is_adopted_and_told() {
+    fn a_hand_written_proxy_is_used_and_reported() {
         let Outcome::Passed(text) = looked(Some("http://proxy:3128"), true) else { panic!() };
         assert!(text.contains("http://proxy:3128, written by hand"), "{text}");
         assert!(matches!(looked(None, false), Outcome::Skipped(_)));

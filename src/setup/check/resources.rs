@@ -3,7 +3,7 @@
 use super::{Outcome, Subject};
 use host::memory as resources;
 
-/// What the system, the agent and the engine need beside the runs, in MB.
+/// The memory of the system, the agent and the engine beside the runs, in MB.
 const SYSTEM_MEMORY: u64 = 512;
 
 /// The controllers that limit a run's memory, processors and processes.

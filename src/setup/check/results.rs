@@ -1,4 +1,4 @@
-//! What the checks came to, as text and as JSON.
+//! The results of the checks, as text and as JSON.
 
 use anstream::println;
 use anstyle::{AnsiColor, Style};
@@ -9,7 +9,7 @@ use cli::Failure;
 use host::machine::Machine;
 use host::os::Os;
 
-/// What the checks came to. docs/check.md describes its JSON; its version is
+/// The results of the checks. docs/check.md describes its JSON; its version is
 /// [`SCHEMA`].
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Results {
@@ -61,7 +61,7 @@ struct Summary {
 }
 
 impl Results {
-    /// One without any check yet.
+    /// Results without any check yet.
     pub(crate) fn of(machine: &Machine) -> Self {
         let host = Os::of(machine).ok();
         Self {

@@ -46,7 +46,7 @@ pub(super) fn labels(subject: &Subject) -> Outcome {
     let ours: Vec<&str> =
         OURS.into_iter().filter(|path| subject.machine.path(path).exists()).collect();
     if ours.is_empty() {
-        return Outcome::Skipped("nothing of ours is here yet".to_owned());
+        return Outcome::Skipped("scalr-agent is not installed yet".to_owned());
     }
     match labels_of::wrong_labels(&ours) {
         Ok(wrong) => judge_labels(&wrong),
@@ -69,7 +69,7 @@ pub(super) fn fapolicyd(subject: &Subject) -> Outcome {
     }
     if subject.os().is_ok_and(|os| os.family != Family::RedHat) {
         return Outcome::warning(
-            "it runs, and lets only programs run that it was told of; after the installation: \
+            "it runs, and allows only programs that are registered with it; after the installation: \
              `fapolicyd-cli --file add /usr/lib/scalr-agent/ && fapolicyd-cli --update`",
         );
     }
@@ -92,7 +92,7 @@ fn judge_labels(wrong: &[(String, String)]) -> Outcome {
     )
 }
 
-/// It trusts what the rpm database has, once somebody tells it that this has
+/// It trusts what the rpm database has, once it is notified that this has
 /// changed: rpm itself, by its plugin, or a person.
 fn judge_fapolicyd(has_plugin: bool, before_install: bool) -> Outcome {
     if has_plugin {
@@ -100,7 +100,7 @@ fn judge_fapolicyd(has_plugin: bool, before_install: bool) -> Outcome {
     }
     if before_install {
         return Outcome::Problem(
-            "it runs, and rpm does not tell it of what is installed, so the agent and its engine \
+            "it runs, and rpm does not register installed programs, so the agent and its engine \
              could not be started"
                 .to_owned(),
             vec!["dnf -y install rpm-plugin-fapolicyd".to_owned()],
@@ -133,9 +133,9 @@ mod tests {
         assert_eq!(mode(), Outcome::tree());
         let enforce = machine.path("/sys/fs/selinux/enforce");
         fs::create_dir_all(enforce.parent().unwrap()).unwrap();
-        for (text, told) in [("1", "SELinux is enforcing"), ("0", "SELinux is permissive")] {
+        for (text, message) in [("1", "SELinux is enforcing"), ("0", "SELinux is permissive")] {
             fs::write(&enforce, text).unwrap();
-            assert!(matches!(mode(), Outcome::Passed(text) if text.starts_with(told)));
+            assert!(matches!(mode(), Outcome::Passed(text) if text.starts_with(message)));
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn fapolicyd_must_be_told() {
+    fn fapolicyd_must_trust_installed_programs() {
         assert!(matches!(judge_fapolicyd(true, false), Outcome::Passed(_)));
         let Outcome::Problem(_, fix) = judge_fapolicyd(false, false) else { panic!() };
         assert_eq!(fix, ["dnf -y install rpm-plugin-fapolicyd", "fapolicyd-cli --update"]);

@@ -11,8 +11,8 @@ use config::proxy::masked;
 use host::curl::Answer;
 use host::os::Family;
 
-/// How far apart the clocks may be: tokens and certificates bear more, but
-/// whoever compares two logs does not.
+/// How far apart the clocks may be. Tokens and certificates allow more; two logs could
+/// not be compared.
 const GOOD_CLOCK: SignedDuration = SignedDuration::from_secs(60);
 
 pub(super) fn dns(subject: &Subject) -> Outcome {
@@ -49,7 +49,7 @@ fn unusable_proxy(error: &str) -> Outcome {
 pub(super) fn certificate(subject: &Subject) -> Outcome {
     on_server(subject, |url| {
         if url.scheme() != "https" {
-            return Outcome::Skipped(format!("{url} has none"));
+            return Outcome::Skipped(format!("{url} is not https://"));
         }
         let family = subject.os().map_or(Family::Other, |os| os.family);
         match subject.answer(url) {
@@ -96,8 +96,8 @@ fn judge_name(
             })
         }
         result => Outcome::problem(format!(
-            "{what} {asked} is not known here ({}); is it right, and are the name servers of \
-             /etc/resolv.conf? `getent hosts {asked}` asks them",
+            "cannot resolve {what} {asked} ({}); check the name, and the name servers in \
+             /etc/resolv.conf with `getent hosts {asked}`",
             result.err().as_deref().unwrap_or("it has no address")
         )),
     }
@@ -119,25 +119,22 @@ fn judge_answer(
     }
     let why = match (answer.code, answer.status) {
         (0, status @ (301..=308)) => {
-            format!("it answers {status} and sends us elsewhere; use the address that it names")
+            format!("it answers {status}, a redirect; use the address that it redirects to")
         }
-        (0, 407) => "the proxy wants a user and a password".to_owned(),
+        (0, 407) => "the proxy requires a user and a password".to_owned(),
         (0, status) => format!("it answers {status}; is this a server of agent pools?"),
-        (5, _) => "the proxy's name is not known; look at it with `scalr-agent-setup proxy show`"
+        (5, _) => "cannot resolve the proxy's name; look at it with `scalr-agent-setup proxy show`"
             .to_owned(),
-        (6, _) => format!("the name {host} is not known here"),
-        (7, _) => {
-            "nothing accepts the connection; is the port right, and no firewall between?".to_owned()
-        }
+        (6, _) => format!("cannot resolve the name {host}"),
+        (7, _) => "the connection is refused; check the port and the firewalls".to_owned(),
         (28, _) => {
-            "there was no answer in time; a firewall, or a proxy that is missing?".to_owned()
+            "no answer in time; check the firewalls, and whether a proxy is needed".to_owned()
         }
         _ if is_about_certificate(answer) => {
-            "no connection could be made because of certificates; the check certificate says why"
-                .to_owned()
+            "there is no connection because of certificates; see the check certificate".to_owned()
         }
         (56, _) if answer.said.contains("407") => {
-            "the proxy wants a user and a password".to_owned()
+            "the proxy requires a user and a password".to_owned()
         }
         _ => answer.said.clone(),
     };
@@ -160,13 +157,13 @@ fn judge_certificate(answer: &Answer, family: Family) -> Outcome {
         return Outcome::Passed("the server's certificate is trusted".to_owned());
     }
     if !is_about_certificate(answer) {
-        return Outcome::Skipped("there was no connection; the check server says why".to_owned());
+        return Outcome::Skipped("there is no connection; see the check server".to_owned());
     }
     let said = &answer.said;
     let expired = ["expired", "not yet valid"].iter().any(|text| said.contains(text));
     let why = match answer.code {
-        35 => "the two could not agree on how to encrypt; is something between that looks into \
-               the connection?"
+        35 => "the TLS handshake failed; check whether a device between this host and the server \
+               intercepts TLS"
             .to_owned(),
         77 => "cannot read the file of trusted authorities; check the setting ca_cert".to_owned(),
         _ if expired => format!(
@@ -198,7 +195,7 @@ fn trust_store(family: Family) -> &'static str {
 
 fn judge_clock(date: Option<&str>, now: Timestamp) -> Outcome {
     let Some(date) = date else {
-        return Outcome::Skipped("the server has not told its time".to_owned());
+        return Outcome::Skipped("the server's answer has no time".to_owned());
     };
     let server = match jiff::fmt::rfc2822::parse(date) {
         Ok(server) => server.timestamp(),
@@ -212,8 +209,8 @@ fn judge_clock(date: Option<&str>, now: Timestamp) -> Outcome {
     let seconds = ahead.abs().as_secs();
     Outcome::Problem(
         format!(
-            "this host's clock is {:#} {which} the server's; certificates and tokens may not be \
-             taken, and logs bear wrong times",
+            "this host's clock is {:#} {which} the server's; certificates and tokens may be \
+             rejected, and logs have wrong times",
             SignedDuration::from_secs(seconds)
         ),
         vec!["timedatectl set-ntp true".to_owned()],
@@ -245,7 +242,7 @@ mod tests {
     fn it_says_which_way_and_what_was_wrong() {
         assert!(said(0, 200, None, false).ends_with("answers, directly, without a proxy"));
         assert!(said(0, 200, Some("http://p:1"), false).ends_with("through the proxy http://p:1"));
-        assert!(said(6, 0, None, false).contains("pools.example.com is not known"));
+        assert!(said(6, 0, None, false).contains("cannot resolve the name pools.example.com"));
         assert!(said(60, 0, None, false).contains("the check certificate"));
         assert!(said(0, 404, None, false).contains("answers 404"));
         assert!(said(28, 0, None, true).contains("proxy --from-environment"));
@@ -261,7 +258,7 @@ mod tests {
         let proxy = text(judge_name("proxy", &url, true, known()));
         assert!(proxy.ends_with("it looks pools.example.com up itself"), "{proxy}");
         let unknown = judge_name("proxy", &url, true, Err("no such name".to_owned()));
-        assert!(text(unknown).starts_with("the proxy's name proxy is not known here"));
+        assert!(text(unknown).starts_with("cannot resolve the proxy's name proxy ("));
     }
 
     #[test]

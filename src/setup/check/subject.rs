@@ -1,4 +1,4 @@
-//! What is checked, and what was already asked of it.
+//! The machine and the settings that are checked, and the answers so far.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use host::os::Os;
 use host::rpm;
 use host::systemd::Services;
 
-/// What is checked.
+/// The machine and the settings that are checked.
 pub(crate) struct Subject {
     /// The machine.
     pub machine: Machine,
@@ -38,12 +38,12 @@ pub(crate) struct Subject {
     pub engine: String,
     /// The proxy's variables.
     pub proxy: Vec<(String, String)>,
-    /// Whether what the package brings is still missing.
+    /// Whether the package is not installed yet.
     pub before_install: bool,
     asked: Asked,
 }
 
-/// What the command line names; it takes precedence over the settings.
+/// The command line's values, which take precedence over the settings.
 pub(crate) struct Overrides {
     pub url: Option<Url>,
     pub concurrency: Option<u32>,
@@ -113,7 +113,7 @@ impl Subject {
         }
     }
 
-    /// The same, with nothing asked yet: something has been changed.
+    /// The same without remembered answers: something has been changed.
     #[must_use]
     pub(crate) fn afresh(&self) -> Self {
         Self {
@@ -137,7 +137,7 @@ impl Subject {
     /// The operating system.
     ///
     /// # Errors
-    /// It can't be told.
+    /// It can't be found out.
     pub(crate) fn os(&self) -> Result<Os> {
         Os::of(&self.machine)
     }
@@ -178,7 +178,7 @@ impl Subject {
         Ok(proxies.for_url(url).cloned())
     }
 
-    /// What the server says when it is asked whether it is well.
+    /// The server's answer to a health check.
     ///
     /// # Errors
     /// curl is missing, or `url` can't be the address of a server.

@@ -12,9 +12,9 @@ use super::{
 pub(crate) struct Check {
     /// What people call it.
     pub name: &'static str,
-    /// What it belongs to.
+    /// Its group.
     pub area: &'static str,
-    /// What a problem that it finds comes to.
+    /// How bad a problem is that it finds.
     pub severity: Severity,
     /// What must be so.
     pub about: &'static str,
@@ -22,7 +22,7 @@ pub(crate) struct Check {
     pub look: fn(&Subject) -> Outcome,
 }
 
-/// What a problem comes to.
+/// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Severity {
@@ -108,7 +108,7 @@ pub(crate) const CHECKS: &[Check] = &[
         name: "file-types",
         area: "disks",
         severity: Severity::Error,
-        about: "the disk of images tells file types (xfs: ftype=1), as overlay needs",
+        about: "the disk of images reports file types (xfs: ftype=1), as overlay needs",
         look: disks::file_types,
     },
     Check {
@@ -157,7 +157,7 @@ pub(crate) const CHECKS: &[Check] = &[
         name: "firewalld",
         area: "network",
         severity: Severity::Error,
-        about: "firewalld, where it is active, lets the runs' traffic pass",
+        about: "firewalld, where it is active, allows the runs' traffic",
         look: network::firewalld,
     },
     Check {
@@ -171,14 +171,14 @@ pub(crate) const CHECKS: &[Check] = &[
         name: "proxy",
         area: "network",
         severity: Severity::Warning,
-        about: "engine and agent have the same proxy, and nobody can read its password",
+        about: "engine and agent use the same proxy, and only root can read its password",
         look: proxy::proxy,
     },
     Check {
         name: "dns",
         area: "server",
         severity: Severity::Error,
-        about: "the server's name, or that of its proxy, is known",
+        about: "the name of the server, or of its proxy, can be resolved",
         look: server::dns,
     },
     Check {
@@ -220,14 +220,14 @@ pub(crate) const CHECKS: &[Check] = &[
         name: "fapolicyd",
         area: "security",
         severity: Severity::Warning,
-        about: "fapolicyd, where it is active, knows our programs",
+        about: "fapolicyd, where it is active, trusts our programs",
         look: security::fapolicyd,
     },
     Check {
         name: "package-lock",
         area: "packages",
         severity: Severity::Warning,
-        about: "no other package tool is at work",
+        about: "no other package manager is running",
         look: packages::package_lock,
     },
     Check {

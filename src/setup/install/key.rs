@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use cli::Failure;
 use host::command::CommandExt as _;
 
-/// What a key is known by, in small letters.
+/// A key's fingerprint or checksum, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fingerprint {
     /// Of OpenPGP, as gpg prints it: 40 digits.
@@ -61,7 +61,7 @@ impl Fingerprint {
     }
 }
 
-/// What gpg tells of a key; 2.0 has no `--show-keys`.
+/// What gpg prints of a key; 2.0 has no `--show-keys`.
 fn gpg(key: &str, sum: &str) -> Result<String> {
     if which::which("gpg").is_err() {
         return Err(Failure::NotInstalled.because(format!(
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_kinds_are_told_apart_by_their_length() {
+    fn a_fingerprint_and_a_checksum_differ_in_length() {
         let key = "5C1F 3A0B 7E9D 2C4A 6B8E  0F12 0D4B 6AB1 D1E8 B0F6";
         let parsed: Fingerprint = key.parse().unwrap();
         assert_eq!(parsed, Fingerprint::Key("5c1f3a0b7e9d2c4a6b8e0f120d4b6ab1d1e8b0f6".to_owned()));

@@ -181,7 +181,7 @@ fn add_repository(context: &Context, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The proxy by which the package is fetched: the one that is given, the services',
+/// The proxy by which the package is fetched: the one of the options, the services',
 /// or that of the shell we run in.
 fn variables(machine: &Machine, proxy: Option<&ProxySettings>) -> Result<Vec<(String, String)>> {
     if let Some(proxy) = proxy {
@@ -193,7 +193,7 @@ fn variables(machine: &Machine, proxy: Option<&ProxySettings>) -> Result<Vec<(St
 }
 
 impl Args {
-    /// What is to be set, as texts for the settings' file.
+    /// The settings of the options, as texts for the settings' file.
     fn settings(&self) -> Result<Vec<Change>> {
         let path = |path: &PathBuf| path.display().to_string();
         let named = [
@@ -306,7 +306,7 @@ fn new_settings(machine: &Machine, wanted: &[Change]) -> Result<(String, Setting
     Ok((text, settings))
 }
 
-/// Prepares the engine that the settings name; tells whether that changed
+/// Prepares the engine that the settings name; returns whether that changed
 /// anything that a running engine has to be restarted for.
 fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Result<bool> {
     let machine = changes.machine().clone();

@@ -17,7 +17,7 @@ use host::packages::Packages;
 /// The program that shows that the package is installed.
 const PROGRAM: &str = "/usr/bin/scalr-agent";
 
-/// What the package's removal with its settings deletes.
+/// The paths that the package's removal with its settings deletes.
 const OF_PACKAGE: [&str; 2] = [layout::SETTINGS_DIR, layout::DATA_DIR];
 
 /// Whether the package is installed.

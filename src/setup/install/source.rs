@@ -22,13 +22,13 @@ use host::{apt, curl, rpm};
 /// The key's name in the repository.
 const KEY: &str = "scalr-agent.asc";
 
-/// What a server's repository is called.
+/// The name of a server's repository.
 const ID: &str = "scalr-agent";
 
 /// The part of a repository that has the debs.
 const APT_PART: &str = "apt";
 
-/// What the repository in a folder is called.
+/// The name of the repository in a folder.
 const BUNDLE_ID: &str = "scalr-agent-bundle";
 
 const SOURCES: &str = include_str!("../../../templates/repository/scalr-agent.sources.tera");

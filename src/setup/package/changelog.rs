@@ -60,7 +60,7 @@ fn items(markdown: &str) -> Result<String> {
         } else if let (Some(more), Some(item)) = (line.strip_prefix("  "), items.last_mut()) {
             *item = format!("{item} {more}");
         } else {
-            bail!("CHANGELOG.md: `{line}` is neither an item (`- `) nor goes on with one");
+            bail!("CHANGELOG.md: `{line}` is neither an item (`- `) nor continues one");
         }
     }
     let lines = Options::new(80).initial_indent("  * ").subsequent_indent("    ");

@@ -26,7 +26,7 @@ impl Checkout {
     /// The one we stand in.
     ///
     /// # Errors
-    /// There is none, or no cargo.
+    /// This is not a checkout, or cargo is missing.
     pub(super) fn find() -> Result<Self> {
         let text = Command::new("cargo")
             .args(["metadata", "--format-version", "1", "--no-deps"])

@@ -44,7 +44,7 @@ impl Family {
 pub(super) struct Pin {
     name: String,
     license: String,
-    /// What is taken of an archive.
+    /// The files that are taken from an archive.
     pub programs: Vec<String>,
     newer: Bundle,
     el7: Bundle,
@@ -65,7 +65,7 @@ struct Archive {
     sha256: String,
 }
 
-/// What a package says of its engine, in /usr/lib/scalr-agent/engine.toml.
+/// A package's description of its engine, in /usr/lib/scalr-agent/engine.toml.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Record {
     /// Whether it is the pinned one.
@@ -193,7 +193,7 @@ impl Archive {
 }
 
 impl Record {
-    /// What is to be said of an engine that is not the one pinned for `family`.
+    /// The warning about an engine that is not the one pinned for `family`.
     pub(super) fn warning(&self, family: Family) -> Option<String> {
         (!self.pinned).then(|| {
             format!(
@@ -292,8 +292,9 @@ mod tests {
         ] {
             let record = pin.stage(family, Some(file.path()), Processor::X86_64, &stage).unwrap();
             assert_eq!((record.source, record.sha256), (source.clone(), sum.clone()));
-            let told = fs::read_to_string(stage.path("usr/lib/scalr-agent/engine.toml")).unwrap();
-            assert!(told.contains(&format!("source = \"{source}\"")), "{told}");
+            let recorded =
+                fs::read_to_string(stage.path("usr/lib/scalr-agent/engine.toml")).unwrap();
+            assert!(recorded.contains(&format!("source = \"{source}\"")), "{recorded}");
             assert_eq!(fs::read(&dockerd).unwrap(), b"hi");
             fs::write(&dockerd, "another").unwrap();
         }

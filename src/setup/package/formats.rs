@@ -31,7 +31,7 @@ pub(super) fn require_tools(types: &[Type]) -> Result<()> {
     Ok(())
 }
 
-/// What is packaged, whatever the kind of package.
+/// The content of a package, for every format.
 pub(super) struct Package<'a> {
     /// The sources, with the stage in them.
     pub checkout: &'a Checkout,

@@ -1,4 +1,4 @@
-//! What the packages say of licences: ours, the crates' and the engine's.
+//! The licences in the packages: ours, the crates' and the engine's.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
 //! `package`: makes the deb and the rpm of the agent, or those of the server, from
-//! a source checkout. What is made of the same sources is the same to the byte.
+//! a source checkout. The same sources produce the same packages, byte for byte.
 //!
 //! | file | does |
 //! |---|---|
@@ -60,15 +60,15 @@ Examples:
   Package the server:
     scalr-agent-setup package --package server
 
-Enterprise Linux 7 and its relatives (Amazon Linux 2) have an rpm of their own,
-with the last engine that was made for them. Without an engine, and for the
-server, one rpm is for all.
+Enterprise Linux 7 and its relatives (Amazon Linux 2) have a separate rpm with
+the last engine for them. Without an engine, and for the server, one rpm is for
+all systems.
 
 Beside the packages it puts their bills of materials (CycloneDX) and an archive
-of debug symbols, to be unpacked in /. The same sources give the same packages;
+of debug symbols, to be unpacked in /. The same sources produce the same packages;
 SOURCE_DATE_EPOCH, else the last commit, is their date.")]
 pub(crate) struct Args {
-    /// Which packages to make [default: each that there is]
+    /// Which packages to make [default: all]
     #[arg(long = "type", value_name = "TYPES", value_enum, value_delimiter = ',')]
     types: Vec<Type>,
     /// What to package
@@ -121,7 +121,7 @@ enum Engine {
     None,
 }
 
-/// What was made. Its JSON is the command's output.
+/// The new packages. Their JSON is the command's output.
 #[derive(Debug, Serialize)]
 struct Made {
     version: String,
@@ -184,7 +184,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         bundled,
         source_date,
     };
-    // What names the engine is staged anew for each family, the rest just once.
+    // What names the engine is staged for each family, the rest just once.
     for family in Family::ALL {
         let types: Vec<Type> =
             types.iter().copied().filter(|kind| kind.family() == family).collect();
@@ -246,14 +246,14 @@ fn stage_programs(
         let staged = stage.path("usr/bin").join(name);
         match debug::split(&staged, processor, work)? {
             Some(symbols) => found.push(symbols),
-            None => warnings.push(format!("{name} comes without debug symbols: it has none")),
+            None => warnings.push(format!("{name} has no debug symbols")),
         }
         documents::add(&staged, stage)?;
     }
     Ok(found)
 }
 
-/// What is in the agent's packages besides programs, whichever engine they have.
+/// The files of the agent's packages besides programs, for every engine.
 fn stage_agent(checkout: &Checkout, stage: &Stage, bundled: bool) -> Result<()> {
     stage.add(&checkout.file("pkg/usr/lib/scalr-agent/maintain"), "usr/lib/scalr-agent", 0o755)?;
     if bundled {
@@ -292,7 +292,7 @@ fn stage_engine(
     Ok(record)
 }
 
-/// What is in the server's packages besides its program.
+/// The files of the server's packages besides its program.
 fn stage_server(checkout: &Checkout, stage: &Stage) -> Result<()> {
     for (file, mode) in [
         ("etc/scalr-server/server.env", 0o644),
@@ -336,7 +336,7 @@ fn stage_papers(
 }
 
 impl Args {
-    /// What is to be packaged.
+    /// The products to package.
     fn product(&self) -> Result<Product> {
         let product = match &self.server {
             Some(_) => Product::Server,

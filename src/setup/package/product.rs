@@ -1,8 +1,8 @@
-//! What there are packages of.
+//! The products that have packages.
 
 use clap::ValueEnum;
 
-/// What is packaged.
+/// A product that has packages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Product {
     /// scalr-agent and scalr-agent-setup, for the hosts that run Terraform.

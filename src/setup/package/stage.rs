@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use flate2::{Compression, GzBuilder};
 
-/// What is packed. Its files are written anew for each package, hence newer than
+/// What is packed. Its files are written again for each package, hence newer than
 /// the sources: both packers turn their times back to the sources'.
 pub(super) struct Stage {
     root: PathBuf,

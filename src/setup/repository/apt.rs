@@ -112,7 +112,7 @@ fn index(root: &Path, keys: &Keys, terms: &Terms) -> Result<()> {
     keys.sign(&file, &suite.join("Release.gpg"))
 }
 
-/// Old hosts know SHA-256; nobody should trust less.
+/// Old hosts support SHA-256; weaker hashes are not safe.
 fn ftparchive(root: &Path) -> Command {
     let mut command = Command::new("apt-ftparchive");
     command.current_dir(root);

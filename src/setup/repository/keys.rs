@@ -108,7 +108,7 @@ impl Keys {
         let (old, new) = (trusted.join(", "), &self.first().fingerprint);
         Err(Failure::Usage.because(format!(
             "{} has the key {old}, and hosts that trust it would refuse what {new} alone signs; \
-             sign with both for a while (--key {} --key {new}), or, to begin anew, remove that \
+             sign with both for a while (--key {} --key {new}), or, to start again, remove that \
              repository first",
             file.display(),
             trusted.first().map_or("OLD", String::as_str),
@@ -244,7 +244,7 @@ fn require(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What gpgv's status lines come to, where each of `keys` has to have signed, the
+/// The result of gpgv's status lines, where each of `keys` has to have signed, the
 /// first of them first (GnuPG's doc/DETAILS).
 fn judge(status: &str, keys: &[String]) -> Result<()> {
     let mut signers = BTreeSet::new();

@@ -52,12 +52,12 @@ const NOTICE: SignedDuration = SignedDuration::from_hours(90 * 24);
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "\
-Run again with newer packages, it keeps the older ones, so that a host can stay
-with a version or go back to it. Files that no index names any more stay for
+With newer packages, it keeps the older ones, so that a host can keep a version
+or go back to it. Files that no index names any more stay for
 another week: a client that has read an older index still finds them. A package
 that is published is never replaced by another one of the same version.
 
-The key has to be an RSA key of your GnuPG keyring (Enterprise Linux 7 knows no
+The key must be an RSA key of your GnuPG keyring (Enterprise Linux 7 supports no
 other kind). To make one:
     gpg --quick-generate-key 'Our packages <packages@example.com>' rsa4096 sign
 
@@ -68,7 +68,7 @@ Examples:
     scalr-server serve … --packages target/repository
   Change to another key, with both for a while:
     scalr-agent-setup repository --key OLD --key NEW
-  See that all that their indexes name is there, whole and signed:
+  Check that every file in the indexes exists, is whole and is signed:
     scalr-agent-setup repository verify target/repository"
 )]
 pub(crate) struct Args {
@@ -78,8 +78,8 @@ pub(crate) struct Args {
     /// there]
     #[arg(long, value_name = "DIR")]
     packages: Option<PathBuf>,
-    /// Put the repositories into this directory; what is there is replaced at
-    /// once, when all is ready
+    /// Put the repositories into this directory; an older one is replaced when
+    /// the new one is complete
     #[arg(long, value_name = "DIR", default_value = "target/repository")]
     output: PathBuf,
     /// Sign with this key of your GnuPG keyring: an address, id or fingerprint;
@@ -96,8 +96,8 @@ struct Terms {
     /// How many versions of each package and architecture to keep
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     keep: u16,
-    /// Let apt refuse the index when it is older than this, so that nobody can
-    /// hold hosts at it; it has to be made anew before
+    /// Let apt refuse an index older than this, so that an attacker cannot offer
+    /// it for longer; build it again before
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
     valid_days: Option<u16>,
 }
@@ -107,7 +107,7 @@ enum Command {
     Verify(verify::Args),
 }
 
-/// What was made. Its JSON is the command's output.
+/// The new repository. Its JSON is the command's output.
 #[derive(Debug, Serialize)]
 struct Made {
     output: PathBuf,
@@ -160,7 +160,7 @@ fn say_which_end(keys: &Keys) {
     }
 }
 
-/// What is to be published.
+/// The packages to publish.
 struct New {
     debs: Vec<PathBuf>,
     rpms: Vec<PathBuf>,
@@ -174,7 +174,7 @@ impl New {
             None => Path::new(PACKAGES),
         };
         let mut new = Self { debs: Vec::new(), rpms: Vec::new(), programs: Vec::new() };
-        // Signing anew takes no new packages.
+        // Signing again takes no new packages.
         if args.packages.is_some() || folder.is_dir() {
             new.debs = files(folder, |name| name.ends_with(".deb"))?;
             new.rpms = files(folder, |name| name.ends_with(".rpm") && !name.ends_with(".src.rpm"))?;

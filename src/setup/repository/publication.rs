@@ -25,7 +25,7 @@ pub(super) struct Publication {
     output: PathBuf,
     /// The output is there only because of us, and goes if nothing is published.
     is_first: bool,
-    /// What was retired before.
+    /// The files that were retired before.
     retired: Retired,
     new: TempDir,
     /// Held as long as this lives.
@@ -36,7 +36,7 @@ impl Publication {
     /// Begins a repository at `output`.
     ///
     /// # Errors
-    /// Something else is there; somebody else is at it; it can't be written to.
+    /// Something else is there; another process publishes; it can't be written to.
     pub(super) fn begin(output: &Path) -> Result<Self> {
         let is_first = !output.exists();
         let cannot = || format!("cannot write into {}", output.display());
@@ -60,7 +60,7 @@ impl Publication {
         }
         if others > 0 && !output.join(KEY).is_file() {
             return Err(Failure::Usage.because(format!(
-                "{} is not a repository of ours, so nothing is published there",
+                "{} is not a repository made by scalr-agent-setup, so nothing is published there",
                 output.display()
             )));
         }
@@ -74,7 +74,7 @@ impl Publication {
         &self.output
     }
 
-    /// The folder of what is to be.
+    /// The folder of the new publication.
     pub(super) fn folder(&self) -> &Path {
         self.new.path()
     }
@@ -260,7 +260,7 @@ mod tests {
         };
         let start = Timestamp::now();
         assert_eq!(publish(start), ["yum/packages/a.rpm"]);
-        // Its term does not begin anew.
+        // Its term does not start again.
         let later = start + SignedDuration::from_hours(100);
         assert_eq!(publish(later), ["yum/packages/a.rpm"]);
         let recorded = Retired::read(root).unwrap();

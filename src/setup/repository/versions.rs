@@ -26,7 +26,7 @@ pub(super) struct Package {
 }
 
 impl Package {
-    /// What it is, for people.
+    /// A description for people.
     pub(super) fn describe(&self) -> String {
         let Self { name, version, architecture, .. } = self;
         format!("{name} {} {architecture}", version.trim_start_matches("0:"))
@@ -36,9 +36,9 @@ impl Package {
 /// What comes of the packages that are published and the new ones.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
-    /// What the new index names.
+    /// The packages in the new index.
     pub kept: Vec<Package>,
-    /// What it doesn't: older than enough others.
+    /// The packages that are not in it: older than enough others.
     pub left_out: Vec<Package>,
 }
 

@@ -117,7 +117,7 @@ fn read(rpm: &Path, published: Option<String>) -> Result<Package> {
     })
 }
 
-/// What it requires, each as `name >= version` or as a name alone.
+/// Its requirements, each as `name >= version` or as a name alone.
 fn requires(rpm: &Path) -> Result<Vec<String>> {
     Ok(query(rpm, "[%{REQUIRENEVRS}\n]")?.lines().map(str::to_owned).collect())
 }
@@ -264,7 +264,7 @@ scalr-agent.rpm:
     }
 
     #[test]
-    fn what_is_not_in_order_is_told() {
+    fn a_problem_of_the_repository_is_reported() {
         let foreign =
             SIGNED.replace("Signature, key ID af7cd816: OK", "Signature, key ID 1: NOKEY");
         let error = judge(&foreign).unwrap_err().to_string();

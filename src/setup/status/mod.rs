@@ -51,9 +51,9 @@ Examples:
 
 Exit codes: 0 the agent runs, 1 it does not. A directory tree always is 0.
 
-The JSON is one object. In each part, problem is null, or says why something
-is unavailable:
-  schema      1; a change that a reader could trip over raises it
+The JSON is one object. In each part, problem is null, or the reason why
+something is unavailable:
+  schema      1; an incompatible change raises it
   setup       the version of scalr-agent-setup
   host        the operating system's name, id and version, or null
   packages    a list of name, version (null: not installed) and problem
@@ -65,9 +65,8 @@ is unavailable:
               deregistered), agent_id, pool_id, message, answered_at,
               answered_seconds_ago: as the agent last knew them; problem
   tasks       slots, in_hand (a list of slot, task, attempt, kind, run,
-              workspace, environment, container and, as `scalr-agent status`
-              tells it, what is done for it), free_slots, told_seconds_ago and
-              problem
+              workspace, environment, container and, as in `scalr-agent status`,
+              its phase), free_slots, told_seconds_ago and problem
   proxy       variables (without passwords), files that set them, problem
   settings    file, values (a list of name, value, source (file, environment or
               default), variable and file; the token is masked), problem
@@ -280,7 +279,7 @@ fn packages(machine: &Machine, family: Family) -> Vec<Package> {
         }
     };
     let package = |name: &&'static str| {
-        let (version, problem) = told(installed(name));
+        let (version, problem) = value_and_problem(installed(name));
         Package { name, version: version.flatten(), problem }
     };
     names.iter().map(package).collect()
@@ -312,7 +311,7 @@ impl Unit {
 impl Engine {
     fn of(machine: &Machine, socket: String) -> Self {
         let bundled = socket == ENGINE;
-        let (version, problem) = told(engine_version(machine, &socket));
+        let (version, problem) = value_and_problem(engine_version(machine, &socket));
         Self { socket, bundled, version, problem }
     }
 }
@@ -405,7 +404,7 @@ impl Warnings {
             let problem = Some("a directory tree's journal is not looked at".to_owned());
             return Self { entries: Vec::new(), problem };
         }
-        let (entries, problem) = told(journal::entries(&UNITS, JOURNAL_LINES));
+        let (entries, problem) = value_and_problem(journal::entries(&UNITS, JOURNAL_LINES));
         let mut entries: Vec<Warning> = entries
             .unwrap_or_default()
             .into_iter()
@@ -422,8 +421,8 @@ impl Warnings {
     }
 }
 
-/// A value, or why there is none.
-fn told<T>(result: Result<T>) -> (Option<T>, Option<String>) {
+/// A value, or why it is missing.
+fn value_and_problem<T>(result: Result<T>) -> (Option<T>, Option<String>) {
     match result {
         Ok(value) => (Some(value), None),
         Err(error) => (None, Some(format!("{error:#}"))),

@@ -177,7 +177,7 @@ impl Proxy {
 }
 
 impl ListedSettings {
-    /// What somebody has set, a line each; the defaults together.
+    /// Changed settings, a line each; the defaults together.
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![match &self.problem {
             None => self.file.to_owned(),
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_server_is_told_as_the_agent_knew_it() {
+    fn the_server_is_shown_as_the_agent_reported_it() {
         let plain =
             |value: &Value, runs| anstream::adapter::strip_str(&server(value, runs)).to_string();
         let mut known = json!({

@@ -36,7 +36,11 @@ fn a_served_repository_is_verified_also_through_a_proxy() {
     let (code, said) = verify("http://pools.invalid", &[]);
     assert_eq!(code, Some(8), "{said}");
     let (code, said) = verify(&format!("http://{address}/elsewhere"), &[]);
-    assert_eq!((code, said.contains("no repository of ours")), (Some(2), true), "{said}");
+    assert_eq!(
+        (code, said.contains("no repository made by scalr-agent-setup")),
+        (Some(2), true),
+        "{said}"
+    );
 
     let deb = "apt/pool/main/s/scalr-agent/scalr-agent_1.0.0-1_arm64.deb";
     fs::remove_file(root.join(deb)).unwrap();

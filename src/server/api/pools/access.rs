@@ -24,7 +24,7 @@ use crate::store::run::{self, Run};
 use crate::store::task::Task;
 use crate::store::workspace::{self, Workspace};
 use crate::store::{Connection, access_token, state_version};
-use crate::token::Shown;
+use crate::token::PresentedToken;
 
 /// Lets a request through if its token is good for it.
 pub(super) async fn check(
@@ -33,7 +33,7 @@ pub(super) async fn check(
     next: Next,
 ) -> Result<Response, ApiError> {
     let token = Bearer::of(request.headers()).0;
-    let shown = Shown::parse(token.expose()).ok_or_else(ApiError::unauthorized)?;
+    let shown = PresentedToken::parse(token.expose()).ok_or_else(ApiError::unauthorized)?;
     match app.scheduler.task_of_run_token(&shown).await? {
         Some(task) => check_run(&app, &task, &mut request).await?,
         None => check_admin(&app, &shown).await?,
@@ -41,7 +41,7 @@ pub(super) async fn check(
     Ok(next.run(request).await)
 }
 
-async fn check_admin(app: &App, shown: &Shown) -> Result<(), ApiError> {
+async fn check_admin(app: &App, shown: &PresentedToken) -> Result<(), ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let found = access_token::find(&mut db, &shown.id).await?;
     let now = app.scheduler.clock.now();

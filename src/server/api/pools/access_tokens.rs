@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::clock::{Millis, rfc3339};
 use crate::store::Connection;
 use crate::store::access_token::{self, AccessToken};
-use crate::token::{Issued, new_id};
+use crate::token::{NewToken, new_id};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -45,7 +45,7 @@ async fn create(
     let mut tx = app.scheduler.store.write().await?;
     let pool = agent_pools::find(&mut tx, &pool_id).await?;
     let id = new_id("at");
-    let issued = Issued::new(&id);
+    let issued = NewToken::new(&id);
     let mut token = AccessToken {
         id,
         account_id: pool.account_id,

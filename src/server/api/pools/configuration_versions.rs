@@ -19,7 +19,7 @@ use crate::objects;
 use crate::scheduler::Error;
 use crate::store::Connection;
 use crate::store::configuration_version::{self, ConfigurationVersion};
-use crate::token::{Issued, Shown, new_id};
+use crate::token::{NewToken, PresentedToken, new_id};
 use crate::upload::Upload;
 
 pub(super) fn routes() -> Router<App> {
@@ -50,7 +50,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     let mut tx = app.scheduler.store.write().await?;
     let workspace = workspaces::related(&mut tx, &payload).await?;
     let id = new_id("cv");
-    let issued = Issued::new(&id);
+    let issued = NewToken::new(&id);
     let version = ConfigurationVersion {
         id,
         workspace_id: workspace.id,
@@ -77,7 +77,7 @@ async fn upload(
     let mut db = app.scheduler.store.read().await?;
     let version = find(&mut db, &id).await?;
     drop(db);
-    if !Shown::parse(&signature).is_some_and(|shown| shown.matches(&version.upload_hash)) {
+    if !PresentedToken::parse(&signature).is_some_and(|shown| shown.matches(&version.upload_hash)) {
         return Err(ApiError::not_found("ConfigurationVersion", &id));
     }
     let archive = archive.receive(&app.scheduler.objects).await.map_err(not_received)?;

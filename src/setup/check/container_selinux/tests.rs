@@ -9,7 +9,7 @@ use super::*;
 use host::rpm::parse_installed;
 use host::yum::{parse_offer, parse_repositories};
 
-/// What is to come of a host's answers.
+/// The expected outcome of a host's answers.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {

@@ -1,4 +1,4 @@
-//! What an apt repository says of itself, held against what it has.
+//! Compares an apt repository's indexes with its files.
 
 use std::fs;
 use std::io::Read as _;
@@ -59,12 +59,12 @@ fn detached(files: &Files, signatures: &Verifier, release: &str) -> Result<()> {
 fn same(files: &Files, release: &str, signed: &str) -> Result<()> {
     let text = fs::read_to_string(files.get(release)?).context("cannot read it")?;
     if text.trim_end() != signed.trim_end() {
-        bail!("it says something else than InRelease");
+        bail!("its content differs from InRelease's");
     }
     Ok(())
 }
 
-/// What a `Release` says.
+/// The content of a `Release`.
 #[derive(Debug)]
 struct Release {
     indexes: Vec<Entry>,

@@ -1,4 +1,4 @@
-//! What an index says of a file.
+//! A file's entry in an index.
 
 use std::fs;
 use std::path::PathBuf;

@@ -23,7 +23,7 @@ pub(super) enum Files {
 /// A server that has a repository.
 pub(super) struct Server {
     base: Url,
-    /// What was fetched.
+    /// The files that were fetched.
     cache: TempDir,
     proxy: Vec<(String, String)>,
     ca_cert: Option<PathBuf>,
@@ -33,11 +33,11 @@ impl Files {
     /// The repository in `folder`.
     ///
     /// # Errors
-    /// There is none.
+    /// The folder is not a repository.
     pub(super) fn of_folder(folder: &Path) -> Result<Self> {
         if !folder.join(KEY).is_file() {
             return Err(Failure::Usage.because(format!(
-                "{} is no repository of ours: it has no {KEY}",
+                "{} is not a repository made by scalr-agent-setup: it has no {KEY}",
                 folder.display()
             )));
         }
@@ -48,7 +48,7 @@ impl Files {
     /// our own environment.
     ///
     /// # Errors
-    /// There is none, or the server can't be reached.
+    /// The server has no repository, or can't be reached.
     pub(super) fn of_server(url: &Url, ca_cert: Option<&Path>) -> Result<Self> {
         let mut server = Server {
             base: url.clone(),
@@ -67,7 +67,7 @@ impl Files {
             }
         }
         Err(Failure::Usage.because(format!(
-            "there is no repository of ours at {url}: neither {KEY} nor packages/{KEY} is there"
+            "no repository made by scalr-agent-setup at {url}: it has neither {KEY} nor packages/{KEY}"
         )))
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     ca_cert: Option<PathBuf>,
 }
 
-/// What was found. Its JSON is the command's output.
+/// The result of a verification. Its JSON is the command's output.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Findings {
     /// How many files were looked at.
@@ -170,7 +170,7 @@ fn require_checksum(files: &Files, name: &str, sum: &str) -> Result<()> {
     let found = sha256(&program)?;
     files.done(&program);
     if expected.split_whitespace().next() != Some(&found) {
-        bail!("its SHA-256 is {found}, and {sum} says something else");
+        bail!("its SHA-256 is {found}, which is not the one in {sum}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a yum repository says of itself, held against what it has.
+//! Compares a yum repository's indexes with its files.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -73,7 +73,7 @@ fn without_a_terminal_fix_wants_yes() {
         .output()
         .unwrap();
     let said = Said::from(output);
-    // Whoever is not root is told that first.
+    // Who is not root gets that error first.
     assert!([2, 7].contains(&said.code) && said.stdout.is_empty(), "{}", said.all());
     assert!(said.code == 7 || said.stderr.contains("add --yes"), "{}", said.all());
     assert_eq!(Tree::new().setup(&["check", "--yes"]).code, 2);

@@ -1,6 +1,6 @@
 //! Every subcommand's `--help`, as recorded in the folder `help`.
 //!
-//! `UPDATE_HELP=1 cargo test -p setup --test commands help` records it anew.
+//! `UPDATE_HELP=1 cargo test -p setup --test commands help` records it again.
 
 use std::fs;
 use std::path::{Path, PathBuf};

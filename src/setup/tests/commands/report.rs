@@ -100,7 +100,7 @@ fn a_file_that_is_there_stays() {
 }
 
 #[test]
-fn what_is_broken_is_told_in_it() {
+fn the_report_names_what_is_broken() {
     let tree = with_secrets();
     tree.put("/etc/scalr-agent/agent.toml", "token = \"the-secret-token\nurl\n");
     let output = tempfile::tempdir().unwrap();

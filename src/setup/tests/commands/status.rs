@@ -72,7 +72,7 @@ fn it_fits_one_screen() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_told() {
+fn status_reports_unusable_settings() {
     let tree = configured();
     tree.put(SETTINGS, "token = \"the-token\"\nconcurency = 3\n");
     let said = tree.setup(&["status"]);

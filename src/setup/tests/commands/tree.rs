@@ -11,7 +11,7 @@ pub(crate) struct Tree {
     directory: tempfile::TempDir,
 }
 
-/// What a run of the program said.
+/// The output of a run of the program.
 pub(crate) struct Said {
     pub code: i32,
     pub stdout: String,

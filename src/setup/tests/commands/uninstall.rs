@@ -41,7 +41,7 @@ fn it_refuses_while_runs_are_active() {
         assert_eq!(said.code, 1, "{arguments:?}: {}", said.all());
         for part in [
             "run-7: apply in prod/network (task-9)",
-            "task-8-2: its journal can't be understood",
+            "task-8-2: its journal cannot be read",
             "--force",
         ] {
             assert!(said.stderr.contains(part), "{arguments:?}: {}", said.stderr);
