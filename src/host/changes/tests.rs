@@ -1,4 +1,5 @@
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -23,7 +24,26 @@ impl Tree {
     }
 
     fn changes(&self) -> Changes {
-        Changes::begin(&self.machine, &RECORDS, false).unwrap()
+        self.once_free(|| Changes::begin(&self.machine, &RECORDS, false))
+    }
+
+    fn recover(&self) -> bool {
+        self.once_free(|| recover(&self.machine, &RECORDS))
+    }
+
+    /// Waits for the lock: a command that another test starts has it too, from its fork
+    /// to its exec.
+    fn once_free<T>(&self, mut act: impl FnMut() -> Result<T>) -> T {
+        let since = Instant::now();
+        loop {
+            match act() {
+                Err(error) if since.elapsed() < Duration::from_secs(30) => {
+                    assert!(error.to_string().contains("another scalr-agent-setup"), "{error:#}");
+                    std::thread::yield_now();
+                }
+                result => return result.unwrap(),
+            }
+        }
     }
 
     fn read(&self, path: &str) -> String {
@@ -131,14 +151,17 @@ fn what_was_killed_half_way_is_undone_by_the_next() {
     killed.unfinished = Unfinished::default();
     drop(killed);
     assert_ne!(tree.snapshot(), before);
-    assert!(is_interrupted(&tree.machine, &RECORDS));
+    tree.once_free(|| match is_interrupted(&tree.machine, &RECORDS) {
+        true => Ok(()),
+        false => bail!("another scalr-agent-setup may have the lock, or nothing is unfinished"),
+    });
     let unfinished = fs::metadata(tree.machine.path(RECORDS.unfinished)).unwrap();
     assert_eq!(unfinished.permissions().mode() & 0o777, 0o600);
 
     // Somebody has edited one of the files since.
     fs::write(tree.machine.path("/etc/old"), "edited\n").unwrap();
-    assert!(recover(&tree.machine, &RECORDS).unwrap());
-    assert!(!recover(&tree.machine, &RECORDS).unwrap());
+    assert!(tree.recover());
+    assert!(!tree.recover());
     assert_eq!(tree.read("/etc/old"), "edited\n");
     fs::write(tree.machine.path("/etc/old"), "old\n").unwrap();
     assert_eq!(tree.snapshot(), before);
@@ -164,7 +187,7 @@ fn what_was_killed_while_it_wrote_leaves_no_temporary_file() {
     let noted = unfinished.with_file_name(path_state::temporary_name(&unfinished));
     fs::write(noted, "half").unwrap();
 
-    assert!(recover(&tree.machine, &RECORDS).unwrap());
+    assert!(tree.recover());
     assert_eq!(tree.snapshot(), before);
 }
 
