@@ -190,12 +190,15 @@ fn takes_archives_as_people_make_them(pool: &Pool<'_>) {
     assert_eq!((pool.states(), pool.resources()), (1, 1));
 }
 
+/// Files by their paths, or variables by their names.
+type Pairs = &'static [(&'static str, &'static str)];
+
 /// Configurations and variables through an agent, and by plain Terraform in a container
 /// of the same image: they end alike, leave the same, and say the same but for the lines
 /// that docs/runs.md lists.
 fn runs_as_plain_terraform(fleet: &Fleet, pool: &Pool<'_>) {
     let fails = "output \"bad\" {\n  value = var.missing\n}\n";
-    let cases: [(&str, &[(&str, &str)], &[(&str, &str)], bool); 6] = [
+    let cases: [(&str, Pairs, Pairs, bool); 6] = [
         ("plain", &[], &[], true),
         (
             "module",
