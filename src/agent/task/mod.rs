@@ -12,6 +12,7 @@ mod environment;
 mod follow;
 mod hand_over;
 mod hooks;
+mod inner_strings;
 pub(crate) mod interrupt;
 pub(crate) mod lost;
 mod memory;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, Span, error, info, warn};
+use url::Url;
 
 use crate::client::{CallError, TaskClient};
 use crate::context::Context;
@@ -43,6 +45,7 @@ use crate::progress::Progress;
 use crate::slots::Slot;
 use config::layout::label;
 use follow::follow;
+use inner_strings::{inner_strings, password};
 use interrupt::Interrupt;
 use outcome::{End, Ending, outcome};
 use protocol::redact::Redactor;
@@ -190,10 +193,9 @@ impl Job {
             end.outcome = Outcome::Errored;
             end.message = Some(end.message.map_or(why.clone(), |first| format!("{first}\n{why}")));
         }
-        if let Some(message) = &end.message {
-            let mut mask = self.redactor();
-            spool.write_patiently(&mask.push(format!("\n{message}\n").as_bytes())).await?;
-            spool.write_patiently(&mask.finish()).await?;
+        if let Some(message) = &mut end.message {
+            *message = self.redactor().mask(message);
+            spool.write_patiently(format!("\n{message}\n").as_bytes()).await?;
         }
         let sha256 = spool.seal()?;
         complete.cancel();
@@ -344,17 +346,16 @@ impl Job {
     fn redactor(&self) -> Redactor {
         let (record, context) = (&self.entry.record().claimed, &self.context);
         let sensitive = record.task.variables.iter().filter(|variable| variable.sensitive);
-        let passwords = context.proxy.iter().filter_map(|(_, url)| {
-            let url = url::Url::parse(url).ok()?;
-            url.password().map(str::to_owned)
-        });
+        let proxies = context.proxy.iter().filter_map(|(_, url)| Url::parse(url).ok());
         let own = [&record.task_token, &context.config.token, &context.client.session()];
         let own = own.into_iter().chain(&record.run_token);
+        let inner = sensitive.clone().flat_map(|variable| inner_strings(variable.value.expose()));
         let secrets: Vec<String> = sensitive
             .map(|variable| &variable.value)
             .chain(own)
             .map(|secret| secret.expose().to_owned())
-            .chain(passwords)
+            .chain(inner)
+            .chain(proxies.flat_map(|url| password(&url)))
             .collect();
         Redactor::new(secrets.iter().map(String::as_str))
     }
