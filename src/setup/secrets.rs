@@ -43,10 +43,8 @@ impl Secrets {
     /// The text without any of them, in whatever form, and without the password
     /// of any URL in it.
     pub(crate) fn mask(&self, text: &str) -> String {
-        let mut redactor = Redactor::new(self.known.iter().map(String::as_str));
-        let mut bytes = redactor.push(text.as_bytes());
-        bytes.extend(redactor.finish());
-        String::from_utf8_lossy(&bytes)
+        Redactor::new(self.known.iter().map(String::as_str))
+            .mask(text)
             .split_inclusive(|c: char| c.is_whitespace() || "\"'`".contains(c))
             .map(masked)
             .collect()

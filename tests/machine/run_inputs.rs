@@ -197,7 +197,6 @@ type Pairs = &'static [(&'static str, &'static str)];
 /// of the same image: they end alike, leave the same, and say the same but for the lines
 /// that docs/runs.md lists.
 fn runs_as_plain_terraform(fleet: &Fleet, pool: &Pool<'_>) {
-    let fails = "output \"bad\" {\n  value = var.missing\n}\n";
     let cases: [(&str, Pairs, Pairs, bool); 6] = [
         ("plain", &[], &[], true),
         (
@@ -208,7 +207,7 @@ fn runs_as_plain_terraform(fleet: &Fleet, pool: &Pool<'_>) {
         ),
         ("auto-variables", &[("a.auto.tfvars", "word = \"auto\"\n")], &[], true),
         ("environment", &[], &[("TF_VAR_word", "it's \"so\" $HOME"), ("_kind", "x")], true),
-        ("wrong", &[("bad.tf", fails)], &[], false),
+        ("wrong", &[("bad.tf", "output \"bad\" {\n  value = var.missing\n}\n")], &[], false),
         ("not-hcl", &[("bad.tf", "resource {{\n")], &[], false),
     ];
     for (name, files, variables, succeeds) in cases {

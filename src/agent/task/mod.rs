@@ -15,6 +15,7 @@ mod environment;
 mod follow;
 mod hand_over;
 mod hooks;
+mod inner_strings;
 pub(crate) mod interrupt;
 pub(crate) mod lost;
 mod memory;
@@ -47,6 +48,7 @@ use crate::progress::Progress;
 use crate::slots::Slot;
 use config::layout::label;
 use follow::follow;
+use inner_strings::inner_strings;
 use interrupt::Interrupt;
 use outcome::{End, Ending, outcome};
 use protocol::redact::Redactor;
@@ -191,10 +193,9 @@ impl Job {
         };
         self.channels.state.send_replace(TaskState::Uploading);
         self.progress.during(Phase::Uploading, self.hand_over(&mut end)).await?;
-        if let Some(message) = &end.message {
-            let mut mask = self.redactor();
-            spool.write_patiently(&mask.push(format!("\n{message}\n").as_bytes())).await?;
-            spool.write_patiently(&mask.finish()).await?;
+        if let Some(message) = &mut end.message {
+            *message = self.redactor().mask(message);
+            spool.write_patiently(format!("\n{message}\n").as_bytes()).await?;
         }
         let sha256 = spool.seal()?;
         complete.cancel();
@@ -366,17 +367,16 @@ impl Job {
     fn redactor(&self) -> Redactor {
         let (record, context) = (&self.entry.record().claimed, &self.context);
         let sensitive = record.task.variables.iter().filter(|variable| variable.sensitive);
-        let passwords = context.proxy.iter().filter_map(|(_, url)| {
-            let url = url::Url::parse(url).ok()?;
-            url.password().map(str::to_owned)
-        });
+        let proxies = context.proxy.iter();
         let own = [&record.task_token, &context.config.token, &context.client.session()];
         let own = own.into_iter().chain(&record.run_token);
+        let inner = sensitive.clone().flat_map(|variable| inner_strings(variable.value.expose()));
         let secrets: Vec<String> = sensitive
             .map(|variable| &variable.value)
             .chain(own)
             .map(|secret| secret.expose().to_owned())
-            .chain(passwords)
+            .chain(inner)
+            .chain(proxies.flat_map(|(_, value)| config::proxy::secrets_of(value)))
             .collect();
         Redactor::new(secrets.iter().map(String::as_str))
     }
