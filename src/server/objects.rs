@@ -1,4 +1,4 @@
-//! Configurations, plans, lock files and states: written once, read whole.
+//! Configurations, plans, their files, lock files and states: written once, read whole.
 //!
 //! Keys start with the workspace's id, so that a workspace's objects go with
 //! it.
@@ -81,6 +81,11 @@ pub(crate) fn plan(workspace_id: &str, task_id: &str, attempt: i64) -> String {
 /// Where the lock file that an attempt at a plan left is.
 pub(crate) fn lock_file(workspace_id: &str, task_id: &str, attempt: i64) -> String {
     format!("{workspace_id}/lock-files/{task_id}.{attempt}")
+}
+
+/// Where the files are that an attempt at a plan made in its working directory.
+pub(crate) fn plan_files(workspace_id: &str, task_id: &str, attempt: i64) -> String {
+    format!("{workspace_id}/plan-files/{task_id}.{attempt}.tar.gz")
 }
 
 /// Where a state version is.

@@ -72,13 +72,38 @@ impl Engine {
         Ok(copied.is_some())
     }
 
-    /// Gives `read` a regular file of a container, which the engine packs into an
-    /// archive; none when there is no such file, or something else in its place.
+    /// Gives `read` a regular file of a container; none when there is no such file, or
+    /// something else in its place.
     async fn unpack<T: Send + 'static>(
         &self,
         id: &str,
         path: &str,
         read: impl FnOnce(&mut dyn io::Read) -> io::Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let name = path.to_owned();
+        let unpacked = self.archive_of(id, path, move |archive| {
+            let mut archive = tar::Archive::new(archive);
+            let mut entry =
+                archive.entries()?.next().context("the engine sent an empty archive")??;
+            if !entry.header().entry_type().is_file() {
+                warn!("{name} in the container is not a regular file, so it is left there");
+                return Ok(None);
+            }
+            Ok(Some(read(&mut entry)?))
+        });
+        Ok(unpacked.await?.flatten())
+    }
+
+    /// Gives `read` the tar archive that the engine makes of what is at `path` of a
+    /// container; none when there is nothing.
+    ///
+    /// # Errors
+    /// The engine doesn't answer, or what `read` says.
+    pub(crate) async fn archive_of<T: Send + 'static>(
+        &self,
+        id: &str,
+        path: &str,
+        read: impl FnOnce(&mut dyn io::Read) -> Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
         let cannot = format!("cannot get {path} out of the container");
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
@@ -93,19 +118,9 @@ impl Engine {
             }
             _ => {}
         }
-        let archive = SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)));
-        let path = path.to_owned();
-        let unpacked = tokio::task::spawn_blocking(move || {
-            let mut archive = tar::Archive::new(archive);
-            let mut entry =
-                archive.entries()?.next().context("the engine sent an empty archive")??;
-            if !entry.header().entry_type().is_file() {
-                warn!("{path} in the container is not a regular file, so it is left there");
-                return Ok(None);
-            }
-            anyhow::Ok(Some(read(&mut entry)?))
-        });
-        unpacked.await.context("unpacking panicked")?.context(cannot)
+        let mut archive = SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)));
+        let reading = tokio::task::spawn_blocking(move || read(&mut archive));
+        reading.await.context("unpacking panicked")?.context(cannot).map(Some)
     }
 }
 

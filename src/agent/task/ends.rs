@@ -1,19 +1,22 @@
 //! Tests of a task's very end, with a server and an engine that answer as told.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{SetOnce, watch};
 
 use super::follow::follow;
 use super::tests::claimed;
-use super::{Job, TaskChannels, failed, run_task};
+use super::{End, Job, TaskChannels, failed, run_task};
 use crate::client::Client;
 use crate::connection::Keeper;
 use crate::context::{Context, RunUser};
@@ -94,17 +97,7 @@ async fn a_state_that_is_too_large_is_kept_here_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let server = fake(&Asked::default(), |_| refusal(StatusCode::PAYLOAD_TOO_LARGE));
     let context = context(folder.path(), server, fake(&Asked::default(), engine)).await;
-    let entry = applied(&context);
-    let task = entry.record().claimed.task.clone();
-    let client = context.client.of_task(&entry.record().claimed);
-    let job = Job {
-        progress: context.progress.begin(&task, client.clone(), None),
-        slot: context.slots.take_again(0),
-        channels: channels(),
-        context: Arc::clone(&context),
-        entry,
-        client,
-    };
+    let job = job(&context, applied(&context));
     let told = job.hand_over(&failed(String::new())).await.unwrap().unwrap();
 
     let kept = folder.path().join(KEPT);
@@ -115,6 +108,63 @@ async fn a_state_that_is_too_large_is_kept_here_and_told() {
         kept.display()
     );
     assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failure() {
+    let old =
+        "Not handed over to the apply: what the plan made, because the server is too old for that.";
+    let large = "Not handed over to the apply: ";
+    for (status, note) in [
+        (StatusCode::NO_CONTENT, None),
+        (StatusCode::NOT_FOUND, Some(old)),
+        (StatusCode::PAYLOAD_TOO_LARGE, Some(large)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let put = Arc::new(Mutex::new(Vec::new()));
+        let of_server = Arc::clone(&put);
+        let server = Router::new().fallback(async move |request: Request| {
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+            if path.ends_with("/configuration") {
+                return gzip(&tar_of("main.tf", "before")).into_response();
+            }
+            assert!(path.ends_with("/plan-files"), "{path}");
+            if method == Method::GET && status != StatusCode::NOT_FOUND {
+                return StatusCode::NO_CONTENT.into_response();
+            }
+            of_server.lock().unwrap().extend_from_slice(&body);
+            if status.is_success() { status.into_response() } else { refusal(status) }
+        });
+        let engine = Router::new().fallback(async move |request: Request| {
+            let uri = request.uri();
+            let asked = format!("GET {}?{}", uri.path(), uri.query().unwrap_or_default());
+            match uri.path().ends_with("/archive") {
+                true => tar_of("work/fn.zip", "made").into_response(),
+                false => self::engine(&asked),
+            }
+        });
+        let context = context(folder.path(), server, engine).await;
+        let mut entry = context.journal.begin(claimed(), 0).unwrap();
+        entry.note_container(Container { id: "c1".into(), log_start: 0 }).unwrap();
+        let job = job(&context, entry);
+        let errored = failed(String::new());
+        assert_eq!(job.hand_over_plan_files(&errored).await.unwrap(), None);
+        let finished = End { outcome: Outcome::Finished, ..failed(String::new()) };
+        let said = job.hand_over_plan_files(&finished).await.unwrap();
+        match note {
+            None => assert_eq!(said, None),
+            Some(note) => assert!(said.as_ref().unwrap().starts_with(note), "{said:?}"),
+        }
+        let put = std::mem::take(&mut *put.lock().unwrap());
+        assert_eq!(put.is_empty(), status == StatusCode::NOT_FOUND);
+        if put.is_empty() {
+            continue;
+        }
+        let mut files = configuration::Reader::new(put.as_slice(), None).unwrap();
+        assert_eq!(files.next().unwrap().unwrap().path, Path::new("fn.zip"));
+        assert_eq!(files.next().unwrap(), None);
+    }
 }
 
 #[tokio::test]
@@ -169,6 +219,19 @@ fn applied(context: &Context) -> Entry {
     entry
 }
 
+fn job(context: &Arc<Context>, entry: Entry) -> Job {
+    let task = entry.record().claimed.task.clone();
+    let client = context.client.of_task(&entry.record().claimed);
+    Job {
+        progress: context.progress.begin(&task, client.clone(), None),
+        slot: context.slots.take_again(0),
+        channels: channels(),
+        context: Arc::clone(context),
+        entry,
+        client,
+    }
+}
+
 async fn carry_out_alone(context: &Arc<Context>, entry: Entry) {
     run_task(Arc::clone(context), entry, context.slots.take_again(0), channels()).await;
 }
@@ -205,11 +268,22 @@ fn engine(asked: &str) -> Response {
 
 /// A file as the engine gives it out.
 fn packed(content: &str) -> Vec<u8> {
+    tar_of("file", content)
+}
+
+fn tar_of(name: &str, content: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
-    archive.append_data(&mut header, "file", content.as_bytes()).unwrap();
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, content.as_bytes()).unwrap();
     archive.into_inner().unwrap()
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// An agent of this server and this engine.

@@ -17,6 +17,7 @@ pub(crate) mod lost;
 mod memory;
 mod outcome;
 mod paths;
+mod plan_files;
 mod prepare;
 
 use std::path::{Path, PathBuf};
@@ -186,11 +187,20 @@ impl Job {
             }
         };
         self.channels.state.send_replace(TaskState::Uploading);
-        if let Some(why) = self.progress.during(Phase::Uploading, self.hand_over(&end)).await? {
+        let handing_over = async {
+            let why = self.hand_over(&end).await?;
+            let note = match why {
+                None => self.hand_over_plan_files(&end).await?,
+                Some(_) => None,
+            };
+            Ok::<_, CallError>((why, note))
+        };
+        let (why, note) = self.progress.during(Phase::Uploading, handing_over).await?;
+        if let Some(why) = why {
             end.outcome = Outcome::Errored;
             end.message = Some(end.message.map_or(why.clone(), |first| format!("{first}\n{why}")));
         }
-        if let Some(message) = &end.message {
+        for message in note.iter().chain(&end.message) {
             let mut mask = self.redactor();
             spool.write_patiently(&mask.push(format!("\n{message}\n").as_bytes())).await?;
             spool.write_patiently(&mask.finish()).await?;

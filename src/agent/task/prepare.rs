@@ -28,7 +28,7 @@ const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
 
 /// Puts the state where the agent finds it, whatever the configuration says:
 /// an override file takes precedence over it, and replaces a `cloud` block too.
-const OVERRIDE_FILE: &str = "zz_scalr_override.tf";
+pub(super) const OVERRIDE_FILE: &str = "zz_scalr_override.tf";
 const OVERRIDE: &str = include_str!("../../../templates/run/override.tf");
 
 const NOT_UNPACKED: &str = "cannot unpack the configuration";
@@ -133,6 +133,14 @@ impl Job {
             )
             .into());
         }
+        if task.kind == Kind::Apply
+            && let Some(files) = self.fetch(TaskFile::PlanFiles).await?
+            && files.metadata().context("cannot look at what the plan made")?.len() > 0
+        {
+            let cannot = "cannot unpack what the plan made";
+            let mut files = Reader::new(files, None).context(cannot)?;
+            archive.configuration(paths::WORK, &mut files, Path::new("")).context(cannot)?;
+        }
         archive.file(&self.in_work(OVERRIDE_FILE)?, 0o644, OVERRIDE.as_bytes())?;
         for (name, text) in environment::terraform(task)? {
             archive.file(&self.in_work(name)?, 0o600, text.as_bytes())?;
@@ -168,7 +176,7 @@ impl Job {
     }
 
     /// A file of the task, from the server, if it has one.
-    async fn fetch(&self, file: TaskFile) -> Result<Option<File>, CallError> {
+    pub(super) async fn fetch(&self, file: TaskFile) -> Result<Option<File>, CallError> {
         let cannot = || format!("cannot make a file for the {file}");
         let mut to = tempfile::tempfile_in(self.entry.directory()).with_context(cannot)?;
         if !self.client.get(file, &to).await? {
@@ -300,7 +308,7 @@ fn left_out_line(left_out: &BTreeSet<PathBuf>) -> Option<String> {
 }
 
 /// Names for the run's log, not all of many.
-fn some_names<'a>(paths: impl ExactSizeIterator<Item = &'a PathBuf>) -> String {
+pub(super) fn some_names<'a>(paths: impl ExactSizeIterator<Item = &'a PathBuf>) -> String {
     let more = match paths.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),

@@ -72,6 +72,33 @@ pub(super) async fn put_lock_file(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `GET tasks/ID/plan-files`: what the run's plan left for its apply. That there is none
+/// is no 404: that is the answer of a server without this call.
+pub(super) async fn get_plan_files(
+    State(app): State<App>,
+    OfLiveTask(task): OfLiveTask,
+) -> Result<(StatusCode, Bytes), Refusal> {
+    let (workspace_id, plan) = plan_of(&app, &task).await?;
+    let key = objects::plan_files(&workspace_id, &plan.id, plan.attempt);
+    Ok(match app.scheduler.objects.get(&key).await? {
+        Some(files) => (StatusCode::OK, files),
+        None => (StatusCode::NO_CONTENT, Bytes::new()),
+    })
+}
+
+/// `PUT tasks/ID/plan-files`
+pub(super) async fn put_plan_files(
+    State(app): State<App>,
+    task: OfLiveTask,
+    of: Result<Query<OfAttempt>, QueryRejection>,
+    content: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Refusal> {
+    let task = plan_that_writes(task, of?)?;
+    let key = objects::plan_files(&workspace_of(&app, &task).await?, &task.id, task.attempt);
+    app.scheduler.objects.put(&key, content?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// `GET tasks/ID/state`: the workspace's.
 pub(super) async fn get_state(
     State(app): State<App>,

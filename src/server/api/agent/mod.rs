@@ -20,7 +20,7 @@ use crate::store::task::Task;
 use protocol::BASE;
 use refusal::Refusal;
 
-/// The largest plan file, lock file or state.
+/// The largest plan file, lock file, archive of a plan's files or state.
 const MAX_FILE: usize = 100 * 1024 * 1024;
 
 /// The largest piece of a log.
@@ -39,6 +39,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/tasks/{id}/configuration", get(files::configuration))
         .route("/tasks/{id}/plan", get(files::get_plan).put(files::put_plan))
         .route("/tasks/{id}/lock-file", get(files::get_lock_file).put(files::put_lock_file))
+        .route("/tasks/{id}/plan-files", get(files::get_plan_files).put(files::put_plan_files))
         .route("/tasks/{id}/state", get(files::get_state).put(files::put_state))
         .layer(DefaultBodyLimit::max(MAX_FILE))
         .route(
