@@ -206,6 +206,8 @@ pub(crate) enum TaskFile {
     Plan,
     /// `.terraform.lock.hcl`.
     LockFile,
+    /// What the plan made in its working directory, a tar.gz.
+    PlanFiles,
     /// The workspace's state.
     State,
 }
@@ -222,6 +224,7 @@ impl TaskFile {
             TaskFile::Configuration => "configuration",
             TaskFile::Plan => "plan",
             TaskFile::LockFile => "lock-file",
+            TaskFile::PlanFiles => "plan-files",
             TaskFile::State => "state",
         }
     }

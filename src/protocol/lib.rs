@@ -12,6 +12,7 @@
 //! | GET `tasks/ID/configuration` | task | – | 200 tar.gz |
 //! | GET, PUT `tasks/ID/plan?attempt=N` | task | the plan file | 200 · 204; 404 there is none; 413 |
 //! | GET, PUT `tasks/ID/lock-file?attempt=N` | task | `.terraform.lock.hcl` | 200 · 204; 404 there is none; 413 |
+//! | GET, PUT `tasks/ID/plan-files?attempt=N` | task | tar.gz of what the plan made in its working directory | 200, 204 there is none · 204; 404 the server is older than this call; 413 |
 //! | GET, PUT `tasks/ID/state?attempt=N` | task | the state | 200 · 204; 404 there is none; 409, 413, 422 it is not taken |
 //! | PUT `tasks/ID/log?attempt=N&offset=M` | task | raw bytes, also with `Content-Encoding: gzip` | 200 or 416, both with [`LogOffset`] |
 //! | POST `tasks/ID/finish` | task | [`Finish`] | 200; 409 stale attempt; 412 with [`LogOffset`]: send the log again from there |

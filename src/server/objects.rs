@@ -1,4 +1,4 @@
-//! Configurations, plans, lock files and states: files, below the folder of their
+//! Configurations, plans, their files, lock files and states: files, below the folder of their
 //! workspace, so that they go with it.
 //!
 //! They are written once and may be large: what comes is written down as it comes, in a
@@ -179,6 +179,11 @@ pub(crate) fn plan(workspace_id: &str, task_id: &str, attempt: i64) -> String {
 /// Where the lock file that an attempt at a plan left is.
 pub(crate) fn lock_file(workspace_id: &str, task_id: &str, attempt: i64) -> String {
     format!("{workspace_id}/lock-files/{task_id}.{attempt}")
+}
+
+/// Where the files are that an attempt at a plan made in its working directory.
+pub(crate) fn plan_files(workspace_id: &str, task_id: &str, attempt: i64) -> String {
+    format!("{workspace_id}/plan-files/{task_id}.{attempt}.tar.gz")
 }
 
 /// Where a state version is.

@@ -8,8 +8,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::fleet::{DOCKER, Fleet, IMAGE, configuration};
-use crate::pool::Pool;
+use crate::fleet::{DOCKER, Fleet, IMAGE, configuration, creating};
+use crate::pool::{Pool, lines_with_end};
 
 const VARIABLE_AND_OUTPUT: &str = "\
 variable \"word\" {
@@ -188,6 +188,14 @@ fn takes_archives_as_people_make_them(pool: &Pool<'_>) {
     assert!(log.contains("Left out of the configuration, "), "{log}");
     assert!(log.contains("`live/eu/.terraform`") && log.contains("terraform.tfstate`"), "{log}");
     assert_eq!((pool.states(), pool.resources()), (1, 1));
+
+    // What a plan makes is there for its apply, which has a container of its own.
+    let pool = workspace(&pool, "made", json!({}));
+    pool.hooks(json!({"pre-plan": "mkdir builds && echo made by the plan >builds/fn.zip"}));
+    let run = pool.start_run(creating("made", "cat builds/fn.zip").path());
+    pool.wait_for_ended(&run, "applied");
+    let log = pool.log(&run, "apply");
+    assert_eq!(lines_with_end(&log, "made by the plan"), 1, "{log}");
 }
 
 /// Files by their paths, or variables by their names.

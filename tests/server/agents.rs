@@ -77,6 +77,8 @@ async fn a_run_is_planned_and_applied() {
     // What it leaves. The end is not taken before the whole log is there.
     assert_eq!(plan.put("plan", "PLAN").await.0, StatusCode::NO_CONTENT);
     assert_eq!(plan.put("lock-file", "LOCK").await.0, StatusCode::NO_CONTENT);
+    assert_eq!(plan.get("plan-files").await.0, StatusCode::NO_CONTENT);
+    assert_eq!(plan.put("plan-files", "FILES").await.0, StatusCode::NO_CONTENT);
     let early = plan.finish(Outcome::Finished, Some(true), "Initializing...").await;
     assert_eq!(early, (StatusCode::PRECONDITION_FAILED, r#"{"offset":12}"#.to_owned()));
     let differs = plan.finish(Outcome::Finished, Some(true), "INITIALIZING").await;
@@ -97,6 +99,8 @@ async fn a_run_is_planned_and_applied() {
     assert_eq!(apply.task.kind, Kind::Apply);
     assert_eq!(apply.get("plan").await.1, b"PLAN");
     assert_eq!(apply.get("lock-file").await.1, b"LOCK");
+    assert_eq!(apply.get("plan-files").await.1, b"FILES");
+    assert_eq!(apply.put("plan-files", "FILES").await.0, StatusCode::CONFLICT);
     assert_eq!(apply.put("plan", "PLAN").await.0, StatusCode::CONFLICT);
     let workspace = format!("/workspaces/{}", site.workspace);
     assert_eq!(server.get(&workspace).await["data"]["attributes"]["locked"], true);

@@ -85,8 +85,7 @@ impl Engine {
         path: &str,
         mut see: impl FnMut(&Path, &mut dyn io::Read) -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let Some(archive) = self.download(id, path).await? else { return Ok(()) };
-        let seen = tokio::task::spawn_blocking(move || {
+        let see = move |archive: &mut dyn io::Read| {
             for entry in tar::Archive::new(archive).entries()? {
                 let mut entry = entry?;
                 if entry.header().entry_type().is_file() {
@@ -94,11 +93,9 @@ impl Engine {
                     see(&path, &mut entry)?;
                 }
             }
-            anyhow::Ok(())
-        });
-        seen.await
-            .context("unpacking panicked")?
-            .with_context(|| format!("cannot look at {path} in the container"))
+            Ok(())
+        };
+        self.archive_of(id, path, see).await.map(drop)
     }
 
     /// The files and folders outside of volumes that the container has made, without
@@ -128,25 +125,32 @@ impl Engine {
         path: &str,
         read: impl FnOnce(&mut dyn io::Read) -> io::Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
-        let Some(archive) = self.download(id, path).await? else { return Ok(None) };
-        let cannot = format!("cannot get {path} out of the container");
-        let path = path.to_owned();
-        let unpacked = tokio::task::spawn_blocking(move || {
+        let name = path.to_owned();
+        let unpacked = self.archive_of(id, path, move |archive| {
             let mut archive = tar::Archive::new(archive);
             let mut entry =
                 archive.entries()?.next().context("the engine sent an empty archive")??;
             if !entry.header().entry_type().is_file() {
-                warn!("{path} in the container is not a regular file, so it is left there");
+                warn!("{name} in the container is not a regular file, so it is left there");
                 return Ok(None);
             }
-            anyhow::Ok(Some(read(&mut entry)?))
+            Ok(Some(read(&mut entry)?))
         });
-        unpacked.await.context("unpacking panicked")?.context(cannot)
+        Ok(unpacked.await?.flatten())
     }
 
-    /// The tar archive into which the engine packs a file or folder of a container; none
-    /// when there is no such thing.
-    async fn download(&self, id: &str, path: &str) -> Result<Option<impl io::Read + Send + use<>>> {
+    /// Gives `read` the tar archive that the engine makes of what is at `path` of a
+    /// container; none when there is nothing.
+    ///
+    /// # Errors
+    /// The engine doesn't answer, or what `read` says.
+    pub(crate) async fn archive_of<T: Send + 'static>(
+        &self,
+        id: &str,
+        path: &str,
+        read: impl FnOnce(&mut dyn io::Read) -> Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let cannot = format!("cannot get {path} out of the container");
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let mut stream =
             Box::pin(self.docker.download_from_container(id, Some(options)).peekable());
@@ -155,12 +159,13 @@ impl Engine {
             Some(Err(error)) if is_missing(error) => return Ok(None),
             Some(Err(_)) => {
                 let refused = stream.next().await.context("it was there just now")?;
-                return Err(refused.expect_err("it was an error just now"))
-                    .with_context(|| format!("cannot get {path} out of the container"));
+                return Err(refused.expect_err("it was an error just now")).context(cannot);
             }
             _ => {}
         }
-        Ok(Some(SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)))))
+        let mut archive = SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)));
+        let reading = tokio::task::spawn_blocking(move || read(&mut archive));
+        reading.await.context("unpacking panicked")?.context(cannot).map(Some)
     }
 }
 

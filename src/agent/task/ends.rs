@@ -1,17 +1,19 @@
 //! Tests of a task's very end, with a server and an engine that answer as told.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use flate2::Compression;
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{SetOnce, watch};
 
@@ -251,6 +253,65 @@ async fn an_apply_that_leaves_the_state_as_it_was_fails_and_its_states_are_kept(
 }
 
 #[tokio::test]
+async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failure() {
+    let old =
+        "Not handed over to the apply: what the plan made, because the server is too old for that.";
+    let large = "Not handed over to the apply: ";
+    for (status, note) in [
+        (StatusCode::NO_CONTENT, None),
+        (StatusCode::NOT_FOUND, Some(old)),
+        (StatusCode::PAYLOAD_TOO_LARGE, Some(large)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let put = Arc::new(Mutex::new(Vec::new()));
+        let of_server = Arc::clone(&put);
+        let server = Router::new().fallback(async move |request: Request| {
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+            if path.ends_with("/configuration") {
+                return gzip(&tar_of("main.tf", "before")).into_response();
+            }
+            assert!(path.ends_with("/plan-files"), "{path}");
+            if method == Method::GET && status != StatusCode::NOT_FOUND {
+                return StatusCode::NO_CONTENT.into_response();
+            }
+            of_server.lock().unwrap().extend_from_slice(&body);
+            if status.is_success() { status.into_response() } else { refusal(status) }
+        });
+        let engine = Router::new().fallback(async move |request: Request| {
+            let uri = request.uri();
+            let asked = format!("GET {}?{}", uri.path(), uri.query().unwrap_or_default());
+            match uri.path().ends_with("/archive") {
+                true => tar_of("work/fn.zip", "made").into_response(),
+                false => self::engine(&asked),
+            }
+        });
+        let context = context(folder.path(), server, engine).await;
+        let mut entry = context.journal.begin(claimed(), 0).unwrap();
+        entry
+            .note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None })
+            .unwrap();
+        let job = job(&context, entry);
+        let errored = failed(String::new());
+        assert_eq!(job.hand_over_plan_files(&errored).await.unwrap(), None);
+        let finished = End { outcome: Outcome::Finished, ..failed(String::new()) };
+        let said = job.hand_over_plan_files(&finished).await.unwrap();
+        match note {
+            None => assert_eq!(said, None),
+            Some(note) => assert!(said.as_ref().unwrap().starts_with(note), "{said:?}"),
+        }
+        let put = std::mem::take(&mut *put.lock().unwrap());
+        assert_eq!(put.is_empty(), status == StatusCode::NOT_FOUND);
+        if put.is_empty() {
+            continue;
+        }
+        let mut files = configuration::Reader::new(put.as_slice(), None).unwrap();
+        assert_eq!(files.next().unwrap().unwrap().path, Path::new("fn.zip"));
+        assert_eq!(files.next().unwrap(), None);
+    }
+}
+
+#[tokio::test]
 async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
     for (begun, whole, expected) in [
         ("one\n", "one\ntwo\n", "one\ntwo\n"),
@@ -351,11 +412,22 @@ fn engine(asked: &str) -> Response {
 
 /// A file as the engine gives it out.
 fn packed(content: &str) -> Vec<u8> {
+    tar_of("file", content)
+}
+
+fn tar_of(name: &str, content: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
-    archive.append_data(&mut header, "file", content.as_bytes()).unwrap();
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, content.as_bytes()).unwrap();
     archive.into_inner().unwrap()
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// An agent of this server and this engine.

@@ -12,14 +12,21 @@ use tracing::warn;
 use zip::read::Config;
 use zip::unstable::read::ZipIterable;
 
-use super::{End, Job, lost, paths};
+use super::plan_files::{Before, Packed, not_handed_over, pack};
+use super::{End, Job, directory_inside, lost, paths};
 use crate::client::{CallError, TaskFile};
+use crate::engine;
 use crate::journal::Container;
 use crate::sum;
+use configuration::Reader;
 use protocol::{Kind, Outcome};
 
 /// What a run's log says of a plan that is not there.
 const NO_PLAN: &str = "Error: Terraform says that the plan succeeded, but did not save it in /scalr/run/plan. Is there a flag in TF_CLI_ARGS_plan, or a hook, that prevents this?";
+/// How often what a plan made is tried to be read, and how long is waited between:
+/// the engine may break a stream off, when it is restarted for example.
+const TRIES: u32 = 3;
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// What a run's log says of a plan that can't be applied.
 const CUT_OFF: &str = "Error: the plan was not written whole, though Terraform says nothing of it. Is the disk of the agent's host full?";
@@ -73,6 +80,75 @@ impl Job {
             self.note_refused(end, file, &path, copy, &why)?;
         }
         Ok(())
+    }
+
+    /// Gives the server what a finished plan made in its working directory. Gives what the
+    /// run's log has to say of what is not handed over: the plan has finished all the
+    /// same.
+    pub(super) async fn hand_over_plan_files(
+        &self,
+        end: &End,
+    ) -> Result<Option<String>, CallError> {
+        let record = self.entry.record();
+        let Some(Container { id, .. }) = &record.container else { return Ok(None) };
+        if self.task().kind != Kind::Plan || end.outcome != Outcome::Finished {
+            return Ok(None);
+        }
+        let mut tries = 0;
+        let (packed, file) = loop {
+            tries += 1;
+            match self.pack_plan_files(id).await {
+                Ok(Some(packed)) => break packed,
+                Ok(None) => return Ok(None),
+                Err(CallError::Here(error)) if !engine::is_away(&error) => {
+                    warn!("cannot get what the plan made: {error:#}");
+                    if tries == TRIES {
+                        return Ok(Some(not_handed_over(&format!(
+                            "what the plan made, because it cannot be read: {error:#}"
+                        ))));
+                    }
+                    tokio::time::sleep(BETWEEN_TRIES).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        if !packed.has_entries {
+            return Ok(packed.note);
+        }
+        // Asked first: a server that refuses a large body may close the connection before
+        // its answer is read, and the call would be repeated for ever.
+        if self.fetch(TaskFile::PlanFiles).await?.is_none() {
+            let why = "what the plan made, because the server is too old for that";
+            return Ok(Some(not_handed_over(why)));
+        }
+        let size = file.as_file().metadata().context("cannot look at what the plan made")?.len();
+        match self.client.put(TaskFile::PlanFiles, file.path()).await {
+            Err(CallError::FileRefused(why)) => {
+                let why = format!("what the plan made, {size} bytes when packed: {why}");
+                Ok(Some(not_handed_over(&why)))
+            }
+            result => result.map(|()| packed.note),
+        }
+    }
+
+    /// Packs what the plan made into a file here; none if the container has no working
+    /// directory any more.
+    async fn pack_plan_files(
+        &self,
+        container: &str,
+    ) -> Result<Option<(Packed, NamedTempFile)>, CallError> {
+        let directory = directory_inside(self.task())?;
+        let configuration = self.fetch(TaskFile::Configuration).await?;
+        let configuration = configuration.context("the server has no configuration any more")?;
+        let scratch = self.entry.directory().to_owned();
+        let file = NamedTempFile::new_in(&scratch).context("cannot make a file")?;
+        let to = file.reopen().context("cannot make a file")?;
+        let pack = move |work: &mut dyn io::Read| {
+            let before = Before::read(Reader::new(configuration, Some(&directory))?)?;
+            pack(work, &before, &directory, &scratch, &to)
+        };
+        let packed = self.context.engine.archive_of(container, paths::WORK, pack).await?;
+        Ok(packed.map(|packed| (packed, file)))
     }
 
     /// Notes in the end of the run that the server does not take a file. A state is kept here.

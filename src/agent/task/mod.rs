@@ -21,6 +21,7 @@ pub(crate) mod lost;
 mod memory;
 mod outcome;
 mod paths;
+mod plan_files;
 mod prepare;
 mod unmoved_state;
 
@@ -192,7 +193,14 @@ impl Job {
             }
         };
         self.channels.state.send_replace(TaskState::Uploading);
-        self.progress.during(Phase::Uploading, self.hand_over(&mut end)).await?;
+        let handing_over = async {
+            self.hand_over(&mut end).await?;
+            self.hand_over_plan_files(&end).await
+        };
+        if let Some(note) = self.progress.during(Phase::Uploading, handing_over).await? {
+            let note = self.redactor().mask(&note);
+            spool.write_patiently(format!("\n{note}\n").as_bytes()).await?;
+        }
         if let Some(message) = &mut end.message {
             *message = self.redactor().mask(message);
             spool.write_patiently(format!("\n{message}\n").as_bytes()).await?;

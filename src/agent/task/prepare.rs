@@ -141,6 +141,14 @@ impl Job {
         let mut lock_file = archive
             .configuration(paths::WORK, &mut reader, Path::new(&lock_path))
             .context(NOT_UNPACKED)?;
+        if task.kind == Kind::Apply
+            && let Some(files) = self.fetch(TaskFile::PlanFiles).await?
+            && files.metadata().context("cannot look at what the plan made")?.len() > 0
+        {
+            let cannot = "cannot unpack what the plan made";
+            let mut files = Reader::new(files, None).context(cannot)?;
+            archive.configuration(paths::WORK, &mut files, Path::new("")).context(cannot)?;
+        }
         archive.file(paths::OVERRIDE, 0o644, OVERRIDE.as_bytes())?;
         for (path, text) in environment::terraform(task)? {
             archive.file(path, 0o600, text.as_bytes())?;
@@ -179,7 +187,7 @@ impl Job {
     }
 
     /// A file of the task, from the server, if it has one.
-    async fn fetch(&self, file: TaskFile) -> Result<Option<File>, CallError> {
+    pub(super) async fn fetch(&self, file: TaskFile) -> Result<Option<File>, CallError> {
         let cannot = || format!("cannot make a file for the {file}");
         let mut to = tempfile::tempfile_in(self.entry.directory()).with_context(cannot)?;
         if !self.client.get(file, &to).await? {
@@ -317,7 +325,7 @@ fn left_out_line(left_out: &BTreeSet<PathBuf>) -> Option<String> {
 }
 
 /// Names for the run's log, not all of many.
-fn some_names<'a>(paths: impl ExactSizeIterator<Item = &'a PathBuf>) -> String {
+pub(super) fn some_names<'a>(paths: impl ExactSizeIterator<Item = &'a PathBuf>) -> String {
     let more = match paths.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),

@@ -89,7 +89,6 @@ fn archives_of_the_tools_here_are_taken() {
         ("tar", "tar -cz ."),
         ("tar", "tar -cz *"),
         ("tar", "find . -type f -o -type l | tar -cz -T -"),
-        ("tar", "tar -cz --format=v7 main.tf modules scripts > /dev/null; tar -cz --format=gnu ."),
         ("tar", "tar -cz --format=posix --xattrs ."),
         ("tar", "tar -cz --format=oldgnu ."),
         ("tar", "tar -czS ."),
@@ -132,6 +131,24 @@ fn links_and_holes_of_the_tools_here_are_taken() {
         assert!(sparse.starts_with("sparse: 1048576 zeros, then end\0"), "{script}");
         assert_eq!(sparse.matches("part").count(), 40, "{script}");
     }
+}
+
+#[test]
+fn the_oldest_format_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    make_configuration(folder.path());
+    let script = "tar -cz --format=v7 modules main.tf";
+    let Some(archive) = output(folder.path(), "tar", script) else { return };
+    let expected = [
+        "main.tf: main",
+        "modules/",
+        "modules/link -> ../main.tf",
+        "modules/net/",
+        "modules/net/main.tf: net",
+    ];
+    let mut listed = listed(&archive).unwrap();
+    listed.sort();
+    assert_eq!(listed, expected);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 
 use super::refusal::Refusal;
 use super::tasks::workspace_of;
@@ -73,6 +73,34 @@ pub(super) async fn put_lock_file(
     let task = plan_that_writes(task, of?)?;
     let content = content.receive(&app.scheduler.objects).await?;
     let key = objects::lock_file(&workspace_of(&app, &task).await?, &task.id, task.attempt);
+    app.scheduler.objects.put(&key, content).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET tasks/ID/plan-files`: what the run's plan left for its apply. That there is none
+/// is no 404: that is the answer of a server without this call.
+pub(super) async fn get_plan_files(
+    State(app): State<App>,
+    OfLiveTask(task): OfLiveTask,
+) -> Result<Response, Refusal> {
+    let (workspace_id, plan) = plan_of(&app, &task).await?;
+    let key = objects::plan_files(&workspace_id, &plan.id, plan.attempt);
+    Ok(match app.scheduler.objects.get(&key)? {
+        Some(files) => objects::answer(files)?,
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+/// `PUT tasks/ID/plan-files`
+pub(super) async fn put_plan_files(
+    State(app): State<App>,
+    task: OfLiveTask,
+    of: Result<Query<OfAttempt>, QueryRejection>,
+    content: Upload,
+) -> Result<StatusCode, Refusal> {
+    let task = plan_that_writes(task, of?)?;
+    let content = content.receive(&app.scheduler.objects).await?;
+    let key = objects::plan_files(&workspace_of(&app, &task).await?, &task.id, task.attempt);
     app.scheduler.objects.put(&key, content).await?;
     Ok(StatusCode::NO_CONTENT)
 }
