@@ -47,11 +47,7 @@ pub(super) async fn put_plan(
     of: Result<Query<OfAttempt>, QueryRejection>,
     content: Upload,
 ) -> Result<StatusCode, Refusal> {
-    let task = plan_that_writes(task, of?)?;
-    let content = content.receive(&app.scheduler.objects).await?;
-    let key = objects::plan(&workspace_of(&app, &task).await?, &task.id, task.attempt);
-    app.scheduler.objects.put(&key, content).await?;
-    Ok(StatusCode::NO_CONTENT)
+    put(&app, &plan_that_writes(task, of?)?, content, objects::plan).await
 }
 
 /// `GET tasks/ID/lock-file`: what the run's plan left for its apply.
@@ -70,11 +66,7 @@ pub(super) async fn put_lock_file(
     of: Result<Query<OfAttempt>, QueryRejection>,
     content: Upload,
 ) -> Result<StatusCode, Refusal> {
-    let task = plan_that_writes(task, of?)?;
-    let content = content.receive(&app.scheduler.objects).await?;
-    let key = objects::lock_file(&workspace_of(&app, &task).await?, &task.id, task.attempt);
-    app.scheduler.objects.put(&key, content).await?;
-    Ok(StatusCode::NO_CONTENT)
+    put(&app, &plan_that_writes(task, of?)?, content, objects::lock_file).await
 }
 
 /// `GET tasks/ID/plan-files`: what the run's plan left for its apply. That there is none
@@ -98,11 +90,7 @@ pub(super) async fn put_plan_files(
     of: Result<Query<OfAttempt>, QueryRejection>,
     content: Upload,
 ) -> Result<StatusCode, Refusal> {
-    let task = plan_that_writes(task, of?)?;
-    let content = content.receive(&app.scheduler.objects).await?;
-    let key = objects::plan_files(&workspace_of(&app, &task).await?, &task.id, task.attempt);
-    app.scheduler.objects.put(&key, content).await?;
-    Ok(StatusCode::NO_CONTENT)
+    put(&app, &plan_that_writes(task, of?)?, content, objects::plan_files).await
 }
 
 /// `GET tasks/ID/state`: the workspace's.
@@ -142,6 +130,19 @@ pub(super) async fn put_state(
 fn get(app: &App, key: &str, what: &str) -> Result<Response, Refusal> {
     let content = app.scheduler.objects.get(key)?.ok_or_else(|| Refusal::not_found(what))?;
     Ok(objects::answer(content)?)
+}
+
+/// Keeps a file that a plan leaves for its apply.
+async fn put(
+    app: &App,
+    plan: &Task,
+    content: Upload,
+    key: fn(&str, &str, i64) -> String,
+) -> Result<StatusCode, Refusal> {
+    let content = content.receive(&app.scheduler.objects).await?;
+    let key = key(&workspace_of(app, plan).await?, &plan.id, plan.attempt);
+    app.scheduler.objects.put(&key, content).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The workspace of a task, and the plan of its run.
