@@ -66,6 +66,17 @@ fn write(folder: &Path, path: &str, content: &str) {
     fs::write(file, content).expect("a file");
 }
 
+/// What a command of the shell prints in a folder.
+fn packed(folder: &Path, command: &str) -> Vec<u8> {
+    let output = std::process::Command::new("sh")
+        .args(["-c", command])
+        .current_dir(folder)
+        .output()
+        .expect("a shell starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
 fn destroys_nothing_without_a_configuration(pool: &Pool<'_>) {
     let pool = workspace(pool, "moved", json!({"working-directory": "live/eu"}));
     let configuration = one_resource("live/eu/", &[("live/README.md", "more")]);
@@ -176,13 +187,8 @@ fn takes_archives_as_people_make_them(pool: &Pool<'_>) {
     let folder = one_resource("live/eu/", &files);
     let pool = workspace(pool, "archive", json!({"working-directory": "live/eu"}));
     // No entry for a folder, as from `git ls-files | tar --files-from=-`.
-    let script = "find . -type f | tar --create --gzip --no-recursion --files-from=-";
-    let archive = std::process::Command::new("sh")
-        .args(["-c", script])
-        .current_dir(folder.path())
-        .output()
-        .expect("a shell starts");
-    let run = pool.start_run_of(&archive.stdout);
+    let archive = packed(folder.path(), &format!("{WITHOUT_FOLDERS} | gzip"));
+    let run = pool.start_run_of(&archive);
     pool.wait_for_ended(&run, "applied");
     let log = pool.log(&run, "plan");
     assert!(log.contains("Left out of the configuration, "), "{log}");
@@ -201,33 +207,40 @@ fn takes_archives_as_people_make_them(pool: &Pool<'_>) {
 /// Files by their paths, or variables by their names.
 type Pairs = &'static [(&'static str, &'static str)];
 
-/// Configurations and variables through an agent, and by plain Terraform in a container
-/// of the same image: they end alike, leave the same, and say the same but for the lines
+/// As people make archives, with a command that prints a tar of the current folder.
+const TAR: &str = "tar --create .";
+const WITHOUT_FOLDERS: &str = "find . -type f | tar --create --no-recursion --files-from=-";
+const WITH_HARD_LINKS: &str = "ln main.tf second.md; ln -s main.tf third.md; tar --create .";
+const PAX: &str = "tar --create --format=pax --xattrs .";
+const SPARSE: &str = "truncate --size=1M holes.bin; tar --create --sparse .";
+
+/// Configurations, variables and archives through an agent, and by plain Terraform in a
+/// container of the same image: they end alike, leave the same, and say the same but for the lines
 /// that docs/runs.md lists.
 fn runs_as_plain_terraform(fleet: &Fleet, pool: &Pool<'_>) {
-    let cases: [(&str, Pairs, Pairs, bool); 6] = [
-        ("plain", &[], &[], true),
-        (
-            "module",
-            &[("m.tf", "module \"m\" {\n  source = \"./m\"\n}\n"), ("m/main.tf", "")],
-            &[],
-            true,
-        ),
-        ("auto-variables", &[("a.auto.tfvars", "word = \"auto\"\n")], &[], true),
-        ("environment", &[], &[("TF_VAR_word", "it's \"so\" $HOME"), ("_kind", "x")], true),
-        ("wrong", &[("bad.tf", "output \"bad\" {\n  value = var.missing\n}\n")], &[], false),
-        ("not-hcl", &[("bad.tf", "resource {{\n")], &[], false),
+    let module: Pairs = &[("m.tf", "module \"m\" {\n  source = \"./m\"\n}\n"), ("m/main.tf", "")];
+    let cases: [(&str, Pairs, Pairs, &str, bool); 9] = [
+        ("plain", &[], &[], TAR, true),
+        ("module", module, &[], TAR, true),
+        ("auto-variables", &[("a.auto.tfvars", "word = \"auto\"\n")], &[], TAR, true),
+        ("environment", &[], &[("TF_VAR_word", "it's \"so\" $HOME"), ("_kind", "x")], PAX, true),
+        ("wrong", &[("bad.tf", "output \"bad\" {\n  value = var.missing\n}\n")], &[], TAR, false),
+        ("not-hcl", &[("bad.tf", "resource {{\n")], &[], TAR, false),
+        ("without-folders", module, &[], WITHOUT_FOLDERS, true),
+        ("hard-links", &[], &[], WITH_HARD_LINKS, true),
+        ("sparse", &[], &[], SPARSE, true),
     ];
-    for (name, files, variables, succeeds) in cases {
+    for (name, files, variables, tar, succeeds) in cases {
         let folder = one_resource("", files);
-        let plain = Plain::run(fleet, name, folder.path(), variables);
+        let archive = packed(folder.path(), &format!("{{ {tar}; }} | gzip"));
+        let plain = Plain::run(fleet, name, &packed(folder.path(), TAR), variables);
         assert_eq!(plain.succeeds, succeeds, "{name}: {}", plain.log);
 
         let pool = workspace(pool, name, json!({}));
         for (key, value) in variables {
             pool.variable(key, "shell", false, value);
         }
-        let run = pool.start_run(folder.path());
+        let run = pool.start_run_of(&archive);
         pool.wait_for_ended(&run, if succeeds { "applied" } else { "errored" });
         let log = pool.log(&run, "plan") + &pool.log(&run, "apply");
         assert_eq!(comparable(&log), comparable(&plain.log), "{name}");
@@ -246,13 +259,7 @@ struct Plain {
 }
 
 impl Plain {
-    fn run(fleet: &Fleet, name: &str, folder: &Path, variables: &[(&str, &str)]) -> Self {
-        let archive = std::process::Command::new("tar")
-            .args(["--create", "--directory"])
-            .arg(folder)
-            .arg(".")
-            .output()
-            .expect("tar starts");
+    fn run(fleet: &Fleet, name: &str, archive: &[u8], variables: &[(&str, &str)]) -> Self {
         let steps = "\
             exec 2>&1; mkdir /tmp/w && cd /tmp/w && tar -x; exec </dev/null\n\
             run() { terraform \"$@\" || { [ $? = 2 ] && [ $1 = plan ]; }; }\n\
@@ -273,7 +280,7 @@ impl Plain {
             environment.join("\n").as_bytes(),
         );
         fleet.world.feed(&fleet.machine, &format!("cat >/root/{name}.sh"), steps.as_bytes());
-        fleet.world.feed(&fleet.machine, &format!("cat >/root/{name}.tar"), &archive.stdout);
+        fleet.world.feed(&fleet.machine, &format!("cat >/root/{name}.tar"), archive);
         let said = fleet.shell(&format!(
             "{DOCKER} run --rm --interactive --network none --env-file {file} \
              --entrypoint /bin/sh {IMAGE} -c \"$(cat /root/{name}.sh)\" </root/{name}.tar"

@@ -67,7 +67,7 @@ const DAMAGES: &[Damage] = &[
     Damage {
         what: "what Release says was changed",
         doing: |_, root| edit(&root.join(RELEASE), "Suite: stable", "Suite: testing"),
-        said: &["Release.gpg: the signature of", "Release: it says something else than InRelease"],
+        said: &["Release.gpg: the signature of", "Release: its content differs from InRelease"],
     },
     Damage {
         what: "InRelease is gone",
