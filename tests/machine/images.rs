@@ -42,7 +42,7 @@ fn a_run_pulls_its_image_with_a_password_or_says_what_is_wrong() {
     fails(
         &pool,
         &image,
-        &["wants other credentials", "scalr-agent configure --registry-auth FILE"],
+        &["requires other credentials", "scalr-agent configure --registry-auth FILE"],
     );
     credentials(&fleet, PASSWORD);
     fails(&pool, &format!("{HOST}/team/run:9"), &["there is no image of that name and tag"]);

@@ -53,7 +53,11 @@ fn a_burst_of_100_mb_arrives_whole_through_an_agent_that_stays_small() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
     fleet.install("");
-    load_image_with(&fleet, &format!("#!/bin/sh\n[ $1 = init ] || seq 1 {LAST}\n"));
+    let terraform = format!(
+        "#!/bin/sh\ncase $1 in\nversion) echo Terraform v1.11.4 ;;\n\
+         plan) seq 1 {LAST}; echo plan >/scalr/run/plan ;;\nesac\n"
+    );
+    load_image_with(&fleet, &terraform);
     fleet.wait_for_agent(&pool, "idle");
 
     let run = pool.start_run(&configuration());

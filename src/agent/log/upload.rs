@@ -33,8 +33,8 @@ pub async fn upload(
     let file = File::open(path).context("cannot read the log's file")?;
     let mut piece = vec![0; PIECE];
     let mut acknowledged = client.log(0, &[]).await?.offset;
+    on_acknowledged(acknowledged);
     loop {
-        on_acknowledged(acknowledged);
         // Asked before the length: what is complete grows no more.
         let is_complete = complete.is_cancelled();
         let available = *length.borrow_and_update();
@@ -45,6 +45,7 @@ pub async fn upload(
             if end > 0 {
                 let answer = client.log(acknowledged, &piece[..end]).await?;
                 acknowledged = answer.offset;
+                on_acknowledged(acknowledged);
                 if let Some(milliseconds) = answer.interval_milliseconds {
                     interval = Duration::from_millis(milliseconds.into());
                 }
