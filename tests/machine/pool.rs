@@ -264,6 +264,12 @@ impl<'a> Pool<'a> {
             )
     }
 
+    /// Whether the workspace is locked.
+    pub(crate) fn is_locked(&self) -> bool {
+        let workspace = self.get(&format!("/workspaces/{}", self.workspace));
+        workspace["data"]["attributes"]["locked"].as_bool().expect("a workspace says it")
+    }
+
     /// How many state versions the workspace has.
     pub(crate) fn states(&self) -> usize {
         self.state_versions().len()

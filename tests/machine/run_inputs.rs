@@ -139,6 +139,7 @@ fn is_never_applied_without_its_state(fleet: &Fleet, pool: &Pool<'_>) {
         assert_eq!(ended, end, "{name}: {log}");
         assert!(log.contains(says), "{name}: {log}");
         assert_eq!(pool.resources(), u64::from(end == "applied"), "{name}: {log}");
+        assert_eq!(pool.is_locked(), name == "hidden-flag", "{name}: {log}");
     }
     let kept = fleet.shell("cat /var/lib/scalr-agent/lost/*/tmp/x");
     assert!(kept.contains("\"lineage\""), "{kept}");
