@@ -120,12 +120,6 @@ impl<R: Read> Reader<R> {
         &self.left_out
     }
 
-    /// Whether the configuration has the directory `path`, or may have it behind a
-    /// symbolic link.
-    pub fn has_directory(&self, path: &Path) -> bool {
-        self.tree.may_be_directory(path)
-    }
-
     /// Checks a member, and makes it an entry.
     fn take(&mut self, member: &Member) -> Result<(), Error> {
         let refused = |why: String| Error::refused(&member.name, why);

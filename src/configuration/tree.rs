@@ -84,22 +84,6 @@ impl Tree {
         Some(&self.nodes[number])
     }
 
-    /// Whether `path` is a directory, as far as that can be told: below a symbolic link
-    /// it may be one.
-    pub(crate) fn may_be_directory(&self, path: &Path) -> bool {
-        let mut number = 0;
-        for name in path {
-            match self.number(number, name) {
-                Some(found) => number = found,
-                None => return false,
-            }
-            if matches!(self.nodes[number], Node::Link(_)) {
-                return true;
-            }
-        }
-        self.nodes[number] == Node::Directory
-    }
-
     /// A link that leads out, because it goes up from where another link leads.
     pub(crate) fn misleading_link(&self) -> Option<&Path> {
         self.winding.iter().map(PathBuf::as_path).find(|link| self.goes_up_from_a_link(link))
