@@ -312,6 +312,23 @@ async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failur
 }
 
 #[tokio::test]
+async fn a_search_for_states_that_fails_is_an_error_and_claims_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = fake(&Asked::default(), |asked| match asked.ends_with("/changes") {
+        true => refusal(StatusCode::INTERNAL_SERVER_ERROR),
+        false => engine(asked),
+    });
+    let context = context(folder.path(), Router::new(), engine).await;
+    let state_sha256 = Some(sum::sha256_of(STATE.as_bytes()).unwrap());
+    let container = Container { id: "c1".into(), log_start: 0, state_sha256 };
+    let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
+    let job = job(&context, applied(&context));
+    // The task is tried again then, with its container still there.
+    assert!(job.check_state_moved(&container, &mut end).await.is_err());
+    assert_eq!((end.message, end.unsaved_state), (None, None));
+}
+
+#[tokio::test]
 async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
     for (begun, whole, expected) in [
         ("one\n", "one\ntwo\n", "one\ntwo\n"),
@@ -479,7 +496,7 @@ fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
     })
 }
 
-/// The outcomes that a server was told.
+/// The outcomes that a server received.
 type Finishes = Arc<Mutex<Vec<Finish>>>;
 
 /// A server that may refuse a task's file for its content, and takes everything else.

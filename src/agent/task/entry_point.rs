@@ -16,7 +16,7 @@ const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"
 struct Run(tempfile::TempDir);
 
 impl Run {
-    /// Its `terraform` says what it was told, and knows WORD.
+    /// Its `terraform` prints its command and WORD.
     fn new(hooks: &[(&str, &str)]) -> Self {
         let run = Self(tempfile::tempdir().unwrap());
         for folder in ["bin", "work", "hooks/agent", "hooks/workspace"] {
@@ -135,7 +135,7 @@ fn a_failed_hook_ends_the_task() {
 
 #[test]
 fn terraform_looks_for_providers_where_the_agent_has_put_them() {
-    // What the agent has put there, what else there is, what Terraform is told.
+    // The agent's file, another file, and the file that Terraform's settings come from.
     for (agents, own, told) in [
         ("providers.tfrc", "work/main.tf", "providers.tfrc"),
         ("mirror.tfrc", "work/main.tf", "mirror.tfrc"),

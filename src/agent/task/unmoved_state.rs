@@ -51,22 +51,30 @@ impl Job {
     }
 
     /// Keeps the files of a container that look like states, and says where.
+    ///
+    /// # Errors
+    /// The engine doesn't answer, or the disk is full. The container has to stay then: it
+    /// may hold the only state.
     async fn keep_states(&self, container: &str) -> Result<String> {
         let task = self.task();
         let directory = self.context.journal.lost(&task.id, task.attempt)?;
-        let found = tokio::time::timeout(SEARCH, self.search(container, &directory)).await;
-        if !matches!(found, Ok(Ok(()))) {
-            warn!("the search for states in the container is not complete: {found:?}");
-        }
+        let search = tokio::time::timeout(SEARCH, self.search(container, &directory)).await;
+        let searched = match search {
+            Ok(result) => result.map(|()| "The run's container".to_owned())?,
+            Err(_) => format!(
+                "The search in the run's container was not complete after {} s, and what it saw of it",
+                SEARCH.as_secs()
+            ),
+        };
         let kept = files(&directory)?;
         if kept.is_empty() {
             // Nothing is kept. With an earlier file in it, it stays.
             let _ = fs::remove_dir(&directory);
-            return Ok("The run's container has no file that looks like a state.".to_owned());
+            return Ok(format!("{searched} has no file that looks like a state."));
         }
         let kept: Vec<_> = kept.iter().map(|path| format!("/{}", path.display())).collect();
         Ok(format!(
-            "Files of the run's container that look like states are kept in {} on the agent's host: {}.",
+            "{searched} has files that look like states; they are kept in {} on the agent's host: {}.",
             directory.display(),
             kept.join(", ")
         ))
@@ -81,7 +89,7 @@ impl Job {
             let to = to.to_owned();
             let keep = move |path: &Path, content: &mut dyn Read| {
                 let path = parent.join(path);
-                if path == Path::new(paths::STATE) || is_version_of_terraform(&path) {
+                if path == Path::new(paths::STATE) || is_terraforms_own(&path) {
                     return Ok(());
                 }
                 keep_if_state(&path, content, &to)
@@ -94,7 +102,7 @@ impl Job {
 
 /// Whether a file is in a folder of what Terraform installs, which is large and holds no
 /// state.
-fn is_version_of_terraform(path: &Path) -> bool {
+fn is_terraforms_own(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == ".terraform")
 }
 

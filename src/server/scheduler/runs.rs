@@ -91,7 +91,7 @@ impl Scheduler {
     }
 
     /// Cancels a run: at once while no agent has started its task; else its
-    /// agent is told to interrupt it. An unreachable apply is given up, and its workspace
+    /// agent has to interrupt it. An unreachable apply is given up, and its workspace
     /// stays locked.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Whether an agent was told of it and has not started it.
+    /// Whether an agent has an offer or a claim of it, and has not started it.
     pub(crate) fn is_assigned(self) -> bool {
         matches!(self, State::Offered | State::Claimed)
     }
