@@ -79,7 +79,8 @@ impl PackageTool {
     }
 
     /// Installs a package or a package file, and what it depends on. Where the
-    /// package is installed already, it becomes the newest.
+    /// package is installed already, it becomes the newest; a file of the installed
+    /// version changes nothing.
     ///
     /// # Errors
     /// It can't be installed; a lock is held (10).
@@ -91,6 +92,7 @@ impl PackageTool {
                 self.run(apt::update_all_command())?;
                 self.run(self.install_command(package))
             }
+            Kind::Yum(_) if result.as_ref().is_err_and(is_up_to_date) => Ok(()),
             _ => result,
         }
     }
@@ -177,6 +179,10 @@ fn patiently(
         }
         Ok(()) => Ok(()),
     }
+}
+
+fn is_up_to_date(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(yum::has_nothing_to_do)
 }
 
 fn holder() -> String {

@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::command::{CommandError, CommandExt as _};
+use cli::Failure;
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +18,6 @@ pub enum Yum {
     Dnf5,
 }
 
-/// A repository that is set up here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repository {
-    /// Without what yum adds to it.
-    pub id: String,
-    /// Whether packages are taken from it.
-    pub enabled: bool,
-}
-
 /// A package in the enabled repositories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offer {
@@ -33,8 +25,13 @@ pub enum Offer {
     By(String),
     /// None has it.
     Nowhere,
-    /// They can't be read, for this reason.
-    Unreadable(String),
+    /// They can't be read.
+    Unreadable {
+        /// The repository that yum names as the cause.
+        repository: Option<String>,
+        /// What yum prints about it, without its advice.
+        why: String,
+    },
 }
 
 impl Yum {
@@ -64,22 +61,37 @@ impl Yum {
     /// Which enabled repository offers a package that is not installed.
     ///
     /// # Errors
-    /// It can't be started.
+    /// It can't be started; another one is at work (10).
     pub fn offer(self, package: &str) -> Result<Offer> {
         let available = if self == Self::Dnf5 { "--available" } else { "available" };
-        let output = self.command(&["--quiet", "list", available, package]).probe()?;
+        let mut command = self.command(&["--quiet", "list", available, package]);
+        let output = command.probe()?;
         let stdout = String::from_utf8_lossy(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);
+        if output.status.code().is_some_and(|status| reports_lock(status, &stderr)) {
+            return Err(self.busy());
+        }
         Ok(parse_offer(package, &stdout, &stderr))
     }
 
-    /// All repositories, enabled or not.
+    /// The ids of the repositories that are set up and disabled. Unlike a list of all
+    /// of them, it needs no network.
     ///
     /// # Errors
-    /// It fails.
-    pub fn repositories(self) -> Result<Vec<Repository>> {
-        let all = if self == Self::Yum { "all" } else { "--all" };
-        Ok(parse_repositories(&self.command(&["repolist", all]).read()?))
+    /// It fails; another one is at work (10).
+    pub fn disabled_repositories(self) -> Result<Vec<String>> {
+        let disabled = if self == Self::Yum { "disabled" } else { "--disabled" };
+        match self.command(&["repolist", disabled]).read() {
+            Ok(text) => Ok(parse_repositories(&text)),
+            Err(error) if is_locked(&error) => Err(self.busy()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn busy(self) -> anyhow::Error {
+        let program = self.program();
+        Failure::Locked
+            .because(format!("another {program} is running; try again when it has ended"))
     }
 
     /// Fetches what the repository `id` says of itself, whatever is still known of
@@ -122,42 +134,79 @@ fn enable(id: &str) -> String {
     format!("--enablerepo={id}")
 }
 
-/// With `exit_on_lock`, yum and dnf end with 200 where another one is at work.
+/// Whether a yum or dnf ended because another one is at work.
 pub(crate) fn is_locked(error: &CommandError) -> bool {
-    matches!(error, CommandError::Failed { status, .. } if status.code() == Some(200))
+    matches!(error, CommandError::Failed { status, stderr, .. }
+        if status.code().is_some_and(|status| reports_lock(status, stderr)))
 }
 
-/// Lines like `container-selinux.noarch  2:2.119.2-1.911c772.el7_8  extras`.
+/// With `exit_on_lock`, dnf ends with 200 where another one is at work. So does yum 3
+/// by its manual; in fact it ends with 1.
+fn reports_lock(status: i32, stderr: &str) -> bool {
+    status == 200 || (status == 1 && stderr.contains("currently holding the yum lock"))
+}
+
+/// Whether yum or dnf refused to install a file because that version, or a newer one,
+/// is installed.
+pub(crate) fn has_nothing_to_do(error: &CommandError) -> bool {
+    matches!(error, CommandError::Failed { stderr, .. }
+        if stderr.lines().any(|line| line.trim() == "Error: Nothing to do"))
+}
+
+/// Rows like `container-selinux.noarch  2:2.119.2-1.911c772.el7_8  extras`. yum wraps
+/// them between the columns where one is long.
 pub fn parse_offer(package: &str, stdout: &str, stderr: &str) -> Offer {
-    let repository = |line: &str| {
-        let mut columns = line.split_whitespace();
-        let (name, _architecture) = columns.next()?.rsplit_once('.')?;
-        (name == package).then(|| columns.nth(1).map(plain_id))?
-    };
-    if let Some(id) = stdout.lines().find_map(repository) {
-        return Offer::By(id);
+    let mut words = stdout.split_whitespace();
+    let is_package =
+        |word: &str| word.rsplit_once('.').is_some_and(|(name, _architecture)| name == package);
+    if words.any(is_package)
+        && let Some(id) = words.nth(1)
+    {
+        return Offer::By(plain_id(id));
     }
     let none = ["No matching Packages to list", "No matching packages to list"];
     if stderr.trim().is_empty() || none.iter().any(|text| stderr.contains(text)) {
         Offer::Nowhere
     } else {
-        Offer::Unreadable(stderr.trim().to_owned())
+        Offer::Unreadable { repository: unreadable_repository(stderr), why: cause(stderr) }
     }
 }
 
-/// The lines below `repo id … status`; the last column is `enabled`,
-/// `enabled: 10,072` or `disabled`.
-pub fn parse_repositories(text: &str) -> Vec<Repository> {
+/// The repository that yum 3 or dnf gave up at.
+fn unreadable_repository(stderr: &str) -> Option<String> {
+    stderr.lines().rev().find_map(|line| {
+        let id = if let Some((_, id)) = line.split_once("valid baseurl for repo: ") {
+            id
+        } else if let Some((_, rest)) = line.split_once("failure: ") {
+            rest.split_once(" from ")?.1.split_once(": [Errno")?.0
+        } else {
+            let (_, rest) = line.split_once("for repo ")?;
+            rest.strip_prefix(['\'', '"'])?.split(['\'', '"']).next()?
+        };
+        Some(plain_id(id.trim()))
+    })
+}
+
+/// Without yum 3's advice, which is forty lines and indented, and without repetitions.
+fn cause(stderr: &str) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    for line in stderr.lines().filter(|line| !line.starts_with(char::is_whitespace)) {
+        let line = line.trim_end();
+        if !line.is_empty() && line != "Trying other mirror." && !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines.join("\n")
+}
+
+/// The ids below `repo id … repo name`.
+pub fn parse_repositories(text: &str) -> Vec<String> {
     text.lines()
         .skip_while(|line| !line.starts_with("repo id"))
         .skip(1)
-        .filter_map(|line| {
-            let id = plain_id(line.split_whitespace().next()?);
-            let mut end = line.rsplitn(3, ' ').filter(|word| !word.is_empty());
-            let (last, before) = (end.next()?, end.next().unwrap_or_default().trim());
-            let enabled = last == "enabled" || before.ends_with("enabled:");
-            (enabled || last == "disabled").then_some(Repository { id, enabled })
-        })
+        .take_while(|line| !line.starts_with("repolist: "))
+        .filter_map(|line| line.split_whitespace().next())
+        .map(plain_id)
         .collect()
 }
 
@@ -167,50 +216,4 @@ fn plain_id(id: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ids(text: &str) -> Vec<(String, bool)> {
-        parse_repositories(text).into_iter().map(|r| (r.id, r.enabled)).collect()
-    }
-
-    #[test]
-    fn repositories_of_yum_3() {
-        let text = "\
-Loaded plugins: fastestmirror, product-id, subscription-manager
-Loading mirror speeds from cached hostfile
-repo id                                  repo name                  status
-!base/7/x86_64                           CentOS-7 - Base            enabled: 10,072
-*extras/7/x86_64                         CentOS-7 - Extras          disabled
-rhel-7-server-rpms/7Server/x86_64        Red Hat (RPMs)             enabled:    526
-repolist: 10,598
-";
-        let wanted = [("base", true), ("extras", false), ("rhel-7-server-rpms", true)];
-        assert_eq!(ids(text), wanted.map(|(id, enabled)| (id.to_owned(), enabled)));
-    }
-
-    #[test]
-    fn repositories_of_dnf() {
-        let text = "\
-repo id         repo name                     status
-appstream       CentOS Linux 8 - AppStream    disabled
-baseos          CentOS Linux 8 - BaseOS       enabled
-";
-        let wanted = [("appstream", false), ("baseos", true)];
-        assert_eq!(ids(text), wanted.map(|(id, enabled)| (id.to_owned(), enabled)));
-    }
-
-    #[test]
-    fn who_offers_a_package() {
-        let of = |stdout, stderr| parse_offer("container-selinux", stdout, stderr);
-        let yum_3 = "Available Packages\n\
-                     container-selinux.noarch     2:2.119.2-1.911c772.el7_8      extras\n";
-        assert_eq!(of(yum_3, ""), Offer::By("extras".to_owned()));
-        assert_eq!(of("", "Error: No matching Packages to list\n"), Offer::Nowhere);
-        // dnf 5
-        assert_eq!(of("", "No matching packages to list\n"), Offer::Nowhere);
-        let dead = "Error: Failed to download metadata for repo 'appstream': \
-                    Cannot prepare internal mirrorlist: No URLs in mirrorlist\n";
-        assert_eq!(of("", dead), Offer::Unreadable(dead.trim().to_owned()));
-    }
-}
+mod tests;

@@ -55,11 +55,13 @@ fn centos_7_with_extras_off_on_and_absent() {
     host.shell("sed -i '/^\\[extras\\]/,$d' /etc/yum.repos.d/CentOS-Base.repo");
     let (result, fix) = host.check("container-selinux", "");
     assert_eq!((result.as_str(), fix.len()), ("failed", 1));
-    assert!(fix[0].starts_with("printf '[extras]\\n") && fix[0].ends_with("CentOS-Extras.repo"));
+    assert!(
+        fix[0].starts_with("printf '[extras]\\n") && fix[0].ends_with("CentOS-Extras-Vault.repo")
+    );
 
     host.shell(
-        "printf '[old]\\nname=old\\nmirrorlist=http://mirrorlist.centos.org/?release=7\\n' \
-         >/etc/yum.repos.d/CentOS-Old.repo",
+        "printf '[updates]\\nname=old\\nmirrorlist=http://mirrorlist.centos.org/?release=7\\n\
+         #baseurl=http://mirror.centos.org/centos/7/updates/\\n' >/etc/yum.repos.d/CentOS-Old.repo",
     );
     let (result, fix) = host.check("mirror-lists", "");
     assert!(result == "failed" && fix[0].contains("vault.centos.org/7.9.2009"), "{fix:?}");

@@ -52,6 +52,17 @@ fn rpm_4_11_can_open_the_rpms() {
 
 #[test]
 #[ignore = "needs built packages: run scripts/test"]
+fn rpm_4_11_and_yum_3_can_draw_the_progress_of_the_rpms() {
+    let server = only("SCALR_TEST_SERVER_PACKAGES", "rpm");
+    for rpm in RPMS.map(the).into_iter().chain([server]) {
+        let unpacked =
+            output(Command::new("sh").args(["-ec", "rpm2cpio \"$0\" | wc -c"]).arg(&rpm));
+        assert_eq!(rpm_says_format(&rpm, "%{ARCHIVESIZE}"), unpacked.trim(), "{}", rpm.display());
+    }
+}
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
 fn the_rpms_require_what_they_need_and_nothing_of_the_builder() {
     // Enterprise Linux 7 has systemd 219.
     for (kind, systemd) in [("rpm", "systemd >= 230"), ("rpm-el7", "systemd")] {

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::vault::{self, VAULT};
 use super::{Outcome, Subject};
+use host::machine::Machine;
 use host::os::{Family, Os};
 use host::subscription;
-use host::yum::{Offer, Repository, Yum};
+use host::yum::{Offer, Yum};
 
 const PACKAGE: &str = "container-selinux";
 
@@ -32,24 +34,24 @@ pub(super) fn container_selinux(subject: &Subject) -> Outcome {
         Ok(None) => {}
         Err(error) => return Outcome::unknown(error),
     }
-    match look(&os) {
+    match look(&subject.machine, &os) {
         Ok(outcome) => outcome,
         Err(error) => Outcome::unknown(format!("{error:#}")),
     }
 }
 
-fn look(os: &Os) -> Result<Outcome> {
+fn look(machine: &Machine, os: &Os) -> Result<Outcome> {
     let yum = Yum::find()?;
     let tools = Tools { yum, has_config_manager: has_config_manager(yum) };
-    judge(os, tools, || yum.offer(PACKAGE), || yum.repositories(), subscribed)
+    judge(machine, os, tools, || yum.offer(PACKAGE), || yum.disabled_repositories(), subscribed)
 }
 
 /// Who has no subscription gets an error here, and loses nothing by that.
-fn subscribed() -> Vec<Repository> {
+fn subscribed() -> Vec<String> {
     if which::which("subscription-manager").is_err() {
         return Vec::new();
     }
-    subscription::repositories().unwrap_or_default()
+    subscription::disabled_repositories().unwrap_or_default()
 }
 
 /// What repositories are switched on with.
@@ -106,37 +108,37 @@ const fn row(
     Row { ids, majors: major..=major, repository, switch }
 }
 
-/// CentOS 7 and 8 are past their end of life: what their mirror lists named has
-/// moved to the vault for good.
-pub(super) const VAULT: &str = "vault.centos.org";
-
 /// Each is asked only where the answers before it will not do, for it takes a
 /// second or two.
 fn judge(
+    machine: &Machine,
     os: &Os,
     tools: Tools,
     offer: impl FnOnce() -> Result<Offer>,
-    repositories: impl FnOnce() -> Result<Vec<Repository>>,
-    subscribed: impl FnOnce() -> Vec<Repository>,
+    disabled: impl FnOnce() -> Result<Vec<String>>,
+    subscribed: impl FnOnce() -> Vec<String>,
 ) -> Result<Outcome> {
     let offer = offer()?;
-    match &offer {
-        Offer::By(repository) => {
-            return Ok(Outcome::Passed(format!(
-                "the repository {repository} has it; it is installed with the agent"
-            )));
-        }
-        Offer::Unreadable(why) if lost_its_mirrors(os, why) => {
-            return Ok(Outcome::Problem(
-                format!(
-                    "{} is past its end of life, and the list of its mirrors is gone, so yum can \
-                     install nothing at all; {VAULT} keeps its last packages",
-                    os.name
-                ),
-                vec![to_the_vault(os)],
-            ));
-        }
-        _ => {}
+    if let Offer::By(repository) = &offer {
+        return Ok(Outcome::Passed(format!(
+            "the repository {repository} has it; it is installed with the agent"
+        )));
+    }
+    let dead = match (os.id.as_str(), os.major()) {
+        ("centos", 7 | 8) => vault::dead_repositories(machine)?,
+        _ => Vec::new(),
+    };
+    if let Offer::Unreadable { repository: Some(unreadable), .. } = &offer
+        && dead.iter().any(|repository| repository.id == *unreadable)
+    {
+        return Ok(Outcome::Problem(
+            format!(
+                "{} is past its end of life, and the list of its mirrors is gone, so yum can \
+                 install nothing at all; {VAULT} keeps its last packages",
+                os.name
+            ),
+            vault::move_to_the_vault(os, &dead),
+        ));
     }
     if os.id == "amzn" && os.major() == 2 {
         return Ok(Outcome::Problem(
@@ -144,44 +146,53 @@ fn judge(
             vec!["amazon-linux-extras enable selinux-ng".to_owned()],
         ));
     }
-    if let Some((id, row)) = switched_off(os, &repositories()?) {
-        return Ok(is_off(&id, enable(&id, row.switch, tools)));
+    if let Some((id, row)) = switched_off(os, &disabled()?) {
+        let mut commands = Vec::new();
+        if dead.iter().any(|repository| repository.id == id) {
+            commands = vault::move_to_the_vault(os, &dead);
+        }
+        commands.push(enable(&id, row.switch, tools));
+        return Ok(is_off(&id, commands));
     }
     if os.id == "rhel"
         && let Some((id, _)) = switched_off(os, &subscribed())
     {
-        return Ok(is_off(&id, subscribe(&id)));
+        return Ok(is_off(&id, vec![subscribe(&id)]));
     }
     Ok(match offer {
-        Offer::Unreadable(why) => Outcome::problem(format!(
-            "{} can't read its repositories; fix that first:\n{why}",
-            tools.yum.program()
-        )),
+        Offer::Unreadable { repository, why } => {
+            let which = repository.map_or_else(
+                || "its repositories".to_owned(),
+                |id| format!("the repository {id}, which is enabled"),
+            );
+            let program = tools.yum.program();
+            Outcome::problem(format!("{program} cannot read {which}; fix that first:\n{why}"))
+        }
         _ => Outcome::Problem(
             format!("no repository that is set up here has {PACKAGE}{}", where_else(os)),
-            put_back(os).into_iter().collect(),
+            vault::put_back(machine, os)?.into_iter().collect(),
         ),
     })
 }
 
-fn is_off(id: &str, command: String) -> Outcome {
-    Outcome::Problem(format!("{PACKAGE} is in the repository {id}, which is off"), vec![command])
+fn is_off(id: &str, commands: Vec<String>) -> Outcome {
+    Outcome::Problem(format!("{PACKAGE} is in the repository {id}, which is off"), commands)
 }
 
 /// The id of the table's repository that is off, and its row; the shortest id
 /// where there are several, for the longer ones are of its kin.
-fn switched_off(os: &Os, repositories: &[Repository]) -> Option<(String, &'static Row)> {
-    let off = repositories.iter().filter(|repository| !repository.enabled);
-    off.filter_map(|repository| Some((repository.id.clone(), row_for(os, repository)?)))
+fn switched_off(os: &Os, disabled: &[String]) -> Option<(String, &'static Row)> {
+    disabled
+        .iter()
+        .filter_map(|id| Some((id.clone(), row_for(os, id)?)))
         .min_by_key(|(id, _)| id.len())
 }
 
-fn row_for(os: &Os, repository: &Repository) -> Option<&'static Row> {
-    let id = &repository.id;
+fn row_for(os: &Os, id: &str) -> Option<&'static Row> {
     let side = ["debug", "source", "src"].iter().any(|word| id.contains(word));
     ROWS.iter().find(|row| {
         let whole = row.repository != "appstream";
-        let same = if whole { *id == row.repository } else { id.contains(row.repository) };
+        let same = if whole { id == row.repository } else { id.contains(row.repository) };
         row.ids.contains(&distribution(os)) && row.majors.contains(&os.major()) && same && !side
     })
 }
@@ -234,53 +245,6 @@ fn dnf_plugins() -> impl Iterator<Item = PathBuf> {
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
         .flat_map(|entry| ["site-packages", "dist-packages"].map(|name| entry.path().join(name)))
         .map(|packages| packages.join("dnf-plugins"))
-}
-
-fn lost_its_mirrors(os: &Os, why: &str) -> bool {
-    // yum 3 and dnf 4, each for a list that answers with nothing and for a name
-    // that is not known any more.
-    let lost = ["mirrorlist.centos.org", "Cannot find a valid baseurl", "No URLs in mirrorlist"];
-    os.id == "centos" && os.major() <= 8 && lost.iter().any(|text| why.contains(text))
-}
-
-/// The command that makes a CentOS 7 or 8 fetch its packages from there.
-pub(super) fn to_the_vault(os: &Os) -> String {
-    // What the files name, and what the vault calls it.
-    let moved: &[(&str, &str)] = if os.major() == 7 {
-        &[
-            (r"centos/\(\$releasever\|7\)/", "7.9.2009/"),
-            (r"altarch/\(\$releasever\|7\)/", "altarch/7.9.2009/"),
-        ]
-    } else {
-        &[(r"\$contentdir/\$releasever/", "8.5.2111/"), (r"\$contentdir/\$stream/", "8-stream/")]
-    };
-    let expressions: String = moved
-        .iter()
-        .map(|(old, new)| {
-            format!(
-                " -e 's,^#* *baseurl=http://mirror.centos.org/{old},baseurl=http://{VAULT}/{new},'"
-            )
-        })
-        .collect();
-    format!("sed -i -e 's,^mirrorlist=,#mirrorlist=,'{expressions} /etc/yum.repos.d/CentOS-*.repo")
-}
-
-/// The command that adds the repository again where somebody removed it: only
-/// CentOS's is open to all and will never move again.
-fn put_back(os: &Os) -> Option<String> {
-    let (id, name, folder, key) = match (os.id.as_str(), os.major(), std::env::consts::ARCH) {
-        ("centos", 7, "aarch64") => {
-            ("extras", "Extras", "altarch/7.9.2009/extras/$basearch/", "CentOS-7")
-        }
-        ("centos", 7, _) => ("extras", "Extras", "7.9.2009/extras/$basearch/", "CentOS-7"),
-        ("centos", 8, _) if !os.name.contains("Stream") => {
-            ("appstream", "AppStream", "8.5.2111/AppStream/$basearch/os/", "centosofficial")
-        }
-        _ => return None,
-    };
-    Some(format!(
-        r"printf '[{id}]\nname=CentOS - {name}\nbaseurl=http://{VAULT}/{folder}\ngpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-{key}\n' >/etc/yum.repos.d/CentOS-{name}.repo"
-    ))
 }
 
 fn where_else(os: &Os) -> &'static str {

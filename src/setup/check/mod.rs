@@ -17,6 +17,7 @@ mod security;
 mod server;
 mod subject;
 mod table;
+mod vault;
 
 use std::fmt;
 use std::path::PathBuf;

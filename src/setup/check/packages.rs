@@ -1,13 +1,11 @@
 //! The package tool: whether it is free, whole, and has where to fetch from.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
 use config::layout;
-use configparser::ini::Ini;
 
-use super::{Outcome, Subject, container_selinux};
+use super::vault::{self, Dead};
+use super::{Outcome, Subject};
 use host::dpkg;
 use host::locks::{self, Holder};
 use host::machine::Machine;
@@ -15,11 +13,6 @@ use host::os::{Family, Os};
 
 /// Where yum 3 notes a transaction that it has begun.
 const TRANSACTIONS: &str = "/var/lib/yum";
-
-/// CentOS's mirrors, by which nothing is served any more.
-const GONE: [&str; 2] = ["//mirrorlist.centos.org", "//mirror.centos.org"];
-
-const REPOSITORIES: &str = "/etc/yum.repos.d";
 
 /// Where the vendor's older agent was installed to.
 const VENDORS_AGENT: &str = "/opt/scalr-agent";
@@ -60,8 +53,8 @@ pub(super) fn mirror_lists(subject: &Subject) -> Outcome {
         Ok(os) => return Outcome::Skipped(format!("{} does not use them", os.name)),
         Err(error) => return Outcome::unknown(error),
     };
-    match dead_repositories(&subject.machine) {
-        Ok(ids) => judge_mirrors(&os, &ids),
+    match vault::dead_repositories(&subject.machine) {
+        Ok(dead) => judge_mirrors(&os, &dead),
         Err(error) => Outcome::unknown(format!("{error:#}")),
     }
 }
@@ -133,44 +126,10 @@ fn unfinished_transactions(machine: &Machine) -> Vec<String> {
     names.filter(|name| name.starts_with("transaction-all.")).collect()
 }
 
-/// The ids of enabled repositories that CentOS's mirrors are asked for.
-fn dead_repositories(machine: &Machine) -> Result<Vec<String>> {
-    let mut dead = Vec::new();
-    for file in repository_files(&machine.path(REPOSITORIES))? {
-        let mut definitions = Ini::new_cs();
-        definitions
-            .load(&file)
-            .map_err(|error| anyhow!("cannot understand {}: {error}", file.display()))?;
-        for id in definitions.sections() {
-            let is_on = definitions.get(&id, "enabled").is_none_or(|value| value.trim() != "0");
-            let is_gone = ["mirrorlist", "baseurl"]
-                .iter()
-                .filter_map(|name| definitions.get(&id, name))
-                .any(|url| GONE.iter().any(|host| url.contains(host)));
-            if is_on && is_gone {
-                dead.push(id);
-            }
-        }
-    }
-    dead.sort();
-    Ok(dead)
-}
-
-fn repository_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
-        if path.extension().is_some_and(|extension| extension == "repo") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn judge_mirrors(os: &Os, ids: &[String]) -> Outcome {
-    if ids.is_empty() {
+fn judge_mirrors(os: &Os, dead: &[Dead]) -> Outcome {
+    let enabled: Vec<&str> =
+        dead.iter().filter(|repository| repository.enabled).map(|dead| dead.id.as_str()).collect();
+    if enabled.is_empty() {
         return Outcome::Passed("none does".to_owned());
     }
     Outcome::Problem(
@@ -178,15 +137,16 @@ fn judge_mirrors(os: &Os, ids: &[String]) -> Outcome {
             "{} is past its end of life, and mirrorlist.centos.org and mirror.centos.org, which \
              {} ask for packages, are gone; {} keeps the last ones",
             os.name,
-            ids.join(", "),
-            container_selinux::VAULT
+            enabled.join(", "),
+            vault::VAULT
         ),
-        vec![container_selinux::to_the_vault(os)],
+        vault::move_to_the_vault(os, dead),
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -255,9 +215,8 @@ mod tests {
         assert!(text.contains("which base ask"), "{text}");
 
         // What the command makes of the file is found to be well.
-        let folder = machine.path(REPOSITORIES);
-        let line = fix[0].replace(REPOSITORIES, folder.to_str().unwrap());
-        assert!(std::process::Command::new("sh").args(["-c", &line]).status().unwrap().success());
+        let run = std::process::Command::new("sh").args(["-c", &fix[0]]).status();
+        assert!(run.unwrap().success());
         let fixed = mirror_lists(&Subject::of(&machine).unwrap());
         assert!(matches!(fixed, Outcome::Passed(_)), "{fixed:?}");
     }

@@ -241,7 +241,7 @@ pub(crate) const CHECKS: &[Check] = &[
         name: "mirror-lists",
         area: "packages",
         severity: Severity::Error,
-        about: "no repository needs CentOS's mirrors, which are gone",
+        about: "no repository of CentOS's own needs its mirrors, which are gone",
         look: packages::mirror_lists,
     },
     Check {

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::Type;
+use super::archive_size;
 use super::checkout::Checkout;
 use super::product::Product;
 use super::symbols::Processor;
@@ -65,6 +66,9 @@ impl Package<'_> {
         command.env("SOURCE_DATE_EPOCH", self.source_date.to_string());
         command.arg("--output").arg(&file).current_dir(self.checkout.root());
         command.run().with_context(|| format!("cannot make the {}", kind.name()))?;
+        if kind != Type::Deb {
+            archive_size::add(&file)?;
+        }
         Ok(file)
     }
 

@@ -15,7 +15,9 @@
 //! | [`licenses`], [`changelog`], [`sbom`] | write what every package says of itself |
 //! | [`stage`] | the folder that stands for `/` in a package |
 //! | [`formats`] | calls cargo-deb and cargo-generate-rpm |
+//! | [`archive_size`] | adds the tag to an rpm that old rpms draw their progress by |
 
+mod archive_size;
 mod changelog;
 mod checkout;
 mod crates;
