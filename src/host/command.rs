@@ -1,9 +1,14 @@
 //! Running a program, with the end of what it said in the error.
 
-use std::ffi::OsStr;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::interrupt;
 
 /// Whether each command is named on standard error before it is run.
 static NAMED: AtomicBool = AtomicBool::new(false);
@@ -11,6 +16,29 @@ static NAMED: AtomicBool = AtomicBool::new(false);
 /// From now on, names each command on standard error before it is run.
 pub fn name_each() {
     NAMED.store(true, Ordering::Relaxed);
+}
+
+/// Where iptables, useradd and the like are, which `su` without `-` does not look for.
+const SYSTEM_PROGRAMS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// From now on, system programs are found whatever PATH this process was given. To be
+/// called before there is a second thread.
+pub fn find_system_programs() {
+    let path = with_system_programs(&env::var_os("PATH").unwrap_or_default());
+    // SAFETY: there is no other thread that could read the environment.
+    unsafe { env::set_var("PATH", path) };
+}
+
+/// A PATH with the folders of system programs at its end, unless it has them.
+fn with_system_programs(path: &OsStr) -> OsString {
+    let mut path = path.to_owned();
+    for folder in SYSTEM_PROGRAMS {
+        if !env::split_paths(&path).any(|known| known == Path::new(folder)) {
+            path.push(":");
+            path.push(folder);
+        }
+    }
+    path
 }
 
 /// How many of the last lines of standard error an error carries.
@@ -128,6 +156,10 @@ impl CommandExt for Command {
         if NAMED.load(Ordering::Relaxed) {
             eprintln!("+ {}", self.line());
         }
+        if interrupt::is_undoing() {
+            // Ctrl-C goes to the terminal's foreground group, which this one leaves.
+            self.process_group(0);
+        }
         self.stdin(Stdio::null())
             .output()
             .map_err(|source| CommandError::Start { command: self.line(), source })
@@ -181,6 +213,13 @@ mod tests {
             error.to_string(),
             "`sh -c 'echo it broke >&2; exit 3'` failed (exit status: 3): it broke"
         );
+    }
+
+    #[test]
+    fn system_programs_are_found_last() {
+        let path = with_system_programs(OsStr::new("/usr/sbin:/usr/bin"));
+        assert_eq!(path, "/usr/sbin:/usr/bin:/usr/local/sbin:/sbin");
+        assert_eq!(with_system_programs(&path), path);
     }
 
     #[test]

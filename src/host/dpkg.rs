@@ -1,10 +1,16 @@
 //! dpkg: which packages are installed.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::command::CommandExt as _;
+use super::machine::Machine;
+
+/// Where dpkg notes what it has begun and not yet merged into its database: files named
+/// by numbers.
+const UPDATES: &str = "/var/lib/dpkg/updates";
 
 /// The version of an installed package, for example `0.1.0-1`; `None` if it is
 /// not installed, or only its settings are left.
@@ -46,6 +52,16 @@ pub fn unfinished() -> Result<Vec<String>> {
     Ok(parse_audit(&String::from_utf8_lossy(&output.stdout)))
 }
 
+/// Whether a dpkg was interrupted before it had written down what it did; apt refuses
+/// to work then, and `dpkg --audit` reports nothing.
+pub fn was_interrupted(machine: &Machine) -> bool {
+    let Ok(entries) = fs::read_dir(machine.path(UPDATES)) else { return false };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().iter().all(u8::is_ascii_digit)
+    })
+}
+
 /// Paragraphs of what is wrong, each followed by lines of a space, a package and
 /// what it is.
 fn parse_audit(text: &str) -> Vec<String> {
@@ -80,6 +96,19 @@ menu option in dselect for them to work:
 ";
         assert_eq!(parse_audit(text), ["postfix", "man-db"]);
         assert!(parse_audit("").is_empty());
+    }
+
+    #[test]
+    fn an_interrupted_dpkg_leaves_numbered_files() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        assert!(!was_interrupted(&machine));
+        let updates = machine.path(UPDATES);
+        fs::create_dir_all(&updates).unwrap();
+        fs::write(updates.join("tmp.i"), "").unwrap();
+        assert!(!was_interrupted(&machine));
+        fs::write(updates.join("0003"), "").unwrap();
+        assert!(was_interrupted(&machine));
     }
 
     #[test]

@@ -10,6 +10,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
+/// Whether changes are being undone.
+static UNDOING: AtomicBool = AtomicBool::new(false);
+
 /// Ends the process silently when nobody reads its output any more (`… | head`),
 /// as the other tools of a shell do.
 pub fn end_with_the_reader() {
@@ -38,12 +41,26 @@ pub(crate) fn postpone() -> Result<()> {
     Ok(())
 }
 
-/// Ends what is being done if a signal asked for it.
+/// Does `undo` to its end: no such signal ends it, whether it came before or comes
+/// meanwhile, nor do the programs it runs get those of the terminal.
+pub(crate) fn while_undoing<T>(undo: impl FnOnce() -> T) -> T {
+    UNDOING.store(true, Ordering::Relaxed);
+    let undone = undo();
+    UNDOING.store(false, Ordering::Relaxed);
+    undone
+}
+
+/// Whether changes are being undone.
+pub(crate) fn is_undoing() -> bool {
+    UNDOING.load(Ordering::Relaxed)
+}
+
+/// Ends what is being done if a signal asked for it, but for what is being undone.
 ///
 /// # Errors
 /// It did.
 pub fn check() -> Result<()> {
-    if ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
+    if !is_undoing() && ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
         bail!("interrupted");
     }
     Ok(())

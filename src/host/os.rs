@@ -52,8 +52,12 @@ impl Os {
         self.family == Family::RedHat && self.major() == major
     }
 
-    /// The first number of the version; 0 if it has no number.
+    /// The first number of the version; 0 if it has no number. Amazon Linux 1 called
+    /// itself by year and month (`2018.03`).
     pub fn major(&self) -> u32 {
+        if self.id == "amzn" && self.version.contains('.') {
+            return 1;
+        }
         self.version.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
     }
 }

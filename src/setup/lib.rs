@@ -24,6 +24,7 @@ mod whole_file;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
+use nix::sys::stat::{Mode, umask};
 
 use self::context::{Context, Options};
 use cli::documents;
@@ -70,9 +71,14 @@ enum Command {
 /// it.
 pub fn run(cli: Cli) -> Result<()> {
     interrupt::end_with_the_reader();
+    command::find_system_programs();
     let context = Context::from(cli.options);
     if context.verbose {
         command::name_each();
+    }
+    if matches!(cli.command, Command::Package(_) | Command::Repository(_) | Command::Bundle(_)) {
+        // What is made is for everybody to read.
+        umask(Mode::from_bits_truncate(0o022));
     }
     match cli.command {
         Command::Check(args) => check::run(&context, &args),

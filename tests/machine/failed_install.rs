@@ -95,6 +95,9 @@ fn a_failed_installation_leaves_the_machine_as_it_was() {
     }
     broken_repositories(&fleet);
     killed(&fleet);
+    for signal in ["INT", "HUP"] {
+        interrupted(&fleet, signal);
+    }
     fleet.install("");
     fleet.wait_for_agent(&pool, "idle");
 }
@@ -172,6 +175,23 @@ fn killed(fleet: &Fleet) {
     assert!(said.contains("scalr-agent-setup recover"), "{said}");
     fleet.shell("[ -e /etc/scalr-agent/agent.toml ] && scalr-agent-setup recover");
     assert_same("killed whole", &before, &state(fleet));
+}
+
+/// A signal of the terminal goes to every process while dpkg unpacks the package: all is
+/// undone, and a second one does not stop that.
+fn interrupted(fleet: &Fleet, signal: &str) {
+    let before = state(fleet);
+    let said = fleet.shell(&format!(
+        "setsid env --default-signal {} >/root/interrupted.log 2>&1 & group=$!; \
+         timeout 120 sh -c 'until pgrep -x dpkg-deb; do :; done' >/dev/null && \
+         kill -{signal} -- -$group && \
+         timeout 60 sh -c 'until grep -q Undoing /root/interrupted.log; do :; done' && \
+         kill -{signal} -- -$group; wait; cat /root/interrupted.log; rm /root/interrupted.log",
+        installation(fleet)
+    ));
+    assert!(said.contains("Undoing") && !said.contains("cannot undo"), "{signal}: {said}");
+    fleet.shell("! [ -e /var/lib/scalr-agent-setup.unfinished ]");
+    assert_same(signal, &before, &state(fleet));
 }
 
 /// Installs, and kills these processes right after the settings are written;

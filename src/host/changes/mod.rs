@@ -84,8 +84,9 @@ impl Changes {
     /// change, and everything is undone.
     ///
     /// # Errors
-    /// Another process changes this machine; the manifest can't be read, was
-    /// written by a newer version, or is not root's own.
+    /// Another process changes this machine; what an interrupted transaction has left
+    /// can't be undone; the manifest can't be read, was written by a newer version, or is
+    /// not root's own.
     pub fn begin(machine: &Machine, records: &'static Records, dry_run: bool) -> Result<Self> {
         let mut lock = None;
         if !dry_run {
@@ -484,7 +485,10 @@ impl Drop for Changes {
             return;
         }
         eprintln!("Undoing what was changed …");
-        std::mem::take(&mut self.unfinished).undo(&self.machine);
+        let unfinished = std::mem::take(&mut self.unfinished);
+        if let Err(error) = interrupt::while_undoing(|| unfinished.undo(&self.machine)) {
+            eprintln!("{error:#}");
+        }
     }
 }
 
@@ -492,11 +496,11 @@ impl Drop for Changes {
 /// one.
 ///
 /// # Errors
-/// What it has left can't be read.
+/// What it has left can't be read, or not all of it can be undone.
 fn undo_interrupted(machine: &Machine, records: &Records) -> Result<bool> {
     let Some(unfinished) = Unfinished::read(machine, records.unfinished)? else { return Ok(false) };
     eprintln!("An earlier scalr-agent-setup was interrupted; undoing what it had changed …");
-    unfinished.undo(machine);
+    interrupt::while_undoing(|| unfinished.undo(machine))?;
     Ok(true)
 }
 
@@ -507,6 +511,19 @@ fn undo_interrupted(machine: &Machine, records: &Records) -> Result<bool> {
 pub fn recover(machine: &Machine, records: &Records) -> Result<bool> {
     let _lock = Lock::take(machine, records.lock)?;
     undo_interrupted(machine, records)
+}
+
+/// Forgets what an interrupted transaction has left; returns whether there was one.
+///
+/// # Errors
+/// Another process changes this machine; the record can't be removed.
+pub fn discard(machine: &Machine, records: &Records) -> Result<bool> {
+    let _lock = Lock::take(machine, records.lock)?;
+    let is_there = machine.path(records.unfinished).exists();
+    if is_there {
+        Unfinished::at(records.unfinished).forget(machine)?;
+    }
+    Ok(is_there)
 }
 
 /// Whether an interrupted transaction is still to be undone.

@@ -168,6 +168,60 @@ fn what_was_killed_half_way_is_undone_by_the_next() {
 }
 
 #[test]
+fn what_cannot_be_undone_is_kept_for_another_try() {
+    let tree = Tree::new();
+    for directory in ["/etc", "/run", "/var/lib"] {
+        fs::create_dir_all(tree.machine.path(directory)).unwrap();
+    }
+    drop(tree.changes());
+    let before = tree.snapshot();
+    let blocked = tree.machine.path("/etc/blocked");
+    let undo = || {
+        let mut command = Command::new("test");
+        command.args(["!", "-e"]).arg(&blocked);
+        command
+    };
+    let mut changes = tree.changes();
+    changes.run("block", Command::new("true"), Some(undo())).unwrap();
+    changes.write(FILE, "one\n", Attributes::PUBLIC).unwrap();
+    fs::write(&blocked, "").unwrap();
+    drop(changes);
+
+    assert!(!tree.machine.path(FILE).exists(), "what can be undone is");
+    tree.once_free(|| match Changes::begin(&tree.machine, &RECORDS, false) {
+        Err(error) if error.to_string().contains("scalr-agent-setup recover") => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => panic!("nothing new is begun before the rest is undone"),
+    });
+    fs::remove_file(&blocked).unwrap();
+    assert!(tree.recover());
+    assert_eq!(tree.snapshot(), before);
+    assert!(!tree.recover());
+}
+
+#[test]
+fn what_cannot_be_undone_can_be_forgotten() {
+    let tree = Tree::new();
+    let mut changes = tree.changes();
+    changes.run("one", Command::new("true"), Some(Command::new("false"))).unwrap();
+    changes.write(FILE, "one\n", Attributes::PUBLIC).unwrap();
+    drop(changes);
+    assert!(tree.machine.path(RECORDS.unfinished).exists());
+    assert!(tree.once_free(|| discard(&tree.machine, &RECORDS)));
+    assert!(!tree.machine.path(RECORDS.unfinished).exists());
+    drop(tree.changes());
+}
+
+#[test]
+fn the_newest_step_may_never_have_been_done() {
+    let tree = Tree::new();
+    let mut changes = tree.changes();
+    changes.run("one", Command::new("false"), Some(Command::new("false"))).unwrap_err();
+    drop(changes);
+    assert!(!tree.machine.path(RECORDS.unfinished).exists());
+}
+
+#[test]
 fn what_was_killed_while_it_wrote_leaves_no_temporary_file() {
     let tree = Tree::new();
     fs::create_dir_all(tree.machine.path("/etc")).unwrap();

@@ -22,6 +22,9 @@ use crate::systemd::Services;
 pub(super) struct Unfinished {
     /// Oldest first; undone newest first.
     steps: Vec<Step>,
+    /// Whether the newest step was done for certain: each is noted before it is done.
+    #[serde(default)]
+    is_certain: bool,
     /// Units that are restarted when all else is undone.
     restart: Vec<String>,
     /// Where it is kept.
@@ -105,14 +108,27 @@ impl Unfinished {
         if self.is_empty() { Ok(()) } else { self.save(machine) }
     }
 
-    /// Undoes all, newest first. What can't be undone gets a warning and stays.
-    pub(super) fn undo(self, machine: &Machine) {
+    /// Undoes all, newest first, and forgets each step that is undone. What somebody else
+    /// has changed since stays, with a warning.
+    ///
+    /// # Errors
+    /// A step can't be undone; those that are left are kept for another try.
+    pub(super) fn undo(mut self, machine: &Machine) -> Result<()> {
         let services = Services::of(machine);
         let units = self.steps.iter().any(Step::is_of_systemd);
-        for step in self.steps.iter().rev() {
-            if let Err(error) = step.undo(machine) {
+        for newest in (0..self.steps.len()).rev() {
+            let step = &self.steps[newest];
+            let undone = step.undo(machine);
+            if let Err(error) = &undone {
                 eprintln!("cannot undo: {step}: {error:#}");
             }
+            let was_done = self.is_certain || !matches!(step, Step::Run { .. });
+            if undone.is_ok() || !was_done {
+                self.steps.remove(newest);
+            }
+            self.is_certain = true;
+            // On a full disk the longer record stays, and what is undone can be undone again.
+            let _ = self.save(machine);
         }
         if services.can_run() {
             let reloaded = if units { services.reload_units() } else { Ok(()) };
@@ -121,9 +137,12 @@ impl Unfinished {
                 eprintln!("cannot restart the services: {error}");
             }
         }
-        if let Err(error) = self.forget(machine) {
-            eprintln!("{error:#}");
+        if self.is_empty() {
+            return self.forget(machine);
         }
+        bail!(
+            "not all changes are undone; fix the cause above, then run `scalr-agent-setup recover`"
+        )
     }
 
     /// Forgets all: the transaction is finished.
@@ -172,7 +191,8 @@ impl Step {
                     return Ok(());
                 }
                 if found.mark() != *after {
-                    bail!("it was changed since by someone else, so it stays as it is");
+                    eprintln!("{path} was changed since by someone else, so it stays as it is");
+                    return Ok(());
                 }
                 before.put(&file)
             }

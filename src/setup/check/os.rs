@@ -115,7 +115,12 @@ mod tests {
         ] {
             assert!(matches!(judged(known), Outcome::Passed(_)), "{known}");
         }
-        for bad in ["ID=centos VERSION_ID=6.10", "ID=ubuntu VERSION_ID=16.04", "ID=alpine"] {
+        for bad in [
+            "ID=centos VERSION_ID=6.10",
+            "ID=ubuntu VERSION_ID=16.04",
+            "ID=alpine",
+            "ID=amzn VERSION_ID=2018.03",
+        ] {
             assert!(matches!(judged(bad), Outcome::Problem(..)), "{bad}");
         }
     }

@@ -32,9 +32,12 @@ pub(super) fn half_configured(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
+    if let Ok(Some((_, holder))) = locks::of_package_tools(&subject.machine) {
+        return Outcome::Skipped(format!("{holder} is installing packages at this moment"));
+    }
     match subject.os().map(|os| os.family) {
         Ok(Family::Debian) => match dpkg::unfinished() {
-            Ok(packages) => judge_dpkg(&packages),
+            Ok(packages) => judge_dpkg(&packages, dpkg::was_interrupted(&subject.machine)),
             Err(error) => Outcome::unknown(error),
         },
         Ok(Family::RedHat) => {
@@ -88,16 +91,16 @@ fn judge_holder(file: &str, holder: &Holder) -> Outcome {
     ))
 }
 
-fn judge_dpkg(packages: &[String]) -> Outcome {
-    if packages.is_empty() {
-        return Outcome::Passed("no earlier installation was left unfinished".to_owned());
-    }
+fn judge_dpkg(packages: &[String], was_interrupted: bool) -> Outcome {
+    let what = match (packages, was_interrupted) {
+        ([], false) => {
+            return Outcome::Passed("no earlier installation was left unfinished".to_owned());
+        }
+        ([], true) => "dpkg was interrupted".to_owned(),
+        _ => format!("{} of an earlier installation wait to be finished", packages.join(", ")),
+    };
     Outcome::Problem(
-        format!(
-            "{} of an earlier installation wait to be finished, and until then apt installs \
-             nothing",
-            packages.join(", ")
-        ),
+        format!("{what}, and until then apt installs nothing"),
         vec!["dpkg --configure -a".to_owned()],
     )
 }
@@ -177,8 +180,12 @@ mod tests {
 
     #[test]
     fn what_was_left_unfinished() {
-        let Outcome::Problem(_, fix) = judge_dpkg(&["postfix".to_owned()]) else { panic!() };
+        let Outcome::Problem(_, fix) = judge_dpkg(&["postfix".to_owned()], false) else { panic!() };
         assert_eq!(fix, ["dpkg --configure -a"]);
+        assert!(
+            matches!(judge_dpkg(&[], true), Outcome::Problem(_, fix) if fix == ["dpkg --configure -a"])
+        );
+        assert!(matches!(judge_dpkg(&[], false), Outcome::Passed(_)));
 
         let (_tree, machine) = machine();
         assert!(matches!(
