@@ -5,7 +5,7 @@
 faults=(
     'kill -9 agent' 'kill -9 dockerd' 'kill -9 server' 'cut network' 'proxy answers HTML 502'
     'disk full' 'clock jump' 'revoked token' 'container out of memory' 'machine loses power'
-    'machine shut down' 'agent stopped and revived'
+    'machine shut down' 'units restarted' 'agent stopped and revived'
 )
 fault_phases=(idle claimed planning 'waiting for approval' applying 'uploading the log')
 

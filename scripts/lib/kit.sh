@@ -12,18 +12,20 @@
 #   mirror/       a mirror of providers: null 2.1.2 alone
 #   configuration/ the Terraform configuration that is run
 #   docker-registry Debian's, for the tests
+#   needrestart.tar Debian's needrestart and the libraries it needs, to be unpacked in /
 
 kit_target=x86_64-unknown-linux-gnu
 
 # make_kit: build what is not up to date; print the kit's folder.
 make_kit() {
-    local kit archive programs provider registry
+    local kit archive programs provider registry needrestart
     kit=$(kit_folder kit)
     need_kit_tools cargo-deb cargo-generate-rpm
     programs=$(build_programs release) || return 1
     archive=$(engine_archive)
     provider=$(provider_package)
     registry=$(registry_program)
+    needrestart=$(needrestart_archive)
     # Packing takes minutes: only when something in the packages is new.
     if ! is_made_of "$kit" "$programs" "$archive"; then
         begin_kit "$kit" "$programs"
@@ -36,6 +38,7 @@ make_kit() {
     mkdir -p "$kit/mirror/registry.terraform.io/hashicorp/null"
     cp --reflink=auto "$provider" "$kit/mirror/registry.terraform.io/hashicorp/null/"
     cp --reflink=auto "$registry" "$kit/docker-registry"
+    cp --reflink=auto "$needrestart" "$kit/needrestart.tar"
     printf '%s\n' "$kit"
 }
 
@@ -127,6 +130,24 @@ registry_program() {
         rm -rf "$work"
     fi
     printf '%s\n' "$program"
+}
+
+# needrestart_archive: print the path of an archive of Debian's needrestart, made if it
+# is not in the cache. No machine has it from the start: after each package it would
+# restart services.
+needrestart_archive() {
+    local archive=$cache/needrestart.tar work
+    if [[ ! -s $archive ]]; then
+        work=$(mktemp -d)
+        quietly "fetching needrestart" engine_download "$work" needrestart gettext-base \
+            libintl-perl libmodule-find-perl libproc-processtable-perl libsort-naturally-perl \
+            libterm-readkey-perl || return 1
+        tar --create --owner=0 --group=0 --directory="$work/unpacked" --file="$archive.partial" \
+            etc usr || return 1
+        mv "$archive.partial" "$archive"
+        rm -rf "$work"
+    fi
+    printf '%s\n' "$archive"
 }
 
 # What the packages are made of, as one sum: programs, engine, and the files that

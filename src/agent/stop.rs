@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// What a signal asks the agent to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// SIGTERM or SIGINT: `systemctl stop`, Ctrl-C.
+    /// SIGTERM or SIGINT: `systemctl stop` or `restart`, Ctrl-C.
     Stop,
     /// SIGHUP, `systemctl reload`: go on as the new program with the new
     /// settings.

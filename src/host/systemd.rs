@@ -144,6 +144,21 @@ impl Services {
         Ok(parse_active(&text))
     }
 
+    /// Whether systemd stops a unit only to start it again: its job is a `restart`
+    /// until the unit is down, also if a package or needrestart asked for it. Any
+    /// user may ask.
+    ///
+    /// # Errors
+    /// systemctl fails, or does not answer within 3 seconds.
+    pub fn is_restarting(self, unit: &str) -> Result<bool, CommandError> {
+        if !self.running {
+            return Ok(false);
+        }
+        let list = ["--no-pager", "--no-legend", "--full", "list-jobs"];
+        let text = within(3, "systemctl").args(list).read()?;
+        Ok(has_restart_job(&text, unit))
+    }
+
     fn call(self, arguments: &[&str]) -> Result<(), CommandError> {
         if self.running { systemctl(arguments).run() } else { Ok(()) }
     }
@@ -202,6 +217,14 @@ fn parse_active(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Lines of a job's number, unit, type and state.
+fn has_restart_job(jobs: &str, unit: &str) -> bool {
+    jobs.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some(unit) && words.next() == Some("restart")
+    })
+}
+
 fn parse_state(text: &str) -> UnitState {
     let mut state = UnitState::default();
     for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
@@ -248,6 +271,17 @@ mod tests {
         let text = "Id=a.service\nActiveState=active\n\nActiveState=inactive\nId=b.service\n\n\
                     ActiveState=active\nId=c.service\n";
         assert_eq!(parse_active(text), ["a.service", "c.service"]);
+    }
+
+    #[test]
+    fn a_restart_is_no_stop_of_the_same_unit() {
+        let jobs = "2412 scalr-docker.service    restart waiting\n\
+                    2411 scalr-agent.service     restart running\n\
+                    2413 my-scalr-agent.service  stop    running\n";
+        assert!(has_restart_job(jobs, "scalr-agent.service"));
+        assert!(!has_restart_job(jobs, "my-scalr-agent.service"));
+        assert!(!has_restart_job(&jobs.replace("restart", "stop"), "scalr-agent.service"));
+        assert!(!has_restart_job("No jobs running.\n", "scalr-agent.service"));
     }
 
     #[test]

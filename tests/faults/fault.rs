@@ -44,6 +44,8 @@ pub(super) enum Fault {
     PowerCut,
     /// The machine is shut down as it should be, and booted again.
     ShutDown,
+    /// systemd restarts agent, engine and containerd at once.
+    UnitsRestarted,
     /// The agent is stopped (SIGSTOP) for longer than a lease, and goes on.
     StoppedAgent,
 }
@@ -74,6 +76,7 @@ impl Fault {
             Self::OutOfMemory => "container out of memory",
             Self::PowerCut => "machine loses power",
             Self::ShutDown => "machine shut down",
+            Self::UnitsRestarted => "units restarted",
             Self::StoppedAgent => "agent stopped and revived",
         }
     }
@@ -178,6 +181,10 @@ impl Fault {
                 rig.wait_until_off();
                 rig.power_on();
                 return None;
+            }
+            Self::UnitsRestarted => {
+                // Not waited for: a held engine ends when it is released.
+                rig.shell("systemctl --no-block restart scalr-agent scalr-docker scalr-containerd");
             }
             Self::StoppedAgent => {
                 rig.shell(&format!("kill -STOP {AGENT}"));

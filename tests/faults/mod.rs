@@ -85,6 +85,7 @@ mod full {
         out_of_memory: Fault::OutOfMemory,
         power_cut: Fault::PowerCut,
         shut_down: Fault::ShutDown,
+        units_restarted: Fault::UnitsRestarted,
         stopped_agent: Fault::StoppedAgent,
     }
 }

@@ -202,7 +202,7 @@ fn lives(flavour: &str, commands: &Commands) {
     }
     fleet.wait_for_agent(&pool, "offline");
     let left = "getent passwd scalr-agent; getent group scalr-agent scalr-docker; \
-        ls -d /etc/scalr-agent /var/lib/scalr-* /run/scalr-docker /usr/lib/scalr-agent \
+        ls -d /etc/scalr-agent /etc/needrestart /var/lib/scalr-* /run/scalr-docker /usr/lib/scalr-agent \
         /usr/bin/scalr* 2>/dev/null; ip -o link | grep scalr; iptables-save | grep SCALR; \
         ls -A /etc/systemd/system/scalr-agent.service.d; :";
     assert_eq!(fleet.shell(left), "site.conf", "nothing of ours is left");

@@ -37,6 +37,7 @@ mod providers;
 mod proxy;
 mod recovery;
 mod repository;
+mod restart;
 mod run_inputs;
 mod runs;
 mod secrets;

@@ -9,7 +9,7 @@ use crate::machine::wait_for;
 use crate::pool::{Pool, Run};
 
 /// An apply of some seconds that has begun.
-fn applying(fleet: &Fleet, pool: &Pool<'_>, steps: u32) -> Run {
+pub(crate) fn applying(fleet: &Fleet, pool: &Pool<'_>, steps: u32) -> Run {
     pool.variable("greeting", "terraform", false, "hello");
     pool.variable("steps", "terraform", false, &steps.to_string());
     fleet.install("");

@@ -70,6 +70,8 @@ fn the_rpms_require_what_they_need_and_nothing_of_the_builder() {
         let required: Vec<&str> = requires
             .lines()
             .filter(|line| !line.starts_with("rpmlib(") && *line != "/bin/sh")
+            // It provides this itself: its files have a configuration among them.
+            .filter(|line| !line.starts_with("config(scalr-agent) = "))
             .collect();
         assert_eq!(
             required,
@@ -139,8 +141,23 @@ fn every_file_is_where_it_belongs() {
         }
         assert_eq!(mode("usr/lib/scalr-agent/maintain"), 0o755);
         // The settings are the installer's; nothing of a host is in a package.
-        assert!(!folder.path().join("etc").exists(), "{} has /etc", package.display());
+        let etc = output(Command::new("ls").arg(folder.path().join("etc")));
+        assert_eq!(etc.trim(), "needrestart", "{}", package.display());
         assert!(!folder.path().join("var").exists(), "{} has /var", package.display());
+    }
+}
+
+#[test]
+#[ignore = "needs built packages: run scripts/test"]
+fn what_an_administrator_wrote_for_needrestart_survives_an_upgrade() {
+    let file = "/etc/needrestart/conf.d/scalr-agent.conf";
+    let folder = tempfile::tempdir().unwrap();
+    output(Command::new("dpkg-deb").arg("--control").arg(the("deb")).arg(folder.path()));
+    let conffiles = std::fs::read_to_string(folder.path().join("conffiles")).unwrap();
+    assert_eq!(conffiles.trim(), file);
+    for rpm in RPMS.map(the) {
+        let flags = rpm_says_format(&rpm, "[%{FILENAMES} %{FILEFLAGS:fflags}\n]");
+        assert!(flags.lines().any(|line| line == format!("{file} cn")), "{flags}");
     }
 }
 

@@ -15,8 +15,9 @@ use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, SetOnce, watch};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Span, error, info, warn};
+use tracing::{Span, info, warn};
 
+use self::shutdown::Answer;
 use crate::client::Client;
 use crate::connection::{self, State};
 use crate::context::{Context, RunUser, certificates};
@@ -28,7 +29,7 @@ use crate::progress;
 use crate::providers::Providers;
 use crate::proxy_variables;
 use crate::slots::Slots;
-use crate::stop::{Order, Signals, become_the_new_program};
+use crate::stop::{Signals, become_the_new_program};
 use crate::task::interrupt::Interrupt;
 use crate::task::lost;
 use crate::telemetry::Telemetry;
@@ -190,13 +191,13 @@ impl Service {
                     notify(&[NotifyState::Ready, NotifyState::Status("ready to receive tasks")]);
                     return Ok(None);
                 }
-                order = signals.next() => match order {
-                    Order::Stop => {
+                order = signals.next() => match self.answer(order, file).await {
+                    Answer::Stop => {
                         self.stop(signals, self.context.config.on_stop).await;
                         return Ok(Some(End::Stopped));
                     }
-                    Order::Reload if can_reload(file) => return Ok(Some(End::Reload)),
-                    Order::Reload => {}
+                    Answer::LeaveTasks(end) => return Ok(Some(end)),
+                    Answer::Nothing => {}
                 },
             }
         }
@@ -227,15 +228,15 @@ impl Service {
                     Ok(()) => break,
                     Err(error) => return self.refused(error, signals).await,
                 },
-                order = signals.next() => match order {
-                    Order::Stop => {
+                order = signals.next() => match self.answer(order, file).await {
+                    Answer::Stop => {
                         // What it is about to claim, the server takes back.
                         polling.abort();
                         let _ = (&mut polling).await;
                         break;
                     }
-                    Order::Reload if can_reload(file) => return Ok(End::Reload),
-                    Order::Reload => {}
+                    Answer::LeaveTasks(end) => return Ok(end),
+                    Answer::Nothing => {}
                 },
             }
         }
@@ -259,20 +260,6 @@ impl Service {
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Running>> {
         self.tasks.lock().expect("nothing panics while it holds the tasks")
-    }
-}
-
-/// Whether the settings can be used: an agent that took others would end.
-fn can_reload(file: &Path) -> bool {
-    match Settings::load(file, std::env::vars()).and_then(Settings::resolve) {
-        Ok(_) => {
-            info!("reloading; the tasks keep running");
-            true
-        }
-        Err(error) => {
-            error!("not reloaded: {error:#}");
-            false
-        }
     }
 }
 

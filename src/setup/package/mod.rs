@@ -258,6 +258,8 @@ fn stage_programs(
 /// The files of the agent's packages besides programs, for every engine.
 fn stage_agent(checkout: &Checkout, stage: &Stage, bundled: bool) -> Result<()> {
     stage.add(&checkout.file("pkg/usr/lib/scalr-agent/maintain"), "usr/lib/scalr-agent", 0o755)?;
+    let conf = "etc/needrestart/conf.d";
+    stage.add(&checkout.file(&format!("pkg/{conf}/scalr-agent.conf")), conf, 0o644)?;
     if bundled {
         let settings = checkout.file("pkg/usr/lib/scalr-agent/containerd.toml");
         stage.add(&settings, "usr/lib/scalr-agent", 0o644)?;
