@@ -26,6 +26,8 @@ mod upload;
 mod watched;
 
 mod admin;
+#[cfg(test)]
+mod in_process;
 
 use std::fs::{DirBuilder, File};
 use std::io::{IsTerminal as _, stderr};

@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 use tokio_util::io::ReaderStream;
 
 /// The largest object, in bytes. It holds for every way in.
-pub(crate) const MAX_OBJECT: u64 = 100 * 1024 * 1024;
+pub(crate) const MAX_OBJECT: u64 = protocol::limits::MAX_FILE;
 
 /// The objects' store: a folder.
 #[derive(Debug)]
