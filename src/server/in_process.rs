@@ -39,11 +39,15 @@ pub(crate) struct Working {
 
 impl InProcess {
     pub(crate) async fn new() -> Self {
+        Self::with_clock(Clock::default()).await
+    }
+
+    pub(crate) async fn with_clock(clock: Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let scheduler = Scheduler {
             store: Store::open(&folder.path().join("server.db")).await.unwrap(),
             objects: Objects::open(&folder.path().join("objects")).unwrap(),
-            clock: Clock::default(),
+            clock,
             wake: Wake::default(),
             // A poll without events is held for less than a second.
             terms: Terms { lease: Duration::from_secs(1) },
