@@ -84,6 +84,17 @@ impl Objects {
         }
     }
 
+    /// Deletes what is stored under `key`, if anything.
+    ///
+    /// # Errors
+    /// It can't be deleted.
+    pub(crate) async fn delete(&self, key: &str) -> Result<()> {
+        match tokio::fs::remove_file(self.folder.join(key)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result.with_context(|| format!("cannot delete {key}")),
+        }
+    }
+
     /// Deletes everything of a workspace.
     ///
     /// # Errors
