@@ -16,6 +16,7 @@ use crate::logs::Logs;
 use crate::objects::Objects;
 use crate::scheduler::{Scheduler, Terms, Wake};
 use crate::store::Store;
+use crate::token::new_id;
 use crate::watched::Watched;
 use crate::{admin, routes};
 use protocol::BASE;
@@ -26,12 +27,15 @@ pub(crate) struct InProcess {
     pub admin: String,
     pub pool_token: String,
     pub workspace: String,
+    environment: String,
+    pool: String,
     routes: Router,
     _folder: TempDir,
 }
 
 /// An agent's session, and a plan that it has claimed and started.
 pub(crate) struct Working {
+    pub workspace: String,
     pub session: String,
     pub task: String,
     pub task_token: String,
@@ -49,8 +53,8 @@ impl InProcess {
             objects: Objects::open(&folder.path().join("objects")).unwrap(),
             clock,
             wake: Wake::default(),
-            // A poll without events is held for less than a second.
-            terms: Terms { lease: Duration::from_secs(1) },
+            // A poll without events is not held for long; nothing sweeps the leases.
+            terms: Terms { lease: Duration::from_millis(20) },
         };
         let admin = admin::first_start(&scheduler.store, scheduler.clock.now(), None).await;
         let app = Arc::new(Parts {
@@ -64,19 +68,26 @@ impl InProcess {
             admin: admin.unwrap().unwrap().expose().to_owned(),
             pool_token: String::new(),
             workspace: String::new(),
+            environment: String::new(),
+            pool: String::new(),
             routes: routes(&app),
             app,
             _folder: folder,
         };
         let environments = server.api(Method::GET, "/environments", Value::Null).await;
-        let environment = environments["data"][0]["id"].as_str().unwrap();
-        let pool = server.create("/agent-pools", json!({ "name": "pool" }), &[]).await;
-        let path = format!("/agent-pools/{pool}/access-tokens");
+        server.environment = environments["data"][0]["id"].as_str().unwrap().to_owned();
+        server.pool = server.create("/agent-pools", json!({ "name": "pool" }), &[]).await;
+        let path = format!("/agent-pools/{}/access-tokens", server.pool);
         let token = server.api(Method::POST, &path, json!({ "data": {} })).await;
         server.pool_token = token["data"]["attributes"]["token"].as_str().unwrap().to_owned();
-        let related = [("environment", environment), ("agent-pool", &pool)];
-        server.workspace = server.create("/workspaces", json!({ "name": "main" }), &related).await;
+        server.workspace = server.new_workspace("main").await;
         server
+    }
+
+    async fn new_workspace(&self, name: &str) -> String {
+        let (environment, pool) = (self.environment.as_str(), self.pool.as_str());
+        let related = [("environment", environment), ("agent-pool", pool)];
+        self.create("/workspaces", json!({ "name": name }), &related).await
     }
 
     /// A call; its status and what it answers.
@@ -139,7 +150,11 @@ impl InProcess {
 
     /// A new configuration version, and the path that its archive goes to.
     pub(crate) async fn configuration_version(&self) -> (String, String) {
-        let workspace = json!({ "data": { "type": "workspaces", "id": self.workspace } });
+        self.configuration_version_of(&self.workspace).await
+    }
+
+    async fn configuration_version_of(&self, workspace: &str) -> (String, String) {
+        let workspace = json!({ "data": { "type": "workspaces", "id": workspace } });
         let document = json!({ "data": { "relationships": { "workspace": workspace } } });
         let made = self.api(Method::POST, "/configuration-versions", document).await;
         let link = made["data"]["links"]["upload"].as_str().unwrap();
@@ -147,14 +162,16 @@ impl InProcess {
         (made["data"]["id"].as_str().unwrap().to_owned(), path)
     }
 
-    /// A new run of a configuration that is not there, and an agent that works on its plan.
+    /// A new run in a new workspace, of a configuration that is not there, and an agent that
+    /// works on its plan.
     pub(crate) async fn working(&self) -> Working {
-        let (version, _) = self.configuration_version().await;
+        let workspace = self.new_workspace(&new_id("workspace")).await;
+        let (version, _) = self.configuration_version_of(&workspace).await;
         let mut tx = self.app.scheduler.store.write().await.unwrap();
         crate::store::configuration_version::set_uploaded(&mut tx, &version, "").await.unwrap();
         tx.commit().await.unwrap();
         let related =
-            [("workspace", self.workspace.as_str()), ("configuration-version", version.as_str())];
+            [("workspace", workspace.as_str()), ("configuration-version", version.as_str())];
         self.create("/runs", json!({}), &related).await;
         let (status, registered) = self.tell("register", &self.pool_token, &register()).await;
         assert_eq!(status, StatusCode::CREATED, "{registered}");
@@ -168,7 +185,7 @@ impl InProcess {
         let start = format!("tasks/{task}/start");
         let (status, _) = self.tell(&start, &task_token, &attempt).await;
         assert_eq!(status, StatusCode::NO_CONTENT);
-        Working { session, task, task_token }
+        Working { workspace, session, task, task_token }
     }
 }
 

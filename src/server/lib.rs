@@ -27,6 +27,8 @@ mod watched;
 
 mod admin;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod in_process;
 
 use std::fs::{DirBuilder, File};

@@ -29,7 +29,7 @@ mod tests {
 
     /// Each call with a message, and a message that it accepts.
     fn messages(server: &InProcess, working: &Working) -> Vec<(String, String, Value)> {
-        let Working { session, task, task_token } = working;
+        let Working { session, task, task_token, .. } = working;
         let tasks = json!([{ "task_id": task, "attempt": 1, "state": "running" }]);
         let attempt = json!({ "attempt": 1 });
         let finish = json!({
