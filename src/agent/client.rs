@@ -17,13 +17,13 @@ use flate2::write::GzEncoder;
 use reqwest::{
     Certificate, ClientBuilder, Method, Proxy, RequestBuilder, Response, StatusCode, header,
 };
-use serde::de::DeserializeOwned;
 use tracing::warn;
 use url::Url;
 
 use config::Config;
 use config::proxy::ProxySelection;
 use protocol::Secret;
+use protocol::limits::{MAX_FILE, Message};
 use protocol::{
     Attempt, BASE, Claimed, Code, Events, Finish, Heartbeat, LogOffset, Poll, Problem, Register,
     Registered,
@@ -146,8 +146,9 @@ impl Client {
     ///
     /// # Errors
     /// See [`CallError`]; 401: the token was revoked, 409: register again.
-    pub(crate) async fn heartbeat(&self, beat: &Heartbeat) -> Result<(), CallError> {
-        send(self.in_session("heartbeat").json(beat).timeout(TIMEOUT)).await.map(drop)
+    pub(crate) async fn heartbeat(&self, mut beat: Heartbeat) -> Result<(), CallError> {
+        beat.shorten();
+        send(self.in_session("heartbeat").json(&beat).timeout(TIMEOUT)).await.map(drop)
     }
 
     /// Ends the session.
@@ -304,9 +305,17 @@ impl TaskClient {
             // A try before may have got a part of it.
             to.set_len(0).with_context(cannot)?;
             to.rewind().with_context(cannot)?;
+            let mut length = 0;
             while let Some(piece) =
                 response.chunk().await.map_err(|error| CallError::Away(in_one_line(error)))?
             {
+                length += piece.len() as u64;
+                if length > MAX_FILE {
+                    return Err(CallError::FileRefused(format!(
+                        "cannot get the {file}: it is larger than the {MAX_FILE} bytes that the \
+                         agent accepts"
+                    )));
+                }
                 to.write_all(&piece).with_context(cannot)?;
             }
             Ok(true)
@@ -366,8 +375,10 @@ impl TaskClient {
     /// # Errors
     /// See [`CallError`]; 409: the attempt is over.
     pub(crate) async fn finish(&self, finish: &Finish) -> Result<Option<u64>, CallError> {
+        let mut finish = finish.clone();
+        finish.shorten();
         self.patiently("report a task's outcome", || async {
-            let request = self.request(Method::POST, "finish").json(finish).timeout(TIMEOUT);
+            let request = self.request(Method::POST, "finish").json(&finish).timeout(TIMEOUT);
             match send(request).await {
                 Ok(_) => Ok(None),
                 Err(CallError::Refused { offset: Some(offset), .. }) => Ok(Some(offset)),
@@ -461,19 +472,40 @@ async fn send(request: RequestBuilder) -> Result<Response, CallError> {
             if ours { "" } else { ", and not as the server of an agent pool does" }
         )));
     }
-    let body = response.bytes().await.unwrap_or_default();
-    let offset = serde_json::from_slice::<LogOffset>(&body).ok().map(|log| log.offset);
-    let problem = serde_json::from_slice(&body)
+    let body = body(response, Problem::MAX_BYTES).await.unwrap_or_default();
+    let offset = accepted::<LogOffset>(&body).ok().map(|log| log.offset);
+    let problem = accepted(&body)
         .unwrap_or_else(|_| Problem { error: format!("the server answered {status}"), code: None });
     Err(CallError::Refused { status, code: problem.code, why: problem.error, offset })
 }
 
-async fn read<T: DeserializeOwned>(response: Response) -> Result<T, CallError> {
-    let body = response.bytes().await.map_err(|error| CallError::Away(in_one_line(error)))?;
+async fn read<T: Message>(response: Response) -> Result<T, CallError> {
+    accepted(&body(response, T::MAX_BYTES).await?)
+}
+
+/// The body of an answer, which has at most `max` bytes.
+async fn body(mut response: Response, max: usize) -> Result<Vec<u8>, CallError> {
+    let mut body = Vec::new();
+    while let Some(piece) =
+        response.chunk().await.map_err(|error| CallError::Away(in_one_line(error)))?
+    {
+        if body.len() + piece.len() > max {
+            return Err(CallError::Here(anyhow!(
+                "the server's answer is longer than the {max} bytes that the agent accepts"
+            )));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+fn accepted<T: Message>(body: &[u8]) -> Result<T, CallError> {
     // A proxy's login page comes with 200.
-    serde_json::from_slice(&body).map_err(|_| {
+    let message: T = serde_json::from_slice(body).map_err(|_| {
         CallError::Away(anyhow!("what answered there is not the server of an agent pool"))
-    })
+    })?;
+    message.check().context("the server's answer is refused")?;
+    Ok(message)
 }
 
 /// What went wrong and what to do, for the usual ways in which a connection
@@ -540,6 +572,54 @@ mod tests {
         }
         request.abort();
         String::from_utf8(received).unwrap()
+    }
+
+    /// A client of a server that answers every call in this way.
+    async fn client_of(answer: axum::response::Response<String>) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let routes = axum::Router::new().fallback(async move || answer.clone());
+        tokio::spawn(async { axum::serve(listener, routes).await });
+        let settings = Settings {
+            url: Some(url.parse().unwrap()),
+            token: Some(Secret::new("token")),
+            ..Settings::default()
+        };
+        Client::new(&settings.resolve().unwrap(), &[]).unwrap()
+    }
+
+    fn json(status: u16, body: impl Into<String>) -> axum::response::Response<String> {
+        let answer = axum::response::Response::builder().status(status);
+        answer.header("content-type", "application/json").body(body.into()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_beyond_a_bound_is_refused() {
+        let drains = vec![r#"{"event": "drain"}"#; 10_000].join(",");
+        let offer = |id: &str| {
+            format!(r#"{{"event": "offer", "task_id": "{id}", "attempt": 1, "kind": "plan"}}"#)
+        };
+        for (events, why) in [
+            (offer("../../../etc"), "events[0].task_id: it is not an id"),
+            (drains, "events: it has 10000 entries"),
+            ("x".repeat(3 * 1024 * 1024), "longer than the 2097152 bytes"),
+        ] {
+            let client = client_of(json(200, format!(r#"{{"events": [{events}]}}"#))).await;
+            let poll = Poll { free_slots: 1, tasks: Vec::new() };
+            let error = client.poll(&poll, Duration::ZERO).await.unwrap_err();
+            assert!(matches!(error, CallError::Here(_)), "{error:?}");
+            let CallError::Here(error) = error else { unreachable!() };
+            assert!(format!("{error:#}").contains(why), "{error:#}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_reason_of_a_refusal_is_read_within_a_bound() {
+        let client =
+            client_of(json(422, format!(r#"{{"error": "{}"}}"#, "x".repeat(1 << 22)))).await;
+        let poll = Poll { free_slots: 1, tasks: Vec::new() };
+        let error = client.poll(&poll, Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.to_string(), "the server answered 422 Unprocessable Entity");
     }
 
     #[tokio::test]

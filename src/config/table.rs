@@ -2,6 +2,7 @@
 //! and documentation of each in one place.
 
 use super::{Settings, checks, defaults, layout};
+use protocol::limits::MAX_TASKS;
 
 /// A setting: all that is known of it besides its type, which is its field's in
 /// [`Settings`].
@@ -84,7 +85,7 @@ pub const KEYS: &[Key] = &[
         kind: ValueKind::Integer,
         value_name: "N",
         default: Some(Integer(defaults::CONCURRENCY as u64)),
-        check: |set| checks::each(&set.concurrency, |n| checks::within(*n, 1, 1_000)),
+        check: |set| checks::each(&set.concurrency, |n| checks::within(*n, 1, MAX_TASKS)),
         about: "How many tasks run at the same time",
     },
     Key {

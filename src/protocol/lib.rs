@@ -26,15 +26,21 @@
 //! A claim's answer has a second token, which is no bearer here: the run itself
 //! reads the pool API with it.
 //!
+//! Every field of every message has a bound ([`limits`]); a message beyond one gets 422,
+//! and a longer body than that of any message 413.
+//!
 //! An agent says `start` and waits for the answer before it starts a
 //! container: until then the server may offer the task to another agent; an
 //! apply whose start was said is never run twice.
 
 pub mod journal;
+pub mod limits;
 pub mod redact;
 
 mod events;
 mod registration;
+#[cfg(test)]
+mod samples;
 mod secret;
 mod task;
 

@@ -1,10 +1,11 @@
 //! The command line of `scalr-server`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SpanRelativeTo;
 use url::Url;
 
 use cli::Failure;
@@ -26,9 +27,10 @@ pub enum Command {
     #[command(after_help = EXAMPLES)]
     Serve(Box<Serve>),
 
-    /// Make another admin's token, for when the first one is lost
+    /// Make, list and revoke admins' tokens
     ///
     /// It may be called while the server runs.
+    #[command(subcommand)]
     AdminToken(AdminToken),
 
     /// Write the manual pages and completions of this program
@@ -36,17 +38,72 @@ pub enum Command {
     Documents(documents::Args),
 }
 
-/// The options of `admin-token`.
+/// What to do with admins' tokens.
+#[derive(Debug, Subcommand)]
+pub enum AdminToken {
+    /// Make a token and print it, once
+    #[command(
+        after_help = "Example:\n  scalr-server admin-token create --name=ci --expires-in=90d"
+    )]
+    Create {
+        /// The server's folder
+        #[command(flatten)]
+        folder: ServerFolder,
+
+        /// The token's name, for people
+        #[arg(long, value_name = "NAME", default_value = "admin")]
+        name: String,
+
+        /// When it stops working, for example 90d, 12h or 30m [default: never]
+        #[arg(long, value_name = "TIME", value_parser = expiry)]
+        expires_in: Option<Duration>,
+
+        /// Write the token into this file (mode 0600) instead of standard output
+        #[arg(long, value_name = "FILE")]
+        admin_token_file: Option<PathBuf>,
+    },
+
+    /// List the tokens, without their secrets
+    List {
+        /// The server's folder
+        #[command(flatten)]
+        folder: ServerFolder,
+    },
+
+    /// Revoke a token: it stops working at once
+    Revoke {
+        /// The server's folder
+        #[command(flatten)]
+        folder: ServerFolder,
+
+        /// The token's id, at-…
+        #[arg(value_name = "ID")]
+        id: String,
+
+        /// Also if no other token works
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+impl AdminToken {
+    /// The server's folder.
+    pub fn folder(&self) -> &Path {
+        match self {
+            Self::Create { folder, .. } | Self::List { folder } | Self::Revoke { folder, .. } => {
+                &folder.data
+            }
+        }
+    }
+}
+
+/// Which server.
 #[derive(Debug, Args)]
-pub struct AdminToken {
+pub struct ServerFolder {
     /// The server's folder
     #[arg(long, value_name = "DIR", default_value = "/var/lib/scalr-server")]
     #[arg(env = "SCALR_SERVER_DATA")]
     pub data: PathBuf,
-
-    /// Write the token into this file (mode 0600) instead of standard output
-    #[arg(long, value_name = "FILE")]
-    pub admin_token_file: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
@@ -202,6 +259,19 @@ fn lease(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A time from a minute to 100 years, as the pool API has it for tokens.
+fn expiry(text: &str) -> Result<Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|_| expected_expiry())?;
+    let time = span.to_duration(SpanRelativeTo::days_are_24_hours());
+    let time = time.ok().and_then(|time| Duration::try_from(time).ok());
+    time.filter(|time| (60..=100 * 365 * 86_400).contains(&time.as_secs()))
+        .ok_or_else(expected_expiry)
+}
+
+fn expected_expiry() -> String {
+    "it takes a time from a minute to 100 years, for example 90d, 12h or 30m".to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -211,6 +281,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_expires_after_days_hours_or_minutes() {
+        for (text, seconds) in [("90d", 90 * 86_400), ("12h", 43_200), ("30m", 1_800)] {
+            assert_eq!(expiry(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "90", "0d", "-1d", "30s", "101y", "never"] {
+            assert!(expiry(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -26,6 +26,10 @@ mod upload;
 mod watched;
 
 mod admin;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod in_process;
 
 use std::fs::{DirBuilder, File};
 use std::io::{IsTerminal as _, stderr};
@@ -78,7 +82,7 @@ const STOP: Duration = Duration::from_secs(10);
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(options) => serve(*options),
-        Command::AdminToken(options) => admin_token(&options),
+        Command::AdminToken(command) => admin_token(&command),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }
@@ -97,25 +101,36 @@ fn serve(options: Serve) -> Result<()> {
     runtime.block_on(run_until_stopped(options))
 }
 
-/// `scalr-server admin-token`: prints a new admin's token.
+/// `scalr-server admin-token`: makes, lists or revokes admins' tokens.
 ///
 /// # Errors
 /// There is no server in the folder, or it can't be written.
-fn admin_token(options: &AdminToken) -> Result<()> {
-    let database = options.data.join(DATABASE);
+fn admin_token(command: &AdminToken) -> Result<()> {
+    let folder = command.folder();
+    let database = folder.join(DATABASE);
     if !database.exists() {
-        let text = format!("there is no server's folder {}; see --data", options.data.display());
+        let text = format!("there is no server's folder {}; see --data", folder.display());
         return Err(Failure::Usage.because(text));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let store = Store::open(&database).await?;
-        let file = options.admin_token_file.as_deref();
-        let token = admin::another_token(&store, Clock::default().now(), file).await?;
-        store.close().await;
-        if file.is_none() {
-            println!("Admin token: {}", token.expose());
+        let now = Clock::default().now();
+        match command {
+            AdminToken::Create { name, expires_in, admin_token_file: file, .. } => {
+                let file = file.as_deref();
+                let token = admin::another_token(&store, now, name, *expires_in, file).await?;
+                if file.is_none() {
+                    println!("Admin token: {}", token.expose());
+                }
+            }
+            AdminToken::List { .. } => print!("{}", admin::list(&store, now).await?),
+            AdminToken::Revoke { id, force, .. } => {
+                admin::revoke(&store, now, id, *force).await?;
+                println!("revoked {id}");
+            }
         }
+        store.close().await;
         Ok(())
     })
 }

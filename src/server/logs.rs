@@ -126,7 +126,8 @@ impl Logs {
         }
     }
 
-    fn path(&self, key: &Key) -> PathBuf {
+    /// Where a log is.
+    pub(crate) fn path(&self, key: &Key) -> PathBuf {
         self.0.join(&key.workspace_id).join(format!("{}.{}.log", key.task_id, key.attempt))
     }
 

@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 use tokio_util::io::ReaderStream;
 
 /// The largest object, in bytes. It holds for every way in.
-pub(crate) const MAX_OBJECT: u64 = 100 * 1024 * 1024;
+pub(crate) const MAX_OBJECT: u64 = protocol::limits::MAX_FILE;
 
 /// The objects' store: a folder.
 #[derive(Debug)]
@@ -81,6 +81,17 @@ impl Objects {
         match fs::File::open(self.folder.join(key)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             result => result.map(Some).with_context(|| format!("cannot read {key}")),
+        }
+    }
+
+    /// Deletes what is stored under `key`, if anything.
+    ///
+    /// # Errors
+    /// It can't be deleted.
+    pub(crate) async fn delete(&self, key: &str) -> Result<()> {
+        match tokio::fs::remove_file(self.folder.join(key)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result.with_context(|| format!("cannot delete {key}")),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
 
 use crate::harness::{Server, events, program};
 
@@ -66,7 +67,7 @@ async fn a_stop_answers_held_polls() {
 async fn a_lost_admins_token_is_replaced_while_the_server_runs() {
     let mut server = Server::start().await;
     let make = async |data: &std::path::Path| {
-        program().args(["admin-token", "--data"]).arg(data).output().await.unwrap()
+        program().args(["admin-token", "create", "--data"]).arg(data).output().await.unwrap()
     };
     let output = String::from_utf8(make(&server.data).await.stdout).unwrap();
     let token = output.trim().strip_prefix("Admin token: ").unwrap().to_owned();
@@ -76,6 +77,48 @@ async fn a_lost_admins_token_is_replaced_while_the_server_runs() {
 
     let nowhere = make(&server.data.join("nowhere")).await;
     assert_eq!(nowhere.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn admins_tokens_are_listed_and_revoked_on_the_host() {
+    let mut server = Server::start().await;
+    let run = async |args: &[&str]| {
+        let mut program = program();
+        program.arg("admin-token").args(args).arg("--data").arg(&server.data);
+        let output = program.output().await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), error)
+    };
+    let (_, made, _) = run(&["create", "--name=ci", "--expires-in=90d"]).await;
+    let token = made.trim().strip_prefix("Admin token: ").unwrap().to_owned();
+    let id = token.split_once('.').unwrap().0;
+    let first = server.admin.split_once('.').unwrap().0;
+
+    server.get("/environments").await;
+    let (_, listed, _) = run(&["list"]).await;
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines.len() == 3 && lines[1].starts_with(first), "{listed}");
+    assert!(lines[2].starts_with(id) && lines[2].ends_with("Z  ci"), "{listed}");
+    assert_eq!(lines[1].matches("never").count(), 1, "it was used and never expires: {listed}");
+    for token in [&token, &server.admin] {
+        assert!(!listed.contains(token.split_once('.').unwrap().1), "{listed}");
+    }
+
+    assert_eq!(run(&["revoke", first]).await.0, Some(0));
+    let (code, _, error) = run(&["revoke", id]).await;
+    assert_eq!(code, Some(2));
+    assert!(error.contains("it is the last admin's token that works"), "{error}");
+    assert_eq!(run(&["revoke", id, "--force"]).await.0, Some(0));
+    let (code, _, error) = run(&["revoke", id, "--force"]).await;
+    assert!(code == Some(2) && error.contains("there is no admin's token"), "{error}");
+    for token in [&token, &server.admin] {
+        let (status, _) = server.call_with(token, Method::GET, "/environments", Value::Null).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    let (_, made, _) = run(&["create"]).await;
+    let new = made.trim().strip_prefix("Admin token: ").unwrap().to_owned();
+    server.admin = new;
+    server.get("/environments").await;
 }
 
 #[tokio::test]

@@ -26,12 +26,12 @@ impl Service {
             if !self.engine_answers.swap(answers, Ordering::SeqCst) && answers {
                 self.freed.notify_one();
             }
-            let beat =
-                Heartbeat { status, error_message: error_message.clone(), tasks: self.statuses() };
+            let (tasks, message) = (self.statuses(), error_message.clone());
+            let beat = Heartbeat { status, error_message: message, tasks };
             // The watchdog is for an agent that hangs. One whose server is away
             // has to stay, to look after its runs.
             notify(&[NotifyState::Watchdog]);
-            let answer = self.context.client.heartbeat(&beat).await;
+            let answer = self.context.client.heartbeat(beat).await;
             if answer.is_err() {
                 self.context.telemetry.heartbeat_failed();
             }

@@ -50,20 +50,12 @@ impl Scheduler {
     /// ever.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when what it says of itself can't be.
+    /// [`Error::Invalid`] when the token is not a pool's.
     pub(crate) async fn register(
         &self,
         token: &AccessToken,
         register: &Register,
     ) -> Result<(Agent, Secret), Error> {
-        let length = register.name.trim().chars().count();
-        if !(1..=255).contains(&length) || register.name.chars().any(char::is_control) {
-            let why = "an agent's name has 1 to 255 printable characters";
-            return Err(Error::Invalid(why.to_owned()));
-        }
-        if register.concurrency == 0 {
-            return Err(Error::Invalid("an agent's concurrency is at least 1".to_owned()));
-        }
         let Some(pool_id) = token.pool_id.clone() else {
             return Err(Error::Invalid("the token is not a pool's".to_owned()));
         };

@@ -151,7 +151,7 @@ impl Scheduler {
     }
 }
 
-fn millis(time: Duration) -> Millis {
+pub(crate) fn millis(time: Duration) -> Millis {
     Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
 }
 

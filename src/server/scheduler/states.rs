@@ -4,13 +4,15 @@ use std::fmt;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::tasks::{check_attempt, over};
 use super::{Change, Error, Scheduler};
-use crate::objects::{self, Draft, Objects};
+use crate::objects::{self, Draft};
+use crate::store::Connection;
+use crate::store::run::{self, Run};
 use crate::store::state_version::{self, StateVersion};
-use crate::store::task::Phase;
+use crate::store::task::{self, Phase};
 use crate::token::new_id;
 
 /// What came of a state.
@@ -109,21 +111,21 @@ impl Scheduler {
         attempt: i64,
         state: NewState,
     ) -> Result<Saved, Error> {
-        let mut change = self.change().await?;
-        let task = change.task(task_id).await?;
-        check_attempt(&task, attempt)?;
-        if !task.state.is_with_agent() {
-            return Err(over(&task));
-        }
-        if task.phase != Phase::Apply {
-            return Err(Error::Conflict("only a running apply writes a state".to_owned()));
-        }
-        let run = change.run(&task.run_id).await?;
-        let saved = change
-            .save_state(&self.objects, &run.workspace_id, Some(&run.id), state, false)
-            .await?;
-        self.commit(change).await?;
-        Ok(saved)
+        let mut db = self.store.read().await?;
+        let run = running_apply(&mut db, task_id, attempt).await?;
+        drop(db);
+        let stored = self.store_state(&run.workspace_id, Some(&run.id), state).await?;
+        let recorded = async {
+            let mut change = self.change().await?;
+            // It may have ended in the meantime.
+            running_apply(&mut change.tx, task_id, attempt).await?;
+            let saved = change.record_state(stored.clone(), false).await?;
+            self.commit(change).await?;
+            Ok(saved)
+        };
+        let recorded = recorded.await;
+        self.delete_unless_recorded(&stored, &recorded).await;
+        recorded
     }
 
     /// Keeps a state that somebody uploads, unless a run applies; with `force` whatever
@@ -137,52 +139,94 @@ impl Scheduler {
         state: NewState,
         force: bool,
     ) -> Result<Saved, Error> {
-        let mut change = self.change().await?;
-        change.check_no_apply(workspace_id).await?;
-        let saved = change.save_state(&self.objects, workspace_id, None, state, force).await?;
-        self.commit(change).await?;
-        Ok(saved)
+        let stored = self.store_state(workspace_id, None, state).await?;
+        let recorded = async {
+            let mut change = self.change().await?;
+            change.check_no_apply(workspace_id).await?;
+            let saved = change.record_state(stored.clone(), force).await?;
+            self.commit(change).await?;
+            Ok(saved)
+        };
+        let recorded = recorded.await;
+        self.delete_unless_recorded(&stored, &recorded).await;
+        recorded
     }
-}
 
-impl Change {
-    async fn save_state(
-        &mut self,
-        objects: &Objects,
+    /// Stores the content of a state; the version has no number yet.
+    ///
+    /// That comes before the database is locked: a slow disk must not keep other writers
+    /// waiting. And a version without its content would be a lost state, but content
+    /// without its version is only unused.
+    async fn store_state(
+        &self,
         workspace_id: &str,
         run_id: Option<&str>,
         state: NewState,
-        force: bool,
-    ) -> Result<Saved, Error> {
-        let sha256 = state.content.sha256();
-        let current = state_version::current(&mut self.tx, workspace_id).await?;
-        if let Some(current) = &current {
-            if current.sha256 == sha256 {
-                return Ok(Saved::Same(current.clone()));
-            }
-            if !force {
-                follows(current, &state, run_id)?;
-            }
-        }
+    ) -> Result<StateVersion, Error> {
         let version = StateVersion {
             id: new_id("sv"),
             workspace_id: workspace_id.to_owned(),
             run_id: run_id.map(str::to_owned),
-            number: current.map_or(1, |current| current.number + 1),
+            number: 0,
             serial: state.serial,
             lineage: state.lineage,
-            sha256,
+            sha256: state.content.sha256(),
             size: i64::try_from(state.content.length()).unwrap_or(i64::MAX),
             resources: state.resources,
-            created_at: self.now,
+            created_at: self.clock.now(),
         };
-        // The object first: a version without its content would be a lost
-        // state, an object without its version is only unused.
-        objects.put(&objects::state(workspace_id, &version.id), state.content).await?;
+        self.objects.put(&objects::state(workspace_id, &version.id), state.content).await?;
+        Ok(version)
+    }
+
+    /// Deletes the content of a state that did not become a version.
+    async fn delete_unless_recorded(&self, stored: &StateVersion, saved: &Result<Saved, Error>) {
+        // After a failure, the version may be in the database.
+        if matches!(saved, Ok(Saved::New(_)) | Err(Error::Failed(_))) {
+            return;
+        }
+        let key = objects::state(&stored.workspace_id, &stored.id);
+        if let Err(error) = self.objects.delete(&key).await {
+            warn!("{error:#}");
+        }
+    }
+}
+
+/// The run of an apply that its agent may write a state for.
+async fn running_apply(db: &mut Connection, task_id: &str, attempt: i64) -> Result<Run, Error> {
+    let no_task = || Error::NotFound(format!("there is no task {task_id}"));
+    let task = task::find(db, task_id).await?.ok_or_else(no_task)?;
+    check_attempt(&task, attempt)?;
+    if !task.state.is_with_agent() {
+        return Err(over(&task));
+    }
+    if task.phase != Phase::Apply {
+        return Err(Error::Conflict("only a running apply writes a state".to_owned()));
+    }
+    run::find(db, &task.run_id).await?.ok_or_else(no_task)
+}
+
+impl Change {
+    async fn record_state(
+        &mut self,
+        mut version: StateVersion,
+        force: bool,
+    ) -> Result<Saved, Error> {
+        let current = state_version::current(&mut self.tx, &version.workspace_id).await?;
+        if let Some(current) = &current {
+            if current.sha256 == version.sha256 {
+                return Ok(Saved::Same(current.clone()));
+            }
+            if !force {
+                follows(current, &version)?;
+            }
+        }
+        version.number = current.map_or(1, |current| current.number + 1);
+        version.created_at = self.now;
         state_version::insert(&mut self.tx, &version).await?;
         info!(
             state = version.id,
-            workspace = workspace_id,
+            workspace = version.workspace_id,
             serial = version.serial,
             "state version made"
         );
@@ -191,7 +235,7 @@ impl Change {
 }
 
 /// Whether a state may come after the one that the workspace has.
-fn follows(current: &StateVersion, new: &NewState, run_id: Option<&str>) -> Result<(), Error> {
+fn follows(current: &StateVersion, new: &StateVersion) -> Result<(), Error> {
     if new.lineage != current.lineage {
         return Err(Error::Conflict(format!(
             "the state's lineage is {}, but the workspace's is {}: it is the state of something \
@@ -202,7 +246,7 @@ fn follows(current: &StateVersion, new: &NewState, run_id: Option<&str>) -> Resu
     // An apply that begins with a state may write it again with the same serial: a new
     // version of Terraform writes it in its own way, and a failed destroy what it knows
     // by then. Nobody else writes while a run applies.
-    let is_apply = run_id.is_some();
+    let is_apply = new.run_id.is_some();
     if new.serial > current.serial || (is_apply && new.serial == current.serial) {
         return Ok(());
     }

@@ -354,6 +354,47 @@ async fn a_workspace_stays_locked_after_an_apply_whose_state_is_not_saved() {
 }
 
 #[tokio::test]
+async fn a_state_is_on_the_disk_before_the_database_is_locked() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let state = json!({ "version": 4, "serial": 1, "lineage": "x" });
+    let uploaded = world.state(state.clone()).await.unwrap();
+    let another_writer = world.scheduler.store.write().await.unwrap();
+    let save = world.scheduler.save_uploaded_state("ws-main", uploaded, false);
+    assert_stored_beside(&world, another_writer, save).await;
+
+    let (_, apply) = world.applying(&agent).await;
+    let written = world.state(json!({ "version": 4, "serial": 2, "lineage": "x" })).await.unwrap();
+    let another_writer = world.scheduler.store.write().await.unwrap();
+    let save = world.scheduler.save_apply_state(&apply.id, apply.attempt, written);
+    assert_stored_beside(&world, another_writer, save).await;
+
+    // What is refused, or there already, leaves nothing.
+    assert!(is_conflict(world.save_state(&apply, 1, "x").await));
+    assert!(matches!(world.save_state(&apply, 2, "x").await, Ok(Saved::Same(_))));
+    assert_eq!(world.stored_states(), 2);
+}
+
+/// Checks that a state is stored while another writer has the database.
+async fn assert_stored_beside(
+    world: &World,
+    another_writer: sqlx::Transaction<'_, sqlx::Sqlite>,
+    save: impl Future<Output = Result<Saved, Error>>,
+) {
+    let before = world.stored_states();
+    let stored = async {
+        while world.stored_states() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(another_writer);
+    };
+    let stored = tokio::time::timeout(Duration::from_secs(5), stored);
+    let (saved, stored) = tokio::join!(save, stored);
+    stored.expect("the state waits for the other writer");
+    assert!(matches!(saved, Ok(Saved::New(_))));
+}
+
+#[tokio::test]
 async fn a_failed_apply_whose_state_is_saved_locks_nothing() {
     let world = World::new().await;
     let agent = world.agent("one").await;
@@ -633,7 +674,7 @@ async fn a_run_gets_the_nearest_pool() {
 struct World {
     scheduler: Scheduler,
     token: AccessToken,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -697,7 +738,7 @@ impl World {
         let objects = Objects::open(&folder.path().join("objects")).unwrap();
         let (wake, terms) = (Wake::default(), Terms { lease: LEASE });
         let scheduler = Scheduler { store, objects, clock, wake, terms };
-        Self { scheduler, token, _folder: folder }
+        Self { scheduler, token, folder }
     }
 
     async fn run(&self) -> Run {
@@ -793,6 +834,12 @@ impl World {
         let mut draft = self.scheduler.objects.draft()?;
         write!(draft, "{content}")?;
         NewState::read(draft).await
+    }
+
+    /// How many states of the workspace are on the disk.
+    fn stored_states(&self) -> usize {
+        let folder = self.folder.path().join("objects/ws-main/states");
+        std::fs::read_dir(folder).map_or(0, Iterator::count)
     }
 
     async fn expire_after(&self, time: Duration) {

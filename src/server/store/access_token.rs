@@ -93,6 +93,34 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<A
     sqlx::query_as("SELECT * FROM access_tokens WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
+/// A page of the admins' tokens, oldest first.
+pub(crate) async fn list_admins(
+    db: &mut Connection,
+    page: Page,
+) -> sqlx::Result<Listed<AccessToken>> {
+    super::list(db, "FROM access_tokens t WHERE t.pool_id IS NULL", "t.created_at, t.id", &[], page)
+        .await
+}
+
+/// Whether a token is an admin's that works, and no other one does.
+pub(crate) async fn is_last_admin(
+    db: &mut Connection,
+    token: &AccessToken,
+    now: Millis,
+) -> sqlx::Result<bool> {
+    if token.pool_id.is_some() || token.is_expired(now) {
+        return Ok(false);
+    }
+    sqlx::query_scalar(
+        "SELECT COUNT(*) = 0 FROM access_tokens
+         WHERE pool_id IS NULL AND id <> $1 AND (expires_at IS NULL OR expires_at > $2)",
+    )
+    .bind(&token.id)
+    .bind(now)
+    .fetch_one(db)
+    .await
+}
+
 /// A page of a pool's tokens, oldest first.
 pub(crate) async fn list(
     db: &mut Connection,

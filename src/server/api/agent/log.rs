@@ -13,6 +13,7 @@ use super::tasks::log_key;
 use crate::app::App;
 use crate::logs::Appended;
 use protocol::LogOffset;
+use protocol::limits::Message as _;
 
 /// Where a piece belongs.
 #[derive(Debug, Deserialize)]
@@ -30,6 +31,7 @@ pub(super) async fn append(
 ) -> Result<Json<LogOffset>, Refusal> {
     let Query(place) = place?;
     task.check(place.attempt)?;
+    LogOffset { offset: place.offset, interval_milliseconds: None }.check()?;
     let key = log_key(&app, &task.0).await?;
     match app.logs.append(&key, place.offset, piece?).await? {
         Appended::To(offset) => {

@@ -2,6 +2,7 @@
 
 mod files;
 mod log;
+mod received;
 mod refusal;
 mod sessions;
 mod tasks;

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::{error, info};
 
 use crate::scheduler::{Denied, Error};
+use protocol::limits::OutOfBounds;
 use protocol::{Code, LogOffset, Problem};
 
 /// A refused call.
@@ -85,6 +86,12 @@ impl From<Error> for Refusal {
     }
 }
 
+impl From<OutOfBounds> for Refusal {
+    fn from(error: OutOfBounds) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+    }
+}
+
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
         let status = match &denied {
@@ -112,12 +119,22 @@ macro_rules! from_rejection {
     ($($rejection:ty),*) => {$(
         impl From<$rejection> for Refusal {
             fn from(rejection: $rejection) -> Self {
-                Self::new(rejection.status(), rejection.body_text())
+                Self::new(rejection.status(), short(rejection.body_text()))
             }
         }
     )*};
 }
 from_rejection!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
+
+/// The beginning of a reason that may quote a value of any length.
+fn short(mut why: String) -> String {
+    const MAX: usize = 300;
+    if why.len() > MAX {
+        why.truncate(why.floor_char_boundary(MAX));
+        why.push('…');
+    }
+    why
+}
 
 /// The answer to a call that the protocol does not have.
 pub(super) async fn no_such_call(uri: Uri) -> Refusal {

@@ -4,11 +4,11 @@ use std::pin::pin;
 
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::InSession;
+use super::received::Received;
 use super::refusal::Refusal;
 use crate::app::{App, Bearer};
 use protocol::{Events, Heartbeat, Poll, Register, Registered};
@@ -17,10 +17,10 @@ use protocol::{Events, Heartbeat, Poll, Register, Registered};
 pub(super) async fn register(
     State(app): State<App>,
     headers: HeaderMap,
-    register: Result<Json<Register>, JsonRejection>,
+    register: Result<Received<Register>, Refusal>,
 ) -> Result<(StatusCode, Json<Registered>), Refusal> {
     let token = app.scheduler.pool_token(Bearer::of(&headers).0.expose()).await?;
-    let Json(register) = register?;
+    let Received(register) = register?;
     let (agent, session_token) = app.scheduler.register(&token, &register).await?;
     let registered = Registered {
         agent_id: agent.id,
@@ -36,9 +36,8 @@ pub(super) async fn poll(
     State(app): State<App>,
     headers: HeaderMap,
     InSession(session): InSession,
-    poll: Result<Json<Poll>, JsonRejection>,
+    Received(poll): Received<Poll>,
 ) -> Result<Json<Events>, Refusal> {
-    let Json(poll) = poll?;
     let scheduler = &app.scheduler;
     let token = Bearer::of(&headers).0;
     scheduler.renew(&session, &poll).await?;
@@ -69,9 +68,8 @@ pub(super) async fn poll(
 pub(super) async fn heartbeat(
     State(app): State<App>,
     InSession(session): InSession,
-    beat: Result<Json<Heartbeat>, JsonRejection>,
+    Received(beat): Received<Heartbeat>,
 ) -> Result<StatusCode, Refusal> {
-    let Json(beat) = beat?;
     app.scheduler.heartbeat(&session, &beat).await?;
     Ok(StatusCode::NO_CONTENT)
 }

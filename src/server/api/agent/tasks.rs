@@ -2,10 +2,10 @@
 
 use anyhow::Context as _;
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 
+use super::received::Received;
 use super::refusal::Refusal;
 use super::{InSession, OfTask};
 use crate::app::App;
@@ -19,9 +19,8 @@ pub(super) async fn claim(
     State(app): State<App>,
     Path(id): Path<String>,
     InSession(session): InSession,
-    attempt: Result<Json<Attempt>, JsonRejection>,
+    Received(Attempt { attempt }): Received<Attempt>,
 ) -> Result<Json<Claimed>, Refusal> {
-    let Json(Attempt { attempt }) = attempt?;
     let (task, tokens) = app.scheduler.claim(&session, &id, attempt.into()).await?;
     let mut db = app.scheduler.store.read().await?;
     Ok(Json(Claimed {
@@ -35,9 +34,8 @@ pub(super) async fn claim(
 pub(super) async fn start(
     State(app): State<App>,
     OfTask(task): OfTask,
-    attempt: Result<Json<Attempt>, JsonRejection>,
+    Received(Attempt { attempt }): Received<Attempt>,
 ) -> Result<StatusCode, Refusal> {
-    let Json(Attempt { attempt }) = attempt?;
     app.scheduler.start(&task.id, attempt.into()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -46,9 +44,8 @@ pub(super) async fn start(
 pub(super) async fn finish(
     State(app): State<App>,
     OfTask(task): OfTask,
-    finish: Result<Json<Finish>, JsonRejection>,
+    Received(finish): Received<Finish>,
 ) -> Result<StatusCode, Refusal> {
-    let Json(finish) = finish?;
     if task.attempt == i64::from(finish.attempt) && task.state.is_with_agent() {
         let log = log_key(&app, &task).await?;
         let verified = app.logs.verify(&log, finish.log_bytes, &finish.log_sha256).await?;

@@ -46,10 +46,11 @@ async fn check_admin(app: &App, shown: &PresentedToken) -> Result<(), ApiError> 
     let found = access_token::find(&mut db, &shown.id).await?;
     let now = app.scheduler.clock.now();
     let token = found
-        .filter(|token| {
-            shown.matches(&token.secret_hash) && token.pool_id.is_none() && !token.is_expired(now)
-        })
+        .filter(|token| shown.matches(&token.secret_hash) && token.pool_id.is_none())
         .ok_or_else(ApiError::unauthorized)?;
+    if let Some(expired_at) = token.expires_at.filter(|_| token.is_expired(now)) {
+        return Err(ApiError::expired(&token.id, expired_at));
+    }
     Ok(access_token::touch(&mut db, &token, now).await?)
 }
 

@@ -135,7 +135,7 @@ async fn change(
     if let Some(name) = payload.name("name")? {
         pool.name = name;
     }
-    if let Some(image) = payload.text("image")? {
+    if let Some(image) = payload.image()? {
         pool.image = image;
     }
     if let Some(is_default) = payload.attribute("default")? {

@@ -13,6 +13,7 @@ use super::MEDIA_TYPE;
 use super::error::ApiError;
 use super::query::ListQuery;
 use crate::store::Listed;
+use protocol::limits::{MAX_IMAGE, MAX_TEXT};
 
 /// An answer.
 #[derive(Debug)]
@@ -143,7 +144,21 @@ impl Payload {
     /// value; an empty one counts as null.
     pub(super) fn text(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
         let text = self.change::<String>(name)?;
+        if text.iter().flatten().any(|text| text.len() > MAX_TEXT) {
+            let detail = format!("This field takes at most {MAX_TEXT} bytes.");
+            return Err(ApiError::attribute(name, detail));
+        }
         Ok(text.map(|text| text.filter(|text| !text.is_empty())))
+    }
+
+    /// What to make of the name of an image, which is optional.
+    pub(super) fn image(&self) -> Result<Option<Option<String>>, ApiError> {
+        let image = self.text("image")?;
+        if image.iter().flatten().any(|image| image.len() > MAX_IMAGE) {
+            let detail = format!("This field takes at most {MAX_IMAGE} bytes.");
+            return Err(ApiError::attribute("image", detail));
+        }
+        Ok(image)
     }
 
     /// The id in a to-one relationship: nothing if it is missing, else its

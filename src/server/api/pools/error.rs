@@ -10,6 +10,7 @@ use serde_json::json;
 use tracing::error;
 
 use super::MEDIA_TYPE;
+use crate::clock::{Millis, rfc3339};
 use crate::scheduler::Error;
 
 /// Why a request was refused.
@@ -44,6 +45,15 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized").detail(
             "Send an admin's token, or a run's while it goes on: `Authorization: Bearer …`.",
         )
+    }
+
+    /// 401: an admin's token that has expired.
+    pub(super) fn expired(id: &str, expired_at: Millis) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized").detail(format!(
+            "The token {id} expired at {}. Make another one on the server's host: `scalr-server \
+             admin-token create`.",
+            rfc3339(expired_at)
+        ))
     }
 
     /// 403: a call that the token is not for.

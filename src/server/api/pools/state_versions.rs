@@ -109,9 +109,11 @@ async fn outputs(
         Some(current) => {
             let content = BufReader::new(content(&app, &current)?);
             let read = tokio::task::spawn_blocking(move || serde_json::from_reader(content));
-            read.await
-                .map_err(anyhow::Error::from)?
-                .context("cannot read the outputs in a state")?
+            // A state is kept whatever its outputs are: better a strange one than none.
+            read.await.map_err(anyhow::Error::from)?.map_err(|error: serde_json::Error| {
+                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Unreadable Outputs")
+                    .detail(format!("cannot read the outputs in the current state: {error}"))
+            })?
         }
         None => Outputs { outputs: BTreeMap::new() },
     };
@@ -181,4 +183,26 @@ fn render(app: &App, version: &StateVersion) -> Value {
         },
         "links": { "download": app.link(&download) },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{Method, StatusCode};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::json;
+
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn a_state_with_malformed_outputs_is_kept_and_they_are_refused() {
+        let server = InProcess::new().await;
+        let state = json!({ "version": 4, "serial": 1, "lineage": "x", "outputs": { "a": 1 } });
+        let state = STANDARD.encode(state.to_string());
+        let related = [("workspace", server.workspace.as_str())];
+        server.create("/state-versions", json!({ "state": state }), &related).await;
+        let path = format!("/api/iacp/v3/workspaces/{}/outputs", server.workspace);
+        let (status, answer) = server.call(Method::GET, &path, &server.admin, &[], "").await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
+    }
 }

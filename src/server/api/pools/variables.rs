@@ -16,6 +16,7 @@ use crate::store::variable::{self, Category, Variable};
 use crate::store::{Connection, is_taken};
 use crate::token::new_id;
 use protocol::Secret;
+use protocol::limits::{MAX_KEY, MAX_VALUES, MAX_VARIABLES};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -52,6 +53,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     };
     change(&mut variable, &payload)?;
     variable::insert(&mut tx, &variable).await.map_err(key_taken)?;
+    check_all(&mut tx, &variable).await?;
     tx.commit().await?;
     Ok(Document::created(render(&variable)))
 }
@@ -65,6 +67,7 @@ async fn update(
     let mut variable = find(&mut tx, &id).await?;
     change(&mut variable, &payload)?;
     variable::update(&mut tx, &variable).await.map_err(key_taken)?;
+    check_all(&mut tx, &variable).await?;
     tx.commit().await?;
     Ok(Document::of(render(&variable)))
 }
@@ -121,6 +124,10 @@ fn check(variable: &Variable) -> Result<(), ApiError> {
     let goes_on = |c: char| {
         starts(c) || c.is_ascii_digit() || (c == '-' && variable.category == Category::Terraform)
     };
+    if key.len() > MAX_KEY {
+        let detail = format!("This field takes at most {MAX_KEY} bytes.");
+        return Err(ApiError::attribute("key", detail));
+    }
     if !key.starts_with(starts) || !key.chars().all(goes_on) {
         return Err(ApiError::attribute(
             "key",
@@ -154,6 +161,23 @@ fn check(variable: &Variable) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Checks that an agent accepts all variables of the workspace, `changed` among them.
+async fn check_all(db: &mut Connection, changed: &Variable) -> Result<(), ApiError> {
+    let variables = variable::of_workspace(db, &changed.workspace_id).await?;
+    if variables.len() > MAX_VARIABLES {
+        let detail = format!("A workspace has at most {MAX_VARIABLES} variables.");
+        return Err(ApiError::relationship("workspace", detail));
+    }
+    let values: usize = variables.iter().map(|variable| variable.value.0.expose().len()).sum();
+    if values > MAX_VALUES {
+        let detail = format!(
+            "The values of all variables of a workspace together have at most {MAX_VALUES} bytes; with this one they have {values}."
+        );
+        return Err(ApiError::attribute("value", detail));
+    }
+    Ok(())
+}
+
 fn key_taken(error: sqlx::Error) -> ApiError {
     match is_taken(&error) {
         true => ApiError::attribute("key", "The workspace has a variable with this key already."),
@@ -177,4 +201,36 @@ fn render(variable: &Variable) -> Value {
         },
         "relationships": { "workspace": to_one("workspaces", Some(&variable.workspace_id)) },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{Method, StatusCode};
+    use serde_json::json;
+
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn a_workspace_takes_no_more_values_than_an_agent_accepts() {
+        let server = InProcess::new().await;
+        let workspace = json!({ "data": { "type": "workspaces", "id": server.workspace } });
+        let create = async |key: &str, value: String| {
+            let attributes = json!({ "key": key, "value": value, "category": "terraform" });
+            let data =
+                json!({ "attributes": attributes, "relationships": { "workspace": workspace } });
+            let body = json!({ "data": data }).to_string();
+            let path = "/api/iacp/v3/vars";
+            server.call(Method::POST, path, &server.admin, &[], body).await
+        };
+        for key in ["a", "b", "c", "d"] {
+            assert_eq!(create(key, "x".repeat(1 << 20)).await.0, StatusCode::CREATED);
+        }
+        let (status, answer) = create("e", "x".to_owned()).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
+        assert!(String::from_utf8_lossy(&answer).contains("4194304 bytes"), "{answer:?}");
+        let (status, _) = create(&"k".repeat(300), String::new()).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        let listed = server.api(Method::GET, "/vars", json!(null)).await;
+        assert_eq!(listed["meta"]["pagination"]["total-count"], 4);
+    }
 }

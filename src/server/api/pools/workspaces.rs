@@ -22,6 +22,7 @@ use crate::store::workspace::{self, Filter, Hooks, Workspace};
 use crate::store::{Connection, environment, is_taken};
 use crate::token::new_id;
 use protocol::Hook;
+use protocol::limits::{MAX_DIRECTORY, MAX_HOOK, MAX_VERSION};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -167,7 +168,7 @@ async fn change(
     if let Some(directory) = payload.text("working-directory")? {
         workspace.working_directory = directory.map(working_directory).transpose()?;
     }
-    if let Some(image) = payload.text("image")? {
+    if let Some(image) = payload.image()? {
         workspace.image = image;
     }
     if let Some(commands) = payload.change("hooks")? {
@@ -188,9 +189,6 @@ async fn change(
     Ok(())
 }
 
-/// The longest commands of a hook, in bytes.
-const LONGEST_HOOK: usize = 64 * 1024;
-
 /// All hooks, replacing those there were; an empty or null one is none.
 fn hooks(commands: BTreeMap<String, Option<String>>) -> Result<Hooks, ApiError> {
     let mut hooks = BTreeMap::new();
@@ -202,10 +200,10 @@ fn hooks(commands: BTreeMap<String, Option<String>>) -> Result<Hooks, ApiError> 
         let Some(commands) = commands.filter(|commands| !commands.trim().is_empty()) else {
             continue;
         };
-        if commands.len() > LONGEST_HOOK || commands.contains('\0') {
+        if commands.len() > MAX_HOOK || commands.contains('\0') {
             return Err(ApiError::attribute(
                 "hooks",
-                format!("The hook {name} takes a text of at most {LONGEST_HOOK} bytes."),
+                format!("The hook {name} takes a text of at most {MAX_HOOK} bytes."),
             ));
         }
         hooks.insert(hook, commands);
@@ -216,7 +214,8 @@ fn hooks(commands: BTreeMap<String, Option<String>>) -> Result<Hooks, ApiError> 
 /// A version as it may stand in an image's name: `1.9.8`, `1.10.0-rc1`.
 fn terraform_version(version: String) -> Result<String, ApiError> {
     let numbers = version.split_once('-').map_or(version.as_str(), |(numbers, _)| numbers);
-    let is_version = numbers.split('.').count() == 3
+    let is_version = version.len() <= MAX_VERSION
+        && numbers.split('.').count() == 3
         && numbers.split('.').all(|number| number.parse::<u32>().is_ok())
         && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'));
     match is_version {
@@ -232,6 +231,7 @@ fn terraform_version(version: String) -> Result<String, ApiError> {
 fn working_directory(directory: String) -> Result<String, ApiError> {
     let is_inside = !directory.starts_with('/')
         && directory.split('/').all(|part| part != "..")
+        && directory.len() <= MAX_DIRECTORY
         && !directory.chars().any(char::is_control);
     match is_inside {
         true => Ok(directory),

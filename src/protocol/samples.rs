@@ -1,0 +1,113 @@
+//! A message of each kind with all its fields, for tests.
+
+use crate::{
+    Attempt, Category, Claimed, Event, Events, Finish, Heartbeat, Hook, Intervals, Kind, LogOffset,
+    Named, Operation, Outcome, Poll, Problem, Register, Registered, Secret, Status, Task,
+    TaskState, TaskStatus, Variable,
+};
+
+pub(crate) fn register() -> Register {
+    Register {
+        name: "agent-1".into(),
+        version: "0.1.0".into(),
+        os: "debian_12".into(),
+        driver: "docker".into(),
+        platform: "linux_amd64".into(),
+        concurrency: 5,
+    }
+}
+
+pub(crate) fn registered() -> Registered {
+    Registered {
+        agent_id: "agent-1".into(),
+        pool_id: "apool-1".into(),
+        session_token: Secret::new("sess-1.secret"),
+        intervals: Intervals::default(),
+    }
+}
+
+pub(crate) fn poll() -> Poll {
+    Poll { free_slots: 1, tasks: vec![task_status()] }
+}
+
+pub(crate) fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        status: Status::Errored,
+        error_message: Some("the engine is away".into()),
+        tasks: vec![task_status()],
+    }
+}
+
+pub(crate) fn events() -> Events {
+    Events {
+        events: vec![
+            Event::Offer { task_id: "task-1".into(), attempt: 1, kind: Kind::Plan },
+            Event::Cancel { task_id: "task-2".into(), attempt: 1 },
+            Event::Drain,
+            Event::NewToken { session_token: Secret::new("sess-1.secret") },
+            Event::NewIntervals(Intervals::default()),
+        ],
+    }
+}
+
+pub(crate) fn attempt() -> Attempt {
+    Attempt { attempt: 1 }
+}
+
+pub(crate) fn claimed() -> Claimed {
+    let named = |id: &str| Named { id: id.into(), name: "main".into() };
+    let variable = Variable {
+        key: "region".into(),
+        value: Secret::new("eu"),
+        category: Category::Shell,
+        hcl: false,
+        sensitive: true,
+    };
+    Claimed {
+        task: Task {
+            id: "task-1".into(),
+            attempt: 1,
+            kind: Kind::Apply,
+            run_id: "run-1".into(),
+            run_source: "api".into(),
+            operation: Operation::Apply,
+            workspace: named("ws-1"),
+            environment: named("env-1"),
+            terraform_version: Some("1.9.8".into()),
+            allow_other_terraform_version: false,
+            image: Some("hashicorp/terraform".into()),
+            working_directory: Some("live/eu".into()),
+            variables: vec![variable],
+            hooks: Hook::ALL.map(|hook| (hook, "true".to_owned())).into(),
+        },
+        task_token: Secret::new("task-1.1.secret"),
+        run_token: Some(Secret::new("run.task-1.1.secret")),
+    }
+}
+
+pub(crate) fn log_offset() -> LogOffset {
+    LogOffset { offset: 1, interval_milliseconds: Some(250) }
+}
+
+pub(crate) fn finish() -> Finish {
+    Finish {
+        attempt: 1,
+        outcome: Outcome::Errored,
+        message: Some("Error: it failed.".into()),
+        exit_code: Some(1),
+        oom_killed: false,
+        has_changes: Some(true),
+        log_bytes: 9,
+        log_sha256: "0f".repeat(32),
+        unsaved_state: Some("It is kept there.".into()),
+    }
+}
+
+/// Without a code: every text is one.
+pub(crate) fn problem() -> Problem {
+    Problem { error: "the attempt is over".into(), code: None }
+}
+
+fn task_status() -> TaskStatus {
+    TaskStatus { task_id: "task-1".into(), attempt: 1, state: TaskState::Running }
+}
