@@ -40,7 +40,7 @@ use protocol::redact::Redactor;
 use protocol::{Finish, Intervals, Kind, Outcome, TaskState};
 
 /// What was asked, as `METHOD PATH`; with the query where it says which file.
-type Asked = Arc<Mutex<Vec<String>>>;
+pub(super) type Asked = Arc<Mutex<Vec<String>>>;
 
 /// What the container has as its state.
 const STATE: &str = r#"{"version": 4}"#;
@@ -65,6 +65,7 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
         log_bytes: 0,
         log_sha256: String::new(),
         unsaved_state: None,
+        image: None,
     };
     entry.note_finish(finish).unwrap();
     drop(entry);
@@ -380,7 +381,7 @@ fn applied(context: &Context) -> Entry {
     entry
 }
 
-fn job(context: &Arc<Context>, entry: Entry) -> Job {
+pub(super) fn job(context: &Arc<Context>, entry: Entry) -> Job {
     let task = entry.record().claimed.task.clone();
     let client = context.client.of_task(&entry.record().claimed);
     Job {
@@ -393,7 +394,7 @@ fn job(context: &Arc<Context>, entry: Entry) -> Job {
     }
 }
 
-async fn run_task_alone(context: &Arc<Context>, entry: Entry) {
+pub(super) async fn run_task_alone(context: &Arc<Context>, entry: Entry) {
     run_task(Arc::clone(context), entry, context.slots.take_again(0), channels()).await;
 }
 
@@ -405,7 +406,7 @@ fn channels() -> TaskChannels {
 }
 
 /// An engine with one container, which has ended and left a state.
-fn engine(asked: &str) -> Response {
+pub(super) fn engine(asked: &str) -> Response {
     let path = asked.split_once('?').map_or(asked, |(path, _)| path);
     if path.ends_with("/archive") {
         return if asked.contains("terraform.tfstate") {
@@ -428,7 +429,7 @@ fn engine(asked: &str) -> Response {
 }
 
 /// A file as the engine gives it out.
-fn packed(content: &str) -> Vec<u8> {
+pub(super) fn packed(content: &str) -> Vec<u8> {
     tar_of("file", content)
 }
 
@@ -448,7 +449,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 /// An agent of this server and this engine.
-async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> {
+pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", tcp.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(tcp, server).await });
@@ -483,7 +484,7 @@ async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> 
 }
 
 /// Something that writes down what it is asked.
-fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
+pub(super) fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
     let asked = Arc::clone(asked);
     Router::new().fallback(async move |request: Request| {
         let mut what = format!("{} {}", request.method(), request.uri().path());
@@ -497,10 +498,10 @@ fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
 }
 
 /// The outcomes that a server received.
-type Finishes = Arc<Mutex<Vec<Finish>>>;
+pub(super) type Finishes = Arc<Mutex<Vec<Finish>>>;
 
 /// A server that may refuse a task's file for its content, and takes everything else.
-fn choosy(
+pub(super) fn choosy(
     finishes: &Finishes,
     refuse: impl Fn(&[u8]) -> Option<(StatusCode, &'static str)> + Clone + Send + Sync + 'static,
 ) -> Router {
@@ -525,6 +526,6 @@ fn refusal(status: StatusCode) -> Response {
     (status, json(r#"{"error": "it is over"}"#)).into_response()
 }
 
-fn json(text: &str) -> Response {
+pub(super) fn json(text: &str) -> Response {
     ([("content-type", "application/json")], text.to_owned()).into_response()
 }

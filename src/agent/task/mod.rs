@@ -22,6 +22,8 @@ mod memory;
 mod outcome;
 mod paths;
 mod plan_files;
+#[cfg(test)]
+mod planned_image;
 mod prepare;
 mod unmoved_state;
 
@@ -53,7 +55,7 @@ use inner_strings::inner_strings;
 use interrupt::Interrupt;
 use outcome::{End, Ending, outcome};
 use protocol::redact::Redactor;
-use protocol::{Finish, Kind, Outcome, Task, TaskState};
+use protocol::{Finish, Kind, Outcome, RanImage, Task, TaskState};
 
 /// What the service and a task tell each other.
 #[derive(Debug)]
@@ -210,6 +212,7 @@ impl Job {
         let rest = async { uploading.await.context("the log's upload panicked")? };
         self.progress.during(Phase::Finishing, rest).await?;
 
+        let image = self.ran_image(end.outcome).await?;
         let finish = Finish {
             attempt: self.task().attempt,
             outcome: end.outcome,
@@ -220,9 +223,26 @@ impl Job {
             log_bytes: spool.len(),
             log_sha256: sha256,
             unsaved_state: end.unsaved_state,
+            image,
         };
         self.entry.note_finish(finish.clone())?;
         Ok(Some(finish))
+    }
+
+    /// The image of a plan that has finished: its apply uses no other.
+    async fn ran_image(&self, outcome: Outcome) -> Result<Option<RanImage>> {
+        let Some(container) = &self.entry.record().container else { return Ok(None) };
+        if self.task().kind == Kind::Apply || outcome != Outcome::Finished {
+            return Ok(None);
+        }
+        match self.context.engine.image_of(&container.id).await {
+            Err(error) if engine::is_away(&error) => Err(error),
+            Err(error) => {
+                warn!("the apply will not be bound to the image of this plan: {error:#}");
+                Ok(None)
+            }
+            image => image.map(Some),
+        }
     }
 
     /// Gets the container to its end, with all it wrote in the log; none when it is
@@ -474,6 +494,7 @@ pub(super) mod tests {
                 terraform_version: None,
                 allow_other_terraform_version: false,
                 image: None,
+                image_id: None,
                 working_directory: None,
                 variables: Vec::new(),
                 hooks: std::collections::BTreeMap::new(),

@@ -16,6 +16,7 @@
 //! it is committed.
 
 mod agents;
+mod descriptions;
 mod leases;
 mod locks;
 mod offers;

@@ -6,7 +6,7 @@ use tracing::info;
 use super::{Change, Error, Scheduler, pool_of};
 use crate::store::run::{self, Run, Status};
 use crate::store::task::{self, Phase, State, Task};
-use crate::store::workspace;
+use crate::store::{run_settings, workspace};
 use crate::token::new_id;
 
 /// What a run is made of.
@@ -170,6 +170,7 @@ impl Change {
     ) -> sqlx::Result<()> {
         run.error_message = message;
         self.set_status(run, status).await?;
+        run_settings::delete(&mut self.tx, &run.id).await?;
         for phase in [Phase::Plan, Phase::Apply] {
             let mut task = task::of_run(&mut self.tx, &run.id, phase).await?;
             if task.state == State::Pending {

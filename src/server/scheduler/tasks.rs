@@ -4,6 +4,7 @@ use tracing::{info, warn};
 
 use super::{Change, Error, Scheduler, millis};
 use crate::store::run::{Run, Status};
+use crate::store::run_settings;
 use crate::store::task::{self, Phase, State, Task};
 use crate::token::PresentedToken;
 use protocol::{Finish, Outcome};
@@ -153,6 +154,10 @@ impl Change {
                 self.end_run(run, Status::PlannedAndFinished, None).await?;
             }
             Outcome::Finished => {
+                if let Some(mut settings) = run_settings::find(&mut self.tx, &run.id).await? {
+                    settings.ran_image.clone_from(&finish.image);
+                    run_settings::upsert(&mut self.tx, &run.id, &settings).await?;
+                }
                 self.set_status(run, Status::Planned).await?;
                 if run.auto_apply {
                     self.confirm(run).await?;

@@ -768,9 +768,10 @@ impl World {
     /// Has the agent claim and start what it is offered.
     async fn take(&self, agent: &Session) -> Task {
         let (id, attempt) = offer(&self.events(agent, 1).await);
-        let (task, _) = self.scheduler.claim(agent, &id, attempt).await.unwrap();
+        self.scheduler.claim(agent, &id, attempt).await.unwrap();
         self.scheduler.start(&id, attempt).await.unwrap();
-        task
+        let mut db = self.scheduler.store.read().await.unwrap();
+        task::find(&mut db, &id).await.unwrap().unwrap()
     }
 
     async fn finish(
@@ -839,6 +840,7 @@ fn ended(task: &Task, outcome: Outcome, has_changes: Option<bool>) -> Finish {
         log_bytes: 0,
         log_sha256: String::new(),
         unsaved_state: None,
+        image: None,
     }
 }
 
