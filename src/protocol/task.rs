@@ -87,6 +87,10 @@ pub struct Task {
     /// script with its `#!` line.
     #[serde(default)]
     pub hooks: BTreeMap<Hook, String>,
+    /// How long its container may run, in seconds, until the agent interrupts it. None: the
+    /// server is too old to set a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
 }
 
 /// A place between the steps of a task where commands can be put; written as

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,6 +38,8 @@ fn a_run_keeps_its_state_and_destroys_nothing_it_was_not_told_to() {
     takes_archives_as_people_make_them(&pool);
     runs_as_plain_terraform(&fleet, &pool);
     applies_what_was_planned(&fleet, &pool);
+    ends_at_its_time_limit(&pool);
+    ends_with_its_entry_point(&pool);
 }
 
 /// A workspace whose plans are applied at once.
@@ -76,6 +79,30 @@ fn packed(folder: &Path, command: &str) -> Vec<u8> {
         .expect("a shell starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
+}
+
+fn ends_at_its_time_limit(pool: &Pool<'_>) {
+    let pool = workspace(pool, "slow", json!({"apply-timeout-seconds": 20}));
+    let begun = Instant::now();
+    let run = pool.start_run(creating("slow", "sleep 600").path());
+    pool.wait_for_ended(&run, "errored");
+    assert!(begun.elapsed() < Duration::from_secs(120), "it took {:?}", begun.elapsed());
+    let log = pool.log(&run, "apply");
+    assert!(log.contains("Warning: the apply has reached its time limit of 20 s."), "{log}");
+    assert!(log.contains("set the workspace's apply-timeout-seconds."), "{log}");
+    assert!(!pool.is_locked(), "its state is saved");
+}
+
+fn ends_with_its_entry_point(pool: &Pool<'_>) {
+    // A process in the background keeps the run's output open.
+    let hooks = json!({"post-apply": "sleep 600 & echo started"});
+    let pool = workspace(pool, "daemon", json!({"hooks": hooks}));
+    let begun = Instant::now();
+    let run = pool.start_run(one_resource("", &[]).path());
+    pool.wait_for_ended(&run, "applied");
+    assert!(begun.elapsed() < Duration::from_secs(60), "it took {:?}", begun.elapsed());
+    let log = pool.log(&run, "apply");
+    assert_eq!(lines_with_end(&log, "started"), 1, "{log}");
 }
 
 fn applies_what_was_planned(fleet: &Fleet, pool: &Pool<'_>) {

@@ -10,3 +10,4 @@ mod run_settings;
 mod run_tokens;
 mod start;
 mod states;
+mod time_limits;

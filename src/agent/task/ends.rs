@@ -14,6 +14,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use futures_util::StreamExt as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{SetOnce, watch};
 
@@ -171,7 +172,12 @@ async fn a_refused_file_of_a_plan_fails_it() {
         let context = context(folder.path(), server, engine).await;
         let mut entry = context.journal.begin(claimed(), 0).unwrap();
         entry
-            .note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None })
+            .note_container(Container {
+                id: "c1".into(),
+                log_start: 0,
+                state_sha256: None,
+                started_at: None,
+            })
             .unwrap();
         run_task_alone(&context, entry).await;
 
@@ -235,7 +241,7 @@ async fn an_apply_that_leaves_the_state_as_it_was_fails_and_its_states_are_kept(
         });
         let context = context(folder.path(), Router::new(), engine).await;
         let state_sha256 = before.map(|before| sum::sha256_of(before.as_bytes()).unwrap());
-        let container = Container { id: "c1".into(), log_start: 0, state_sha256 };
+        let container = Container { id: "c1".into(), log_start: 0, state_sha256, started_at: None };
         let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
         let job = job(&context, applied(&context));
         job.check_state_moved(&container, &mut end).await.unwrap();
@@ -290,7 +296,12 @@ async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failur
         let context = context(folder.path(), server, engine).await;
         let mut entry = context.journal.begin(claimed(), 0).unwrap();
         entry
-            .note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None })
+            .note_container(Container {
+                id: "c1".into(),
+                log_start: 0,
+                state_sha256: None,
+                started_at: None,
+            })
             .unwrap();
         let job = job(&context, entry);
         let errored = failed(String::new());
@@ -321,7 +332,7 @@ async fn a_search_for_states_that_fails_is_an_error_and_claims_nothing() {
     });
     let context = context(folder.path(), Router::new(), engine).await;
     let state_sha256 = Some(sum::sha256_of(STATE.as_bytes()).unwrap());
-    let container = Container { id: "c1".into(), log_start: 0, state_sha256 };
+    let container = Container { id: "c1".into(), log_start: 0, state_sha256, started_at: None };
     let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
     let job = job(&context, applied(&context));
     // The task is tried again then, with its container still there.
@@ -352,11 +363,63 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
             }
         });
         let context = context(folder.path(), Router::new(), engine).await;
-        let container = Container { id: "c1".into(), log_start: 0, state_sha256: None };
+        let container =
+            Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
         let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
         follow(&context.engine, &container, &mut spool, filter, true).await.unwrap();
         assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_output_that_is_held_open_ends_soon_after_the_container() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Router::new().fallback(async move |request: Request| {
+        let uri = request.uri();
+        let asked = format!("GET {}?{}", uri.path(), uri.query().unwrap_or_default());
+        match (uri.path().ends_with("/logs"), asked.contains("follow=true")) {
+            (true, true) => {
+                let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(framed("one\n"))]);
+                let held = futures_util::stream::pending();
+                axum::body::Body::from_stream(begun.chain(held)).into_response()
+            }
+            (true, false) => framed("one\ntwo\nend of output of c1\n").into_response(),
+            _ => self::engine(&asked),
+        }
+    });
+    let context = context(folder.path(), Router::new(), engine).await;
+    let container =
+        Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+    let mut spool = Spool::open(&folder.path().join("log")).unwrap();
+    let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
+    let following = follow(&context.engine, &container, &mut spool, filter, true);
+    tokio::time::timeout(Duration::from_secs(20), following).await.unwrap().unwrap();
+    assert_eq!(fs::read_to_string(spool.path()).unwrap(), "one\ntwo\n");
+}
+
+#[tokio::test]
+async fn a_run_is_interrupted_at_its_time_limit_which_a_restart_does_not_move() {
+    for (started_ago, replay, waits) in [
+        (Some(0), true, true),
+        (Some(30), true, false),
+        (Some(30), false, true),
+        // Noted by an older agent.
+        (None, true, true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = Asked::default();
+        let context = context(folder.path(), Router::new(), fake(&asked, engine)).await;
+        let mut claimed = claimed();
+        claimed.task.timeout_seconds = Some(20);
+        let job = job(&context, context.journal.begin(claimed, 0).unwrap());
+        let started_at = started_ago.map(|ago| super::time_limit::since_1970() - ago);
+        let container = Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at };
+        let waiting = job.out_of_time(&container, replay);
+        let waited = tokio::time::timeout(Duration::from_secs(1), waiting).await.is_err();
+        assert_eq!(waited, waits, "{started_ago:?} {replay}");
+        let has_notice = asked.lock().unwrap().iter().any(|asked| asked.starts_with("PUT "));
+        assert_eq!(has_notice, !waits, "the run's log says why");
     }
 }
 
@@ -377,7 +440,14 @@ fn applied(context: &Context) -> Entry {
     let mut claimed = claimed();
     claimed.task.kind = Kind::Apply;
     let mut entry = context.journal.begin(claimed, 0).unwrap();
-    entry.note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None }).unwrap();
+    entry
+        .note_container(Container {
+            id: "c1".into(),
+            log_start: 0,
+            state_sha256: None,
+            started_at: None,
+        })
+        .unwrap();
     entry
 }
 

@@ -25,6 +25,7 @@ mod plan_files;
 #[cfg(test)]
 mod planned_image;
 mod prepare;
+mod time_limit;
 mod unmoved_state;
 
 use std::path::{Path, PathBuf};
@@ -266,6 +267,7 @@ impl Job {
                 id: prepared.container,
                 log_start: spool.len(),
                 state_sha256: prepared.state_sha256,
+                started_at: Some(time_limit::since_1970()),
             };
             self.entry.note_container(container)?;
         }
@@ -299,7 +301,7 @@ impl Job {
                 &engine,
                 &container.id,
                 self.channels.orders.clone(),
-                self.pressed_for_memory(&container.id, replay),
+                self.has_to_end(container, replay),
                 self.context.config.grace,
             ) => return Err(error.expect_err("it only ends with an error").into()),
             never = self.save_state_as_it_changes(&container.id) => match never {},
@@ -312,6 +314,14 @@ impl Job {
         Ok(end)
     }
 
+    /// Waits until the container has to end for a reason of its own.
+    async fn has_to_end(&self, container: &Container, replay: bool) {
+        tokio::select! {
+            () = self.pressed_for_memory(&container.id, replay) => {}
+            () = self.out_of_time(container, replay) => {}
+        }
+    }
+
     /// What the container's end means.
     async fn end(&self, container: &Container, condition: Condition) -> Result<End, CallError> {
         let Condition::Ended { exit_code, oom_killed } = condition else {
@@ -319,6 +329,7 @@ impl Job {
         };
         let engine = &self.context.engine;
         let was_pressed = engine.read(&container.id, paths::MEMORY_NOTICE).await?.is_some();
+        let was_overdue = engine.read(&container.id, paths::TIME_NOTICE).await?.is_some();
         let status = engine.read(&container.id, paths::STATUS).await?;
         let status = String::from_utf8_lossy(&status.unwrap_or_default()).into_owned();
         let ending = Ending {
@@ -327,6 +338,7 @@ impl Job {
             exit_code,
             oom_killed,
             was_pressed,
+            reached: self.time_limit().filter(|_| was_overdue),
             interrupt: *self.channels.orders.borrow(),
         };
         let mut end = outcome(&ending, &self.context.config);
@@ -498,6 +510,7 @@ pub(super) mod tests {
                 working_directory: None,
                 variables: Vec::new(),
                 hooks: std::collections::BTreeMap::new(),
+                timeout_seconds: None,
             },
             task_token: Secret::new("token-of-the-task"),
             run_token: Some(Secret::new("token-of-the-run")),

@@ -35,7 +35,14 @@ async fn a_finished_plan_reports_its_image() {
     });
     let context = context(folder.path(), choosy(&finishes, |_| None), engine).await;
     let mut entry = context.journal.begin(claimed(), 0).unwrap();
-    entry.note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None }).unwrap();
+    entry
+        .note_container(Container {
+            id: "c1".into(),
+            log_start: 0,
+            state_sha256: None,
+            started_at: None,
+        })
+        .unwrap();
     run_task_alone(&context, entry).await;
 
     let finish = finishes.lock().unwrap().remove(0);

@@ -3,19 +3,23 @@
 
 use anyhow::Context as _;
 
-use super::{Change, Error};
+use super::{Change, Error, Terms};
 use crate::store::run_settings::{self, RunSettings};
 use crate::store::task::{Phase, Task};
 use crate::store::workspace::Workspace;
-use crate::store::{agent_pool, environment, variable, workspace};
+use crate::store::{agent_pool, environment, variable};
 use protocol::{Category, Named, Operation, Variable};
 
 impl Change {
     /// What an agent has to do that has claimed the task.
-    pub(super) async fn describe(&mut self, task: &Task) -> Result<protocol::Task, Error> {
+    pub(super) async fn describe(
+        &mut self,
+        task: &Task,
+        terms: Terms,
+    ) -> Result<protocol::Task, Error> {
         let run = self.run(&task.run_id).await?;
-        let workspace = workspace::find(&mut self.tx, &run.workspace_id).await?;
-        let workspace = workspace.context("a run without its workspace")?;
+        let workspace = self.workspace_of(&run).await?;
+        let timeout = terms.timeout(&workspace, task.phase).as_secs();
         let environment = environment::find(&mut self.tx, &workspace.environment_id).await?;
         let environment = environment.context("a workspace without its environment")?;
         let now = self.settings_of(&workspace, task.pool_id.as_deref()).await?;
@@ -50,6 +54,7 @@ impl Change {
             working_directory: settings.working_directory,
             variables: settings.variables,
             hooks: settings.hooks,
+            timeout_seconds: u32::try_from(timeout).ok(),
         })
     }
 

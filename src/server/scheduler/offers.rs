@@ -80,7 +80,7 @@ impl Scheduler {
         let hashes = [&of_agent.secret_hash, &of_run.secret_hash];
         task::upsert_claim(&mut change.tx, &task.id, attempt, hashes[0], hashes[1], change.now)
             .await?;
-        let described = change.describe(&task).await?;
+        let described = change.describe(&task, self.terms).await?;
         info!(task = task.id, attempt, agent = session.agent_id, "task claimed");
         self.commit(change).await?;
         Ok((described, Tokens { of_agent: of_agent.token, of_run: of_run.token }))
