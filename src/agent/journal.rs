@@ -258,7 +258,12 @@ mod tests {
         let journal = Journal::open(data.path()).unwrap();
         let mut entry = journal.begin(claimed(), 1).unwrap();
         entry
-            .note_container(Container { id: "c1".into(), log_start: 7, state_sha256: None })
+            .note_container(Container {
+                id: "c1".into(),
+                log_start: 7,
+                state_sha256: None,
+                started_at: None,
+            })
             .unwrap();
         let half_made = data.path().join("tasks/half-made");
         fs::create_dir(&half_made).unwrap();
@@ -281,7 +286,12 @@ mod tests {
         let mut found = journal.entries().unwrap();
         assert!(found[0].record.container.is_none());
         found[0]
-            .note_container(Container { id: "c2".into(), log_start: 7, state_sha256: None })
+            .note_container(Container {
+                id: "c2".into(),
+                log_start: 7,
+                state_sha256: None,
+                started_at: None,
+            })
             .unwrap();
         let seen = Journal::look(data.path()).unwrap();
         assert_eq!(seen[0].container.as_ref().map(|c| c.id.as_str()), Some("c2"));

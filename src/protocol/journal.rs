@@ -36,4 +36,8 @@ pub struct Container {
     /// workspace has none, or the agent that made the container was too old to say.
     #[serde(default)]
     pub state_sha256: Option<String>,
+    /// When it was about to be started, in seconds since 1970. None: the agent that made
+    /// the container was too old to say.
+    #[serde(default)]
+    pub started_at: Option<u64>,
 }

@@ -48,8 +48,8 @@ pub use events::{Event, Events, Heartbeat, Poll, Status, TaskState, TaskStatus};
 pub use registration::{Intervals, Register, Registered};
 pub use secret::Secret;
 pub use task::{
-    Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome, Task,
-    Variable,
+    Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome, RanImage,
+    Task, Variable,
 };
 
 use serde::{Deserialize, Serialize};

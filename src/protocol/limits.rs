@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Attempt, Claimed, Event, Events, Finish, Heartbeat, Intervals, LogOffset, Named, Poll, Problem,
-    Register, Registered, Secret, Task, TaskStatus, Variable,
+    RanImage, Register, Registered, Secret, Task, TaskStatus, Variable,
 };
 
 /// How many tasks an agent has at most.
@@ -60,6 +60,7 @@ const MAX_TOKEN: usize = 512;
 /// of what was taken from it.
 const MAX_EVENTS: usize = 4 * MAX_TASKS as usize;
 
+const YEAR_SECONDS: u32 = 366 * 24 * 60 * 60;
 const DAY_SECONDS: u32 = 24 * 60 * 60;
 const HOUR_MILLISECONDS: u32 = 60 * 60 * 1_000;
 
@@ -189,6 +190,7 @@ impl Message for Finish {
             log_bytes,
             log_sha256,
             unsaved_state,
+            image,
         } = self;
         within("attempt", *attempt, 1, u32::MAX)?;
         longest("message", message.as_deref(), MAX_TEXT)?;
@@ -199,7 +201,12 @@ impl Message for Finish {
             let why = "it is not a SHA-256 in lower-case hex".to_owned();
             return Err(OutOfBounds::new("log_sha256", why));
         }
-        longest("unsaved_state", unsaved_state.as_deref(), MAX_TEXT)
+        longest("unsaved_state", unsaved_state.as_deref(), MAX_TEXT)?;
+        let Some(RanImage { name, id: image_id, digest }) = image else { return Ok(()) };
+        longest("name", Some(name), MAX_IMAGE)
+            .and_then(|()| longest("id", Some(image_id), MAX_IMAGE))
+            .and_then(|()| longest("digest", digest.as_deref(), MAX_IMAGE))
+            .map_err(|error| error.inside("image"))
     }
 }
 
@@ -280,9 +287,11 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
         terraform_version,
         allow_other_terraform_version: _,
         image,
+        image_id,
         working_directory,
         variables,
         hooks,
+        timeout_seconds,
     } = task;
     id("id", task_id)?;
     within("attempt", *attempt, 1, u32::MAX)?;
@@ -292,6 +301,8 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
     check_named(environment).map_err(|error| error.inside("environment"))?;
     longest("terraform_version", terraform_version.as_deref(), MAX_VERSION)?;
     longest("image", image.as_deref(), MAX_IMAGE)?;
+    longest("image_id", image_id.as_deref(), MAX_IMAGE)?;
+    within("timeout_seconds", timeout_seconds.unwrap_or(1), 1, YEAR_SECONDS)?;
     longest("working_directory", working_directory.as_deref(), MAX_DIRECTORY)?;
     count("variables", variables.len(), MAX_VARIABLES)?;
     for (at, variable) in variables.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use crate::{
     Attempt, Category, Claimed, Event, Events, Finish, Heartbeat, Hook, Intervals, Kind, LogOffset,
-    Named, Operation, Outcome, Poll, Problem, Register, Registered, Secret, Status, Task,
+    Named, Operation, Outcome, Poll, Problem, RanImage, Register, Registered, Secret, Status, Task,
     TaskState, TaskStatus, Variable,
 };
 
@@ -76,9 +76,11 @@ pub(crate) fn claimed() -> Claimed {
             terraform_version: Some("1.9.8".into()),
             allow_other_terraform_version: false,
             image: Some("hashicorp/terraform".into()),
+            image_id: Some(format!("sha256:{}", "0f".repeat(32))),
             working_directory: Some("live/eu".into()),
             variables: vec![variable],
             hooks: Hook::ALL.map(|hook| (hook, "true".to_owned())).into(),
+            timeout_seconds: Some(3600),
         },
         task_token: Secret::new("task-1.1.secret"),
         run_token: Some(Secret::new("run.task-1.1.secret")),
@@ -100,6 +102,11 @@ pub(crate) fn finish() -> Finish {
         log_bytes: 9,
         log_sha256: "0f".repeat(32),
         unsaved_state: Some("It is kept there.".into()),
+        image: Some(RanImage {
+            name: "terraform:1.11".into(),
+            id: format!("sha256:{}", "0f".repeat(32)),
+            digest: Some(format!("terraform@sha256:{}", "0f".repeat(32))),
+        }),
     }
 }
 

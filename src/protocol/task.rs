@@ -73,6 +73,11 @@ pub struct Task {
     /// The workspace's image, else the pool's, if either has one; it takes precedence over
     /// the agent's.
     pub image: Option<String>,
+    /// The engine's id of the image that the plan ran, for an apply: no other image is
+    /// used. An engine that does not have it pulls `image`, which then has a digest. None:
+    /// of a plan, or the plan's agent did not report its image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
     /// Where in the configuration Terraform is started, relative; none: at its
     /// top.
     pub working_directory: Option<String>,
@@ -82,6 +87,10 @@ pub struct Task {
     /// script with its `#!` line.
     #[serde(default)]
     pub hooks: BTreeMap<Hook, String>,
+    /// How long its container may run, in seconds, until the agent interrupts it. None: the
+    /// server is too old to set a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
 }
 
 /// A place between the steps of a task where commands can be put; written as
@@ -202,6 +211,20 @@ pub struct Finish {
     /// saved, nothing was applied, or the agent is too old to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsaved_state: Option<String>,
+    /// The image that a finished plan ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<RanImage>,
+}
+
+/// The image that a task ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RanImage {
+    /// As it was asked for: `terraform:1.11`.
+    pub name: String,
+    /// The engine's id of it: `sha256:…`.
+    pub id: String,
+    /// Its name in its registry, `NAME@sha256:…`. None: it has never been in one.
+    pub digest: Option<String>,
 }
 
 /// How a task ended.

@@ -1,6 +1,7 @@
 //! The command line of `scalr-server`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -156,10 +157,27 @@ pub struct Serve {
     #[arg(env = "SCALR_SERVER_LEASE")]
     pub lease: Duration,
 
+    /// How long a plan may run, in seconds, from 10 to 604800
+    ///
+    /// For workspaces without plan-timeout-seconds. Its agent interrupts a plan then.
+    #[arg(long, value_name = "SECONDS", default_value = "7200", value_parser = timeout)]
+    #[arg(env = "SCALR_SERVER_PLAN_TIMEOUT")]
+    pub plan_timeout: Duration,
+
+    /// How long an apply may run, in seconds, from 10 to 604800
+    ///
+    /// For workspaces without apply-timeout-seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = timeout)]
+    #[arg(env = "SCALR_SERVER_APPLY_TIMEOUT")]
+    pub apply_timeout: Duration,
+
     /// How the log on standard error looks
     #[arg(long, value_enum, default_value_t = LogFormat::Plain, env = "SCALR_SERVER_LOG_FORMAT")]
     pub log_format: LogFormat,
 }
+
+/// The time limits that a plan or an apply may have, in seconds.
+pub(crate) const TIMEOUTS: RangeInclusive<u32> = 10..=7 * 24 * 60 * 60;
 
 /// How the server speaks TLS.
 #[derive(Debug, Args)]
@@ -249,6 +267,13 @@ fn public_url(text: &str) -> Result<Url, String> {
         false => {
             Err("it takes scheme, host and port, for example https://pools.example.com".into())
         }
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if TIMEOUTS.contains(&seconds) => Ok(Duration::from_secs(seconds.into())),
+        _ => Err(format!("it takes seconds, from {} to {}", TIMEOUTS.start(), TIMEOUTS.end())),
     }
 }
 

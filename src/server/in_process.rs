@@ -54,7 +54,11 @@ impl InProcess {
             clock,
             wake: Wake::default(),
             // A poll without events is not held for long; nothing sweeps the leases.
-            terms: Terms { lease: Duration::from_millis(20) },
+            terms: Terms {
+                lease: Duration::from_millis(20),
+                plan_timeout: Duration::from_secs(60),
+                apply_timeout: Duration::from_secs(60),
+            },
         };
         let admin = admin::first_start(&scheduler.store, scheduler.clock.now(), None).await;
         let app = Arc::new(Parts {

@@ -174,7 +174,11 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         objects: Objects::open(&options.data.join("objects"))?,
         clock: Clock::default(),
         wake: Wake::default(),
-        terms: Terms { lease: options.lease },
+        terms: Terms {
+            lease: options.lease,
+            plan_timeout: options.plan_timeout,
+            apply_timeout: options.apply_timeout,
+        },
     };
     let logs = Logs::open(&options.data.join("logs"))?;
     let token_file = options.admin_token_file.as_deref();

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -36,6 +37,9 @@ fn a_run_keeps_its_state_and_destroys_nothing_it_was_not_told_to() {
     has_an_account_and_its_version(&fleet, &pool);
     takes_archives_as_people_make_them(&pool);
     runs_as_plain_terraform(&fleet, &pool);
+    applies_what_was_planned(&fleet, &pool);
+    ends_at_its_time_limit(&pool);
+    ends_with_its_entry_point(&pool);
 }
 
 /// A workspace whose plans are applied at once.
@@ -75,6 +79,59 @@ fn packed(folder: &Path, command: &str) -> Vec<u8> {
         .expect("a shell starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
+}
+
+fn ends_at_its_time_limit(pool: &Pool<'_>) {
+    let pool = workspace(pool, "slow", json!({"apply-timeout-seconds": 20}));
+    let begun = Instant::now();
+    let run = pool.start_run(creating("slow", "sleep 600").path());
+    pool.wait_for_ended(&run, "errored");
+    assert!(begun.elapsed() < Duration::from_secs(120), "it took {:?}", begun.elapsed());
+    let log = pool.log(&run, "apply");
+    assert!(log.contains("Warning: the apply has reached its time limit of 20 s."), "{log}");
+    assert!(log.contains("set the workspace's apply-timeout-seconds."), "{log}");
+    assert!(!pool.is_locked(), "its state is saved");
+}
+
+fn ends_with_its_entry_point(pool: &Pool<'_>) {
+    // A process in the background keeps the run's output open.
+    let hooks = json!({"post-apply": "sleep 600 & echo started"});
+    let pool = workspace(pool, "daemon", json!({"hooks": hooks}));
+    let begun = Instant::now();
+    let run = pool.start_run(one_resource("", &[]).path());
+    pool.wait_for_ended(&run, "applied");
+    assert!(begun.elapsed() < Duration::from_secs(60), "it took {:?}", begun.elapsed());
+    let log = pool.log(&run, "apply");
+    assert_eq!(lines_with_end(&log, "started"), 1, "{log}");
+}
+
+fn applies_what_was_planned(fleet: &Fleet, pool: &Pool<'_>) {
+    const NAME: &str = "planned:1";
+    fleet.shell(&format!("{DOCKER} tag {IMAGE} {NAME}"));
+    let says =
+        |what: &str| json!({"pre-apply": format!("echo {what} image is ${{WHICH:-planned}}")});
+    let pool = workspace(
+        pool,
+        "planned",
+        json!({"auto-apply": false, "image": NAME, "working-directory": "eu",
+               "hooks": says("planned")}),
+    );
+    pool.variable("word", "terraform", false, "planned");
+    let configuration = one_resource("eu/", &[("us/main.tf", "")]);
+    let run = pool.start_run(configuration.path());
+    pool.wait_for_status(&run, "planned");
+    // The tag is another image's now.
+    fleet.shell(&format!(
+        "container=$({DOCKER} create {NAME} true) && \
+         {DOCKER} commit --change 'ENV WHICH=changed' $container {NAME} && \
+         {DOCKER} rm $container"
+    ));
+    pool.patch_workspace(json!({"working-directory": "us", "hooks": says("changed")}));
+    pool.apply(&run);
+    pool.wait_for_ended(&run, "applied");
+    let log = pool.log(&run, "apply");
+    assert_eq!(lines_with_end(&log, "planned image is planned"), 1, "{log}");
+    assert_eq!((pool.output("word"), pool.resources()), (json!("planned"), 1));
 }
 
 fn destroys_nothing_without_a_configuration(pool: &Pool<'_>) {

@@ -371,11 +371,11 @@ impl Job {
         self.say_finish(&Finish { unsaved_state, ..self.ended(outcome, None, "") }).await
     }
 
-    async fn say_finish(&self, finish: &Finish) -> (StatusCode, String) {
+    pub(crate) async fn say_finish(&self, finish: &Finish) -> (StatusCode, String) {
         self.agent.call(Method::POST, &self.path("finish"), finish).await
     }
 
-    fn ended(&self, outcome: Outcome, has_changes: Option<bool>, log: &str) -> Finish {
+    pub(crate) fn ended(&self, outcome: Outcome, has_changes: Option<bool>, log: &str) -> Finish {
         Finish {
             attempt: self.task.attempt,
             outcome,
@@ -386,6 +386,7 @@ impl Job {
             log_bytes: log.len() as u64,
             log_sha256: hex::encode(Sha256::digest(log)),
             unsaved_state: None,
+            image: None,
         }
     }
 

@@ -6,6 +6,8 @@ mod lists;
 mod logs;
 mod packages;
 mod pools;
+mod run_settings;
 mod run_tokens;
 mod start;
 mod states;
+mod time_limits;

@@ -8,6 +8,7 @@ use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBui
 use futures_util::StreamExt as _;
 
 use super::{Engine, is_missing, status};
+use protocol::RanImage;
 
 impl Engine {
     /// The id of `image`; none when it is not on the engine.
@@ -20,6 +21,24 @@ impl Engine {
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot look at image {image}")),
         }
+    }
+
+    /// The image of a container.
+    ///
+    /// # Errors
+    /// The container is gone, or the engine doesn't answer.
+    pub(crate) async fn image_of(&self, container: &str) -> Result<RanImage> {
+        let cannot = "cannot look at the container's image";
+        let container = self.docker.inspect_container(container, None).await.context(cannot)?;
+        let name = container.config.and_then(|config| config.image).context(cannot)?;
+        let id = container.image.context(cannot)?;
+        let digests = match self.docker.inspect_image(&id).await {
+            Ok(image) => image.repo_digests.unwrap_or_default(),
+            // A container keeps an image from going, but not one that is removed by force.
+            Err(error) if is_missing(&error) => Vec::new(),
+            Err(error) => return Err(error).context(cannot),
+        };
+        Ok(RanImage { digest: digest_of(&name, &digests), name, id })
     }
 
     /// Pulls `image` from its registry; `progress` gets the bytes that
@@ -68,5 +87,48 @@ impl Engine {
             Err(error) if status(&error) == Some(409) => Ok(false),
             Err(error) => Err(error).with_context(|| format!("cannot remove image {image}")),
         }
+    }
+}
+
+/// The digest that an image has in the registry that its name is of; an image may have been
+/// pulled from several.
+fn digest_of(name: &str, digests: &[String]) -> Option<String> {
+    let repository = repository_of(name);
+    let of_name = digests.iter().find(|digest| repository_of(digest) == repository);
+    of_name.or(digests.first()).cloned()
+}
+
+/// A name without its tag and digest, as engines shorten those of Docker Hub.
+fn repository_of(name: &str) -> &str {
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    let last = name.rfind('/').map_or(0, |slash| slash + 1);
+    let name = name[last..].find(':').map_or(name, |colon| &name[..last + colon]);
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_the_one_of_the_images_own_registry() {
+        let digests = |digests: &[&str]| -> Vec<String> {
+            digests.iter().map(|digest| (*digest).to_owned()).collect()
+        };
+        let all = digests(&["mirror.test:5000/terraform@sha256:1", "terraform@sha256:2"]);
+        for (name, digest) in [
+            ("terraform", "terraform@sha256:2"),
+            ("terraform:1.11", "terraform@sha256:2"),
+            ("docker.io/library/terraform:1.11", "terraform@sha256:2"),
+            ("terraform@sha256:2", "terraform@sha256:2"),
+            ("mirror.test:5000/terraform", "mirror.test:5000/terraform@sha256:1"),
+            ("mirror.test:5000/terraform:1.11", "mirror.test:5000/terraform@sha256:1"),
+            // Given another name on its host.
+            ("local/tools:1", "mirror.test:5000/terraform@sha256:1"),
+        ] {
+            assert_eq!(digest_of(name, &all).as_deref(), Some(digest), "{name}");
+        }
+        assert_eq!(digest_of("local/tools:1", &[]), None, "it has never been in a registry");
     }
 }

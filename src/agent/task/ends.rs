@@ -14,6 +14,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use futures_util::StreamExt as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{SetOnce, watch};
 
@@ -40,7 +41,7 @@ use protocol::redact::Redactor;
 use protocol::{Finish, Intervals, Kind, Outcome, TaskState};
 
 /// What was asked, as `METHOD PATH`; with the query where it says which file.
-type Asked = Arc<Mutex<Vec<String>>>;
+pub(super) type Asked = Arc<Mutex<Vec<String>>>;
 
 /// What the container has as its state.
 const STATE: &str = r#"{"version": 4}"#;
@@ -65,6 +66,7 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
         log_bytes: 0,
         log_sha256: String::new(),
         unsaved_state: None,
+        image: None,
     };
     entry.note_finish(finish).unwrap();
     drop(entry);
@@ -170,7 +172,12 @@ async fn a_refused_file_of_a_plan_fails_it() {
         let context = context(folder.path(), server, engine).await;
         let mut entry = context.journal.begin(claimed(), 0).unwrap();
         entry
-            .note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None })
+            .note_container(Container {
+                id: "c1".into(),
+                log_start: 0,
+                state_sha256: None,
+                started_at: None,
+            })
             .unwrap();
         run_task_alone(&context, entry).await;
 
@@ -234,7 +241,7 @@ async fn an_apply_that_leaves_the_state_as_it_was_fails_and_its_states_are_kept(
         });
         let context = context(folder.path(), Router::new(), engine).await;
         let state_sha256 = before.map(|before| sum::sha256_of(before.as_bytes()).unwrap());
-        let container = Container { id: "c1".into(), log_start: 0, state_sha256 };
+        let container = Container { id: "c1".into(), log_start: 0, state_sha256, started_at: None };
         let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
         let job = job(&context, applied(&context));
         job.check_state_moved(&container, &mut end).await.unwrap();
@@ -289,7 +296,12 @@ async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failur
         let context = context(folder.path(), server, engine).await;
         let mut entry = context.journal.begin(claimed(), 0).unwrap();
         entry
-            .note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None })
+            .note_container(Container {
+                id: "c1".into(),
+                log_start: 0,
+                state_sha256: None,
+                started_at: None,
+            })
             .unwrap();
         let job = job(&context, entry);
         let errored = failed(String::new());
@@ -320,7 +332,7 @@ async fn a_search_for_states_that_fails_is_an_error_and_claims_nothing() {
     });
     let context = context(folder.path(), Router::new(), engine).await;
     let state_sha256 = Some(sum::sha256_of(STATE.as_bytes()).unwrap());
-    let container = Container { id: "c1".into(), log_start: 0, state_sha256 };
+    let container = Container { id: "c1".into(), log_start: 0, state_sha256, started_at: None };
     let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
     let job = job(&context, applied(&context));
     // The task is tried again then, with its container still there.
@@ -351,11 +363,63 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
             }
         });
         let context = context(folder.path(), Router::new(), engine).await;
-        let container = Container { id: "c1".into(), log_start: 0, state_sha256: None };
+        let container =
+            Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
         let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
         follow(&context.engine, &container, &mut spool, filter, true).await.unwrap();
         assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_output_that_is_held_open_ends_soon_after_the_container() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Router::new().fallback(async move |request: Request| {
+        let uri = request.uri();
+        let asked = format!("GET {}?{}", uri.path(), uri.query().unwrap_or_default());
+        match (uri.path().ends_with("/logs"), asked.contains("follow=true")) {
+            (true, true) => {
+                let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(framed("one\n"))]);
+                let held = futures_util::stream::pending();
+                axum::body::Body::from_stream(begun.chain(held)).into_response()
+            }
+            (true, false) => framed("one\ntwo\nend of output of c1\n").into_response(),
+            _ => self::engine(&asked),
+        }
+    });
+    let context = context(folder.path(), Router::new(), engine).await;
+    let container =
+        Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+    let mut spool = Spool::open(&folder.path().join("log")).unwrap();
+    let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
+    let following = follow(&context.engine, &container, &mut spool, filter, true);
+    tokio::time::timeout(Duration::from_secs(20), following).await.unwrap().unwrap();
+    assert_eq!(fs::read_to_string(spool.path()).unwrap(), "one\ntwo\n");
+}
+
+#[tokio::test]
+async fn a_run_is_interrupted_at_its_time_limit_which_a_restart_does_not_move() {
+    for (started_ago, replay, waits) in [
+        (Some(0), true, true),
+        (Some(30), true, false),
+        (Some(30), false, true),
+        // Noted by an older agent.
+        (None, true, true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = Asked::default();
+        let context = context(folder.path(), Router::new(), fake(&asked, engine)).await;
+        let mut claimed = claimed();
+        claimed.task.timeout_seconds = Some(20);
+        let job = job(&context, context.journal.begin(claimed, 0).unwrap());
+        let started_at = started_ago.map(|ago| super::time_limit::since_1970() - ago);
+        let container = Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at };
+        let waiting = job.out_of_time(&container, replay);
+        let waited = tokio::time::timeout(Duration::from_secs(1), waiting).await.is_err();
+        assert_eq!(waited, waits, "{started_ago:?} {replay}");
+        let has_notice = asked.lock().unwrap().iter().any(|asked| asked.starts_with("PUT "));
+        assert_eq!(has_notice, !waits, "the run's log says why");
     }
 }
 
@@ -376,11 +440,18 @@ fn applied(context: &Context) -> Entry {
     let mut claimed = claimed();
     claimed.task.kind = Kind::Apply;
     let mut entry = context.journal.begin(claimed, 0).unwrap();
-    entry.note_container(Container { id: "c1".into(), log_start: 0, state_sha256: None }).unwrap();
+    entry
+        .note_container(Container {
+            id: "c1".into(),
+            log_start: 0,
+            state_sha256: None,
+            started_at: None,
+        })
+        .unwrap();
     entry
 }
 
-fn job(context: &Arc<Context>, entry: Entry) -> Job {
+pub(super) fn job(context: &Arc<Context>, entry: Entry) -> Job {
     let task = entry.record().claimed.task.clone();
     let client = context.client.of_task(&entry.record().claimed);
     Job {
@@ -393,7 +464,7 @@ fn job(context: &Arc<Context>, entry: Entry) -> Job {
     }
 }
 
-async fn run_task_alone(context: &Arc<Context>, entry: Entry) {
+pub(super) async fn run_task_alone(context: &Arc<Context>, entry: Entry) {
     run_task(Arc::clone(context), entry, context.slots.take_again(0), channels()).await;
 }
 
@@ -405,7 +476,7 @@ fn channels() -> TaskChannels {
 }
 
 /// An engine with one container, which has ended and left a state.
-fn engine(asked: &str) -> Response {
+pub(super) fn engine(asked: &str) -> Response {
     let path = asked.split_once('?').map_or(asked, |(path, _)| path);
     if path.ends_with("/archive") {
         return if asked.contains("terraform.tfstate") {
@@ -428,7 +499,7 @@ fn engine(asked: &str) -> Response {
 }
 
 /// A file as the engine gives it out.
-fn packed(content: &str) -> Vec<u8> {
+pub(super) fn packed(content: &str) -> Vec<u8> {
     tar_of("file", content)
 }
 
@@ -448,7 +519,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 /// An agent of this server and this engine.
-async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> {
+pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", tcp.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(tcp, server).await });
@@ -483,7 +554,7 @@ async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> 
 }
 
 /// Something that writes down what it is asked.
-fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
+pub(super) fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
     let asked = Arc::clone(asked);
     Router::new().fallback(async move |request: Request| {
         let mut what = format!("{} {}", request.method(), request.uri().path());
@@ -497,10 +568,10 @@ fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
 }
 
 /// The outcomes that a server received.
-type Finishes = Arc<Mutex<Vec<Finish>>>;
+pub(super) type Finishes = Arc<Mutex<Vec<Finish>>>;
 
 /// A server that may refuse a task's file for its content, and takes everything else.
-fn choosy(
+pub(super) fn choosy(
     finishes: &Finishes,
     refuse: impl Fn(&[u8]) -> Option<(StatusCode, &'static str)> + Clone + Send + Sync + 'static,
 ) -> Router {
@@ -525,6 +596,6 @@ fn refusal(status: StatusCode) -> Response {
     (status, json(r#"{"error": "it is over"}"#)).into_response()
 }
 
-fn json(text: &str) -> Response {
+pub(super) fn json(text: &str) -> Response {
     ([("content-type", "application/json")], text.to_owned()).into_response()
 }

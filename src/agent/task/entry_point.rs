@@ -194,6 +194,21 @@ fn a_stop_ends_a_hook_and_what_was_not_checked_did_not_pass() {
 }
 
 #[test]
+fn an_interrupted_run_says_why() {
+    for notice in ["memory", "time"] {
+        let run = Run::new(&[]);
+        run.terraform("[ $1 = apply ] && { echo x >ready; while [ -e ready ]; do :; done; }; :");
+        let child = run.start("apply");
+        run.wait_for("ready");
+        fs::write(run.path(notice), "Warning: it is interrupted now.\n").unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let (said, _) = run.end(child);
+        assert!(said.contains("\nWarning: it is interrupted now.\n"), "{notice}: {said}");
+    }
+}
+
+#[test]
 fn a_run_that_lists_its_processes_does_not_say_its_last_line() {
     let run = Run::new(&[]);
     run.terraform("xargs -0 echo </proc/$PPID/cmdline");

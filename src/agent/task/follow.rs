@@ -17,6 +17,10 @@ use crate::log::spool::Spool;
 /// engine went away.
 const END_AFTER_OUTPUT: Duration = Duration::from_millis(1500);
 
+/// How long a container that has ended may say nothing more until the rest is read from
+/// the engine's file: something else may hold its output open.
+const OUTPUT_AFTER_END: Duration = Duration::from_secs(3);
+
 /// Writes what the container says to the log until it has ended, through
 /// restarts of the engine. A replay begins with the container's first byte.
 ///
@@ -45,7 +49,23 @@ pub(super) async fn follow(
         };
         let mut whole = true;
         let mut seen = Seen::default();
-        while let Some(chunk) = output.next().await {
+        let mut ended = std::pin::pin!(engine.ended(&container.id));
+        let mut has_ended = false;
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = output.next() => chunk,
+                // The stream's end tells how.
+                _ = &mut ended, if !has_ended => {
+                    has_ended = true;
+                    continue;
+                }
+                () = tokio::time::sleep(OUTPUT_AFTER_END), if has_ended => {
+                    warn!(container = container.id, "the output goes on after the container's end");
+                    None
+                }
+            };
+            let Some(chunk) = chunk else { break };
             match chunk {
                 Ok(bytes) => {
                     seen.add(&bytes);

@@ -22,7 +22,10 @@ mod memory;
 mod outcome;
 mod paths;
 mod plan_files;
+#[cfg(test)]
+mod planned_image;
 mod prepare;
+mod time_limit;
 mod unmoved_state;
 
 use std::path::{Path, PathBuf};
@@ -53,7 +56,7 @@ use inner_strings::inner_strings;
 use interrupt::Interrupt;
 use outcome::{End, Ending, outcome};
 use protocol::redact::Redactor;
-use protocol::{Finish, Kind, Outcome, Task, TaskState};
+use protocol::{Finish, Kind, Outcome, RanImage, Task, TaskState};
 
 /// What the service and a task tell each other.
 #[derive(Debug)]
@@ -210,6 +213,7 @@ impl Job {
         let rest = async { uploading.await.context("the log's upload panicked")? };
         self.progress.during(Phase::Finishing, rest).await?;
 
+        let image = self.ran_image(end.outcome).await?;
         let finish = Finish {
             attempt: self.task().attempt,
             outcome: end.outcome,
@@ -220,9 +224,26 @@ impl Job {
             log_bytes: spool.len(),
             log_sha256: sha256,
             unsaved_state: end.unsaved_state,
+            image,
         };
         self.entry.note_finish(finish.clone())?;
         Ok(Some(finish))
+    }
+
+    /// The image of a plan that has finished: its apply uses no other.
+    async fn ran_image(&self, outcome: Outcome) -> Result<Option<RanImage>> {
+        let Some(container) = &self.entry.record().container else { return Ok(None) };
+        if self.task().kind == Kind::Apply || outcome != Outcome::Finished {
+            return Ok(None);
+        }
+        match self.context.engine.image_of(&container.id).await {
+            Err(error) if engine::is_away(&error) => Err(error),
+            Err(error) => {
+                warn!("the apply will not be bound to the image of this plan: {error:#}");
+                Ok(None)
+            }
+            image => image.map(Some),
+        }
     }
 
     /// Gets the container to its end, with all it wrote in the log; none when it is
@@ -246,6 +267,7 @@ impl Job {
                 id: prepared.container,
                 log_start: spool.len(),
                 state_sha256: prepared.state_sha256,
+                started_at: Some(time_limit::since_1970()),
             };
             self.entry.note_container(container)?;
         }
@@ -279,7 +301,7 @@ impl Job {
                 &engine,
                 &container.id,
                 self.channels.orders.clone(),
-                self.pressed_for_memory(&container.id, replay),
+                self.has_to_end(container, replay),
                 self.context.config.grace,
             ) => return Err(error.expect_err("it only ends with an error").into()),
             never = self.save_state_as_it_changes(&container.id) => match never {},
@@ -292,6 +314,14 @@ impl Job {
         Ok(end)
     }
 
+    /// Waits until the container has to end for a reason of its own.
+    async fn has_to_end(&self, container: &Container, replay: bool) {
+        tokio::select! {
+            () = self.pressed_for_memory(&container.id, replay) => {}
+            () = self.out_of_time(container, replay) => {}
+        }
+    }
+
     /// What the container's end means.
     async fn end(&self, container: &Container, condition: Condition) -> Result<End, CallError> {
         let Condition::Ended { exit_code, oom_killed } = condition else {
@@ -299,6 +329,7 @@ impl Job {
         };
         let engine = &self.context.engine;
         let was_pressed = engine.read(&container.id, paths::MEMORY_NOTICE).await?.is_some();
+        let was_overdue = engine.read(&container.id, paths::TIME_NOTICE).await?.is_some();
         let status = engine.read(&container.id, paths::STATUS).await?;
         let status = String::from_utf8_lossy(&status.unwrap_or_default()).into_owned();
         let ending = Ending {
@@ -307,6 +338,7 @@ impl Job {
             exit_code,
             oom_killed,
             was_pressed,
+            reached: self.time_limit().filter(|_| was_overdue),
             interrupt: *self.channels.orders.borrow(),
         };
         let mut end = outcome(&ending, &self.context.config);
@@ -474,9 +506,11 @@ pub(super) mod tests {
                 terraform_version: None,
                 allow_other_terraform_version: false,
                 image: None,
+                image_id: None,
                 working_directory: None,
                 variables: Vec::new(),
                 hooks: std::collections::BTreeMap::new(),
+                timeout_seconds: None,
             },
             task_token: Secret::new("token-of-the-task"),
             run_token: Some(Secret::new("token-of-the-run")),

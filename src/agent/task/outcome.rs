@@ -1,7 +1,9 @@
 //! What the end of a task's container means.
 
+use std::time::Duration;
+
 use super::interrupt::Interrupt;
-use super::{hooks, memory};
+use super::{hooks, memory, time_limit};
 use config::Config;
 use protocol::{Kind, Outcome};
 
@@ -40,6 +42,8 @@ pub(super) struct Ending<'a> {
     pub(super) oom_killed: bool,
     /// Whether this agent interrupted it because its memory was nearly used up.
     pub(super) was_pressed: bool,
+    /// The time limit, if this agent interrupted it because it reached that.
+    pub(super) reached: Option<Duration>,
     /// Who else interrupted it, if anybody did.
     pub(super) interrupt: Option<Interrupt>,
 }
@@ -89,6 +93,9 @@ fn reason(
 ) -> Option<String> {
     if let Some(interrupt) = ending.interrupt {
         return Some(format!("Interrupted: {}.", interrupt.why()));
+    }
+    if let Some(limit) = ending.reached {
+        return Some(time_limit::reason(ending.kind, limit));
     }
     if let Some(("error", why)) = last {
         return Some(format!("Error: {why}."));
@@ -141,7 +148,15 @@ mod tests {
 
     /// A container that ended by itself.
     fn ended(kind: Kind, status: &str, exit_code: i64) -> Ending<'_> {
-        Ending { kind, status, exit_code, oom_killed: false, was_pressed: false, interrupt: None }
+        Ending {
+            kind,
+            status,
+            exit_code,
+            oom_killed: false,
+            was_pressed: false,
+            reached: None,
+            interrupt: None,
+        }
     }
 
     #[test]
@@ -151,6 +166,7 @@ mod tests {
         use Outcome::{Errored, Finished};
         let killed = |ending| Ending { oom_killed: true, ..ending };
         let pressed = |ending| Ending { was_pressed: true, ..ending };
+        let late = |ending| Ending { reached: Some(Duration::from_secs(20)), ..ending };
         let interrupted = |who, ending| Ending { interrupt: Some(who), ..ending };
         for (ending, outcome_is, has_changes, reason_has) in [
             (ended(Plan, "init 0\nplan 0\n", 0), Finished, Some(false), None),
@@ -183,6 +199,16 @@ mod tests {
                 None,
                 Some("80 % of its 512 MB"),
             ),
+            (
+                late(ended(Apply, "init 0\napply 1\n", 1)),
+                Errored,
+                None,
+                Some(
+                    "its time limit of 20 s. To allow more time, set the workspace's apply-timeout-seconds",
+                ),
+            ),
+            (late(killed(ended(Plan, "", 137))), Errored, None, Some("plan-timeout-seconds")),
+            (late(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),
             // The step finished before anything reached it.
             (killed(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),
             (pressed(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),

@@ -216,9 +216,21 @@ impl Job {
         Ok(())
     }
 
-    /// The image, pulled if the engine does not have it.
-    async fn image(&self, spool: &mut Spool) -> Result<String> {
+    /// The image, pulled if the engine does not have it. An apply uses the one of its plan,
+    /// whatever its name means by now.
+    pub(super) async fn image(&self, spool: &mut Spool) -> Result<String> {
         let image = self.chosen_image()?;
+        if let Some(planned) = &self.task().image_id {
+            if self.context.engine.image_id(planned).await?.is_some() {
+                self.context.images.used(&image)?;
+                return Ok(planned.clone());
+            }
+            if !image.contains('@') {
+                bail!(
+                    "the plan used the image {image} with the id {planned}, which this agent's engine does not have and no registry has had. What to do: load that image on this host, or plan again"
+                );
+            }
+        }
         if self.context.engine.image_id(&image).await?.is_none() {
             spool.write(format!("Pulling image {image}\n").as_bytes())?;
             info!(image, "pulling image");

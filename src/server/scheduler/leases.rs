@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use super::{Change, Error, Scheduler, millis};
+use super::{Change, Error, Scheduler, Terms, millis};
 use crate::clock::Millis;
 use crate::store::run::{self, Status};
 use crate::store::session::Session;
@@ -21,6 +21,11 @@ const FORGET_AGENT: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// How long it is known why a session ended.
 const FORGET_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How much longer than its time limit a task may run before it is taken from its agent:
+/// that interrupts it first, and a Terraform that is interrupted waits for what it is
+/// creating.
+pub(super) const OVERDUE_GRACE: Duration = Duration::from_secs(60 * 60);
 
 impl Scheduler {
     /// Renews the leases of the tasks that a polling agent says it has, and
@@ -39,7 +44,8 @@ impl Scheduler {
         Ok(self.commit(change).await?)
     }
 
-    /// Takes the tasks whose lease has expired from their agents, and forgets
+    /// Takes the tasks whose lease has expired from their agents, and those that they
+    /// should have ended long ago, and forgets
     /// agents and sessions that ended long ago.
     ///
     /// # Errors
@@ -49,12 +55,15 @@ impl Scheduler {
         for task in task::expired(&mut change.tx, change.now).await? {
             change.lost(task).await?;
         }
+        for task in task::overdue(&mut change.tx, change.now).await? {
+            change.overdue(task, self.terms).await?;
+        }
         agent::delete_silent(&mut change.tx, change.now - millis(FORGET_AGENT)).await?;
         session::delete_ended(&mut change.tx, change.now - millis(FORGET_SESSION)).await?;
         Ok(self.commit(change).await?)
     }
 
-    /// Gives every lease a full term: while the server itself was away, nobody
+    /// Gives every lease and every overdue task a full term: while the server itself was away, nobody
     /// could renew one. A time in the future, since the clock was set
     /// back, is now.
     ///
@@ -64,6 +73,7 @@ impl Scheduler {
         let mut change = self.change().await?;
         let leases =
             task::extend_all(&mut change.tx, change.now + millis(self.terms.lease)).await?;
+        task::delay_overdue(&mut change.tx, change.now + millis(OVERDUE_GRACE)).await?;
         task::forget_future(&mut change.tx, change.now).await?;
         agent::forget_future(&mut change.tx, change.now).await?;
         if leases > 0 {
@@ -160,6 +170,28 @@ impl Change {
         Ok(())
     }
 
+    /// Ends a task whose agent is heard of and does not end it. Nobody knows what such an
+    /// apply goes on to do.
+    async fn overdue(&mut self, mut task: Task, terms: Terms) -> Result<(), Error> {
+        let mut run = self.run(&task.run_id).await?;
+        let timeout = terms.timeout(&self.workspace_of(&run).await?, task.phase);
+        let agent = self.agent_name(&task).await?;
+        let phase = task.phase.name();
+        let mut message = format!(
+            "Agent {agent} did not end the {phase} at its time limit of {} s, nor in the hour \
+             after that. Look for the container of task {} on the agent's host.",
+            timeout.as_secs(),
+            task.id
+        );
+        warn!(task = task.id, attempt = task.attempt, agent, "task is overdue");
+        if task.phase == Phase::Apply {
+            let advice = self.lock(&run, &message).await?;
+            message = format!("{message}\n{advice}");
+        }
+        self.take_back(&mut task, State::Errored).await?;
+        Ok(self.end_run(&mut run, Status::Errored, Some(message)).await?)
+    }
+
     async fn reached_again(
         &mut self,
         mut task: Task,
@@ -168,6 +200,8 @@ impl Change {
         info!(task = task.id, attempt = task.attempt, "apply is reached again");
         task.state = State::Running;
         task.lease_expires_at = Some(lease_expires_at);
+        // What it did meanwhile, the agent says next.
+        task.overdue_at = task.overdue_at.max(Some(self.now + millis(OVERDUE_GRACE)));
         task::update(&mut self.tx, &task).await?;
         let mut run = self.run(&task.run_id).await?;
         run.error_message = None;

@@ -48,7 +48,7 @@ impl Change {
     /// [`Error::Conflict`] when one does.
     pub(super) async fn check_no_apply(&mut self, workspace_id: &str) -> Result<(), Error> {
         match run::current(&mut self.tx, workspace_id).await? {
-            Some(run) if run.status.locks_workspace() => {
+            Some(run) if run.locks_workspace() => {
                 Err(Error::Conflict(format!("The workspace is locked by run {}.", run.id)))
             }
             _ => Ok(()),

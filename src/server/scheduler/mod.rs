@@ -16,6 +16,7 @@
 //! it is committed.
 
 mod agents;
+mod descriptions;
 mod leases;
 mod locks;
 mod offers;
@@ -39,6 +40,8 @@ pub(crate) use wake::Wake;
 use super::clock::{Clock, Millis};
 use super::objects::Objects;
 use super::store::Store;
+use super::store::task::Phase;
+use super::store::workspace::Workspace;
 use protocol::Intervals;
 
 /// The scheduler.
@@ -56,11 +59,15 @@ pub(crate) struct Scheduler {
     pub terms: Terms,
 }
 
-/// How long things last. All follow from the lease.
+/// How long things last. All but the time limits follow from the lease.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     /// How long a task stays with an agent without a heartbeat.
     pub lease: Duration,
+    /// How long a plan may run whose workspace does not say it.
+    pub plan_timeout: Duration,
+    /// The same of an apply.
+    pub apply_timeout: Duration,
 }
 
 impl Terms {
@@ -72,6 +79,15 @@ impl Terms {
     /// Since when an agent was heard of that is not offline at `now`.
     pub(crate) fn online_since(self, now: Millis) -> Millis {
         now - millis(self.lease * 3 / 4)
+    }
+
+    /// How long a task of a workspace may run.
+    fn timeout(self, workspace: &Workspace, phase: Phase) -> Duration {
+        let (of_workspace, of_server) = match phase {
+            Phase::Plan => (workspace.plan_timeout, self.plan_timeout),
+            Phase::Apply => (workspace.apply_timeout, self.apply_timeout),
+        };
+        of_workspace.map_or(of_server, |seconds| Duration::from_secs(seconds.into()))
     }
 
     /// After how long an offer or a cancel is said again: the answer that

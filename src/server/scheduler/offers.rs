@@ -59,7 +59,7 @@ impl Scheduler {
         session: &Session,
         task_id: &str,
         attempt: i64,
-    ) -> Result<(Task, Tokens), Error> {
+    ) -> Result<(protocol::Task, Tokens), Error> {
         let mut change = self.change().await?;
         let mut task = change.task(task_id).await?;
         if task.pool_id.as_ref() != Some(&session.pool_id) {
@@ -80,9 +80,10 @@ impl Scheduler {
         let hashes = [&of_agent.secret_hash, &of_run.secret_hash];
         task::upsert_claim(&mut change.tx, &task.id, attempt, hashes[0], hashes[1], change.now)
             .await?;
+        let described = change.describe(&task, self.terms).await?;
         info!(task = task.id, attempt, agent = session.agent_id, "task claimed");
         self.commit(change).await?;
-        Ok((task, Tokens { of_agent: of_agent.token, of_run: of_run.token }))
+        Ok((described, Tokens { of_agent: of_agent.token, of_run: of_run.token }))
     }
 
     /// The attempts that an agent is to interrupt and was not told of lately:

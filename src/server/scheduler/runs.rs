@@ -1,12 +1,14 @@
 //! Runs: made, confirmed, discarded, canceled; and what follows when their
 //! plan or apply ends.
 
+use anyhow::Context as _;
 use tracing::info;
 
 use super::{Change, Error, Scheduler, pool_of};
 use crate::store::run::{self, Run, Status};
+use crate::store::run_settings;
 use crate::store::task::{self, Phase, State, Task};
-use crate::store::workspace;
+use crate::store::workspace::{self, Workspace};
 use crate::token::new_id;
 
 /// What a run is made of.
@@ -90,8 +92,8 @@ impl Scheduler {
         Ok(run)
     }
 
-    /// Cancels a run: at once while no agent has started its task; else its
-    /// agent has to interrupt it. An unreachable apply is given up, and its workspace
+    /// Cancels a run: at once while no agent has started its task; else it is canceling
+    /// until its agent has interrupted it. An unreachable apply is given up, and its workspace
     /// stays locked.
     ///
     /// # Errors
@@ -101,7 +103,7 @@ impl Scheduler {
         let mut run = change.run(run_id).await?;
         let phase = match run.status {
             Status::Planned => return Err(wrong_status(&run, "canceled", "discard it instead")),
-            status => status.phase(),
+            _ => run.phase(),
         };
         let phase = phase.ok_or_else(|| wrong_status(&run, "canceled", "it has ended"))?;
         let mut task = task::of_run(&mut change.tx, run_id, phase).await?;
@@ -109,6 +111,9 @@ impl Scheduler {
             task.cancel_requested = true;
             task::update(&mut change.tx, &task).await?;
             change.woken_pools.extend(task.pool_id);
+            if run.status != Status::Canceling {
+                change.set_status(&mut run, Status::Canceling).await?;
+            }
         } else {
             let message = match task.state {
                 State::Unreachable => {
@@ -136,6 +141,12 @@ impl Change {
         run::find(&mut self.tx, id)
             .await?
             .ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
+    }
+
+    /// The workspace of a run.
+    pub(super) async fn workspace_of(&mut self, run: &Run) -> Result<Workspace, Error> {
+        let workspace = workspace::find(&mut self.tx, &run.workspace_id).await?;
+        Ok(workspace.context("a run without its workspace")?)
     }
 
     /// Gives a run its next status.
@@ -170,6 +181,7 @@ impl Change {
     ) -> sqlx::Result<()> {
         run.error_message = message;
         self.set_status(run, status).await?;
+        run_settings::delete(&mut self.tx, &run.id).await?;
         for phase in [Phase::Plan, Phase::Apply] {
             let mut task = task::of_run(&mut self.tx, &run.id, phase).await?;
             if task.state == State::Pending {
@@ -230,6 +242,7 @@ fn new_task(run: &Run, phase: Phase, phase_id: String) -> Task {
         cancel_requested: false,
         offered_at: None,
         lease_expires_at: None,
+        overdue_at: None,
         message: None,
         exit_code: None,
         oom_killed: false,

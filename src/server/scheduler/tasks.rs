@@ -2,8 +2,10 @@
 
 use tracing::{info, warn};
 
+use super::leases::OVERDUE_GRACE;
 use super::{Change, Error, Scheduler, millis};
 use crate::store::run::{Run, Status};
+use crate::store::run_settings;
 use crate::store::task::{self, Phase, State, Task};
 use crate::token::PresentedToken;
 use protocol::{Finish, Outcome};
@@ -81,8 +83,11 @@ impl Scheduler {
         task.state = State::Running;
         task.started_at = Some(change.now);
         task.lease_expires_at = Some(change.now + millis(self.terms.lease));
-        task::update(&mut change.tx, &task).await?;
         let mut run = change.run(&task.run_id).await?;
+        let workspace = change.workspace_of(&run).await?;
+        let timeout = self.terms.timeout(&workspace, task.phase);
+        task.overdue_at = Some(change.now + millis(timeout + OVERDUE_GRACE));
+        task::update(&mut change.tx, &task).await?;
         let status = match task.phase {
             Phase::Plan => Status::Planning,
             Phase::Apply => Status::Applying,
@@ -144,15 +149,22 @@ impl Change {
         plan: &Task,
         finish: &Finish,
     ) -> Result<(), Error> {
-        run.has_changes = finish.has_changes;
+        run.has_changes = match finish.outcome {
+            Outcome::Finished => Some(finish.has_changes != Some(false)),
+            Outcome::Errored | Outcome::Canceled => None,
+        };
         match finish.outcome {
             Outcome::Finished if plan.cancel_requested => {
                 self.end_run(run, Status::Canceled, None).await?;
             }
-            Outcome::Finished if finish.has_changes == Some(false) => {
+            Outcome::Finished if run.has_changes == Some(false) => {
                 self.end_run(run, Status::PlannedAndFinished, None).await?;
             }
             Outcome::Finished => {
+                if let Some(mut settings) = run_settings::find(&mut self.tx, &run.id).await? {
+                    settings.ran_image.clone_from(&finish.image);
+                    run_settings::upsert(&mut self.tx, &run.id, &settings).await?;
+                }
                 self.set_status(run, Status::Planned).await?;
                 if run.auto_apply {
                     self.confirm(run).await?;

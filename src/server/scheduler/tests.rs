@@ -26,6 +26,8 @@ use crate::token::NewToken;
 use protocol::{Event, Finish, Outcome, Poll, Register, TaskState, TaskStatus};
 
 const LEASE: Duration = Duration::from_secs(40);
+const PLAN_TIMEOUT: Duration = Duration::from_secs(100);
+const APPLY_TIMEOUT: Duration = Duration::from_secs(200);
 
 #[tokio::test]
 async fn a_run_goes_from_plan_to_apply() {
@@ -102,6 +104,7 @@ async fn a_run_is_current_from_its_queued_plan_to_its_end() {
         (Status::Confirmed, true),
         (Status::ApplyQueued, true),
         (Status::Applying, true),
+        (Status::Canceling, true),
         (Status::Applied, false),
         (Status::PlannedAndFinished, false),
         (Status::Errored, false),
@@ -459,7 +462,8 @@ async fn the_agent_is_told_to_interrupt_what_runs() {
     let run = world.run().await;
     let plan = world.take(&agent).await;
     world.scheduler.cancel(&run.id).await.unwrap();
-    assert_eq!(world.status(&run).await, Status::Planning);
+    assert_eq!(world.status(&run).await, Status::Canceling);
+    world.scheduler.cancel(&run.id).await.unwrap();
     let cancel = Event::Cancel { task_id: plan.id.clone(), attempt: 1 };
     assert_eq!(world.events(&agent, 1).await, std::slice::from_ref(&cancel));
     assert!(world.events(&agent, 1).await.is_empty());
@@ -468,6 +472,98 @@ async fn the_agent_is_told_to_interrupt_what_runs() {
     // It ended just before it could be interrupted: it is canceled all the same.
     world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
     assert_eq!(world.status(&run).await, Status::Canceled);
+}
+
+#[tokio::test]
+async fn a_run_is_canceling_until_its_apply_has_ended_and_keeps_its_workspace_locked() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    for (outcome, end) in
+        [(Outcome::Canceled, Status::Canceled), (Outcome::Finished, Status::Applied)]
+    {
+        let (run, apply) = world.applying(&agent).await;
+        let waiting = world.run().await;
+        world.scheduler.cancel(&run.id).await.unwrap();
+        assert_eq!(world.status(&run).await, Status::Canceling);
+        assert!(world.reload(&run).await.locks_workspace());
+        assert!(is_conflict(world.scheduler.confirm(&run.id).await));
+        assert!(is_conflict(world.scheduler.unlock("ws-main").await), "a run applies");
+        assert_eq!(world.status(&waiting).await, Status::Pending);
+        world.finish(&apply, outcome, None).await.unwrap();
+        assert_eq!(world.status(&run).await, end);
+        world.scheduler.cancel(&waiting.id).await.unwrap();
+    }
+
+    // The agent is lost before it has interrupted the apply.
+    let (run, _) = world.applying(&agent).await;
+    world.scheduler.cancel(&run.id).await.unwrap();
+    world.expire_after(LEASE).await;
+    let lost = world.reload(&run).await;
+    assert_eq!(lost.status, Status::Canceling);
+    assert!(lost.error_message.unwrap().contains("cancel the run"));
+    world.scheduler.cancel(&run.id).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Canceled);
+}
+
+#[tokio::test]
+async fn a_task_that_its_agent_does_not_end_is_ended_an_hour_after_its_limit() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let hour = Duration::from_secs(60 * 60);
+    let keep_alive = async |task: &Task, time: Duration| {
+        world.scheduler.clock.advance(time);
+        world.scheduler.renew(&agent, &poll_with(task)).await.unwrap();
+        world.scheduler.expire().await.unwrap();
+    };
+
+    let run = world.run().await;
+    let plan = world.take(&agent).await;
+    keep_alive(&plan, PLAN_TIMEOUT + hour - LEASE / 2).await;
+    assert_eq!(world.status(&run).await, Status::Planning);
+    keep_alive(&plan, LEASE / 2).await;
+    let ended = world.reload(&run).await;
+    assert_eq!(ended.status, Status::Errored);
+    let message = ended.error_message.unwrap();
+    assert!(message.contains("Agent one did not end the plan at its time limit of 100 s"));
+    assert!(is_conflict(world.finish(&plan, Outcome::Finished, Some(true)).await));
+    let poll = poll_with(&plan);
+    let events = world.scheduler.events(&agent, &poll).await.unwrap();
+    assert_eq!(events, [Event::Cancel { task_id: plan.id, attempt: 1 }]);
+
+    // An apply of a workspace with a limit of its own may go on, so nothing else begins.
+    let mut tx = world.scheduler.store.write().await.unwrap();
+    let mut workspace = workspace::find(&mut tx, "ws-main").await.unwrap().unwrap();
+    workspace.apply_timeout = Some(1000);
+    workspace::update(&mut tx, &workspace).await.unwrap();
+    tx.commit().await.unwrap();
+    let (run, apply) = world.applying(&agent).await;
+    keep_alive(&apply, APPLY_TIMEOUT + hour).await;
+    assert_eq!(world.status(&run).await, Status::Applying);
+    keep_alive(&apply, Duration::from_secs(800)).await;
+    let ended = world.reload(&run).await;
+    assert_eq!(ended.status, Status::Errored);
+    assert!(ended.error_message.unwrap().contains("The workspace stays locked."));
+    assert_eq!(world.run().await.status, Status::Pending);
+}
+
+#[tokio::test]
+async fn an_apply_is_not_overdue_when_agent_or_server_were_away() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let (run, apply) = world.applying(&agent).await;
+    let long = APPLY_TIMEOUT + Duration::from_secs(2 * 60 * 60);
+    world.expire_after(long).await;
+    assert_eq!(world.task(&run, Phase::Apply).await.state, State::Unreachable);
+    world.scheduler.renew(&agent, &poll_with(&apply)).await.unwrap();
+    world.scheduler.expire().await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Applying, "its outcome counts");
+
+    world.scheduler.clock.advance(long);
+    world.scheduler.restart_leases().await.unwrap();
+    world.scheduler.expire().await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Applying);
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Applied);
 }
 
 #[tokio::test]
@@ -719,6 +815,8 @@ impl World {
                 hooks: workspace::Hooks::default(),
                 auto_apply: false,
                 deletion_protection: true,
+                plan_timeout: None,
+                apply_timeout: None,
                 lock_reason: None,
                 created_at: now,
                 updated_at: now,
@@ -736,7 +834,10 @@ impl World {
         }
         tx.commit().await.unwrap();
         let objects = Objects::open(&folder.path().join("objects")).unwrap();
-        let (wake, terms) = (Wake::default(), Terms { lease: LEASE });
+        let (wake, terms) = (
+            Wake::default(),
+            Terms { lease: LEASE, plan_timeout: PLAN_TIMEOUT, apply_timeout: APPLY_TIMEOUT },
+        );
         let scheduler = Scheduler { store, objects, clock, wake, terms };
         Self { scheduler, token, folder }
     }
@@ -809,9 +910,10 @@ impl World {
     /// Has the agent claim and start what it is offered.
     async fn take(&self, agent: &Session) -> Task {
         let (id, attempt) = offer(&self.events(agent, 1).await);
-        let (task, _) = self.scheduler.claim(agent, &id, attempt).await.unwrap();
+        self.scheduler.claim(agent, &id, attempt).await.unwrap();
         self.scheduler.start(&id, attempt).await.unwrap();
-        task
+        let mut db = self.scheduler.store.read().await.unwrap();
+        task::find(&mut db, &id).await.unwrap().unwrap()
     }
 
     async fn finish(
@@ -886,6 +988,7 @@ fn ended(task: &Task, outcome: Outcome, has_changes: Option<bool>) -> Finish {
         log_bytes: 0,
         log_sha256: String::new(),
         unsaved_state: None,
+        image: None,
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Run {
     pub is_destroy: bool,
     /// Whether its plan is applied without asking.
     pub auto_apply: bool,
-    /// Whether its plan changes anything, once that is known.
+    /// Whether its plan changes anything: known from its end on.
     pub has_changes: Option<bool>,
     /// What went wrong.
     pub error_message: Option<String>,
@@ -55,6 +55,8 @@ pub(crate) enum Status {
     ApplyQueued,
     /// Its apply runs, or may run.
     Applying,
+    /// Its plan or its apply is being interrupted.
+    Canceling,
     /// Its apply is done.
     Applied,
     /// Its plan changes nothing.
@@ -67,13 +69,18 @@ pub(crate) enum Status {
     Canceled,
 }
 
-impl Status {
+impl Run {
     /// What the run does or waits to do; none while it waits for a yes, and at
     /// its end.
-    pub(crate) fn phase(self) -> Option<Phase> {
-        match self {
+    pub(crate) fn phase(&self) -> Option<Phase> {
+        match self.status {
             Status::Pending | Status::PlanQueued | Status::Planning => Some(Phase::Plan),
             Status::Confirmed | Status::ApplyQueued | Status::Applying => Some(Phase::Apply),
+            // Only what was planned is applied.
+            Status::Canceling => match self.has_changes {
+                None => Some(Phase::Plan),
+                Some(_) => Some(Phase::Apply),
+            },
             Status::Planned
             | Status::Applied
             | Status::PlannedAndFinished
@@ -84,7 +91,7 @@ impl Status {
     }
 
     /// Whether the workspace's state is the run's alone.
-    pub(crate) fn locks_workspace(self) -> bool {
+    pub(crate) fn locks_workspace(&self) -> bool {
         self.phase() == Some(Phase::Apply)
     }
 }
@@ -157,7 +164,8 @@ pub(crate) async fn current_of(db: &mut Connection, workspaces: &[&str]) -> sqlx
     super::of_any(
         db,
         "SELECT * FROM runs WHERE status IN
-            ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying')
+            ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying',
+             'canceling')
            AND workspace_id",
         workspaces,
         "ORDER BY created_at",

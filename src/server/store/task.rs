@@ -33,6 +33,9 @@ pub(crate) struct Task {
     /// When it is taken from its agent, unless that is heard of; set exactly
     /// while [`State::holds_lease`].
     pub lease_expires_at: Option<Millis>,
+    /// When it is taken from its agent although that is heard of, since it should have
+    /// ended it; counts while the task is [`State::Running`].
+    pub overdue_at: Option<Millis>,
     /// What went wrong.
     pub message: Option<String>,
     /// The exit code of the step that ended it.
@@ -57,6 +60,16 @@ pub enum Phase {
     Plan,
     /// The apply.
     Apply,
+}
+
+impl Phase {
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Phase::Plan => "plan",
+            Phase::Apply => "apply",
+        }
+    }
 }
 
 impl From<Phase> for Kind {
@@ -147,7 +160,8 @@ pub(crate) async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()>
         "UPDATE tasks SET
             state = $2, attempt = $3, pool_id = $4, agent_id = $5, cancel_requested = $6,
             offered_at = $7, lease_expires_at = $8, message = $9, exit_code = $10,
-            oom_killed = $11, queued_at = $12, started_at = $13, ended_at = $14
+            oom_killed = $11, queued_at = $12, started_at = $13, ended_at = $14,
+            overdue_at = $15
          WHERE id = $1",
     )
     .bind(&task.id)
@@ -164,6 +178,7 @@ pub(crate) async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()>
     .bind(task.queued_at)
     .bind(task.started_at)
     .bind(task.ended_at)
+    .bind(task.overdue_at)
     .execute(db)
     .await
     .map(drop)
@@ -285,6 +300,23 @@ pub(crate) async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Ve
         .bind(now)
         .fetch_all(db)
         .await
+}
+
+/// The tasks that run although their agents should have ended them.
+pub(crate) async fn overdue(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>> {
+    sqlx::query_as("SELECT * FROM tasks WHERE state = 'running' AND overdue_at <= $1 ORDER BY id")
+        .bind(now)
+        .fetch_all(db)
+        .await
+}
+
+/// Makes no task overdue before `time`.
+pub(crate) async fn delay_overdue(db: &mut Connection, time: Millis) -> sqlx::Result<()> {
+    sqlx::query("UPDATE tasks SET overdue_at = $1 WHERE state = 'running' AND overdue_at < $1")
+        .bind(time)
+        .execute(db)
+        .await
+        .map(drop)
 }
 
 /// Gives every lease a new end.

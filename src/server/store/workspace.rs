@@ -34,6 +34,10 @@ pub(crate) struct Workspace {
     pub auto_apply: bool,
     /// Whether it can't be deleted while it has resources.
     pub deletion_protection: bool,
+    /// How long its plans may run, in seconds; none: as long as the server says.
+    pub plan_timeout: Option<u32>,
+    /// The same of its applies.
+    pub apply_timeout: Option<u32>,
     /// Why no run of it starts until it is unlocked, if that is so.
     pub lock_reason: Option<String>,
     /// When it was made.
@@ -81,8 +85,8 @@ pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::
         "INSERT INTO workspaces
             (id, environment_id, pool_id, name, terraform_version, working_directory, image,
              auto_apply, deletion_protection, created_at, updated_at, hooks,
-             allow_other_terraform_version)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             allow_other_terraform_version, plan_timeout, apply_timeout)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(&workspace.id)
     .bind(&workspace.environment_id)
@@ -97,6 +101,8 @@ pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::
     .bind(workspace.updated_at)
     .bind(workspace.hooks.to_json())
     .bind(workspace.allow_other_terraform_version)
+    .bind(workspace.plan_timeout)
+    .bind(workspace.apply_timeout)
     .execute(db)
     .await
     .map(drop)
@@ -108,7 +114,7 @@ pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::
         "UPDATE workspaces SET
             pool_id = $2, name = $3, terraform_version = $4, working_directory = $5, image = $6,
             auto_apply = $7, deletion_protection = $8, updated_at = $9, hooks = $10,
-            allow_other_terraform_version = $11
+            allow_other_terraform_version = $11, plan_timeout = $12, apply_timeout = $13
          WHERE id = $1",
     )
     .bind(&workspace.id)
@@ -122,6 +128,8 @@ pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::
     .bind(workspace.updated_at)
     .bind(workspace.hooks.to_json())
     .bind(workspace.allow_other_terraform_version)
+    .bind(workspace.plan_timeout)
+    .bind(workspace.apply_timeout)
     .execute(db)
     .await
     .map(drop)

@@ -10,9 +10,9 @@ use super::refusal::Refusal;
 use super::{InSession, OfTask};
 use crate::app::App;
 use crate::logs::Key;
+use crate::store::run;
 use crate::store::task::Task;
-use crate::store::{Connection, agent_pool, environment, run, variable, workspace};
-use protocol::{Attempt, Claimed, Finish, Named, Operation};
+use protocol::{Attempt, Claimed, Finish};
 
 /// `POST tasks/ID/claim`
 pub(super) async fn claim(
@@ -22,12 +22,7 @@ pub(super) async fn claim(
     Received(Attempt { attempt }): Received<Attempt>,
 ) -> Result<Json<Claimed>, Refusal> {
     let (task, tokens) = app.scheduler.claim(&session, &id, attempt.into()).await?;
-    let mut db = app.scheduler.store.read().await?;
-    Ok(Json(Claimed {
-        task: describe(&mut db, &task, attempt).await?,
-        task_token: tokens.of_agent,
-        run_token: Some(tokens.of_run),
-    }))
+    Ok(Json(Claimed { task, task_token: tokens.of_agent, run_token: Some(tokens.of_run) }))
 }
 
 /// `POST tasks/ID/start`
@@ -68,44 +63,4 @@ pub(super) async fn workspace_of(app: &App, task: &Task) -> Result<String, Refus
     let mut db = app.scheduler.store.read().await?;
     let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
     Ok(run.workspace_id)
-}
-
-async fn describe(
-    db: &mut Connection,
-    task: &Task,
-    attempt: u32,
-) -> Result<protocol::Task, Refusal> {
-    let run = run::find(db, &task.run_id).await?.context("a task without its run")?;
-    let workspace = workspace::find(db, &run.workspace_id).await?.context("no workspace")?;
-    let environment =
-        environment::find(db, &workspace.environment_id).await?.context("no environment")?;
-    let pool = match &task.pool_id {
-        Some(id) => agent_pool::find(db, id).await?,
-        None => None,
-    };
-    let variables = variable::of_workspace(db, &workspace.id).await?.into_iter();
-    Ok(protocol::Task {
-        id: task.id.clone(),
-        attempt,
-        kind: task.phase.into(),
-        run_id: run.id,
-        run_source: run.source,
-        operation: if run.is_destroy { Operation::Destroy } else { Operation::Apply },
-        workspace: Named { id: workspace.id, name: workspace.name },
-        environment: Named { id: environment.id, name: environment.name },
-        terraform_version: workspace.terraform_version,
-        allow_other_terraform_version: workspace.allow_other_terraform_version,
-        image: workspace.image.or(pool.and_then(|pool| pool.image)),
-        working_directory: workspace.working_directory,
-        variables: variables
-            .map(|variable| protocol::Variable {
-                key: variable.key,
-                value: variable.value.0,
-                category: variable.category.into(),
-                hcl: variable.hcl,
-                sensitive: variable.sensitive,
-            })
-            .collect(),
-        hooks: workspace.hooks.0,
-    })
 }

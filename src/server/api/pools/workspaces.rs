@@ -15,6 +15,7 @@ use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
 use crate::app::App;
+use crate::args::TIMEOUTS;
 use crate::clock::rfc3339;
 use crate::store::run::{self, Run};
 use crate::store::state_version::{self, StateVersion};
@@ -84,6 +85,8 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
         hooks: Hooks::default(),
         auto_apply: false,
         deletion_protection: true,
+        plan_timeout: None,
+        apply_timeout: None,
         lock_reason: None,
         created_at: now,
         updated_at: now,
@@ -180,6 +183,12 @@ async fn change(
     if let Some(protection) = payload.attribute("deletion-protection-enabled")? {
         workspace.deletion_protection = protection;
     }
+    if let Some(seconds) = timeout(payload, "plan-timeout-seconds")? {
+        workspace.plan_timeout = seconds;
+    }
+    if let Some(seconds) = timeout(payload, "apply-timeout-seconds")? {
+        workspace.apply_timeout = seconds;
+    }
     if let Some(pool) = payload.to_one("agent-pool")? {
         if let Some(pool) = &pool {
             usable_pool(db, "agent-pool", pool, &workspace.environment_id).await?;
@@ -187,6 +196,22 @@ async fn change(
         workspace.pool_id = pool;
     }
     Ok(())
+}
+
+/// How long a plan or an apply may run, in seconds; nothing if it is missing, null for
+/// what the server says.
+fn timeout(payload: &Payload, name: &str) -> Result<Option<Option<u32>>, ApiError> {
+    let seconds = payload.change(name)?;
+    match seconds.flatten() {
+        Some(seconds) if !TIMEOUTS.contains(&seconds) => {
+            let (least, most) = (TIMEOUTS.start(), TIMEOUTS.end());
+            let why = format!(
+                "This field takes seconds, from {least} to {most}; null: the server's default."
+            );
+            Err(ApiError::attribute(name, why))
+        }
+        _ => Ok(seconds),
+    }
 }
 
 /// All hooks, replacing those there were; an empty or null one is none.
@@ -271,7 +296,7 @@ async fn render_all(db: &mut Connection, workspaces: &[Workspace]) -> Result<Vec
 }
 
 fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVersion>) -> Value {
-    let applying = run.filter(|run| run.status.locks_workspace());
+    let applying = run.filter(|run| run.locks_workspace());
     let locked_by_run = applying.map(|run| format!("The apply of run {} is under way.", run.id));
     let locked_reason = locked_by_run.or(workspace.lock_reason.clone());
     json!({
@@ -286,6 +311,8 @@ fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVer
             "hooks": render_hooks(&workspace.hooks),
             "auto-apply": workspace.auto_apply,
             "deletion-protection-enabled": workspace.deletion_protection,
+            "plan-timeout-seconds": workspace.plan_timeout,
+            "apply-timeout-seconds": workspace.apply_timeout,
             "execution-mode": "remote",
             "has-resources": state.is_some_and(|state| state.resources > 0),
             "locked": locked_reason.is_some(),

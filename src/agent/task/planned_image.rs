@@ -1,0 +1,109 @@
+//! Tests: an apply uses the image that its plan ran, with an engine that answers as told.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+
+use super::ends::{
+    Asked, Finishes, choosy, context, engine, fake, job, json, packed, run_task_alone,
+};
+use super::tests::claimed;
+use crate::journal::Container;
+use crate::log::spool::Spool;
+use protocol::{Kind, Outcome, RanImage};
+
+const ID: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const DIGEST: &str = "run@sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+#[tokio::test]
+async fn a_finished_plan_reports_its_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let finishes = Finishes::default();
+    let engine = fake(&Asked::default(), |asked| match asked {
+        asked if asked.ends_with("status") => packed("init 0\nplan 2\n").into_response(),
+        asked if asked.ends_with("run%2Fplan") => packed("PLAN").into_response(),
+        asked if asked.ends_with("/containers/c1/json") => json(&format!(
+            r#"{{"State": {{"Status": "exited", "Running": false, "ExitCode": 0}},
+                 "Image": "{ID}", "Config": {{"Image": "run:1"}}}}"#
+        )),
+        asked if asked.contains("/images/") => {
+            json(&format!(r#"{{"Id": "{ID}", "RepoDigests": ["{DIGEST}"]}}"#))
+        }
+        asked if asked.ends_with("/archive?path=%2Fscalr%2Fwork") => {
+            (StatusCode::NOT_FOUND, json(r#"{"message": "no such file"}"#)).into_response()
+        }
+        asked => engine(asked),
+    });
+    let context = context(folder.path(), choosy(&finishes, |_| None), engine).await;
+    let mut entry = context.journal.begin(claimed(), 0).unwrap();
+    entry
+        .note_container(Container {
+            id: "c1".into(),
+            log_start: 0,
+            state_sha256: None,
+            started_at: None,
+        })
+        .unwrap();
+    run_task_alone(&context, entry).await;
+
+    let finish = finishes.lock().unwrap().remove(0);
+    assert_eq!(finish.outcome, Outcome::Finished, "{finish:?}");
+    let (name, id, digest) = ("run:1".to_owned(), ID.to_owned(), Some(DIGEST.to_owned()));
+    assert_eq!(finish.image, Some(RanImage { name, id, digest }));
+}
+
+#[tokio::test]
+async fn an_apply_uses_the_image_of_its_plan_or_none() {
+    /// The image that was planned is here.
+    fn here(asked: &str) -> Response {
+        match asked {
+            asked if asked.ends_with(&format!("/images/{ID}/json")) => {
+                json(&format!(r#"{{"Id": "{ID}"}}"#))
+            }
+            // What its name means by now.
+            asked if asked.ends_with("/images/run:1/json") => json(r#"{"Id": "sha256:other"}"#),
+            asked => engine(asked),
+        }
+    }
+    /// Its name is that of another image.
+    fn elsewhere(asked: &str) -> Response {
+        match asked {
+            asked if asked.ends_with(&format!("/images/{ID}/json")) => {
+                (StatusCode::NOT_FOUND, json(r#"{"message": "no such image"}"#)).into_response()
+            }
+            asked => here(asked),
+        }
+    }
+    /// Its registry has it.
+    fn pulled(asked: &str) -> Response {
+        match asked {
+            asked if asked.ends_with(&format!("/images/{DIGEST}/json")) => {
+                json(r#"{"Id": "sha256:the-same-elsewhere"}"#)
+            }
+            asked => elsewhere(asked),
+        }
+    }
+    for (answer, image, expected) in [
+        (here as fn(&str) -> Response, "run:1", Ok(ID)),
+        (here, DIGEST, Ok(ID)),
+        (pulled, DIGEST, Ok(DIGEST)),
+        (elsewhere, "run:1", Err("load that image on this host, or plan again")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = choosy(&Finishes::default(), |_| None);
+        let context = context(folder.path(), server, fake(&Asked::default(), answer)).await;
+        let mut claimed = claimed();
+        claimed.task.kind = Kind::Apply;
+        claimed.task.image = Some(image.to_owned());
+        claimed.task.image_id = Some(ID.to_owned());
+        let entry = context.journal.begin(claimed, 0).unwrap();
+        let mut spool = Spool::open(&entry.log()).unwrap();
+        let found = job(&context, entry).image(&mut spool).await;
+        match expected {
+            Ok(image) => assert_eq!(found.unwrap(), image),
+            Err(why) => {
+                let error = found.unwrap_err().to_string();
+                assert!(error.contains(why) && error.contains(ID), "{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What the agent of a claimed task has to do. An apply runs what was planned: its plan's
+//! settings are kept when that is claimed, and the workspace may be changed meanwhile.
+
+use anyhow::Context as _;
+
+use super::{Change, Error, Terms};
+use crate::store::run_settings::{self, RunSettings};
+use crate::store::task::{Phase, Task};
+use crate::store::workspace::Workspace;
+use crate::store::{agent_pool, environment, variable};
+use protocol::{Category, Named, Operation, Variable};
+
+impl Change {
+    /// What an agent has to do that has claimed the task.
+    pub(super) async fn describe(
+        &mut self,
+        task: &Task,
+        terms: Terms,
+    ) -> Result<protocol::Task, Error> {
+        let run = self.run(&task.run_id).await?;
+        let workspace = self.workspace_of(&run).await?;
+        let timeout = terms.timeout(&workspace, task.phase).as_secs();
+        let environment = environment::find(&mut self.tx, &workspace.environment_id).await?;
+        let environment = environment.context("a workspace without its environment")?;
+        let now = self.settings_of(&workspace, task.pool_id.as_deref()).await?;
+        let settings = match task.phase {
+            Phase::Plan => {
+                run_settings::upsert(&mut self.tx, &run.id, &now).await?;
+                now
+            }
+            Phase::Apply => match run_settings::find(&mut self.tx, &run.id).await? {
+                Some(planned) => as_planned(planned, now),
+                None => now,
+            },
+        };
+        // With a digest the name means the same image everywhere.
+        let (image, image_id) = match settings.ran_image {
+            Some(ran) => (Some(ran.digest.unwrap_or(ran.name)), Some(ran.id)),
+            None => (settings.image, None),
+        };
+        Ok(protocol::Task {
+            id: task.id.clone(),
+            attempt: super::offers::wire_attempt(task.attempt),
+            kind: task.phase.into(),
+            run_id: run.id,
+            run_source: run.source,
+            operation: if run.is_destroy { Operation::Destroy } else { Operation::Apply },
+            workspace: Named { id: workspace.id, name: workspace.name },
+            environment: Named { id: environment.id, name: environment.name },
+            terraform_version: settings.terraform_version,
+            allow_other_terraform_version: settings.allow_other_terraform_version,
+            image,
+            image_id,
+            working_directory: settings.working_directory,
+            variables: settings.variables,
+            hooks: settings.hooks,
+            timeout_seconds: u32::try_from(timeout).ok(),
+        })
+    }
+
+    async fn settings_of(
+        &mut self,
+        workspace: &Workspace,
+        pool_id: Option<&str>,
+    ) -> sqlx::Result<RunSettings> {
+        let pool = match pool_id {
+            Some(id) => agent_pool::find(&mut self.tx, id).await?,
+            None => None,
+        };
+        let variables = variable::of_workspace(&mut self.tx, &workspace.id).await?.into_iter();
+        Ok(RunSettings {
+            terraform_version: workspace.terraform_version.clone(),
+            allow_other_terraform_version: workspace.allow_other_terraform_version,
+            image: workspace.image.clone().or(pool.and_then(|pool| pool.image)),
+            working_directory: workspace.working_directory.clone(),
+            hooks: workspace.hooks.0.clone(),
+            variables: variables
+                .map(|variable| Variable {
+                    key: variable.key,
+                    value: variable.value.0,
+                    category: variable.category.into(),
+                    hcl: variable.hcl,
+                    sensitive: variable.sensitive,
+                })
+                .collect(),
+            ran_image: None,
+        })
+    }
+}
+
+/// What an apply gets: all that was planned, and the environment as it is now, since
+/// credentials are replaced between a plan and its approval.
+fn as_planned(planned: RunSettings, now: RunSettings) -> RunSettings {
+    let (of_terraform_now, mut variables): (Vec<_>, Vec<_>) =
+        now.variables.into_iter().partition(is_of_terraform);
+    let of_terraform = planned.variables.into_iter().filter(is_of_terraform).map(|mut variable| {
+        // Somebody may have seen the value in the plan's log, and marked it.
+        variable.sensitive |= of_terraform_now.iter().any(|now| {
+            now.sensitive && now.key == variable.key && now.category == variable.category
+        });
+        variable
+    });
+    variables.extend(of_terraform);
+    RunSettings { variables, ..planned }
+}
+
+/// Whether a variable is a part of the plan: one of the configuration, or a setting of
+/// Terraform itself (`TF_VAR_…`, `TF_CLI_ARGS`). `TF_TOKEN_…` is a credential.
+fn is_of_terraform(variable: &Variable) -> bool {
+    match variable.category {
+        Category::Terraform => true,
+        Category::Shell => {
+            variable.key.starts_with("TF_") && !variable.key.starts_with("TF_TOKEN_")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use protocol::{Hook, Secret};
+
+    fn settings(image: &str, variables: &[(&str, &str, Category, bool)]) -> RunSettings {
+        RunSettings {
+            terraform_version: None,
+            allow_other_terraform_version: false,
+            image: Some(image.to_owned()),
+            working_directory: None,
+            hooks: BTreeMap::from([(Hook::PreApply, format!("echo {image}"))]),
+            variables: variables
+                .iter()
+                .map(|(key, value, category, sensitive)| Variable {
+                    key: (*key).to_owned(),
+                    value: Secret::new(*value),
+                    category: *category,
+                    hcl: false,
+                    sensitive: *sensitive,
+                })
+                .collect(),
+            ran_image: None,
+        }
+    }
+
+    #[test]
+    fn an_apply_has_the_planned_variables_and_the_present_environment() {
+        use Category::{Shell, Terraform};
+        let planned = settings(
+            "planned",
+            &[
+                ("size", "1", Terraform, false),
+                ("gone", "1", Terraform, false),
+                ("TF_VAR_size", "1", Shell, false),
+                ("TF_CLI_ARGS_apply", "-parallelism=1", Shell, false),
+                ("TF_TOKEN_example_com", "old", Shell, true),
+                ("AWS_ACCESS_KEY_ID", "old", Shell, true),
+                ("REMOVED", "old", Shell, false),
+            ],
+        );
+        let now = settings(
+            "now",
+            &[
+                ("size", "2", Terraform, true),
+                ("new", "2", Terraform, false),
+                ("TF_VAR_size", "2", Shell, false),
+                ("TF_TOKEN_example_com", "new", Shell, true),
+                ("AWS_ACCESS_KEY_ID", "new", Shell, true),
+                ("ADDED", "new", Shell, false),
+            ],
+        );
+        let apply = as_planned(planned.clone(), now);
+        assert_eq!((&apply.image, &apply.hooks), (&planned.image, &planned.hooks));
+        let variables: BTreeMap<&str, (&str, bool)> = apply
+            .variables
+            .iter()
+            .map(|variable| (variable.key.as_str(), (variable.value.expose(), variable.sensitive)))
+            .collect();
+        let expected = BTreeMap::from([
+            // Marked as sensitive since: its planned value is masked, too.
+            ("size", ("1", true)),
+            ("gone", ("1", false)),
+            ("TF_VAR_size", ("1", false)),
+            ("TF_CLI_ARGS_apply", ("-parallelism=1", false)),
+            ("TF_TOKEN_example_com", ("new", true)),
+            ("AWS_ACCESS_KEY_ID", ("new", true)),
+            ("ADDED", ("new", false)),
+        ]);
+        assert_eq!(variables, expected);
+    }
+}
