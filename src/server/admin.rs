@@ -1,6 +1,5 @@
 //! The first start, and admins' tokens.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +12,7 @@ use super::store::environment::{self, Environment};
 use super::store::{Connection, Store};
 use super::token::{NewToken, new_id};
 use cli::Failure;
+use cli::whole_file::WholeFile;
 use protocol::Secret;
 
 /// Makes what a new server needs: account, environment and the admin's token,
@@ -84,19 +84,9 @@ async fn issue(
     };
     access_token::insert(db, &token).await?;
     if let Some(file) = token_file {
-        write_private(file, issued.token.expose())
-            .with_context(|| format!("cannot write the admin's token into {}", file.display()))?;
+        WholeFile::at(file)
+            .write(format!("{}\n", issued.token.expose()))
+            .context("cannot save the admin's token")?;
     }
     Ok(issued.token)
-}
-
-/// Writes a file that only its owner can read, whole or not at all.
-fn write_private(file: &Path, token: &str) -> Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    // A temporary file has mode 0600.
-    let mut temporary = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-    writeln!(temporary, "{token}")?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(file)?;
-    Ok(())
 }
