@@ -2,13 +2,14 @@
 //! at all.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tempfile::NamedTempFile;
+
+use cli::whole_file::WholeFile;
 
 /// What is in `file`; none if there is no such file.
 ///
@@ -29,9 +30,7 @@ pub(crate) fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
 /// # Errors
 /// The folder can't be written to.
 pub(crate) fn write<T: Serialize>(file: &Path, value: &T) -> Result<()> {
-    let cannot = || format!("cannot write {}", file.display());
-    replacement(file, value).and_then(|new| Ok(new.persist(file)?)).with_context(cannot)?;
-    Ok(())
+    WholeFile::at(file).unsynced().write(serde_json::to_vec(value)?)
 }
 
 /// Replaces `file`, also for the time after a power cut.
@@ -39,16 +38,5 @@ pub(crate) fn write<T: Serialize>(file: &Path, value: &T) -> Result<()> {
 /// # Errors
 /// The folder can't be written to.
 pub(crate) fn write_durably<T: Serialize>(file: &Path, value: &T) -> Result<()> {
-    let cannot = || format!("cannot write {}", file.display());
-    let new = replacement(file, value).with_context(cannot)?;
-    new.as_file().sync_all().with_context(cannot)?;
-    new.persist(file).with_context(cannot)?;
-    Ok(())
-}
-
-fn replacement<T: Serialize>(file: &Path, value: &T) -> Result<NamedTempFile> {
-    let folder = file.parent().context("a file is in a folder")?;
-    let mut new = NamedTempFile::new_in(folder)?;
-    new.write_all(&serde_json::to_vec(value)?)?;
-    Ok(new)
+    WholeFile::at(file).write(serde_json::to_vec(value)?)
 }

@@ -1,7 +1,8 @@
 //! Shared by the three command lines: exit codes, errors that carry one, manual
-//! pages and completions.
+//! pages and completions, and files written whole.
 
 pub mod documents;
 pub mod exit;
+pub mod whole_file;
 
 pub use exit::Failure;

@@ -1,8 +1,5 @@
 //! Changing `agent.toml`: what is not named stays as it is, comments too.
 
-use std::fs::Permissions;
-use std::io::Write as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -10,6 +7,7 @@ use toml_edit::{DocumentMut, Item, Value};
 
 use super::{Key, Settings, layout};
 use cli::Failure;
+use cli::whole_file::WholeFile;
 
 /// A setting's new value, as given on a command line; none takes it out.
 pub type Change = (&'static Key, Option<String>);
@@ -45,20 +43,12 @@ pub fn write(file: &Path, text: &str) -> Result<()> {
     let describe = || format!("cannot write {}", file.display());
     let directory = file.parent().with_context(describe)?;
     std::fs::create_dir_all(directory).with_context(describe)?;
-    let mut new = tempfile::Builder::new()
-        .prefix(".agent.toml.")
-        .tempfile_in(directory)
-        .with_context(describe)?;
-    new.write_all(text.as_bytes()).with_context(describe)?;
-    if let Some(group) =
-        users::get_group_by_name(layout::AGENT).filter(|_| users::get_effective_uid() == 0)
-    {
-        chown(new.path(), Some(0), Some(group.gid())).with_context(describe)?;
-        new.as_file().set_permissions(Permissions::from_mode(0o640)).with_context(describe)?;
+    let new = WholeFile::at(file);
+    let group = users::get_group_by_name(layout::AGENT);
+    match group.filter(|_| users::get_effective_uid() == 0) {
+        Some(group) => new.owner(0, group.gid()).mode(0o640).write(text),
+        None => new.write(text),
     }
-    new.as_file().sync_all().with_context(describe)?;
-    new.persist(file).with_context(describe)?;
-    Ok(())
 }
 
 fn set(document: &mut DocumentMut, key: &Key, text: &str) -> Result<()> {
@@ -82,6 +72,8 @@ fn set(document: &mut DocumentMut, key: &Key, text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn change(name: &str, value: &str) -> Change {

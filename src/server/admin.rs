@@ -1,6 +1,5 @@
 //! The first start, and admins' tokens.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::store::environment::{self, Environment};
 use super::store::{Connection, Page, Store};
 use super::token::{NewToken, new_id};
 use cli::Failure;
+use cli::whole_file::WholeFile;
 use protocol::Secret;
 
 /// Makes what a new server needs: account, environment and the admin's token,
@@ -158,19 +158,9 @@ async fn issue(
 ) -> Result<Secret> {
     access_token::insert(db, &token).await?;
     if let Some(file) = token_file {
-        write_private(file, secret.expose())
-            .with_context(|| format!("cannot write the admin's token into {}", file.display()))?;
+        WholeFile::at(file)
+            .write(format!("{}\n", secret.expose()))
+            .context("cannot save the admin's token")?;
     }
     Ok(secret)
-}
-
-/// Writes a file that only its owner can read, whole or not at all.
-fn write_private(file: &Path, token: &str) -> Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    // A temporary file has mode 0600.
-    let mut temporary = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-    writeln!(temporary, "{token}")?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(file)?;
-    Ok(())
 }

@@ -16,6 +16,8 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use tokio_util::io::ReaderStream;
 
+use cli::whole_file::WholeFile;
+
 /// The largest object, in bytes. It holds for every way in.
 pub(crate) const MAX_OBJECT: u64 = protocol::limits::MAX_FILE;
 
@@ -61,14 +63,15 @@ impl Objects {
     pub(crate) async fn put(&self, key: &str, draft: Draft) -> Result<()> {
         let (path, root) = (self.folder.join(key), self.folder.clone());
         let put = tokio::task::spawn_blocking(move || {
-            draft.file.as_file().sync_all()?;
             let folder = path.parent().unwrap_or(&root);
             fs::create_dir_all(folder)?;
-            draft.file.persist(&path)?;
-            for folder in folder.ancestors().take_while(|folder| folder.starts_with(&root)) {
+            WholeFile::at(&path).put(draft.file)?;
+            // So that the folders that are new survive, too.
+            for folder in folder.ancestors().skip(1).take_while(|folder| folder.starts_with(&root))
+            {
                 fs::File::open(folder)?.sync_all()?;
             }
-            io::Result::Ok(())
+            anyhow::Ok(())
         });
         put.await?.with_context(|| format!("cannot store {key}"))
     }

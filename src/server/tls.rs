@@ -6,7 +6,6 @@
 //! it always has the names asked for and never runs out.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +21,8 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use cli::whole_file::WholeFile;
 
 /// How often a new certificate is made; each is good for 90 days.
 pub(crate) const RENEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -108,19 +109,8 @@ fn make(folder: &Path, certificate: &Path, key: &Path) -> Result<()> {
     set_validity(&mut params, 3650)?;
     let authority = params.self_signed(&pair)?;
     // The key first: the certificate says that the authority is there.
-    write(folder, key, &pair.serialize_pem(), 0o600)?;
-    write(folder, certificate, &authority.pem(), 0o644)
-}
-
-/// Writes a file that appears whole or not at all.
-fn write(folder: &Path, path: &Path, content: &str, mode: u32) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(content.as_bytes())?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    WholeFile::at(key).write(pair.serialize_pem())?;
+    WholeFile::at(certificate).mode(0o644).write(authority.pem())
 }
 
 /// Makes a certificate good from yesterday, for clocks that are behind, to

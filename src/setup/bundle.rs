@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::output::Format;
 use crate::package::sha256;
 use crate::repository::verify;
-use crate::whole_file::{self, Existing};
+use cli::whole_file::{WholeFile, folder_of};
 
 /// The script that installs, the same that a server hands out.
 const INSTALL: &str = include_str!("../../scripts/install.sh");
@@ -85,8 +85,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 fn make(args: &Args) -> Result<Made> {
-    fs::create_dir_all(whole_file::directory_of(&args.output))?;
-    whole_file::write(&args.output, 0o644, Existing::Replace, |file| {
+    fs::create_dir_all(folder_of(&args.output))?;
+    WholeFile::at(&args.output).mode(0o644).fill(|file| {
         let mut archive = Builder::new(file);
         // The same content makes the same archive, whoever packs it and when.
         archive.mode(HeaderMode::Deterministic);

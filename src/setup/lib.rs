@@ -20,7 +20,6 @@ mod start;
 mod status;
 mod uninstall;
 mod units;
-mod whole_file;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};

@@ -15,8 +15,8 @@ use crate::context::Context;
 use crate::output::Format;
 use crate::secrets::Secrets;
 use crate::status::{AGENT_PROGRAM, Status, UNITS, docker_client};
-use crate::whole_file::{self, Existing};
 use cli::Failure;
+use cli::whole_file::WholeFile;
 use config::layout::{self, label};
 use config::{ENGINE, Settings};
 use host::command::{CommandExt as _, within};
@@ -231,7 +231,7 @@ fn read(machine: &Machine, path: &str) -> Result<String> {
 /// Writes the archive, which has one directory; only its owner may read it.
 fn write(output: &Path, directory: &str, documents: &[Document]) -> Result<()> {
     let now = u64::try_from(Timestamp::now().as_second())?;
-    whole_file::write(output, 0o600, Existing::Keep, |file| {
+    WholeFile::at(output).keep_existing().fill(|file| {
         let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
         for document in documents {
             let mut header = tar::Header::new_gnu();

@@ -1,14 +1,13 @@
 //! `units`: the drop-ins of scalr-agent.service that depend on the host.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::context::{Context, RECORDS, require_root};
-use crate::whole_file::{self, Existing};
 use cli::Failure;
+use cli::whole_file::WholeFile;
 use config::defaults;
 use config::layout;
 use config::layout::AGENT_DROP_INS;
@@ -93,9 +92,7 @@ fn write_into(directory: &Path, files: &[(&str, String)]) -> Result<()> {
         .with_context(|| format!("cannot make {}", directory.display()))?;
     for (name, text) in files {
         let file = directory.join(name);
-        whole_file::write(&file, 0o644, Existing::Replace, |new| {
-            Ok(new.write_all(text.as_bytes())?)
-        })?;
+        WholeFile::at(&file).mode(0o644).write(text)?;
         println!("{}", file.display());
     }
     Ok(())

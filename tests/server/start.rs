@@ -47,7 +47,7 @@ async fn a_file_that_cannot_be_written_leaves_the_first_start_undone() {
         assert_eq!(output.status.code(), Some(1));
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(
-            error.contains("cannot write the admin's token into /nonexistent/token"),
+            error.contains("cannot save the admin's token: cannot write /nonexistent/token"),
             "{error}"
         );
     }

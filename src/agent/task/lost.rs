@@ -14,6 +14,7 @@ use tracing::{error, warn};
 use super::interrupt::{self, Interrupt};
 use super::paths;
 use crate::context::Context;
+use cli::whole_file::WholeFile;
 use config::layout::label;
 use protocol::Kind;
 
@@ -81,9 +82,7 @@ pub(crate) fn keep_state(
 ) -> Result<PathBuf> {
     let name = Path::new(path).file_name().unwrap_or(OsStr::new("terraform.tfstate"));
     let file = context.journal.lost(task_id, attempt)?.join(name);
-    let cannot = || format!("cannot write {}", file.display());
-    state.as_file().sync_all().with_context(cannot)?;
-    state.persist(&file).with_context(cannot)?;
+    WholeFile::at(&file).put(state)?;
     warn!(task = task_id, "a state that the server does not take is in {}", file.display());
     Ok(file)
 }

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::{End, Job, paths};
 use crate::journal::Container;
 use crate::sum;
+use cli::whole_file::WholeFile;
 
 /// How long the search for states may take: a run can leave a file that never ends.
 const SEARCH: Duration = Duration::from_secs(300);
@@ -116,14 +117,11 @@ fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path) -> Result<()> {
     let inside = configuration::inside(path.strip_prefix("/").unwrap_or(path));
     let path = to.join(inside.with_context(|| format!("{} leads out", path.display()))?);
     let folder = path.parent().unwrap_or(to);
-    let cannot = || format!("cannot write {}", path.display());
-    fs::create_dir_all(folder).with_context(cannot)?;
-    let mut kept = NamedTempFile::new_in(folder).with_context(cannot)?;
-    io::copy(&mut beginning.as_slice().chain(content.take(LARGEST)), &mut kept)
-        .with_context(cannot)?;
-    kept.as_file().sync_all().with_context(cannot)?;
-    kept.persist(&path).with_context(cannot)?;
-    Ok(())
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    WholeFile::at(&path).fill(|kept| {
+        io::copy(&mut beginning.as_slice().chain(content.take(LARGEST)), kept)?;
+        Ok(())
+    })
 }
 
 fn looks_like_state(beginning: &[u8]) -> bool {

@@ -1,8 +1,8 @@
 //! What is at a path, and putting it there in one step.
 
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::users;
+use cli::whole_file::WholeFile;
 
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,19 +57,16 @@ impl PathState {
             Self::Absent => remove_if_there(path)?,
             Self::Directory { .. } => bail!("{} cannot become a directory", path.display()),
             Self::Symlink { target } => {
-                temporary(&name).make_in(directory, |link| symlink(target, link))?.persist(path)?;
+                tempfile::Builder::new()
+                    .prefix(&name)
+                    .rand_bytes(0)
+                    .make_in(directory, |link| symlink(target, link))?
+                    .persist(path)?;
             }
             Self::File { mode, uid, gid, text } => {
-                // In the same directory: a rename from elsewhere keeps the wrong
-                // SELinux label.
-                let mut file = temporary(&name).tempfile_in(directory)?;
-                file.write_all(text.as_bytes())?;
-                if users::are_root() {
-                    chown(file.path(), Some(*uid), Some(*gid))?;
-                }
-                file.as_file().set_permissions(Permissions::from_mode(*mode))?;
-                file.as_file().sync_all()?;
-                file.persist(path)?;
+                let new = WholeFile::at(path).temporary_name(&name).mode(*mode);
+                let new = if users::are_root() { new.owner(*uid, *gid) } else { new };
+                new.write(text)?;
             }
         }
         fs::File::open(directory)?.sync_all()?;
@@ -104,13 +102,6 @@ impl PathState {
 /// Removes what [`PathState::put`] has left beside `path` when it was killed.
 pub(super) fn remove_temporary(path: &Path) -> Result<()> {
     remove_if_there(&path.with_file_name(temporary_name(path)))
-}
-
-/// Makes temporary files and links of just this name, and removes them on errors.
-fn temporary(name: &str) -> tempfile::Builder<'_, '_> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(name).rand_bytes(0);
-    builder
 }
 
 /// A hidden name that no directory of drop-ins takes for one, and that is known

@@ -1,0 +1,233 @@
+//! Files written whole or not at all.
+//!
+//! The new content goes into a temporary file in the same folder, which is then renamed:
+//! a rename from elsewhere would keep the wrong SELinux label. Both are on disk before the
+//! call returns, so that a power cut leaves the old file or the new one.
+
+use std::fs::{File, Permissions};
+use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, fchown};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use tempfile::{Builder, NamedTempFile};
+
+/// A file to be written, and how.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct WholeFile<'a> {
+    path: &'a Path,
+    mode: u32,
+    owner: Option<(u32, u32)>,
+    temporary_name: Option<&'a str>,
+    keeps_existing: bool,
+    is_synced: bool,
+}
+
+impl<'a> WholeFile<'a> {
+    /// The file at `path`, readable by its owner alone. It replaces the file or the link
+    /// that is there.
+    pub fn at(path: &'a Path) -> Self {
+        let (owner, temporary_name) = (None, None);
+        Self { path, mode: 0o600, owner, temporary_name, keeps_existing: false, is_synced: true }
+    }
+
+    /// With these permissions, whatever the umask.
+    pub fn mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// With this user and group.
+    pub fn owner(self, uid: u32, gid: u32) -> Self {
+        Self { owner: Some((uid, gid)), ..self }
+    }
+
+    /// With a temporary file of this name, which a killed process leaves behind.
+    pub fn temporary_name(self, name: &'a str) -> Self {
+        Self { temporary_name: Some(name), ..self }
+    }
+
+    /// Writing fails if there is a file already.
+    pub fn keep_existing(self) -> Self {
+        Self { keeps_existing: true, ..self }
+    }
+
+    /// After a power cut the file may be empty or the old one: for what is written often
+    /// and can be made again.
+    pub fn unsynced(self) -> Self {
+        Self { is_synced: false, ..self }
+    }
+
+    /// Writes `content`.
+    ///
+    /// # Errors
+    /// The file or its folder cannot be written, or there is a file that has to stay.
+    pub fn write(self, content: impl AsRef<[u8]>) -> Result<()> {
+        self.fill(|file| Ok(file.write_all(content.as_ref())?))
+    }
+
+    /// Writes what `fill` writes.
+    ///
+    /// # Errors
+    /// As [`WholeFile::write`], and those of `fill`.
+    pub fn fill(self, fill: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
+        let mut temporary = Builder::new();
+        if let Some(name) = self.temporary_name {
+            temporary.prefix(name).rand_bytes(0);
+        }
+        let made = temporary.tempfile_in(folder_of(self.path)).map_err(anyhow::Error::new);
+        let filled = made.and_then(|file| {
+            let mut content = BufWriter::new(file.as_file());
+            fill(&mut content)?;
+            content.flush()?;
+            drop(content);
+            Ok(file)
+        });
+        self.put(filled.with_context(|| self.cannot())?)
+    }
+
+    /// Writes what is in `content`, a file in the same file system.
+    ///
+    /// # Errors
+    /// As [`WholeFile::write`].
+    pub fn put(self, content: NamedTempFile) -> Result<()> {
+        self.try_put(content).with_context(|| self.cannot())
+    }
+
+    fn try_put(self, content: NamedTempFile) -> Result<()> {
+        let file = content.as_file();
+        if let Some((uid, gid)) = self.owner {
+            fchown(file, Some(uid), Some(gid))?;
+        }
+        file.set_permissions(Permissions::from_mode(self.mode))?;
+        if self.is_synced {
+            file.sync_all()?;
+        }
+        if self.keeps_existing {
+            content.persist_noclobber(self.path)?;
+        } else {
+            content.persist(self.path)?;
+        }
+        if self.is_synced {
+            File::open(folder_of(self.path))?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn cannot(self) -> String {
+        format!("cannot write {}", self.path.display())
+    }
+}
+
+/// The folder that a file is in.
+pub fn folder_of(file: &Path) -> &Path {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use anyhow::bail;
+
+    use super::*;
+
+    fn mode(file: &Path) -> u32 {
+        file.metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_new_file_is_its_owners_alone_unless_a_mode_is_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        WholeFile::at(&file).write("one").unwrap();
+        assert_eq!((fs::read_to_string(&file).unwrap().as_str(), mode(&file)), ("one", 0o600));
+        WholeFile::at(&file).mode(0o666).write("two").unwrap();
+        assert_eq!((fs::read_to_string(&file).unwrap().as_str(), mode(&file)), ("two", 0o666));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        WholeFile::at(&file).mode(0o640).write("one").unwrap();
+        let error = WholeFile::at(&file).fill(|new| {
+            write!(new, "half")?;
+            bail!("no more")
+        });
+        let error = format!("{:#}", error.unwrap_err());
+        assert_eq!(error, format!("cannot write {}: no more", file.display()));
+        WholeFile::at(&file).keep_existing().write("two").unwrap_err();
+        assert_eq!((fs::read_to_string(&file).unwrap().as_str(), mode(&file)), ("one", 0o640));
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_has_to_stay_stops_only_a_second_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        WholeFile::at(&file).keep_existing().write("one").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one");
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_what_it_leads_to_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        fs::write(&target, "one").unwrap();
+        symlink(&target, &link).unwrap();
+        WholeFile::at(&link).write("two").unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "one");
+        assert!(link.symlink_metadata().unwrap().is_file());
+    }
+
+    #[test]
+    fn readers_of_the_old_file_keep_it_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        WholeFile::at(&file).write("one").unwrap();
+        let reader = File::open(&file).unwrap();
+        WholeFile::at(&file).write("two").unwrap();
+        assert_eq!(std::io::read_to_string(reader).unwrap(), "one");
+    }
+
+    #[test]
+    fn a_file_without_a_folder_in_its_name_is_in_the_working_directory() {
+        assert_eq!(folder_of(Path::new("file")), Path::new("."));
+        assert_eq!(folder_of(Path::new("/etc/file")), Path::new("/etc"));
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_error_that_names_the_file() {
+        let error = WholeFile::at(Path::new("/no/such/file")).write("one").unwrap_err();
+        assert!(error.to_string().starts_with("cannot write /no/such/file"), "{error}");
+    }
+
+    #[test]
+    fn what_is_in_a_temporary_file_already_is_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let mut content = NamedTempFile::new_in(folder.path()).unwrap();
+        content.write_all(b"one").unwrap();
+        WholeFile::at(&file).mode(0o644).put(content).unwrap();
+        assert_eq!((fs::read_to_string(&file).unwrap().as_str(), mode(&file)), ("one", 0o644));
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn root_can_give_a_file_to_a_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let (uid, gid) = (folder.path().metadata().unwrap().uid(), 65534);
+        let written = WholeFile::at(&file).owner(uid, gid).mode(0o640).write("one");
+        if uid == 0 {
+            written.unwrap();
+            assert_eq!((file.metadata().unwrap().gid(), mode(&file)), (gid, 0o640));
+        } else {
+            written.unwrap_err();
+            assert!(!file.exists());
+        }
+    }
+}
