@@ -171,6 +171,16 @@ pub struct Serve {
     #[arg(env = "SCALR_SERVER_APPLY_TIMEOUT")]
     pub apply_timeout: Duration,
 
+    /// How many state versions of each workspace are kept
+    #[arg(long, value_name = "N", default_value_t = 50, env = "SCALR_SERVER_KEEP_STATES")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub keep_states: u32,
+
+    /// How long logs and plans are kept after a run's end, and configurations, in days
+    #[arg(long, value_name = "DAYS", default_value = "90", value_parser = days)]
+    #[arg(env = "SCALR_SERVER_KEEP_RUNS")]
+    pub keep_runs: Duration,
+
     /// How the log on standard error looks
     #[arg(long, value_enum, default_value_t = LogFormat::Plain, env = "SCALR_SERVER_LOG_FORMAT")]
     pub log_format: LogFormat,
@@ -281,6 +291,13 @@ fn lease(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
         _ => Err("it takes seconds, from 1 to 86400".to_owned()),
+    }
+}
+
+fn days(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(days @ 1..=36_500) => Ok(Duration::from_secs(days * 86_400)),
+        _ => Err("it takes days, from 1 to 36500".to_owned()),
     }
 }
 

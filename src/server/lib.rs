@@ -6,6 +6,7 @@
 //! | `admin` | the first start, and admins' tokens |
 //! | [`store`] | the database: a file for each noun |
 //! | [`objects`], [`logs`] | what is too large for it |
+//! | [`retention`] | removes old content |
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
 //! | [`packages`] | what agents are installed from |
@@ -18,6 +19,7 @@ mod clock;
 mod logs;
 mod objects;
 mod packages;
+mod retention;
 mod scheduler;
 mod store;
 mod tls;
@@ -61,6 +63,7 @@ use args::{AdminToken, Command, LogFormat, Serve, Tls};
 use clock::Clock;
 use logs::Logs;
 use objects::Objects;
+use retention::Retention;
 use scheduler::{Scheduler, Terms, Wake};
 use store::Store;
 use watched::Watched;
@@ -205,9 +208,15 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         let app = Arc::clone(&app);
         async move { app.scheduler.sweep().await }
     });
+    let remover = tokio::spawn({
+        let app = Arc::clone(&app);
+        let retention = Retention { states: options.keep_states, runs: options.keep_runs };
+        async move { app.remove_old_content(retention).await }
+    });
     listen(listener, tls, handle, routes(&app)).await.context("the server failed")?;
     stopping.await??;
     sweeper.await?;
+    remover.await?;
     app.scheduler.store.close().await;
     info!("server has stopped");
     Ok(())

@@ -48,6 +48,11 @@ impl Logs {
         Ok(Self(folder.to_owned()))
     }
 
+    /// Where the logs are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
+    }
+
     /// Writes `piece` at `offset`, which has to be the log's end.
     ///
     /// # Errors

@@ -45,6 +45,11 @@ impl Objects {
         Ok(Self { folder: folder.to_owned(), drafts })
     }
 
+    /// Where the objects are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// An object to be; it is gone if it is dropped.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use tracing::info;
 
 use super::{Change, Error, Scheduler, pool_of};
+use crate::store::configuration_version;
 use crate::store::run::{self, Run, Status};
 use crate::store::run_settings;
 use crate::store::task::{self, Phase, State, Task};
@@ -33,7 +34,7 @@ impl Scheduler {
     /// under way.
     ///
     /// # Errors
-    /// The server failed.
+    /// [`Error::Conflict`] when the configuration version is gone.
     pub(crate) async fn create_run(&self, new: NewRun) -> Result<Run, Error> {
         let mut change = self.change().await?;
         let run = Run {
@@ -49,7 +50,17 @@ impl Scheduler {
             error_message: None,
             created_at: change.now,
             updated_at: change.now,
+            files_removed_at: None,
         };
+        // Retention may have been faster.
+        let version =
+            configuration_version::find(&mut change.tx, &run.configuration_version_id).await?;
+        if version.is_some_and(|version| version.removed_at.is_some()) {
+            return Err(Error::Conflict(format!(
+                "The configuration version {} is gone: the server's retention removed it.",
+                run.configuration_version_id
+            )));
+        }
         run::insert(&mut change.tx, &run).await?;
         for (phase, prefix) in [(Phase::Plan, "plan"), (Phase::Apply, "apply")] {
             let task = new_task(&run, phase, new_id(prefix));

@@ -174,6 +174,7 @@ impl Scheduler {
             size: i64::try_from(state.content.length()).unwrap_or(i64::MAX),
             resources: state.resources,
             created_at: self.clock.now(),
+            removed_at: None,
         };
         self.objects.put(&objects::state(workspace_id, &version.id), state.content).await?;
         Ok(version)

@@ -828,6 +828,7 @@ impl World {
                 uploaded: true,
                 upload_hash: String::new(),
                 archive_sha256: None,
+                removed_at: None,
                 created_at: now,
             };
             configuration_version::insert(&mut tx, &configuration).await.unwrap();

@@ -21,6 +21,8 @@ pub(crate) struct ConfigurationVersion {
     pub archive_sha256: Option<String>,
     /// When it was made.
     pub created_at: Millis,
+    /// When retention removed its archive, or closed its upload.
+    pub removed_at: Option<Millis>,
 }
 
 /// Writes a new configuration version.
@@ -50,7 +52,7 @@ pub(crate) async fn set_uploaded(
 ) -> sqlx::Result<bool> {
     sqlx::query(
         "UPDATE configuration_versions SET uploaded = $2, archive_sha256 = $3
-         WHERE id = $1 AND NOT uploaded",
+         WHERE id = $1 AND NOT uploaded AND removed_at IS NULL",
     )
     .bind(id)
     .bind(true)
@@ -71,13 +73,75 @@ pub(crate) async fn find(
         .await
 }
 
+/// Up to `limit` archives from before `before` that no run with files needs, and that are
+/// not the latest of their workspace; and uploads from before `unfinished_before` that were
+/// never finished.
+pub(crate) async fn removable(
+    db: &mut Connection,
+    before: Millis,
+    unfinished_before: Millis,
+    limit: i64,
+) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "SELECT id FROM configuration_versions v
+         WHERE removed_at IS NULL
+           AND ((NOT uploaded AND created_at < $2)
+                OR (uploaded AND created_at < $1
+                    AND EXISTS (
+                        SELECT 1 FROM configuration_versions w
+                        WHERE w.workspace_id = v.workspace_id AND w.uploaded
+                          AND w.removed_at IS NULL
+                          AND (w.created_at > v.created_at
+                               OR (w.created_at = v.created_at AND w.id < v.id)))
+                    AND NOT EXISTS (
+                        SELECT 1 FROM runs r
+                        WHERE r.configuration_version_id = v.id
+                          AND r.files_removed_at IS NULL)))
+         LIMIT $3",
+    )
+    .bind(before)
+    .bind(unfinished_before)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Remembers that the archive is no longer kept, unless a run needs it by now.
+pub(crate) async fn set_removed(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE configuration_versions SET removed_at = $2
+         WHERE id = $1 AND NOT EXISTS (
+             SELECT 1 FROM runs
+             WHERE configuration_version_id = $1 AND files_removed_at IS NULL)",
+    )
+    .bind(id)
+    .bind(now)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// The configuration versions of a workspace whose archive is kept.
+pub(crate) async fn kept(
+    db: &mut Connection,
+    workspace_id: &str,
+) -> sqlx::Result<Vec<ConfigurationVersion>> {
+    sqlx::query_as(
+        "SELECT * FROM configuration_versions
+         WHERE workspace_id = $1 AND uploaded AND removed_at IS NULL",
+    )
+    .bind(workspace_id)
+    .fetch_all(db)
+    .await
+}
+
 /// The latest one of a workspace whose archive is there.
 pub(crate) async fn latest_uploaded(
     db: &mut Connection,
     workspace_id: &str,
 ) -> sqlx::Result<Option<ConfigurationVersion>> {
     sqlx::query_as(
-        "SELECT * FROM configuration_versions WHERE workspace_id = $1 AND uploaded
+        "SELECT * FROM configuration_versions WHERE workspace_id = $1 AND uploaded AND removed_at IS NULL
          ORDER BY created_at DESC, id LIMIT 1",
     )
     .bind(workspace_id)

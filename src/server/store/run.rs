@@ -34,6 +34,8 @@ pub(crate) struct Run {
     pub created_at: Millis,
     /// When it got its status.
     pub updated_at: Millis,
+    /// When retention removed its logs and what its plan left.
+    pub files_removed_at: Option<Millis>,
 }
 
 /// How far a run is.
@@ -146,6 +148,38 @@ pub(crate) async fn update(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Up to `limit` runs with files that ended before `before`.
+pub(crate) async fn removable(
+    db: &mut Connection,
+    before: Millis,
+    limit: i64,
+) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "SELECT id FROM runs
+         WHERE files_removed_at IS NULL AND updated_at < $1
+           AND status IN ('applied', 'planned_and_finished', 'errored', 'discarded', 'canceled')
+         LIMIT $2",
+    )
+    .bind(before)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Remembers that the files are no longer kept.
+pub(crate) async fn set_files_removed(
+    db: &mut Connection,
+    id: &str,
+    now: Millis,
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE runs SET files_removed_at = $2 WHERE id = $1")
+        .bind(id)
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop)
 }
 
 /// The run with this id.

@@ -28,6 +28,8 @@ pub(crate) struct StateVersion {
     pub resources: i64,
     /// When it was made.
     pub created_at: Millis,
+    /// When retention removed its content.
+    pub removed_at: Option<Millis>,
 }
 
 /// Writes a new state version.
@@ -50,6 +52,51 @@ pub(crate) async fn insert(db: &mut Connection, version: &StateVersion) -> sqlx:
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Up to `limit` versions with content beyond the newest `keep` of their workspace, of
+/// workspaces without a run under way.
+pub(crate) async fn removable(
+    db: &mut Connection,
+    keep: u32,
+    limit: i64,
+) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "SELECT id FROM state_versions v
+         WHERE removed_at IS NULL
+           AND number <= (SELECT MAX(number) FROM state_versions
+                          WHERE workspace_id = v.workspace_id) - $1
+           AND NOT EXISTS (
+               SELECT 1 FROM runs r
+               WHERE r.workspace_id = v.workspace_id
+                 AND r.status NOT IN ('pending', 'applied', 'planned_and_finished', 'errored',
+                                      'discarded', 'canceled'))
+         LIMIT $2",
+    )
+    .bind(i64::from(keep))
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Remembers that the content is no longer kept.
+pub(crate) async fn set_removed(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<()> {
+    sqlx::query("UPDATE state_versions SET removed_at = $2 WHERE id = $1")
+        .bind(id)
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// The versions of a workspace whose content is kept.
+pub(crate) async fn kept(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "SELECT id FROM state_versions WHERE workspace_id = $1 AND removed_at IS NULL",
+    )
+    .bind(workspace_id)
+    .fetch_all(db)
+    .await
 }
 
 /// The state version with this id.

@@ -206,6 +206,17 @@ pub(crate) async fn of_run(db: &mut Connection, run_id: &str, phase: Phase) -> s
         .await
 }
 
+/// The plans and applies of a workspace whose logs and files are kept.
+pub(crate) async fn kept(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "SELECT t.id FROM tasks t JOIN runs r ON r.id = t.run_id
+         WHERE r.workspace_id = $1 AND r.files_removed_at IS NULL",
+    )
+    .bind(workspace_id)
+    .fetch_all(db)
+    .await
+}
+
 /// The plans and applies of these runs.
 pub(crate) async fn of_runs(db: &mut Connection, runs: &[&str]) -> sqlx::Result<Vec<Task>> {
     super::of_any(db, "SELECT * FROM tasks WHERE run_id", runs, "").await

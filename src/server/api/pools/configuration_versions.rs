@@ -57,6 +57,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
         uploaded: false,
         upload_hash: issued.secret_hash,
         archive_sha256: None,
+        removed_at: None,
         created_at: app.scheduler.clock.now(),
     };
     configuration_version::insert(&mut tx, &version).await?;
@@ -80,6 +81,7 @@ async fn upload(
     if !PresentedToken::parse(&signature).is_some_and(|shown| shown.matches(&version.upload_hash)) {
         return Err(ApiError::not_found("ConfigurationVersion", &id));
     }
+    check_kept(&version)?;
     let archive = archive.receive(&app.scheduler.objects).await.map_err(not_received)?;
     let sha256 = archive.sha256();
     if version.uploaded {
@@ -105,6 +107,7 @@ async fn upload(
     let mut db = app.scheduler.store.read().await?;
     let version = find(&mut db, &id).await?;
     drop(db);
+    check_kept(&version)?;
     uploaded_again(&app, &version, &sha256).await
 }
 
@@ -138,6 +141,16 @@ async fn uploaded_again(
     )))
 }
 
+fn check_kept(version: &ConfigurationVersion) -> Result<(), ApiError> {
+    match version.removed_at {
+        None => Ok(()),
+        Some(removed_at) => {
+            let what = format!("configuration version {}", version.id);
+            Err(ApiError::gone(&what, removed_at))
+        }
+    }
+}
+
 fn not_received(error: Error) -> ApiError {
     match error {
         Error::TooLarge(why) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "Archive Too Large")
@@ -159,7 +172,11 @@ fn render(version: &ConfigurationVersion) -> Value {
         "type": "configuration-versions",
         "id": version.id,
         "attributes": {
-            "status": if version.uploaded { "uploaded" } else { "pending" },
+            "status": match version {
+                ConfigurationVersion { removed_at: Some(_), .. } => "removed",
+                ConfigurationVersion { uploaded: true, .. } => "uploaded",
+                _ => "pending",
+            },
             "source": "api",
             "created-at": rfc3339(version.created_at),
         },

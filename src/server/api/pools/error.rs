@@ -69,6 +69,14 @@ impl ApiError {
         )
     }
 
+    /// 410: something whose content is not kept any more.
+    pub(super) fn gone(what: &str, removed_at: Millis) -> Self {
+        Self::new(StatusCode::GONE, "Gone").detail(format!(
+            "The {what} is gone: the server's retention removed it at {}.",
+            rfc3339(removed_at)
+        ))
+    }
+
     /// 409.
     pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict").detail(detail)

@@ -85,6 +85,9 @@ async fn output(
     let range = range_start(headers);
     let offset = range.unwrap_or(from.offset);
     let reader = app.logs.reader(&key).await?;
+    if let Some(removed_at) = run.files_removed_at {
+        return Err(ApiError::gone(&format!("output of {}", task.phase_id), removed_at));
+    }
     let Some(mut file) = reader else { return Ok(StatusCode::NO_CONTENT.into_response()) };
     let length = file.metadata().await.context("cannot look at a log")?.len();
     if offset >= length {

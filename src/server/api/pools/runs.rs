@@ -142,6 +142,15 @@ async fn configuration(
         .await?
         .filter(|version| version.workspace_id == workspace.id)
         .ok_or_else(|| ApiError::no_related(NAME, "ConfigurationVersion", &id))?;
+    if let Some(removed_at) = version.removed_at {
+        return Err(ApiError::relationship(
+            NAME,
+            format!(
+                "It is gone: the server's retention removed it at {}. Upload a new one.",
+                rfc3339(removed_at)
+            ),
+        ));
+    }
     match version.uploaded {
         true => Ok(version.id),
         false => Err(ApiError::relationship(NAME, "Its archive has not been uploaded yet.")),

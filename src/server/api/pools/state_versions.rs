@@ -79,6 +79,9 @@ async fn download(State(app): State<App>, Path(id): Path<String>) -> Result<Resp
     let mut db = app.scheduler.store.read().await?;
     let version = find(&mut db, &id).await?;
     drop(db);
+    if let Some(removed_at) = version.removed_at {
+        return Err(ApiError::gone(&format!("content of state version {id}"), removed_at));
+    }
     let content = objects::answer(content(&app, &version)?)?;
     Ok(([(CONTENT_TYPE, "application/json")], content).into_response())
 }
@@ -176,6 +179,7 @@ fn render(app: &App, version: &StateVersion) -> Value {
             "size": version.size,
             "resource-count": version.resources,
             "created-at": rfc3339(version.created_at),
+            "removed-at": version.removed_at.map(rfc3339),
         },
         "relationships": {
             "workspace": to_one("workspaces", Some(&version.workspace_id)),
