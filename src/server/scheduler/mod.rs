@@ -119,6 +119,9 @@ pub(crate) enum Error {
     /// It does not fit what is there now: a wrong status for example.
     #[error("{0}")]
     Conflict(String),
+    /// Another machine's agent has the name and is alive.
+    #[error("{0}")]
+    NameTaken(String),
     /// It is larger than the server takes.
     #[error("{0}")]
     TooLarge(String),

@@ -23,7 +23,7 @@ use crate::store::{
     workspace,
 };
 use crate::token::NewToken;
-use protocol::{Event, Finish, Outcome, Poll, Register, TaskState, TaskStatus};
+use protocol::{Event, Finish, Identity, Outcome, Poll, Register, TaskState, TaskStatus};
 
 const LEASE: Duration = Duration::from_secs(40);
 const PLAN_TIMEOUT: Duration = Duration::from_secs(100);
@@ -565,7 +565,7 @@ async fn start_and_finish_can_be_said_twice() {
 }
 
 #[tokio::test]
-async fn of_two_agents_with_one_name_the_later_wins() {
+async fn of_two_old_agents_with_one_name_the_later_wins() {
     let world = World::new().await;
     let (first, first_token) = world.register("one").await;
     world.run().await;
@@ -576,6 +576,69 @@ async fn of_two_agents_with_one_name_the_later_wins() {
     assert!(matches!(&denied, Denied::Unauthorized(why) if why.contains("name one")), "{denied}");
     assert!(world.scheduler.session(&second_token).await.is_ok());
     assert_eq!(offer(&world.events(&second, 1).await), (id, 2), "the offer is not lost");
+}
+
+#[tokio::test]
+async fn a_name_is_the_first_machines_while_its_agent_is_alive() {
+    let world = World::new().await;
+    let here = Some(("machine-1", "boot-1"));
+    let (first, first_token) = world.register_from("one", here).await.unwrap();
+    let run = world.run().await;
+    let plan = world.take(&first).await;
+    let clones = [
+        Some(("machine-2", "boot-2")),
+        // With the data folder of the first one.
+        Some(("machine-1", "boot-2")),
+        Some(("machine-2", "boot-1")),
+        // Of an older version.
+        None,
+    ];
+    for clone in clones {
+        let refused = world.register_from("one", clone).await.unwrap_err();
+        let Error::NameTaken(why) = refused else { panic!("{clone:?}: {refused}") };
+        for part in ["the name one", "0.1.0", "debian_12", "last seen 0 s ago", "--agent-name"] {
+            assert!(why.contains(part), "{why}");
+        }
+        assert!(world.scheduler.session(&first_token).await.is_ok());
+    }
+    world.register_from("two", clones[0]).await.unwrap();
+
+    // The first one starts again.
+    let (again, _) = world.register_from("one", here).await.unwrap();
+    assert_eq!(again.agent_id, first.agent_id);
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Planned);
+
+    // Three heartbeats are missing.
+    world.scheduler.clock.advance(LEASE * 3 / 4);
+    assert!(world.register_from("one", clones[0]).await.is_err());
+    world.scheduler.clock.advance(Duration::from_millis(1));
+    world.register_from("one", clones[0]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_lost_its_name_is_asked_to_register_and_its_apply_counts() {
+    let world = World::new().await;
+    let (first, token) = world.register_from("one", Some(("machine-1", "boot-1"))).await.unwrap();
+    let (run, apply) = world.applying(&first).await;
+    world.scheduler.clock.advance(LEASE);
+    world.register_from("one", Some(("machine-2", "boot-2"))).await.unwrap();
+    assert!(matches!(world.scheduler.session(&token).await, Err(Denied::RegisterAgain(_))));
+    let refused = world.register_from("one", Some(("machine-1", "boot-1"))).await;
+    assert!(matches!(refused, Err(Error::NameTaken(_))));
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Applied);
+}
+
+#[tokio::test]
+async fn a_name_that_was_given_back_is_free_at_once() {
+    let world = World::new().await;
+    let (first, _) = world.register_from("one", Some(("machine-1", "boot-1"))).await.unwrap();
+    world.scheduler.deregister(&first).await.unwrap();
+    world.register_from("one", Some(("machine-1", "boot-2"))).await.unwrap();
+    // Upgraded from a version that does not say where it is.
+    world.register("two").await;
+    world.register_from("two", Some(("machine-2", "boot-1"))).await.unwrap();
 }
 
 #[tokio::test]
@@ -844,6 +907,15 @@ impl World {
     }
 
     async fn register(&self, name: &str) -> (Session, String) {
+        self.register_from(name, None).await.unwrap()
+    }
+
+    /// From a machine and a boot of it.
+    async fn register_from(
+        &self,
+        name: &str,
+        from: Option<(&str, &str)>,
+    ) -> Result<(Session, String), Error> {
         let register = Register {
             name: name.to_owned(),
             version: "0.1.0".to_owned(),
@@ -851,10 +923,14 @@ impl World {
             driver: "docker".to_owned(),
             platform: "linux_amd64".to_owned(),
             concurrency: 5,
+            identity: from.map(|(machine_id, boot_id)| Identity {
+                machine_id: machine_id.to_owned(),
+                boot_id: boot_id.to_owned(),
+            }),
         };
-        let (_, token) = self.scheduler.register(&self.token, &register).await.unwrap();
+        let (_, token) = self.scheduler.register(&self.token, &register).await?;
         let session = self.scheduler.session(token.expose()).await.unwrap();
-        (session, token.expose().to_owned())
+        Ok((session, token.expose().to_owned()))
     }
 
     async fn agent(&self, name: &str) -> Session {
