@@ -186,7 +186,8 @@ impl Scheduler {
         session::end_all(&mut change.tx, &session.agent_id, End::Left, change.now).await?;
         for task in task::of_agent(&mut change.tx, &session.agent_id).await? {
             if task.state != State::Unreachable {
-                change.lost(task).await?;
+                let because = format!("gave it back at {}", rfc3339(change.now));
+                change.lost(task, &because).await?;
             }
         }
         agent::disconnect(&mut change.tx, &session.agent_id).await?;

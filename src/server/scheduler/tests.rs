@@ -256,6 +256,72 @@ async fn a_lost_plan_is_run_again_and_its_late_writes_are_refused() {
 }
 
 #[tokio::test]
+async fn a_task_that_three_agents_have_lost_fails_with_what_became_of_each() {
+    let world = World::new().await;
+    let run = world.run().await;
+    for (name, leaves) in [("one", false), ("two", true), ("three", false)] {
+        assert_eq!(world.status(&run).await, Status::PlanQueued, "{name}");
+        let agent = world.agent(name).await;
+        // An offer that nobody takes is no attempt.
+        offer(&world.events(&agent, 1).await);
+        world.expire_after(LEASE).await;
+        world.take(&agent).await;
+        match leaves {
+            true => world.scheduler.deregister(&agent).await.unwrap(),
+            false => world.expire_after(LEASE).await,
+        }
+    }
+    let failed = world.reload(&run).await;
+    assert_eq!(failed.status, Status::Errored);
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Errored);
+    let message = failed.error_message.unwrap();
+    assert!(message.contains("was given to an agent 3 times"), "{message}");
+    for (name, because) in [
+        ("one", "has not reported it since 2023-11-14T22:14:00Z"),
+        ("two", "gave it back at 2023-11-14T22:15:20Z"),
+        ("three", "has not reported it since 2023-11-14T22:16:00Z"),
+    ] {
+        let attempt = message.lines().find(|line| line.starts_with(&format!("Agent {name} took")));
+        assert!(attempt.is_some_and(|line| line.contains(because)), "{name}: {message}");
+    }
+
+    // An apply that is not started neither.
+    let agent = world.agent("four").await;
+    let run = world.planned(&agent).await;
+    world.scheduler.confirm(&run.id).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(world.status(&run).await, Status::ApplyQueued);
+        let (id, attempt) = offer(&world.events(&agent, 1).await);
+        world.scheduler.claim(&agent, &id, attempt).await.unwrap();
+        world.expire_after(LEASE).await;
+    }
+    assert_eq!(world.status(&run).await, Status::Errored);
+}
+
+#[tokio::test]
+async fn an_agent_has_no_say_in_the_tasks_of_others() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let run = world.run().await;
+    let plan = world.take(&one).await;
+    world.scheduler.cancel(&run.id).await.unwrap();
+    let poll = poll_with(&plan);
+    world.scheduler.renew(&two, &poll).await.unwrap();
+    assert!(world.scheduler.events(&two, &poll).await.unwrap().is_empty());
+    let cancel = Event::Cancel { task_id: plan.id.clone(), attempt: 1 };
+    assert_eq!(world.scheduler.events(&one, &poll).await.unwrap(), [cancel]);
+    assert!(is_conflict(world.scheduler.claim(&two, &plan.id, 1).await));
+
+    // Nor does its word keep the other's lease.
+    world.scheduler.clock.advance(LEASE);
+    world.scheduler.renew(&two, &poll).await.unwrap();
+    world.scheduler.deregister(&two).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Canceling);
+    world.scheduler.expire().await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Canceled);
+}
+
+#[tokio::test]
 async fn an_apply_that_was_not_started_is_offered_again() {
     let world = World::new().await;
     let (one, two) = (world.agent("one").await, world.agent("two").await);
