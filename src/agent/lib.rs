@@ -10,6 +10,7 @@ mod configure;
 mod connection;
 mod context;
 mod engine;
+mod identity;
 mod images;
 mod journal;
 mod json_file;

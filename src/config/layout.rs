@@ -94,6 +94,8 @@ pub mod data {
     pub const TASKS: &str = "tasks";
     /// Results of tasks that the server did not accept.
     pub const LOST: &str = "lost";
+    /// A random id: the agent's machine, as the server tells it from others.
+    pub const MACHINE_ID: &str = "machine-id";
     /// How the server answers, for `status`.
     pub const CONNECTION: &str = "connection.json";
     /// What each slot does, for `status`.
@@ -106,6 +108,6 @@ pub mod data {
     pub const PROVIDERS: &str = "providers";
 
     /// All of these.
-    pub const ALL: [&str; 7] =
-        [TASKS, LOST, CONNECTION, PROGRESS, IMAGES, PROVIDER_LIST, PROVIDERS];
+    pub const ALL: [&str; 8] =
+        [TASKS, LOST, MACHINE_ID, CONNECTION, PROGRESS, IMAGES, PROVIDER_LIST, PROVIDERS];
 }

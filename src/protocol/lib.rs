@@ -3,7 +3,7 @@
 //!
 //! | call | bearer | body | answer |
 //! |---|---|---|---|
-//! | POST `register` | pool token | [`Register`] | 201 [`Registered`] |
+//! | POST `register` | pool token | [`Register`] | 201 [`Registered`]; 409 [`Code::NameTaken`] |
 //! | POST `poll` | session | [`Poll`] | 200 [`Events`], held up to [`Intervals::poll_seconds`] |
 //! | POST `heartbeat` | session | [`Heartbeat`] | 204; 401 the token is revoked; 409 register again |
 //! | POST `deregister` | session | – | 204 |
@@ -45,7 +45,7 @@ mod secret;
 mod task;
 
 pub use events::{Event, Events, Heartbeat, Poll, Status, TaskState, TaskStatus};
-pub use registration::{Intervals, Register, Registered};
+pub use registration::{Identity, Intervals, Register, Registered};
 pub use secret::Secret;
 pub use task::{
     Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome, RanImage,
@@ -77,6 +77,8 @@ pub enum Code {
     StateRefused,
     /// The file is larger than the server takes. The task goes on.
     TooLarge,
+    /// Another machine's agent has the name and is alive: try again later.
+    NameTaken,
     /// One that this version does not know.
     #[serde(other)]
     Other,

@@ -6,8 +6,10 @@ use crate::Secret;
 
 /// An agent introduces itself with its pool's token.
 ///
-/// A second registration under the same name takes the first one's place: its
-/// session ends, and its tasks' leases are taken over.
+/// A second registration under the same name takes the first one's place, if it comes from
+/// the same machine and boot, or the first one has missed three heartbeats, or did not say
+/// its [`Identity`]: its session ends, and its tasks' leases are taken over. Else it is
+/// refused with [`Code::NameTaken`](crate::Code::NameTaken).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     /// The agent's name, unique in its pool.
@@ -22,6 +24,18 @@ pub struct Register {
     pub platform: String,
     /// How many tasks it runs at once, at least 1.
     pub concurrency: u32,
+    /// Which machine it is on. None: the agent is too old to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+}
+
+/// Tells machines with the same name from each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Random, kept in the agent's data folder: the same after a restart.
+    pub machine_id: String,
+    /// The kernel's: another one after each boot, and of each clone of a machine.
+    pub boot_id: String,
 }
 
 /// The answer to [`Register`].

@@ -1,6 +1,8 @@
 //! The agents' protocol, with a fake agent.
 
-use protocol::{Event, Heartbeat, Kind, Outcome, Status};
+use std::time::{Duration, Instant};
+
+use protocol::{Code, Event, Heartbeat, Identity, Kind, Outcome, Problem, Status};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -312,4 +314,28 @@ async fn tokens_are_good_for_what_they_are_for() {
     let (status, problem) = with(&site.token).call(Method::POST, "register", &json!({})).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(problem.contains("missing field"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_name_is_refused_to_another_machine_until_its_agent_is_away() {
+    // Heartbeats each second.
+    let server = Server::start_with(&["--lease", "4"]).await;
+    let site = server.pool_and_workspace().await;
+    let machine = |machine_id: &str| {
+        Some(Identity { machine_id: machine_id.to_owned(), boot_id: "boot".to_owned() })
+    };
+    let (status, text, _) = server.register(&site, "one", machine("a")).await;
+    assert_eq!(status, StatusCode::CREATED, "{text}");
+    let (status, text, _) = server.register(&site, "one", machine("b")).await;
+    let problem: Problem = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, problem.code), (StatusCode::CONFLICT, Some(Code::NameTaken)), "{text}");
+    assert!(problem.error.contains("scalr-agent configure --agent-name NAME"), "{text}");
+    assert_eq!(server.register(&site, "one", machine("a")).await.0, StatusCode::CREATED);
+
+    let begun = Instant::now();
+    while server.register(&site, "one", machine("b")).await.0 != StatusCode::CREATED {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it never gets the name");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use protocol::{
-    Attempt, BASE, Claimed, Event, Events, Finish, LogOffset, Outcome, Poll, Register, Registered,
-    TaskState, TaskStatus,
+    Attempt, BASE, Claimed, Event, Events, Finish, Identity, LogOffset, Outcome, Poll, Register,
+    Registered, TaskState, TaskStatus,
 };
 use reqwest::{Certificate, Client, Method, StatusCode};
 use serde::Serialize;
@@ -218,6 +218,20 @@ impl Server {
     }
 
     pub(crate) async fn agent(&self, site: &Site, name: &str) -> Agent {
+        let (status, text, mut agent) = self.register(site, name, None).await;
+        assert_eq!(status, StatusCode::CREATED, "{text}");
+        let registered: Registered = serde_json::from_str(&text).unwrap();
+        agent.token = registered.session_token.expose().to_owned();
+        agent
+    }
+
+    /// Introduces an agent; status, text and the agent with its pool's token.
+    pub(crate) async fn register(
+        &self,
+        site: &Site,
+        name: &str,
+        identity: Option<Identity>,
+    ) -> (StatusCode, String, Agent) {
         let register = Register {
             name: name.to_owned(),
             version: "0.1.0".to_owned(),
@@ -225,13 +239,13 @@ impl Server {
             driver: "docker".to_owned(),
             platform: "linux_amd64".to_owned(),
             concurrency: 1,
+            identity,
         };
         let url = format!("{}{BASE}", self.url);
         let http = self.http.clone();
-        let mut agent = Agent { url, http, token: site.token.clone() };
-        let registered: Registered = agent.ok(Method::POST, "register", &register).await;
-        agent.token = registered.session_token.expose().to_owned();
-        agent
+        let agent = Agent { url, http, token: site.token.clone() };
+        let (status, text) = agent.call(Method::POST, "register", &register).await;
+        (status, text, agent)
     }
 }
 

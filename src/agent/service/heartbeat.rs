@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
+use super::registration::is_name_taken;
 use super::{Service, notify};
 use crate::client::CallError;
 use protocol::{Heartbeat, Status};
@@ -42,6 +43,7 @@ impl Service {
                     notify(&[NotifyState::Watchdog]);
                     if let Err(error) = self.register_once().await {
                         match error {
+                            error if is_name_taken(&error) => self.name_taken(&error),
                             CallError::Away(error) => {
                                 self.context.connection.away(format!("{error:#}"));
                                 warn!("cannot register again: {error:#}");

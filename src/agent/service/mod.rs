@@ -2,6 +2,7 @@
 
 mod heartbeat;
 mod polling;
+mod received;
 mod registration;
 mod shutdown;
 

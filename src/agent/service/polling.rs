@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use tokio::sync::watch;
 use tracing::{Instrument as _, Span, error, info, warn};
 
+use super::received::{self, is_id};
 use super::{Running, Service};
 use crate::journal::Entry;
 use crate::logging;
@@ -65,6 +66,9 @@ impl Service {
             Event::Offer { task_id, .. } if self.draining.load(Ordering::SeqCst) => {
                 info!(task = task_id, "task not taken: the agent accepts no new tasks");
             }
+            Event::Offer { task_id, .. } if !is_id(&task_id) => {
+                warn!("the server offers a task with an id that is none: {task_id:?}");
+            }
             Event::Offer { task_id, attempt, kind } => {
                 let span = logging::span(&task_id, attempt);
                 span.in_scope(|| info!(%kind, "task offered"));
@@ -99,6 +103,10 @@ impl Service {
                 return;
             }
         };
+        if let Err(error) = received::check(&claimed, task_id, attempt) {
+            error!("cannot take the task: {error:#}");
+            return;
+        }
         let span = Span::current();
         logging::record_run(&span, &claimed.task.run_id);
         match self.context.journal.begin(claimed, slot.number()) {

@@ -13,9 +13,10 @@ use tracing::{info, warn};
 use super::{Service, notify};
 use crate::client::CallError;
 use crate::connection::State;
+use crate::identity;
 use cli::Failure;
 use config::Config;
-use protocol::Register;
+use protocol::{Code, Register};
 
 /// How long the first registration is tried before the agent gives up, to be
 /// started again by systemd, which then tells that it failed.
@@ -23,7 +24,7 @@ const FIRST_REGISTRATION: Duration = Duration::from_secs(60);
 
 impl Service {
     /// Registers for the first time. Without a running task it is given up
-    /// after a while.
+    /// after a while, unless it only waits for its name.
     pub(super) async fn register_first(&self, in_hand: bool) -> Result<()> {
         let begun = Instant::now();
         let pauses = ExponentialBuilder::default()
@@ -34,14 +35,24 @@ impl Service {
         (|| self.register_once())
             .retry(pauses)
             .when(|error| {
-                matches!(error, CallError::Away(_))
-                    && (in_hand || begun.elapsed() < FIRST_REGISTRATION)
+                is_name_taken(error)
+                    || matches!(error, CallError::Away(_))
+                        && (in_hand || begun.elapsed() < FIRST_REGISTRATION)
             })
             .notify(|error, _| {
                 let status = format!("cannot register: {error}");
                 // First: who reads the log may ask `status`.
-                self.context.connection.away(status.clone());
-                warn!("{status}");
+                match is_name_taken(error) {
+                    true => {
+                        self.name_taken(error);
+                        // Not ready; from systemd 236 on, it is waited for all the same.
+                        notify(&[NotifyState::ExtendTimeoutUsec(60_000_000)]);
+                    }
+                    false => {
+                        self.context.connection.away(status.clone());
+                        warn!("{status}");
+                    }
+                }
                 notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
             })
             .await
@@ -58,6 +69,12 @@ impl Service {
         // The ids of a later registration are the same.
         let _ = context.registered.set(registered);
         Ok(())
+    }
+
+    /// Another machine has the agent's name; it may be given up.
+    pub(super) fn name_taken(&self, error: &CallError) {
+        self.context.connection.answered(State::Refused, Some(error.to_string()));
+        warn!("cannot register, trying again: {error}");
     }
 
     /// An error of a call that concerns the whole agent.
@@ -84,6 +101,11 @@ impl Service {
     }
 }
 
+/// Whether another machine has the agent's name.
+pub(super) fn is_name_taken(error: &CallError) -> bool {
+    matches!(error, CallError::Refused { code: Some(Code::NameTaken), .. })
+}
+
 /// How the agent introduces itself.
 pub(super) fn introduction(config: &Config) -> Result<Register> {
     let name = match &config.agent_name {
@@ -108,5 +130,6 @@ pub(super) fn introduction(config: &Config) -> Result<Register> {
             other => format!("linux_{other}"),
         },
         concurrency: config.concurrency,
+        identity: Some(identity::of(&config.data_dir)?),
     })
 }

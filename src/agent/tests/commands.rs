@@ -2,7 +2,7 @@
 //! their own.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
@@ -437,6 +437,39 @@ fn an_agent_whose_server_is_away_can_be_stopped() {
 }
 
 #[test]
+fn an_agent_whose_name_is_taken_waits_for_it() {
+    let host = Host::empty();
+    let socket = host.path("engine.sock");
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = format!(
+        "url = \"http://{}\"\ntoken = \"t\"\nengine = \"unix://{}\"\ndata_dir = \"{}\"\n",
+        server.local_addr().unwrap(),
+        socket.display(),
+        host.directory.path().display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || serve_version(&listener));
+    thread::spawn(move || {
+        let problem = r#"{"error": "the name one is in use", "code": "name_taken"}"#;
+        for stream in server.incoming() {
+            answer(stream.unwrap(), "409 Conflict", problem);
+        }
+    });
+    let mut agent = host.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok);
+    for _ in 0..2 {
+        assert!(log.any(|line| line.contains("trying again: the name one is in use")));
+    }
+    let refused = host.run(&["status"]).ends_with(0);
+    let expected = "Server    refuses the agent: the name one is in use";
+    assert!(refused.stdout.contains(expected), "{refused:?}");
+    let pid = nix::unistd::Pid::from_raw(agent.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn an_agent_whose_collector_is_mute_can_be_stopped() {
     let host = Host::empty();
     let socket = host.path("engine.sock");
@@ -465,17 +498,30 @@ fn an_agent_whose_collector_is_mute_can_be_stopped() {
 /// Answers every request as an engine answers `GET /version`.
 fn serve_version(listener: &UnixListener) {
     for stream in listener.incoming() {
-        let mut stream = stream.unwrap();
-        let reader = BufReader::new(stream.try_clone().unwrap());
-        let _request: Vec<String> =
-            reader.lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
         let body = r#"{"Version":"18.09.0","ApiVersion":"1.39","MinAPIVersion":"1.12"}"#;
-        write!(
-            stream,
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
+        answer(stream.unwrap(), "200 OK", body);
     }
+}
+
+/// Reads a request and answers it.
+fn answer(stream: impl Read + Write, status: &str, body: &str) {
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    let mut line = String::new();
+    while reader.read_line(&mut line).unwrap() > "\r\n".len() {
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    // A connection that is closed before all was read is reset.
+    reader.read_exact(&mut vec![0; length]).unwrap();
+    let mut stream = reader.into_inner();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
 }

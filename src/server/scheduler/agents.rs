@@ -2,7 +2,8 @@
 
 use tracing::{info, warn};
 
-use super::{Error, Scheduler, millis};
+use super::{Change, Error, Scheduler, Terms, millis};
+use crate::clock::rfc3339;
 use crate::store::access_token::{self, AccessToken};
 use crate::store::agent::{self, Agent};
 use crate::store::session::{self, End, Session};
@@ -44,13 +45,11 @@ impl Scheduler {
         Ok(token)
     }
 
-    /// Registers an agent. Of two agents with one name the later one wins: the
-    /// session of the earlier one ends, and it is told why instead of being
-    /// asked to register again, since the two would drive each other out for
-    /// ever.
+    /// Registers an agent. The earlier session of its name ends, unless that is another
+    /// machine's whose agent is alive.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the token is not a pool's.
+    /// [`Error::Invalid`] when the token is not a pool's, [`Error::NameTaken`].
     pub(crate) async fn register(
         &self,
         token: &AccessToken,
@@ -61,6 +60,10 @@ impl Scheduler {
         };
         let mut change = self.change().await?;
         let known = agent::find_named(&mut change.tx, &pool_id, &register.name).await?;
+        let end = match &known {
+            Some(holder) => change.take_name(holder, register, self.terms).await?,
+            None => End::Replaced,
+        };
         let created_at = known.as_ref().map_or(change.now, |agent| agent.created_at);
         let agent = Agent {
             id: known.map_or_else(|| new_id("agent"), |agent| agent.id),
@@ -76,12 +79,13 @@ impl Scheduler {
             connected: true,
             errored: false,
             error_message: None,
+            machine_id: register.identity.as_ref().map(|identity| identity.machine_id.clone()),
+            boot_id: register.identity.as_ref().map(|identity| identity.boot_id.clone()),
             created_at,
             last_seen_at: change.now,
         };
         agent::upsert(&mut change.tx, &agent).await?;
-        let replaced =
-            session::end_all(&mut change.tx, &agent.id, End::Replaced, change.now).await?;
+        let replaced = session::end_all(&mut change.tx, &agent.id, end, change.now).await?;
         if replaced > 0 {
             warn!(agent = agent.id, name = agent.name, "a registration replaced an earlier one");
         }
@@ -135,6 +139,10 @@ impl Scheduler {
                     session.agent_name
                 )));
             }
+            // It keeps its tasks while it waits for the name.
+            Some(End::Superseded) => {
+                return Err(Denied::RegisterAgain("another machine's agent has the name by now"));
+            }
             Some(End::Left) => return Err(Denied::RegisterAgain("this session has ended")),
             None => {}
         }
@@ -170,12 +178,51 @@ impl Scheduler {
         session::end_all(&mut change.tx, &session.agent_id, End::Left, change.now).await?;
         for task in task::of_agent(&mut change.tx, &session.agent_id).await? {
             if task.state != State::Unreachable {
-                change.lost(task).await?;
+                let because = format!("gave it back at {}", rfc3339(change.now));
+                change.lost(task, &because).await?;
             }
         }
         agent::disconnect(&mut change.tx, &session.agent_id).await?;
         self.commit(change).await?;
         info!(agent = session.agent_id, name = session.agent_name, "agent left");
         Ok(())
+    }
+}
+
+impl Change {
+    /// Whether an agent may have its name, which another registration had; gives how the
+    /// earlier session ends.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`] when that is of another machine, and alive.
+    async fn take_name(
+        &mut self,
+        holder: &Agent,
+        register: &Register,
+        terms: Terms,
+    ) -> Result<End, Error> {
+        let (machine, boot) = match &register.identity {
+            Some(identity) => (Some(&identity.machine_id), Some(&identity.boot_id)),
+            None => (None, None),
+        };
+        let is_same = holder.machine_id.as_ref() == machine && holder.boot_id.as_ref() == boot;
+        // An agent of an older version does not say where it is. It may be the same one,
+        // upgraded.
+        if is_same || holder.machine_id.is_none() {
+            return Ok(End::Replaced);
+        }
+        if !holder.is_online(terms.online_since(self.now)) {
+            return Ok(End::Superseded);
+        }
+        let since = session::open_since(&mut self.tx, &holder.id).await?;
+        let since = rfc3339(since.unwrap_or(holder.created_at));
+        let seconds = (self.now - holder.last_seen_at).max(0) / 1000;
+        Err(Error::NameTaken(format!(
+            "the name {} is in use in this pool by an agent on another machine (version {}, {}, \
+             registered at {since}, last seen {seconds} s ago): give each machine a name of its \
+             own with `scalr-agent configure --agent-name NAME` and restart its agent; this agent \
+             tries again until the name is free",
+            holder.name, holder.version, holder.os
+        )))
     }
 }

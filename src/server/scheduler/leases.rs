@@ -6,10 +6,10 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use super::{Change, Error, Scheduler, Terms, millis};
-use crate::clock::Millis;
+use crate::clock::{Millis, rfc3339};
 use crate::store::run::{self, Status};
 use crate::store::session::Session;
-use crate::store::task::{self, Phase, State, Task};
+use crate::store::task::{self, Claim, Phase, State, Task};
 use crate::store::{agent, session};
 use protocol::{Poll, TaskStatus};
 
@@ -26,6 +26,9 @@ const FORGET_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 /// that interrupts it first, and a Terraform that is interrupted waits for what it is
 /// creating.
 pub(super) const OVERDUE_GRACE: Duration = Duration::from_secs(60 * 60);
+
+/// How many agents may lose a task before its run fails: the task may be what ends them.
+const MAX_ATTEMPTS: usize = 3;
 
 impl Scheduler {
     /// Renews the leases of the tasks that a polling agent says it has, and
@@ -53,7 +56,9 @@ impl Scheduler {
     pub(crate) async fn expire(&self) -> Result<(), Error> {
         let mut change = self.change().await?;
         for task in task::expired(&mut change.tx, change.now).await? {
-            change.lost(task).await?;
+            let renewed_at = task.lease_expires_at.map(|at| at - millis(self.terms.lease));
+            let since = rfc3339(renewed_at.unwrap_or(change.now));
+            change.lost(task, &format!("has not reported it since {since}")).await?;
         }
         for task in task::overdue(&mut change.tx, change.now).await? {
             change.overdue(task, self.terms).await?;
@@ -138,8 +143,9 @@ impl Change {
         Ok(())
     }
 
-    /// Does what has to be done with a task whose agent is gone.
-    pub(super) async fn lost(&mut self, mut task: Task) -> Result<(), Error> {
+    /// Does what has to be done with a task whose agent is gone; `because` follows the
+    /// agent's name in a sentence.
+    pub(super) async fn lost(&mut self, mut task: Task, because: &str) -> Result<(), Error> {
         let mut run = self.run(&task.run_id).await?;
         if task.phase == Phase::Apply && task.state == State::Running {
             let agent = self.agent_name(&task).await?;
@@ -158,6 +164,13 @@ impl Change {
         if task.cancel_requested {
             self.take_back(&mut task, State::Canceled).await?;
             return Ok(self.end_run(&mut run, Status::Canceled, None).await?);
+        }
+        task::set_lost(&mut self.tx, &task, because).await?;
+        let lost = task::lost_claims(&mut self.tx, &task.id).await?;
+        if lost.len() >= MAX_ATTEMPTS {
+            self.take_back(&mut task, State::Errored).await?;
+            let message = too_many_attempts(task.phase, &lost);
+            return Ok(self.end_run(&mut run, Status::Errored, Some(message)).await?);
         }
         self.take_back(&mut task, State::Queued).await?;
         let status = match task.phase {
@@ -215,6 +228,26 @@ impl Change {
         };
         Ok(agent.map_or_else(|| "of this apply".to_owned(), |agent| agent.name))
     }
+}
+
+/// Why a task is not given to another agent, with what became of each attempt.
+fn too_many_attempts(phase: Phase, lost: &[Claim]) -> String {
+    let phase = phase.name();
+    let attempts: Vec<String> = lost
+        .iter()
+        .map(|claim| {
+            let agent = claim.agent_name.as_deref().unwrap_or("of an unknown name");
+            let because = claim.lost_because.as_deref().unwrap_or_default();
+            let claimed_at = rfc3339(claim.claimed_at);
+            format!("Agent {agent} took the {phase} at {claimed_at} and {because}.")
+        })
+        .collect();
+    format!(
+        "The {phase} was given to an agent {} times and never ended, so it is not tried again.\n{}\n\
+         Look at the logs of these agents and at the memory of their hosts, then start a new run.",
+        lost.len(),
+        attempts.join("\n")
+    )
 }
 
 #[cfg(test)]

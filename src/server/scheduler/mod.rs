@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! run    pending → plan_queued → planning → planned → confirmed → apply_queued → applying → applied
+//!        planning, applying → canceling → canceled, applied
 //! task   pending → queued → offered → claimed → running → finished | errored | canceled
 //!                    ↑_________|_________|_________|         ↖ unreachable (an apply)
 //! ```
@@ -9,8 +10,9 @@
 //! A task is lent to an agent: its lease is renewed whenever the agent is heard
 //! of with it. When it expires, the task goes back into the queue with the next
 //! attempt number, and whatever is still written for the old attempt is
-//! refused. Only an apply that was started is never lent again: it becomes
-//! unreachable until its agent comes back or somebody cancels the run.
+//! refused. A run whose task three agents have lost fails. Only an apply that was started is
+//! never lent again: it becomes unreachable until its agent comes back or somebody cancels
+//! the run.
 //!
 //! Every change is one transaction; the agents that it concerns are woken after
 //! it is committed.
@@ -119,6 +121,9 @@ pub(crate) enum Error {
     /// It does not fit what is there now: a wrong status for example.
     #[error("{0}")]
     Conflict(String),
+    /// Another machine's agent has the name and is alive.
+    #[error("{0}")]
+    NameTaken(String),
     /// It is larger than the server takes.
     #[error("{0}")]
     TooLarge(String),

@@ -77,9 +77,18 @@ impl Scheduler {
         task::update(&mut change.tx, &task).await?;
         let of_agent = NewToken::new(&format!("{}.{attempt}", task.id));
         let of_run = NewToken::new(&format!("{RUN_TOKEN}{}.{attempt}", task.id));
-        let hashes = [&of_agent.secret_hash, &of_run.secret_hash];
-        task::upsert_claim(&mut change.tx, &task.id, attempt, hashes[0], hashes[1], change.now)
-            .await?;
+        let claim = Claim {
+            task_id: task.id.clone(),
+            attempt,
+            agent_id: Some(session.agent_id.clone()),
+            agent_name: Some(session.agent_name.clone()),
+            claimed_at: change.now,
+            secret_hash: of_agent.secret_hash,
+            run_secret_hash: Some(of_run.secret_hash),
+            cancel_told_at: None,
+            lost_because: None,
+        };
+        task::upsert_claim(&mut change.tx, &claim).await?;
         let described = change.describe(&task, self.terms).await?;
         info!(task = task.id, attempt, agent = session.agent_id, "task claimed");
         self.commit(change).await?;
@@ -94,12 +103,12 @@ impl Scheduler {
         session: &Session,
         poll: &Poll,
     ) -> sqlx::Result<Vec<Claim>> {
-        let mut attempts: Vec<(String, i64)> = task::of_agent(db, &session.agent_id)
-            .await?
-            .into_iter()
-            .filter(|task| task.cancel_requested && task.state.is_with_agent())
-            .map(|task| (task.id, task.attempt))
-            .collect();
+        let mut claims = Vec::new();
+        for task in task::of_agent(db, &session.agent_id).await? {
+            if task.cancel_requested && task.state.is_with_agent() {
+                claims.extend(task::find_claim(db, &task.id, task.attempt).await?);
+            }
+        }
         for status in &poll.tasks {
             let task = task::find(db, &status.task_id).await?;
             let is_taken_back = |task: &Task| {
@@ -107,16 +116,14 @@ impl Scheduler {
                     || task.agent_id.as_ref() != Some(&session.agent_id)
             };
             if task.as_ref().is_some_and(is_taken_back) {
-                attempts.push((status.task_id.clone(), status.attempt.into()));
+                let claim = task::find_claim(db, &status.task_id, status.attempt.into()).await?;
+                // Else an agent could have others' cancels count as said.
+                let is_its_own = |claim: &Claim| claim.agent_id.as_ref() == Some(&session.agent_id);
+                claims.extend(claim.filter(is_its_own));
             }
         }
-        let mut claims = Vec::new();
-        for (task_id, attempt) in attempts {
-            let claim = task::find_claim(db, &task_id, attempt).await?;
-            claims.extend(claim.filter(|claim| {
-                claim.cancel_told_at.is_none_or(|told_at| told_at <= self.repeat_before())
-            }));
-        }
+        let repeat_before = self.repeat_before();
+        claims.retain(|claim| claim.cancel_told_at.is_none_or(|told_at| told_at <= repeat_before));
         Ok(claims)
     }
 

@@ -23,7 +23,7 @@ use crate::store::{
     workspace,
 };
 use crate::token::NewToken;
-use protocol::{Event, Finish, Outcome, Poll, Register, TaskState, TaskStatus};
+use protocol::{Event, Finish, Identity, Outcome, Poll, Register, TaskState, TaskStatus};
 
 const LEASE: Duration = Duration::from_secs(40);
 const PLAN_TIMEOUT: Duration = Duration::from_secs(100);
@@ -253,6 +253,72 @@ async fn a_lost_plan_is_run_again_and_its_late_writes_are_refused() {
     assert!(world.scheduler.events(&one, &poll).await.unwrap().is_empty(), "told a moment ago");
     world.finish(&again, Outcome::Finished, Some(true)).await.unwrap();
     assert_eq!(world.status(&run).await, Status::Planned);
+}
+
+#[tokio::test]
+async fn a_task_that_three_agents_have_lost_fails_with_what_became_of_each() {
+    let world = World::new().await;
+    let run = world.run().await;
+    for (name, leaves) in [("one", false), ("two", true), ("three", false)] {
+        assert_eq!(world.status(&run).await, Status::PlanQueued, "{name}");
+        let agent = world.agent(name).await;
+        // An offer that nobody takes is no attempt.
+        offer(&world.events(&agent, 1).await);
+        world.expire_after(LEASE).await;
+        world.take(&agent).await;
+        match leaves {
+            true => world.scheduler.deregister(&agent).await.unwrap(),
+            false => world.expire_after(LEASE).await,
+        }
+    }
+    let failed = world.reload(&run).await;
+    assert_eq!(failed.status, Status::Errored);
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Errored);
+    let message = failed.error_message.unwrap();
+    assert!(message.contains("was given to an agent 3 times"), "{message}");
+    for (name, because) in [
+        ("one", "has not reported it since 2023-11-14T22:14:00Z"),
+        ("two", "gave it back at 2023-11-14T22:15:20Z"),
+        ("three", "has not reported it since 2023-11-14T22:16:00Z"),
+    ] {
+        let attempt = message.lines().find(|line| line.starts_with(&format!("Agent {name} took")));
+        assert!(attempt.is_some_and(|line| line.contains(because)), "{name}: {message}");
+    }
+
+    // An apply that is not started neither.
+    let agent = world.agent("four").await;
+    let run = world.planned(&agent).await;
+    world.scheduler.confirm(&run.id).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(world.status(&run).await, Status::ApplyQueued);
+        let (id, attempt) = offer(&world.events(&agent, 1).await);
+        world.scheduler.claim(&agent, &id, attempt).await.unwrap();
+        world.expire_after(LEASE).await;
+    }
+    assert_eq!(world.status(&run).await, Status::Errored);
+}
+
+#[tokio::test]
+async fn an_agent_has_no_say_in_the_tasks_of_others() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let run = world.run().await;
+    let plan = world.take(&one).await;
+    world.scheduler.cancel(&run.id).await.unwrap();
+    let poll = poll_with(&plan);
+    world.scheduler.renew(&two, &poll).await.unwrap();
+    assert!(world.scheduler.events(&two, &poll).await.unwrap().is_empty());
+    let cancel = Event::Cancel { task_id: plan.id.clone(), attempt: 1 };
+    assert_eq!(world.scheduler.events(&one, &poll).await.unwrap(), [cancel]);
+    assert!(is_conflict(world.scheduler.claim(&two, &plan.id, 1).await));
+
+    // Nor does its word keep the other's lease.
+    world.scheduler.clock.advance(LEASE);
+    world.scheduler.renew(&two, &poll).await.unwrap();
+    world.scheduler.deregister(&two).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Canceling);
+    world.scheduler.expire().await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Canceled);
 }
 
 #[tokio::test]
@@ -606,7 +672,7 @@ async fn start_and_finish_can_be_said_twice() {
 }
 
 #[tokio::test]
-async fn of_two_agents_with_one_name_the_later_wins() {
+async fn of_two_old_agents_with_one_name_the_later_wins() {
     let world = World::new().await;
     let (first, first_token) = world.register("one").await;
     world.run().await;
@@ -617,6 +683,69 @@ async fn of_two_agents_with_one_name_the_later_wins() {
     assert!(matches!(&denied, Denied::Unauthorized(why) if why.contains("name one")), "{denied}");
     assert!(world.scheduler.session(&second_token).await.is_ok());
     assert_eq!(offer(&world.events(&second, 1).await), (id, 2), "the offer is not lost");
+}
+
+#[tokio::test]
+async fn a_name_is_the_first_machines_while_its_agent_is_alive() {
+    let world = World::new().await;
+    let here = Some(("machine-1", "boot-1"));
+    let (first, first_token) = world.register_from("one", here).await.unwrap();
+    let run = world.run().await;
+    let plan = world.take(&first).await;
+    let clones = [
+        Some(("machine-2", "boot-2")),
+        // With the data folder of the first one.
+        Some(("machine-1", "boot-2")),
+        Some(("machine-2", "boot-1")),
+        // Of an older version.
+        None,
+    ];
+    for clone in clones {
+        let refused = world.register_from("one", clone).await.unwrap_err();
+        let Error::NameTaken(why) = refused else { panic!("{clone:?}: {refused}") };
+        for part in ["the name one", "0.1.0", "debian_12", "last seen 0 s ago", "--agent-name"] {
+            assert!(why.contains(part), "{why}");
+        }
+        assert!(world.scheduler.session(&first_token).await.is_ok());
+    }
+    world.register_from("two", clones[0]).await.unwrap();
+
+    // The first one starts again.
+    let (again, _) = world.register_from("one", here).await.unwrap();
+    assert_eq!(again.agent_id, first.agent_id);
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Planned);
+
+    // Three heartbeats are missing.
+    world.scheduler.clock.advance(LEASE * 3 / 4);
+    assert!(world.register_from("one", clones[0]).await.is_err());
+    world.scheduler.clock.advance(Duration::from_millis(1));
+    world.register_from("one", clones[0]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_lost_its_name_is_asked_to_register_and_its_apply_counts() {
+    let world = World::new().await;
+    let (first, token) = world.register_from("one", Some(("machine-1", "boot-1"))).await.unwrap();
+    let (run, apply) = world.applying(&first).await;
+    world.scheduler.clock.advance(LEASE);
+    world.register_from("one", Some(("machine-2", "boot-2"))).await.unwrap();
+    assert!(matches!(world.scheduler.session(&token).await, Err(Denied::RegisterAgain(_))));
+    let refused = world.register_from("one", Some(("machine-1", "boot-1"))).await;
+    assert!(matches!(refused, Err(Error::NameTaken(_))));
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::Applied);
+}
+
+#[tokio::test]
+async fn a_name_that_was_given_back_is_free_at_once() {
+    let world = World::new().await;
+    let (first, _) = world.register_from("one", Some(("machine-1", "boot-1"))).await.unwrap();
+    world.scheduler.deregister(&first).await.unwrap();
+    world.register_from("one", Some(("machine-1", "boot-2"))).await.unwrap();
+    // Upgraded from a version that does not say where it is.
+    world.register("two").await;
+    world.register_from("two", Some(("machine-2", "boot-1"))).await.unwrap();
 }
 
 #[tokio::test]
@@ -886,6 +1015,15 @@ impl World {
     }
 
     async fn register(&self, name: &str) -> (Session, String) {
+        self.register_from(name, None).await.unwrap()
+    }
+
+    /// From a machine and a boot of it.
+    async fn register_from(
+        &self,
+        name: &str,
+        from: Option<(&str, &str)>,
+    ) -> Result<(Session, String), Error> {
         let register = Register {
             name: name.to_owned(),
             version: "0.1.0".to_owned(),
@@ -893,10 +1031,14 @@ impl World {
             driver: "docker".to_owned(),
             platform: "linux_amd64".to_owned(),
             concurrency: 5,
+            identity: from.map(|(machine_id, boot_id)| Identity {
+                machine_id: machine_id.to_owned(),
+                boot_id: boot_id.to_owned(),
+            }),
         };
-        let (_, token) = self.scheduler.register(&self.token, &register).await.unwrap();
+        let (_, token) = self.scheduler.register(&self.token, &register).await?;
         let session = self.scheduler.session(token.expose()).await.unwrap();
-        (session, token.expose().to_owned())
+        Ok((session, token.expose().to_owned()))
     }
 
     async fn agent(&self, name: &str) -> Session {

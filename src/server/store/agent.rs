@@ -33,6 +33,10 @@ pub(crate) struct Agent {
     pub errored: bool,
     /// What it says is wrong.
     pub error_message: Option<String>,
+    /// Its machine's id; none: the agent is too old to say.
+    pub machine_id: Option<String>,
+    /// The machine's boot.
+    pub boot_id: Option<String>,
     /// When it registered first.
     pub created_at: Millis,
     /// When it was last heard of.
@@ -67,14 +71,15 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     sqlx::query(
         "INSERT INTO agents
             (id, pool_id, name, version, os, driver, platform, concurrency, free_slots,
-             connected, errored, error_message, created_at, last_seen_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             connected, errored, error_message, created_at, last_seen_at, machine_id, boot_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
          ON CONFLICT (id) DO UPDATE SET
             version = excluded.version, os = excluded.os, driver = excluded.driver,
             platform = excluded.platform, concurrency = excluded.concurrency,
             free_slots = excluded.free_slots, connected = excluded.connected,
             errored = excluded.errored, error_message = excluded.error_message,
-            last_seen_at = excluded.last_seen_at",
+            last_seen_at = excluded.last_seen_at, machine_id = excluded.machine_id,
+            boot_id = excluded.boot_id",
     )
     .bind(&agent.id)
     .bind(&agent.pool_id)
@@ -90,6 +95,8 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     .bind(&agent.error_message)
     .bind(agent.created_at)
     .bind(agent.last_seen_at)
+    .bind(&agent.machine_id)
+    .bind(&agent.boot_id)
     .execute(db)
     .await
     .map(drop)

@@ -29,8 +29,10 @@ pub(crate) struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
 #[sqlx(rename_all = "snake_case")]
 pub(crate) enum End {
-    /// Another agent registered under the same name.
+    /// The agent registered again, or one that does not say on which machine it is.
     Replaced,
+    /// Another machine's agent got the name when this one had missed its heartbeats.
+    Superseded,
     /// The agent took its leave.
     Left,
 }
@@ -90,6 +92,20 @@ pub(crate) async fn end_all(
     .execute(db)
     .await
     .map(|done| done.rows_affected())
+}
+
+/// Since when an agent has its open session.
+pub(crate) async fn open_since(
+    db: &mut Connection,
+    agent_id: &str,
+) -> sqlx::Result<Option<Millis>> {
+    sqlx::query_scalar(
+        "SELECT created_at FROM sessions WHERE agent_id = $1 AND ended_at IS NULL
+         ORDER BY created_at DESC",
+    )
+    .bind(agent_id)
+    .fetch_optional(db)
+    .await
 }
 
 /// Forgets the sessions that ended before `before`.

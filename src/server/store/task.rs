@@ -383,38 +383,63 @@ pub(crate) struct Claim {
     pub task_id: String,
     /// The attempt.
     pub attempt: i64,
+    /// Who took it; none in an old claim.
+    pub agent_id: Option<String>,
+    /// The agent's name.
+    pub agent_name: Option<String>,
+    /// When it was taken.
+    pub claimed_at: Millis,
     /// The SHA-256 of the secret of its agent's token.
     pub secret_hash: String,
     /// The SHA-256 of the secret of its run's token; none in an old claim.
     pub run_secret_hash: Option<String>,
     /// When the agent was last told to interrupt it.
     pub cancel_told_at: Option<Millis>,
+    /// Why its agent did not end it: what follows the agent's name in a sentence.
+    pub lost_because: Option<String>,
 }
 
 /// Writes a claim, in the place of an earlier one of the same attempt.
-pub(crate) async fn upsert_claim(
-    db: &mut Connection,
-    task_id: &str,
-    attempt: i64,
-    secret_hash: &str,
-    run_secret_hash: &str,
-    now: Millis,
-) -> sqlx::Result<()> {
+pub(crate) async fn upsert_claim(db: &mut Connection, claim: &Claim) -> sqlx::Result<()> {
     sqlx::query(
-        "INSERT INTO claims (task_id, attempt, secret_hash, run_secret_hash, claimed_at)
-         VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO claims
+            (task_id, attempt, secret_hash, run_secret_hash, claimed_at, agent_id, agent_name)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (task_id, attempt) DO UPDATE SET
             secret_hash = excluded.secret_hash, run_secret_hash = excluded.run_secret_hash,
             claimed_at = excluded.claimed_at",
     )
-    .bind(task_id)
-    .bind(attempt)
-    .bind(secret_hash)
-    .bind(run_secret_hash)
-    .bind(now)
+    .bind(&claim.task_id)
+    .bind(claim.attempt)
+    .bind(&claim.secret_hash)
+    .bind(&claim.run_secret_hash)
+    .bind(claim.claimed_at)
+    .bind(&claim.agent_id)
+    .bind(&claim.agent_name)
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Remembers why the agent of an attempt did not end it.
+pub(crate) async fn set_lost(db: &mut Connection, task: &Task, because: &str) -> sqlx::Result<()> {
+    sqlx::query("UPDATE claims SET lost_because = $3 WHERE task_id = $1 AND attempt = $2")
+        .bind(&task.id)
+        .bind(task.attempt)
+        .bind(because)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// The claims on the attempts at a task that their agents did not end, by attempt.
+pub(crate) async fn lost_claims(db: &mut Connection, task_id: &str) -> sqlx::Result<Vec<Claim>> {
+    sqlx::query_as(
+        "SELECT * FROM claims WHERE task_id = $1 AND lost_because IS NOT NULL ORDER BY attempt",
+    )
+    .bind(task_id)
+    .fetch_all(db)
+    .await
 }
 
 /// The claim on an attempt.

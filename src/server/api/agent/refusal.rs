@@ -74,6 +74,9 @@ impl From<Error> for Refusal {
         let status = match &error {
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::AttemptOver(_) => return Self::attempt_over(error.to_string()),
+            Error::NameTaken(_) => {
+                return Self::conflict(error.to_string()).code(Code::NameTaken);
+            }
             Error::TooLarge(_) => {
                 return Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
                     .code(Code::TooLarge);

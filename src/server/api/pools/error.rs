@@ -151,7 +151,9 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match error {
             Error::NotFound(detail) => Self::new(StatusCode::NOT_FOUND, "Not Found").detail(detail),
-            Error::AttemptOver(detail) | Error::Conflict(detail) => Self::conflict(detail),
+            Error::AttemptOver(detail) | Error::Conflict(detail) | Error::NameTaken(detail) => {
+                Self::conflict(detail)
+            }
             Error::TooLarge(why) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large")
                 .detail(format!("The upload is refused: {why}.")),
             Error::Invalid(detail) => {

@@ -1,0 +1,68 @@
+//! By what the server tells this machine from others whose agents have the same name.
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use config::layout::data;
+use protocol::Identity;
+
+/// A new random UUID each time it is read; the other one is the same until the next boot.
+const RANDOM_ID: &str = "/proc/sys/kernel/random/uuid";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The identity that is kept in the data folder, made if there is none, and of this boot: a
+/// cloned machine has a copy of the first.
+///
+/// # Errors
+/// It can't be read or made.
+pub(crate) fn of(data_dir: &Path) -> Result<Identity> {
+    let file = data_dir.join(data::MACHINE_ID);
+    let machine_id = match fs::read_to_string(&file) {
+        Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot read {}", file.display()));
+        }
+        _ => make(data_dir, &file)?,
+    };
+    Ok(Identity { machine_id, boot_id: read(BOOT_ID)? })
+}
+
+fn make(data_dir: &Path, file: &Path) -> Result<String> {
+    let id = read(RANDOM_ID)?;
+    let write = || -> Result<()> {
+        let mut new = tempfile::NamedTempFile::new_in(data_dir)?;
+        writeln!(new, "{id}")?;
+        new.as_file().sync_all()?;
+        new.persist(file)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(id)
+}
+
+fn read(file: &str) -> Result<String> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_keeps_its_identity_and_another_folder_has_another_one() {
+        let data = tempfile::tempdir().unwrap();
+        let first = of(data.path()).unwrap();
+        assert_eq!(first.machine_id.len(), 36);
+        assert_eq!(of(data.path()).unwrap(), first);
+        let other = of(tempfile::tempdir().unwrap().path()).unwrap();
+        assert_ne!(other.machine_id, first.machine_id);
+        assert_eq!(other.boot_id, first.boot_id);
+        // Cut off by a crash.
+        fs::write(data.path().join(data::MACHINE_ID), "").unwrap();
+        assert_ne!(of(data.path()).unwrap().machine_id, first.machine_id);
+    }
+}
