@@ -454,7 +454,8 @@ async fn send(request: RequestBuilder) -> Result<Response, CallError> {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     // A proxy or a load balancer answers in HTML; the server is behind it, and
     // may be back soon.
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || !ours {
+    let is_passing = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
+    if status.is_server_error() || is_passing.contains(&status) || !ours {
         return Err(CallError::Away(anyhow!(
             "{} answered {status}{}",
             response.url().host_str().unwrap_or("the server"),

@@ -8,6 +8,7 @@
 //! | [`objects`], [`logs`] | what is too large for it |
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
+//! | [`connections`] | how many there may be, and for how long |
 //! | [`packages`] | what agents are installed from |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
@@ -15,6 +16,7 @@ mod api;
 mod app;
 mod args;
 mod clock;
+mod connections;
 mod logs;
 mod objects;
 mod packages;
@@ -39,14 +41,16 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use clap::CommandFactory as _;
 use cli::documents;
 use nix::sys::stat::{Mode, umask};
+use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tracing::{Span, debug_span, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -55,6 +59,7 @@ use url::Url;
 use app::{App, Parts};
 use args::{AdminToken, Command, LogFormat, Serve, Tls};
 use clock::Clock;
+use connections::Gate;
 use logs::Logs;
 use objects::Objects;
 use scheduler::{Scheduler, Terms, Wake};
@@ -67,6 +72,12 @@ use cli::Failure;
 
 /// The database's file in the data folder.
 const DATABASE: &str = "server.db";
+
+/// How long a client may send nothing of a body that it has begun.
+const SILENT_BODY: Duration = Duration::from_secs(60);
+
+/// The largest head of a request, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
 
 /// How long requests under way may take after a stop was asked for.
 const STOP: Duration = Duration::from_secs(10);
@@ -128,9 +139,8 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         let text = format!("--packages: there is no folder {}", packages.display());
         return Err(Failure::Usage.because(text));
     }
-    let listener = TcpListener::bind(options.listen)
-        .with_context(|| format!("cannot listen on {}", options.listen))?;
-    listener.set_nonblocking(true)?;
+    let listener =
+        bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
     let url = match options.url {
         Some(url) => url,
@@ -177,6 +187,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
     }
+    let gate = Gate::new(options.connections.limits());
     println!("Listening on {address} as {}", app.link(""));
     info!(%address, url = app.link(""), "server is up");
 
@@ -186,7 +197,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         let app = Arc::clone(&app);
         async move { app.scheduler.sweep().await }
     });
-    listen(listener, tls, handle, routes(&app)).await.context("the server failed")?;
+    listen(listener, tls, gate, handle, routes(&app)).await.context("the server failed")?;
     stopping.await??;
     sweeper.await?;
     app.scheduler.store.close().await;
@@ -200,6 +211,8 @@ fn routes(app: &App) -> Router {
         .merge(api::agent::routes())
         .merge(api::pools::routes(app))
         .merge(packages::routes(app))
+        .layer(RequestBodyTimeoutLayer::new(SILENT_BODY))
+        .layer(from_fn(connections::close_unauthenticated))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
         .with_state(Arc::clone(app))
 }
@@ -219,21 +232,38 @@ async fn health(State(app): State<App>) -> Result<&'static str, (StatusCode, &'s
     }
 }
 
+/// A listener with a queue for as many connections as agents may begin at once, after a
+/// restart for example: one that does not fit waits for seconds before it tries again. The
+/// kernel cuts the queue to net.core.somaxconn.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const QUEUE: u32 = 4096;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)?.into_std()
+}
+
 async fn listen(
     listener: TcpListener,
     tls: Option<RustlsConfig>,
+    gate: Gate,
     handle: Handle<SocketAddr>,
     routes: Router,
 ) -> std::io::Result<()> {
     let service = routes.into_make_service();
-    // Small answers wait for nothing: no Nagle.
-    let no_delay = NoDelayAcceptor::new();
-    let server = axum_server::from_tcp(listener)?.handle(handle);
+    let mut server = axum_server::from_tcp(listener)?
+        .http1_only()
+        .first_request_timeout(connections::FIRST_REQUEST)
+        .handle(handle);
+    // It also counts the time before a head begins.
+    let mut http = server.http_builder().http1();
+    http.header_read_timeout(connections::IDLE).max_buf_size(MAX_HEAD);
     match tls {
         Some(tls) => {
-            server.acceptor(RustlsAcceptor::new(tls).acceptor(no_delay)).serve(service).await
+            let tls = RustlsAcceptor::new(tls).handshake_timeout(connections::FIRST_REQUEST);
+            server.acceptor(tls.acceptor(gate)).serve(service).await
         }
-        None => server.acceptor(no_delay).serve(service).await,
+        None => server.acceptor(gate).serve(service).await,
     }
 }
 

@@ -6,6 +6,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use tracing::{error, info};
 
+use crate::api::status_of;
 use crate::scheduler::{Denied, Error};
 use protocol::{Code, LogOffset, Problem};
 
@@ -117,7 +118,22 @@ macro_rules! from_rejection {
         }
     )*};
 }
-from_rejection!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
+from_rejection!(PathRejection, QueryRejection);
+
+impl From<BytesRejection> for Refusal {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(status_of(&rejection), rejection.body_text())
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        match rejection {
+            JsonRejection::BytesRejection(rejection) => rejection.into(),
+            rejection => Self::new(rejection.status(), rejection.body_text()),
+        }
+    }
+}
 
 /// The answer to a call that the protocol does not have.
 pub(super) async fn no_such_call(uri: Uri) -> Refusal {
