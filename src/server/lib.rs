@@ -10,11 +10,14 @@
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
 //! | [`connections`] | how many there may be, and for how long |
 //! | [`packages`] | what agents are installed from |
+//! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
 mod api;
 mod app;
 mod args;
+mod certificate;
+mod certificate_files;
 mod clock;
 mod connections;
 mod logs;
@@ -49,7 +52,7 @@ use clap::CommandFactory as _;
 use cli::documents;
 use nix::sys::stat::{Mode, umask};
 use tokio::net::TcpSocket;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tracing::{Span, debug_span, info, warn};
@@ -58,6 +61,7 @@ use url::Url;
 
 use app::{App, Parts};
 use args::{AdminToken, Command, LogFormat, Serve, Tls};
+use certificate_files::CertificateFiles;
 use clock::Clock;
 use connections::Gate;
 use logs::Logs;
@@ -133,6 +137,8 @@ fn admin_token(options: &AdminToken) -> Result<()> {
 
 async fn run_until_stopped(options: Serve) -> Result<()> {
     let tls = options.tls.choice()?;
+    // It ends no server, not even one without a certificate to load again.
+    let hangup = signal(SignalKind::hangup())?;
     if let Some(packages) = &options.packages
         && !packages.is_dir()
     {
@@ -154,10 +160,13 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         .with_context(|| format!("cannot make {}", options.data.display()))?;
     let _lock = lock(&options.data)?;
     let tls = match tls {
-        Tls::Files { cert, key } => Some(tls::from_files(&cert, &key)?),
+        Tls::Files { cert, key } => {
+            let files = CertificateFiles { cert, key, host: host(&url) };
+            Some(files.serve(hangup)?)
+        }
         Tls::SelfSigned { names } => {
             let authority = tls::Authority::open(&options.data.join("tls"))?;
-            Some(self_signed(authority, &url, names)?)
+            Some(self_signed(authority, &url, names, hangup)?)
         }
         Tls::Off => {
             warn!("plain HTTP: tokens and states can be read on the way to whoever speaks TLS");
@@ -286,21 +295,32 @@ fn self_signed(
     authority: tls::Authority,
     url: &Url,
     mut names: Vec<String>,
+    mut hangup: Signal,
 ) -> Result<RustlsConfig> {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    names.insert(0, host.to_owned());
+    names.insert(0, host(url));
     let config = RustlsConfig::from_config(authority.config(&names)?);
     let renewed = config.clone();
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(tls::RENEW).await;
+            tokio::select! {
+                _ = hangup.recv() => {}
+                () = tokio::time::sleep(tls::RENEW) => {}
+            }
             match authority.config(&names) {
-                Ok(config) => renewed.reload_from_config(config),
+                Ok(config) => {
+                    renewed.reload_from_config(config);
+                    info!("certificate renewed");
+                }
                 Err(error) => warn!("cannot renew the certificate: {error:#}"),
             }
         }
     });
     Ok(config)
+}
+
+/// The host of a URL, as it stands in certificates.
+fn host(url: &Url) -> String {
+    url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned()
 }
 
 /// Keeps a second server out of the data folder.

@@ -1,4 +1,4 @@
-//! The server's certificate: given, or from an authority of its own.
+//! TLS, and certificates of an authority of the server's own.
 //!
 //! The authority (`ca.pem`, `ca-key.pem`) is made once and kept, since
 //! machines are told to trust it. The certificate that it signs lives in
@@ -11,8 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use axum_server::tls_rustls::RustlsConfig;
+use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 use rcgen::{
@@ -25,25 +24,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// How often a new certificate is made; each is good for 90 days.
 pub(crate) const RENEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// TLS with a certificate and key from PEM files.
-///
-/// # Errors
-/// They can't be read or don't belong together.
-pub(crate) fn from_files(cert: &Path, key: &Path) -> Result<RustlsConfig> {
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("cannot read the certificate {}", cert.display()))?;
-    if chain.is_empty() {
-        bail!("there is no certificate in {}", cert.display());
-    }
-    let private = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("cannot read the key {}", key.display()))?;
-    let config = config(chain, private).with_context(|| {
-        format!("cannot use the certificate {} with the key {}", cert.display(), key.display())
-    })?;
-    Ok(RustlsConfig::from_config(config))
-}
 
 /// A certificate authority of the server's own.
 #[derive(Debug)]
@@ -134,7 +114,11 @@ fn set_validity(params: &mut CertificateParams, days: i32) -> Result<()> {
     Ok(())
 }
 
-fn config(
+/// TLS with a certificate and its key.
+///
+/// # Errors
+/// They don't belong together.
+pub(crate) fn config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<ServerConfig>> {

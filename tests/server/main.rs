@@ -1,6 +1,7 @@
 //! A really started `scalr-server`, over real HTTP.
 
 mod agents;
+mod certificates;
 mod flood;
 mod harness;
 mod lists;
