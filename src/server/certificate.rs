@@ -92,6 +92,14 @@ pub(crate) fn warnings(chain: &[CertificateDer<'_>], host: &str, now: Timestamp)
     warnings
 }
 
+/// Whether an authority vouches for certain names alone.
+///
+/// # Errors
+/// It is no certificate.
+pub(crate) fn has_name_constraints(authority: &CertificateDer<'_>) -> Result<bool> {
+    Ok(parse(authority)?.name_constraints()?.is_some())
+}
+
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>> {
     let (_, certificate) = X509Certificate::from_der(der).context("cannot parse a certificate")?;
     Ok(certificate)

@@ -9,7 +9,7 @@
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
 //! | [`connections`] | how many there may be, and for how long |
-//! | [`packages`] | what agents are installed from |
+//! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
@@ -51,6 +51,7 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use clap::CommandFactory as _;
 use cli::documents;
 use nix::sys::stat::{Mode, umask};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -159,14 +160,17 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         .create(&options.data)
         .with_context(|| format!("cannot make {}", options.data.display()))?;
     let _lock = lock(&options.data)?;
+    let mut own_authority = None;
     let tls = match tls {
         Tls::Files { cert, key } => {
             let files = CertificateFiles { cert, key, host: host(&url) };
             Some(files.serve(hangup)?)
         }
-        Tls::SelfSigned { names } => {
-            let authority = tls::Authority::open(&options.data.join("tls"))?;
-            Some(self_signed(authority, &url, names, hangup)?)
+        Tls::SelfSigned { mut names } => {
+            names.insert(0, host(&url));
+            let authority = tls::Authority::open(&options.data.join("tls"), &names)?;
+            own_authority = Some(authority.pem().to_owned());
+            Some(self_signed(authority, names, hangup)?)
         }
         Tls::Off => {
             warn!("plain HTTP: tokens and states can be read on the way to whoever speaks TLS");
@@ -191,10 +195,16 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         logs,
         watched: Watched::default(),
         url,
+        authority: own_authority,
         packages: options.packages,
     });
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
+    }
+    if let Some(pem) = &app.authority {
+        let sha256 = hex::encode(Sha256::digest(pem));
+        println!("Certificate authority: {}, SHA-256 {sha256}", app.link("/ca.pem"));
+        info!(url = app.link("/ca.pem"), sha256, "certificate authority");
     }
     let gate = Gate::new(options.connections.limits());
     println!("Listening on {address} as {}", app.link(""));
@@ -293,11 +303,9 @@ async fn stop_on_signal(app: App, handle: Handle<SocketAddr>) -> Result<()> {
 /// TLS with the server's own authority, renewed while it runs.
 fn self_signed(
     authority: tls::Authority,
-    url: &Url,
-    mut names: Vec<String>,
+    names: Vec<String>,
     mut hangup: Signal,
 ) -> Result<RustlsConfig> {
-    names.insert(0, host(url));
     let config = RustlsConfig::from_config(authority.config(&names)?);
     let renewed = config.clone();
     tokio::spawn(async move {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, StatusCode};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::harness::{Server, events, program};
@@ -121,6 +122,34 @@ async fn sighup_renews_the_certificate_of_the_servers_own_authority() {
     server.signal(Signal::SIGHUP);
     server.wait_for_log("certificate renewed").await;
     server.get("/environments").await;
+}
+
+#[tokio::test]
+async fn the_servers_own_authority_can_be_fetched_and_compared() {
+    let server = Server::start().await;
+    let file = fs::read(server.data.join("tls/ca.pem")).unwrap();
+    let answer = server.http.get(format!("{}/ca.pem", server.url)).send().await.unwrap();
+    assert_eq!(answer.bytes().await.unwrap(), file);
+    let sha256 = hex::encode(Sha256::digest(&file));
+    assert!(server.log().contains(&sha256), "{}", server.log());
+
+    let plain = Server::start_bare(&["--insecure-http"], None).await;
+    let none = plain.http.get(format!("{}/ca.pem", plain.url)).send().await.unwrap();
+    assert_eq!(none.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_name_that_the_own_authority_does_not_permit_ends_the_start() {
+    let mut server = Server::start().await;
+    server.stop().await;
+    let mut serve = program();
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--tls-self-signed", "--data"]);
+    serve.arg(&server.data).args(["--url", "https://pools.example.com"]);
+    let output = tokio::time::timeout(PATIENCE, serve.output()).await.unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("cannot vouch for pools.example.com"), "{error}");
+    assert!(error.contains("move the folder tls"), "{error}");
 }
 
 #[tokio::test]
