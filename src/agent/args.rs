@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use super::{configure, service, status};
+use super::{configure, probe, service, status};
 use cli::documents;
 
 /// Takes tasks from an agent pool and runs each in a container
@@ -34,6 +34,8 @@ enum Command {
     Configure(configure::Args),
     Run(Run),
     Status(status::Args),
+    #[command(hide = true)]
+    Probe(probe::Args),
     #[command(hide = true)]
     Documents(documents::Args),
 }
@@ -68,6 +70,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Configure(args) => configure::run(&cli.config, args),
         Command::Run(Run { once }) => service::run(&cli.config, once),
         Command::Status(args) => status::run(&cli.config, &args),
+        Command::Probe(args) => probe::run(&args),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }

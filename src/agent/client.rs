@@ -104,7 +104,7 @@ impl Client {
     /// A certificate or a proxy can't be used.
     pub fn new(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
         Ok(Self {
-            http: http(config, proxy)?.build().context("cannot set up HTTPS")?,
+            http: http(config.ca_cert.as_deref(), proxy)?.build().context("cannot set up HTTPS")?,
             base: config
                 .url
                 .join(&format!("{BASE}/"))
@@ -416,7 +416,7 @@ fn gzip(piece: &[u8]) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// A certificate or a proxy can't be used.
-pub(crate) fn http(config: &Config, proxy: &[(String, String)]) -> Result<ClientBuilder> {
+pub(crate) fn http(ca_cert: Option<&Path>, proxy: &[(String, String)]) -> Result<ClientBuilder> {
     // An error means that a provider is in place already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let proxy = ProxySelection::of(proxy)?;
@@ -426,7 +426,7 @@ pub(crate) fn http(config: &Config, proxy: &[(String, String)]) -> Result<Client
         // Behind some firewalls an idle connection is dead after minutes.
         .pool_idle_timeout(Duration::from_secs(60))
         .proxy(Proxy::custom(move |url| proxy.for_url(url).cloned()));
-    if let Some(file) = &config.ca_cert {
+    if let Some(file) = ca_cert {
         builder = builder.tls_certs_merge(certificates(file)?);
     }
     Ok(builder)
@@ -465,7 +465,8 @@ async fn send(request: RequestBuilder) -> Result<Response, CallError> {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     // A proxy or a load balancer answers in HTML; the server is behind it, and
     // may be back soon.
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || !ours {
+    let is_passing = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
+    if status.is_server_error() || is_passing.contains(&status) || !ours {
         return Err(CallError::Away(anyhow!(
             "{} answered {status}{}",
             response.url().host_str().unwrap_or("the server"),
@@ -526,9 +527,7 @@ pub(super) fn in_one_line(error: reqwest::Error) -> anyhow::Error {
             "{host} did not answer in time; check that it, or the proxy, can be reached from here"
         )
     } else if all.contains("certificate") {
-        anyhow!(
-            "{host} is not trusted ({last}); put its certificate authority into the system's trust store or give it with --ca-cert"
-        )
+        not_trusted(&host, &last)
     } else if all.contains("dns") || all.contains("lookup") {
         anyhow!("cannot resolve {host} ({last}); check the name, and whether a proxy is needed")
     } else if error.is_connect() {
@@ -537,6 +536,33 @@ pub(super) fn in_one_line(error: reqwest::Error) -> anyhow::Error {
         )
     } else {
         anyhow!("the connection to {host} failed ({last})")
+    }
+}
+
+/// Why the server's certificate is refused: `why` is what rustls says.
+fn not_trusted(host: &str, why: &str) -> anyhow::Error {
+    if why.contains("CaUsedAsEndEntity") {
+        anyhow!(
+            "{host} presents an authority's certificate (CA:TRUE) as its own; the server needs a \
+             server certificate"
+        )
+    } else if why.contains("not valid for name") {
+        anyhow!(
+            "the certificate of {host} is for another name ({why}); the server needs one with \
+             {host} as a subject alternative name"
+        )
+    } else if why.contains("expired") || why.contains("not valid yet") {
+        anyhow!("the certificate of {host} is not valid now ({why}); check this host's clock, too")
+    } else if why.to_lowercase().contains("signaturealgorithm") {
+        anyhow!(
+            "the certificate of {host} has a signature that is not accepted, SHA-1 for example \
+             ({why}); the server needs another certificate"
+        )
+    } else {
+        anyhow!(
+            "{host} is not trusted ({why}); name its certificate authority with --ca-cert, or put \
+             it into the system's trust store"
+        )
     }
 }
 
@@ -563,7 +589,9 @@ mod tests {
             token: Some(Secret::new("token")),
             ..Settings::default()
         };
-        let http = http(&settings.resolve().unwrap(), &[(variable.to_owned(), proxy)]).unwrap();
+        let http =
+            http(settings.resolve().unwrap().ca_cert.as_deref(), &[(variable.to_owned(), proxy)])
+                .unwrap();
         let request = tokio::spawn(http.build().unwrap().get(url).send());
         let (mut connection, _) = listener.accept().await.unwrap();
         let mut received = Vec::new();

@@ -17,6 +17,7 @@ mod json_file;
 mod log;
 mod logging;
 mod phase;
+mod probe;
 mod progress;
 mod providers;
 mod proxy_variables;

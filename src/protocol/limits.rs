@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Attempt, Claimed, Event, Events, Finish, Heartbeat, Intervals, LogOffset, Named, Poll, Problem,
-    RanImage, Register, Registered, Secret, Task, TaskStatus, Variable,
+    Attempt, Claimed, Event, Events, Finish, Heartbeat, Identity, Intervals, LogOffset, Named,
+    Poll, Problem, RanImage, Register, Registered, Secret, Task, TaskStatus, Variable,
 };
 
 /// How many tasks an agent has at most.
@@ -98,7 +98,7 @@ impl OutOfBounds {
 
 impl Message for Register {
     fn check(&self) -> Result<(), OutOfBounds> {
-        let Self { name, version, os, driver, platform, concurrency } = self;
+        let Self { name, version, os, driver, platform, concurrency, identity } = self;
         printable("name", name)?;
         if name.trim().is_empty() {
             return Err(OutOfBounds::new("name", "it is empty".to_owned()));
@@ -108,7 +108,11 @@ impl Message for Register {
         {
             printable(field, text)?;
         }
-        within("concurrency", *concurrency, 1, MAX_TASKS)
+        within("concurrency", *concurrency, 1, MAX_TASKS)?;
+        let Some(Identity { machine_id, boot_id }) = identity else { return Ok(()) };
+        id("machine_id", machine_id)
+            .and_then(|()| id("boot_id", boot_id))
+            .map_err(|error| error.inside("identity"))
     }
 }
 

@@ -1,9 +1,9 @@
 //! A message of each kind with all its fields, for tests.
 
 use crate::{
-    Attempt, Category, Claimed, Event, Events, Finish, Heartbeat, Hook, Intervals, Kind, LogOffset,
-    Named, Operation, Outcome, Poll, Problem, RanImage, Register, Registered, Secret, Status, Task,
-    TaskState, TaskStatus, Variable,
+    Attempt, Category, Claimed, Event, Events, Finish, Heartbeat, Hook, Identity, Intervals, Kind,
+    LogOffset, Named, Operation, Outcome, Poll, Problem, RanImage, Register, Registered, Secret,
+    Status, Task, TaskState, TaskStatus, Variable,
 };
 
 pub(crate) fn register() -> Register {
@@ -14,6 +14,10 @@ pub(crate) fn register() -> Register {
         driver: "docker".into(),
         platform: "linux_amd64".into(),
         concurrency: 5,
+        identity: Some(Identity {
+            machine_id: "0123456789abcdef0123456789abcdef".into(),
+            boot_id: "6fd0a0f8-3c3c-4d5f-8a1e-0123456789ab".into(),
+        }),
     }
 }
 

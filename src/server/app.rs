@@ -23,6 +23,8 @@ pub(crate) struct Parts {
     pub watched: Watched,
     /// Where people and agents find the server.
     pub url: Url,
+    /// The certificate of the server's own authority, PEM, if it has one.
+    pub authority: Option<String>,
     /// The packages' repositories, if the server has them.
     pub packages: Option<PathBuf>,
 }

@@ -12,6 +12,8 @@ use url::Url;
 use cli::Failure;
 use cli::documents;
 
+use crate::connections::Limits;
+
 /// Keeps agent pools, workspaces, runs and state.
 #[derive(Debug, Parser)]
 #[command(name = "scalr-server", version, arg_required_else_help = true)]
@@ -181,6 +183,10 @@ pub struct Serve {
     #[arg(env = "SCALR_SERVER_KEEP_RUNS")]
     pub keep_runs: Duration,
 
+    /// How many connections there may be
+    #[command(flatten)]
+    pub connections: ConnectionOptions,
+
     /// How the log on standard error looks
     #[arg(long, value_enum, default_value_t = LogFormat::Plain, env = "SCALR_SERVER_LOG_FORMAT")]
     pub log_format: LogFormat,
@@ -188,6 +194,37 @@ pub struct Serve {
 
 /// The time limits that a plan or an apply may have, in seconds.
 pub(crate) const TIMEOUTS: RangeInclusive<u32> = 10..=7 * 24 * 60 * 60;
+
+/// How many connections there may be.
+#[derive(Debug, Args)]
+pub struct ConnectionOptions {
+    /// Most connections at once; an agent holds two or three
+    #[arg(long, value_name = "N", default_value = "40000", value_parser = connections)]
+    #[arg(env = "SCALR_SERVER_MAX_CONNECTIONS")]
+    pub max_connections: usize,
+
+    /// Most connections at once that have not authenticated
+    ///
+    /// Others wait for 10 seconds, and are refused then.
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = connections)]
+    #[arg(env = "SCALR_SERVER_MAX_UNAUTHENTICATED")]
+    pub max_unauthenticated: usize,
+
+    /// Most connections at once from one address that have not authenticated
+    #[arg(long, value_name = "N", default_value = "500", value_parser = connections)]
+    #[arg(env = "SCALR_SERVER_MAX_UNAUTHENTICATED_PER_ADDRESS")]
+    pub max_unauthenticated_per_address: usize,
+}
+
+impl ConnectionOptions {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            all: self.max_connections,
+            unauthenticated: self.max_unauthenticated,
+            per_address: self.max_unauthenticated_per_address,
+        }
+    }
+}
 
 /// How the server speaks TLS.
 #[derive(Debug, Args)]
@@ -284,6 +321,13 @@ fn timeout(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if TIMEOUTS.contains(&seconds) => Ok(Duration::from_secs(seconds.into())),
         _ => Err(format!("it takes seconds, from {} to {}", TIMEOUTS.start(), TIMEOUTS.end())),
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=1_000_000) => Ok(number),
+        _ => Err("it takes a number from 1 to 1000000".to_owned()),
     }
 }
 

@@ -62,6 +62,7 @@ impl InProcess {
         };
         let admin = admin::first_start(&scheduler.store, scheduler.clock.now(), None).await;
         let app = Arc::new(Parts {
+            authority: None,
             scheduler,
             logs: Logs::open(&folder.path().join("logs")).unwrap(),
             watched: Watched::default(),

@@ -9,13 +9,18 @@
 //! | [`retention`] | removes old content |
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
-//! | [`packages`] | what agents are installed from |
+//! | [`connections`] | how many there may be, and for how long |
+//! | [`packages`] | what agents are installed from, and the authority to trust |
+//! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
 mod api;
 mod app;
 mod args;
+mod certificate;
+mod certificate_files;
 mod clock;
+mod connections;
 mod logs;
 mod objects;
 mod packages;
@@ -45,14 +50,17 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use clap::CommandFactory as _;
 use cli::documents;
 use nix::sys::stat::{Mode, umask};
-use tokio::signal::unix::{SignalKind, signal};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpSocket;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tracing::{Span, debug_span, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -60,7 +68,9 @@ use url::Url;
 
 use app::{App, Parts};
 use args::{AdminToken, Command, LogFormat, Serve, Tls};
+use certificate_files::CertificateFiles;
 use clock::Clock;
+use connections::Gate;
 use logs::Logs;
 use objects::Objects;
 use retention::Retention;
@@ -74,6 +84,12 @@ use cli::Failure;
 
 /// The database's file in the data folder.
 const DATABASE: &str = "server.db";
+
+/// How long a client may send nothing of a body that it has begun.
+const SILENT_BODY: Duration = Duration::from_secs(60);
+
+/// The largest head of a request, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
 
 /// How long requests under way may take after a stop was asked for.
 const STOP: Duration = Duration::from_secs(10);
@@ -140,15 +156,16 @@ fn admin_token(command: &AdminToken) -> Result<()> {
 
 async fn run_until_stopped(options: Serve) -> Result<()> {
     let tls = options.tls.choice()?;
+    // It ends no server, not even one without a certificate to load again.
+    let hangup = signal(SignalKind::hangup())?;
     if let Some(packages) = &options.packages
         && !packages.is_dir()
     {
         let text = format!("--packages: there is no folder {}", packages.display());
         return Err(Failure::Usage.because(text));
     }
-    let listener = TcpListener::bind(options.listen)
-        .with_context(|| format!("cannot listen on {}", options.listen))?;
-    listener.set_nonblocking(true)?;
+    let listener =
+        bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
     let url = match options.url {
         Some(url) => url,
@@ -161,11 +178,17 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         .create(&options.data)
         .with_context(|| format!("cannot make {}", options.data.display()))?;
     let _lock = lock(&options.data)?;
+    let mut own_authority = None;
     let tls = match tls {
-        Tls::Files { cert, key } => Some(tls::from_files(&cert, &key)?),
-        Tls::SelfSigned { names } => {
-            let authority = tls::Authority::open(&options.data.join("tls"))?;
-            Some(self_signed(authority, &url, names)?)
+        Tls::Files { cert, key } => {
+            let files = CertificateFiles { cert, key, host: host(&url) };
+            Some(files.serve(hangup)?)
+        }
+        Tls::SelfSigned { mut names } => {
+            names.insert(0, host(&url));
+            let authority = tls::Authority::open(&options.data.join("tls"), &names)?;
+            own_authority = Some(authority.pem().to_owned());
+            Some(self_signed(authority, names, hangup)?)
         }
         Tls::Off => {
             warn!("plain HTTP: tokens and states can be read on the way to whoever speaks TLS");
@@ -194,11 +217,18 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         logs,
         watched: Watched::default(),
         url,
+        authority: own_authority,
         packages: options.packages,
     });
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
     }
+    if let Some(pem) = &app.authority {
+        let sha256 = hex::encode(Sha256::digest(pem));
+        println!("Certificate authority: {}, SHA-256 {sha256}", app.link("/ca.pem"));
+        info!(url = app.link("/ca.pem"), sha256, "certificate authority");
+    }
+    let gate = Gate::new(options.connections.limits());
     println!("Listening on {address} as {}", app.link(""));
     info!(%address, url = app.link(""), "server is up");
 
@@ -213,7 +243,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         let retention = Retention { states: options.keep_states, runs: options.keep_runs };
         async move { app.remove_old_content(retention).await }
     });
-    listen(listener, tls, handle, routes(&app)).await.context("the server failed")?;
+    listen(listener, tls, gate, handle, routes(&app)).await.context("the server failed")?;
     stopping.await??;
     sweeper.await?;
     remover.await?;
@@ -228,6 +258,8 @@ fn routes(app: &App) -> Router {
         .merge(api::agent::routes())
         .merge(api::pools::routes(app))
         .merge(packages::routes(app))
+        .layer(RequestBodyTimeoutLayer::new(SILENT_BODY))
+        .layer(from_fn(connections::close_unauthenticated))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
         .with_state(Arc::clone(app))
 }
@@ -247,21 +279,38 @@ async fn health(State(app): State<App>) -> Result<&'static str, (StatusCode, &'s
     }
 }
 
+/// A listener with a queue for as many connections as agents may begin at once, after a
+/// restart for example: one that does not fit waits for seconds before it tries again. The
+/// kernel cuts the queue to net.core.somaxconn.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const QUEUE: u32 = 4096;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)?.into_std()
+}
+
 async fn listen(
     listener: TcpListener,
     tls: Option<RustlsConfig>,
+    gate: Gate,
     handle: Handle<SocketAddr>,
     routes: Router,
 ) -> std::io::Result<()> {
     let service = routes.into_make_service();
-    // Small answers wait for nothing: no Nagle.
-    let no_delay = NoDelayAcceptor::new();
-    let server = axum_server::from_tcp(listener)?.handle(handle);
+    let mut server = axum_server::from_tcp(listener)?
+        .http1_only()
+        .first_request_timeout(connections::FIRST_REQUEST)
+        .handle(handle);
+    // It also counts the time before a head begins.
+    let mut http = server.http_builder().http1();
+    http.header_read_timeout(connections::IDLE).max_buf_size(MAX_HEAD);
     match tls {
         Some(tls) => {
-            server.acceptor(RustlsAcceptor::new(tls).acceptor(no_delay)).serve(service).await
+            let tls = RustlsAcceptor::new(tls).handshake_timeout(connections::FIRST_REQUEST);
+            server.acceptor(tls.acceptor(gate)).serve(service).await
         }
-        None => server.acceptor(no_delay).serve(service).await,
+        None => server.acceptor(gate).serve(service).await,
     }
 }
 
@@ -282,23 +331,32 @@ async fn stop_on_signal(app: App, handle: Handle<SocketAddr>) -> Result<()> {
 /// TLS with the server's own authority, renewed while it runs.
 fn self_signed(
     authority: tls::Authority,
-    url: &Url,
-    mut names: Vec<String>,
+    names: Vec<String>,
+    mut hangup: Signal,
 ) -> Result<RustlsConfig> {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    names.insert(0, host.to_owned());
     let config = RustlsConfig::from_config(authority.config(&names)?);
     let renewed = config.clone();
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(tls::RENEW).await;
+            tokio::select! {
+                _ = hangup.recv() => {}
+                () = tokio::time::sleep(tls::RENEW) => {}
+            }
             match authority.config(&names) {
-                Ok(config) => renewed.reload_from_config(config),
+                Ok(config) => {
+                    renewed.reload_from_config(config);
+                    info!("certificate renewed");
+                }
                 Err(error) => warn!("cannot renew the certificate: {error:#}"),
             }
         }
     });
     Ok(config)
+}
+
+/// The host of a URL, as it stands in certificates.
+fn host(url: &Url) -> String {
+    url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned()
 }
 
 /// Keeps a second server out of the data folder.

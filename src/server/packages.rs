@@ -37,10 +37,11 @@ const URL_LINE: &str = "SERVER_URL=\"\"";
 /// The line of the install script that the SHA-256 of the key's file is put into.
 const KEY_LINE: &str = "KEY_SHA256=\"\"";
 
-/// `/install.sh` and `/packages`.
+/// `/install.sh`, `/ca.pem` and `/packages`.
 pub(crate) fn routes(app: &App) -> Router<App> {
     let routes = Router::new()
         .route("/install.sh", get(install_script))
+        .route("/ca.pem", get(authority))
         .route("/packages/scalr-agent.sources", get(sources))
         .route("/packages/scalr-agent.repo", get(repo))
         .route("/packages/scalr-agent-el7.repo", get(el7_repo));
@@ -87,6 +88,18 @@ async fn install_script(State(app): State<App>) -> impl IntoResponse {
     };
     let script = fill_in(INSTALL, &app.url, key.as_deref());
     ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], script)
+}
+
+/// The authority that hosts have to trust before they trust this answer: whoever fetches it
+/// compares its SHA-256 with what the server printed.
+async fn authority(State(app): State<App>) -> Response {
+    match &app.authority {
+        Some(pem) => ([(CONTENT_TYPE, "application/x-pem-file")], pem.clone()).into_response(),
+        None => {
+            let text = "This server has no certificate authority of its own.\n";
+            (StatusCode::NOT_FOUND, text).into_response()
+        }
+    }
 }
 
 async fn sources(State(app): State<App>) -> Result<Response, StatusCode> {

@@ -1,67 +1,57 @@
-//! The server's certificate: given, or from an authority of its own.
+//! TLS, and certificates of an authority of the server's own.
 //!
-//! The authority (`ca.pem`, `ca-key.pem`) is made once and kept, since
-//! machines are told to trust it. The certificate that it signs lives in
+//! The authority (`ca.pem`, `ca-key.pem`) is made once and kept, since hosts
+//! trust it: for the server's names alone, so that its key is good for no other
+//! server. The certificate that it signs lives in
 //! memory only: a new one is made at each start and every [`RENEW`], so that
 //! it always has the names asked for and never runs out.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use axum_server::tls_rustls::RustlsConfig;
+use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
 };
-use rustls::ServerConfig;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{RootCertStore, ServerConfig};
+use tracing::warn;
+
+use crate::certificate;
+use cli::Failure;
 
 use cli::whole_file::WholeFile;
 
 /// How often a new certificate is made; each is good for 90 days.
 pub(crate) const RENEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// TLS with a certificate and key from PEM files.
-///
-/// # Errors
-/// They can't be read or don't belong together.
-pub(crate) fn from_files(cert: &Path, key: &Path) -> Result<RustlsConfig> {
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("cannot read the certificate {}", cert.display()))?;
-    if chain.is_empty() {
-        bail!("there is no certificate in {}", cert.display());
-    }
-    let private = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("cannot read the key {}", key.display()))?;
-    let config = config(chain, private).with_context(|| {
-        format!("cannot use the certificate {} with the key {}", cert.display(), key.display())
-    })?;
-    Ok(RustlsConfig::from_config(config))
-}
-
 /// A certificate authority of the server's own.
 #[derive(Debug)]
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    pem: String,
 }
 
 impl Authority {
-    /// The authority kept in `folder`, made if there is none.
+    /// The authority kept in `folder`; if there is none, a new one that vouches for
+    /// `names` alone.
     ///
     /// # Errors
     /// It can't be read or written.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, names: &[String]) -> Result<Self> {
         let (certificate, key) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
         if !certificate.exists() {
-            make(folder, &certificate, &key)
+            make(folder, &certificate, &key, names)
                 .with_context(|| format!("cannot make an authority in {}", folder.display()))?;
         }
         let open = || {
@@ -70,17 +60,33 @@ impl Authority {
             anyhow::Ok(Self {
                 issuer: Issuer::from_ca_cert_pem(&pem, key)?,
                 certificate: CertificateDer::from_pem_slice(pem.as_bytes())?,
+                pem,
             })
         };
-        open().with_context(|| {
+        let authority = open().with_context(|| {
             format!("cannot use the authority in {} and {}", certificate.display(), key.display())
-        })
+        })?;
+        if !certificate::has_name_constraints(&authority.certificate)? {
+            warn!(
+                "the authority {} can vouch for any server, because it was made without name \
+                 constraints; to have a new one made, move {} away, start again, and give the \
+                 new ca.pem to the hosts",
+                certificate.display(),
+                folder.display()
+            );
+        }
+        Ok(authority)
+    }
+
+    /// Its certificate, PEM, as it is in the file.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
     }
 
     /// TLS with a new certificate for `names`: host names and addresses.
     ///
     /// # Errors
-    /// A name can't stand in a certificate.
+    /// A name can't stand in a certificate, or the authority does not vouch for it.
     pub(crate) fn config(&self, names: &[String]) -> Result<Arc<ServerConfig>> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)
@@ -91,12 +97,60 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, 90)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
+        self.verify(certificate.der()).map_err(|error| {
+            Failure::Usage.because(format!(
+                "the server's own authority cannot vouch for {} ({error})\n\
+                 Use the names of the server's first start, or move the folder tls of the data \
+                 folder away: the next start makes a new authority, and hosts have to trust its \
+                 ca.pem.",
+                names.join(", ")
+            ))
+        })?;
         let chain = vec![certificate.der().clone(), self.certificate.clone()];
         config(chain, PrivatePkcs8KeyDer::from(key.serialize_der()).into())
     }
+
+    /// Checks that whoever trusts the authority accepts `certificate`.
+    fn verify(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone())?;
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(certificate)?,
+            &roots,
+            &[],
+            UnixTime::now(),
+            algorithms.all,
+        )
+    }
 }
 
-fn make(folder: &Path, certificate: &Path, key: &Path) -> Result<()> {
+/// The subtrees that hold `names` and nothing else. What is not restricted at all would be
+/// permitted: so are the addresses in an authority for host names.
+fn constraints(names: &[String]) -> NameConstraints {
+    let mut permitted: Vec<GeneralSubtree> = names
+        .iter()
+        .map(|name| match name.parse::<IpAddr>() {
+            Ok(address) => {
+                let bits = if address.is_ipv4() { 32 } else { 128 };
+                GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(address, bits))
+            }
+            Err(_) => GeneralSubtree::DnsName(name.trim_start_matches("*.").to_owned()),
+        })
+        .collect();
+    let has = |is: fn(&GeneralSubtree) -> bool| permitted.iter().any(is);
+    let has_address = has(|one| matches!(one, GeneralSubtree::IpAddress(_)));
+    if !has(|one| matches!(one, GeneralSubtree::DnsName(_))) {
+        // No host has this one (RFC 6761).
+        permitted.push(GeneralSubtree::DnsName("invalid".to_owned()));
+    }
+    let all: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let all = all.map(|all| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(all, 0)));
+    let excluded_subtrees = if has_address { Vec::new() } else { all.to_vec() };
+    NameConstraints { permitted_subtrees: permitted, excluded_subtrees }
+}
+
+fn make(folder: &Path, certificate: &Path, key: &Path, names: &[String]) -> Result<()> {
     fs::create_dir_all(folder)?;
     let pair = KeyPair::generate()?;
     let mut params = CertificateParams::default();
@@ -105,6 +159,7 @@ fn make(folder: &Path, certificate: &Path, key: &Path) -> Result<()> {
     let name = format!("scalr-server authority {}", hex::encode(rand::random::<[u8; 4]>()));
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.name_constraints = Some(constraints(names));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, 3650)?;
     let authority = params.self_signed(&pair)?;
@@ -124,7 +179,11 @@ fn set_validity(params: &mut CertificateParams, days: i32) -> Result<()> {
     Ok(())
 }
 
-fn config(
+/// TLS with a certificate and its key.
+///
+/// # Errors
+/// They don't belong together.
+pub(crate) fn config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<ServerConfig>> {
@@ -146,11 +205,43 @@ mod tests {
     #[test]
     fn the_authority_is_kept_and_its_key_is_private() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Authority::open(folder.path()).unwrap();
-        let second = Authority::open(folder.path()).unwrap();
+        let names = ["pools.example.com".to_owned(), "127.0.0.1".to_owned()];
+        let first = Authority::open(folder.path(), &names).unwrap();
+        let second = Authority::open(folder.path(), &[]).unwrap();
         assert_eq!(first.certificate, second.certificate);
-        assert!(first.config(&["pools.example.com".into(), "127.0.0.1".into()]).is_ok());
+        first.config(&names).unwrap();
         let mode = fs::metadata(folder.path().join("ca-key.pem")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+    #[test]
+    fn an_authority_vouches_for_the_names_that_it_was_made_for_alone() {
+        for (own, others) in [
+            ("pools.example.com", ["other.example.com", "192.0.2.1", "2001:db8::1"]),
+            ("192.0.2.1", ["192.0.2.2", "pools.example.com", "2001:db8::1"]),
+            ("2001:db8::1", ["2001:db8::2", "pools.example.com", "192.0.2.1"]),
+            ("*.example.com", ["example.org", "192.0.2.1", "2001:db8::1"]),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let authority = Authority::open(folder.path(), &[own.to_owned()]).unwrap();
+            authority.config(&[own.to_owned()]).unwrap();
+            for other in others {
+                let error = authority.config(&[own.to_owned(), other.to_owned()]).unwrap_err();
+                assert_eq!(Failure::of(&error), Failure::Usage);
+                assert!(error.to_string().contains("NameConstraintViolation"), "{other}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_authority_without_constraints_is_used_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let authority = params.self_signed(&pair).unwrap();
+        fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+        fs::write(folder.path().join("ca-key.pem"), pair.serialize_pem()).unwrap();
+        let names = ["pools.example.com".to_owned()];
+        Authority::open(folder.path(), &names).unwrap().config(&names).unwrap();
     }
 }

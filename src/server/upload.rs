@@ -3,19 +3,24 @@
 use std::convert::Infallible;
 use std::io::{self, Read};
 use std::pin::Pin;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use futures_util::TryStreamExt as _;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::objects::{Draft, MAX_OBJECT, Objects, too_large};
 use crate::scheduler::Error;
 
-/// How much is read of a body that is refused, in bytes: a client that is still sending
-/// does not see the answer, and would only find that its connection has ended.
+/// How long an upload may take: more than the 10 minutes after which agents give up.
+pub(crate) const TIME: Duration = Duration::from_secs(15 * 60);
+
+/// How much is read of a body that is refused, in bytes, and for how long: a client that is
+/// still sending does not see the answer, and would only find that its connection has ended.
 const MAX_REST: u64 = 1024 * 1024 * 1024;
+const REST_TIME: Duration = Duration::from_secs(60);
 
 /// The body of a request.
 pub(crate) struct Upload {
@@ -76,9 +81,11 @@ impl Upload {
                 true => Err(Error::from(too_large()).into()),
                 false => read(&mut body),
             };
-            let _ = io::copy(&mut body.take(MAX_REST), &mut io::sink());
-            result
+            (result, body.into_inner())
         });
-        reading.await.map_err(|error| Error::Failed(error.into()))?
+        let (result, body) = reading.await.map_err(|error| Error::Failed(error.into()))?;
+        let (mut rest, mut nowhere) = (body.take(MAX_REST), tokio::io::sink());
+        let _ = tokio::time::timeout(REST_TIME, tokio::io::copy(&mut rest, &mut nowhere)).await;
+        result
     }
 }

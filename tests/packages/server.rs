@@ -11,6 +11,7 @@ const KNOWN: &str = include_str!("directives.tsv");
 fn each_systemd_understands_every_line_it_is_given() {
     for (file, column) in [
         ("usr/lib/systemd/system/scalr-server.service", 2),
+        ("usr/lib/scalr-server/until-230.conf", 2),
         ("usr/lib/scalr-server/hardening-237.conf", 3),
         ("usr/lib/scalr-server/hardening-247.conf", 5),
     ] {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use protocol::{
     Attempt, BASE, Claimed, Event, Events, Finish, Identity, LogOffset, Outcome, Poll, Register,
     Registered, TaskState, TaskStatus,
@@ -77,10 +79,26 @@ impl Server {
         self.child = child;
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().unwrap().cast_signed());
+        kill(pid, signal).unwrap();
+    }
+
+    /// Waits until its log has `text`.
+    pub(crate) async fn wait_for_log(&self, text: &str) {
+        let wait = async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        waited.unwrap_or_else(|_| panic!("never logged {text}: {}", self.log()));
+    }
+
     /// Stops it with SIGTERM; its exit code.
     pub(crate) async fn stop(&mut self) -> Option<i32> {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().unwrap().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap().code()
     }
 

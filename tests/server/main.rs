@@ -1,6 +1,8 @@
 //! A really started `scalr-server`, over real HTTP.
 
 mod agents;
+mod certificates;
+mod flood;
 mod harness;
 mod lists;
 mod logs;

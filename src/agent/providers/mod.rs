@@ -116,7 +116,7 @@ impl Providers {
         begin_empty(&downloads).with_context(|| format!("cannot use {}", downloads.display()))?;
         Ok(Self {
             list: List::open(&config.data_dir)?,
-            source: Source::new(client::http(config, proxy)?, origin)?,
+            source: Source::new(client::http(config.ca_cert.as_deref(), proxy)?, origin)?,
             mirror: config.provider_mirror.clone(),
             platform: format!("linux_{}", registry::go_architecture()),
             limits: Limits {

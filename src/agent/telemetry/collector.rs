@@ -51,7 +51,7 @@ impl Collector {
             None => HeaderMap::new(),
         };
         // A header with a password goes nowhere else.
-        let http = http(config, proxy)?.redirect(redirect::Policy::none());
+        let http = http(config.ca_cert.as_deref(), proxy)?.redirect(redirect::Policy::none());
         Ok(Self {
             http: http.build().context("cannot set up HTTPS")?,
             headers,

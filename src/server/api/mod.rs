@@ -2,3 +2,21 @@
 
 pub(crate) mod agent;
 pub(crate) mod pools;
+
+use std::error::Error;
+
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use tower_http::timeout::TimeoutError;
+
+/// The status of the answer to a body that can't be read: 408 for one that was too slow.
+fn status_of(rejection: &BytesRejection) -> StatusCode {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(rejection);
+    while let Some(error) = cause {
+        if error.is::<TimeoutError>() {
+            return StatusCode::REQUEST_TIMEOUT;
+        }
+        cause = error.source();
+    }
+    rejection.status()
+}

@@ -54,7 +54,15 @@ pub(super) fn certificate(subject: &Subject) -> Outcome {
         let family = subject.os().map_or(Family::Other, |os| os.family);
         match subject.answer(url) {
             Err(error) => Outcome::unknown(error),
-            Ok(answer) => judge_certificate(answer, family),
+            Ok(answer) => match judge_certificate(answer, family) {
+                Outcome::Passed(text) => match subject.refusal_of_agent(url) {
+                    Some(said) => Outcome::problem(format!(
+                        "curl accepts the server's certificate, but the agent does not: {said}"
+                    )),
+                    None => Outcome::Passed(text),
+                },
+                outcome => outcome,
+            },
         }
     })
 }

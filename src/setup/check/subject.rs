@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ipnet::Ipv4Net;
@@ -11,11 +11,13 @@ use url::Url;
 use super::Engine;
 use crate::network;
 use crate::proxy::of_units;
+use crate::status::AGENT_PROGRAM;
 use cli::Failure;
 use config::Settings;
 use config::defaults;
 use config::layout;
 use config::proxy::{self, ProxySelection, with_port};
+use host::command::{CommandExt as _, within};
 use host::curl::{self, Answer};
 use host::machine::Machine;
 use host::os::Os;
@@ -195,5 +197,70 @@ impl Subject {
             curl::get(&health, proxy.as_slice(), ca_cert).map_err(|error| error.to_string())
         };
         self.asked.answer.get_or_init(ask).as_ref().map_err(String::as_str)
+    }
+
+    /// Why the installed agent does not reach the server: it refuses certificates that curl
+    /// accepts. None where no agent is installed, or none that can be asked.
+    pub(crate) fn refusal_of_agent(&self, url: &Url) -> Option<String> {
+        let proxy = self.proxy_for(url).ok()?;
+        refusal_of(AGENT_PROGRAM, url, proxy.as_ref(), self.settings.ca_cert.as_deref())
+    }
+}
+
+/// What the agent's `program` says against the server, by `proxy` alone.
+fn refusal_of(
+    program: &str,
+    url: &Url,
+    proxy: Option<&Url>,
+    ca_cert: Option<&Path>,
+) -> Option<String> {
+    /// The exit code of a probe that failed; others are of programs without this command.
+    const FAILED: i32 = 1;
+    if !Path::new(program).exists() {
+        return None;
+    }
+    let mut command = within(30, program);
+    command.args(["probe", url.as_str()]);
+    if let Some(file) = ca_cert {
+        command.arg("--ca-cert").arg(file);
+    }
+    for (name, _) in proxy::of_environment() {
+        command.env_remove(name);
+    }
+    // Empty, it is the wish to use none.
+    command.env("ALL_PROXY", proxy.map_or("", Url::as_str));
+    let output = command.probe().ok()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().trim_start_matches("error: ");
+    (output.status.code() == Some(FAILED)).then(|| said.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_fails_its_probe_says_why_and_others_say_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("agent");
+        let program = program.to_str().unwrap();
+        let url = "https://pools.example.com".parse().unwrap();
+        let proxy = "http://proxy:3128".parse().unwrap();
+        let ask = || refusal_of(program, &url, Some(&proxy), Some(Path::new("/ca.pem")));
+        assert_eq!(ask(), None);
+        let becomes = |script: &str| {
+            fs::write(program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        becomes("echo \"error: $* by $ALL_PROXY\" >&2; exit 1");
+        let said = "probe https://pools.example.com/ --ca-cert /ca.pem by http://proxy:3128/";
+        assert_eq!(ask().as_deref(), Some(said));
+        becomes("exit 0");
+        assert_eq!(ask(), None);
+        becomes("echo 'error: unrecognized subcommand' >&2; exit 2");
+        assert_eq!(ask(), None);
     }
 }

@@ -303,6 +303,7 @@ fn stage_server(checkout: &Checkout, stage: &Stage) -> Result<()> {
         ("usr/lib/scalr-server/maintain", 0o755),
         ("usr/lib/scalr-server/hardening-237.conf", 0o644),
         ("usr/lib/scalr-server/hardening-247.conf", 0o644),
+        ("usr/lib/scalr-server/until-230.conf", 0o644),
         ("usr/lib/systemd/system/scalr-server.service", 0o644),
     ] {
         let folder = Path::new(file).parent().and_then(Path::to_str).context("no folder")?;

@@ -7,26 +7,36 @@ mod refusal;
 mod sessions;
 mod tasks;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::routing::{get, post, put};
 use serde::Deserialize;
 use tower_http::decompression::RequestDecompressionLayer;
+use tower_http::timeout::RequestBodyDeadlineLayer;
 
 use crate::app::{App, Bearer};
+use crate::connections::authenticated;
 use crate::scheduler::Error;
+use crate::store::access_token::AccessToken;
 use crate::store::session::Session;
 use crate::store::task::Task;
+use crate::upload;
 use protocol::BASE;
 use refusal::Refusal;
 
-/// The largest piece of a log.
-const MAX_PIECE: usize = 16 * 1024 * 1024;
+/// The largest body of JSON, in bytes, and how long it may take.
+const MAX_JSON: usize = 1024 * 1024;
+const JSON_TIME: Duration = Duration::from_secs(30);
+
+/// The largest piece of a log, unpacked, in bytes. Agents send pieces of 1 MiB.
+const MAX_PIECE: usize = 2 * 1024 * 1024;
 
 /// The protocol's calls.
 pub(crate) fn routes() -> Router<App> {
-    let calls = Router::new()
+    let json = Router::new()
         .route("/register", post(sessions::register))
         .route("/poll", post(sessions::poll))
         .route("/heartbeat", post(sessions::heartbeat))
@@ -34,21 +44,36 @@ pub(crate) fn routes() -> Router<App> {
         .route("/tasks/{id}/claim", post(tasks::claim))
         .route("/tasks/{id}/start", post(tasks::start))
         .route("/tasks/{id}/finish", post(tasks::finish))
+        .layer((DefaultBodyLimit::max(MAX_JSON), RequestBodyDeadlineLayer::new(JSON_TIME)));
+    let log = Router::new().route("/tasks/{id}/log", put(log::append)).layer((
+        RequestBodyDeadlineLayer::new(JSON_TIME),
+        RequestDecompressionLayer::new().pass_through_unaccepted(false),
+        // Of what comes out.
+        DefaultBodyLimit::max(MAX_PIECE),
+    ));
+    let files = Router::new()
         .route("/tasks/{id}/configuration", get(files::configuration))
         .route("/tasks/{id}/plan", get(files::get_plan).put(files::put_plan))
         .route("/tasks/{id}/lock-file", get(files::get_lock_file).put(files::put_lock_file))
         .route("/tasks/{id}/plan-files", get(files::get_plan_files).put(files::put_plan_files))
         .route("/tasks/{id}/state", get(files::get_state).put(files::put_state))
-        .route(
-            "/tasks/{id}/log",
-            put(log::append).layer((
-                RequestDecompressionLayer::new().pass_through_unaccepted(false),
-                // Of what comes out.
-                DefaultBodyLimit::max(MAX_PIECE),
-            )),
-        )
-        .fallback(refusal::no_such_call);
+        .layer(RequestBodyDeadlineLayer::new(upload::TIME));
+    let calls = json.merge(log).merge(files).fallback(refusal::no_such_call);
     Router::new().nest(BASE, calls)
+}
+
+/// The pool's token that a call is made with.
+struct WithPoolToken(AccessToken);
+
+impl FromRequestParts<App> for WithPoolToken {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        let token = Bearer::of(&parts.headers).0;
+        let token = app.scheduler.pool_token(token.expose()).await?;
+        authenticated(&parts.extensions);
+        Ok(Self(token))
+    }
 }
 
 /// The session that a call is made in.
@@ -59,7 +84,9 @@ impl FromRequestParts<App> for InSession {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
         let token = Bearer::of(&parts.headers).0;
-        Ok(Self(app.scheduler.session(token.expose()).await?))
+        let session = app.scheduler.session(token.expose()).await?;
+        authenticated(&parts.extensions);
+        Ok(Self(session))
     }
 }
 
@@ -73,7 +100,10 @@ impl FromRequestParts<App> for OfTask {
         let token = Bearer::of(&parts.headers).0;
         let Path(id) = Path::<String>::from_request_parts(parts, app).await?;
         match app.scheduler.task_of_token(&id, token.expose()).await {
-            Ok(task) => Ok(Self(task)),
+            Ok(task) => {
+                authenticated(&parts.extensions);
+                Ok(Self(task))
+            }
             Err(Error::NotFound(why)) => Err(Refusal::unauthorized(why)),
             Err(error) => Err(error.into()),
         }

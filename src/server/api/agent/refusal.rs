@@ -6,6 +6,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use tracing::{error, info};
 
+use crate::api::status_of;
 use crate::scheduler::{Denied, Error};
 use protocol::limits::OutOfBounds;
 use protocol::{Code, LogOffset, Problem};
@@ -127,7 +128,22 @@ macro_rules! from_rejection {
         }
     )*};
 }
-from_rejection!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
+from_rejection!(PathRejection, QueryRejection);
+
+impl From<BytesRejection> for Refusal {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(status_of(&rejection), rejection.body_text())
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        match rejection {
+            JsonRejection::BytesRejection(rejection) => rejection.into(),
+            rejection => Self::new(rejection.status(), rejection.body_text()),
+        }
+    }
+}
 
 /// The beginning of a reason that may quote a value of any length.
 fn short(mut why: String) -> String {

@@ -7,19 +7,18 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::InSession;
 use super::received::Received;
 use super::refusal::Refusal;
+use super::{InSession, WithPoolToken};
 use crate::app::{App, Bearer};
 use protocol::{Events, Heartbeat, Poll, Register, Registered};
 
 /// `POST register`
 pub(super) async fn register(
     State(app): State<App>,
-    headers: HeaderMap,
+    WithPoolToken(token): WithPoolToken,
     register: Result<Received<Register>, Refusal>,
 ) -> Result<(StatusCode, Json<Registered>), Refusal> {
-    let token = app.scheduler.pool_token(Bearer::of(&headers).0.expose()).await?;
     let Received(register) = register?;
     let (agent, session_token) = app.scheduler.register(&token, &register).await?;
     let registered = Registered {

@@ -20,6 +20,7 @@ use super::BASE;
 use super::error::ApiError;
 use super::query::ListQuery;
 use crate::app::{App, Bearer};
+use crate::connections::authenticated;
 use crate::store::run::{self, Run};
 use crate::store::task::Task;
 use crate::store::workspace::{self, Workspace};
@@ -38,6 +39,7 @@ pub(super) async fn check(
         Some(task) => check_run(&app, &task, &mut request).await?,
         None => check_admin(&app, &shown).await?,
     }
+    authenticated(request.extensions());
     Ok(next.run(request).await)
 }
 

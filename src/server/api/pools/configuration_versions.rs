@@ -5,7 +5,7 @@ use std::io;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{Extensions, StatusCode};
 use axum::routing::{get, put};
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use super::query::ListQuery;
 use super::{BASE, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
+use crate::connections::authenticated;
 use crate::objects;
 use crate::scheduler::Error;
 use crate::store::Connection;
@@ -73,6 +74,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
 async fn upload(
     State(app): State<App>,
     Path((id, signature)): Path<(String, String)>,
+    extensions: Extensions,
     archive: Upload,
 ) -> Result<StatusCode, ApiError> {
     let mut db = app.scheduler.store.read().await?;
@@ -81,6 +83,7 @@ async fn upload(
     if !PresentedToken::parse(&signature).is_some_and(|shown| shown.matches(&version.upload_hash)) {
         return Err(ApiError::not_found("ConfigurationVersion", &id));
     }
+    authenticated(&extensions);
     check_kept(&version)?;
     let archive = archive.receive(&app.scheduler.objects).await.map_err(not_received)?;
     let sha256 = archive.sha256();

@@ -10,6 +10,7 @@ use serde_json::json;
 use tracing::error;
 
 use super::MEDIA_TYPE;
+use crate::api::status_of;
 use crate::clock::{Millis, rfc3339};
 use crate::scheduler::Error;
 
@@ -172,6 +173,8 @@ impl From<QueryRejection> for ApiError {
 
 impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
-        Self::new(rejection.status(), "Bad Request").detail(rejection.body_text())
+        let status = status_of(&rejection);
+        Self::new(status, status.canonical_reason().unwrap_or_default())
+            .detail(rejection.body_text())
     }
 }

@@ -18,16 +18,20 @@ mod state_versions;
 mod variables;
 mod workspaces;
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use tower_http::timeout::RequestBodyDeadlineLayer;
 
 use crate::app::App;
 use crate::store::Connection;
 use crate::store::account::{self, Account};
+use crate::upload;
 use error::ApiError;
 
 /// Where the API is on the server.
@@ -36,8 +40,10 @@ pub(crate) const BASE: &str = "/api/iacp/v3";
 /// The media type of JSON:API.
 const MEDIA_TYPE: &str = "application/vnd.api+json";
 
-/// The largest document, but for those with a state in them.
-const MAX_DOCUMENT: usize = 8 * 1024 * 1024;
+/// The largest document, in bytes, and how long it may take; but for those with a state in
+/// them.
+const MAX_DOCUMENT: usize = 1024 * 1024;
+const DOCUMENT_TIME: Duration = Duration::from_secs(30);
 
 /// The API's calls.
 pub(crate) fn routes(app: &App) -> Router<App> {
@@ -50,15 +56,15 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(environments::routes())
         .merge(phases::routes())
         .merge(runs::routes())
-        .merge(state_versions::routes())
         .merge(variables::routes())
         .merge(workspaces::routes())
-        .layer(DefaultBodyLimit::max(MAX_DOCUMENT))
+        .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
+        .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
         .fallback(no_such_call)
         .layer(from_fn_with_state(App::clone(app), access::check));
-    let anybody = Router::new()
-        .route("/ping", get(async || StatusCode::OK))
-        .merge(configuration_versions::upload_route());
+    let anybody = Router::new().route("/ping", get(async || StatusCode::OK)).merge(
+        configuration_versions::upload_route().layer(RequestBodyDeadlineLayer::new(upload::TIME)),
+    );
     Router::new().nest(BASE, anybody.merge(with_token))
 }
 

@@ -1,0 +1,318 @@
+//! Clients that mean harm, all at once, beside agents that go on.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use protocol::{BASE, Heartbeat, Status, TaskState, TaskStatus};
+use reqwest::{Body, Certificate, Client, Method, StatusCode};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::spawn;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::{Agent, Job, Server};
+
+const MIB: u64 = 1024 * 1024;
+
+/// The most memory that the server may have had.
+const MOST_MEMORY: u64 = 150 * MIB;
+
+/// How long a healthy client waits at most for an answer that the server does not hold.
+const HEALTHY: Duration = Duration::from_secs(10);
+
+/// How long a connection lasts at most that never authenticates: for a place, for the
+/// handshake and for the head of its request.
+const LONGEST: Duration = Duration::from_secs(3 * 10 + 20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_takes_little_memory_and_agents_go_on() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "busy").await;
+    server.run(&site).await;
+    let job = agent.take().await;
+    let idle_memory = server.peak_memory();
+
+    let bomb = bomb();
+    let mut flood: Vec<(&str, JoinHandle<()>)> = Vec::new();
+    let began = Instant::now();
+    for _ in 0..1000 {
+        flood.push(("half-open", spawn(ends(connect(&server, "127.0.0.2")))));
+    }
+    for _ in 0..200 {
+        flood.push(("slow head", spawn(slow_head(connect_tls(&server, "127.0.0.3")))));
+    }
+    let read = Arc::new(AtomicU64::new(0));
+    for path in [
+        "/api/agent/v1/register",
+        "/api/agent/v1/poll",
+        "/api/agent/v1/tasks/task-1/log?attempt=1&offset=0",
+        "/api/agent/v1/tasks/task-1/state?attempt=1",
+        "/api/agent/v1/nothing",
+        "/api/iacp/v3/workspaces",
+        "/api/iacp/v3/state-versions",
+        "/api/iacp/v3/configuration-versions/cv-1/upload/cv-1.00",
+    ] {
+        let url = format!("{}{path}", server.url);
+        for token in [None, Some("at-1.00")] {
+            let http = client(&server, "127.0.0.4");
+            flood.push(("large body", spawn(large_body(http, url.clone(), token, read.clone()))));
+        }
+    }
+    for _ in 0..100 {
+        flood.push(("slow body", spawn(slow_body(connect_tls(&server, "127.0.0.5")))));
+    }
+    for _ in 0..32 {
+        let http = client(&server, "127.0.0.6");
+        flood.push(("gzip bomb", spawn(gzip_bomb(http, server.url.clone(), &job, &bomb))));
+    }
+    flood.push(("long list", spawn(long_list(server.agent(&site, "long list").await))));
+
+    let mut slowest = Duration::ZERO;
+    let mut rounds = 0;
+    let healthy = server.agent(&site, "healthy").await;
+    let poll = spawn(async move { healthy.poll(Vec::new()).await.0 });
+    while !flood.is_empty() && began.elapsed() < LONGEST {
+        slowest = slowest.max(healthy_round(&server, &agent, &job).await);
+        rounds += 1;
+        for (_, ended) in flood.extract_if(.., |(_, client)| client.is_finished()) {
+            ended.await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let left: Vec<&str> = flood.iter().map(|(name, _)| *name).collect();
+    assert!(left.is_empty(), "never ended: {left:?}");
+    assert_eq!(poll.await.unwrap(), StatusCode::OK);
+
+    let peak = server.peak_memory();
+    println!(
+        "the flood ended after {:.1} s; memory: {} MiB idle, {} MiB at most; {} MiB of bodies were \
+         read; {rounds} rounds of healthy calls, the slowest of {} ms",
+        began.elapsed().as_secs_f32(),
+        idle_memory / MIB,
+        peak / MIB,
+        read.load(Ordering::Relaxed) / MIB,
+        slowest.as_millis(),
+    );
+    assert!(peak < MOST_MEMORY, "the server had {} MiB", peak / MIB);
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_refused_with_408() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    let drip = |piece: &'static str| {
+        Body::wrap_stream(futures_util::stream::unfold((), move |()| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, Infallible>(piece), ()))
+        }))
+    };
+    let poll = server.http.post(format!("{}{BASE}/poll", server.url)).bearer_auth(&agent.token);
+    let poll = poll.header("content-type", "application/json").body(drip(" "));
+    let create = server.http.post(format!("{}/api/iacp/v3/workspaces", server.url));
+    let create = create.bearer_auth(&server.admin).body(drip(" "));
+    let (poll, create) = tokio::join!(poll.send(), create.send());
+    assert_eq!(poll.unwrap().status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(create.unwrap().status(), StatusCode::REQUEST_TIMEOUT);
+}
+
+#[tokio::test]
+async fn json_has_at_most_one_mebibyte_and_a_head_64_kibibytes() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    let text = "x".repeat(1024 * 1024);
+    let (status, _) = agent.call(Method::POST, "heartbeat", &text).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let (status, _) = server.call(Method::POST, "/workspaces", Value::String(text)).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let ping = server.http.get(format!("{}/api/iacp/v3/ping", server.url));
+    let answer = ping.header("x-long", "x".repeat(65 * 1024)).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn only_a_request_with_a_valid_token_keeps_its_connection() {
+    let server = Server::start().await;
+    let url = format!("{}/api/iacp/v3/environments", server.url);
+    let answer = server.http.get(&url).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(answer.headers()["connection"], "close");
+    let answer = server.http.get(format!("{}/healthz", server.url)).send().await.unwrap();
+    assert_eq!(answer.headers()["connection"], "close");
+    let answer = server.http.get(&url).bearer_auth(&server.admin).send().await.unwrap();
+    assert!(!answer.headers().contains_key("connection"));
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_limit_is_refused_and_the_log_says_why() {
+    let server = Server::start_with(&["--max-connections", "1"]).await;
+    server.get("/environments").await;
+    let mut second = connect(&server, "127.0.0.2").await;
+    assert_eq!(second.read(&mut [0]).await.unwrap_or(0), 0);
+    assert!(server.log().contains("all 1 connections are taken"), "{}", server.log());
+    server.get("/environments").await;
+}
+
+/// Calls of a registered agent, of its task and of the pool API, each on a connection of its
+/// own and on held ones; the longest time that one took.
+async fn healthy_round(server: &Server, agent: &Agent, job: &Job) -> Duration {
+    let mut slowest = Duration::ZERO;
+    let mut timed = async |name: &str, call: &mut (dyn Future<Output = bool> + Unpin)| {
+        let began = Instant::now();
+        let done = tokio::time::timeout(HEALTHY, call).await;
+        assert!(done.unwrap_or_else(|_| panic!("{name}: no answer")), "{name} failed");
+        slowest = slowest.max(began.elapsed());
+    };
+    let beat = Heartbeat { status: Status::Busy, error_message: None, tasks: vec![job.status()] };
+    timed(
+        "heartbeat",
+        &mut Box::pin(async {
+            agent.call(Method::POST, "heartbeat", &beat).await.0 == StatusCode::NO_CONTENT
+        }),
+    )
+    .await;
+    timed(
+        "pools",
+        &mut Box::pin(async {
+            let url = format!("{}/api/iacp/v3/agent-pools", server.url);
+            let fresh = client(server, "127.0.0.1").get(url).bearer_auth(&server.admin);
+            fresh.send().await.is_ok_and(|answer| answer.status() == StatusCode::OK)
+        }),
+    )
+    .await;
+    timed(
+        "workspaces",
+        &mut Box::pin(async { server.get("/workspaces").await["data"].is_array() }),
+    )
+    .await;
+    slowest
+}
+
+fn client(server: &Server, from: &str) -> Client {
+    let ca = Certificate::from_pem(&fs::read(server.data.join("tls/ca.pem")).unwrap()).unwrap();
+    let from: IpAddr = from.parse().unwrap();
+    Client::builder().tls_certs_only([ca]).no_proxy().local_address(from).build().unwrap()
+}
+
+fn connect(server: &Server, from: &str) -> impl Future<Output = TcpStream> + 'static {
+    let to: SocketAddr = server.url.rsplit('/').next().unwrap().parse().unwrap();
+    let from = SocketAddr::new(from.parse().unwrap(), 0);
+    async move {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(from).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+}
+
+/// A connection with TLS; none if the server ends it before that.
+fn connect_tls(
+    server: &Server,
+    from: &str,
+) -> impl Future<Output = Option<TlsStream<TcpStream>>> + 'static {
+    let mut roots = RootCertStore::empty();
+    let ca = fs::read(server.data.join("tls/ca.pem")).unwrap();
+    roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let tcp = connect(server, from);
+    async move { TlsConnector::from(Arc::new(config)).connect(name, tcp.await).await.ok() }
+}
+
+/// Sends nothing until the server ends the connection.
+async fn ends(connection: impl Future<Output = TcpStream>) {
+    let _ = connection.await.read(&mut [0]).await;
+}
+
+async fn slow_head(connection: impl Future<Output = Option<TlsStream<TcpStream>>>) {
+    let Some(mut connection) = connection.await else { return };
+    let head = b"GET /healthz HTTP/1.1\r\nx-slow: ".iter().chain(std::iter::repeat(&b'x'));
+    for byte in head {
+        if connection.write_all(&[*byte]).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn slow_body(connection: impl Future<Output = Option<TlsStream<TcpStream>>>) {
+    let Some(mut connection) = connection.await else { return };
+    let head = "POST /api/agent/v1/register HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n\
+                content-type: application/json\r\n\r\n{";
+    let _ = connection.write_all(head.as_bytes()).await;
+    while connection.write_all(b" ").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn large_body(http: Client, url: String, token: Option<&'static str>, read: Arc<AtomicU64>) {
+    let pieces = (0..100).map(move |_| {
+        read.fetch_add(MIB, Ordering::Relaxed);
+        Ok::<_, Infallible>(vec![b' '; 1024 * 1024])
+    });
+    let method = if url.contains("/tasks/") || url.contains("/upload/") { "PUT" } else { "POST" };
+    let request = http
+        .request(method.parse().unwrap(), url)
+        .header("content-type", "application/json")
+        .body(Body::wrap_stream(futures_util::stream::iter(pieces)));
+    let request = match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    };
+    // The answer may come too late for a client that is still sending.
+    if let Ok(answer) = request.send().await {
+        let status = answer.status();
+        let refusals = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND];
+        assert!(refusals.contains(&status), "{status}");
+    }
+}
+
+/// 1 GiB of zeros.
+fn bomb() -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    let zeros = vec![0; 1024 * 1024];
+    for _ in 0..1024 {
+        gzip.write_all(&zeros).unwrap();
+    }
+    gzip.finish().unwrap()
+}
+
+fn gzip_bomb(
+    http: Client,
+    server: String,
+    job: &Job,
+    bomb: &[u8],
+) -> impl Future<Output = ()> + 'static {
+    let url = format!("{server}{BASE}/tasks/{}/log?attempt=1&offset=0", job.task.id);
+    let put = http.put(url).bearer_auth(&job.agent.token).header("content-encoding", "gzip");
+    let put = put.body(bomb.to_vec());
+    async move {
+        if let Ok(answer) = put.send().await {
+            assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        }
+    }
+}
+
+async fn long_list(agent: Agent) {
+    let task = |number| TaskStatus {
+        task_id: format!("task-{number}"),
+        attempt: 1,
+        state: TaskState::Running,
+    };
+    // Whether it is refused does not matter here.
+    agent.poll((0..10_000).map(task).collect()).await;
+}
