@@ -10,6 +10,7 @@ mod configure;
 mod connection;
 mod context;
 mod engine;
+mod firewall;
 mod images;
 mod journal;
 mod json_file;

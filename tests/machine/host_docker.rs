@@ -224,15 +224,15 @@ fn build_image(fleet: &Fleet) {
         "mkdir -p /root/context/usr/bin && cat >/root/context/Dockerfile",
         &dockerfile,
     );
-    let agent = fs::read(kit().join("bin/scalr-agent")).expect("the kit has an agent");
-    fleet.world.feed(
-        &fleet.machine,
-        "cat >/root/context/usr/bin/scalr-agent && chmod 0755 /root/context/usr/bin/scalr-agent",
-        &agent,
-    );
+    for program in ["scalr-agent", "scalr-agent-setup"] {
+        let path = format!("/root/context/usr/bin/{program}");
+        feed_file(fleet, &kit().join("bin").join(program), &path);
+        fleet.shell(&format!("chmod 0755 {path}"));
+    }
     fleet.shell(&format!(
-        "tar --create --directory / bin lib lib64 usr/bin usr/lib/x86_64-linux-gnu usr/lib64 \
-             etc/ssl etc/passwd etc/group usr/share/ca-certificates | {DOCKER} import - base:test && \
+        "tar --create --directory / bin sbin lib lib64 usr/bin usr/sbin usr/lib/x86_64-linux-gnu \
+             usr/lib64 etc/alternatives etc/ssl etc/passwd etc/group usr/share/ca-certificates | \
+             {DOCKER} import - base:test && \
          {DOCKER} build --build-arg BASE=base:test --tag scalr-agent /root/context"
     ));
 }
