@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
 /// The program that verifies, in the agent's image.
-const PROGRAM: [&str; 3] = ["/usr/bin/scalr-agent-setup", "network", "verify"];
+const PROGRAM: [&str; 4] =
+    ["/usr/bin/scalr-agent-setup", "network", "verify", "--from-environment"];
 
 /// Whether the rules are up, as far as this agent knows.
 #[derive(Debug)]

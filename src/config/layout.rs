@@ -22,9 +22,6 @@ pub const NETWORK_UNIT: &str = "scalr-agent-network.socket";
 /// Where [`NETWORK_UNIT`] listens.
 pub const NETWORK_SOCKET: &str = "/run/scalr-agent-network.sock";
 
-/// Held by the one program that changes the firewall rules of runs.
-pub const NETWORK_LOCK: &str = "/run/scalr-agent-network.lock";
-
 /// The folder of the settings.
 pub const SETTINGS_DIR: &str = "/etc/scalr-agent";
 

@@ -15,7 +15,7 @@ use crate::machine::{text, wait_for};
 use crate::pool::Pool;
 
 /// The host's docker.
-const DOCKER: &str = "/opt/docker/bin/docker";
+pub(crate) const DOCKER: &str = "/opt/docker/bin/docker";
 
 /// As a distribution starts them: their own default sockets, folders and rules.
 const UNITS: &str = r"
@@ -144,13 +144,7 @@ fn the_agent_runs_as_a_container_of_the_hosts_docker() {
     start(&fleet);
     build_image(&fleet);
 
-    fleet.world.feed(
-        &fleet.machine,
-        "mkdir /root/compose && cat >/root/compose/agent.toml && \
-         chown 65532 /root/compose/agent.toml && chmod 0400 /root/compose/agent.toml",
-        format!("url = \"{URL}\"\ntoken = \"{}\"\nimage = \"scalr-run:test\"\n", pool.token)
-            .as_bytes(),
-    );
+    give_settings(&fleet, &pool, "");
     let compose = Compose::new(&fleet);
     compose.run(&["up", "--detach"]);
     fleet.wait_for_agent(&pool, "idle");
@@ -178,14 +172,26 @@ fn the_agent_runs_as_a_container_of_the_hosts_docker() {
     fleet.wait_for_agent(&pool, "offline");
 }
 
+/// The settings of an agent in a container, and `more` of them.
+pub(crate) fn give_settings(fleet: &Fleet, pool: &Pool<'_>, more: &str) {
+    let settings =
+        format!("url = \"{URL}\"\ntoken = \"{}\"\nimage = \"scalr-run:test\"\n{more}", pool.token);
+    fleet.world.feed(
+        &fleet.machine,
+        "mkdir /root/compose && cat >/root/compose/agent.toml && \
+         chown 65532 /root/compose/agent.toml && chmod 0400 /root/compose/agent.toml",
+        settings.as_bytes(),
+    );
+}
+
 /// docker-compose on this host, with the machine's Docker.
-struct Compose<'a> {
+pub(crate) struct Compose<'a> {
     fleet: &'a Fleet,
     work: TempDir,
 }
 
 impl<'a> Compose<'a> {
-    fn new(fleet: &'a Fleet) -> Self {
+    pub(crate) fn new(fleet: &'a Fleet) -> Self {
         let work = tempfile::tempdir().expect("a work folder");
         // What a DNS and a company's base image would bring.
         let address = fleet.shell("getent hosts pools.test | cut -d' ' -f1");
@@ -198,7 +204,7 @@ impl<'a> Compose<'a> {
         Self { fleet, work }
     }
 
-    fn run(&self, words: &[&str]) {
+    pub(crate) fn run(&self, words: &[&str]) {
         let pid = self.fleet.world.pid(&self.fleet.machine);
         let group = self.fleet.shell("stat --format=%g /var/run/docker.sock");
         let output = Command::new("docker-compose")
@@ -217,7 +223,7 @@ impl<'a> Compose<'a> {
 
 /// Builds the agent's image there, upon parts of the machine itself: no registry can
 /// be reached.
-fn build_image(fleet: &Fleet) {
+pub(crate) fn build_image(fleet: &Fleet) {
     let dockerfile = fs::read(source("pkg/docker/Dockerfile")).expect("a Dockerfile");
     fleet.world.feed(
         &fleet.machine,
@@ -242,7 +248,7 @@ fn source(path: &str) -> PathBuf {
 }
 
 /// Starts the host's Docker, with the runs' image in it.
-fn start(fleet: &Fleet) {
+pub(crate) fn start(fleet: &Fleet) {
     feed_file(fleet, &package("packages", "deb"), "/root/a.deb");
     fleet.shell(
         "dpkg-deb --extract /root/a.deb /root/a && mkdir -p /opt/docker && \
@@ -255,7 +261,7 @@ fn start(fleet: &Fleet) {
 }
 
 /// Copies a file of this host to the machine's `path`.
-fn feed_file(fleet: &Fleet, file: &Path, path: &str) {
+pub(crate) fn feed_file(fleet: &Fleet, file: &Path, path: &str) {
     let content = fs::read(file).expect("the file can be read");
     fleet.world.feed(&fleet.machine, &format!("cat >{path}"), &content);
 }

@@ -4,7 +4,7 @@ use ipnet::Ipv4Net;
 
 use super::{Outcome, Subject};
 use crate::network;
-use config::layout;
+use config::{Firewall, layout};
 use host::{firewalld as daemon, iptables as tables, users};
 
 pub(super) fn iptables(subject: &Subject) -> Outcome {
@@ -59,6 +59,11 @@ pub(super) fn firewalld(subject: &Subject) -> Outcome {
 pub(super) fn firewall_rules(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
+    }
+    if subject.settings.firewall == Some(Firewall::None) {
+        return Outcome::warning(
+            "runs have no firewall rules (firewall = none): they reach what this host reaches",
+        );
     }
     let unit = if subject.is_bundled() { layout::ENGINE_UNIT } else { layout::AGENT_UNIT };
     if !subject.is_active(unit) {

@@ -7,8 +7,7 @@
 mod fence;
 mod surroundings;
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
@@ -16,8 +15,9 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 use self::fence::Fence;
+use self::surroundings::Source;
 use crate::context::{Context, RECORDS, require_root};
-use config::layout::{ENGINE_SETTINGS, NETWORK_LOCK};
+use config::layout::ENGINE_SETTINGS;
 use host::changes::{Attributes, Changes};
 use host::fence::Answer;
 use host::iptables;
@@ -63,7 +63,12 @@ enum Action {
     /// The JSON has result (good, repaired or failed); repaired comes with
     /// chains, failed with why. The agent asks for it through
     /// scalr-agent-network.socket before each task.
-    Verify,
+    Verify {
+        /// Take settings and proxies from the environment, as an agent in a
+        /// container does, instead of from the agent's unit
+        #[arg(long)]
+        from_environment: bool,
+    },
     /// Remove the rules, unless runs still use them
     Down,
 }
@@ -76,7 +81,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     require_root(&context.machine, false)?;
     match args.action {
         Action::Up => up(&context.machine),
-        Action::Verify => verify(&context.machine),
+        Action::Verify { from_environment } => {
+            let source = if from_environment { Source::Environment } else { Source::Unit };
+            verify(&context.machine, source)
+        }
         Action::Down => down(&context.machine),
     }
 }
@@ -121,7 +129,7 @@ pub(crate) fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
 /// # Errors
 /// It is unknown what they have to be.
 pub(crate) fn rules_are_up(machine: &Machine) -> Result<bool> {
-    Ok(surroundings::fence(machine)?.is_up())
+    Ok(surroundings::fence(machine, Source::Unit)?.is_up())
 }
 
 /// Takes down the rules, whoever still uses them.
@@ -168,8 +176,8 @@ fn up(machine: &Machine) -> Result<()> {
 }
 
 /// Prints an [`Answer`]; its reader learns from that of a failure, too.
-fn verify(machine: &Machine) -> Result<()> {
-    let verified = surroundings::fence(machine).and_then(|fence| {
+fn verify(machine: &Machine, source: Source) -> Result<()> {
+    let verified = surroundings::fence(machine, source).and_then(|fence| {
         iptables::require()?;
         put_up(&fence)
     });
@@ -188,18 +196,14 @@ fn put_up(fence: &Fence) -> Result<Vec<String>> {
     fence.put_up()
 }
 
+/// The lock is on our own program's file, so nothing is left in /run.
 fn lock() -> Result<File> {
-    let open = || {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(NETWORK_LOCK)?;
+    let lock = || {
+        let file = File::open("/proc/self/exe")?;
         file.lock()?;
         Ok::<_, std::io::Error>(file)
     };
-    open().with_context(|| format!("cannot lock {NETWORK_LOCK}"))
+    lock().context("cannot lock the program's file")
 }
 
 /// Runs outlive a restart of the engine, and so do the rules that they need and

@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
 
 use anyhow::{Context as _, Result};
+use ipnet::Ipv4Net;
 use serde_json::Value;
 use url::Url;
 
@@ -24,39 +25,47 @@ const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv
 /// The settings of the host's own Docker.
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 
+/// Where the variables come from that override the settings' file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The agent's unit.
+    Unit,
+    /// Our own environment.
+    Environment,
+}
+
 /// The fence that this host has to have, for the engine of its settings.
 ///
 /// # Errors
 /// The settings can't be used, the private engine has no range, or `ip` fails.
-pub(super) fn fence(machine: &Machine) -> Result<Fence> {
-    let environment = environment(machine)?;
-    let settings = Settings::load(&machine.path(config::FILE), environment.clone())?;
-    if settings.engine.as_deref().unwrap_or(config::ENGINE) == config::ENGINE {
-        let ranges = configured(machine)?;
-        let ranges = ranges.with_context(|| format!("{ENGINE_SETTINGS} is missing"))?;
-        private(machine, ranges)
-    } else {
-        fence_around(machine, Vec::new(), DAEMON_JSON)
+pub(super) fn fence(machine: &Machine, source: Source) -> Result<Fence> {
+    let (settings, proxy) = settings(machine, source)?;
+    if settings.engine.as_deref().unwrap_or(config::ENGINE) != config::ENGINE {
+        return fence_around(machine, Vec::new(), &settings, &proxy);
     }
+    let ranges = configured(machine)?;
+    let ranges = ranges.with_context(|| format!("{ENGINE_SETTINGS} is missing"))?;
+    fence_around(machine, ranges, &settings, &proxy)
 }
 
 /// The fence around the private engine's runs.
 ///
 /// # Errors
-/// As [`fence`].
-pub(super) fn private(machine: &Machine, ranges: Vec<ipnet::Ipv4Net>) -> Result<Fence> {
-    fence_around(machine, ranges, ENGINE_SETTINGS)
+/// `ip` fails.
+pub(super) fn private(machine: &Machine, ranges: Vec<Ipv4Net>) -> Result<Fence> {
+    // An engine starts whatever the agent's settings are; the agent reports them.
+    let (settings, proxy) = settings(machine, Source::Unit).unwrap_or_default();
+    fence_around(machine, ranges, &settings, &proxy)
 }
 
 fn fence_around(
     machine: &Machine,
-    ranges: Vec<ipnet::Ipv4Net>,
-    engine_settings: &str,
+    ranges: Vec<Ipv4Net>,
+    settings: &Settings,
+    proxy: &[(String, String)],
 ) -> Result<Fence> {
-    let environment = environment(machine)?;
-    let settings = Settings::load(&machine.path(config::FILE), environment.clone())?;
-    let proxy = proxy::variables(|name| environment.get(name).map(String::as_str));
     let bridges = network::bridge_names()?.into_iter().filter(|name| is_dockers_bridge(name));
+    let engine_settings = if ranges.is_empty() { DAEMON_JSON } else { ENGINE_SETTINGS };
     let mut resolvers = resolvers(machine);
     resolvers.extend(engine_resolvers(machine, engine_settings));
     resolvers.sort();
@@ -65,9 +74,22 @@ fn fence_around(
         ranges,
         resolvers,
         own: network::own_addresses()?,
-        services: services(settings.url.as_ref(), &proxy)?,
+        services: services(settings.url.as_ref(), proxy)?,
         bridges: bridges.collect(),
     })
+}
+
+/// The settings, and the variables of the proxy.
+fn settings(machine: &Machine, source: Source) -> Result<(Settings, Vec<(String, String)>)> {
+    let environment: BTreeMap<String, String> = match source {
+        Source::Environment => std::env::vars().collect(),
+        Source::Unit => unit::environment(machine, AGENT_DROP_INS)?
+            .into_iter()
+            .map(|(name, given)| (name, given.value))
+            .collect(),
+    };
+    let proxy = proxy::variables(|name| environment.get(name).map(String::as_str));
+    Ok((Settings::load(&machine.path(config::FILE), environment)?, proxy))
 }
 
 /// The name servers in the host's own settings, without its loopback's.
@@ -115,13 +137,6 @@ fn services(server: Option<&Url>, proxy: &[(String, String)]) -> Result<Vec<Sock
     services.sort();
     services.dedup();
     Ok(services)
-}
-
-/// The variables of the agent's unit; in a container they are our own.
-fn environment(machine: &Machine) -> Result<BTreeMap<String, String>> {
-    let unit = unit::environment(machine, AGENT_DROP_INS)?;
-    let unit = unit.into_iter().map(|(name, given)| (name, given.value));
-    Ok(unit.chain(std::env::vars()).collect())
 }
 
 #[cfg(test)]
