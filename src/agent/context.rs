@@ -9,6 +9,7 @@ use tokio::sync::SetOnce;
 use crate::client::Client;
 use crate::connection;
 use crate::engine::Engine;
+use crate::firewall::Firewall;
 use crate::images::Images;
 use crate::journal::Journal;
 use crate::progress;
@@ -36,6 +37,8 @@ pub(crate) struct Context {
     pub client: Client,
     /// The engine.
     pub engine: Engine,
+    /// The firewall rules of runs.
+    pub firewall: Firewall,
     /// The images that this agent has pulled.
     pub images: Images,
     /// Terraform's providers that this agent keeps.

@@ -10,6 +10,7 @@ mod configure;
 mod connection;
 mod context;
 mod engine;
+mod firewall;
 mod identity;
 mod images;
 mod journal;

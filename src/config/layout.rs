@@ -16,6 +16,12 @@ pub const ENGINE_UNIT: &str = "scalr-docker.service";
 /// The unit of the private engine's containerd.
 pub const CONTAINERD_UNIT: &str = "scalr-containerd.service";
 
+/// The socket of the agent's that has the firewall rules of runs verified.
+pub const NETWORK_UNIT: &str = "scalr-agent-network.socket";
+
+/// Where [`NETWORK_UNIT`] listens.
+pub const NETWORK_SOCKET: &str = "/run/scalr-agent-network.sock";
+
 /// The folder of the settings.
 pub const SETTINGS_DIR: &str = "/etc/scalr-agent";
 

@@ -77,6 +77,8 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<Firewall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub on_stop: Option<OnStop>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_shutdown_timeout: Option<u64>,
@@ -92,6 +94,19 @@ pub struct Settings {
     pub telemetry_headers: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug: Option<bool>,
+}
+
+/// How the firewall rules of runs are verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firewall {
+    /// By a service of the host's systemd.
+    #[default]
+    Service,
+    /// By a container of the image that the agent itself runs in.
+    Container,
+    /// Not at all: runs have no rules.
+    None,
 }
 
 /// The effect of a stop on running tasks.
@@ -363,6 +378,7 @@ mod tests {
                 ValueKind::Text => match key.name {
                     "url" | "telemetry_url" => "https://pools.example.com",
                     "on_stop" => "drain",
+                    "firewall" => "container",
                     "log_format" => "json",
                     _ => "x",
                 },

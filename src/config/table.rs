@@ -246,6 +246,15 @@ pub const KEYS: &[Key] = &[
         about: "The Docker engine's socket",
     },
     Key {
+        name: "firewall",
+        variables: &["SCALR_AGENT_FIREWALL"],
+        kind: ValueKind::Text,
+        value_name: "HOW",
+        default: Some(Text("service")),
+        check: |_| Ok(()),
+        about: "How the firewall rules of runs are verified: by the service scalr-agent-network, by a container, or none: then runs reach what this host reaches",
+    },
+    Key {
         name: "on_stop",
         variables: &["SCALR_AGENT_WORKER_ON_STOP_ACTION"],
         kind: ValueKind::Text,

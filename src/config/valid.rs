@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use url::Url;
 
-use super::{KEYS, LogFormat, OnStop, Settings, checks, defaults, layout};
+use super::{Firewall, KEYS, LogFormat, OnStop, Settings, checks, defaults, layout};
 use cli::Failure;
 use protocol::Secret;
 
@@ -73,6 +73,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The path of the engine's socket.
     pub engine: PathBuf,
+    /// How the firewall rules of runs are verified.
+    pub firewall: Firewall,
     /// The effect of a stop on running tasks.
     pub on_stop: OnStop,
     /// How long an interrupted task may take to end.
@@ -149,6 +151,7 @@ impl Settings {
             registry_auth: self.registry_auth,
             data_dir: self.data_dir.unwrap_or_else(|| layout::DATA_DIR.into()),
             engine: engine.trim_start_matches("unix://").into(),
+            firewall: self.firewall.unwrap_or_default(),
             on_stop: self.on_stop.unwrap_or_default(),
             grace: Duration::from_secs(
                 self.grace_shutdown_timeout.unwrap_or(defaults::GRACE_SHUTDOWN_TIMEOUT),

@@ -1,5 +1,6 @@
 //! iptables: one chain of our own in a table.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,9 +9,20 @@ use anyhow::{Result, bail};
 use super::command::CommandExt as _;
 use cli::Failure;
 
+/// The addresses that rules are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
 /// A chain of our own that is jumped to from a built-in one.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain {
+    /// Of which addresses.
+    pub family: Family,
     /// `filter` or `nat`.
     pub table: &'static str,
     /// The built-in chain whose first rule jumps to it.
@@ -22,24 +34,25 @@ pub struct Chain {
 impl Chain {
     /// Makes the chain hold just `rules`, in their order and as `iptables -S`
     /// prints them, and makes it the first that is jumped to. What is so already
-    /// is not touched.
+    /// is not touched; returns whether anything was changed.
     ///
     /// # Errors
     /// iptables is missing or refuses a rule.
-    pub fn put_up(self, rules: &[String]) -> Result<()> {
+    pub fn put_up(self, rules: &[String]) -> Result<bool> {
         let wanted: Vec<String> =
             rules.iter().map(|rule| format!("-A {} {rule}", self.name)).collect();
         let found = self.rules_of(self.name);
         if found.is_none() {
             self.call(&["-N", self.name])?;
         }
-        if found.unwrap_or_default() != wanted {
+        let differs = found.unwrap_or_default() != wanted;
+        if differs {
             self.call(&["-F", self.name])?;
             for rule in &wanted {
                 self.call(&rule.split_whitespace().collect::<Vec<_>>())?;
             }
         }
-        self.jump_first()
+        Ok(self.jump_first()? | differs)
     }
 
     /// Whether the chain holds just `rules`, as [`Chain::put_up`] leaves it, and is
@@ -65,11 +78,11 @@ impl Chain {
     }
 
     /// Others insert rules before ours, so it is looked at each time.
-    fn jump_first(self) -> Result<()> {
+    fn jump_first(self) -> Result<bool> {
         let jump = format!("-A {} -j {}", self.from, self.name);
         let rules = self.rules_of(self.from).unwrap_or_default();
         if rules.first() == Some(&jump) {
-            return Ok(());
+            return Ok(false);
         }
         self.call(&["-I", self.from, "1", "-j", self.name])?;
         // The old jump goes after the new one is there: no packet slips through.
@@ -79,7 +92,7 @@ impl Chain {
             // Counted from 1, and moved down by the new one.
             self.call(&["-D", self.from, &(at + 2).to_string()])?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn is_jumped_to(self) -> bool {
@@ -100,9 +113,29 @@ impl Chain {
     /// `-w` waits for another program's change to end; 1.4.20 is the first that
     /// knows it, and every host that we support has it.
     fn command(self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("iptables");
+        let mut command = Command::new(self.family.program());
         command.args(["-w", "-t", self.table]).args(arguments);
         command
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -t {} {}", self.family.program(), self.table, self.name)
+    }
+}
+
+impl Family {
+    /// Whether its program is installed and works here: the kernel may lack IPv6.
+    pub fn is_usable(self) -> bool {
+        Command::new(self.program()).args(["-w", "-S", "INPUT"]).read().is_ok()
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
+        }
     }
 }
 

@@ -45,6 +45,27 @@ pub fn bridges(range: Ipv4Net) -> Result<Vec<String>> {
         .collect())
 }
 
+/// The host's own IPv4 addresses.
+///
+/// # Errors
+/// `ip` is missing or fails.
+pub fn own_addresses() -> Result<Vec<Ipv4Addr>> {
+    let text = Command::new("ip").args(["-4", "-o", "address", "show"]).read()?;
+    Ok(parse_addresses(&text).into_iter().map(|(_, address)| address.addr()).collect())
+}
+
+/// The names of all bridges, in the order of the alphabet.
+///
+/// # Errors
+/// `ip` is missing or fails.
+pub fn bridge_names() -> Result<Vec<String>> {
+    let text = Command::new("ip").args(["-o", "link", "show", "type", "bridge"]).read()?;
+    let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned());
+    let mut names: Vec<String> = text.lines().filter_map(name).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// The bridges that have an address in `range` and something attached: its
 /// containers run.
 ///

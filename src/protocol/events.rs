@@ -73,7 +73,7 @@ pub enum Status {
     Busy,
     /// It takes no more tasks.
     Draining,
-    /// It can run nothing, its engine being away for example.
+    /// It takes no tasks, its engine being away for example.
     Errored,
 }
 

@@ -110,7 +110,7 @@ fn collect(context: &Context, lines: usize) -> Vec<Document> {
     add_one("network.txt", "addresses, routes, rules", network(machine));
     for unit in UNITS {
         let files = of_this_one(machine, || Ok(Services::of(machine).files_of(unit)?));
-        add(format!("units/{unit}.txt"), format!("{unit}.service and its drop-ins"), files);
+        add(format!("units/{unit}.txt"), format!("{unit} and its drop-ins"), files);
         let said = of_this_one(machine, || Ok(journal::text(unit, lines)?));
         add(format!("journal/{unit}.txt"), format!("its journal's last {lines} lines"), said);
     }
@@ -181,6 +181,7 @@ fn network(machine: &Machine) -> Result<String> {
             &["ip", "-4", "route", "show", "table", "all"],
             &["iptables", "-w", "5", "-S", "FORWARD"],
             &["iptables", "-w", "5", "-S", "SCALR-AGENT"],
+            &["iptables", "-w", "5", "-S", "SCALR-AGENT-INPUT"],
             &["iptables", "-w", "5", "-t", "nat", "-S", "SCALR-AGENT"],
         ]))
     })

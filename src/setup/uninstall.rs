@@ -13,7 +13,7 @@ use crate::network;
 use crate::runs::{self, Places};
 use crate::status::docker_client;
 use cli::Failure;
-use config::layout::{self, AGENT_UNIT, CONTAINERD_UNIT, ENGINE_UNIT};
+use config::layout::{self, AGENT_UNIT, CONTAINERD_UNIT, ENGINE_UNIT, NETWORK_UNIT};
 use config::{DATA_DIR, ENGINE};
 use host::changes::{Changes, Membership};
 use host::command::CommandExt as _;
@@ -164,6 +164,7 @@ fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()
         changes.act(format!("start {ENGINE_UNIT} to end its containers"), start, None)?;
     }
     stop_unit(changes, services, AGENT_UNIT)?;
+    stop_unit(changes, services, NETWORK_UNIT)?;
     if places.engine != ENGINE {
         // The host's own engine has other things, too.
         remove_from(

@@ -75,19 +75,25 @@ impl Fleet {
     /// Lets runs know the server's name, too: a name server beside it answers them,
     /// until the world ends.
     pub(crate) fn serve_names(&self) {
+        self.serve_names_at("192.0.2.1");
+    }
+
+    /// The same at one of the server's addresses.
+    pub(crate) fn serve_names_at(&self, address: &str) {
+        let listen = format!("--listen-address={address}");
         let command = [
             "dnsmasq",
             "--keep-in-foreground",
             "--conf-file=/dev/null",
             "--no-resolv",
-            "--listen-address=192.0.2.1",
+            &listen,
             "--bind-interfaces",
             "--user=root",
             "--pid-file",
         ];
         let log = self.work.path().join("names.log");
         drop(self.world.start("server", &command.map(OsStr::new), &log));
-        self.shell("echo nameserver 192.0.2.1 >/etc/resolv.conf");
+        self.shell(&format!("echo nameserver {address} >/etc/resolv.conf"));
     }
 
     /// A pool on the server; its token goes to /root/pool.token on the machine.

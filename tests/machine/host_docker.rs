@@ -15,7 +15,7 @@ use crate::machine::{text, wait_for};
 use crate::pool::Pool;
 
 /// The host's docker.
-const DOCKER: &str = "/opt/docker/bin/docker";
+pub(crate) const DOCKER: &str = "/opt/docker/bin/docker";
 
 /// As a distribution starts them: their own default sockets, folders and rules.
 const UNITS: &str = r"
@@ -144,13 +144,7 @@ fn the_agent_runs_as_a_container_of_the_hosts_docker() {
     start(&fleet);
     build_image(&fleet);
 
-    fleet.world.feed(
-        &fleet.machine,
-        "mkdir /root/compose && cat >/root/compose/agent.toml && \
-         chown 65532 /root/compose/agent.toml && chmod 0400 /root/compose/agent.toml",
-        format!("url = \"{URL}\"\ntoken = \"{}\"\nimage = \"scalr-run:test\"\n", pool.token)
-            .as_bytes(),
-    );
+    give_settings(&fleet, &pool, "");
     let compose = Compose::new(&fleet);
     compose.run(&["up", "--detach"]);
     fleet.wait_for_agent(&pool, "idle");
@@ -178,14 +172,26 @@ fn the_agent_runs_as_a_container_of_the_hosts_docker() {
     fleet.wait_for_agent(&pool, "offline");
 }
 
+/// The settings of an agent in a container, and `more` of them.
+pub(crate) fn give_settings(fleet: &Fleet, pool: &Pool<'_>, more: &str) {
+    let settings =
+        format!("url = \"{URL}\"\ntoken = \"{}\"\nimage = \"scalr-run:test\"\n{more}", pool.token);
+    fleet.world.feed(
+        &fleet.machine,
+        "mkdir /root/compose && cat >/root/compose/agent.toml && \
+         chown 65532 /root/compose/agent.toml && chmod 0400 /root/compose/agent.toml",
+        settings.as_bytes(),
+    );
+}
+
 /// docker-compose on this host, with the machine's Docker.
-struct Compose<'a> {
+pub(crate) struct Compose<'a> {
     fleet: &'a Fleet,
     work: TempDir,
 }
 
 impl<'a> Compose<'a> {
-    fn new(fleet: &'a Fleet) -> Self {
+    pub(crate) fn new(fleet: &'a Fleet) -> Self {
         let work = tempfile::tempdir().expect("a work folder");
         // What a DNS and a company's base image would bring.
         let address = fleet.shell("getent hosts pools.test | cut -d' ' -f1");
@@ -198,7 +204,7 @@ impl<'a> Compose<'a> {
         Self { fleet, work }
     }
 
-    fn run(&self, words: &[&str]) {
+    pub(crate) fn run(&self, words: &[&str]) {
         let pid = self.fleet.world.pid(&self.fleet.machine);
         let group = self.fleet.shell("stat --format=%g /var/run/docker.sock");
         let output = Command::new("docker-compose")
@@ -217,22 +223,22 @@ impl<'a> Compose<'a> {
 
 /// Builds the agent's image there, upon parts of the machine itself: no registry can
 /// be reached.
-fn build_image(fleet: &Fleet) {
+pub(crate) fn build_image(fleet: &Fleet) {
     let dockerfile = fs::read(source("pkg/docker/Dockerfile")).expect("a Dockerfile");
     fleet.world.feed(
         &fleet.machine,
         "mkdir -p /root/context/usr/bin && cat >/root/context/Dockerfile",
         &dockerfile,
     );
-    let agent = fs::read(kit().join("bin/scalr-agent")).expect("the kit has an agent");
-    fleet.world.feed(
-        &fleet.machine,
-        "cat >/root/context/usr/bin/scalr-agent && chmod 0755 /root/context/usr/bin/scalr-agent",
-        &agent,
-    );
+    for program in ["scalr-agent", "scalr-agent-setup"] {
+        let path = format!("/root/context/usr/bin/{program}");
+        feed_file(fleet, &kit().join("bin").join(program), &path);
+        fleet.shell(&format!("chmod 0755 {path}"));
+    }
     fleet.shell(&format!(
-        "tar --create --directory / bin lib lib64 usr/bin usr/lib/x86_64-linux-gnu usr/lib64 \
-             etc/ssl etc/passwd etc/group usr/share/ca-certificates | {DOCKER} import - base:test && \
+        "tar --create --directory / bin sbin lib lib64 usr/bin usr/sbin usr/lib/x86_64-linux-gnu \
+             usr/lib64 etc/alternatives etc/ssl etc/passwd etc/group usr/share/ca-certificates | \
+             {DOCKER} import - base:test && \
          {DOCKER} build --build-arg BASE=base:test --tag scalr-agent /root/context"
     ));
 }
@@ -242,7 +248,7 @@ fn source(path: &str) -> PathBuf {
 }
 
 /// Starts the host's Docker, with the runs' image in it.
-fn start(fleet: &Fleet) {
+pub(crate) fn start(fleet: &Fleet) {
     feed_file(fleet, &package("packages", "deb"), "/root/a.deb");
     fleet.shell(
         "dpkg-deb --extract /root/a.deb /root/a && mkdir -p /opt/docker && \
@@ -255,7 +261,7 @@ fn start(fleet: &Fleet) {
 }
 
 /// Copies a file of this host to the machine's `path`.
-fn feed_file(fleet: &Fleet, file: &Path, path: &str) {
+pub(crate) fn feed_file(fleet: &Fleet, file: &Path, path: &str) {
     let content = fs::read(file).expect("the file can be read");
     fleet.world.feed(&fleet.machine, &format!("cat >{path}"), &content);
 }

@@ -12,6 +12,7 @@
 //! with `scripts/test --full`, which passes no `--skip ::full::`.
 
 mod ansible;
+mod attack;
 mod bundle;
 mod check;
 mod cloud_init;

@@ -299,6 +299,12 @@ impl<'a> Pool<'a> {
         all.iter().map(|agent| string(&agent["attributes"]["status"])).collect()
     }
 
+    /// What the pool's only agent reports as wrong; empty if nothing is.
+    pub(crate) fn agent_message(&self) -> String {
+        let agents = self.get(&format!("/agents?filter%5Bagent-pool%5D={}", self.id));
+        agents["data"][0]["attributes"]["error-message"].as_str().unwrap_or_default().to_owned()
+    }
+
     fn get(&self, path: &str) -> Value {
         parse(&self.curl_api(path, None))
     }

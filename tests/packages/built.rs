@@ -114,6 +114,14 @@ fn dpkg_1_19_can_open_the_deb() {
     assert_eq!(libc, ["libc6 (>= 2.17)"]);
 }
 
+const UNITS: [&str; 5] = [
+    "scalr-agent.service",
+    "scalr-agent-network.socket",
+    "scalr-agent-network@.service",
+    "scalr-docker.service",
+    "scalr-containerd.service",
+];
+
 #[test]
 #[ignore = "needs built packages: run scripts/test"]
 fn every_file_is_where_it_belongs() {
@@ -129,8 +137,8 @@ fn every_file_is_where_it_belongs() {
                 .unwrap_or_else(|error| panic!("{}: /{path}: {error}", package.display()));
             metadata.permissions().mode() & 0o7777
         };
-        for name in ["scalr-agent", "scalr-docker", "scalr-containerd"] {
-            assert_eq!(mode(&format!("{units}/{name}.service")), 0o644, "{name}.service");
+        for name in UNITS {
+            assert_eq!(mode(&format!("{units}/{name}")), 0o644, "{name}");
         }
         for program in ["scalr-agent", "scalr-agent-setup"] {
             assert_eq!(mode(&format!("usr/bin/{program}")), 0o755, "{program}");
@@ -173,9 +181,7 @@ fn systemd_accepts_the_units_as_packaged() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::copy("/bin/true", file).unwrap();
     }
-    for name in ["scalr-agent", "scalr-docker", "scalr-containerd"] {
-        verify.arg(format!("{name}.service"));
-    }
+    verify.args(UNITS);
     let said = verify.output().expect("systemd-analyze starts");
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     // A root of nothing else lacks the targets that systemd brings.

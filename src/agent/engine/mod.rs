@@ -3,6 +3,7 @@
 
 mod containers;
 mod files;
+mod host_network;
 mod images;
 mod output;
 mod volumes;
@@ -22,6 +23,9 @@ pub(crate) use volumes::ReadOnlyVolume;
 /// How long the engine may take to answer, in seconds; not how long a
 /// container may run.
 const TIMEOUT_SECONDS: u64 = 120;
+
+/// The option of a network that names its bridge.
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 
 /// An engine on a socket.
 #[derive(Clone, Debug)]
@@ -56,15 +60,25 @@ impl Engine {
         self.docker.ping().await.map(drop).context("the engine does not answer")
     }
 
-    /// Sees to it that the bridge network `name` is there.
+    /// Sees to it that the bridge network `name` is there, with a bridge of that
+    /// name: the firewall's rules go by it.
     ///
     /// The engine takes its addresses from its default address pools.
     ///
     /// # Errors
     /// The engine can't make it, its address pools being used up for example.
     pub(crate) async fn ensure_network(&self, name: &str) -> Result<()> {
+        // An interface's name has at most 15 characters.
+        let bridge: String = name.chars().take(15).collect();
         match self.docker.inspect_network(name, None).await {
-            Ok(_) => return Ok(()),
+            Ok(found)
+                if found.options.as_ref().and_then(|all| all.get(BRIDGE_NAME)) == Some(&bridge) =>
+            {
+                return Ok(());
+            }
+            Ok(_) => self.docker.remove_network(name).await.with_context(|| {
+                format!("cannot remove network {name}, whose bridge is not called {bridge}")
+            })?,
             Err(error) if is_missing(&error) => {}
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot look at network {name}"));
@@ -73,11 +87,7 @@ impl Engine {
         let request = NetworkCreateRequest {
             name: name.to_owned(),
             driver: Some("bridge".to_owned()),
-            // An interface's name has at most 15 characters.
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.name".to_owned(),
-                name.chars().take(15).collect(),
-            )])),
+            options: Some(HashMap::from([(BRIDGE_NAME.to_owned(), bridge)])),
             ..NetworkCreateRequest::default()
         };
         self.docker
@@ -142,6 +152,36 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn a_network_whose_bridge_has_another_name_is_replaced() {
+        for (bridge, calls) in [
+            ("slot", vec!["GET /networks/slot"]),
+            ("other", vec!["GET /networks/slot", "DELETE /networks/slot", "POST /networks/create"]),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("docker.sock");
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&asked);
+            let answer = move |request: Request| async move {
+                let path = request.uri().path();
+                if let Some((_, path)) = path.split_once("/networks/") {
+                    seen.lock().unwrap().push(format!("{} /networks/{path}", request.method()));
+                }
+                format!(
+                    r#"{{"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Id": "1", "Warning": "",
+                        "Options": {{"{BRIDGE_NAME}": "{bridge}"}}}}"#
+                )
+            };
+            let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+            let engine = axum::Router::new().fallback(answer);
+            tokio::spawn(async move { axum::serve(listener, engine).await });
+
+            let engine = Engine::connect(&format!("unix://{}", socket.display())).await.unwrap();
+            engine.ensure_network("slot").await.unwrap();
+            assert_eq!(*asked.lock().unwrap(), calls);
+        }
+    }
+
     /// An engine that knows no newer API than that of Docker 18.03.
     #[tokio::test]
     async fn an_old_engine_is_spoken_to_as_it_understands() {
@@ -151,7 +191,8 @@ mod tests {
         let seen = Arc::clone(&asked);
         let answer = move |request: Request| async move {
             seen.lock().unwrap().push(request.uri().path().to_owned());
-            r#"{"Version": "18.03.1-ce", "ApiVersion": "1.37", "MinAPIVersion": "1.12"}"#
+            r#"{"Version": "18.03.1-ce", "ApiVersion": "1.37", "MinAPIVersion": "1.12",
+                "Options": {"com.docker.network.bridge.name": "slot"}}"#
         };
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
         let engine = axum::Router::new().fallback(answer);

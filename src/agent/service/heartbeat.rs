@@ -22,11 +22,16 @@ impl Service {
         loop {
             let seconds = self.context.intervals().heartbeat_seconds;
             tokio::time::sleep(Duration::from_secs(seconds.into())).await;
-            let (status, error_message) = self.health().await;
-            let answers = status != Status::Errored;
+            let engine_error = self.engine_error().await;
+            let answers = engine_error.is_none();
             if !self.engine_answers.swap(answers, Ordering::SeqCst) && answers {
                 self.freed.notify_one();
             }
+            let error_message = engine_error.or_else(|| self.context.firewall.failure());
+            let status = match error_message {
+                Some(_) => Status::Errored,
+                None => self.status(),
+            };
             let (tasks, message) = (self.statuses(), error_message.clone());
             let beat = Heartbeat { status, error_message: message, tasks };
             // The watchdog is for an agent that hangs. One whose server is away
@@ -63,14 +68,14 @@ impl Service {
         }
     }
 
-    async fn health(&self) -> (Status, Option<String>) {
+    async fn engine_error(&self) -> Option<String> {
         // An engine that hangs must not keep us from sending a heartbeat.
-        let error = match tokio::time::timeout(ENGINE_ANSWERS, self.context.engine.ping()).await {
-            Ok(Ok(())) => return (self.status(), None),
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => format!("the engine has not answered for {} s", ENGINE_ANSWERS.as_secs()),
-        };
-        (Status::Errored, Some(error))
+        match tokio::time::timeout(ENGINE_ANSWERS, self.context.engine.ping()).await {
+            Ok(answer) => answer.err().map(|error| format!("{error:#}")),
+            Err(_) => {
+                Some(format!("the engine has not answered for {} s", ENGINE_ANSWERS.as_secs()))
+            }
+        }
     }
 
     pub(super) fn status(&self) -> Status {

@@ -1,5 +1,6 @@
 //! The service: registers, sends heartbeats, takes tasks, and stops.
 
+mod firewall;
 mod heartbeat;
 mod polling;
 mod received;
@@ -23,6 +24,7 @@ use crate::client::Client;
 use crate::connection::{self, State};
 use crate::context::{Context, RunUser, certificates};
 use crate::engine::Engine;
+use crate::firewall::Firewall;
 use crate::images::{Images, Limits};
 use crate::journal::Journal;
 use crate::logging;
@@ -115,7 +117,8 @@ struct Service {
     register: Register,
     once: bool,
     tasks: Mutex<BTreeMap<String, Running>>,
-    /// Rung when a slot may have become free: a task has ended, or the engine is back.
+    /// Rung when a slot may have become free: a task has ended, or the engine or the
+    /// firewall's rules are back.
     freed: Notify,
     /// Whether tasks are still taken.
     draining: AtomicBool,
@@ -135,6 +138,7 @@ impl Service {
         let context = Context {
             client: Client::new(&config, &proxy)?,
             engine,
+            firewall: Firewall::new(&config, &proxy),
             images: Images::open(&config.data_dir)?,
             providers: Providers::open(&config, &proxy)?,
             slots: Slots::new(config.concurrency, config.memory),
@@ -208,6 +212,7 @@ impl Service {
     async fn until_ended(self: Arc<Self>, signals: &mut Signals, file: &Path) -> Result<End> {
         let mut beating = tokio::spawn(Arc::clone(&self).beat());
         let mut polling = tokio::spawn(Arc::clone(&self).poll());
+        let _verifying = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).keep_firewall()));
         let context = Arc::clone(&self.context);
         let _cleaning = AbortOnDropHandle::new(tokio::spawn(async move {
             let config = &context.config;

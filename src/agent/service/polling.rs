@@ -29,7 +29,9 @@ impl Service {
             if draining && self.tasks().is_empty() {
                 return Ok(());
             }
-            let takes_more = !draining && self.engine_answers.load(Ordering::SeqCst);
+            let takes_more = !draining
+                && self.engine_answers.load(Ordering::SeqCst)
+                && self.context.firewall.failure().is_none();
             let free_slots = if takes_more { self.context.slots.free() } else { 0 };
             let free_slots = if self.once { free_slots.min(1) } else { free_slots };
             let poll = Poll { free_slots, tasks: self.statuses() };
@@ -92,6 +94,11 @@ impl Service {
 
     async fn claim(self: &Arc<Self>, task_id: &str, attempt: u32) {
         let offered = SystemTime::now();
+        // The server offers it again, to this agent or to another one.
+        if !self.context.firewall.verify(&self.context.engine).await {
+            warn!("task not taken: the firewall rules of runs are not up");
+            return;
+        }
         let Some(slot) = self.context.slots.take() else {
             warn!("no slot is free for what was offered");
             return;

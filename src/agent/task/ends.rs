@@ -25,6 +25,7 @@ use crate::client::Client;
 use crate::connection::Keeper;
 use crate::context::{Context, RunUser};
 use crate::engine::Engine;
+use crate::firewall::Firewall;
 use crate::images::Images;
 use crate::journal::{Container, Entry, Journal};
 use crate::log::Filter;
@@ -38,7 +39,7 @@ use crate::sum;
 use crate::telemetry::Telemetry;
 use config::Settings;
 use protocol::redact::Redactor;
-use protocol::{Finish, Intervals, Kind, Outcome, TaskState};
+use protocol::{Finish, Intervals, Kind, Outcome, Registered, Secret, TaskState};
 
 /// What was asked, as `METHOD PATH`; with the query where it says which file.
 pub(super) type Asked = Arc<Mutex<Vec<String>>>;
@@ -80,6 +81,49 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
     assert!(of_engine.iter().any(|asked| asked.starts_with("DELETE ")), "{of_engine:?}");
     assert!(context.journal.entries().unwrap().is_empty());
     assert!(!folder.path().join("lost").exists(), "no state was lost");
+}
+
+#[tokio::test]
+async fn a_claimed_task_without_its_firewall_is_given_back_and_never_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let (of_server, of_engine) = (Asked::default(), Asked::default());
+    let server = |asked: &str| match asked.ends_with("/configuration") {
+        true => gzip(&tar_of("main.tf", "")).into_response(),
+        false => StatusCode::NO_CONTENT.into_response(),
+    };
+    let engine = |asked: &str| match asked.split_once("/containers/create") {
+        Some(_) => json(r#"{"Id": "c1", "Warnings": []}"#),
+        None if asked.ends_with("/networks/create") => json(r#"{"Id": "n1", "Warning": ""}"#),
+        None if asked.starts_with("PUT ") => json("{}"),
+        None => engine(asked),
+    };
+    let mut context =
+        context(folder.path(), fake(&of_server, server), fake(&of_engine, engine)).await;
+    let all = Arc::get_mut(&mut context).unwrap();
+    // Nothing listens there.
+    all.config.firewall = config::Firewall::Service;
+    all.firewall = Firewall::new(&all.config, &[]);
+    let ids = Registered {
+        agent_id: "agent-1".to_owned(),
+        pool_id: "apool-1".to_owned(),
+        session_token: Secret::new("s"),
+        intervals: Intervals::default(),
+    };
+    all.registered.set(ids).unwrap();
+    let mut claimed = claimed();
+    claimed.task.image = Some("run:1".to_owned());
+    let entry = context.journal.begin(claimed, 0).unwrap();
+    let ran = tokio::time::timeout(Duration::from_secs(60), run_task_alone(&context, entry));
+    ran.await.expect("it is not tried again");
+
+    let of_engine = of_engine.lock().unwrap();
+    let made = of_engine.iter().any(|asked| asked.ends_with("/containers/create"));
+    assert!(made && !of_engine.iter().any(|asked| asked.ends_with("/start")), "{of_engine:?}");
+    assert!(of_engine.iter().any(|asked| asked.starts_with("DELETE ")), "{of_engine:?}");
+    let of_server = of_server.lock().unwrap();
+    let is_end = |asked: &String| asked.ends_with("/start") || asked.ends_with("/finish");
+    assert!(!of_server.iter().any(is_end), "{of_server:?}");
+    assert!(context.journal.entries().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -528,7 +572,8 @@ pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Ar
     tokio::spawn(async move { axum::serve(unix, engine).await });
 
     let settings = format!(
-        "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"unix://{}\"\n",
+        "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"unix://{}\"\n\
+         firewall = \"none\"\n",
         folder.display(),
         socket.display()
     );
@@ -538,6 +583,7 @@ pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Ar
         client: Client::new(&config, &[]).unwrap(),
         engine: Engine::connect(&format!("unix://{}", socket.display())).await.unwrap(),
         images: Images::open(folder).unwrap(),
+        firewall: Firewall::new(&config, &[]),
         slots: Slots::new(1, 1),
         journal: Journal::open(folder).unwrap(),
         providers: Providers::open(&config, &[]).unwrap(),

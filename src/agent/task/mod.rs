@@ -93,7 +93,7 @@ pub(crate) async fn run_task(
                 break ended;
             }
             Ok(None) => {
-                info!("task given back: it had not begun when the agent was stopped");
+                info!("task given back: it had not begun");
                 break Ended::Unfinished;
             }
             Err(CallError::Refused { why, .. }) => {
@@ -135,7 +135,8 @@ struct Job {
 
 impl Job {
     /// Gets the task to its end and reports that. None when this agent is stopped
-    /// before its container is started: the server offers it again.
+    /// before its container is started, or can't keep the run behind its firewall:
+    /// the server offers it again.
     async fn work(&mut self) -> Result<Option<Outcome>, CallError> {
         // Said again: whether it was heard, nobody knows after a crash.
         let finish = match self.entry.record().finish.clone() {
@@ -260,6 +261,11 @@ impl Job {
             let Some(prepared) = prepared.filter(|_| !self.is_interrupted()) else {
                 return Ok(self.never_begun());
             };
+            // A pull can take long, and others change rules meanwhile.
+            if !self.context.firewall.verify(&self.context.engine).await {
+                warn!("task not started: the firewall rules of runs are not up");
+                return Ok(None);
+            }
             self.client.start().await?;
             // A replay begins there, also after a loss of power.
             spool.sync()?;

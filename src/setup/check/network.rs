@@ -4,7 +4,7 @@ use ipnet::Ipv4Net;
 
 use super::{Outcome, Subject};
 use crate::network;
-use config::layout;
+use config::{Firewall, layout};
 use host::{firewalld as daemon, iptables as tables, users};
 
 pub(super) fn iptables(subject: &Subject) -> Outcome {
@@ -55,27 +55,40 @@ pub(super) fn firewalld(subject: &Subject) -> Outcome {
     }
 }
 
-/// Without them runs reach nothing, but the cloud's metadata service.
+/// The agent takes no task without them.
 pub(super) fn firewall_rules(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
-    if !subject.is_active(layout::ENGINE_UNIT) {
-        return Outcome::Skipped("the private engine does not run".to_owned());
+    if subject.settings.firewall == Some(Firewall::None) {
+        return Outcome::warning(
+            "runs have no firewall rules (firewall = none): they reach what this host reaches",
+        );
+    }
+    let unit = if subject.is_bundled() { layout::ENGINE_UNIT } else { layout::AGENT_UNIT };
+    if !subject.is_active(unit) {
+        return Outcome::Skipped(format!("{unit} does not run"));
+    }
+    if subject.is_active(layout::AGENT_UNIT) && !subject.is_active(layout::NETWORK_UNIT) {
+        return Outcome::Problem(
+            format!(
+                "{} does not run, so the agent cannot have the rules verified and takes no tasks",
+                layout::NETWORK_UNIT
+            ),
+            vec![format!("systemctl start {}", layout::NETWORK_UNIT)],
+        );
     }
     if !users::are_root() {
         return Outcome::Skipped("only root can see them".to_owned());
     }
-    match subject.ranges() {
-        Err(error) => Outcome::unknown(error),
-        Ok(ranges) if network::rules_are_up(ranges) => {
-            Outcome::Passed("the rules of the runs' networks are up".to_owned())
-        }
-        Ok(_) => Outcome::Problem(
+    match network::rules_are_up(&subject.machine) {
+        Err(error) => Outcome::unknown(format!("{error:#}")),
+        Ok(true) => Outcome::Passed("the rules of the runs' networks are up".to_owned()),
+        Ok(false) => Outcome::Problem(
             "something has removed the rules of the runs' networks, such as a reload of a \
-             firewall: runs reach nothing, and are not kept from the metadata service"
+             firewall; the agent puts them up again before its next task"
                 .to_owned(),
-            vec!["scalr-agent-setup network up".to_owned()],
+            vec!["scalr-agent-setup network verify".to_owned()],
         ),
     }
 }
@@ -87,8 +100,8 @@ pub(super) fn firewall_rules(subject: &Subject) -> Outcome {
 /// iptables (seen with 1.3.3), so the fix is done to what runs and to what is
 /// kept, without a reload.
 fn judge_firewalld(ranges: &[Ipv4Net], trusted: &[Ipv4Net], nftables: bool) -> Outcome {
-    const AFTER_RELOAD: &str = "its reload drops the runs' own rules: `scalr-agent-setup network \
-                                up` puts them up again";
+    const AFTER_RELOAD: &str =
+        "its reload drops the runs' own rules; the agent puts them up again within 30 s";
     let is_trusted = |range: &&Ipv4Net| trusted.iter().any(|source| source.contains(*range));
     let blocked: Vec<String> =
         ranges.iter().filter(|range| !is_trusted(range)).map(ToString::to_string).collect();
@@ -140,7 +153,7 @@ mod tests {
     fn on_iptables_they_pass_until_a_reload() {
         let found = judge_firewalld(&nets(&["10.213.64.0/20"]), &[], false);
         assert!(
-            matches!(&found, Outcome::Passed(text) if text.contains("network up")),
+            matches!(&found, Outcome::Passed(text) if text.contains("within 30 s")),
             "{found:?}"
         );
     }

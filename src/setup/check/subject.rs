@@ -64,9 +64,15 @@ struct Asked {
     rpms: OnceCell<Result<BTreeMap<String, String>, String>>,
 }
 
-/// The units of others that checks ask for, and the private engine's.
-const UNITS: [&str; 4] =
-    [layout::ENGINE_UNIT, layout::CONTAINERD_UNIT, "firewalld.service", "fapolicyd.service"];
+/// The units that checks ask for.
+const UNITS: [&str; 6] = [
+    layout::AGENT_UNIT,
+    layout::NETWORK_UNIT,
+    layout::ENGINE_UNIT,
+    layout::CONTAINERD_UNIT,
+    "firewalld.service",
+    "fapolicyd.service",
+];
 
 /// The packages that checks ask for where there is rpm.
 const RPMS: [&str; 2] = ["container-selinux", "rpm-plugin-fapolicyd"];

@@ -164,7 +164,7 @@ pub(crate) const CHECKS: &[Check] = &[
         name: "firewall-rules",
         area: "network",
         severity: Severity::Error,
-        about: "the rules of the runs' networks are up where the private engine is",
+        about: "the rules of the runs' networks are up while the agent runs",
         look: network::firewall_rules,
     },
     Check {

@@ -14,6 +14,13 @@ const CONTAINERD: (&str, &str) = (
     include_str!("../../../templates/systemd/scalr-containerd.service.tera"),
 );
 
+const NETWORK: (&str, &str) =
+    (layout::NETWORK_UNIT, include_str!("../../../templates/systemd/scalr-agent-network.socket"));
+const NETWORK_VERIFICATION: (&str, &str) = (
+    "scalr-agent-network@.service",
+    include_str!("../../../templates/systemd/scalr-agent-network@.service"),
+);
+
 /// The units' names and texts, with an engine of our own or for the host's.
 ///
 /// # Errors
@@ -21,7 +28,10 @@ const CONTAINERD: (&str, &str) = (
 pub(super) fn render(bundled: bool) -> Result<Vec<(&'static str, String)>> {
     let mut context = tera::Context::new();
     context.insert("engine", if bundled { layout::ENGINE_PROGRAMS } else { "" });
-    let templates = if bundled { vec![AGENT, DOCKER, CONTAINERD] } else { vec![AGENT] };
+    let mut templates = vec![AGENT, NETWORK, NETWORK_VERIFICATION];
+    if bundled {
+        templates.extend([DOCKER, CONTAINERD]);
+    }
     templates
         .into_iter()
         .map(|(name, template)| {
@@ -77,8 +87,10 @@ mod tests {
     #[test]
     fn without_an_engine_nothing_names_it() {
         let units = render(false).unwrap();
-        assert_eq!(units.len(), 1);
-        assert!(!units[0].1.contains("scalr-docker"), "{}", units[0].1);
+        assert_eq!(units.len(), 3);
+        for (unit, text) in &units {
+            assert!(!text.contains("scalr-docker"), "{unit}: {text}");
+        }
         assert!(units[0].1.contains("\nGroup=scalr-agent\nWorkingDirectory="), "{}", units[0].1);
     }
 

@@ -30,7 +30,8 @@ use host::unit::{self, Given};
 use host::{docker, dpkg, journal, rpm};
 
 /// Our units, in the order in which people look at them.
-pub(crate) const UNITS: [&str; 3] = ["scalr-agent", "scalr-docker", "scalr-containerd"];
+pub(crate) const UNITS: [&str; 4] =
+    ["scalr-agent", layout::NETWORK_UNIT, "scalr-docker", "scalr-containerd"];
 
 /// The agent's program, which alone knows how it stands with its server.
 pub(crate) const AGENT_PROGRAM: &str = "/usr/bin/scalr-agent";

@@ -49,9 +49,9 @@ fn part(heading: &str, lines: Vec<String>) {
 impl Package {
     fn line(&self) -> String {
         match (&self.version, &self.problem) {
-            (Some(version), _) => format!("{:<17} {version}", self.name),
-            (None, Some(problem)) => format!("{:<17} unknown: {problem}", self.name),
-            (None, None) => format!("{:<17} {DOUBTFUL}not installed{DOUBTFUL:#}", self.name),
+            (Some(version), _) => format!("{:<26} {version}", self.name),
+            (None, Some(problem)) => format!("{:<26} unknown: {problem}", self.name),
+            (None, None) => format!("{:<26} {DOUBTFUL}not installed{DOUBTFUL:#}", self.name),
         }
     }
 }
@@ -63,7 +63,7 @@ impl Unit {
             "failed" => BAD,
             _ => DOUBTFUL,
         };
-        let mut line = format!("{:<17} {style}{}{style:#}", self.name, self.state);
+        let mut line = format!("{:<26} {style}{}{style:#}", self.name, self.state);
         match (&self.result, &self.sub) {
             (Some(result), _) if self.state == "failed" => line += &format!(" ({result})"),
             (_, Some(sub)) if sub == "auto-restart" => line += " (it is tried again)",

@@ -11,10 +11,14 @@ mount --make-rprivate /
 mount -t sysfs sysfs /sys
 mkdir "$work/etc" "$work/state"
 cp -R /etc/alternatives /etc/group /etc/passwd "$work/etc/"
+echo nameserver 169.254.169.254 >"$work/etc/resolv.conf"
 mount --bind "$work/etc" /etc
 mount --bind "$work/state" /var/lib
 ip link set lo up
-rules() { iptables -S; iptables -t nat -S; }
+# The settings of whoever runs the tests are not ours.
+unset ${!SCALR_@}
+rules() { iptables -S; iptables -t nat -S; ip6tables -S; }
+verify() { "$setup" network verify "$@"; }
 iptables -A FORWARD -j ACCEPT
 rules >"$work/before"
 
@@ -25,7 +29,8 @@ ip link set uplink up
 "$setup" network up
 grep -q '"base": "10.187.64.0/20"' /etc/scalr-agent/docker.json
 iptables -S FORWARD | sed -n 2p | grep -qx -- '-A FORWARD -j SCALR-AGENT'
-iptables -S SCALR-AGENT | grep -q -- '-d 169.254.169.254/32 -j DROP'
+iptables -S SCALR-AGENT | grep -q -- '-d 169.254.0.0/16 -i scalr-+ -j DROP'
+iptables -S SCALR-AGENT | grep -q -- '-d 169.254.169.254/32 -i scalr-+ -p udp -m udp --dport 53 -j ACCEPT'
 test "$(cat /proc/sys/net/ipv4/ip_forward)" = 1
 rules >"$work/first"
 
@@ -37,6 +42,37 @@ iptables -S FORWARD | sed -n 2p | grep -qx -- '-A FORWARD -j SCALR-AGENT'
 iptables -D FORWARD -s 192.0.2.0/24 -j ACCEPT
 rules | diff "$work/first" -
 
+# A verification finds the same rules, and puts up those that are gone.
+verify | grep -qx '{"result":"good"}'
+for broken in 'iptables -F SCALR-AGENT' 'iptables -F' 'iptables -t nat -F' \
+    'iptables -D INPUT -j SCALR-AGENT-INPUT' 'iptables -I SCALR-AGENT-INPUT -j RETURN' \
+    'iptables -I INPUT -j ACCEPT' 'ip6tables -F' 'iptables -F FORWARD; iptables -F SCALR-AGENT; iptables -X SCALR-AGENT'; do
+    eval "$broken"
+    verify | grep -q '"result":"repaired"'
+    iptables -D INPUT -j ACCEPT 2>/dev/null || :
+    iptables -C FORWARD -j ACCEPT 2>/dev/null || iptables -A FORWARD -j ACCEPT
+    rules | diff "$work/first" -
+done
+# A proxy on this host stays open to runs, and a change of it is followed.
+HTTPS_PROXY=http://10.213.70.3:3128 verify --from-environment | grep -q '"result":"repaired"'
+iptables -S SCALR-AGENT-INPUT | grep -q -- '-d 10.213.70.3/32 -i scalr-+ -p tcp -m tcp --dport 3128 -j RETURN'
+HTTPS_PROXY=http://10.213.70.3:3128 verify --from-environment | grep -qx '{"result":"good"}'
+verify | grep -q '"result":"repaired"'
+rules | diff "$work/first" -
+
+# What can't be put up is reported.
+mkdir "$work/broken"
+printf '#!/bin/sh\necho "no such table" >&2; exit 3\n' >"$work/broken/iptables"
+chmod +x "$work/broken/iptables"
+if PATH=$work/broken:$PATH verify >"$work/answer" 2>"$work/error"; then exit 1; fi
+grep -q '"result":"failed","why":"cannot use iptables.*no such table' "$work/answer"
+
+# On the host's own engine the rules only drop.
+SCALR_AGENT_ENGINE=unix:///var/run/docker.sock verify --from-environment | grep -q '"result":"repaired"'
+if iptables -S | grep SCALR-AGENT | grep -q ACCEPT; then exit 1; fi
+verify | grep -q '"result":"repaired"'
+rules | diff "$work/first" -
+
 # A route into the range stops it.
 ip route add 10.187.65.0/24 dev uplink
 if "$setup" network up 2>"$work/error"; then exit 1; fi
@@ -44,13 +80,13 @@ grep -q '10.187.65.0/24 (uplink)' "$work/error"
 ip route del 10.187.65.0/24
 
 # A slot's own network does not; while a run uses it, the rules stay.
-ip link add br-0123456789ab type bridge
-ip address add 10.187.64.1/28 dev br-0123456789ab
-ip link set br-0123456789ab up
+ip link add scalr-slot-0 type bridge
+ip address add 10.187.64.1/28 dev scalr-slot-0
+ip link set scalr-slot-0 up
 ip link add run type veth peer name run-inside
-ip link set run master br-0123456789ab
+ip link set run master scalr-slot-0
 "$setup" network up
-"$setup" network down | grep -q 'a run still uses br-0123456789ab'
+"$setup" network down | grep -q 'a run still uses scalr-slot-0'
 rules | diff "$work/first" -
 ip link delete run
 "$setup" network down

@@ -63,7 +63,7 @@ fn each_setting_has_its_source() {
 fn it_fits_one_screen() {
     let said = configured().setup(&["status"]);
     assert_eq!(said.code, 0, "{}", said.all());
-    assert!(said.stdout.lines().count() <= 24, "{}", said.stdout);
+    assert!(said.stdout.lines().count() <= 26, "{}", said.stdout);
     assert!(!said.stdout.contains('\x1b'), "colours are for terminals: {}", said.stdout);
     assert!(!said.stdout.contains("hunter2"), "{}", said.stdout);
     for line in ["concurrency", "(SCALR_AGENT_CONCURRENCY in ", "HTTPS_PROXY=http://me:***@proxy"] {

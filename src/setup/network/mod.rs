@@ -1,19 +1,26 @@
-//! `network`: the addresses that runs get, and the few firewall rules they need.
+//! `network`: the addresses that runs get, and the firewall rules around them.
 //!
-//! scalr-docker.service calls it before the engine starts and after it stopped.
+//! scalr-docker.service calls it before the engine starts and after it stopped;
+//! scalr-agent-network.socket starts it for the agent, which verifies the rules
+//! before each task.
 
-use std::fs;
-use std::net::Ipv4Addr;
+mod fence;
+mod surroundings;
+
+use std::fs::{self, File};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
+use self::fence::Fence;
+use self::surroundings::Source;
 use crate::context::{Context, RECORDS, require_root};
 use config::layout::ENGINE_SETTINGS;
 use host::changes::{Attributes, Changes};
-use host::iptables::{self, Chain};
+use host::fence::Answer;
+use host::iptables;
 use host::machine::Machine;
 use host::network::{self, Route};
 
@@ -37,16 +44,10 @@ const BRIDGE: &str = "scalr-docker0";
 /// The size of one slot's network: 13 addresses for containers.
 const SLOT_PREFIX: u8 = 28;
 
-/// A cloud's metadata service: it gives out the host's own credentials.
-const METADATA: &str = "169.254.169.254/32";
-
-const FILTER: Chain = Chain { table: "filter", from: "FORWARD", name: "SCALR-AGENT" };
-const NAT: Chain = Chain { table: "nat", from: "POSTROUTING", name: "SCALR-AGENT" };
-
-/// Put up or take down the firewall rules of the runs' networks
+/// Put up, verify or take down the firewall rules of runs
 ///
-/// scalr-docker.service calls this. The rules are in the chain SCALR-AGENT of
-/// the tables filter and nat; nothing else is touched.
+/// The services call this. The rules are in chains whose names begin with
+/// SCALR-AGENT; nothing else is touched.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -57,6 +58,17 @@ pub(crate) struct Args {
 enum Action {
     /// Write docker.json if it is missing, check its range, add the rules
     Up,
+    /// Put up rules that are missing, and print the result as one line of JSON
+    ///
+    /// The JSON has result (good, repaired or failed); repaired comes with
+    /// chains, failed with why. The agent asks for it through
+    /// scalr-agent-network.socket before each task.
+    Verify {
+        /// Take settings and proxies from the environment, as an agent in a
+        /// container does, instead of from the agent's unit
+        #[arg(long)]
+        from_environment: bool,
+    },
     /// Remove the rules, unless runs still use them
     Down,
 }
@@ -69,6 +81,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     require_root(&context.machine, false)?;
     match args.action {
         Action::Up => up(&context.machine),
+        Action::Verify { from_environment } => {
+            let source = if from_environment { Source::Environment } else { Source::Unit };
+            verify(&context.machine, source)
+        }
         Action::Down => down(&context.machine),
     }
 }
@@ -107,10 +123,13 @@ pub(crate) fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
     Ok(ranges)
 }
 
-/// Whether the rules are as [`Action::Up`] puts them up: whoever empties the
-/// tables of iptables takes them along. Only root may ask.
-pub(crate) fn rules_are_up(ranges: &[Ipv4Net]) -> bool {
-    FILTER.is_up(&filter_rules(ranges)) && NAT.is_up(&nat_rules(ranges))
+/// Whether the rules are as [`Action::Up`] and [`Action::Verify`] leave them:
+/// whoever empties the tables of iptables takes them along. Only root may ask.
+///
+/// # Errors
+/// It is unknown what they have to be.
+pub(crate) fn rules_are_up(machine: &Machine) -> Result<bool> {
+    Ok(surroundings::fence(machine, Source::Unit)?.is_up())
 }
 
 /// Takes down the rules, whoever still uses them.
@@ -118,8 +137,8 @@ pub(crate) fn rules_are_up(ranges: &[Ipv4Net]) -> bool {
 /// # Errors
 /// iptables fails.
 pub(crate) fn take_down_rules() -> Result<()> {
-    FILTER.take_down()?;
-    NAT.take_down()
+    let _lock = lock()?;
+    fence::take_down()
 }
 
 /// The bridges of the runs' networks that an engine has left behind.
@@ -149,12 +168,42 @@ fn up(machine: &Machine) -> Result<()> {
     iptables::require()?;
     network::forward_packets()?;
     network::put_up_bridge(BRIDGE, bridge_address(&ranges)?)?;
-    FILTER.put_up(&filter_rules(&ranges))?;
-    NAT.put_up(&nat_rules(&ranges))?;
+    put_up(&surroundings::private(machine, ranges.clone())?)?;
     for range in ranges {
         println!("runs get their addresses from {range}");
     }
     Ok(())
+}
+
+/// Prints an [`Answer`]; its reader learns from that of a failure, too.
+fn verify(machine: &Machine, source: Source) -> Result<()> {
+    let verified = surroundings::fence(machine, source).and_then(|fence| {
+        iptables::require()?;
+        put_up(&fence)
+    });
+    let answer = match &verified {
+        Ok(chains) if chains.is_empty() => Answer::Good,
+        Ok(chains) => Answer::Repaired { chains: chains.join(", ") },
+        Err(error) => Answer::Failed { why: format!("{error:#}") },
+    };
+    println!("{}", serde_json::to_string(&answer)?);
+    verified.map(drop)
+}
+
+/// One at a time: the agent and the engine's unit may ask at once.
+fn put_up(fence: &Fence) -> Result<Vec<String>> {
+    let _lock = lock()?;
+    fence.put_up()
+}
+
+/// The lock is on our own program's file, so nothing is left in /run.
+fn lock() -> Result<File> {
+    let lock = || {
+        let file = File::open("/proc/self/exe")?;
+        file.lock()?;
+        Ok::<_, std::io::Error>(file)
+    };
+    lock().context("cannot lock the program's file")
 }
 
 /// Runs outlive a restart of the engine, and so do the rules that they need and
@@ -185,25 +234,6 @@ fn bridge_address(ranges: &[Ipv4Net]) -> Result<Ipv4Net> {
         last.with_context(|| format!("the range {range} is smaller than a /{SLOT_PREFIX}"))?;
     let address = part.hosts().next().context("a range has addresses")?;
     Ok(Ipv4Net::new(address, SLOT_PREFIX)?)
-}
-
-fn filter_rules(ranges: &[Ipv4Net]) -> Vec<String> {
-    let mut rules = Vec::new();
-    for from in ranges {
-        rules.push(format!("-s {from} -d {METADATA} -j DROP"));
-        rules.extend(ranges.iter().map(|to| format!("-s {from} -d {to} -j DROP")));
-    }
-    for range in ranges {
-        rules.push(format!("-s {range} -j ACCEPT"));
-        rules.push(format!("-d {range} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"));
-        // A host that passes packets on would let anybody in from outside.
-        rules.push(format!("-d {range} -j DROP"));
-    }
-    rules
-}
-
-fn nat_rules(ranges: &[Ipv4Net]) -> Vec<String> {
-    ranges.iter().map(|range| format!("-s {range} ! -d {range} -j MASQUERADE")).collect()
 }
 
 fn docker_json(range: Ipv4Net) -> String {
@@ -252,11 +282,11 @@ fn taken(machine: &Machine) -> Result<Vec<Route>> {
         return Ok(Vec::new());
     }
     let mut taken = network::routes()?;
-    let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    taken.extend(resolv_conf.lines().filter_map(|line| {
-        let address: Ipv4Addr = line.strip_prefix("nameserver")?.trim().parse().ok()?;
-        Some(Route { range: address.into(), device: "a name server".to_owned() })
-    }));
+    taken.extend(
+        surroundings::resolvers(machine)
+            .into_iter()
+            .map(|address| Route { range: address.into(), device: "a name server".to_owned() }),
+    );
     Ok(taken)
 }
 
@@ -284,10 +314,18 @@ fn collides(range: Ipv4Net, route: &Route) -> bool {
 
 /// As Docker names the bridge of a network, or as the agent does.
 fn is_engine_bridge(device: &str) -> bool {
-    device.starts_with("scalr-")
-        || device
-            .strip_prefix("br-")
-            .is_some_and(|id| id.len() == 12 && id.chars().all(|c| c.is_ascii_hexdigit()))
+    device.starts_with("scalr-") || is_of_a_docker_network(device)
+}
+
+/// Whether containers of the host's own Docker are behind it.
+fn is_dockers_bridge(device: &str) -> bool {
+    device == "docker0" || is_of_a_docker_network(device)
+}
+
+fn is_of_a_docker_network(device: &str) -> bool {
+    device
+        .strip_prefix("br-")
+        .is_some_and(|id| id.len() == 12 && id.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
 fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
@@ -357,13 +395,5 @@ mod tests {
             let said = format!("{:#}", range(&machine).unwrap_err());
             assert!(said.contains(error), "{said}");
         }
-    }
-
-    #[test]
-    fn drops_go_before_accepts() {
-        let rules = filter_rules(&["10.213.64.0/20".parse().unwrap()]);
-        let last_drop = rules.iter().position(|rule| rule.starts_with("-s 10.213.64.0/20 -d 10."));
-        let accept = rules.iter().position(|rule| rule == "-s 10.213.64.0/20 -j ACCEPT");
-        assert!(rules[0].contains(METADATA) && last_drop < accept, "{rules:#?}");
     }
 }

@@ -1,0 +1,35 @@
+//! Has the firewall rules of runs verified while runs depend on them, and until they
+//! are up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Service;
+
+/// How often the rules are verified while tasks run.
+const WHILE_RUNNING: Duration = Duration::from_secs(30);
+
+/// How soon after a failure they are verified again.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+impl Service {
+    /// Verifies the rules from time to time. Each claim does so, too, so an agent
+    /// that waits for tasks does not.
+    pub(super) async fn keep_firewall(self: Arc<Self>) {
+        let firewall = &self.context.firewall;
+        loop {
+            let had_failed = firewall.failure().is_some();
+            // The private engine's unit takes the rules down with it.
+            let engine_answers = self.engine_answers.load(Ordering::SeqCst);
+            if engine_answers && (had_failed || !self.tasks().is_empty()) {
+                let are_up = firewall.verify(&self.context.engine).await;
+                if had_failed && are_up {
+                    self.freed.notify_one();
+                }
+            }
+            let failed = firewall.failure().is_some();
+            tokio::time::sleep(if failed { AFTER_FAILURE } else { WHILE_RUNNING }).await;
+        }
+    }
+}
