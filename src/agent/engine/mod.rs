@@ -8,6 +8,7 @@ mod output;
 mod volumes;
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 
 use anyhow::{Context as _, Result};
 use bollard::models::NetworkCreateRequest;
@@ -16,6 +17,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use cli::Failure;
 
 pub(crate) use containers::{Condition, ContainerSpec};
+pub(crate) use files::{LARGE_FILE, SMALL_FILE, is_unusable};
 pub(crate) use output::Output;
 pub(crate) use volumes::ReadOnlyVolume;
 
@@ -115,6 +117,16 @@ pub(crate) fn is_away(error: &anyhow::Error) -> bool {
 /// be: to start a program that the image does not have, for example.
 pub(crate) fn is_invalid(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().and_then(status) == Some(400)
+}
+
+/// Whether an error means that a disk is full, this host's or the engine's.
+pub(crate) fn is_disk_full(error: &anyhow::Error) -> bool {
+    let is_ours = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| is_ours(error.kind()))
+            // What the engine, and what it calls, say of it.
+            || cause.to_string().contains("no space left on device")
+    })
 }
 
 fn is_missing(error: &bollard::errors::Error) -> bool {

@@ -40,10 +40,10 @@ use protocol::redact::Redactor;
 use protocol::{Finish, Intervals, Kind, Outcome, TaskState};
 
 /// What was asked, as `METHOD PATH`; with the query where it says which file.
-type Asked = Arc<Mutex<Vec<String>>>;
+pub(super) type Asked = Arc<Mutex<Vec<String>>>;
 
 /// What the container has as its state.
-const STATE: &str = r#"{"version": 4}"#;
+pub(super) const STATE: &str = r#"{"version": 4}"#;
 
 #[tokio::test]
 async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
@@ -369,10 +369,10 @@ fn framed(text: &str) -> Vec<u8> {
 }
 
 /// Where a state is kept that the server does not take.
-const KEPT: &str = "lost/task-1-1/terraform.tfstate";
+pub(super) const KEPT: &str = "lost/task-1-1/terraform.tfstate";
 
 /// An apply whose container has ended.
-fn applied(context: &Context) -> Entry {
+pub(super) fn applied(context: &Context) -> Entry {
     let mut claimed = claimed();
     claimed.task.kind = Kind::Apply;
     let mut entry = context.journal.begin(claimed, 0).unwrap();
@@ -393,19 +393,19 @@ fn job(context: &Arc<Context>, entry: Entry) -> Job {
     }
 }
 
-async fn run_task_alone(context: &Arc<Context>, entry: Entry) {
+pub(super) async fn run_task_alone(context: &Arc<Context>, entry: Entry) {
     run_task(Arc::clone(context), entry, context.slots.take_again(0), channels()).await;
 }
 
 /// Nobody listens, and nobody has any orders.
-fn channels() -> TaskChannels {
+pub(super) fn channels() -> TaskChannels {
     let (state, _) = watch::channel(TaskState::Claimed);
     let (_, orders) = watch::channel(None);
     TaskChannels { state, orders, offered: None }
 }
 
 /// An engine with one container, which has ended and left a state.
-fn engine(asked: &str) -> Response {
+pub(super) fn engine(asked: &str) -> Response {
     let path = asked.split_once('?').map_or(asked, |(path, _)| path);
     if path.ends_with("/archive") {
         return if asked.contains("terraform.tfstate") {
@@ -428,11 +428,11 @@ fn engine(asked: &str) -> Response {
 }
 
 /// A file as the engine gives it out.
-fn packed(content: &str) -> Vec<u8> {
+pub(super) fn packed(content: &str) -> Vec<u8> {
     tar_of("file", content)
 }
 
-fn tar_of(name: &str, content: &str) -> Vec<u8> {
+pub(super) fn tar_of(name: &str, content: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
@@ -441,14 +441,14 @@ fn tar_of(name: &str, content: &str) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-fn gzip(content: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
 }
 
 /// An agent of this server and this engine.
-async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> {
+pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", tcp.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(tcp, server).await });
@@ -457,7 +457,7 @@ async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> 
     tokio::spawn(async move { axum::serve(unix, engine).await });
 
     let settings = format!(
-        "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"unix://{}\"\n",
+        "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"unix://{}\"\nimage = \"run:1\"\ngrace_shutdown_timeout = 1\n",
         folder.display(),
         socket.display()
     );
@@ -483,7 +483,7 @@ async fn context(folder: &Path, server: Router, engine: Router) -> Arc<Context> 
 }
 
 /// Something that writes down what it is asked.
-fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
+pub(super) fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
     let asked = Arc::clone(asked);
     Router::new().fallback(async move |request: Request| {
         let mut what = format!("{} {}", request.method(), request.uri().path());
@@ -497,10 +497,10 @@ fn fake(asked: &Asked, answer: fn(&str) -> Response) -> Router {
 }
 
 /// The outcomes that a server received.
-type Finishes = Arc<Mutex<Vec<Finish>>>;
+pub(super) type Finishes = Arc<Mutex<Vec<Finish>>>;
 
 /// A server that may refuse a task's file for its content, and takes everything else.
-fn choosy(
+pub(super) fn choosy(
     finishes: &Finishes,
     refuse: impl Fn(&[u8]) -> Option<(StatusCode, &'static str)> + Clone + Send + Sync + 'static,
 ) -> Router {
@@ -521,10 +521,10 @@ fn choosy(
     })
 }
 
-fn refusal(status: StatusCode) -> Response {
+pub(super) fn refusal(status: StatusCode) -> Response {
     (status, json(r#"{"error": "it is over"}"#)).into_response()
 }
 
-fn json(text: &str) -> Response {
+pub(super) fn json(text: &str) -> Response {
     ([("content-type", "application/json")], text.to_owned()).into_response()
 }

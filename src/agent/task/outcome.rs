@@ -18,9 +18,11 @@ pub(super) struct End {
 }
 
 impl End {
-    /// Makes a failure of it, `why` being one more reason.
+    /// Makes a failure of it, unless it was canceled, `why` being one more reason.
     pub(super) fn fail(&mut self, why: String) {
-        self.outcome = Outcome::Errored;
+        if self.outcome != Outcome::Canceled {
+            self.outcome = Outcome::Errored;
+        }
         self.message = Some(match self.message.take() {
             Some(first) => format!("{first}\n{why}"),
             None => why,

@@ -12,14 +12,12 @@ use tempfile::NamedTempFile;
 use tracing::warn;
 
 use super::{End, Job, paths};
+use crate::engine::{self, LARGE_FILE};
 use crate::journal::Container;
 use crate::sum;
 
 /// How long the search for states may take: a run can leave a file that never ends.
 const SEARCH: Duration = Duration::from_secs(300);
-
-/// The most that is kept of a file, in bytes.
-const LARGEST: u64 = 1024 * 1024 * 1024;
 
 /// How much of a file tells whether it is a state, in bytes: version and lineage stand
 /// at its beginning.
@@ -34,8 +32,13 @@ impl Job {
     ) -> Result<()> {
         let state = NamedTempFile::new_in(self.entry.directory())
             .context("cannot make a file for what the run left")?;
-        let there =
-            self.context.engine.copy_out(&container.id, paths::STATE, state.reopen()?).await?;
+        let to = state.reopen()?;
+        let copied = self.context.engine.copy_out(&container.id, paths::STATE, LARGE_FILE, to);
+        let there = match copied.await {
+            // What is handed over finds it too, and says so.
+            Err(error) if engine::is_unusable(&error) => return Ok(()),
+            there => there?,
+        };
         let moved = there && Some(sum::sha256(state.path())?) != container.state_sha256;
         if moved {
             return Ok(());
@@ -119,7 +122,7 @@ fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path) -> Result<()> {
     let cannot = || format!("cannot write {}", path.display());
     fs::create_dir_all(folder).with_context(cannot)?;
     let mut kept = NamedTempFile::new_in(folder).with_context(cannot)?;
-    io::copy(&mut beginning.as_slice().chain(content.take(LARGEST)), &mut kept)
+    io::copy(&mut beginning.as_slice().chain(content.take(LARGE_FILE)), &mut kept)
         .with_context(cannot)?;
     kept.as_file().sync_all().with_context(cannot)?;
     kept.persist(&path).with_context(cannot)?;
