@@ -112,7 +112,7 @@ pub const KEYS: &[Key] = &[
         value_name: "USER",
         default: None,
         check: |set| checks::each(&set.user, |name| checks::user(name)),
-        about: "The user inside a task's container: root, a name or UID[:GID]; the agent's own if not set",
+        about: "The user inside a task's container: root, a name or UID[:GID]; if not set, scalr-run, or the agent's own where that is missing",
     },
     Key {
         name: "writable_root",

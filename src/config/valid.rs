@@ -42,7 +42,7 @@ pub struct Config {
     pub memory: u64,
     /// Processors of a task's container.
     pub cpu: f64,
-    /// The user inside a task's container; none: the agent's own.
+    /// The user inside a task's container; none: [`crate::layout::RUN_USER`].
     pub user: Option<String>,
     /// Whether a run may change its image's files; none: only as root.
     pub writable_root: Option<bool>,

@@ -28,6 +28,7 @@ mod images;
 mod install;
 mod isolation;
 mod lifecycle;
+mod limits;
 mod logs;
 mod machine;
 mod migrating;
