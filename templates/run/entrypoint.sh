@@ -18,6 +18,7 @@
 #                                 what the agent has of providers, for Terraform's CLI
 #   /scalr/run/plan               the saved plan: written by plan, read by apply
 #   /scalr/run/memory             why the run is interrupted, if that is for memory
+#   /scalr/run/disk               the same for what the run has on the engine's disk
 #   /scalr/run/status             written here: a line `STEP EXIT-CODE` for each
 #                                 step, `ORIGIN:HOOK WHY` for a failed hook, and
 #                                 `error WHY` for what is refused here
@@ -511,10 +512,12 @@ forward() {
     : >/scalr/run/stopped
     _signaled=1
     _signal=$1
-    if [ -z "$_told" ] && [ -r /scalr/run/memory ]; then
-        _told=1
-        IFS= read -r _line </scalr/run/memory && echo && echo "$_line"
-    fi
+    for _notice in /scalr/run/memory /scalr/run/disk; do
+        if [ -z "$_told" ] && [ -f "$_notice" ] && [ -r "$_notice" ]; then
+            _told=1
+            IFS= read -r _line <"$_notice" && echo && echo "$_line"
+        fi
+    done
     # A script in the background ignores SIGINT, whether it wants to or not.
     [ -n "$_hook" ] && _signal=TERM
     [ -n "$_child" ] && kill -s "$_signal" "$_child" 2>/dev/null

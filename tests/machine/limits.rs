@@ -1,4 +1,5 @@
-//! What a run cannot do to its agent: block it by what it leaves in place of its files.
+//! What a run cannot do to its agent: block it by what it leaves in place of its files, or
+//! fill its disk.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,9 @@ fn a_run_cannot_block_its_agent() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
     fleet.install("");
+    fleet.shell("scalr-agent configure --disk=128 && systemctl restart scalr-agent");
     fleet.wait_for_agent(&pool, "idle");
+    is_interrupted_for_what_it_writes(&pool);
     ends_whatever_its_plan_is(&pool);
     keeps_the_container_of_an_apply_whose_state_cannot_be_taken(&fleet, &pool);
     is_canceled_in_time(&fleet, &pool);
@@ -76,6 +79,22 @@ fn remove_the_kept(fleet: &Fleet) {
     let kept = fleet.shell(&format!("{DOCKER} ps --all --filter status=exited --quiet"));
     assert_eq!(kept.lines().count(), 1, "{kept}");
     fleet.shell(&format!("{DOCKER} rm -v {kept}"));
+}
+
+fn is_interrupted_for_what_it_writes(pool: &Pool<'_>) {
+    let pool = workspace(pool, "disk");
+    for fill in [
+        "dd if=/dev/zero of=/tmp/fill bs=1M count=300",
+        "dd if=/dev/zero of=/scalr/home/fill bs=1M count=300",
+        "yes 'a line of the log' | head -n 4000000",
+    ] {
+        pool.hooks(json!({"pre-plan": format!("{fill}\nsleep 3000")}));
+        let run = pool.start_run(&configuration());
+        pool.wait_for_ended(&run, "errored");
+        let log = pool.log(&run, "plan");
+        assert!(log.contains("MB on the engine's disk, more than its 128 MB"), "{fill}: {log}");
+        assert!(log.contains("scalr-agent configure --disk MB"), "{fill}: {log}");
+    }
 }
 
 /// A hook that never ends, over a file that cannot be taken.

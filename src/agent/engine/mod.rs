@@ -2,6 +2,7 @@
 //! socket.
 
 mod containers;
+mod disk;
 mod files;
 mod images;
 mod output;
@@ -9,6 +10,7 @@ mod volumes;
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use bollard::models::NetworkCreateRequest;
@@ -29,6 +31,9 @@ const TIMEOUT_SECONDS: u64 = 120;
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     docker: Docker,
+    /// For what bollard does not read.
+    http: reqwest::Client,
+    sizes: Arc<disk::Sizes>,
 }
 
 impl Engine {
@@ -47,7 +52,11 @@ impl Engine {
         let docker = Docker::connect_with_unix(path, TIMEOUT_SECONDS, API_DEFAULT_VERSION)
             .with_context(|| unreachable(socket))?;
         let docker = docker.negotiate_version().await.with_context(|| unreachable(socket))?;
-        Ok(Self { docker })
+        // An error means that a provider is in place already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().unix_socket(path).no_proxy().build();
+        let http = http.context("cannot set up calls to the engine")?;
+        Ok(Self { docker, http, sizes: Arc::default() })
     }
 
     /// Whether the engine answers.
@@ -148,7 +157,7 @@ fn unreachable(socket: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use axum::extract::Request;
 

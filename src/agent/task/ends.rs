@@ -354,7 +354,8 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
         let container = Container { id: "c1".into(), log_start: 0, state_sha256: None };
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
         let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
-        follow(&context.engine, &container, &mut spool, filter, true).await.unwrap();
+        let output = super::disk::Output::default();
+        follow(&context.engine, &container, &mut spool, filter, true, &output).await.unwrap();
         assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
     }
 }
@@ -380,7 +381,7 @@ pub(super) fn applied(context: &Context) -> Entry {
     entry
 }
 
-fn job(context: &Arc<Context>, entry: Entry) -> Job {
+pub(super) fn job(context: &Arc<Context>, entry: Entry) -> Job {
     let task = entry.record().claimed.task.clone();
     let client = context.client.of_task(&entry.record().claimed);
     Job {
@@ -457,7 +458,7 @@ pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Ar
     tokio::spawn(async move { axum::serve(unix, engine).await });
 
     let settings = format!(
-        "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"unix://{}\"\nimage = \"run:1\"\ngrace_shutdown_timeout = 1\n",
+        "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"unix://{}\"\nimage = \"run:1\"\ngrace_shutdown_timeout = 1\ndisk = 64\n",
         folder.display(),
         socket.display()
     );

@@ -48,15 +48,16 @@ impl Job {
             used / (1024 * 1024),
         );
         warn!("{}", notice.trim_end());
-        if let Err(error) = self.put_notice(container, &notice).await {
+        if let Err(error) = self.put_notice(container, paths::MEMORY_NOTICE, &notice).await {
             warn!("cannot tell in the run's log: {error:#}");
         }
     }
 
-    async fn put_notice(&self, container: &str, notice: &str) -> Result<()> {
+    /// Puts a line there that the entry point prints when it is interrupted.
+    pub(super) async fn put_notice(&self, container: &str, path: &str, notice: &str) -> Result<()> {
         let directory = self.entry.directory();
         let mut archive = Archive::new(directory, paths::SCALR, self.context.user)?;
-        archive.file(paths::MEMORY_NOTICE, 0o644, notice.as_bytes())?;
+        archive.file(path, 0o644, notice.as_bytes())?;
         self.context.engine.upload(container, paths::SCALR, archive.finish()?).await
     }
 }

@@ -9,6 +9,7 @@ mod accounts;
 mod archive;
 #[cfg(test)]
 mod cancel_tests;
+pub(crate) mod disk;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
@@ -369,13 +370,20 @@ impl Job {
         let limit = self.context.config.log_limit * 1024 * 1024;
         let name = self.container_name();
         let filter = || Filter::new(EndMark::new(&name), self.redactor(), Limiter::new(limit));
+        let output = disk::Output::default();
+        let pressed = async {
+            tokio::select! {
+                () = self.pressed_for_memory(&container.id, replay) => {}
+                () = self.pressed_for_disk(&container.id, &output, replay) => {}
+            }
+        };
         let condition = tokio::select! {
-            condition = follow(&engine, container, spool, filter, replay) => condition?,
+            condition = follow(&engine, container, spool, filter, replay, &output) => condition?,
             error = interrupt::when_told(
                 &engine,
                 &container.id,
                 self.channels.orders.clone(),
-                self.pressed_for_memory(&container.id, replay),
+                pressed,
                 self.context.config.grace,
             ) => return Err(error.expect_err("it only ends with an error").into()),
             never = self.save_state_as_it_changes(&container.id) => match never {},
@@ -394,11 +402,8 @@ impl Job {
             return Err(anyhow!("the container did not end").into());
         };
         let engine = &self.context.engine;
-        let was_pressed = match engine.read(&container.id, paths::MEMORY_NOTICE).await {
-            // The agent's own is a file.
-            Err(error) if engine::is_unusable(&error) => false,
-            notice => notice?.is_some(),
-        };
+        let was_pressed = self.has_notice(&container.id, paths::MEMORY_NOTICE).await?;
+        let was_over_disk = self.has_notice(&container.id, paths::DISK_NOTICE).await?;
         let (status, unusable) = match engine.read(&container.id, paths::STATUS).await {
             Err(error) if engine::is_unusable(&error) => (Vec::new(), Some(error)),
             status => (status?.unwrap_or_default(), None),
@@ -410,6 +415,7 @@ impl Job {
             exit_code,
             oom_killed,
             was_pressed,
+            was_over_disk,
             interrupt: *self.channels.orders.borrow(),
         };
         let mut end = outcome(&ending, &self.context.config);
@@ -423,6 +429,14 @@ impl Job {
             self.progress.ran(code, oom_killed);
         }
         Ok(end)
+    }
+
+    async fn has_notice(&self, container: &str, path: &str) -> Result<bool> {
+        match self.context.engine.read(container, path).await {
+            // The agent's own is a file.
+            Err(error) if engine::is_unusable(&error) => Ok(false),
+            notice => notice.map(|notice| notice.is_some()),
+        }
     }
 
     /// Ends the container of a task that is somebody else's now, or was given up, and keeps

@@ -1,7 +1,7 @@
 //! What the end of a task's container means.
 
 use super::interrupt::Interrupt;
-use super::{hooks, memory};
+use super::{disk, hooks, memory};
 use config::Config;
 use protocol::{Kind, Outcome};
 
@@ -42,6 +42,8 @@ pub(super) struct Ending<'a> {
     pub(super) oom_killed: bool,
     /// Whether this agent interrupted it because its memory was nearly used up.
     pub(super) was_pressed: bool,
+    /// Whether this agent interrupted it for what it had on the engine's disk.
+    pub(super) was_over_disk: bool,
     /// Who else interrupted it, if anybody did.
     pub(super) interrupt: Option<Interrupt>,
 }
@@ -113,6 +115,13 @@ fn reason(
             memory::ADVICE
         ));
     }
+    if ending.was_over_disk {
+        return Some(format!(
+            "Error: the run was interrupted for what it had on the engine's disk, where a run may have {} MB; the warning in its log says how much it had. {}",
+            config.disk,
+            disk::ADVICE
+        ));
+    }
     // The entry point writes down how a step ended before it ends itself.
     if ending.exit_code > 128 && last.is_none_or(|(_, code)| code == "0") {
         return Some(format!(
@@ -143,7 +152,15 @@ mod tests {
 
     /// A container that ended by itself.
     fn ended(kind: Kind, status: &str, exit_code: i64) -> Ending<'_> {
-        Ending { kind, status, exit_code, oom_killed: false, was_pressed: false, interrupt: None }
+        Ending {
+            kind,
+            status,
+            exit_code,
+            oom_killed: false,
+            was_pressed: false,
+            was_over_disk: false,
+            interrupt: None,
+        }
     }
 
     #[test]
@@ -153,6 +170,7 @@ mod tests {
         use Outcome::{Errored, Finished};
         let killed = |ending| Ending { oom_killed: true, ..ending };
         let pressed = |ending| Ending { was_pressed: true, ..ending };
+        let over_disk = |ending| Ending { was_over_disk: true, ..ending };
         let interrupted = |who, ending| Ending { interrupt: Some(who), ..ending };
         for (ending, outcome_is, has_changes, reason_has) in [
             (ended(Plan, "init 0\nplan 0\n", 0), Finished, Some(false), None),
@@ -184,6 +202,12 @@ mod tests {
                 Errored,
                 None,
                 Some("80 % of its 512 MB"),
+            ),
+            (
+                over_disk(ended(Plan, "init 0\nplan 1\n", 1)),
+                Errored,
+                None,
+                Some("where a run may have 10240 MB"),
             ),
             // The step finished before anything reached it.
             (killed(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),

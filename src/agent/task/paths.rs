@@ -39,6 +39,8 @@ pub(super) const STATUS: &str = "/scalr/run/status";
 /// Put there when the run is interrupted because it has nearly used up its
 /// memory: the line that the entry point then prints.
 pub(super) const MEMORY_NOTICE: &str = "/scalr/run/memory";
+/// The same for a run that has too much on the engine's disk.
+pub(super) const DISK_NOTICE: &str = "/scalr/run/disk";
 /// The state, which Terraform writes while it applies.
 pub(super) const STATE: &str = "/scalr/run/terraform.tfstate";
 /// The home directory.
