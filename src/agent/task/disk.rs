@@ -50,14 +50,19 @@ impl Job {
             return;
         }
         let limit = self.context.config.disk;
-        let mut pause = LOOK;
+        let (mut pause, mut has_failed) = (LOOK, false);
         let what = loop {
             tokio::time::sleep(pause).await;
             let begun = Instant::now();
             let used = match engine.disk_used(container).await {
                 Ok(used) => used + output.0.load(Ordering::Relaxed),
-                Err(error) => {
+                Err(error) if has_failed => {
                     debug!(container, "cannot tell what it has on the disk: {error:#}");
+                    continue;
+                }
+                Err(error) => {
+                    warn!(container, "cannot tell what it has on the disk: {error:#}");
+                    has_failed = true;
                     continue;
                 }
             };

@@ -105,8 +105,8 @@ pub(crate) async fn run_task(
                 job.give_up(Outcome::Canceled, &why).map(Some).map_err(CallError::from)
             }
         };
-        if let Err(CallError::Here(error)) = &finish
-            && !lost::is_waited_for(error)
+        if let Err(error) = &finish
+            && stays(error)
         {
             tries += 1;
             if tries >= TRIES {
@@ -560,6 +560,15 @@ fn is_away(error: &CallError) -> bool {
 /// can't ever be started.
 fn is_final(error: &CallError) -> bool {
     matches!(error, CallError::Here(error) if engine::is_gone(error) || engine::is_invalid(error))
+}
+
+/// Whether an error does not pass by itself, though the task is still this agent's.
+fn stays(error: &CallError) -> bool {
+    match error {
+        CallError::Refused { .. } | CallError::Away(_) => false,
+        CallError::FileRefused(_) => true,
+        CallError::Here(error) => !lost::is_waited_for(error),
+    }
 }
 
 fn failed(message: String) -> End {

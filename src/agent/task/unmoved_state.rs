@@ -5,6 +5,8 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -87,15 +89,16 @@ impl Job {
         let engine = &self.context.engine;
         let mut places = vec![paths::SCALR.to_owned(), paths::TMP.to_owned()];
         places.extend(engine.added(container).await?);
+        let left = Arc::new(AtomicU64::new(LARGE_FILE));
         for place in places {
             let parent = Path::new(&place).parent().unwrap_or(Path::new("/")).to_owned();
-            let to = to.to_owned();
+            let (to, left) = (to.to_owned(), Arc::clone(&left));
             let keep = move |path: &Path, content: &mut dyn Read| {
                 let path = parent.join(path);
                 if path == Path::new(paths::STATE) || is_terraforms_own(&path) {
                     return Ok(());
                 }
-                keep_if_state(&path, content, &to)
+                keep_if_state(&path, content, &to, &left)
             };
             engine.each_file(container, &place, keep).await?;
         }
@@ -109,8 +112,9 @@ fn is_terraforms_own(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == ".terraform")
 }
 
-/// Copies a file of a container into `to`, below its path, if it looks like a state.
-fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path) -> Result<()> {
+/// Copies a file of a container into `to`, below its path, if it looks like a state; `left`
+/// is how many bytes may still be copied.
+fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path, left: &AtomicU64) -> Result<()> {
     let mut beginning = Vec::new();
     content.take(BEGINNING).read_to_end(&mut beginning)?;
     if !looks_like_state(&beginning) {
@@ -122,8 +126,14 @@ fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path) -> Result<()> {
     let cannot = || format!("cannot write {}", path.display());
     fs::create_dir_all(folder).with_context(cannot)?;
     let mut kept = NamedTempFile::new_in(folder).with_context(cannot)?;
-    io::copy(&mut beginning.as_slice().chain(content.take(LARGE_FILE)), &mut kept)
-        .with_context(cannot)?;
+    let limit = left.load(Ordering::Relaxed);
+    let mut content = beginning.as_slice().chain(content).take(limit);
+    let copied = io::copy(&mut content, &mut kept).with_context(cannot)?;
+    left.store(limit - copied, Ordering::Relaxed);
+    if copied == limit {
+        warn!("{} is not kept: the states have too much together", path.display());
+        return Ok(());
+    }
     kept.as_file().sync_all().with_context(cannot)?;
     kept.persist(&path).with_context(cannot)?;
     Ok(())
@@ -163,11 +173,24 @@ mod tests {
             ("/tmp/backend", r#"{"version": 3, "lineage": "a backend's"}"#),
             ("/tmp/text", "version lineage"),
         ] {
-            keep_if_state(Path::new(path), &mut content.as_bytes(), folder.path()).unwrap();
+            let left = AtomicU64::new(LARGE_FILE);
+            keep_if_state(Path::new(path), &mut content.as_bytes(), folder.path(), &left).unwrap();
         }
         let kept = files(folder.path()).unwrap();
         let of_workspace = "scalr/work/terraform.tfstate.d/prod/terraform.tfstate";
         assert_eq!(kept, [Path::new(of_workspace), Path::new("tmp/x")]);
         assert_eq!(fs::read_to_string(folder.path().join("tmp/x")).unwrap(), state);
+    }
+
+    #[test]
+    fn states_that_have_too_much_together_are_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = AtomicU64::new(5000);
+        let begin = r#"{"version": 4, "lineage": "5b1c"}"#;
+        for (path, padding) in [("/tmp/small", 1000), ("/tmp/endless", u64::MAX), ("/tmp/one", 1)] {
+            let mut content = begin.as_bytes().chain(io::repeat(b' ').take(padding));
+            keep_if_state(Path::new(path), &mut content, folder.path(), &left).unwrap();
+        }
+        assert_eq!(files(folder.path()).unwrap(), [Path::new("tmp/small")]);
     }
 }

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -94,6 +95,34 @@ async fn an_error_that_does_not_pass_ends_the_task() {
     assert!(of_engine.iter().any(|asked| asked.starts_with("DELETE ")), "{of_engine:?}");
 }
 
+#[tokio::test]
+async fn a_server_that_refuses_a_file_for_good_ends_the_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let finishes = Finishes::default();
+    let server =
+        choosy(&finishes, |_| None).layer(from_fn(async |asked: Request, next: Next| match asked
+            .uri()
+            .path()
+            .ends_with("/configuration")
+        {
+            true => super::ends::refusal(StatusCode::GONE),
+            false => next.run(asked).await,
+        }));
+    let engine = fake(&Asked::default(), |asked| match asked {
+        asked if asked.ends_with("run%2Fstatus") => packed("init 0\nplan 2\n").into_response(),
+        asked if asked.ends_with("run%2Fplan") => packed("PLAN").into_response(),
+        asked => engine(asked),
+    });
+    let context = context(folder.path(), server, engine).await;
+    let mut entry = context.journal.begin(claimed(), 0).unwrap();
+    let container = Container { id: "c1".into(), log_start: 0, state_sha256: None };
+    entry.note_container(container).unwrap();
+    run_until_ended(&context, entry).await;
+    let finish = finishes.lock().unwrap().remove(0);
+    assert_eq!(finish.outcome, Outcome::Errored);
+    assert!(finish.message.unwrap().contains("cannot get the configuration"));
+}
+
 /// The end of a run that finished but for what is at `path`, and what its engine was asked.
 async fn end_of(kind: Kind, path: &str, left: EntryType, size: u64) -> (Finish, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
@@ -133,14 +162,18 @@ async fn run_until_ended(context: &Arc<Context>, entry: Entry) {
     assert!(context.journal.entries().unwrap().is_empty(), "and is forgotten");
 }
 
-/// An archive whose one entry never ends.
+/// An archive whose one entry never ends; as the engine writes it, a large size stands in
+/// an extension of its header.
 fn unending(kind: EntryType, size: u64) -> Response {
-    let mut header = tar::Header::new_gnu();
+    let mut begin = tar::Builder::new(Vec::new());
+    begin.append_pax_extensions([("size", size.to_string().as_bytes())]).unwrap();
+    let mut header = tar::Header::new_ustar();
     header.set_entry_type(kind);
-    header.set_size(size);
+    header.set_size(0);
     header.set_path("file").unwrap();
     header.set_cksum();
-    let header = Bytes::copy_from_slice(header.as_bytes());
-    let begin = stream::iter([Ok::<_, std::io::Error>(header)]);
+    begin.get_mut().extend_from_slice(header.as_bytes());
+    let begin = Bytes::from(begin.get_ref().clone());
+    let begin = stream::iter([Ok::<_, std::io::Error>(begin)]);
     Body::from_stream(begin.chain(stream::pending())).into_response()
 }
