@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::SetOnce;
+use tracing::warn;
 
 use crate::client::Client;
 use crate::connection;
@@ -89,12 +90,17 @@ pub(crate) struct RunUser {
 
 impl RunUser {
     /// The user that the settings name: `root`, `UID[:GID]`, or a user of this
-    /// host; without one, the agent's own.
+    /// host; without one, `account`, which the packages and the image make, or where it is
+    /// missing the agent's own.
     ///
     /// # Errors
     /// This host has no such user.
-    pub(crate) fn of(setting: Option<&str>) -> Result<Self> {
+    pub(crate) fn of(setting: Option<&str>, account: &str) -> Result<Self> {
         let Some(name) = setting else {
+            if let Some(found) = users::get_user_by_name(account) {
+                return Ok(Self { uid: found.uid(), gid: found.primary_group_id() });
+            }
+            warn!("this host has no user {account}, so runs have the agent's own");
             return Ok(Self { uid: users::get_effective_uid(), gid: users::get_effective_gid() });
         };
         let (user, group) = name.split_once(':').unwrap_or((name, ""));
@@ -133,11 +139,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_a_number_a_name_or_the_agents_own() {
+    fn a_user_is_a_number_a_name_or_that_of_runs_and_else_the_agents_own() {
+        let of = |setting| RunUser::of(setting, "nobody");
+        let nobody = users::get_user_by_name("nobody").unwrap();
+        let account = RunUser { uid: nobody.uid(), gid: nobody.primary_group_id() };
+        assert_eq!(of(None).unwrap(), account);
+        assert_eq!(of(Some("root")).unwrap(), RunUser { uid: 0, gid: 0 });
+        assert_eq!(of(Some("990:991")).unwrap(), RunUser { uid: 990, gid: 991 });
+        assert!(of(Some("no-such-user-here")).is_err());
         let own = RunUser { uid: users::get_effective_uid(), gid: users::get_effective_gid() };
-        assert_eq!(RunUser::of(None).unwrap(), own);
-        assert_eq!(RunUser::of(Some("root")).unwrap(), RunUser { uid: 0, gid: 0 });
-        assert_eq!(RunUser::of(Some("990:991")).unwrap(), RunUser { uid: 990, gid: 991 });
-        assert!(RunUser::of(Some("no-such-user-here")).is_err());
+        assert_eq!(RunUser::of(None, "no-such-user-here").unwrap(), own);
     }
 }

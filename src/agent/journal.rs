@@ -116,10 +116,14 @@ impl Journal {
     /// # Errors
     /// It can't be made.
     pub(crate) fn lost(&self, task_id: &str, attempt: u32) -> Result<PathBuf> {
-        let directory =
-            self.tasks.with_file_name(data::LOST).join(directory_name(task_id, attempt));
+        let directory = self.lost_path(task_id, attempt);
         make_private(&directory)?;
         Ok(directory)
+    }
+
+    /// Where that folder is, or would be.
+    pub(crate) fn lost_path(&self, task_id: &str, attempt: u32) -> PathBuf {
+        self.tasks.with_file_name(data::LOST).join(directory_name(task_id, attempt))
     }
 
     /// The running tasks.

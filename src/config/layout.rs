@@ -4,6 +4,10 @@
 /// The package, the agent's user and that user's group.
 pub const AGENT: &str = "scalr-agent";
 
+/// The user that runs have unless a setting names another one, and that user's group: in
+/// no other group, and the owner of no file.
+pub const RUN_USER: &str = "scalr-run";
+
 /// The group that may use the private engine's socket.
 pub const ENGINE_GROUP: &str = "scalr-docker";
 

@@ -47,6 +47,8 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writable_root: Option<bool>,

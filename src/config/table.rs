@@ -107,13 +107,22 @@ pub const KEYS: &[Key] = &[
         about: "Processors of a task's container",
     },
     Key {
+        name: "disk",
+        variables: &["SCALR_AGENT_CONTAINER_TASK_DISK_LIMIT"],
+        kind: ValueKind::Integer,
+        value_name: "MB",
+        default: Some(Integer(defaults::DISK)),
+        check: |set| checks::each(&set.disk, |mb| checks::within(*mb, 64, 104_857_600)),
+        about: "How much a run may have on the engine's disk, in MB; one with more is interrupted",
+    },
+    Key {
         name: "user",
         variables: &["SCALR_AGENT_CONTAINER_TASK_USER"],
         kind: ValueKind::Text,
         value_name: "USER",
         default: None,
         check: |set| checks::each(&set.user, |name| checks::user(name)),
-        about: "The user inside a task's container: root, a name or UID[:GID]; the agent's own if not set",
+        about: "The user inside a task's container: root, a name or UID[:GID]; if not set, scalr-run, or the agent's own where that is missing",
     },
     Key {
         name: "writable_root",

@@ -42,7 +42,9 @@ pub struct Config {
     pub memory: u64,
     /// Processors of a task's container.
     pub cpu: f64,
-    /// The user inside a task's container; none: the agent's own.
+    /// How much a run may have on the engine's disk, in MB.
+    pub disk: u64,
+    /// The user inside a task's container; none: [`crate::layout::RUN_USER`].
     pub user: Option<String>,
     /// Whether a run may change its image's files; none: only as root.
     pub writable_root: Option<bool>,
@@ -122,6 +124,7 @@ impl Settings {
             concurrency: self.concurrency.unwrap_or(defaults::CONCURRENCY),
             memory: self.memory.unwrap_or(defaults::MEMORY),
             cpu: self.cpu.unwrap_or(defaults::CPU),
+            disk: self.disk.unwrap_or(defaults::DISK),
             user: self.user,
             writable_root: self.writable_root,
             image: self.image,
@@ -224,6 +227,7 @@ mod tests {
             "memory = 3",
             "cpu = 0.0",
             "cpu = nan",
+            "disk = 63",
             "user = '-x'",
             "user = 'a b'",
             "user = ''",

@@ -64,15 +64,15 @@ pub fn leave(user: &str, group: &str) -> Command {
     command
 }
 
-/// Removes a user of this machine and then groups, where they exist.
+/// Removes users of this machine and then groups, where they exist.
 ///
 /// # Errors
 /// userdel or groupdel fails.
-pub fn remove(user: &str, groups: &[&str]) -> Result<()> {
-    if users::get_user_by_name(user).is_some() {
+pub fn remove(users: &[&str], groups: &[&str]) -> Result<()> {
+    for user in users.iter().filter(|user| users::get_user_by_name(user).is_some()) {
         Command::new("userdel").arg(user).run()?;
     }
-    // Not from the cache of this process: userdel takes the user's own group along.
+    // Not from the cache of this process: userdel takes a user's own group along.
     let exists = |group: &&&str| {
         Command::new("getent")
             .args(["group", group])

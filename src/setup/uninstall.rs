@@ -277,10 +277,12 @@ fn delete_data(machine: &Machine, places: &Places, args: &Args) -> Result<()> {
     if !machine.is_this_one() || !args.purge || args.keep_package {
         return Ok(());
     }
-    let (user, groups) = (layout::AGENT, [layout::AGENT, layout::ENGINE_GROUP]);
+    let users = [layout::AGENT, layout::RUN_USER];
+    let groups = [layout::AGENT, layout::ENGINE_GROUP, layout::RUN_USER];
     if args.dry_run {
-        println!("would remove the user {user} and the groups {}", groups.join(" and "));
+        let (users, groups) = (users.join(" and "), groups.join(", "));
+        println!("would remove the users {users} and the groups {groups}");
         return Ok(());
     }
-    users::remove(user, &groups)
+    users::remove(&users, &groups)
 }

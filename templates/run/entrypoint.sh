@@ -17,9 +17,10 @@
 #   /scalr/run/providers.tfrc, /scalr/run/mirror.tfrc
 #                                 what the agent has of providers, for Terraform's CLI
 #   /scalr/run/plan               the saved plan: written by plan, read by apply
-#   /scalr/run/memory, /scalr/run/time
-#                                 why the run is interrupted, if that is for memory or
-#                                 for its time limit
+#   /scalr/run/memory, /scalr/run/time, /scalr/run/disk
+#                                 why the run is interrupted, if that is for memory,
+#                                 for its time limit or for what it has on the
+#                                 engine's disk
 #   /scalr/run/status             written here: a line `STEP EXIT-CODE` for each
 #                                 step, `ORIGIN:HOOK WHY` for a failed hook, and
 #                                 `error WHY` for what is refused here
@@ -514,8 +515,8 @@ forward() {
     : >/scalr/run/stopped
     _signaled=1
     _signal=$1
-    for _notice in /scalr/run/memory /scalr/run/time; do
-        if [ -z "$_told" ] && [ -r "$_notice" ]; then
+    for _notice in /scalr/run/memory /scalr/run/time /scalr/run/disk; do
+        if [ -z "$_told" ] && [ -f "$_notice" ] && [ -r "$_notice" ]; then
             _told=1
             IFS= read -r _line <"$_notice" && echo && echo "$_line"
         fi

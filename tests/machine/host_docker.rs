@@ -163,6 +163,10 @@ fn the_agent_runs_as_a_container_of_the_hosts_docker() {
         let found = fleet.shell(&format!("{DOCKER} ps --quiet --filter {label}"));
         (!found.is_empty()).then_some(())
     });
+    let user = format!(
+        "{DOCKER} inspect --format '{{{{.Config.User}}}}' $({DOCKER} ps --quiet --filter {label})"
+    );
+    assert_eq!(fleet.shell(&user), "65533:65533", "not the agent's, which may use the socket");
     compose.run(&["kill", "--signal", "KILL"]);
     compose.run(&["up", "--detach"]);
     pool.wait_for_status(&run, "applied");

@@ -117,7 +117,8 @@ const RPM: Commands = Commands {
 const RPM_EL7: Commands = Commands { kind: "rpm-el7", suffix: ".el7", ..RPM };
 
 /// Accounts, folders with their owners and modes, and what starts at boot.
-const ACCOUNTS: &str = "id scalr-agent; getent group scalr-agent scalr-docker; \
+const ACCOUNTS: &str = "id scalr-agent; id scalr-run; \
+    getent group scalr-agent scalr-docker scalr-run; \
     stat --format='%n %U:%G %a' /etc/scalr-agent /var/lib/scalr-agent /var/lib/scalr-docker; \
     systemctl is-enabled scalr-agent scalr-docker || :";
 
@@ -201,7 +202,8 @@ fn lives(flavour: &str, commands: &Commands) {
         fleet.shell("scalr-agent-setup uninstall --purge");
     }
     fleet.wait_for_agent(&pool, "offline");
-    let left = "getent passwd scalr-agent; getent group scalr-agent scalr-docker; \
+    let left = "getent passwd scalr-agent scalr-run; \
+        getent group scalr-agent scalr-docker scalr-run; \
         ls -d /etc/scalr-agent /etc/needrestart /var/lib/scalr-* /run/scalr-docker /usr/lib/scalr-agent \
         /usr/bin/scalr* 2>/dev/null; ip -o link | grep scalr; iptables-save | grep SCALR; \
         ls -A /etc/systemd/system/scalr-agent.service.d; :";

@@ -29,6 +29,7 @@ mod images;
 mod install;
 mod isolation;
 mod lifecycle;
+mod limits;
 mod logs;
 mod machine;
 mod migrating;

@@ -20,7 +20,9 @@ fn a_run_is_planned_and_applied_within_its_limits() {
 
     pool.apply(&run);
     let container = fleet.running_container();
-    let uid = fleet.shell("id -u scalr-agent");
+    let uid = fleet.shell("id -u scalr-run");
+    assert_ne!(uid, fleet.shell("id -u scalr-agent"));
+    assert_eq!(fleet.shell("id -Gn scalr-run"), "scalr-run", "and not the engine's group");
     let limits = &container["HostConfig"];
     assert_eq!(limits["Memory"], json!(536_870_912));
     assert_eq!(limits["NanoCpus"], json!(1_000_000_000));
@@ -28,7 +30,7 @@ fn a_run_is_planned_and_applied_within_its_limits() {
     assert!(limits["SecurityOpt"].to_string().contains("no-new-privileges"), "{limits}");
     assert!(limits["PidsLimit"].as_i64().is_some_and(|limit| limit > 0), "{limits}");
     let user = container["Config"]["User"].as_str().unwrap_or_default();
-    assert_eq!(user.split(':').next(), Some(uid.as_str()), "the agent's own user");
+    assert_eq!(user.split(':').next(), Some(uid.as_str()), "the account of runs");
 
     pool.wait_for_status(&run, "applied");
     let log = pool.log(&run, "apply");

@@ -29,6 +29,7 @@ fn no_user_sees_the_token_or_the_proxys_password() {
     fleet.load_image();
     fleet.wait_for_agent(&pool, "idle");
     assert_eq!(watch.end(), "", "a secret was on a command line");
+    the_agents_process_is_closed(&fleet);
 
     // What the commands that anybody may run show to root.
     fleet.shell(
@@ -44,6 +45,23 @@ fn no_user_sees_the_token_or_the_proxys_password() {
     assert_eq!(readable(&fleet), "");
     fleet.shell("umask 022 && cat /root/pool.token >/var/tmp/planted");
     assert_eq!(readable(&fleet), "/var/tmp/planted", "this search finds what there is");
+}
+
+/// Environment and memory of the agent's process are root's alone.
+fn the_agents_process_is_closed(fleet: &Fleet) {
+    let agent = fleet.shell("systemctl show --property=MainPID --value scalr-agent");
+    let opened = |user: &str, file: &str| {
+        fleet.shell(&format!(
+            "user=$(id -u {user}) && setpriv --reuid=$user --regid=$user --clear-groups \
+             sh -c 'exec 3</proc/{agent}/{file} && echo open' 2>/dev/null || :"
+        ))
+    };
+    for file in ["environ", "mem", "maps"] {
+        assert_eq!(opened("root", file), "open", "root and {file}");
+        for user in ["scalr-agent", "scalr-run"] {
+            assert_eq!(opened(user, file), "", "{user} and {file}");
+        }
+    }
 }
 
 /// The files with a secret that a normal user can read, those of /proc among them.

@@ -11,7 +11,7 @@ use crate::machine::wait_for;
 /// units and repositories.
 const TRACES: &str = "ip -br link | cut -d' ' -f1; iptables -S; iptables -t nat -S; \
     ps -eo args | grep -v -e '^sh -c' -e '^grep' | grep -E 'scalr|containerd|dockerd|entrypoint'; \
-    getent passwd scalr-agent; getent group scalr-agent scalr-docker; \
+    getent passwd scalr-agent scalr-run; getent group scalr-agent scalr-docker scalr-run; \
     ls -d /etc/scalr-agent /var/lib/scalr-* /run/scalr-docker /run/scalr-agent /etc/systemd/system/*scalr* \
         /etc/apt/sources.list.d/* /etc/yum.repos.d/* /usr/share/keyrings/scalr* \
         /usr/bin/scalr* 2>/dev/null; true";

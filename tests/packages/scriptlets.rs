@@ -73,6 +73,24 @@ fn without_selinux_no_label_is_touched() {
     assert_eq!(labelled("label", &["semanage", "restorecon", "chcon"]), "");
 }
 
+#[test]
+fn runs_have_an_account_that_is_not_in_the_engines_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = folder.path().display().to_string();
+    let script = std::fs::read_to_string(source("pkg/usr/lib/scalr-agent/maintain")).unwrap();
+    let fakes = "getent() { false; }\ngroupadd() { echo groupadd \"$@\"; }\n\
+                 useradd() { echo useradd \"$@\"; }\nusermod() { echo usermod \"$@\"; }\n";
+    let body = script
+        .replace("/usr/lib/scalr-agent/engine", &engine)
+        .replace("set -eu\n", &format!("set -eu\n{fakes}"))
+        .replace("main \"$@\"\n", "make_accounts\n");
+    let output = Command::new("sh").args(["-c", &body]).output().unwrap();
+    let calls = String::from_utf8(output.stdout).unwrap();
+    assert!(calls.contains("useradd --system --gid scalr-run "), "{calls}");
+    let joins: Vec<&str> = calls.lines().filter(|call| call.starts_with("usermod ")).collect();
+    assert_eq!(joins, ["usermod --append --groups scalr-docker scalr-agent"]);
+}
+
 fn scripts() -> Vec<PathBuf> {
     let mut scripts =
         vec![source("pkg/usr/lib/scalr-agent/maintain"), source("scripts/install.sh")];

@@ -1,8 +1,9 @@
 //! Files that go into a container and come out of it, by the engine's archive calls.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bollard::models::ChangeType;
@@ -12,13 +13,33 @@ use bollard::query_parameters::{
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
-use tracing::warn;
+use tokio_util::sync::CancellationToken;
 
 use super::{Engine, is_missing};
 
-/// How much is read of a file that is small, in bytes, unless the run has made it
-/// large: what it did is then not understood, and the agent stays small.
-const SMALL_FILE: u64 = 1024 * 1024;
+/// The most that a file may have that is read into memory, in bytes.
+pub(crate) const SMALL_FILE: u64 = 1024 * 1024;
+
+/// The most that a file may have that is copied, in bytes: ten times what the server
+/// takes of a state or a plan.
+pub(crate) const LARGE_FILE: u64 = 1024 * 1024 * 1024;
+
+/// How long the engine may take to send what a container has at a path.
+const READING: Duration = Duration::from_secs(600);
+
+/// What a run left at a path that is not a file the agent can take.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} in the run's container {why}")]
+struct Unusable {
+    path: String,
+    why: String,
+}
+
+/// Whether an error of this module is about what the run left at a path: another try
+/// finds the same there.
+pub(crate) fn is_unusable(error: &anyhow::Error) -> bool {
+    error.is::<Unusable>()
+}
 
 impl Engine {
     /// Unpacks a tar archive below `folder` of a container, one that can be written
@@ -50,27 +71,34 @@ impl Engine {
         }
     }
 
-    /// A small regular file of a container, at most its first 1 MiB; none when there is no
-    /// such file.
+    /// A regular file of a container, of at most 1 MiB; none when there is nothing at
+    /// `path`.
     ///
     /// # Errors
-    /// The engine doesn't answer.
+    /// The engine doesn't answer, or there is something else ([`is_unusable`]).
     pub(crate) async fn read(&self, id: &str, path: &str) -> Result<Option<Vec<u8>>> {
-        self.unpack(id, path, |file| {
+        self.unpack(id, path, SMALL_FILE, |file| {
             let mut content = Vec::new();
-            file.take(SMALL_FILE).read_to_end(&mut content)?;
+            file.read_to_end(&mut content)?;
             Ok(content)
         })
         .await
     }
 
-    /// Copies a regular file of a container, however large, into an empty one here;
-    /// returns whether it exists.
+    /// Copies a regular file of a container, of at most `limit` bytes, into an empty one
+    /// here; returns whether there is anything at `path`.
     ///
     /// # Errors
-    /// The engine doesn't answer, or `to` can't be written.
-    pub(crate) async fn copy_out(&self, id: &str, path: &str, mut to: File) -> Result<bool> {
-        let copied = self.unpack(id, path, move |file| io::copy(file, &mut to)).await?;
+    /// The engine doesn't answer, `to` can't be written, or there is something else at
+    /// `path` ([`is_unusable`]).
+    pub(crate) async fn copy_out(
+        &self,
+        id: &str,
+        path: &str,
+        limit: u64,
+        mut to: File,
+    ) -> Result<bool> {
+        let copied = self.unpack(id, path, limit, move |file| io::copy(file, &mut to)).await?;
         Ok(copied.is_some())
     }
 
@@ -117,33 +145,41 @@ impl Engine {
         Ok(added)
     }
 
-    /// Gives `read` a regular file of a container; none when there is no such file, or
-    /// something else in its place.
+    /// Gives `read` a regular file of a container; none when there is nothing at `path`.
+    ///
+    /// The engine sends what kind of file it is and how large before its content, and
+    /// follows no link at the end of `path`.
     async fn unpack<T: Send + 'static>(
         &self,
         id: &str,
         path: &str,
+        limit: u64,
         read: impl FnOnce(&mut dyn io::Read) -> io::Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
-        let name = path.to_owned();
-        let unpacked = self.archive_of(id, path, move |archive| {
+        let unusable = unusable(path);
+        self.archive_of(id, path, move |archive| {
             let mut archive = tar::Archive::new(archive);
             let mut entry =
                 archive.entries()?.next().context("the engine sent an empty archive")??;
-            if !entry.header().entry_type().is_file() {
-                warn!("{name} in the container is not a regular file, so it is left there");
-                return Ok(None);
+            let kind = entry.header().entry_type();
+            if !kind.is_file() {
+                return Err(unusable(&format!("is {}, not a regular file", name(kind))));
             }
-            Ok(Some(read(&mut entry)?))
-        });
-        Ok(unpacked.await?.flatten())
+            if entry.size() > limit {
+                let size = entry.size();
+                return Err(unusable(&format!("has {size} bytes; the limit is {limit}")));
+            }
+            Ok(read(&mut entry)?)
+        })
+        .await
     }
 
     /// Gives `read` the tar archive that the engine makes of what is at `path` of a
-    /// container; none when there is nothing.
+    /// container; none when there is nothing. It ends too early when nobody waits for
+    /// the result any more.
     ///
     /// # Errors
-    /// The engine doesn't answer, or what `read` says.
+    /// The engine doesn't answer or takes too long ([`is_unusable`]), or what `read` says.
     pub(crate) async fn archive_of<T: Send + 'static>(
         &self,
         id: &str,
@@ -151,21 +187,51 @@ impl Engine {
         read: impl FnOnce(&mut dyn io::Read) -> Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
         let cannot = format!("cannot get {path} out of the container");
-        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let mut stream =
-            Box::pin(self.docker.download_from_container(id, Some(options)).peekable());
-        // A refusal comes first; as it is, it says whether the engine is away.
-        match stream.as_mut().peek().await {
-            Some(Err(error)) if is_missing(error) => return Ok(None),
-            Some(Err(_)) => {
-                let refused = stream.next().await.context("it was there just now")?;
-                return Err(refused.expect_err("it was an error just now")).context(cannot);
+        let reading = async {
+            let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+            let mut stream =
+                Box::pin(self.docker.download_from_container(id, Some(options)).peekable());
+            // A refusal comes first; as it is, it says whether the engine is away.
+            match stream.as_mut().peek().await {
+                Some(Err(error)) if is_missing(error) => return Ok(None),
+                Some(Err(_)) => {
+                    let refused = stream.next().await.context("it was there just now")?;
+                    return Err(refused.expect_err("it was an error just now")).context(cannot);
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        let mut archive = SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)));
-        let reading = tokio::task::spawn_blocking(move || read(&mut archive));
-        reading.await.context("unpacking panicked")?.context(cannot).map(Some)
+            // Dropping this future does not end the thread that reads.
+            let unwanted = CancellationToken::new();
+            let _unwanted_on_drop = unwanted.clone().drop_guard();
+            let stream = stream.take_until(Box::pin(unwanted.cancelled_owned()));
+            let mut archive =
+                SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other)));
+            let reading = tokio::task::spawn_blocking(move || read(&mut archive));
+            let read = reading.await.context("unpacking panicked")?;
+            match read {
+                Err(error) if is_unusable(&error) => Err(error),
+                read => read.context(cannot).map(Some),
+            }
+        };
+        let late = || format!("was not read to its end within {} s", READING.as_secs());
+        let read = tokio::time::timeout(READING, reading).await;
+        read.unwrap_or_else(|_| Err(unusable(path)(&late())))
+    }
+}
+
+fn unusable(path: &str) -> impl Fn(&str) -> anyhow::Error + Send + use<> {
+    let path = path.to_owned();
+    move |why| Unusable { path: path.clone(), why: why.to_owned() }.into()
+}
+
+/// What an entry of an archive is called in a message.
+fn name(kind: tar::EntryType) -> &'static str {
+    match kind {
+        tar::EntryType::Directory => "a directory",
+        tar::EntryType::Symlink => "a symbolic link",
+        tar::EntryType::Fifo => "a FIFO",
+        tar::EntryType::Block | tar::EntryType::Char => "a device",
+        _ => "something else",
     }
 }
 

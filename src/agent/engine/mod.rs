@@ -2,6 +2,7 @@
 //! socket.
 
 mod containers;
+mod disk;
 mod files;
 mod host_network;
 mod images;
@@ -9,6 +10,8 @@ mod output;
 mod volumes;
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use bollard::models::NetworkCreateRequest;
@@ -17,6 +20,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use cli::Failure;
 
 pub(crate) use containers::{Condition, ContainerSpec};
+pub(crate) use files::{LARGE_FILE, SMALL_FILE, is_unusable};
 pub(crate) use output::Output;
 pub(crate) use volumes::ReadOnlyVolume;
 
@@ -31,6 +35,9 @@ const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     docker: Docker,
+    /// For what bollard does not read.
+    http: reqwest::Client,
+    sizes: Arc<disk::Sizes>,
 }
 
 impl Engine {
@@ -49,7 +56,11 @@ impl Engine {
         let docker = Docker::connect_with_unix(path, TIMEOUT_SECONDS, API_DEFAULT_VERSION)
             .with_context(|| unreachable(socket))?;
         let docker = docker.negotiate_version().await.with_context(|| unreachable(socket))?;
-        Ok(Self { docker })
+        // An error means that a provider is in place already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().unix_socket(path).no_proxy().build();
+        let http = http.context("cannot set up calls to the engine")?;
+        Ok(Self { docker, http, sizes: Arc::default() })
     }
 
     /// Whether the engine answers.
@@ -127,6 +138,16 @@ pub(crate) fn is_invalid(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().and_then(status) == Some(400)
 }
 
+/// Whether an error means that a disk is full, this host's or the engine's.
+pub(crate) fn is_disk_full(error: &anyhow::Error) -> bool {
+    let is_ours = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| is_ours(error.kind()))
+            // What the engine, and what it calls, say of it.
+            || cause.to_string().contains("no space left on device")
+    })
+}
+
 fn is_missing(error: &bollard::errors::Error) -> bool {
     status(error) == Some(404)
 }
@@ -146,7 +167,7 @@ fn unreachable(socket: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use axum::extract::Request;
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sys::prctl;
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, SetOnce, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -36,7 +37,7 @@ use crate::stop::{Signals, become_the_new_program};
 use crate::task::interrupt::Interrupt;
 use crate::task::lost;
 use crate::telemetry::Telemetry;
-use config::{Config, Settings};
+use config::{Config, Settings, layout};
 use protocol::{Intervals, Register, TaskState};
 
 /// Runs the agent until it is stopped; with `once` until it has done one task.
@@ -45,6 +46,7 @@ use protocol::{Intervals, Register, TaskState};
 /// The settings can't be used (exit code 2), the token is wrong or was revoked
 /// (7), or the engine or the server can't be reached at the start (1).
 pub(crate) fn run(file: &Path, once: bool) -> Result<()> {
+    deny_tracing()?;
     let config = Settings::load(file, std::env::vars())?.resolve()?;
     logging::start(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -68,6 +70,13 @@ pub(crate) fn run(file: &Path, once: bool) -> Result<()> {
         End::Stopped => Ok(()),
         End::Reload => Err(become_the_new_program()),
     }
+}
+
+/// Leaves memory and environment, which have tokens, to root: no process of the agent's own
+/// user can trace this one or read its `/proc/PID/environ`, and it leaves no core dump. A
+/// new program begins without that.
+fn deny_tracing() -> Result<()> {
+    prctl::set_dumpable(false).context("cannot deny other processes to trace the agent")
 }
 
 /// Runs tasks until it has to stop.
@@ -145,7 +154,7 @@ impl Service {
             journal: Journal::open(&config.data_dir)?,
             proxy,
             certificates: certificates(config.ca_cert.as_deref())?,
-            user: RunUser::of(config.user.as_deref())?,
+            user: RunUser::of(config.user.as_deref(), layout::RUN_USER)?,
             connection: connection::Keeper::new(&config.data_dir),
             progress: progress::Keeper::new(&config.data_dir, Arc::clone(telemetry)),
             telemetry: Arc::clone(telemetry),
@@ -273,5 +282,16 @@ impl Service {
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!("cannot tell systemd: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_cannot_be_traced() {
+        deny_tracing().unwrap();
+        assert!(!prctl::get_dumpable().unwrap());
     }
 }

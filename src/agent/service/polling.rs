@@ -15,8 +15,11 @@ use crate::journal::Entry;
 use crate::logging;
 use crate::slots::Slot;
 use crate::task::interrupt::Interrupt;
-use crate::task::{TaskChannels, run_task};
+use crate::task::{TaskChannels, disk, run_task};
 use protocol::{Event, Poll, TaskState, TaskStatus};
+
+/// How long the engine may take to tell where its data is.
+const ENGINE_TELLS: Duration = Duration::from_secs(3);
 
 impl Service {
     /// Asks for tasks and other events, until the pool tells the agent to
@@ -31,7 +34,8 @@ impl Service {
             }
             let takes_more = !draining
                 && self.engine_answers.load(Ordering::SeqCst)
-                && self.context.firewall.failure().is_none();
+                && self.context.firewall.failure().is_none()
+                && !self.is_disk_nearly_full().await;
             let free_slots = if takes_more { self.context.slots.free() } else { 0 };
             let free_slots = if self.once { free_slots.min(1) } else { free_slots };
             let poll = Poll { free_slots, tasks: self.statuses() };
@@ -59,6 +63,20 @@ impl Service {
                     pause = (pause * 2).min(Duration::from_secs(15));
                 }
             }
+        }
+    }
+
+    /// Whether the engine's disk has no room for another run. One that does not tell, since
+    /// it is not this host's, has.
+    async fn is_disk_nearly_full(&self) -> bool {
+        let free = tokio::time::timeout(ENGINE_TELLS, self.context.engine.free_bytes()).await;
+        match free {
+            Ok(Ok(free)) if free < disk::RESERVE => {
+                let free = free / (1024 * 1024);
+                warn!("taking no new tasks: the engine's disk has {free} MB free");
+                true
+            }
+            _ => false,
         }
     }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use super::archive::Archive;
 use super::{Job, paths};
 use crate::context::RunUser;
+use crate::engine;
 
 /// What the account is called, unless the image has another one of that name.
 const NAMES: [&str; 2] = ["scalr", "scalr-run"];
@@ -17,19 +18,22 @@ impl Job {
     /// such entries.
     pub(super) async fn add_accounts(&self, container: &str) -> Result<()> {
         let RunUser { uid, gid } = self.context.user;
-        let engine = &self.context.engine;
         let mut archive = Archive::new(self.entry.directory(), paths::ETC, ROOT)?;
         for (path, first, id, rest) in [
             (paths::PASSWD, "root:x:0:0:root:/root:/bin/sh", uid, passwd_fields(gid)),
             (paths::GROUP, "root:x:0:", gid, String::new()),
         ] {
-            let accounts = engine.read(container, path).await?;
+            let accounts = match self.context.engine.read(container, path).await {
+                // A link of the image, which a file takes the place of.
+                Err(error) if engine::is_unusable(&error) => None,
+                accounts => accounts?,
+            };
             let accounts = accounts.unwrap_or_else(|| format!("{first}\n").into());
             if let Some(accounts) = with_entry(accounts, id, &rest) {
                 archive.file(path, 0o644, &accounts)?;
             }
         }
-        engine.upload(container, paths::ETC, archive.finish()?).await
+        self.context.engine.upload(container, paths::ETC, archive.finish()?).await
     }
 }
 

@@ -45,7 +45,7 @@ use protocol::{Finish, Intervals, Kind, Outcome, Registered, Secret, TaskState};
 pub(super) type Asked = Arc<Mutex<Vec<String>>>;
 
 /// What the container has as its state.
-const STATE: &str = r#"{"version": 4}"#;
+pub(super) const STATE: &str = r#"{"version": 4}"#;
 
 #[tokio::test]
 async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
@@ -411,7 +411,8 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
             Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
         let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
-        follow(&context.engine, &container, &mut spool, filter, true).await.unwrap();
+        let output = super::disk::Output::default();
+        follow(&context.engine, &container, &mut spool, filter, true, &output).await.unwrap();
         assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
     }
 }
@@ -437,7 +438,8 @@ async fn an_output_that_is_held_open_ends_soon_after_the_container() {
         Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
     let mut spool = Spool::open(&folder.path().join("log")).unwrap();
     let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
-    let following = follow(&context.engine, &container, &mut spool, filter, true);
+    let output = super::disk::Output::default();
+    let following = follow(&context.engine, &container, &mut spool, filter, true, &output);
     tokio::time::timeout(Duration::from_secs(20), following).await.unwrap().unwrap();
     assert_eq!(fs::read_to_string(spool.path()).unwrap(), "one\ntwo\n");
 }
@@ -477,10 +479,10 @@ fn framed(text: &str) -> Vec<u8> {
 }
 
 /// Where a state is kept that the server does not take.
-const KEPT: &str = "lost/task-1-1/terraform.tfstate";
+pub(super) const KEPT: &str = "lost/task-1-1/terraform.tfstate";
 
 /// An apply whose container has ended.
-fn applied(context: &Context) -> Entry {
+pub(super) fn applied(context: &Context) -> Entry {
     let mut claimed = claimed();
     claimed.task.kind = Kind::Apply;
     let mut entry = context.journal.begin(claimed, 0).unwrap();
@@ -513,7 +515,7 @@ pub(super) async fn run_task_alone(context: &Arc<Context>, entry: Entry) {
 }
 
 /// Nobody listens, and nobody has any orders.
-fn channels() -> TaskChannels {
+pub(super) fn channels() -> TaskChannels {
     let (state, _) = watch::channel(TaskState::Claimed);
     let (_, orders) = watch::channel(None);
     TaskChannels { state, orders, offered: None }
@@ -547,7 +549,7 @@ pub(super) fn packed(content: &str) -> Vec<u8> {
     tar_of("file", content)
 }
 
-fn tar_of(name: &str, content: &str) -> Vec<u8> {
+pub(super) fn tar_of(name: &str, content: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
@@ -556,7 +558,7 @@ fn tar_of(name: &str, content: &str) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-fn gzip(content: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
@@ -573,7 +575,7 @@ pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Ar
 
     let settings = format!(
         "url = \"{url}\"\ntoken = \"t\"\ndata_dir = \"{}\"\nengine = \"unix://{}\"\n\
-         firewall = \"none\"\n",
+         firewall = \"none\"\nimage = \"run:1\"\ngrace_shutdown_timeout = 1\ndisk = 64\n",
         folder.display(),
         socket.display()
     );
@@ -638,7 +640,7 @@ pub(super) fn choosy(
     })
 }
 
-fn refusal(status: StatusCode) -> Response {
+pub(super) fn refusal(status: StatusCode) -> Response {
     (status, json(r#"{"error": "it is over"}"#)).into_response()
 }
 

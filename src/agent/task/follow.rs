@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
+use super::disk;
 use crate::engine::{Condition, Engine, Output};
 use crate::journal::Container;
 use crate::log::Filter;
@@ -32,9 +33,11 @@ pub(super) async fn follow(
     spool: &mut Spool,
     filter: impl Fn() -> Filter,
     mut replay: bool,
+    written: &disk::Output,
 ) -> Result<Condition> {
     loop {
         let mut filter = filter();
+        written.begin();
         let mut output = if replay {
             spool.truncate(container.log_start)?;
             // It may have been recorded, and not started any more.
@@ -69,6 +72,7 @@ pub(super) async fn follow(
             match chunk {
                 Ok(bytes) => {
                     seen.add(&bytes);
+                    written.add(&bytes);
                     spool.write_patiently(&filter.push(&bytes)).await?;
                 }
                 Err(error) => {

@@ -15,11 +15,11 @@ use zip::unstable::read::ZipIterable;
 use super::plan_files::{Before, Packed, not_handed_over, pack};
 use super::{End, Job, directory_inside, lost, paths};
 use crate::client::{CallError, TaskFile};
-use crate::engine;
+use crate::engine::{self, LARGE_FILE, SMALL_FILE};
 use crate::journal::Container;
 use crate::sum;
 use configuration::Reader;
-use protocol::{Kind, Outcome};
+use protocol::{Kind, Outcome, Task};
 
 /// What a run's log says of a plan that is not there.
 const NO_PLAN: &str = "Error: Terraform says that the plan succeeded, but did not save it in /scalr/run/plan. Is there a flag in TF_CLI_ARGS_plan, or a hook, that prevents this?";
@@ -30,6 +30,14 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// What a run's log says of a plan that can't be applied.
 const CUT_OFF: &str = "Error: the plan was not written whole, though Terraform says nothing of it. Is the disk of the agent's host full?";
+
+/// Why the server does not have a file of a run.
+enum Unsaved {
+    /// It does not take the copy of what was at `path`.
+    Refused { path: String, copy: NamedTempFile, why: String },
+    /// What is there can't be copied.
+    Unusable(anyhow::Error),
+}
 
 impl Job {
     /// Gives the server what the container left: before its outcome, so that whoever acts
@@ -50,14 +58,25 @@ impl Job {
                 (TaskFile::State, self.in_work(paths::ERRORED_STATE)?),
             ],
         };
-        let mut refused = None;
+        let mut unsaved = None;
         for (file, path) in files {
-            let Some(copy) = self.copy_out(id, &path).await? else {
-                if file == TaskFile::Plan {
+            // It is read into memory, here and for the apply.
+            let limit = if file == TaskFile::LockFile { SMALL_FILE } else { LARGE_FILE };
+            let copy = match self.copy_out(id, &path, limit).await {
+                Ok(Some(copy)) => copy,
+                Ok(None) if file == TaskFile::Plan => {
                     end.fail(NO_PLAN.to_owned());
                     return Ok(());
                 }
-                continue;
+                Ok(None) => continue,
+                Err(error) if engine::is_unusable(&error) => {
+                    unsaved = Some((file, Unsaved::Unusable(error)));
+                    if file == TaskFile::State {
+                        continue;
+                    }
+                    break;
+                }
+                Err(error) => return Err(error.into()),
             };
             match file {
                 TaskFile::LockFile => self.context.providers.note(copy.path()),
@@ -68,16 +87,18 @@ impl Job {
                 _ => {}
             }
             match self.client.put(file, copy.path()).await {
-                Ok(()) => refused = None,
-                Err(CallError::FileRefused(why)) => refused = Some((file, path, copy, why)),
+                Ok(()) => unsaved = None,
+                Err(CallError::FileRefused(why)) => {
+                    unsaved = Some((file, Unsaved::Refused { path, copy, why }));
+                }
                 Err(error) => return Err(error),
             }
-            if file != TaskFile::State && refused.is_some() {
+            if file != TaskFile::State && unsaved.is_some() {
                 break;
             }
         }
-        if let Some((file, path, copy, why)) = refused {
-            self.note_refused(end, file, &path, copy, &why)?;
+        if let Some((file, unsaved)) = unsaved {
+            self.note_unsaved(end, file, unsaved)?;
         }
         Ok(())
     }
@@ -102,7 +123,7 @@ impl Job {
                 Ok(None) => return Ok(None),
                 Err(CallError::Here(error)) if !engine::is_away(&error) => {
                     warn!("cannot get what the plan made: {error:#}");
-                    if tries == TRIES {
+                    if tries == TRIES || engine::is_unusable(&error) {
                         return Ok(Some(not_handed_over(&format!(
                             "what the plan made, because it cannot be read: {error:#}"
                         ))));
@@ -151,21 +172,33 @@ impl Job {
         Ok(packed.map(|packed| (packed, file)))
     }
 
-    /// Notes in the end of the run that the server does not take a file. A state is kept here.
-    fn note_refused(
-        &self,
-        end: &mut End,
-        file: TaskFile,
-        path: &str,
-        copy: NamedTempFile,
-        why: &str,
-    ) -> Result<()> {
-        let bytes = copy.as_file().metadata().context("cannot look at what the run left")?.len();
-        let mut message = format!("cannot save the {file} of {bytes} bytes: {why}");
+    /// Notes in the end of the run that the server does not have a file. A state that it
+    /// refused is kept here, one that can't be copied in its container.
+    fn note_unsaved(&self, end: &mut End, file: TaskFile, unsaved: Unsaved) -> Result<()> {
+        let (mut message, kept) = match unsaved {
+            Unsaved::Refused { path, copy, why } => {
+                let metadata = copy.as_file().metadata();
+                let bytes = metadata.context("cannot look at what the run left")?.len();
+                let kept = match file {
+                    TaskFile::State => {
+                        let Task { id, attempt, .. } = self.task();
+                        let kept = lost::keep_state(&self.context, id, *attempt, &path, copy)?;
+                        format!("It is kept in {} on the agent's host.", kept.display())
+                    }
+                    _ => String::new(),
+                };
+                (format!("cannot save the {file} of {bytes} bytes: {why}"), kept)
+            }
+            Unsaved::Unusable(error) => {
+                let kept = format!(
+                    "The container {0} is kept on the agent's host. Take from it what you need with `docker cp`, and remove it with `docker rm -v {0}`.",
+                    self.container_name()
+                );
+                (format!("cannot save the {file}: {error}"), kept)
+            }
+        };
         if file == TaskFile::State {
-            let task = self.task();
-            let kept = lost::keep_state(&self.context, &task.id, task.attempt, path, copy)?;
-            message.push_str(&format!("\nIt is kept in {} on the agent's host.", kept.display()));
+            message.push_str(&format!("\n{kept}"));
             end.unsaved_state = Some(message.clone());
         }
         end.fail(format!("Error: {message}"));
@@ -191,7 +224,9 @@ impl Job {
     }
 
     async fn save_state(&self, container: &str, sent: &mut Option<String>) -> Result<()> {
-        let Some(state) = self.copy_out(container, paths::STATE).await? else { return Ok(()) };
+        let Some(state) = self.copy_out(container, paths::STATE, LARGE_FILE).await? else {
+            return Ok(());
+        };
         let sum = sum::sha256(state.path())?;
         // Terraform writes the file in place: what does not parse is half of one.
         let json = io::BufReader::new(state.reopen()?);
@@ -208,11 +243,16 @@ impl Job {
     }
 
     /// Copies a file of the container into the task's folder, if there is such a file.
-    async fn copy_out(&self, container: &str, path: &str) -> Result<Option<NamedTempFile>> {
+    async fn copy_out(
+        &self,
+        container: &str,
+        path: &str,
+        limit: u64,
+    ) -> Result<Option<NamedTempFile>> {
         let cannot = "cannot make a file for what the run left";
         let copy = NamedTempFile::new_in(self.entry.directory()).context(cannot)?;
         let to = copy.reopen().context(cannot)?;
-        Ok(self.context.engine.copy_out(container, path, to).await?.then_some(copy))
+        Ok(self.context.engine.copy_out(container, path, limit, to).await?.then_some(copy))
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Job, paths};
+use crate::engine;
 use crate::trusted;
 use config::Config;
 use protocol::Hook;
@@ -85,11 +86,13 @@ impl Job {
         let mut seen = (Vec::new(), Instant::now());
         loop {
             tokio::time::sleep(LOOK).await;
-            // An engine that is away is waited for elsewhere.
-            let Ok(now) = self.context.engine.read(container, paths::HOOK).await else {
-                continue;
+            let now = match self.context.engine.read(container, paths::HOOK).await {
+                Ok(now) => now.unwrap_or_default(),
+                // A hook that hides that it runs has as much time as another.
+                Err(error) if engine::is_unusable(&error) => error.to_string().into_bytes(),
+                // An engine that is away is waited for elsewhere.
+                Err(_) => continue,
             };
-            let now = now.unwrap_or_default();
             if now != seen.0 {
                 seen = (now, Instant::now());
             } else if !now.is_empty() && seen.1.elapsed() > config.hook_timeout {

@@ -14,6 +14,8 @@ use tracing::{error, warn};
 use super::interrupt::{self, Interrupt};
 use super::paths;
 use crate::context::Context;
+use crate::engine::{self, LARGE_FILE};
+use crate::sum;
 use cli::whole_file::WholeFile;
 use config::layout::label;
 use protocol::Kind;
@@ -34,6 +36,8 @@ pub(crate) struct Lost<'a> {
     /// Where in the container Terraform leaves a state that it could not write to its
     /// usual place, where that is known.
     pub errored_state: Option<String>,
+    /// The SHA-256 of the state that it was given, which is not lost.
+    pub state_sha256: Option<&'a str>,
 }
 
 impl Lost<'_> {
@@ -41,15 +45,15 @@ impl Lost<'_> {
     /// is kept here, since the server does not take it.
     ///
     /// # Errors
-    /// The engine doesn't answer, or the state can't be written.
+    /// The engine doesn't answer, or the state can't be copied or written.
     pub(crate) async fn end(&self, context: &Context) -> Result<()> {
         let (_keep, orders) = watch::channel(Some(Interrupt::Lost));
         let (engine, grace) = (&context.engine, context.config.grace);
         tokio::select! {
             _ = engine.ended(self.container) => {}
-            _ = interrupt::when_told(
+            error = interrupt::when_told(
                 engine, self.container, orders, std::future::pending(), grace,
-            ) => {}
+            ) => error?,
         }
         if !self.is_apply {
             return Ok(());
@@ -58,7 +62,8 @@ impl Lost<'_> {
         for path in [Some(paths::STATE), self.errored_state.as_deref()].into_iter().flatten() {
             let state = NamedTempFile::new_in(&directory)
                 .with_context(|| format!("cannot write in {}", directory.display()))?;
-            if engine.copy_out(self.container, path, state.reopen()?).await? {
+            let there = engine.copy_out(self.container, path, LARGE_FILE, state.reopen()?).await?;
+            if there && Some(sum::sha256(state.path())?.as_str()) != self.state_sha256 {
                 keep_state(context, self.task_id, self.attempt, path, state)?;
             }
         }
@@ -87,6 +92,17 @@ pub(crate) fn keep_state(
     Ok(file)
 }
 
+/// Whether an error passes by itself: the engine is away, or a disk is full. Everything
+/// else may be the run's doing, and is not tried for ever.
+pub(super) fn is_waited_for(error: &anyhow::Error) -> bool {
+    engine::is_away(error) || engine::is_disk_full(error)
+}
+
+/// What the agent's log says of a container whose state can't be taken.
+pub(super) fn kept(error: &anyhow::Error) -> String {
+    format!("the container is kept, since its state cannot be taken out of it: {error:#}")
+}
+
 /// Ends and removes the containers that this agent made, under the id that the
 /// server knows it by, and of whose task it knows nothing any more: its data was
 /// lost. Tries until it can.
@@ -107,10 +123,19 @@ async fn end_forgotten_once(context: &Context) -> Result<()> {
             continue;
         }
         warn!(task = task_id, attempt, "ending a container whose task is not known here any more");
-        let is_apply = label(label::KIND) == Kind::Apply.to_string();
-        let container = &found.id;
-        Lost { task_id, attempt, is_apply, container, errored_state: None }.end(context).await?;
-        context.engine.remove(&found.id).await?;
+        let lost = Lost {
+            task_id,
+            attempt,
+            is_apply: label(label::KIND) == Kind::Apply.to_string(),
+            container: &found.id,
+            errored_state: None,
+            state_sha256: None,
+        };
+        match lost.end(context).await {
+            Ok(()) => context.engine.remove(&found.id).await?,
+            Err(error) if is_waited_for(&error) => return Err(error),
+            Err(error) => warn!(task = task_id, attempt, "{}", kept(&error)),
+        }
     }
     Ok(())
 }

@@ -8,6 +8,9 @@
 mod accounts;
 mod archive;
 #[cfg(test)]
+mod cancel_tests;
+pub(crate) mod disk;
+#[cfg(test)]
 mod ends;
 #[cfg(test)]
 mod entry_point;
@@ -27,6 +30,8 @@ mod planned_image;
 mod prepare;
 mod time_limit;
 mod unmoved_state;
+#[cfg(test)]
+mod unusable_tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +39,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, Span, error, info, warn};
@@ -84,9 +90,34 @@ pub(crate) async fn run_task(
         Span::current().record("trace_id", id);
     }
     info!(kind = %task.kind, workspace = task.workspace.name, "task begins");
+    let mut orders = channels.orders.clone();
+    let mut canceled_at = None;
+    let limit = context.config.grace + AFTER_CANCEL;
     let mut job = Job { context, entry, slot, channels, client, progress: progress.clone() };
+    let mut tries = 0;
     let ended = loop {
-        match job.work().await {
+        let mut finish = tokio::select! {
+            // A noted end is final.
+            biased;
+            finish = job.until_finished() => finish,
+            () = overdue(&mut orders, &mut canceled_at, limit) => {
+                let why = format!(
+                    "Canceled, and given up after {} s: the agent's log names what it waited for.",
+                    limit.as_secs()
+                );
+                job.give_up(Outcome::Canceled, &why).map(Some).map_err(CallError::from)
+            }
+        };
+        if let Err(error) = &finish
+            && stays(error)
+        {
+            tries += 1;
+            if tries >= TRIES {
+                let why = format!("Error: {error:#}");
+                finish = job.give_up(Outcome::Errored, &why).map(Some).map_err(CallError::from);
+            }
+        }
+        match job.reported(finish).await {
             Ok(Some(outcome)) => {
                 let ended = Ended::With(outcome);
                 info!(outcome = ended.name(), "task ended");
@@ -98,14 +129,9 @@ pub(crate) async fn run_task(
             }
             Err(CallError::Refused { why, .. }) => {
                 warn!("task is no longer this agent's: {why}");
-                while let Err(error) = job.end_lost().await {
-                    error!("cannot save what the lost task made, trying again: {error:#}");
-                    tokio::time::sleep(BEFORE_RETRY).await;
-                }
                 break Ended::Lost;
             }
-            // The disk is full, or the engine is away. The container may be
-            // running, so it is not given up.
+            // The container may be running.
             Err(error) => {
                 error!("cannot go on with the task, trying again: {error:#}");
                 tokio::time::sleep(BEFORE_RETRY).await;
@@ -122,7 +148,28 @@ pub(crate) async fn run_task(
 }
 
 /// How long to wait after something on this host failed.
-const BEFORE_RETRY: Duration = Duration::from_secs(5);
+const BEFORE_RETRY: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
+
+/// How often a task is tried before an error ends it that does not pass by itself.
+const TRIES: u32 = 12;
+
+/// How long a canceled task may take to its end besides the grace of its container: that
+/// is killed 10 s later, and its files are uploaded.
+const AFTER_CANCEL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
+
+/// Waits until the run was canceled and `limit` has passed since.
+async fn overdue(
+    orders: &mut watch::Receiver<Option<Interrupt>>,
+    canceled_at: &mut Option<Instant>,
+    limit: Duration,
+) {
+    if canceled_at.is_none() {
+        interrupt::told(orders, |order| order == Interrupt::Canceled).await;
+        *canceled_at = Some(Instant::now());
+    }
+    let canceled_at = canceled_at.expect("it was just set");
+    tokio::time::sleep_until(canceled_at + limit).await;
+}
 
 struct Job {
     context: Arc<Context>,
@@ -134,18 +181,58 @@ struct Job {
 }
 
 impl Job {
-    /// Gets the task to its end and reports that. None when this agent is stopped
-    /// before its container is started, or can't keep the run behind its firewall:
-    /// the server offers it again.
-    async fn work(&mut self) -> Result<Option<Outcome>, CallError> {
-        // Said again: whether it was heard, nobody knows after a crash.
-        let finish = match self.entry.record().finish.clone() {
-            Some(finish) => Some(finish),
-            None => self.until_ended().await?,
-        };
-        let Some(finish) = finish else { return Ok(None) };
+    /// Gets the task to its end. None when this agent is stopped before its container is
+    /// started, or can't keep the run behind its firewall: the server offers it again.
+    async fn until_finished(&mut self) -> Result<Option<Finish>, CallError> {
+        match self.entry.record().finish.clone() {
+            // Said again: whether it was heard, nobody knows after a crash.
+            Some(finish) => Ok(Some(finish)),
+            None => self.until_ended().await,
+        }
+    }
+
+    /// Reports an end, if it is one.
+    async fn reported(
+        &self,
+        finish: Result<Option<Finish>, CallError>,
+    ) -> Result<Option<Outcome>, CallError> {
+        let Some(finish) = finish? else { return Ok(None) };
         self.progress.during(Phase::Finishing, self.report(&finish)).await?;
         Ok(Some(finish.outcome))
+    }
+
+    /// Ends the task as it is: waits neither for its container nor for the engine. What
+    /// the container has of a state is kept when it is removed.
+    fn give_up(&mut self, outcome: Outcome, why: &str) -> Result<Finish> {
+        warn!("giving the task up: {why}");
+        let why = self.redactor().mask(why);
+        let mut spool = Spool::open(&self.entry.log())?;
+        // On a full disk it is in the outcome alone.
+        let _ = spool.write(format!("\n{why}\n").as_bytes());
+        let task = self.task();
+        let is_apply = task.kind == Kind::Apply && self.may_be_running();
+        let finish = Finish {
+            attempt: task.attempt,
+            outcome,
+            message: Some(why),
+            exit_code: None,
+            oom_killed: false,
+            has_changes: None,
+            log_bytes: spool.len(),
+            log_sha256: spool.seal()?,
+            unsaved_state: is_apply.then(|| {
+                format!(
+                    "The state was not taken from the apply's container. When the container engine answers, the agent keeps it on its host in {}; if it cannot, it keeps the container {}.",
+                    self.context.journal.lost_path(&task.id, task.attempt).display(),
+                    self.container_name()
+                )
+            }),
+            image: None,
+        };
+        if let Err(error) = self.entry.note_finish(finish.clone()) {
+            warn!("the outcome is reported without a note of it here: {error:#}");
+        }
+        Ok(finish)
     }
 
     /// Tells the server how it ended, and sends what that lacks of the log.
@@ -257,16 +344,26 @@ impl Job {
             if self.is_interrupted() {
                 return Ok(self.never_begun());
             }
-            let prepared = self.progress.during(Phase::Preparing, self.prepare(spool)).await?;
-            let Some(prepared) = prepared.filter(|_| !self.is_interrupted()) else {
-                return Ok(self.never_begun());
+            let (mut any, mut cancel) =
+                (self.channels.orders.clone(), self.channels.orders.clone());
+            let preparing = self.progress.during(Phase::Preparing, self.prepare(spool));
+            let prepared = tokio::select! {
+                prepared = preparing => prepared?,
+                // A download, a pull and an engine can take long.
+                () = interrupt::told(&mut any, |_| true) => return Ok(self.never_begun()),
             };
             // A pull can take long, and others change rules meanwhile.
             if !self.context.firewall.verify(&self.context.engine).await {
                 warn!("task not started: the firewall rules of runs are not up");
                 return Ok(None);
             }
-            self.client.start().await?;
+            tokio::select! {
+                started = self.client.start() => started?,
+                // The server may have heard it, so only what ends the run ends this.
+                () = interrupt::told(&mut cancel, |order| order == Interrupt::Canceled) => {
+                    return Ok(self.never_begun());
+                }
+            }
             // A replay begins there, also after a loss of power.
             spool.sync()?;
             let container = Container {
@@ -301,13 +398,14 @@ impl Job {
         let limit = self.context.config.log_limit * 1024 * 1024;
         let name = self.container_name();
         let filter = || Filter::new(EndMark::new(&name), self.redactor(), Limiter::new(limit));
+        let output = disk::Output::default();
         let condition = tokio::select! {
-            condition = follow(&engine, container, spool, filter, replay) => condition?,
+            condition = follow(&engine, container, spool, filter, replay, &output) => condition?,
             error = interrupt::when_told(
                 &engine,
                 &container.id,
                 self.channels.orders.clone(),
-                self.has_to_end(container, replay),
+                self.has_to_end(container, &output, replay),
                 self.context.config.grace,
             ) => return Err(error.expect_err("it only ends with an error").into()),
             never = self.save_state_as_it_changes(&container.id) => match never {},
@@ -321,9 +419,10 @@ impl Job {
     }
 
     /// Waits until the container has to end for a reason of its own.
-    async fn has_to_end(&self, container: &Container, replay: bool) {
+    async fn has_to_end(&self, container: &Container, output: &disk::Output, replay: bool) {
         tokio::select! {
             () = self.pressed_for_memory(&container.id, replay) => {}
+            () = self.pressed_for_disk(&container.id, output, replay) => {}
             () = self.out_of_time(container, replay) => {}
         }
     }
@@ -334,20 +433,28 @@ impl Job {
             return Err(anyhow!("the container did not end").into());
         };
         let engine = &self.context.engine;
-        let was_pressed = engine.read(&container.id, paths::MEMORY_NOTICE).await?.is_some();
-        let was_overdue = engine.read(&container.id, paths::TIME_NOTICE).await?.is_some();
-        let status = engine.read(&container.id, paths::STATUS).await?;
-        let status = String::from_utf8_lossy(&status.unwrap_or_default()).into_owned();
+        let was_pressed = self.has_notice(&container.id, paths::MEMORY_NOTICE).await?;
+        let was_over_disk = self.has_notice(&container.id, paths::DISK_NOTICE).await?;
+        let was_overdue = self.has_notice(&container.id, paths::TIME_NOTICE).await?;
+        let (status, unusable) = match engine.read(&container.id, paths::STATUS).await {
+            Err(error) if engine::is_unusable(&error) => (Vec::new(), Some(error)),
+            status => (status?.unwrap_or_default(), None),
+        };
+        let status = String::from_utf8_lossy(&status).into_owned();
         let ending = Ending {
             kind: self.task().kind,
             status: &status,
             exit_code,
             oom_killed,
             was_pressed,
+            was_over_disk,
             reached: self.time_limit().filter(|_| was_overdue),
             interrupt: *self.channels.orders.borrow(),
         };
         let mut end = outcome(&ending, &self.context.config);
+        if let Some(error) = unusable {
+            end.fail(format!("Error: cannot tell how the run ended: {error}"));
+        }
         if ending.has_applied() {
             self.check_state_moved(container, &mut end).await?;
         }
@@ -357,13 +464,21 @@ impl Job {
         Ok(end)
     }
 
-    /// The task is somebody else's now: its container must not go on, and what the
-    /// server does not take is kept here.
+    async fn has_notice(&self, container: &str, path: &str) -> Result<bool> {
+        match self.context.engine.read(container, path).await {
+            // The agent's own is a file.
+            Err(error) if engine::is_unusable(&error) => Ok(false),
+            notice => notice.map(|notice| notice.is_some()),
+        }
+    }
+
+    /// Ends the container of a task that is somebody else's now, or was given up, and keeps
+    /// here what the server does not have.
     async fn end_lost(&self) -> Result<()> {
         let record = self.entry.record();
-        let Some(Container { id, .. }) = &record.container else { return Ok(()) };
-        // What ended is with the server.
-        if record.finish.is_some() {
+        let Some(Container { id, state_sha256, .. }) = &record.container else { return Ok(()) };
+        // All else that ended is with the server.
+        if record.finish.as_ref().is_some_and(|finish| finish.unsaved_state.is_none()) {
             return Ok(());
         }
         let task = self.task();
@@ -373,6 +488,7 @@ impl Job {
             is_apply: task.kind == Kind::Apply,
             container: id,
             errored_state: self.in_work(paths::ERRORED_STATE).ok(),
+            state_sha256: state_sha256.as_deref(),
         };
         lost.end(&self.context).await
     }
@@ -385,8 +501,16 @@ impl Job {
         })
     }
 
-    /// Removes the container and forgets the task.
+    /// Removes the container, unless it has a state that can't be taken, and forgets the
+    /// task.
     async fn clean_up(&self) -> Result<()> {
+        match self.end_lost().await {
+            Err(error) if !lost::is_waited_for(&error) => {
+                warn!("{}", lost::kept(&error));
+                return self.entry.end();
+            }
+            ended => ended?,
+        }
         let task = self.task();
         for found in self.context.engine.with_label(label::TASK, &task.id).await? {
             if found.labels.get(label::ATTEMPT) == Some(&task.attempt.to_string()) {
@@ -469,6 +593,15 @@ fn is_away(error: &CallError) -> bool {
 /// can't ever be started.
 fn is_final(error: &CallError) -> bool {
     matches!(error, CallError::Here(error) if engine::is_gone(error) || engine::is_invalid(error))
+}
+
+/// Whether an error does not pass by itself, though the task is still this agent's.
+fn stays(error: &CallError) -> bool {
+    match error {
+        CallError::Refused { .. } | CallError::Away(_) => false,
+        CallError::FileRefused(_) => true,
+        CallError::Here(error) => !lost::is_waited_for(error),
+    }
 }
 
 fn failed(message: String) -> End {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::interrupt::Interrupt;
-use super::{hooks, memory, time_limit};
+use super::{disk, hooks, memory, time_limit};
 use config::Config;
 use protocol::{Kind, Outcome};
 
@@ -20,9 +20,11 @@ pub(super) struct End {
 }
 
 impl End {
-    /// Makes a failure of it, `why` being one more reason.
+    /// Makes a failure of it, unless it was canceled, `why` being one more reason.
     pub(super) fn fail(&mut self, why: String) {
-        self.outcome = Outcome::Errored;
+        if self.outcome != Outcome::Canceled {
+            self.outcome = Outcome::Errored;
+        }
         self.message = Some(match self.message.take() {
             Some(first) => format!("{first}\n{why}"),
             None => why,
@@ -42,6 +44,8 @@ pub(super) struct Ending<'a> {
     pub(super) oom_killed: bool,
     /// Whether this agent interrupted it because its memory was nearly used up.
     pub(super) was_pressed: bool,
+    /// Whether this agent interrupted it for what it had on the engine's disk.
+    pub(super) was_over_disk: bool,
     /// The time limit, if this agent interrupted it because it reached that.
     pub(super) reached: Option<Duration>,
     /// Who else interrupted it, if anybody did.
@@ -118,6 +122,13 @@ fn reason(
             memory::ADVICE
         ));
     }
+    if ending.was_over_disk {
+        return Some(format!(
+            "Error: the run was interrupted for what it had on the engine's disk, where a run may have {} MB; the warning in its log says how much it had. {}",
+            config.disk,
+            disk::ADVICE
+        ));
+    }
     // The entry point writes down how a step ended before it ends itself.
     if ending.exit_code > 128 && last.is_none_or(|(_, code)| code == "0") {
         return Some(format!(
@@ -154,6 +165,7 @@ mod tests {
             exit_code,
             oom_killed: false,
             was_pressed: false,
+            was_over_disk: false,
             reached: None,
             interrupt: None,
         }
@@ -167,6 +179,7 @@ mod tests {
         let killed = |ending| Ending { oom_killed: true, ..ending };
         let pressed = |ending| Ending { was_pressed: true, ..ending };
         let late = |ending| Ending { reached: Some(Duration::from_secs(20)), ..ending };
+        let over_disk = |ending| Ending { was_over_disk: true, ..ending };
         let interrupted = |who, ending| Ending { interrupt: Some(who), ..ending };
         for (ending, outcome_is, has_changes, reason_has) in [
             (ended(Plan, "init 0\nplan 0\n", 0), Finished, Some(false), None),
@@ -209,6 +222,12 @@ mod tests {
             ),
             (late(killed(ended(Plan, "", 137))), Errored, None, Some("plan-timeout-seconds")),
             (late(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),
+            (
+                over_disk(ended(Plan, "init 0\nplan 1\n", 1)),
+                Errored,
+                None,
+                Some("where a run may have 10240 MB"),
+            ),
             // The step finished before anything reached it.
             (killed(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),
             (pressed(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),

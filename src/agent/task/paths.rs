@@ -41,6 +41,8 @@ pub(super) const STATUS: &str = "/scalr/run/status";
 pub(super) const MEMORY_NOTICE: &str = "/scalr/run/memory";
 /// The same for a run that has reached its time limit.
 pub(super) const TIME_NOTICE: &str = "/scalr/run/time";
+/// The same for a run that has too much on the engine's disk.
+pub(super) const DISK_NOTICE: &str = "/scalr/run/disk";
 /// The state, which Terraform writes while it applies.
 pub(super) const STATE: &str = "/scalr/run/terraform.tfstate";
 /// The home directory.

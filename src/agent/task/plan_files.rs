@@ -21,6 +21,10 @@ use configuration::{is_left_out, stays_inside};
 /// of any size in it.
 const MAX_READ: u64 = 8 * 1024 * 1024 * 1024;
 
+/// The most entries that are looked at, for they are kept in memory: five times what an
+/// apply may have.
+const MAX_SEEN: usize = 5 * MAX_ENTRIES;
+
 const NOT_PACKED: &str = "cannot pack what the plan made";
 
 /// What a configuration has at a path; the modes are those in the container.
@@ -82,8 +86,12 @@ pub(super) fn pack(
 ) -> Result<Packed> {
     let mut work = Archive::new(work);
     let mut packer = Packer::new(before, scratch, to);
-    for entry in work.entries()? {
+    for (seen, entry) in work.entries()?.enumerate() {
         let mut entry = entry?;
+        if seen > MAX_SEEN {
+            let why = format!("the configuration's directory has more than {MAX_SEEN} entries");
+            return Ok(Packed { has_entries: false, note: Some(not_handed_over(&why)) });
+        }
         if entry.raw_file_position().saturating_add(entry.size()) > MAX_READ {
             let limit = MAX_READ >> 20;
             let why = format!("the configuration's directory has more than {limit} MiB");
@@ -458,5 +466,31 @@ mod tests {
                      with 1024 MiB; the largest is `fn.zip` with 1024 MiB. At most 100 MiB packed,";
         let note = packed.note.unwrap();
         assert!(note.starts_with(begin), "{note}");
+    }
+
+    /// A block, again and again.
+    struct Repeated<'a> {
+        block: &'a [u8],
+        at: usize,
+    }
+
+    impl Read for Repeated<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let read = (&self.block[self.at..]).read(into)?;
+            self.at = (self.at + read) % self.block.len();
+            Ok(read)
+        }
+    }
+
+    #[test]
+    fn a_directory_with_entries_without_end_is_not_read_to_its_end() {
+        let fifo = tar(&[("work/fifo", EntryType::Fifo, 0o600, "")]);
+        let work = Repeated { block: &fifo[..512], at: 0 };
+        let (_, packed) = packed(&before(&[]), work);
+        assert!(!packed.has_entries);
+        assert_eq!(
+            packed.note.unwrap(),
+            "Not handed over to the apply: the configuration's directory has more than 500000 entries."
+        );
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::{info, warn};
 
 use super::archive::Archive;
-use super::{Job, directory_inside, environment, hooks, interrupt, paths, work_directory};
+use super::{Job, directory_inside, environment, hooks, paths, work_directory};
 use crate::client::{CallError, TaskFile};
 use crate::engine::ContainerSpec;
 use crate::log::spool::Spool;
@@ -53,9 +53,8 @@ struct Files {
 }
 
 impl Job {
-    /// Makes the container with all its files in it; none when an interrupt came before
-    /// that.
-    pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Option<Prepared>, CallError> {
+    /// Makes the container with all its files in it.
+    pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Prepared, CallError> {
         // A task that outlived a restart may be here before the registration.
         let registered = self.context.registered.wait().await;
         let Files { mut archive, lock_file, left_out, state_sha256 } = self.files().await?;
@@ -64,12 +63,7 @@ impl Job {
         }
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
-        let mut orders = self.channels.orders.clone();
-        let image = tokio::select! {
-            image = self.image(spool) => image?,
-            // A pull can take long.
-            () = interrupt::told(&mut orders, |_| true) => return Ok(None),
-        };
+        let image = self.image(spool).await?;
         self.context.engine.ensure_network(&self.slot.network()).await?;
         // One of an earlier try that ended before it was recorded.
         for found in self.context.engine.with_label(label::TASK, &self.task().id).await? {
@@ -89,7 +83,7 @@ impl Job {
             self.add_accounts(&id).await?;
         }
         engine.upload(&id, paths::SCALR, archive.finish()?).await?;
-        Ok(Some(Prepared { container: id, state_sha256 }))
+        Ok(Prepared { container: id, state_sha256 })
     }
 
     /// Makes the container, read-only but for its folders where that is wanted and

@@ -5,6 +5,8 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,15 +14,13 @@ use tempfile::NamedTempFile;
 use tracing::warn;
 
 use super::{End, Job, paths};
+use crate::engine::{self, LARGE_FILE};
 use crate::journal::Container;
 use crate::sum;
 use cli::whole_file::WholeFile;
 
 /// How long the search for states may take: a run can leave a file that never ends.
 const SEARCH: Duration = Duration::from_secs(300);
-
-/// The most that is kept of a file, in bytes.
-const LARGEST: u64 = 1024 * 1024 * 1024;
 
 /// How much of a file tells whether it is a state, in bytes: version and lineage stand
 /// at its beginning.
@@ -35,8 +35,13 @@ impl Job {
     ) -> Result<()> {
         let state = NamedTempFile::new_in(self.entry.directory())
             .context("cannot make a file for what the run left")?;
-        let there =
-            self.context.engine.copy_out(&container.id, paths::STATE, state.reopen()?).await?;
+        let to = state.reopen()?;
+        let copied = self.context.engine.copy_out(&container.id, paths::STATE, LARGE_FILE, to);
+        let there = match copied.await {
+            // What is handed over finds it too, and says so.
+            Err(error) if engine::is_unusable(&error) => return Ok(()),
+            there => there?,
+        };
         let moved = there && Some(sum::sha256(state.path())?) != container.state_sha256;
         if moved {
             return Ok(());
@@ -85,15 +90,16 @@ impl Job {
         let engine = &self.context.engine;
         let mut places = vec![paths::SCALR.to_owned(), paths::TMP.to_owned()];
         places.extend(engine.added(container).await?);
+        let left = Arc::new(AtomicU64::new(LARGE_FILE));
         for place in places {
             let parent = Path::new(&place).parent().unwrap_or(Path::new("/")).to_owned();
-            let to = to.to_owned();
+            let (to, left) = (to.to_owned(), Arc::clone(&left));
             let keep = move |path: &Path, content: &mut dyn Read| {
                 let path = parent.join(path);
                 if path == Path::new(paths::STATE) || is_terraforms_own(&path) {
                     return Ok(());
                 }
-                keep_if_state(&path, content, &to)
+                keep_if_state(&path, content, &to, &left)
             };
             engine.each_file(container, &place, keep).await?;
         }
@@ -107,8 +113,9 @@ fn is_terraforms_own(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == ".terraform")
 }
 
-/// Copies a file of a container into `to`, below its path, if it looks like a state.
-fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path) -> Result<()> {
+/// Copies a file of a container into `to`, below its path, if it looks like a state; `left`
+/// is how many bytes may still be copied.
+fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path, left: &AtomicU64) -> Result<()> {
     let mut beginning = Vec::new();
     content.take(BEGINNING).read_to_end(&mut beginning)?;
     if !looks_like_state(&beginning) {
@@ -118,10 +125,18 @@ fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path) -> Result<()> {
     let path = to.join(inside.with_context(|| format!("{} leads out", path.display()))?);
     let folder = path.parent().unwrap_or(to);
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    WholeFile::at(&path).fill(|kept| {
-        io::copy(&mut beginning.as_slice().chain(content.take(LARGEST)), kept)?;
-        Ok(())
-    })
+    let limit = left.load(Ordering::Relaxed);
+    let mut content = beginning.as_slice().chain(content).take(limit);
+    let mut kept = NamedTempFile::new_in(folder)
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    let copied = io::copy(&mut content, &mut kept)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    left.store(limit - copied, Ordering::Relaxed);
+    if copied == limit {
+        warn!("{} is not kept: the states have too much together", path.display());
+        return Ok(());
+    }
+    WholeFile::at(&path).put(kept)
 }
 
 fn looks_like_state(beginning: &[u8]) -> bool {
@@ -158,11 +173,24 @@ mod tests {
             ("/tmp/backend", r#"{"version": 3, "lineage": "a backend's"}"#),
             ("/tmp/text", "version lineage"),
         ] {
-            keep_if_state(Path::new(path), &mut content.as_bytes(), folder.path()).unwrap();
+            let left = AtomicU64::new(LARGE_FILE);
+            keep_if_state(Path::new(path), &mut content.as_bytes(), folder.path(), &left).unwrap();
         }
         let kept = files(folder.path()).unwrap();
         let of_workspace = "scalr/work/terraform.tfstate.d/prod/terraform.tfstate";
         assert_eq!(kept, [Path::new(of_workspace), Path::new("tmp/x")]);
         assert_eq!(fs::read_to_string(folder.path().join("tmp/x")).unwrap(), state);
+    }
+
+    #[test]
+    fn states_that_have_too_much_together_are_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = AtomicU64::new(5000);
+        let begin = r#"{"version": 4, "lineage": "5b1c"}"#;
+        for (path, padding) in [("/tmp/small", 1000), ("/tmp/endless", u64::MAX), ("/tmp/one", 1)] {
+            let mut content = begin.as_bytes().chain(io::repeat(b' ').take(padding));
+            keep_if_state(Path::new(path), &mut content, folder.path(), &left).unwrap();
+        }
+        assert_eq!(files(folder.path()).unwrap(), [Path::new("tmp/small")]);
     }
 }

@@ -1,0 +1,213 @@
+//! Ends a run that fills the engine's disk, before the disk is full: other runs need it,
+//! and an interrupted run writes its state.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, warn};
+
+use super::{Job, paths};
+
+/// What to do about it.
+pub(super) const ADVICE: &str = "Let it write less to /scalr, /tmp and its log, or give runs more with `scalr-agent configure --disk MB` on the agent's host, and restart the agent.";
+
+/// Between two looks at what a run has written. The engine reads all its volumes for that,
+/// so a slow look makes the next one later.
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
+const PAUSE_PER_LOOK: u32 = 10;
+
+/// While the engine's disk has less free than this, in bytes, there are no new tasks, and
+/// runs that have more than a tenth of what they may have are interrupted.
+pub(crate) const RESERVE: u64 = 128 * 1024 * 1024;
+
+/// What a line of a run's output takes in the engine's file besides its text, in bytes.
+const LINE: u64 = 80;
+
+/// How much of the engine's disk a run's output takes, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Output(AtomicU64);
+
+impl Output {
+    /// It is read from its beginning.
+    pub(super) fn begin(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn add(&self, bytes: &[u8]) {
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.0.fetch_add(bytes.len() as u64 + lines * LINE, Ordering::Relaxed);
+    }
+}
+
+impl Job {
+    /// Waits until the container has more on the engine's disk than it may, and leaves the
+    /// notice there that its entry point prints when it is interrupted. `replay`: as in
+    /// [`Job::pressed_for_memory`].
+    pub(super) async fn pressed_for_disk(&self, container: &str, output: &Output, replay: bool) {
+        const MEBIBYTE: u64 = 1024 * 1024;
+        let engine = &self.context.engine;
+        if replay && matches!(engine.read(container, paths::DISK_NOTICE).await, Ok(Some(_))) {
+            return;
+        }
+        let limit = self.context.config.disk;
+        let (mut pause, mut has_failed) = (LOOK, false);
+        let what = loop {
+            tokio::time::sleep(pause).await;
+            let begun = Instant::now();
+            let used = match engine.disk_used(container).await {
+                Ok(used) => used + output.0.load(Ordering::Relaxed),
+                Err(error) if has_failed => {
+                    debug!(container, "cannot tell what it has on the disk: {error:#}");
+                    continue;
+                }
+                Err(error) => {
+                    warn!(container, "cannot tell what it has on the disk: {error:#}");
+                    has_failed = true;
+                    continue;
+                }
+            };
+            pause = LOOK.max(begun.elapsed() * PAUSE_PER_LOOK);
+            let used_mb = used / MEBIBYTE;
+            if used > limit * MEBIBYTE {
+                break format!("has {used_mb} MB on the engine's disk, more than its {limit} MB");
+            }
+            // An engine whose disk is not this host's does not tell.
+            if used > limit * MEBIBYTE / 10
+                && engine.free_bytes().await.is_ok_and(|free| free < RESERVE)
+            {
+                break format!("has {used_mb} MB on the engine's disk, which is nearly full");
+            }
+        };
+        let notice = format!(
+            "Warning: the run {what}. It is interrupted now, so that its state is written.\n"
+        );
+        warn!("{}", notice.trim_end());
+        if let Err(error) = self.put_notice(container, paths::DISK_NOTICE, &notice).await {
+            warn!("cannot tell in the run's log: {error:#}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::{Method, Uri};
+    use axum::response::{IntoResponse as _, Response};
+    use bytes::Bytes;
+    use futures_util::stream;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::journal::Container;
+    use crate::task::ends::{Finishes, choosy, context, engine, job, json, packed, run_task_alone};
+    use crate::task::tests::claimed;
+    use protocol::Outcome;
+
+    /// What tests let a run have on the disk, in bytes.
+    const LIMIT: u64 = 64 * 1024 * 1024;
+
+    /// An engine whose container runs until it gets a signal.
+    #[derive(Clone)]
+    struct Running {
+        /// In bytes, in this order: its own files, its volume, a volume that it only reads.
+        has: [u64; 3],
+        signaled: watch::Sender<bool>,
+        notice: Arc<Mutex<Option<String>>>,
+    }
+
+    impl Running {
+        fn with(has: [u64; 3]) -> Self {
+            Self { has, signaled: watch::Sender::default(), notice: Arc::default() }
+        }
+
+        fn router(&self) -> Router {
+            let engine = self.clone();
+            Router::new().fallback(async move |method: Method, uri: Uri, body: Bytes| {
+                engine.answer(&method, &uri, &body).await
+            })
+        }
+
+        async fn answer(&self, method: &Method, uri: &Uri, body: &[u8]) -> Response {
+            let [own, volume, read_only] = self.has;
+            let query = uri.query().unwrap_or_default();
+            match uri.path() {
+                path if path.ends_with("/containers/c1/json") => json(&format!(
+                    r#"{{"State": {{"Status": "{}", "Running": {}, "ExitCode": 1}}, "SizeRw": {own},
+                        "Mounts": [{{"Type": "volume", "Name": "v1", "RW": true}},
+                                   {{"Type": "volume", "Name": "v2", "RW": false}}]}}"#,
+                    if *self.signaled.borrow() { "exited" } else { "running" },
+                    !*self.signaled.borrow(),
+                )),
+                "/v1.41/system/df" => json(&format!(
+                    r#"{{"Volumes": [
+                        {{"Name": "v1", "UsageData": {{"Size": {volume}, "RefCount": 1}}}},
+                        {{"Name": "v2", "UsageData": {{"Size": {read_only}, "RefCount": 1}}}},
+                        {{"Name": "unknown", "UsageData": {{"Size": -1, "RefCount": -1}}}}]}}"#
+                )),
+                path if path.ends_with("/kill") => {
+                    assert_eq!(query, "signal=SIGINT");
+                    self.signaled.send_replace(true);
+                    json("")
+                }
+                path if path.ends_with("/logs") => {
+                    let mut signaled = self.signaled.subscribe();
+                    Body::from_stream(stream::once(async move {
+                        signaled.wait_for(|signaled| *signaled).await.unwrap();
+                        Ok::<_, std::io::Error>(Bytes::new())
+                    }))
+                    .into_response()
+                }
+                path if path.ends_with("/archive") && method == Method::PUT => {
+                    let text = String::from_utf8_lossy(body).into_owned();
+                    *self.notice.lock().unwrap() = Some(text);
+                    json("")
+                }
+                _ if query.ends_with("run%2Fdisk") && *self.signaled.borrow() => {
+                    packed("Warning").into_response()
+                }
+                _ if query.ends_with("run%2Fstatus") => packed("init 0\nplan 1\n").into_response(),
+                path => engine(&format!("GET {path}?{query}")),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_with_more_on_the_disk_than_its_limit_is_interrupted() {
+        for has in [[LIMIT + 1, 0, 0], [0, LIMIT + 1, 0], [LIMIT, 1, 0]] {
+            let folder = tempfile::tempdir().unwrap();
+            let (finishes, engine) = (Finishes::default(), Running::with(has));
+            let server = choosy(&finishes, |_| None);
+            let context = context(folder.path(), server, engine.router()).await;
+            let mut entry = context.journal.begin(claimed(), 0).unwrap();
+            let container =
+                Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+            entry.note_container(container).unwrap();
+            let ended = run_task_alone(&context, entry);
+            tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends");
+            let finish = finishes.lock().unwrap().remove(0);
+            assert_eq!(finish.outcome, Outcome::Errored);
+            let message = finish.message.unwrap();
+            assert!(message.contains("where a run may have 64 MB"), "{message}");
+            let notice = engine.notice.lock().unwrap().take().unwrap();
+            let expected = "Warning: the run has 64 MB on the engine's disk, more than its 64 MB.";
+            assert!(notice.contains(expected), "{notice}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_run_only_reads_does_not_count_and_its_output_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Running::with([LIMIT / 2, LIMIT / 2 - LINE, 2 * LIMIT]);
+        let context = context(folder.path(), Router::new(), engine.router()).await;
+        let job = job(&context, context.journal.begin(claimed(), 0).unwrap());
+        let output = Output::default();
+        let short = Duration::from_millis(500);
+        let pressed = job.pressed_for_disk("c1", &output, false);
+        assert!(tokio::time::timeout(short, pressed).await.is_err());
+        output.add(b"\n");
+        job.pressed_for_disk("c1", &output, false).await;
+    }
+}
