@@ -102,7 +102,7 @@ pub(crate) async fn run_task(
             finish = job.until_finished() => finish,
             () = overdue(&mut orders, &mut canceled_at, limit) => {
                 let why = format!(
-                    "Canceled, and given up after {} s: the agent's log names what it waited for.",
+                    "Canceled, and given up after {} s, in which the container engine, the server or a disk did not answer.",
                     limit.as_secs()
                 );
                 job.give_up(Outcome::Canceled, &why).map(Some).map_err(CallError::from)
