@@ -1,4 +1,4 @@
-//! Tests: an apply uses the image that its plan ran, with an engine that answers as told.
+//! Tests: an apply uses the image that its plan ran, with a fake engine.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};

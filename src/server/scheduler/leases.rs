@@ -183,7 +183,7 @@ impl Change {
         Ok(())
     }
 
-    /// Ends a task whose agent is heard of and does not end it. Nobody knows what such an
+    /// Ends a task whose agent sends heartbeats and does not end it. Nobody knows what such an
     /// apply goes on to do.
     async fn overdue(&mut self, mut task: Task, terms: Terms) -> Result<(), Error> {
         let mut run = self.run(&task.run_id).await?;

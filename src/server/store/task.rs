@@ -33,7 +33,7 @@ pub(crate) struct Task {
     /// When it is taken from its agent, unless that is heard of; set exactly
     /// while [`State::holds_lease`].
     pub lease_expires_at: Option<Millis>,
-    /// When it is taken from its agent although that is heard of, since it should have
+    /// When it is taken from its agent although that sends heartbeats, since it should have
     /// ended it; counts while the task is [`State::Running`].
     pub overdue_at: Option<Millis>,
     /// What went wrong.
