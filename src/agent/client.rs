@@ -574,7 +574,7 @@ fn certificates(file: &Path) -> Result<Vec<Certificate>> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -661,5 +661,22 @@ mod tests {
             let received = request_to_proxy(url, variable).await.to_lowercase();
             assert!(received.starts_with(line) && received.contains(credentials), "{received}");
         }
+    }
+    #[tokio::test]
+    async fn a_body_that_was_too_slow_for_the_server_is_worth_another_try() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
+                          content-length: 2\r\n\r\n{}";
+            drop(stream.read(&mut [0; 1024]).await);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let error = send(http.get(url)).await.unwrap_err();
+        assert!(matches!(error, CallError::Away(_)), "{error}");
+        server.await.unwrap();
     }
 }

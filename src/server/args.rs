@@ -205,7 +205,7 @@ pub struct ConnectionOptions {
 
     /// Most connections at once that have not authenticated
     ///
-    /// Others wait for 10 seconds, and are refused then.
+    /// Others wait for up to 20 seconds, and are refused then.
     #[arg(long, value_name = "N", default_value = "2000", value_parser = connections)]
     #[arg(env = "SCALR_SERVER_MAX_UNAUTHENTICATED")]
     pub max_unauthenticated: usize,

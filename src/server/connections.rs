@@ -26,8 +26,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Layer as _;
 use tracing::warn;
 
-/// How long a connection may wait for a place, how long its TLS handshake may take after
-/// that, and then how long the head of its first request.
+/// How long a connection may wait for a place: as long as agents wait for their connection.
+const PLACE: Duration = Duration::from_secs(20);
+
+/// How long a TLS handshake may take, and after it the head of the first request.
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
 /// How long a connection that has authenticated may wait for its next request. Agents end
@@ -98,7 +100,7 @@ impl Gate {
             let unauthenticated = Arc::clone(&places.unauthenticated).acquire_owned().await;
             Place { _of_address: of_address.ok(), _unauthenticated: unauthenticated.ok() }
         };
-        let place = tokio::time::timeout(FIRST_REQUEST, place).await.map_err(|_| {
+        let place = tokio::time::timeout(PLACE, place).await.map_err(|_| {
             places.refused(address, "too many connections have not sent a token that is valid")
         })?;
         Ok(Connection(Arc::new(Held { _all: all, place: Mutex::new(Some(place)) })))
