@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Service;
 
 /// How often the rules are verified while tasks run.
@@ -18,18 +20,20 @@ impl Service {
     /// that waits for tasks does not.
     pub(super) async fn keep_firewall(self: Arc<Self>) {
         let firewall = &self.context.firewall;
+        let mut verified = Instant::now();
         loop {
             let had_failed = firewall.failure().is_some();
+            let is_due =
+                had_failed || (verified.elapsed() >= WHILE_RUNNING && !self.tasks().is_empty());
             // The private engine's unit takes the rules down with it.
-            let engine_answers = self.engine_answers.load(Ordering::SeqCst);
-            if engine_answers && (had_failed || !self.tasks().is_empty()) {
+            if is_due && self.engine_answers.load(Ordering::SeqCst) {
                 let are_up = firewall.verify(&self.context.engine).await;
                 if had_failed && are_up {
                     self.freed.notify_one();
                 }
+                verified = Instant::now();
             }
-            let failed = firewall.failure().is_some();
-            tokio::time::sleep(if failed { AFTER_FAILURE } else { WHILE_RUNNING }).await;
+            tokio::time::sleep(AFTER_FAILURE).await;
         }
     }
 }
