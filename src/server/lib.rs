@@ -10,12 +10,14 @@
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
 //! | [`packages`] | what agents are installed from |
+//! | [`disk`] | what of the disk has to stay free |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
 mod api;
 mod app;
 mod args;
 mod clock;
+mod disk;
 mod logs;
 mod objects;
 mod packages;
@@ -61,6 +63,7 @@ use url::Url;
 use app::{App, Parts};
 use args::{AdminToken, Command, LogFormat, Serve, Tls};
 use clock::Clock;
+use disk::Reserve;
 use logs::Logs;
 use objects::Objects;
 use retention::Retention;
@@ -172,14 +175,15 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
             None
         }
     };
+    let reserve = Reserve::new(&options.data, options.reserve * 1024 * 1024);
     let scheduler = Scheduler {
         store: Store::open(&options.data.join(DATABASE)).await?,
-        objects: Objects::open(&options.data.join("objects"))?,
+        objects: Objects::open(&options.data.join("objects"), reserve.clone())?,
         clock: Clock::default(),
         wake: Wake::default(),
         terms: Terms { lease: options.lease },
     };
-    let logs = Logs::open(&options.data.join("logs"))?;
+    let logs = Logs::open(&options.data.join("logs"), reserve)?;
     let token_file = options.admin_token_file.as_deref();
     let admin_token =
         admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;
