@@ -183,6 +183,11 @@ pub struct Serve {
     #[arg(env = "SCALR_SERVER_KEEP_RUNS")]
     pub keep_runs: Duration,
 
+    /// How much of the disk uploads leave free for the database, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 512, env = "SCALR_SERVER_RESERVE")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
+    pub reserve: u64,
+
     /// How many connections there may be
     #[command(flatten)]
     pub connections: ConnectionOptions,

@@ -12,6 +12,7 @@ use tower::ServiceExt as _;
 
 use crate::app::{App, Parts};
 use crate::clock::Clock;
+use crate::disk::Reserve;
 use crate::logs::Logs;
 use crate::objects::Objects;
 use crate::scheduler::{Scheduler, Terms, Wake};
@@ -43,14 +44,25 @@ pub(crate) struct Working {
 
 impl InProcess {
     pub(crate) async fn new() -> Self {
-        Self::with_clock(Clock::default()).await
+        Self::with(Clock::default(), 0).await
     }
 
+    /// A server whose clock the test sets.
     pub(crate) async fn with_clock(clock: Clock) -> Self {
+        Self::with(clock, 0).await
+    }
+
+    /// A server that leaves so many bytes of its disk free.
+    pub(crate) async fn with_reserve(bytes: u64) -> Self {
+        Self::with(Clock::default(), bytes).await
+    }
+
+    async fn with(clock: Clock, reserve: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let reserve = Reserve::new(folder.path(), reserve);
         let scheduler = Scheduler {
             store: Store::open(&folder.path().join("server.db")).await.unwrap(),
-            objects: Objects::open(&folder.path().join("objects")).unwrap(),
+            objects: Objects::open(&folder.path().join("objects"), reserve.clone()).unwrap(),
             clock,
             wake: Wake::default(),
             // A poll without events is not held for long; nothing sweeps the leases.
@@ -64,7 +76,7 @@ impl InProcess {
         let app = Arc::new(Parts {
             authority: None,
             scheduler,
-            logs: Logs::open(&folder.path().join("logs")).unwrap(),
+            logs: Logs::open(&folder.path().join("logs"), reserve).unwrap(),
             watched: Watched::default(),
             url: "https://pools.example.com".parse().unwrap(),
             packages: None,

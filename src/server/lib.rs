@@ -12,6 +12,7 @@
 //! | [`connections`] | how many there may be, and for how long |
 //! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
+//! | [`disk`] | what of the disk has to stay free |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
 mod api;
@@ -21,6 +22,7 @@ mod certificate;
 mod certificate_files;
 mod clock;
 mod connections;
+mod disk;
 mod logs;
 mod objects;
 mod packages;
@@ -71,6 +73,7 @@ use args::{AdminToken, Command, LogFormat, Serve, Tls};
 use certificate_files::CertificateFiles;
 use clock::Clock;
 use connections::Gate;
+use disk::Reserve;
 use logs::Logs;
 use objects::Objects;
 use retention::Retention;
@@ -195,9 +198,10 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
             None
         }
     };
+    let reserve = Reserve::new(&options.data, options.reserve * 1024 * 1024);
     let scheduler = Scheduler {
         store: Store::open(&options.data.join(DATABASE)).await?,
-        objects: Objects::open(&options.data.join("objects"))?,
+        objects: Objects::open(&options.data.join("objects"), reserve.clone())?,
         clock: Clock::default(),
         wake: Wake::default(),
         terms: Terms {
@@ -206,7 +210,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
             apply_timeout: options.apply_timeout,
         },
     };
-    let logs = Logs::open(&options.data.join("logs"))?;
+    let logs = Logs::open(&options.data.join("logs"), reserve)?;
     let token_file = options.admin_token_file.as_deref();
     let admin_token =
         admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;

@@ -14,9 +14,14 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use crate::disk::Reserve;
+
 /// The logs' folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Logs(PathBuf);
+pub(crate) struct Logs {
+    folder: PathBuf,
+    reserve: Reserve,
+}
 
 /// Which log.
 #[derive(Clone, Debug)]
@@ -43,14 +48,14 @@ impl Logs {
     ///
     /// # Errors
     /// The folder can't be made.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, reserve: Reserve) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self(folder.to_owned()))
+        Ok(Self { folder: folder.to_owned(), reserve })
     }
 
     /// Where the logs are.
     pub(crate) fn folder(&self) -> &Path {
-        &self.0
+        &self.folder
     }
 
     /// Writes `piece` at `offset`, which has to be the log's end.
@@ -58,11 +63,15 @@ impl Logs {
     /// # Errors
     /// It can't be written; then the log is as it was.
     pub(crate) async fn append(&self, key: &Key, offset: u64, piece: Bytes) -> Result<Appended> {
+        let reserve = self.reserve.clone();
         self.blocking(key, move |path| {
             let mut file = open_for_writing(path)?;
             let length = file.metadata()?.len();
             if offset != length {
                 return Ok(Appended::WrongOffset(length));
+            }
+            if !piece.is_empty() {
+                reserve.check()?;
             }
             let written = file.write_all(&piece).and_then(|()| file.sync_data());
             if let Err(error) = written {
@@ -122,7 +131,7 @@ impl Logs {
     /// # Errors
     /// They can't be deleted.
     pub(crate) async fn delete_workspace(&self, workspace_id: &str) -> Result<()> {
-        let folder = self.0.join(workspace_id);
+        let folder = self.folder.join(workspace_id);
         match tokio::fs::remove_dir_all(&folder).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot delete {}", folder.display()))
@@ -133,7 +142,7 @@ impl Logs {
 
     /// Where a log is.
     pub(crate) fn path(&self, key: &Key) -> PathBuf {
-        self.0.join(&key.workspace_id).join(format!("{}.{}.log", key.task_id, key.attempt))
+        self.folder.join(&key.workspace_id).join(format!("{}.{}.log", key.task_id, key.attempt))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -182,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_go_to_the_end_only() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::open(folder.path()).unwrap();
+        let logs = Logs::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
         let append = async |offset, piece: &'static str| {
             logs.append(&key(), offset, Bytes::from_static(piece.as_bytes())).await.unwrap()
         };
@@ -196,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_that_differs_is_sent_again() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::open(folder.path()).unwrap();
+        let logs = Logs::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
         logs.append(&key(), 0, Bytes::from_static(b"abc")).await.unwrap();
         let sum = |text: &str| hex::encode(Sha256::digest(text));
         assert_eq!(logs.verify(&key(), 3, &sum("abc")).await.unwrap(), Ok(()));

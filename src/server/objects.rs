@@ -16,16 +16,21 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use tokio_util::io::ReaderStream;
 
+use crate::disk::Reserve;
 use cli::whole_file::WholeFile;
 
 /// The largest object, in bytes. It holds for every way in.
 pub(crate) const MAX_OBJECT: u64 = protocol::limits::MAX_FILE;
+
+/// After how many bytes the free space is looked at again.
+const CHECK: u64 = 1024 * 1024;
 
 /// The objects' store: a folder.
 #[derive(Debug)]
 pub(crate) struct Objects {
     folder: PathBuf,
     drafts: PathBuf,
+    reserve: Reserve,
 }
 
 impl Objects {
@@ -34,7 +39,7 @@ impl Objects {
     ///
     /// # Errors
     /// The folder can't be made.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, reserve: Reserve) -> Result<Self> {
         let drafts = folder.join("drafts");
         match fs::remove_dir_all(&drafts) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -42,7 +47,7 @@ impl Objects {
         }
         .and_then(|()| fs::create_dir_all(&drafts))
         .with_context(|| format!("cannot make {} anew", drafts.display()))?;
-        Ok(Self { folder: folder.to_owned(), drafts })
+        Ok(Self { folder: folder.to_owned(), drafts, reserve })
     }
 
     /// Where the objects are.
@@ -53,11 +58,12 @@ impl Objects {
     /// An object to be; it is gone if it is dropped.
     ///
     /// # Errors
-    /// Its file can't be made.
+    /// The disk is full, or its file can't be made.
     pub(crate) fn draft(&self) -> Result<Draft> {
+        self.reserve.check()?;
         let file = NamedTempFile::new_in(&self.drafts)
             .with_context(|| format!("cannot write in {}", self.drafts.display()))?;
-        Ok(Draft { file, length: 0, hash: Sha256::new() })
+        Ok(Draft { file, length: 0, hash: Sha256::new(), reserve: self.reserve.clone() })
     }
 
     /// Stores an object under `key`, in the place of what was there. It survives a power
@@ -123,6 +129,7 @@ pub(crate) struct Draft {
     file: NamedTempFile,
     length: u64,
     hash: Sha256,
+    reserve: Reserve,
 }
 
 impl Draft {
@@ -147,10 +154,15 @@ impl Draft {
 
 impl Write for Draft {
     /// # Errors
-    /// [`ErrorKind::FileTooLarge`] for more than [`MAX_OBJECT`].
+    /// [`ErrorKind::FileTooLarge`] for more than [`MAX_OBJECT`],
+    /// [`ErrorKind::StorageFull`].
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
         if self.length + content.len() as u64 > MAX_OBJECT {
             return Err(too_large());
+        }
+        // Others write at the same time.
+        if self.length / CHECK < (self.length + content.len() as u64) / CHECK {
+            self.reserve.check()?;
         }
         let written = self.file.write(content)?;
         self.hash.update(&content[..written]);
@@ -217,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_workspaces_objects_go_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let objects = Objects::open(folder.path()).unwrap();
+        let objects = Objects::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
         for key in [state("ws-1", "sv-1"), plan("ws-1", "task-1", 1), state("ws-2", "sv-2")] {
             let mut draft = objects.draft().unwrap();
             draft.write_all(b"x").unwrap();
@@ -233,12 +245,12 @@ mod tests {
     #[test]
     fn what_was_not_whole_is_gone_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let objects = Objects::open(folder.path()).unwrap();
+        let objects = Objects::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
         let draft = objects.draft().unwrap();
         let path = draft.file.path().to_owned();
         std::mem::forget(draft);
         assert!(path.exists());
-        Objects::open(folder.path()).unwrap();
+        Objects::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
         assert!(!path.exists());
     }
 }

@@ -89,3 +89,59 @@ impl Upload {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::{Body, Bytes};
+    use axum::http::{Method, StatusCode};
+    use futures_util::{StreamExt as _, stream};
+    use serde_json::json;
+    use tokio::sync::oneshot;
+
+    use crate::in_process::InProcess;
+    use protocol::BASE;
+
+    /// A body whose client sends its beginning and then waits, until the sender is dropped.
+    fn stalled() -> (Body, oneshot::Sender<()>) {
+        let beginning = Bytes::from_static(br#"{"data": {"attributes": {"state": "e30"#);
+        let (sender, dropped) = oneshot::channel();
+        let rest = stream::once(async move {
+            let _ = dropped.await;
+            Err(std::io::Error::other("the client is gone"))
+        });
+        (Body::from_stream(stream::iter([Ok(beginning)]).chain(rest)), sender)
+    }
+
+    #[tokio::test]
+    async fn a_slow_upload_keeps_no_other_writer_waiting() {
+        let server = InProcess::new().await;
+        let working = server.working().await;
+        let (_, configuration) = server.configuration_version().await;
+        let of_task = |what: &str| format!("{BASE}/tasks/{}/{what}", working.task);
+        let (put, post) = (Method::PUT, Method::POST);
+        for (method, path, token) in [
+            (put.clone(), of_task("plan?attempt=1"), &working.task_token),
+            (put.clone(), of_task("state?attempt=1"), &working.task_token),
+            (put.clone(), of_task("log?attempt=1&offset=0"), &working.task_token),
+            (put, configuration, &String::new()),
+            (post, "/api/iacp/v3/state-versions".into(), &server.admin),
+        ] {
+            let (body, _client) = stalled();
+            let upload = server.call(method, &path, token, &[], body);
+            let others = async {
+                // Once the upload has begun.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let beat = json!({ "status": "busy", "error_message": null, "tasks": [] });
+                server.tell("heartbeat", &working.session, &beat).await.0
+            };
+            tokio::select! {
+                answer = upload => panic!("{path}: {answer:?}"),
+                status = tokio::time::timeout(Duration::from_secs(5), others) => {
+                    assert_eq!(status, Ok(StatusCode::NO_CONTENT), "{path}");
+                }
+            }
+        }
+    }
+}

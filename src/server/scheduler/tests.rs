@@ -8,6 +8,7 @@ use sqlx::Connection as _;
 
 use super::{Denied, Error, NewRun, NewState, Saved, Scheduler, Terms, Wake};
 use crate::clock::Clock;
+use crate::disk::Reserve;
 use crate::objects::Objects;
 use crate::store::access_token::AccessToken;
 use crate::store::account::Account;
@@ -963,7 +964,8 @@ impl World {
             configuration_version::insert(&mut tx, &configuration).await.unwrap();
         }
         tx.commit().await.unwrap();
-        let objects = Objects::open(&folder.path().join("objects")).unwrap();
+        let objects =
+            Objects::open(&folder.path().join("objects"), Reserve::new(folder.path(), 0)).unwrap();
         let (wake, terms) = (
             Wake::default(),
             Terms { lease: LEASE, plan_timeout: PLAN_TIMEOUT, apply_timeout: APPLY_TIMEOUT },

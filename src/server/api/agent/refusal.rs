@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::{error, info};
 
 use crate::api::status_of;
+use crate::disk;
 use crate::scheduler::{Denied, Error};
 use protocol::limits::OutOfBounds;
 use protocol::{Code, LogOffset, Problem};
@@ -72,7 +73,7 @@ impl IntoResponse for Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        let status = match &error {
+        let status = match error {
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::AttemptOver(_) => return Self::attempt_over(error.to_string()),
             Error::NameTaken(_) => {
@@ -84,7 +85,7 @@ impl From<Error> for Refusal {
             }
             Error::Conflict(_) => StatusCode::CONFLICT,
             Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Error::Failed(_) => return failed(&error),
+            Error::Failed(error) => return error.into(),
         };
         Self::new(status, error.to_string())
     }
@@ -109,7 +110,10 @@ impl From<Denied> for Refusal {
 
 impl From<anyhow::Error> for Refusal {
     fn from(error: anyhow::Error) -> Self {
-        failed(&format!("{error:#}"))
+        match disk::full(&error) {
+            Some(why) => Self::new(StatusCode::INSUFFICIENT_STORAGE, why),
+            None => failed(&format!("{error:#}")),
+        }
     }
 }
 

@@ -7,11 +7,12 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::MEDIA_TYPE;
 use crate::api::status_of;
 use crate::clock::{Millis, rfc3339};
+use crate::disk;
 use crate::scheduler::Error;
 
 /// Why a request was refused.
@@ -144,7 +145,14 @@ impl From<sqlx::Error> for ApiError {
 
 impl From<anyhow::Error> for ApiError {
     fn from(error: anyhow::Error) -> Self {
-        Self::failed(&format!("{error:#}"))
+        match disk::full(&error) {
+            Some(why) => {
+                warn!("request refused: {error:#}");
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "Insufficient Storage")
+                    .detail(format!("{why}."))
+            }
+            None => Self::failed(&format!("{error:#}")),
+        }
     }
 }
 
