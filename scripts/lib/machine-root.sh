@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # its variables cross files
-# Preparing the roots that machines are copied from: one a flavour, kept in the
-# cache, made again when anything of its recipe changed. Sourced after tools.sh.
+# Preparing the roots that machines are copied from: one a flavour, a copy of its
+# family's base. Both are kept in the cache and made again when anything of their
+# recipe changed. Sourced after tools.sh.
 #
 # Each is a minimal system of the distribution this host runs, dressed up: the
 # files under machine.d/FLAVOUR/root are laid over it, so that an installer
@@ -19,37 +20,57 @@ machine_packages=(
 )
 
 # machine_root FLAVOUR: print the folder of the prepared root, made if needed.
-machine_root() {
-    local flavour=$1 root=$machine_cache/$1 fingerprint
-    fingerprint=$(machine_fingerprint "$flavour")
+machine_root() { machine_cached "$1" machine_make_root "${1%%-*}" "$1"; }
+
+# machine_base FAMILY: the same for what the roots of a family's flavours begin as.
+machine_base() { machine_cached "$1-base" machine_make_base "$1"; }
+
+# machine_cached NAME MAKE RECIPE...: print the folder of that name in the cache. If it
+# is not of these recipes as they are now, "MAKE NAME FOLDER" makes it.
+machine_cached() {
+    local name=$1 make=$2 root=$machine_cache/$1 fingerprint
+    shift 2
+    fingerprint=$(machine_fingerprint "$@")
     mkdir -p "$machine_cache"
     (
         # Two scripts may ask at once: the second waits and finds it made.
         flock 9
         if [[ ! -e $root || $(<"$root.fingerprint") != "$fingerprint" ]]; then
-            machine_make_root "$flavour" "$root.partial" || exit 1
+            "$make" "$name" "$root.partial" || exit 1
             rm -rf --one-file-system "$root"
             mv "$root.partial" "$root"
             printf '%s\n' "$fingerprint" >"$root.fingerprint"
         fi
-    ) 9>"$machine_cache/$flavour.lock"
+    ) 9>"$machine_cache/$name.lock"
     printf '%s\n' "$root"
 }
 
-# What the recipe is made of, as one sum.
+# machine_fingerprint RECIPE...: what the recipes are made of, as one sum.
 machine_fingerprint() {
-    local family=${1%%-*} folders=("$1")
-    [[ ! -d $machine_recipes/$family ]] || folders+=("$family")
+    local recipe folders=()
+    for recipe; do
+        [[ ! -d $machine_recipes/$recipe ]] || folders+=("$recipe")
+    done
     {
         cat "$scripts/lib/machine-root.sh"
         tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
-            --directory="$machine_recipes" "${folders[@]}"
+            --directory="$machine_recipes" --files-from=<(printf '%s\n' "${folders[@]}")
     } | sha256sum | cut -d' ' -f1
 }
 
 machine_make_root() {
-    local flavour=$1 root=$2 family=${1%%-*} packages=("${machine_packages[@]}") codename sources
-    say "preparing the root of $flavour, once (about a minute)"
+    local flavour=$1 root=$2 base
+    base=$(machine_base "${flavour%%-*}") || return 1
+    say "preparing the root of $flavour, once"
+    rm -rf --one-file-system "$root"
+    cp --archive --reflink=auto "$base" "$root"
+    machine_dress "$machine_recipes/$flavour" "$root"
+    [[ $flavour != centos-* ]] || machine_make_centos "$flavour" "$root"
+}
+
+machine_make_base() {
+    local family=${1%-base} root=$2 packages=("${machine_packages[@]}") codename sources
+    say "preparing what the $family machines have in common, once (about a minute)"
     need_commands mmdebstrap=mmdebstrap
     # Also what the family's cloud images have for those who set hosts up.
     case $family in
@@ -64,7 +85,7 @@ machine_make_root() {
         die "no package sources of Debian $codename in /etc/apt: machines are made of them"
 
     rm -rf --one-file-system "$root"
-    quietly "installing $((${#packages[@]})) packages and what they need into a new root" \
+    quietly "installing ${#packages[@]} packages and what they need into a new root" \
         mmdebstrap --variant=minbase --include="$(IFS=, && echo "${packages[*]}")" \
         "$codename" "$root" "${sources[@]}" || return 1
     # No machine reaches the distribution's repositories.
@@ -72,8 +93,6 @@ machine_make_root() {
     # Kept on disk, the journal can be read after a machine has died.
     mkdir -p "$root/var/log/journal"
     machine_dress "$machine_recipes/$family" "$root"
-    machine_dress "$machine_recipes/$flavour" "$root"
-    [[ $family != centos ]] || machine_make_centos "$flavour" "$root"
 }
 
 # Lay a recipe's files over the root.

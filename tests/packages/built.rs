@@ -1,7 +1,9 @@
 //! What is in the built packages.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What rpm 4.11 can do; a package that requires anything else of rpm can't be
 /// opened by it.
@@ -17,11 +19,11 @@ const RPMS: [&str; 2] = ["rpm", "rpm-el7"];
 #[ignore = "needs built packages: run scripts/test"]
 fn the_programs_run_with_glibc_2_17() {
     for package in KINDS.map(the) {
-        let folder = unpack(&package);
+        let folder = unpacked(&package);
         for program in ["scalr-agent", "scalr-agent-setup"] {
-            require_old_glibc(&folder.path().join("usr/bin").join(program));
+            require_old_glibc(&folder.join("usr/bin").join(program));
         }
-        let engine = folder.path().join("usr/lib/scalr-agent");
+        let engine = folder.join("usr/lib/scalr-agent");
         // An engine that stands in for the pinned one is this distribution's own.
         let record = std::fs::read_to_string(engine.join("engine.toml")).unwrap();
         if record.lines().any(|line| line == "pinned = true") {
@@ -129,10 +131,10 @@ fn every_file_is_where_it_belongs() {
     for kind in KINDS {
         let package = the(kind);
         let units = if kind == "deb" { "lib/systemd/system" } else { "usr/lib/systemd/system" };
-        let folder = unpack(&package);
+        let folder = unpacked(&package);
         let mode = |path: &str| {
             use std::os::unix::fs::PermissionsExt as _;
-            let file = folder.path().join(path);
+            let file = folder.join(path);
             let metadata = std::fs::symlink_metadata(&file)
                 .unwrap_or_else(|error| panic!("{}: /{path}: {error}", package.display()));
             metadata.permissions().mode() & 0o7777
@@ -149,9 +151,9 @@ fn every_file_is_where_it_belongs() {
         }
         assert_eq!(mode("usr/lib/scalr-agent/maintain"), 0o755);
         // The settings are the installer's; nothing of a host is in a package.
-        let etc = output(Command::new("ls").arg(folder.path().join("etc")));
+        let etc = output(Command::new("ls").arg(folder.join("etc")));
         assert_eq!(etc.trim(), "needrestart", "{}", package.display());
-        assert!(!folder.path().join("var").exists(), "{} has /var", package.display());
+        assert!(!folder.join("var").exists(), "{} has /var", package.display());
     }
 }
 
@@ -172,7 +174,7 @@ fn what_an_administrator_wrote_for_needrestart_survives_an_upgrade() {
 #[test]
 #[ignore = "needs built packages: run scripts/test"]
 fn systemd_accepts_the_units_as_packaged() {
-    let folder = unpack(&the("deb"));
+    let folder = copied(&the("deb"));
     let mut verify = Command::new("systemd-analyze");
     verify.arg("verify").arg("--root").arg(folder.path());
     // What the units call but the package does not bring.
@@ -234,15 +236,36 @@ pub(crate) fn only(variable: &str, kind: &str) -> PathBuf {
     path
 }
 
-/// A folder with the files of a package.
-pub(crate) fn unpack(package: &Path) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+/// A folder with the files of a package, which all tests share and only read. It is
+/// unpacked once a run, and stays until the next one.
+pub(crate) fn unpacked(package: &Path) -> PathBuf {
+    static FOLDERS: Mutex<BTreeMap<PathBuf, Arc<OnceLock<PathBuf>>>> = Mutex::new(BTreeMap::new());
+    let folder = Arc::clone(FOLDERS.lock().unwrap().entry(package.to_owned()).or_default());
+    folder.get_or_init(|| unpack(package)).clone()
+}
+
+fn unpack(package: &Path) -> PathBuf {
+    let name = package.file_name().unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unpacked").join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    std::fs::create_dir_all(&folder).unwrap();
     let line = if package.extension().is_some_and(|extension| extension == "deb") {
         r#"dpkg-deb --extract "$0" "$1""#
     } else {
         r#"cd "$1" && rpm2cpio "$0" | cpio --extract --quiet --make-directories"#
     };
-    output(Command::new("sh").args(["-ec", line]).arg(package).arg(folder.path()));
+    output(Command::new("sh").args(["-ec", line]).arg(package).arg(&folder));
+    folder
+}
+
+/// The files of a package in a folder that others may be added to: links, not to be
+/// written to.
+pub(crate) fn copied(package: &Path) -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let files = unpacked(package).join(".");
+    output(Command::new("cp").args(["--archive", "--link"]).arg(files).arg(folder.path()));
     folder
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::built::{KINDS, only, output, unpack};
+use crate::built::{KINDS, only, output, unpacked};
 
 /// Where the packages are, what they are called, and their programs.
 const PACKAGES: [(&str, &str, &[&str]); 2] = [
@@ -71,11 +71,11 @@ fn every_command_has_a_page_and_every_program_completions() {
     for (folder, name, programs) in PACKAGES {
         for kind in kinds(name) {
             let zsh = if *kind == "deb" { "vendor-completions" } else { "site-functions" };
-            let root = unpack(&only(folder, kind));
-            let share = root.path().join("usr/share");
+            let root = unpacked(&only(folder, kind));
+            let share = root.join("usr/share");
             for program in programs {
                 let mut commands = BTreeSet::new();
-                commands_of(&root.path().join("usr/bin").join(program), &[], &mut commands);
+                commands_of(&root.join("usr/bin").join(program), &[], &mut commands);
                 for words in commands {
                     let page = format!("man/man1/{program}{words}.1.gz");
                     let text = output(Command::new("gunzip").arg("-c").arg(share.join(&page)));
@@ -103,8 +103,8 @@ fn the_bill_of_materials_names_every_library_and_each_has_its_licence() {
     for (folder, name, _) in PACKAGES {
         for kind in kinds(name) {
             let package = only(folder, kind);
-            let root = unpack(&package);
-            let doc = root.path().join("usr/share/doc").join(name);
+            let root = unpacked(&package);
+            let doc = root.join("usr/share/doc").join(name);
             let bill = std::fs::read_to_string(doc.join("sbom.cdx.json")).unwrap();
             let beside = format!("{}.cdx.json", package.display());
             assert_eq!(bill, std::fs::read_to_string(beside).unwrap());
@@ -130,7 +130,7 @@ fn the_bill_of_materials_names_every_library_and_each_has_its_licence() {
             let engine = components.iter().find(|one| one["bom-ref"] == "engine");
             assert_eq!(engine.is_some(), name == "scalr-agent");
             // The one that is really in it.
-            let record = root.path().join("usr/lib/scalr-agent/engine.toml");
+            let record = root.join("usr/lib/scalr-agent/engine.toml");
             if let Some(engine) = engine {
                 let record = std::fs::read_to_string(record).unwrap();
                 let sum = engine["hashes"][0]["content"].as_str().unwrap();
@@ -144,7 +144,7 @@ fn the_bill_of_materials_names_every_library_and_each_has_its_licence() {
 #[ignore = "needs built packages: run scripts/test"]
 fn a_debugger_finds_the_lines_of_each_program() {
     for (folder, _, programs) in PACKAGES {
-        let root = unpack(&only(folder, "deb"));
+        let root = unpacked(&only(folder, "deb"));
         let symbols = tempfile::tempdir().unwrap();
         output(
             Command::new("tar")
@@ -154,7 +154,7 @@ fn a_debugger_finds_the_lines_of_each_program() {
                 .arg(symbols.path()),
         );
         for program in programs {
-            let file = root.path().join("usr/bin").join(program);
+            let file = root.join("usr/bin").join(program);
             let notes = output(Command::new("readelf").arg("--notes").arg(&file));
             let id = notes.split("Build ID: ").nth(1).expect("a build id").trim();
             let debug = symbols.path().join(format!(

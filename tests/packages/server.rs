@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::built::{only, output, unpack};
+use crate::built::{copied, only, output};
 
 /// `section<TAB>directive<TAB>` and, per systemd (219, 237, 239, 252), y or n.
 const KNOWN: &str = include_str!("directives.tsv");
@@ -57,7 +57,7 @@ fn the_settings_survive_an_upgrade() {
 #[test]
 #[ignore = "needs built packages: run scripts/test"]
 fn systemd_accepts_the_unit_with_its_drop_ins() {
-    let root = unpack(&only("SCALR_TEST_SERVER_PACKAGES", "deb"));
+    let root = copied(&only("SCALR_TEST_SERVER_PACKAGES", "deb"));
     let drop_ins = root.path().join("etc/systemd/system/scalr-server.service.d");
     std::fs::create_dir_all(&drop_ins).unwrap();
     for name in ["hardening-237.conf", "hardening-247.conf"] {
