@@ -67,7 +67,7 @@ const HOUR_MILLISECONDS: u32 = 60 * 60 * 1_000;
 /// A message of the protocol.
 pub trait Message: Serialize + DeserializeOwned {
     /// The longest it may be in JSON, in bytes.
-    const MAX_BYTES: usize = 2 * 1024 * 1024;
+    const MAX_BYTES: usize = 1024 * 1024;
 
     /// Checks each field.
     ///

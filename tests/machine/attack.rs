@@ -76,6 +76,8 @@ fn a_run_on_the_private_engine_reaches_nothing_but_its_own() {
     serve(&fleet);
     fleet.install("--concurrency 2");
     fleet.wait_for_agent(&pool, "idle");
+    let listening = fleet.shell("ss -Hlntup | grep -e scalr-agent -e dockerd -e containerd || :");
+    assert_eq!(listening, "", "neither the agent nor its engine listens on a port");
     // As `nft flush ruleset` or a restart of another firewall does.
     fleet.shell(
         "iptables -F && iptables -X && iptables -t nat -F && iptables -t nat -X && ip6tables -F",

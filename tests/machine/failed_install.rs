@@ -182,11 +182,12 @@ fn killed(fleet: &Fleet) {
 fn interrupted(fleet: &Fleet, signal: &str) {
     let before = state(fleet);
     let said = fleet.shell(&format!(
-        "setsid env --default-signal {} >/root/interrupted.log 2>&1 & group=$!; \
-         timeout 120 sh -c 'until pgrep -x dpkg-deb; do :; done' >/dev/null && \
-         kill -{signal} -- -$group && \
-         timeout 60 sh -c 'until grep -q Undoing /root/interrupted.log; do :; done' && \
-         kill -{signal} -- -$group; wait; cat /root/interrupted.log; rm /root/interrupted.log",
+        "setsid env --default-signal sh -c 'echo $$ >/root/group; exec {}' \
+             >/root/interrupted.log 2>&1 & \
+         signal() {{ env kill -s {signal} -- -$(cat /root/group); }}; \
+         timeout 120 sh -c 'until pgrep -x dpkg-deb; do :; done' >/dev/null && signal && \
+         timeout 60 sh -c 'until grep -q Undoing /root/interrupted.log; do :; done' && signal; \
+         wait; cat /root/interrupted.log; rm /root/interrupted.log /root/group",
         installation(fleet)
     ));
     assert!(said.contains("Undoing") && !said.contains("cannot undo"), "{signal}: {said}");

@@ -159,6 +159,9 @@ fn preparing() -> Router {
         path if path.ends_with("/containers/json") => json("[]"),
         path if path.ends_with("/archive") => json("{}"),
         path if path.contains("/images/") => json(r#"{"Id": "sha256:1"}"#),
+        path if path.contains("/networks/") => {
+            json(r#"{"Options": {"com.docker.network.bridge.name": "scalr-slot-0"}}"#)
+        }
         path => engine(path),
     })
 }

@@ -59,7 +59,7 @@ mod tests {
         for (call, token, message) in messages(&server, &working) {
             for (field, value) in message.as_object().unwrap() {
                 let excessive = match value {
-                    Value::String(_) => "x".repeat(1024 * 1024).into(),
+                    Value::String(_) => "x".repeat(512 * 1024).into(),
                     // The type is its only bound.
                     Value::Number(_) if field == "exit_code" => continue,
                     Value::Number(_) => json!(u64::MAX),

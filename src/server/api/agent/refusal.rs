@@ -136,7 +136,7 @@ from_rejection!(PathRejection, QueryRejection);
 
 impl From<BytesRejection> for Refusal {
     fn from(rejection: BytesRejection) -> Self {
-        Self::new(status_of(&rejection), rejection.body_text())
+        Self::new(status_of(&rejection), short(rejection.body_text()))
     }
 }
 
@@ -144,7 +144,7 @@ impl From<JsonRejection> for Refusal {
     fn from(rejection: JsonRejection) -> Self {
         match rejection {
             JsonRejection::BytesRejection(rejection) => rejection.into(),
-            rejection => Self::new(rejection.status(), rejection.body_text()),
+            rejection => Self::new(rejection.status(), short(rejection.body_text())),
         }
     }
 }

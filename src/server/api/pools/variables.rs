@@ -222,15 +222,15 @@ mod tests {
             let path = "/api/iacp/v3/vars";
             server.call(Method::POST, path, &server.admin, &[], body).await
         };
-        for key in ["a", "b", "c", "d"] {
-            assert_eq!(create(key, "x".repeat(1 << 20)).await.0, StatusCode::CREATED);
+        for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            assert_eq!(create(key, "x".repeat(512 * 1024)).await.0, StatusCode::CREATED);
         }
-        let (status, answer) = create("e", "x".to_owned()).await;
+        let (status, answer) = create("i", "x".to_owned()).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
         assert!(String::from_utf8_lossy(&answer).contains("4194304 bytes"), "{answer:?}");
         let (status, _) = create(&"k".repeat(300), String::new()).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
         let listed = server.api(Method::GET, "/vars", json!(null)).await;
-        assert_eq!(listed["meta"]["pagination"]["total-count"], 4);
+        assert_eq!(listed["meta"]["pagination"]["total-count"], 8);
     }
 }
