@@ -3,7 +3,6 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -157,8 +156,7 @@ impl CommandExt for Command {
             eprintln!("+ {}", self.line());
         }
         if interrupt::is_undoing() {
-            // Ctrl-C goes to the terminal's foreground group, which this one leaves.
-            self.process_group(0);
+            interrupt::shield(self);
         }
         self.stdin(Stdio::null())
             .output()

@@ -1,6 +1,8 @@
 //! Signals that ask us to end: a transaction ends at its next step then, and is
 //! undone.
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -48,6 +50,22 @@ pub(crate) fn while_undoing<T>(undo: impl FnOnce() -> T) -> T {
     let undone = undo();
     UNDOING.store(false, Ordering::Relaxed);
     undone
+}
+
+/// Keeps the signals of a terminal from a program that helps to undo.
+pub(crate) fn shield(command: &mut Command) {
+    // They go to the terminal's foreground group, which it leaves; one that comes before
+    // that is ignored.
+    command.process_group(0);
+    let ignore = || {
+        for terminal in [Signal::SIGHUP, Signal::SIGINT] {
+            // SAFETY: no handler is installed, so none can do anything unsafe.
+            unsafe { signal(terminal, SigHandler::SigIgn) }?;
+        }
+        Ok(())
+    };
+    // SAFETY: sigaction(2) is all that it calls, which is safe between fork and exec.
+    unsafe { command.pre_exec(ignore) };
 }
 
 /// Whether changes are being undone.

@@ -101,19 +101,6 @@ fn reason(
     if let Some(limit) = ending.reached {
         return Some(time_limit::reason(ending.kind, limit));
     }
-    if let Some(("error", why)) = last {
-        return Some(format!("Error: {why}."));
-    }
-    if let Some(hook) = last.and_then(|(name, why)| hooks::failure(name, why, config)) {
-        return Some(hook);
-    }
-    if ending.oom_killed {
-        return Some(format!(
-            "Error: the kernel killed a process of the run, which used more than its {} MB of memory. {}",
-            config.memory,
-            memory::ADVICE
-        ));
-    }
     if ending.was_pressed {
         return Some(format!(
             "Error: the run was interrupted because it used more than {} % of its {} MB of memory. {}",
@@ -127,6 +114,19 @@ fn reason(
             "Error: the run was interrupted for what it had on the engine's disk, where a run may have {} MB; the warning in its log says how much it had. {}",
             config.disk,
             disk::ADVICE
+        ));
+    }
+    if let Some(("error", why)) = last {
+        return Some(format!("Error: {why}."));
+    }
+    if let Some(hook) = last.and_then(|(name, why)| hooks::failure(name, why, config)) {
+        return Some(hook);
+    }
+    if ending.oom_killed {
+        return Some(format!(
+            "Error: the kernel killed a process of the run, which used more than its {} MB of memory. {}",
+            config.memory,
+            memory::ADVICE
         ));
     }
     // The entry point writes down how a step ended before it ends itself.
@@ -222,6 +222,19 @@ mod tests {
             ),
             (late(killed(ended(Plan, "", 137))), Errored, None, Some("plan-timeout-seconds")),
             (late(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),
+            // The hook ended because it was interrupted.
+            (
+                over_disk(ended(Plan, "init 0\nworkspace:pre-plan 143\n", 143)),
+                Errored,
+                None,
+                Some("where a run may have 10240 MB"),
+            ),
+            (
+                pressed(ended(Plan, "init 0\nworkspace:pre-plan 143\n", 143)),
+                Errored,
+                None,
+                Some("80 % of its 512 MB"),
+            ),
             (
                 over_disk(ended(Plan, "init 0\nplan 1\n", 1)),
                 Errored,
