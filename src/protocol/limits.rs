@@ -206,10 +206,11 @@ impl Message for Finish {
             return Err(OutOfBounds::new("log_sha256", why));
         }
         longest("unsaved_state", unsaved_state.as_deref(), MAX_TEXT)?;
-        let Some(RanImage { name, id: image_id, digest }) = image else { return Ok(()) };
+        let Some(RanImage { name, id: image_id, digest, content }) = image else { return Ok(()) };
         longest("name", Some(name), MAX_IMAGE)
             .and_then(|()| longest("id", Some(image_id), MAX_IMAGE))
             .and_then(|()| longest("digest", digest.as_deref(), MAX_IMAGE))
+            .and_then(|()| longest("content", content.as_deref(), MAX_IMAGE))
             .map_err(|error| error.inside("image"))
     }
 }
@@ -292,6 +293,7 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
         allow_other_terraform_version: _,
         image,
         image_id,
+        image_content,
         working_directory,
         variables,
         hooks,
@@ -306,6 +308,7 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
     longest("terraform_version", terraform_version.as_deref(), MAX_VERSION)?;
     longest("image", image.as_deref(), MAX_IMAGE)?;
     longest("image_id", image_id.as_deref(), MAX_IMAGE)?;
+    longest("image_content", image_content.as_deref(), MAX_IMAGE)?;
     within("timeout_seconds", timeout_seconds.unwrap_or(1), 1, YEAR_SECONDS)?;
     longest("working_directory", working_directory.as_deref(), MAX_DIRECTORY)?;
     count("variables", variables.len(), MAX_VARIABLES)?;

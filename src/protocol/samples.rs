@@ -81,6 +81,7 @@ pub(crate) fn claimed() -> Claimed {
             allow_other_terraform_version: false,
             image: Some("hashicorp/terraform".into()),
             image_id: Some(format!("sha256:{}", "0f".repeat(32))),
+            image_content: Some("0f".repeat(32)),
             working_directory: Some("live/eu".into()),
             variables: vec![variable],
             hooks: Hook::ALL.map(|hook| (hook, "true".to_owned())).into(),
@@ -110,6 +111,7 @@ pub(crate) fn finish() -> Finish {
             name: "terraform:1.11".into(),
             id: format!("sha256:{}", "0f".repeat(32)),
             digest: Some(format!("terraform@sha256:{}", "0f".repeat(32))),
+            content: Some("0f".repeat(32)),
         }),
     }
 }

@@ -78,6 +78,9 @@ pub struct Task {
     /// of a plan, or the plan's agent did not report its image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
+    /// The plan's [`RanImage::content`], for an apply: an image with the same is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_content: Option<String>,
     /// Where in the configuration Terraform is started, relative; none: at its
     /// top.
     pub working_directory: Option<String>,
@@ -225,6 +228,10 @@ pub struct RanImage {
     pub id: String,
     /// Its name in its registry, `NAME@sha256:…`. None: it has never been in one.
     pub digest: Option<String>,
+    /// The SHA-256, in hex, of its layers' digests and its settings: the same on each host
+    /// that it was imported on, where its id differs. None: the engine names no layers.
+    #[serde(default)]
+    pub content: Option<String>,
 }
 
 /// How a task ended.

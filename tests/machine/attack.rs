@@ -124,7 +124,8 @@ fn a_run_of_an_agent_in_a_container_reaches_nothing_but_its_own() {
     fleet.shell(REMOVE_OURS);
     attack(&fleet, &pool, host_docker::DOCKER, Some(&published));
     let docker = host_docker::DOCKER;
-    let log = format!("{docker} logs $({docker} ps --quiet --filter ancestor=scalr-agent) 2>&1");
+    let service = "label=com.docker.compose.service=agent";
+    let log = format!("{docker} logs $({docker} ps --quiet --filter {service}) 2>&1");
     assert_repair_is_logged(&fleet.shell(&log));
     assert_eq!(fleet.shell(&format!("{docker} ps --all | grep -c agent-network || :")), "0");
     compose.run(&["down"]);

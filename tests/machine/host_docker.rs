@@ -148,7 +148,7 @@ fn the_agent_runs_as_a_container_of_the_hosts_docker() {
     let compose = Compose::new(&fleet);
     compose.run(&["up", "--detach"]);
     fleet.wait_for_agent(&pool, "idle");
-    let agent = format!("{DOCKER} ps --quiet --filter ancestor=scalr-agent");
+    let agent = format!("{DOCKER} ps --quiet --filter label=com.docker.compose.service=agent");
     let ids =
         fleet.shell(&format!("{DOCKER} exec $({agent}) id -u; {DOCKER} exec $({agent}) id -G"));
     let group = fleet.shell("stat --format=%g /var/run/docker.sock");

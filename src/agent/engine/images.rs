@@ -4,8 +4,11 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
 use bollard::auth::DockerCredentials;
+use bollard::models::ImageInspect;
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use futures_util::StreamExt as _;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::{Engine, is_missing, status};
 use protocol::RanImage;
@@ -32,13 +35,32 @@ impl Engine {
         let container = self.docker.inspect_container(container, None).await.context(cannot)?;
         let name = container.config.and_then(|config| config.image).context(cannot)?;
         let id = container.image.context(cannot)?;
-        let digests = match self.docker.inspect_image(&id).await {
-            Ok(image) => image.repo_digests.unwrap_or_default(),
+        let image = match self.docker.inspect_image(&id).await {
+            Ok(image) => image,
             // A container keeps an image from going, but not one that is removed by force.
-            Err(error) if is_missing(&error) => Vec::new(),
+            Err(error) if is_missing(&error) => ImageInspect::default(),
             Err(error) => return Err(error).context(cannot),
         };
-        Ok(RanImage { digest: digest_of(&name, &digests), name, id })
+        let content = content_of(&image);
+        let digests = image.repo_digests.unwrap_or_default();
+        Ok(RanImage { digest: digest_of(&name, &digests), name, id, content })
+    }
+
+    /// The id of `image` if it is there and has this content, as [`RanImage::content`].
+    ///
+    /// # Errors
+    /// The engine doesn't answer.
+    pub(crate) async fn id_with_content(
+        &self,
+        image: &str,
+        content: &str,
+    ) -> Result<Option<String>> {
+        match self.docker.inspect_image(image).await {
+            Ok(image) if content_of(&image).as_deref() == Some(content) => Ok(image.id),
+            Ok(_) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot look at image {image}")),
+        }
     }
 
     /// Pulls `image` from its registry; `progress` gets the bytes that
@@ -88,6 +110,23 @@ impl Engine {
             Err(error) => Err(error).with_context(|| format!("cannot remove image {image}")),
         }
     }
+}
+
+/// What [`RanImage::content`] says.
+fn content_of(image: &ImageInspect) -> Option<String> {
+    let layers = image.root_fs.as_ref()?.layers.as_ref()?;
+    let config = image.config.clone().unwrap_or_default();
+    let parts = json!([
+        image.os,
+        image.architecture,
+        layers,
+        config.env,
+        config.entrypoint,
+        config.cmd,
+        config.working_dir,
+        config.user,
+    ]);
+    Some(hex::encode(Sha256::digest(parts.to_string())))
 }
 
 /// The digest that an image has in the registry that its name is of; an image may have been

@@ -646,6 +646,7 @@ pub(super) mod tests {
                 allow_other_terraform_version: false,
                 image: None,
                 image_id: None,
+                image_content: None,
                 working_directory: None,
                 variables: Vec::new(),
                 hooks: std::collections::BTreeMap::new(),

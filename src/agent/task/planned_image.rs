@@ -12,6 +12,8 @@ use crate::log::spool::Spool;
 use protocol::{Kind, Outcome, RanImage};
 
 const ID: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+/// Of Linux and the layer `sha256:1`, without settings.
+const CONTENT: &str = "3d266d9c35bdc703c851c8af778288a6f830fff25a416c33f8ff9c4e323410c2";
 const DIGEST: &str = "run@sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
 #[tokio::test]
@@ -25,9 +27,10 @@ async fn a_finished_plan_reports_its_image() {
             r#"{{"State": {{"Status": "exited", "Running": false, "ExitCode": 0}},
                  "Image": "{ID}", "Config": {{"Image": "run:1"}}}}"#
         )),
-        asked if asked.contains("/images/") => {
-            json(&format!(r#"{{"Id": "{ID}", "RepoDigests": ["{DIGEST}"]}}"#))
-        }
+        asked if asked.contains("/images/") => json(&format!(
+            r#"{{"Id": "{ID}", "RepoDigests": ["{DIGEST}"], "Os": "linux",
+                    "RootFS": {{"Type": "layers", "Layers": ["sha256:1"]}}}}"#
+        )),
         asked if asked.ends_with("/archive?path=%2Fscalr%2Fwork") => {
             (StatusCode::NOT_FOUND, json(r#"{"message": "no such file"}"#)).into_response()
         }
@@ -48,7 +51,8 @@ async fn a_finished_plan_reports_its_image() {
     let finish = finishes.lock().unwrap().remove(0);
     assert_eq!(finish.outcome, Outcome::Finished, "{finish:?}");
     let (name, id, digest) = ("run:1".to_owned(), ID.to_owned(), Some(DIGEST.to_owned()));
-    assert_eq!(finish.image, Some(RanImage { name, id, digest }));
+    let content = Some(CONTENT.to_owned());
+    assert_eq!(finish.image, Some(RanImage { name, id, digest, content }));
 }
 
 #[tokio::test]
@@ -73,6 +77,16 @@ async fn an_apply_uses_the_image_of_its_plan_or_none() {
             asked => here(asked),
         }
     }
+    /// An image of its name has the same content.
+    fn imported(asked: &str) -> Response {
+        match asked {
+            asked if asked.ends_with("/images/run:1/json") => json(
+                r#"{"Id": "sha256:imported", "Os": "linux",
+                    "RootFS": {"Type": "layers", "Layers": ["sha256:1"]}}"#,
+            ),
+            asked => elsewhere(asked),
+        }
+    }
     /// Its registry has it.
     fn pulled(asked: &str) -> Response {
         match asked {
@@ -86,6 +100,7 @@ async fn an_apply_uses_the_image_of_its_plan_or_none() {
         (here as fn(&str) -> Response, "run:1", Ok(ID)),
         (here, DIGEST, Ok(ID)),
         (pulled, DIGEST, Ok(DIGEST)),
+        (imported, "run:1", Ok("sha256:imported")),
         (elsewhere, "run:1", Err("load that image on this host, or plan again")),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -95,6 +110,7 @@ async fn an_apply_uses_the_image_of_its_plan_or_none() {
         claimed.task.kind = Kind::Apply;
         claimed.task.image = Some(image.to_owned());
         claimed.task.image_id = Some(ID.to_owned());
+        claimed.task.image_content = Some(CONTENT.to_owned());
         let entry = context.journal.begin(claimed, 0).unwrap();
         let mut spool = Spool::open(&entry.log()).unwrap();
         let found = job(&context, entry).image(&mut spool).await;

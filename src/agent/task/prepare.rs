@@ -219,9 +219,16 @@ impl Job {
                 self.context.images.used(&image)?;
                 return Ok(planned.clone());
             }
+            // Imported on each host, one image has another id on each.
+            if let Some(content) = &self.task().image_content
+                && let Some(id) = self.context.engine.id_with_content(&image, content).await?
+            {
+                self.context.images.used(&image)?;
+                return Ok(id);
+            }
             if !image.contains('@') {
                 bail!(
-                    "the plan used the image {image} with the id {planned}, which this agent's engine does not have and no registry has had. What to do: load that image on this host, or plan again"
+                    "the plan used the image {image} with the id {planned}, which this agent's engine does not have, neither by its id nor by its content, and no registry has had. What to do: load that image on this host, or plan again"
                 );
             }
         }

@@ -34,9 +34,9 @@ impl Change {
             },
         };
         // With a digest the name means the same image everywhere.
-        let (image, image_id) = match settings.ran_image {
-            Some(ran) => (Some(ran.digest.unwrap_or(ran.name)), Some(ran.id)),
-            None => (settings.image, None),
+        let (image, image_id, image_content) = match settings.ran_image {
+            Some(ran) => (Some(ran.digest.unwrap_or(ran.name)), Some(ran.id), ran.content),
+            None => (settings.image, None, None),
         };
         Ok(protocol::Task {
             id: task.id.clone(),
@@ -51,6 +51,7 @@ impl Change {
             allow_other_terraform_version: settings.allow_other_terraform_version,
             image,
             image_id,
+            image_content,
             working_directory: settings.working_directory,
             variables: settings.variables,
             hooks: settings.hooks,
