@@ -52,6 +52,7 @@ async fn an_apply_gets_what_its_plan_had_and_the_environment_of_now() {
         name: "run:1".to_owned(),
         id: format!("sha256:{}", "a".repeat(64)),
         digest: Some(format!("run@sha256:{}", "b".repeat(64))),
+        content: Some("c".repeat(64)),
     };
     let finish =
         Finish { image: Some(image.clone()), ..plan.ended(Outcome::Finished, Some(true), "") };
@@ -60,6 +61,7 @@ async fn an_apply_gets_what_its_plan_had_and_the_environment_of_now() {
 
     let apply = agent.take().await;
     assert_eq!((&apply.task.image, apply.task.image_id.as_ref()), (&image.digest, Some(&image.id)));
+    assert_eq!(apply.task.image_content, image.content);
     assert_eq!(apply.task.working_directory, plan.task.working_directory);
     assert_eq!(apply.task.terraform_version.as_deref(), Some("1.9.8"));
     assert!(apply.task.allow_other_terraform_version);
@@ -86,6 +88,7 @@ async fn an_image_that_no_registry_has_is_asked_for_by_its_id() {
         name: "the-agents-own:1".to_owned(),
         id: format!("sha256:{}", "a".repeat(64)),
         digest: None,
+        content: None,
     };
     let finish =
         Finish { image: Some(image.clone()), ..plan.ended(Outcome::Finished, Some(true), "") };
