@@ -630,7 +630,7 @@ mod tests {
         for (events, why) in [
             (offer("../../../etc"), "events[0].task_id: it is not an id"),
             (drains, "events: it has 10000 entries"),
-            ("x".repeat(3 * 1024 * 1024), "longer than the 2097152 bytes"),
+            ("x".repeat(3 * 1024 * 1024), "longer than the 1048576 bytes"),
         ] {
             let client = client_of(json(200, format!(r#"{{"events": [{events}]}}"#))).await;
             let poll = Poll { free_slots: 1, tasks: Vec::new() };
