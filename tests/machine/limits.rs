@@ -10,7 +10,7 @@ use crate::machine::wait_for;
 use crate::pool::Pool;
 
 /// A sparse file: no byte of it is on the disk.
-const SPARSE: &str = "rm -rf \"$file\" && truncate -s 10T \"$file\"";
+const SPARSE: &str = "rm -rf \"$file\" && truncate -s 10995116277760 \"$file\"";
 
 /// What a run can leave, and how the agent calls it.
 const LEFT: [(&str, &str); 4] = [
