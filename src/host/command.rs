@@ -30,7 +30,8 @@ pub fn find_system_programs() {
 
 /// A PATH with the folders of system programs at its end, unless it has them.
 fn with_system_programs(path: &OsStr) -> OsString {
-    let mut path = path.to_owned();
+    // An empty folder in it would be the current directory.
+    let mut path = if path.is_empty() { "/usr/bin:/bin".into() } else { path.to_owned() };
     for folder in SYSTEM_PROGRAMS {
         if !env::split_paths(&path).any(|known| known == Path::new(folder)) {
             path.push(":");
@@ -218,6 +219,8 @@ mod tests {
         let path = with_system_programs(OsStr::new("/usr/sbin:/usr/bin"));
         assert_eq!(path, "/usr/sbin:/usr/bin:/usr/local/sbin:/sbin");
         assert_eq!(with_system_programs(&path), path);
+        let of_nothing = with_system_programs(OsStr::new(""));
+        assert_eq!(of_nothing, "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin");
     }
 
     #[test]
