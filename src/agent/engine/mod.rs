@@ -13,9 +13,13 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
+use backon::{ConstantBuilder, Retryable as _};
 use bollard::models::NetworkCreateRequest;
 use bollard::{API_DEFAULT_VERSION, Docker};
+use tracing::warn;
 
 use cli::Failure;
 
@@ -27,6 +31,10 @@ pub(crate) use volumes::ReadOnlyVolume;
 /// How long the engine may take to answer, in seconds; not how long a
 /// container may run.
 const TIMEOUT_SECONDS: u64 = 120;
+
+/// How long an engine may be away when the agent starts: it may be restarting, too. Less
+/// than the watchdog of the agent's unit, 60 s.
+const RESTART_OF_THE_ENGINE: Duration = Duration::from_secs(40);
 
 /// The option of a network that names its bridge.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -61,6 +69,28 @@ impl Engine {
         let http = reqwest::Client::builder().unix_socket(path).no_proxy().build();
         let http = http.context("cannot set up calls to the engine")?;
         Ok(Self { docker, http, sizes: Arc::default() })
+    }
+
+    /// Connects as [`Engine::connect`], and waits for an engine that is restarting.
+    ///
+    /// # Errors
+    /// As [`Engine::connect`], or the engine stays away.
+    pub(crate) async fn connect_when_up(socket: &str) -> Result<Self> {
+        let begun = Instant::now();
+        let mut is_logged = false;
+        (|| Self::connect(socket))
+            .retry(
+                ConstantBuilder::default()
+                    .with_delay(Duration::from_millis(500))
+                    .without_max_times(),
+            )
+            .when(|error| is_away(error) && begun.elapsed() < RESTART_OF_THE_ENGINE)
+            .notify(|error, _| {
+                if !std::mem::replace(&mut is_logged, true) {
+                    warn!("{error:#}; waiting for it up to {} s", RESTART_OF_THE_ENGINE.as_secs());
+                }
+            })
+            .await
     }
 
     /// Whether the engine answers.
@@ -172,6 +202,26 @@ mod tests {
     use axum::extract::Request;
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_is_restarting_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let address = format!("unix://{}", socket.display());
+        // What a killed engine leaves: nobody listens.
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let start = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            std::fs::remove_file(&socket).unwrap();
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+            let answer = || async { r#"{"ApiVersion": "1.41", "MinAPIVersion": "1.12"}"# };
+            let engine = axum::Router::new().fallback(answer);
+            tokio::spawn(async move { axum::serve(listener, engine).await });
+        };
+        let (engine, ()) = tokio::join!(Engine::connect_when_up(&address), start);
+        engine.unwrap();
+    }
 
     #[tokio::test]
     async fn a_network_whose_bridge_has_another_name_is_replaced() {

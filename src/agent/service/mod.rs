@@ -33,7 +33,7 @@ use crate::progress;
 use crate::providers::Providers;
 use crate::proxy_variables;
 use crate::slots::Slots;
-use crate::stop::{Signals, become_the_new_program};
+use crate::stop::{Order, Signals, become_the_new_program};
 use crate::task::interrupt::Interrupt;
 use crate::task::lost;
 use crate::telemetry::Telemetry;
@@ -88,7 +88,15 @@ async fn serve(
     once: bool,
 ) -> Result<End> {
     let mut signals = Signals::catch()?;
-    let (service, in_hand) = Service::start(config, proxy, telemetry, once).await?;
+    let socket = format!("unix://{}", config.engine.display());
+    let engine = tokio::select! {
+        engine = Engine::connect_when_up(&socket) => engine?,
+        order = signals.next() => return Ok(match order {
+            Order::Stop => End::Stopped,
+            Order::Reload => End::Reload,
+        }),
+    };
+    let (service, in_hand) = Service::start(config, engine, proxy, telemetry, once).await?;
     let progress = Arc::clone(&service.context.progress);
     let keeping = tokio::spawn({
         let progress = Arc::clone(&progress);
@@ -139,11 +147,11 @@ impl Service {
     /// Continues the tasks of an earlier agent; whether there were any.
     async fn start(
         config: Config,
+        engine: Engine,
         proxy: Vec<(String, String)>,
         telemetry: &Arc<Telemetry>,
         once: bool,
     ) -> Result<(Arc<Self>, bool)> {
-        let engine = Engine::connect(&format!("unix://{}", config.engine.display())).await?;
         let context = Context {
             client: Client::new(&config, &proxy)?,
             engine,
