@@ -2,7 +2,7 @@
 //! nothing.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -93,7 +93,7 @@ impl Options {
     fn read(self) -> Result<Vec<Change>> {
         let mut changes = self.changes;
         if let Some(file) = self.token_file {
-            let token = read_token(&file)?;
+            let token = config::read_token(Path::new(&file))?;
             let key = Key::named("token").context("there is no setting `token`")?;
             changes.push((key, Some(token)));
         }
@@ -194,24 +194,6 @@ fn nothing_asked() -> anyhow::Error {
          scalr-agent configure --help explains them",
         options.join(", ")
     ))
-}
-
-fn read_token(file: &str) -> Result<String> {
-    let text = if file == "-" {
-        let mut text = String::new();
-        io::stdin()
-            .read_to_string(&mut text)
-            .context("cannot read the token from standard input")?;
-        text
-    } else {
-        fs::read_to_string(file).with_context(|| format!("cannot read the token from {file}"))?
-    };
-    let token = text.trim();
-    if token.is_empty() {
-        let place = if file == "-" { "standard input" } else { file };
-        return Err(Failure::Usage.because(format!("there is no token in {place}")));
-    }
-    Ok(token.to_owned())
 }
 
 fn read(file: &Path) -> Result<Option<String>> {

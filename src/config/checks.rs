@@ -68,11 +68,7 @@ pub(crate) fn collector(url: &Url, has_headers: bool) -> Result<(), String> {
 }
 
 pub(crate) fn token(token: &Secret) -> Result<(), String> {
-    let text = token.expose();
-    if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic()) {
-        return Err("is empty or has characters in it that no token has".into());
-    }
-    Ok(())
+    crate::token::fault(token.expose()).map_or(Ok(()), |fault| Err(fault.to_owned()))
 }
 
 pub(crate) fn printable(text: &str, longest: usize) -> Result<(), String> {

@@ -13,6 +13,7 @@ mod checks;
 #[cfg(test)]
 mod document;
 mod table;
+mod token;
 mod valid;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use protocol::Secret;
 
 pub use layout::{DATA_DIR, ENGINE_SOCKET as ENGINE, SETTINGS as FILE};
 pub use table::{DefaultValue, KEYS, Key, ValueKind};
+pub use token::read_token;
 pub use valid::{Config, ProviderMirror};
 
 /// The settings as written down: every one may be missing. [`KEYS`] says what

@@ -2,10 +2,11 @@
 
 mod key;
 mod package;
+mod pool_token;
 pub(crate) mod source;
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -128,8 +129,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     // First of all, so that what is checked is not what an interrupted one has left.
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
-    new_settings(machine, &wanted)?;
-    let verdict = check_host(context, args, proxy.as_ref());
+    let (_, settings) = new_settings(machine, &wanted)?;
+    let subject = subject(machine, args, proxy.as_ref())?;
+    let verdict =
+        check_host(context, args, &subject).and_then(|()| pool_token::check(&subject, &settings));
     if !args.dry_run {
         verdict.as_ref().map_err(|error| Failure::of(error).because(format!("{error:#}")))?;
     }
@@ -226,18 +229,7 @@ impl Args {
         let Some(file) = &self.token_file else {
             return Ok(std::env::var("SCALR_AGENT_TOKEN").ok().filter(|token| !token.is_empty()));
         };
-        let mut text = String::new();
-        if file.as_os_str() == "-" {
-            io::stdin().lock().read_to_string(&mut text).context("cannot read standard input")?;
-        } else {
-            text = fs::read_to_string(file)
-                .map_err(|error| Failure::Usage.because(format!("{}: {error}", file.display())))
-                .context("cannot read the token's file")?;
-        }
-        if text.trim().is_empty() {
-            return Err(Failure::Usage.because(format!("{} holds no token", file.display())));
-        }
-        Ok(Some(text.trim().to_owned()))
+        config::read_token(file).map(Some)
     }
 
     fn proxy(&self) -> Result<Option<ProxySettings>> {
@@ -246,8 +238,8 @@ impl Args {
     }
 }
 
-fn check_host(context: &Context, args: &Args, proxy: Option<&ProxySettings>) -> Result<()> {
-    let mut subject = Subject::of(&context.machine)?;
+fn subject(machine: &Machine, args: &Args, proxy: Option<&ProxySettings>) -> Result<Subject> {
+    let mut subject = Subject::of(machine)?;
     subject.override_settings(Overrides {
         url: args.url.clone(),
         concurrency: args.concurrency,
@@ -266,11 +258,15 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&ProxySettings>) -> 
             );
         }
     }
-    subject.before_install = !package::is_there(&context.machine);
+    subject.before_install = !package::is_there(machine);
+    Ok(subject)
+}
+
+fn check_host(context: &Context, args: &Args, subject: &Subject) -> Result<()> {
     let selection = Selection { ignore: args.ignore.clone(), ..Selection::default() };
     let consent = (args.fix && !args.dry_run).then_some(Consent::Given);
     let print = Print::text(context.verbose);
-    let report = check::check_and_fix(&subject, &selection, consent, print)?;
+    let report = check::check_and_fix(subject, &selection, consent, print)?;
     match report.verdict() {
         Some(Failure::CheckFailed) if report.is_unsupported() => Err(Failure::Unsupported
             .because("this platform is not supported; nothing has been changed")),

@@ -93,6 +93,16 @@ fn bad_input_changes_nothing() {
         assert_eq!(said.code, code, "{arguments:?}: {}", said.all());
         assert_eq!(tree.snapshot(), before, "{arguments:?}");
     }
+    for text in
+        ["{\"token\": \"hunter2\"}", "Authorization: Bearer hunter2", "hunter2\nhunter2", ""]
+    {
+        let arguments = ["install", "--url", "https://p.example.com", "--token-file", "-"];
+        let said = tree.setup_with(&arguments, &[], text);
+        assert_eq!(said.code, 2, "{text}: {}", said.all());
+        assert!(said.stderr.contains("standard input as the pool's token: it "), "{}", said.all());
+        assert!(!said.all().contains("hunter2"), "{}", said.all());
+        assert_eq!(tree.snapshot(), before, "{text}");
+    }
     let said = install(&tree, &["--concurrency", "0"]);
     assert!(said.code == 2 && said.stderr.contains("concurrency"), "{}", said.all());
     assert_eq!(tree.snapshot(), before);
