@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
+use crate::image_check;
 use cli::Failure;
 use config::edit::{self, Change};
 use config::{ENGINE, KEYS, Key, Settings, ValueKind};
@@ -59,6 +60,9 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
     let new = edit::apply(old.as_deref().unwrap_or_default(), &changes)
         .with_context(|| format!("{} is not changed", file.display()))?;
     let changed = old.as_deref() != Some(&new);
+    if changed && changes.iter().any(|(key, value)| key.name == "image" && value.is_some()) {
+        check_image(file, &new)?;
+    }
     if changed {
         edit::write(file, &new)?;
         println!("Changed {}: {}", file.display(), names(&changes));
@@ -203,6 +207,18 @@ fn read(file: &Path) -> Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::NotPermitted
             .because(format!("cannot read {}: {error}; run this as root", file.display()))),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+/// An image that nobody can be asked about may exist.
+fn check_image(file: &Path, new: &str) -> Result<()> {
+    let settings = toml::from_str(new).context("cannot read the settings back")?;
+    match image_check::run(&settings) {
+        Err(error) if Failure::of(&error) == Failure::Warnings => {
+            eprintln!("warning: {error:#}");
+            Ok(())
+        }
+        result => result.with_context(|| format!("{} is not changed", file.display())),
     }
 }
 

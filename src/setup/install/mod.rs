@@ -1,5 +1,6 @@
 //! `install`: from a checked host to an agent that takes runs.
 
+mod image;
 mod key;
 mod package;
 mod pool_token;
@@ -74,7 +75,8 @@ pub(crate) struct Args {
         help = "The user in a run's container: root, a name or UID[:GID]"
     )]
     user: Option<String>,
-    /// The image of runs whose workspace and pool have none
+    /// The image of runs whose workspace and pool have none; {version} stands
+    /// for the Terraform version [default: hashicorp/terraform:{version}]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// A PEM file of authorities to trust besides the system's
@@ -158,6 +160,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if bundled {
         bring_up(&mut changes, services, ENGINE_UNIT, engine_changed, args.no_start)?;
+    }
+    if args.image.is_some() && machine.is_this_one() && !args.dry_run {
+        image::check()?;
     }
     bring_up(&mut changes, services, layout::AGENT_UNIT, changed, args.no_start)?;
     if !bundled && services.is_active(ENGINE_UNIT) {
