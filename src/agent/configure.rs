@@ -212,8 +212,7 @@ fn read(file: &Path) -> Result<Option<String>> {
 
 /// An image that nobody can be asked about may exist.
 fn check_image(file: &Path, new: &str) -> Result<()> {
-    let settings = toml::from_str(new).context("cannot read the settings back")?;
-    match image_check::run(&settings) {
+    match image_check::run(&Settings::parse(new)?) {
         Err(error) if Failure::of(&error) == Failure::Warnings => {
             eprintln!("warning: {error:#}");
             Ok(())

@@ -165,6 +165,16 @@ impl Settings {
         Self::from_table(table).context("cannot use the environment's variables")
     }
 
+    /// The settings in a file's text.
+    ///
+    /// # Errors
+    /// As [`Settings::read`].
+    pub fn parse(text: &str) -> Result<Self> {
+        // Not the parser's own display: it quotes the line, which may hold the token.
+        let table = toml::from_str(text).ok().context("the settings are not TOML")?;
+        Self::from_table(table)
+    }
+
     /// The file's text.
     ///
     /// # Errors

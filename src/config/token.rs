@@ -87,7 +87,10 @@ mod tests {
             let error = read_token(&file).unwrap_err();
             assert_eq!(Failure::of(&error), Failure::Usage, "{content}");
             let error = format!("{error:#}");
-            assert!(error.contains(fault) && error.contains("pool-token: it "), "{error}");
+            assert!(
+                error.contains(fault) && error.contains("pool-token as the pool's token: it "),
+                "{error}"
+            );
             assert!(!error.contains("hunter2"), "{error}");
         }
     }

@@ -76,6 +76,21 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// The same with the end of standard output in its text as well, where a package manager
+    /// says why it fails.
+    #[must_use]
+    pub(crate) fn with_output(self) -> Self {
+        match self {
+            Self::Failed { command, status, stdout, stderr } if !stdout.trim().is_empty() => {
+                let stderr = format!("{stderr}\n{}", tail(&stdout));
+                Self::Failed { command, status, stdout, stderr }
+            }
+            error => error,
+        }
+    }
+}
+
 /// What coreutils' timeout exits with when the time is up.
 const TIMEOUT_IS_UP: i32 = 124;
 

@@ -6,6 +6,7 @@
 mod bundle;
 mod check;
 mod context;
+mod document;
 mod install;
 mod network;
 mod output;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::context::{Context, RECORDS, require_root};
+use crate::document::{self, Progress};
 use crate::install::source;
 use crate::network;
 use crate::runs::{self, Places};
@@ -74,34 +75,56 @@ pub(crate) struct Args {
 /// Not root; runs are active; a service can't be stopped; a file can't be put
 /// back; the package can't be removed. It can be run again.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    document::print(context, "uninstall", args.dry_run, |progress| {
+        uninstall(context, args, progress)
+    })
+}
+
+fn uninstall(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     let machine = &context.machine;
     // Also for a dry run: what was changed is recorded where only root may look.
     require_root(machine, false)?;
+    progress.begin("check");
     let services = Services::of(machine);
     let places = Places::of(machine);
     let refusal = refusal(machine, services, &places, args.force)?;
     if let (Some(message), false) = (&refusal, args.dry_run) {
         return Err(Failure::Failed.because(message));
     }
-    let left_alone = put_back(machine, services, &places, args)?;
+    progress.begin("files");
+    let left_alone = put_back(machine, services, &places, args, progress)?;
     if machine.is_this_one() && !args.keep_package {
-        remove_package(context, args)?;
+        progress.begin("package");
+        remove_package(context, args, progress)?;
     }
-    delete_data(machine, &places, args)?;
+    progress.begin("data");
+    delete_data(machine, &places, args, progress)?;
     for path in left_alone {
         if !(args.purge && DATA.iter().any(|data| path.starts_with(data))) {
-            println!("{path} was edited since it was written, so it stays; remove it by hand");
+            let stays = if args.dry_run { "would stay" } else { "stays; remove it by hand" };
+            println!("{path} was edited since it was written, so it {stays}");
         }
     }
     if let Some(message) = refusal {
         return Err(Failure::Failed.because(format!("it would refuse: {message}")));
     }
     if !args.purge && !args.dry_run {
-        println!(
-            "Settings and data stay; `scalr-agent-setup uninstall --purge` deletes them, too."
-        );
+        say_what_stays(machine, &places);
     }
     Ok(())
+}
+
+/// The package had the command that deletes it.
+fn say_what_stays(machine: &Machine, places: &Places) {
+    let data_dir = places.data_dir.display().to_string();
+    let mut stays: Vec<&str> = DATA.to_vec();
+    if !stays.iter().any(|path| places.data_dir.starts_with(path)) {
+        stays.push(&data_dir);
+    }
+    stays.retain(|path| machine.path(path).exists());
+    if !stays.is_empty() {
+        println!("Settings and data stay for a later installation: {}", stays.join(", "));
+    }
 }
 
 /// Why it can't be done now, and what to do; `None` if it can.
@@ -133,6 +156,7 @@ fn put_back(
     services: Services,
     places: &Places,
     args: &Args,
+    progress: &mut Progress,
 ) -> Result<Vec<String>> {
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     if services.can_run() {
@@ -147,7 +171,9 @@ fn put_back(
     if services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
+    let changed = changes.changed().to_vec();
     changes.finish()?;
+    progress.changed(&changed);
     Ok(left_alone)
 }
 
@@ -223,7 +249,9 @@ fn stop_unit(changes: &mut Changes, services: Services, unit: &'static str) -> R
         return Ok(());
     }
     changes.restart_when_undone(unit)?;
-    eprintln!("Stopping {unit} …");
+    if !changes.is_dry_run() {
+        eprintln!("Stopping {unit} …");
+    }
     changes.run(format!("stop {unit}"), systemd::stop(&[unit]), None)
 }
 
@@ -240,20 +268,28 @@ fn leave_groups(changes: &mut Changes) -> Result<()> {
     Ok(())
 }
 
-fn remove_package(context: &Context, args: &Args) -> Result<()> {
+fn remove_package(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     let package = layout::AGENT;
     let family = Os::of(&context.machine)?.family;
     let Some(version) = packages::version(family, package)? else { return Ok(()) };
+    let change = format!("remove the package {package} {version}");
     if args.dry_run {
-        println!("would remove the package {package} {version}");
-        return Ok(());
+        println!("would {change}");
+    } else {
+        eprintln!("Removing the package {package} {version} …");
+        PackageTool::of(family, PATIENCE)?.remove(&[package], args.purge)?;
     }
-    eprintln!("Removing the package {package} {version} …");
-    PackageTool::of(family, PATIENCE)?.remove(&[package], args.purge)
+    progress.changed(&[change]);
+    Ok(())
 }
 
 /// What runs leave in memory always goes, the data only with `--purge`.
-fn delete_data(machine: &Machine, places: &Places, args: &Args) -> Result<()> {
+fn delete_data(
+    machine: &Machine,
+    places: &Places,
+    args: &Args,
+    progress: &mut Progress,
+) -> Result<()> {
     let mut paths = vec![PathBuf::from(layout::ENGINE_RUN_DIR)];
     if args.purge {
         paths.extend(DATA.map(PathBuf::from));
@@ -273,6 +309,7 @@ fn delete_data(machine: &Machine, places: &Places, args: &Args) -> Result<()> {
             Command::new("rm").args(["-rf", "--one-file-system"]).arg(&found).run()?;
             println!("Deleted {}", path.display());
         }
+        progress.changed(&[format!("delete {}", path.display())]);
     }
     if !machine.is_this_one() || !args.purge || args.keep_package {
         return Ok(());

@@ -16,6 +16,7 @@ use url::Url;
 use self::source::Source;
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, RECORDS, require_root};
+use crate::document::{self, Progress};
 use crate::{network, proxy, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
@@ -121,17 +122,23 @@ pub(crate) struct Args {
 /// expected one (9); the package can't be installed (6); another package tool is
 /// at work (10); a service does not come up. Then everything is as it was before.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    document::print(context, "install", args.dry_run, |progress| install(context, args, progress))
+}
+
+fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     let machine = &context.machine;
     require_root(machine, args.dry_run)?;
     if args.repository_only {
-        return add_repository(context, args);
+        return add_repository(context, args, progress);
     }
+    progress.begin("settings");
     let wanted = args.settings()?;
     let proxy = args.proxy()?;
     // First of all, so that what is checked is not what an interrupted one has left.
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
     let (_, settings) = new_settings(machine, &wanted)?;
+    progress.begin("check");
     let subject = subject(machine, args, proxy.as_ref())?;
     let verdict =
         check_host(context, args, &subject).and_then(|()| pool_token::check(&subject, &settings));
@@ -145,8 +152,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     {
         changes.restart_when_undone(unit)?;
     }
+    progress.begin("package");
     let variables = variables(machine, proxy.as_ref())?;
     package::put(&mut changes, &args.source, args.url.as_ref(), &variables)?;
+    progress.begin("files");
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
     let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
@@ -158,19 +167,24 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     if changed && services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
+    progress.begin("engine");
     if bundled {
         bring_up(&mut changes, services, ENGINE_UNIT, engine_changed, args.no_start)?;
     }
     if args.image.is_some() && machine.is_this_one() && !args.dry_run {
+        progress.begin("image");
         image::check()?;
     }
+    progress.begin("agent");
     bring_up(&mut changes, services, layout::AGENT_UNIT, changed, args.no_start)?;
     if !bundled && services.is_active(ENGINE_UNIT) {
         changes.run(format!("stop {ENGINE_UNIT}"), systemd::stop(&[ENGINE_UNIT]), None)?;
     }
 
     let is_new = !changes.changed().is_empty();
+    let changed = changes.changed().to_vec();
     changes.finish()?;
+    progress.changed(&changed);
     if !args.dry_run {
         say_what_is_next(machine, is_new, args.no_start);
     }
@@ -178,11 +192,14 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     verdict
 }
 
-fn add_repository(context: &Context, args: &Args) -> Result<()> {
+fn add_repository(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
+    progress.begin("repository");
     let proxy = variables(&context.machine, args.proxy()?.as_ref())?;
     let mut changes = Changes::begin(&context.machine, &RECORDS, args.dry_run)?;
     package::add_repository(&mut changes, &args.source, args.url.as_ref(), &proxy)?;
+    let changed = changes.changed().to_vec();
     changes.finish()?;
+    progress.changed(&changed);
     if !args.dry_run {
         println!("The repository is set up. Next, install the package scalr-agent.");
     }

@@ -145,6 +145,46 @@ fn an_unknown_system_is_not_supported() {
 }
 
 #[test]
+fn json_is_one_document_and_the_rest_goes_to_standard_error() {
+    let tree = Tree::new();
+    let document = |said: &Said| -> serde_json::Value {
+        serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{}", said.all()))
+    };
+    let installed = install(&tree, &["--format", "json"]);
+    let first = document(&installed);
+    assert_eq!((installed.code, &first["outcome"]), (0, &"changed".into()));
+    assert_eq!(first["steps"].as_array().unwrap().last().unwrap()["name"], "agent");
+    assert!(first["changes"].as_array().unwrap().contains(&SETTINGS.into()), "{first}");
+    assert!(installed.stderr.contains("Changed:"), "{}", installed.stderr);
+    assert_eq!(document(&install(&tree, &["--format", "json"]))["outcome"], "unchanged");
+
+    let failed = document(&install(&tree, &["--format", "json", "--concurrency", "0"]));
+    assert_eq!((&failed["outcome"], &failed["error"]["exit_code"]), (&"failed".into(), &2.into()));
+    assert_eq!(failed["changes"], serde_json::json!([]));
+    assert!(failed["error"]["cause"].as_str().unwrap().contains("concurrency"), "{failed}");
+
+    let before = tree.snapshot();
+    let removal = document(&tree.setup(&["uninstall", "--dry-run", "--format", "json"]));
+    assert_eq!((&removal["command"], &removal["dry_run"]), (&"uninstall".into(), &true.into()));
+    assert!(!removal["changes"].as_array().unwrap().is_empty(), "{removal}");
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn a_dry_run_of_a_removal_says_what_it_would_do() {
+    let tree = Tree::new();
+    install(&tree, &[]);
+    let drop_in = "/etc/systemd/system/scalr-agent.service.d/hardening.conf";
+    tree.put(drop_in, "# ours\n");
+    let said = tree.setup(&["uninstall", "--dry-run"]);
+    let would = format!("{drop_in} was edited since it was written, so it would stay");
+    assert!(said.code == 0 && said.stdout.contains(&would), "{}", said.all());
+    let said = tree.setup(&["uninstall"]);
+    assert!(said.stdout.contains("so it stays; remove it by hand"), "{}", said.all());
+    assert!(!said.all().contains("scalr-agent-setup uninstall"), "{}", said.all());
+}
+
+#[test]
 fn a_dry_run_writes_nothing() {
     let tree = Tree::new();
     let before = tree.snapshot();
