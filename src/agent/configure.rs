@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use cli::Failure;
 use config::edit::{self, Change};
 use config::{ENGINE, KEYS, Key, Settings, ValueKind};
+use host::engine::Identity;
 use host::machine::Machine;
 use host::systemd::Services;
 use host::users;
@@ -59,6 +60,8 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
     let new = edit::apply(old.as_deref().unwrap_or_default(), &changes)
         .with_context(|| format!("{} is not changed", file.display()))?;
     let changed = old.as_deref() != Some(&new);
+    refuse_unsupported_engine(&changes)
+        .with_context(|| format!("{} is not changed", file.display()))?;
     if changed {
         edit::write(file, &new)?;
         println!("Changed {}: {}", file.display(), names(&changes));
@@ -76,6 +79,21 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
         services.reload_units().context("the settings are written, but not taken note of")?;
     }
     say_next(file, services.state(UNIT).filter(|state| in_use && state.load == "loaded"), changed)
+}
+
+/// Refuses the socket of an engine that runs cannot use. One that does not answer may be
+/// set up later, or is another machine's.
+fn refuse_unsupported_engine(changes: &[Change]) -> Result<()> {
+    let named = changes.iter().find(|(key, _)| key.name == "engine");
+    let Some((_, Some(address))) = named else { return Ok(()) };
+    let identity = Identity::at(Path::new(address.trim_start_matches("unix://")));
+    match identity.ok().and_then(|identity| identity.refusal()) {
+        Some(refusal) => {
+            Err(Failure::Usage
+                .because(format!("runs cannot use the engine at {address}: {refusal}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The agent's unit.

@@ -5,7 +5,6 @@ use std::io;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use users::os::unix::GroupExt as _;
 
 use super::command::CommandExt as _;
 use super::machine::Machine;
@@ -40,14 +39,8 @@ pub(crate) fn group_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
 }
 
 /// Whether there is such a group; no group at all always is.
-pub(crate) fn group_exists(machine: &Machine, name: Option<&str>) -> bool {
+pub fn group_exists(machine: &Machine, name: Option<&str>) -> bool {
     name.is_none_or(|name| group_id(machine, name).is_ok_and(|id| id.is_some()))
-}
-
-/// Whether a user is listed as a member of a group of this machine.
-pub fn is_member(user: &str, group: &str) -> bool {
-    users::get_group_by_name(group)
-        .is_some_and(|group| group.members().iter().any(|member| member.to_str() == Some(user)))
 }
 
 /// The command that puts a user of this machine into a group.

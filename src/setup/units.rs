@@ -15,6 +15,7 @@ use config::{OnStop, Settings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::systemd::{self, Services};
+use host::{engine, users};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,7 +49,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let machine = &context.machine;
     if let Some(directory) = &args.output {
         let settings = Settings::read(&machine.path(config::FILE)).unwrap_or_default();
-        return write_into(directory, &render(version(machine, args.systemd_version)?, &settings)?);
+        let systemd = version(machine, args.systemd_version)?;
+        return write_into(directory, &render(machine, systemd, &settings)?);
     }
     require_root(machine, args.dry_run)?;
     let settings = Settings::read(&machine.path(config::FILE))?;
@@ -74,9 +76,15 @@ pub(crate) fn put(
     systemd: Option<u32>,
     settings: &Settings,
 ) -> Result<bool> {
+    let machine = changes.machine().clone();
+    let rendered = render(&machine, version(&machine, systemd)?, settings)?;
     let mut changed = false;
-    for (name, text) in render(version(changes.machine(), systemd)?, settings)? {
-        changed |= changes.write(&format!("{AGENT_DROP_INS}/{name}"), &text, Attributes::PUBLIC)?;
+    for (name, text) in &rendered {
+        changed |= changes.write(&format!("{AGENT_DROP_INS}/{name}"), text, Attributes::PUBLIC)?;
+    }
+    let engine = format!("{AGENT_DROP_INS}/{ENGINE}");
+    if rendered.iter().all(|(name, _)| *name != ENGINE) && changes.is_ours(&engine)? {
+        changed |= changes.remove(&engine)?;
     }
     Ok(changed)
 }
@@ -98,11 +106,18 @@ fn write_into(directory: &Path, files: &[(&str, String)]) -> Result<()> {
     Ok(())
 }
 
+/// The drop-in that lets the agent use the host's own engine.
+const ENGINE: &str = "engine.conf";
+
 /// The drop-ins' names and texts, for a systemd and for settings.
 ///
 /// # Errors
-/// A template is wrong.
-pub(crate) fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static str, String)>> {
+/// The socket of the host's engine cannot be used; a template is wrong.
+fn render(
+    machine: &Machine,
+    systemd: u32,
+    settings: &Settings,
+) -> Result<Vec<(&'static str, String)>> {
     let mut hardening = tera::Context::new();
     hardening.insert("systemd", &systemd);
     hardening.insert("directives", &hardening_for(systemd));
@@ -127,7 +142,7 @@ pub(crate) fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static 
     resources.insert("stop", &(drain + grace + 60));
     resources.insert("memory", &(512 + 64 * concurrency));
     resources.insert("memory_directive", if systemd < 231 { "MemoryLimit" } else { "MemoryMax" });
-    Ok(vec![
+    let mut drop_ins = vec![
         (
             "hardening.conf",
             fill(include_str!("../../templates/systemd/drop-ins/hardening.conf.tera"), &hardening)?,
@@ -136,7 +151,24 @@ pub(crate) fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static 
             "resources.conf",
             fill(include_str!("../../templates/systemd/drop-ins/resources.conf.tera"), &resources)?,
         ),
-    ])
+    ];
+    if let Some(socket) = settings.engine.as_deref().filter(|engine| *engine != config::ENGINE) {
+        let mut engine = tera::Context::new();
+        engine.insert("group", &group_of(machine, socket)?);
+        let template = include_str!("../../templates/systemd/drop-ins/engine.conf.tera");
+        drop_ins.push((ENGINE, fill(template, &engine)?));
+    }
+    Ok(drop_ins)
+}
+
+/// The group that may use the host's engine; `None` if everybody may. Where the engine
+/// does not run, Docker's usual one, if there is such a group.
+fn group_of(machine: &Machine, address: &str) -> Result<Option<String>> {
+    let socket = Path::new(address.trim_start_matches("unix://"));
+    if machine.is_this_one() && socket.exists() {
+        return engine::socket_group(socket);
+    }
+    Ok(Some("docker".to_owned()).filter(|group| users::group_exists(machine, Some(group))))
 }
 
 /// A template filled in.
@@ -218,7 +250,13 @@ mod tests {
 
     fn text(systemd: u32, name: &str) -> String {
         let settings = Settings { concurrency: Some(2), ..Settings::default() };
-        render(systemd, &settings).unwrap().into_iter().find(|(n, _)| *n == name).unwrap().1
+        let machine = Machine::at("/nowhere");
+        render(&machine, systemd, &settings)
+            .unwrap()
+            .into_iter()
+            .find(|(n, _)| *n == name)
+            .unwrap()
+            .1
     }
 
     #[test]

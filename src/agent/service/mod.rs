@@ -96,6 +96,7 @@ async fn serve(
             Order::Reload => End::Reload,
         }),
     };
+    engine.refuse_unsupported(&socket).await?;
     let (service, in_hand) = Service::start(config, engine, proxy, telemetry, once).await?;
     let progress = Arc::clone(&service.context.progress);
     let keeping = tokio::spawn({

@@ -23,7 +23,6 @@ use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::systemd::{self, Services};
-use host::users;
 
 /// Keeps the agent's unit from starting the private engine where it is not used.
 const DOCKER_MASK: &str = "/etc/systemd/system/scalr-docker.service";
@@ -329,15 +328,6 @@ fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Re
         changes.disable(ENGINE_UNIT)?;
     }
     changes.symlink(DOCKER_MASK, "/dev/null")?;
-    let (user, group) = (layout::AGENT, "docker");
-    if machine.is_this_one() && !users::is_member(user, group) {
-        changes.run(
-            format!("put {user} into the group {group}"),
-            users::join(user, group),
-            Some(users::leave(user, group)),
-        )?;
-        changes.record_membership(user, group, true);
-    }
     Ok(false)
 }
 

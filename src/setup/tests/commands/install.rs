@@ -148,13 +148,22 @@ fn a_dry_run_writes_nothing() {
 #[test]
 fn the_hosts_own_engine() {
     let tree = Tree::new();
+    let groups = tree.read("/etc/group");
+    tree.put("/etc/group", &format!("{groups}docker:x:998:\n"));
     let mask = tree.path("/etc/systemd/system/scalr-docker.service");
+    let drop_in = "/etc/systemd/system/scalr-agent.service.d/engine.conf";
     assert_eq!(install(&tree, &["--engine", "system"]).code, 0);
     assert!(tree.read(SETTINGS).contains("engine = \"unix:///var/run/docker.sock\""));
     assert_eq!(fs::read_link(&mask).unwrap().to_str(), Some("/dev/null"));
+    assert!(tree.read(drop_in).contains("\nSupplementaryGroups=docker\n"));
     assert_eq!(install(&tree, &["--engine", "bundled"]).code, 0);
     assert!(!tree.read(SETTINGS).contains("engine ="));
     assert!(fs::symlink_metadata(&mask).is_err());
+    assert!(!tree.path(drop_in).exists());
+    // A tree without such a group: nothing that could keep the unit from its start.
+    tree.put("/etc/group", &groups);
+    assert_eq!(install(&tree, &["--engine", "system"]).code, 0);
+    assert!(!tree.read(drop_in).contains("SupplementaryGroups"), "{}", tree.read(drop_in));
 }
 
 #[test]
