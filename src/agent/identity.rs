@@ -1,17 +1,36 @@
 //! By what the server tells this machine from others whose agents have the same name.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use config::data_dir::refuse_foreign;
 use config::layout::data;
 use protocol::Identity;
 
 /// A new random UUID each time it is read; the other one is the same until the next boot.
 const RANDOM_ID: &str = "/proc/sys/kernel/random/uuid";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Takes a data folder into use: its machine id shows from now on that it is an agent's.
+///
+/// # Errors
+/// It is not the agent's alone (2), or can't be made.
+pub(crate) fn claim(data_dir: &Path) -> Result<()> {
+    // The package makes the default one, for the setup program's records as well.
+    if data_dir != Path::new(config::DATA_DIR) {
+        refuse_foreign(data_dir, data_dir)?;
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("cannot make {}", data_dir.display()))?;
+    of(data_dir).map(drop)
+}
 
 /// The identity that is kept in the data folder, made if there is none, and of this boot: a
 /// cloned machine has a copy of the first.
@@ -51,6 +70,20 @@ fn read(file: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn somebody_elses_folder_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = folder.path().join("providers/theirs");
+        fs::create_dir_all(&theirs).unwrap();
+        let error = claim(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("somebody else's providers"), "{error}");
+        assert!(theirs.exists() && !folder.path().join("machine-id").exists());
+        let own = folder.path().join("own");
+        claim(&own).unwrap();
+        fs::create_dir(own.join("providers")).unwrap();
+        claim(&own).unwrap();
+    }
 
     #[test]
     fn a_machine_keeps_its_identity_and_another_folder_has_another_one() {

@@ -26,6 +26,7 @@ use crate::connection::{self, State};
 use crate::context::{Context, RunUser, certificates};
 use crate::engine::Engine;
 use crate::firewall::Firewall;
+use crate::identity;
 use crate::images::{Images, Limits};
 use crate::journal::Journal;
 use crate::logging;
@@ -153,6 +154,8 @@ impl Service {
         telemetry: &Arc<Telemetry>,
         once: bool,
     ) -> Result<(Arc<Self>, bool)> {
+        // Before all that empties something in there.
+        identity::claim(&config.data_dir)?;
         let context = Context {
             client: Client::new(&config, &proxy)?,
             engine,

@@ -441,7 +441,7 @@ fn an_agent_whose_server_is_away_can_be_stopped() {
         "url = \"http://127.0.0.1:9\"\ntoken = \"t\"\nengine = \"unix://{}\"\n\
          data_dir = \"{}\"\n",
         socket.display(),
-        host.directory.path().display()
+        host.path("data").display()
     );
     fs::write(host.file(), settings).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
@@ -467,7 +467,7 @@ fn an_agent_whose_name_is_taken_waits_for_it() {
         "url = \"http://{}\"\ntoken = \"t\"\nengine = \"unix://{}\"\ndata_dir = \"{}\"\n",
         server.local_addr().unwrap(),
         socket.display(),
-        host.directory.path().display()
+        host.path("data").display()
     );
     fs::write(host.file(), settings).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
@@ -501,7 +501,7 @@ fn an_agent_whose_collector_is_mute_can_be_stopped() {
         "url = \"http://127.0.0.1:9\"\ntoken = \"t\"\nengine = \"unix://{}\"\n\
          data_dir = \"{}\"\ntelemetry_url = \"http://{}\"\n",
         socket.display(),
-        host.directory.path().display(),
+        host.path("data").display(),
         mute.local_addr().unwrap()
     );
     fs::write(host.file(), settings).unwrap();

@@ -14,7 +14,7 @@ use url::Url;
 use self::source::Source;
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, RECORDS, require_root};
-use crate::{network, proxy, start, units};
+use crate::{network, proxy, settings, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
 use config::layout::{self, ENGINE_UNIT};
@@ -144,6 +144,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
     let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
+    // The unit's variables count, too; a dry run has not written the file.
+    let settings = if args.dry_run { settings } else { settings::of_service(machine)? };
     units::put(&mut changes, None, &settings)?;
     if let Some(proxy) = &proxy {
         engine_changed |= proxy::write(&mut changes, proxy, false)?;
