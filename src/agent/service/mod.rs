@@ -97,6 +97,7 @@ async fn serve(
             Order::Reload => End::Reload,
         }),
     };
+    engine.refuse_unsupported(&socket).await?;
     let (service, in_hand) = Service::start(config, engine, proxy, telemetry, once).await?;
     let progress = Arc::clone(&service.context.progress);
     let keeping = tokio::spawn({
@@ -154,7 +155,8 @@ impl Service {
         telemetry: &Arc<Telemetry>,
         once: bool,
     ) -> Result<(Arc<Self>, bool)> {
-        let identity = identity::of(&config.data_dir)?;
+        // Before all that empties something in there.
+        let identity = identity::claim(&config.data_dir)?;
         let register = registration::introduction(&config, identity.clone())?;
         let context = Context {
             client: Client::new(&config, &proxy)?,
