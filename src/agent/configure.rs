@@ -17,7 +17,7 @@ use config::{ENGINE, KEYS, Key, Settings, ValueKind};
 use host::command::CommandExt as _;
 use host::engine::{self, Identity};
 use host::machine::Machine;
-use host::systemd::{self, Services};
+use host::systemd::{self, Services, UnitState};
 use host::users;
 
 /// Change the settings: what is not named stays as it is
@@ -38,7 +38,7 @@ Examples:
   scalr-agent configure --user=root
   scalr-agent configure --user='' (or --unset user: the default again)
 
-The running agent takes them over with: systemctl restart scalr-agent";
+The running agent takes them over with: systemctl reload scalr-agent";
 
 /// Changes the settings in `file`, and says what to run next.
 ///
@@ -84,7 +84,8 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
         render_units(&machine)?;
         services.reload_units().context("the settings are written, but not taken note of")?;
     }
-    say_next(file, services.state(UNIT).filter(|state| in_use && state.load == "loaded"), changed)
+    let unit = services.state(UNIT).filter(|state| in_use && state.load == "loaded");
+    say_next(file, unit, changed.then_some(changes.as_slice()))
 }
 
 /// Refuses the socket of an engine that runs cannot use. One that does not answer may be
@@ -279,7 +280,11 @@ fn names(changes: &[Change]) -> String {
     changes.iter().map(|(key, _)| key.name).collect::<Vec<_>>().join(", ")
 }
 
-fn say_next(file: &Path, unit: Option<host::systemd::UnitState>, changed: bool) -> Result<()> {
+/// The settings that say where the runs are: an agent with others does not find those of
+/// the agent before.
+const PLACES: [&str; 2] = ["data_dir", "engine"];
+
+fn say_next(file: &Path, unit: Option<UnitState>, changes: Option<&[Change]>) -> Result<()> {
     let settings = Settings::read(file)?;
     let private = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
     if let Err(missing) = settings.resolve() {
@@ -288,8 +293,13 @@ fn say_next(file: &Path, unit: Option<host::systemd::UnitState>, changed: bool) 
     }
     match unit {
         Some(unit) if ["active", "activating", "reloading"].contains(&unit.active.as_str()) => {
-            if changed {
-                println!("Next: systemctl restart {UNIT}");
+            let Some(changes) = changes else { return Ok(()) };
+            if changes.iter().any(|(key, _)| PLACES.contains(&key.name)) {
+                println!(
+                    "Next, as soon as `scalr-agent status` shows no runs: systemctl restart {UNIT}"
+                );
+            } else {
+                println!("Next: systemctl reload {UNIT}");
             }
         }
         Some(_) => {

@@ -11,6 +11,8 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_scalr-agent");
@@ -282,6 +284,37 @@ fn status_of_settings_that_cannot_be_used_is_2() {
     let ran = Host::new("token = \"hunter2\"\nconcurency = 2\n").run(&["status"]).ends_with(2);
     assert!(ran.stdout.contains("did you mean `concurrency`?"), "{ran:?}");
     assert!(!ran.stdout.contains("hunter2"), "{ran:?}");
+}
+
+#[test]
+fn reloads_in_quick_succession_do_not_end_the_agent() {
+    let host = Host::empty();
+    let settings = format!(
+        "url = \"https://pools.example.com\"\ntoken = \"t\"\nengine = \"unix://{}\"\n",
+        host.path("away.sock").display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let log = fs::File::create(host.path("log")).unwrap();
+    let mut agent =
+        host.command(&["run"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let starts = || {
+        let log = fs::read_to_string(host.path("log")).unwrap();
+        log.matches("waiting for it up to").count()
+    };
+    let begun = Instant::now();
+    while starts() == 0 && begun.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let pid = Pid::from_raw(i32::try_from(agent.id()).unwrap());
+    let begun = Instant::now();
+    while starts() < 4 && begun.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(2));
+        signal::kill(pid, Signal::SIGHUP).unwrap();
+        assert_eq!(agent.try_wait().unwrap(), None, "{} starts", starts());
+    }
+    signal::kill(pid, Signal::SIGTERM).unwrap();
+    agent.wait().unwrap();
+    assert!(starts() >= 4, "it became the new program {} times", starts());
 }
 
 #[test]
