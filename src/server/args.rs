@@ -12,11 +12,12 @@ use url::Url;
 use cli::Failure;
 use cli::documents;
 
+use crate::commands::{Pool, Run, Variable, Workspace};
 use crate::connections::Limits;
 
 /// Keeps agent pools, workspaces, runs and state.
 #[derive(Debug, Parser)]
-#[command(name = "scalr-server", version, arg_required_else_help = true)]
+#[command(name = "scalr-server", version, max_term_width = 80, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -35,6 +36,22 @@ pub enum Command {
     /// It may be called while the server runs.
     #[command(subcommand)]
     AdminToken(AdminToken),
+
+    /// Create, list, show and delete agent pools, and create their tokens
+    #[command(subcommand)]
+    Pool(Pool),
+
+    /// Create and list workspaces
+    #[command(subcommand)]
+    Workspace(Workspace),
+
+    /// Set variables of workspaces
+    #[command(subcommand)]
+    Variable(Variable),
+
+    /// Start, follow, apply and cancel runs
+    #[command(subcommand)]
+    Run(Run),
 
     /// Write the manual pages and completions of this program
     #[command(hide = true)]
@@ -305,7 +322,7 @@ pub enum LogFormat {
     Json,
 }
 
-fn public_url(text: &str) -> Result<Url, String> {
+pub(crate) fn public_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     let is_plain = matches!(url.scheme(), "http" | "https")
         && url.host().is_some()
@@ -351,7 +368,7 @@ fn days(text: &str) -> Result<Duration, String> {
 }
 
 /// A time from a minute to 100 years, as the pool API has it for tokens.
-fn expiry(text: &str) -> Result<Duration, String> {
+pub(crate) fn expiry(text: &str) -> Result<Duration, String> {
     let span: jiff::Span = text.parse().map_err(|_| expected_expiry())?;
     let time = span.to_duration(SpanRelativeTo::days_are_24_hours());
     let time = time.ok().and_then(|time| Duration::try_from(time).ok());
@@ -372,6 +389,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_fits_a_terminal() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_long_help().to_string();
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands_mut().for_each(check);
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&mut command);
     }
 
     #[test]

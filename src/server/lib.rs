@@ -12,6 +12,8 @@
 //! | [`connections`] | how many there may be, and for how long |
 //! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
+//! | [`local_api`] | the pool API for the host's own administrators |
+//! | [`commands`] | the commands that call the pool API |
 //! | [`disk`] | what of the disk has to stay free |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
@@ -21,8 +23,10 @@ mod args;
 mod certificate;
 mod certificate_files;
 mod clock;
+mod commands;
 mod connections;
 mod disk;
+mod local_api;
 mod logs;
 mod objects;
 mod packages;
@@ -59,7 +63,6 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use clap::CommandFactory as _;
 use cli::documents;
 use nix::sys::stat::{Mode, umask};
-use sha2::{Digest as _, Sha256};
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -105,6 +108,10 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(options) => serve(*options),
         Command::AdminToken(command) => admin_token(&command),
+        Command::Pool(command) => commands::run(command.run()),
+        Command::Workspace(command) => commands::run(command.run()),
+        Command::Variable(command) => commands::run(command.run()),
+        Command::Run(command) => commands::run(command.run()),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }
@@ -227,11 +234,17 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
     }
-    if let Some(pem) = &app.authority {
-        let sha256 = hex::encode(Sha256::digest(pem));
+    if let Some(sha256) = packages::authority_sha256(&app) {
         println!("Certificate authority: {}, SHA-256 {sha256}", app.link("/ca.pem"));
         info!(url = app.link("/ca.pem"), sha256, "certificate authority");
     }
+    let local = match local_api::bind(&options.data) {
+        Ok(listener) => Some(tokio::spawn(local_api::serve(listener, Arc::clone(&app)))),
+        Err(error) => {
+            warn!("{error:#}; commands on this host need --server and a token");
+            None
+        }
+    };
     let gate = Gate::new(options.connections.limits());
     println!("Listening on {address} as {}", app.link(""));
     info!(%address, url = app.link(""), "server is up");
@@ -248,6 +261,9 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         async move { app.remove_old_content(retention).await }
     });
     listen(listener, tls, gate, handle, routes(&app)).await.context("the server failed")?;
+    if let Some(local) = local {
+        local.abort();
+    }
     stopping.await??;
     sweeper.await?;
     remover.await?;

@@ -81,13 +81,20 @@ fn is_final(path: &str) -> bool {
 /// The script knows this server and the key of its packages, so that it installs
 /// from no other, whatever a cache or a mirror on the way holds.
 async fn install_script(State(app): State<App>) -> impl IntoResponse {
-    let key = match &app.packages {
-        // Read each time: the folder may be replaced while the server runs.
-        Some(folder) => tokio::fs::read(folder.join(KEY)).await.ok(),
-        None => None,
-    };
-    let script = fill_in(INSTALL, &app.url, key.as_deref());
+    let script = fill_in(INSTALL, &app.url, key_sha256(&app).await.as_deref());
     ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], script)
+}
+
+/// The SHA-256 of the file with the key of the packages, if there is one.
+pub(crate) async fn key_sha256(app: &App) -> Option<String> {
+    // Read each time: the folder may be replaced while the server runs.
+    let key = tokio::fs::read(app.packages.as_ref()?.join(KEY)).await.ok()?;
+    Some(hex::encode(Sha256::digest(key)))
+}
+
+/// The SHA-256 of what `/ca.pem` answers.
+pub(crate) fn authority_sha256(app: &App) -> Option<String> {
+    app.authority.as_ref().map(|pem| hex::encode(Sha256::digest(pem)))
 }
 
 /// The authority that hosts have to trust before they trust this answer: whoever fetches it
@@ -148,11 +155,10 @@ fn render(template: &str, base: &str, part: &str, key: &str) -> tera::TeraResult
 /// The script with the server's URL and the SHA-256 of its key in their marked
 /// lines. A URL has none of the characters that mean something between single
 /// quotes.
-fn fill_in(script: &str, url: &Url, key: Option<&[u8]>) -> String {
+fn fill_in(script: &str, url: &Url, key_sha256: Option<&str>) -> String {
     let url = url.as_str().trim_end_matches('/').replace('\'', "%27");
     let script = script.replacen(URL_LINE, &format!("SERVER_URL='{url}'"), 1);
-    let Some(key) = key else { return script };
-    let sum = hex::encode(Sha256::digest(key));
+    let Some(sum) = key_sha256 else { return script };
     script.replacen(KEY_LINE, &format!("KEY_SHA256='{sum}'"), 1)
 }
 
@@ -163,10 +169,9 @@ mod tests {
     #[test]
     fn the_install_script_gets_the_url_and_the_sum_of_the_key() {
         let url = Url::parse("https://pools.example.com:8443").unwrap();
-        let script = fill_in(INSTALL, &url, Some(b"abc"));
+        let sum = hex::encode(Sha256::digest(b"abc"));
+        let script = fill_in(INSTALL, &url, Some(&sum));
         assert!(script.contains("\nSERVER_URL='https://pools.example.com:8443'\n"), "{script}");
-        // The SHA-256 of "abc" (FIPS 180-2, B.1).
-        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert!(script.contains(&format!("\nKEY_SHA256='{sum}'\n")), "{script}");
         assert_eq!(script.lines().count(), INSTALL.lines().count());
     }
