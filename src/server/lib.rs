@@ -63,6 +63,7 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use clap::CommandFactory as _;
 use cli::documents;
 use nix::sys::stat::{Mode, umask};
+use sd_notify::NotifyState;
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -165,14 +166,11 @@ fn admin_token(command: &AdminToken) -> Result<()> {
 }
 
 async fn run_until_stopped(options: Serve) -> Result<()> {
-    let tls = options.tls.choice()?;
+    let tls = options.tls.choice(options.url.as_ref())?;
     // It ends no server, not even one without a certificate to load again.
     let hangup = signal(SignalKind::hangup())?;
-    if let Some(packages) = &options.packages
-        && !packages.is_dir()
-    {
-        let text = format!("--packages: there is no folder {}", packages.display());
-        return Err(Failure::Usage.because(text));
+    if let Some(folder) = &options.packages {
+        packages::require_repository(folder)?;
     }
     let listener =
         bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
@@ -245,12 +243,20 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
             None
         }
     };
+    // Before it says that it listens: a stop that comes at once is a stop, too.
+    let terminate = signal(SignalKind::terminate())?;
+    let interrupt = signal(SignalKind::interrupt())?;
     let gate = Gate::new(options.connections.limits());
     println!("Listening on {address} as {}", app.link(""));
     info!(%address, url = app.link(""), "server is up");
+    // The socket listens since it was bound, and all that can be refused was not.
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        warn!("cannot notify systemd: {error}");
+    }
 
     let handle = Handle::new();
-    let stopping = tokio::spawn(stop_on_signal(Arc::clone(&app), handle.clone()));
+    let stopping =
+        tokio::spawn(stop_on_signal(Arc::clone(&app), handle.clone(), terminate, interrupt));
     let sweeper = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.scheduler.sweep().await }
@@ -264,7 +270,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     if let Some(local) = local {
         local.abort();
     }
-    stopping.await??;
+    stopping.await?;
     sweeper.await?;
     remover.await?;
     app.scheduler.store.close().await;
@@ -334,9 +340,12 @@ async fn listen(
     }
 }
 
-async fn stop_on_signal(app: App, handle: Handle<SocketAddr>) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn stop_on_signal(
+    app: App,
+    handle: Handle<SocketAddr>,
+    mut terminate: Signal,
+    mut interrupt: Signal,
+) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -345,7 +354,6 @@ async fn stop_on_signal(app: App, handle: Handle<SocketAddr>) -> Result<()> {
     // Held polls are answered, so that nothing keeps the server.
     app.scheduler.wake.stop();
     handle.graceful_shutdown(Some(STOP));
-    Ok(())
 }
 
 /// TLS with the server's own authority, renewed while it runs.

@@ -1,6 +1,10 @@
 //! What agents are installed from: the install script, the definitions of the
 //! package repositories, and the repositories themselves.
 
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -14,6 +18,7 @@ use tower_http::services::ServeDir;
 use url::Url;
 
 use super::app::App;
+use cli::Failure;
 
 const INSTALL: &str = include_str!("../../scripts/install.sh");
 const SOURCES: &str = include_str!("../../templates/repository/scalr-agent.sources.tera");
@@ -52,6 +57,35 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         }
         None => routes.route("/packages/{*path}", get(no_packages)),
     }
+}
+
+/// Refuses a folder that no host can install from.
+///
+/// # Errors
+/// It is not there or can't be read, or `scalr-agent-setup repository` did not write it.
+pub(crate) fn require_repository(folder: &Path) -> Result<()> {
+    let refuse = |why: &str| {
+        Failure::Usage.because(format!(
+            "cannot serve the packages in {} (--packages, SCALR_SERVER_PACKAGES): {why}",
+            folder.display()
+        ))
+    };
+    let entries = fs::read_dir(folder).map_err(|error| refuse(&error.to_string()))?;
+    if folder.join(KEY).is_file() {
+        return Ok(());
+    }
+    let has_packages = entries.filter_map(std::result::Result::ok).any(|entry| {
+        let name = entry.file_name();
+        [".deb", ".rpm"].iter().any(|end| name.to_string_lossy().ends_with(end))
+    });
+    let why = match has_packages {
+        true => "it has packages, and no signed repository of them",
+        false => "it is no signed repository",
+    };
+    Err(refuse(&format!(
+        "{why}: there is no {KEY}\nMake one, and name that folder: scalr-agent-setup repository \
+         --packages DIR --key KEY --output OTHER-DIR"
+    )))
 }
 
 /// How long a cache on the way may keep a file, in seconds: as long as one stays

@@ -18,6 +18,9 @@ use crate::args::expiry;
 /// Where the token is on a host.
 const TOKEN_ON_HOST: &str = "/root/pool.token";
 
+/// Where a host keeps the server's authority: the agent's account reads it, too.
+const AUTHORITY_ON_HOST: &str = "/etc/scalr-server-ca.pem";
+
 /// What to do with agent pools.
 #[derive(Debug, Subcommand)]
 pub enum Pool {
@@ -270,12 +273,13 @@ fn install_line(server: &Value, needs_image: bool) -> String {
     let script = format!("{url}/install.sh");
     let (fetch_authority, trust, install_trust) = match &server["attributes"]["ca-sha256"] {
         Value::String(sha256) => {
-            let ca = format!("{url}/ca.pem");
-            let fetch = quote(["curl", "-fsS", "--insecure", "-o", "ca.pem", &ca]);
-            let check = format!("echo '{sha256}  ca.pem' | sha256sum --check");
-            (format!("{fetch} && {check} && "), "--cacert ca.pem ", " --ca-cert ca.pem")
+            let (file, address) = (AUTHORITY_ON_HOST, format!("{url}/ca.pem"));
+            let fetch = quote(["sudo", "curl", "-fsS", "--insecure", "-o", file, &address]);
+            let check = format!("echo '{sha256}  {file}' | sha256sum --check");
+            let trust = (format!("--cacert {file} "), format!(" --ca-cert {file}"));
+            (format!("{fetch} && {check} && "), trust.0, trust.1)
         }
-        _ => (String::new(), "", ""),
+        _ => (String::new(), String::new(), String::new()),
     };
     let key = match &server["attributes"]["packages-key-sha256"] {
         Value::String(sha256) => format!(" --key-fingerprint {sha256}"),
@@ -321,10 +325,13 @@ mod tests {
     fn the_install_line_checks_a_private_authority_before_it_trusts_it() {
         assert_eq!(
             install_line(&server(Some("f852")), false),
-            "curl -fsS --insecure -o ca.pem https://pools.example.com:8443/ca.pem && \
-             echo 'f852  ca.pem' | sha256sum --check && \
-             curl -fsSL --cacert ca.pem https://pools.example.com:8443/install.sh | \
-             sudo sh -s -- --ca-cert ca.pem --key-fingerprint 0b1c --token-file /root/pool.token"
+            "sudo curl -fsS --insecure -o /etc/scalr-server-ca.pem \
+             https://pools.example.com:8443/ca.pem && \
+             echo 'f852  /etc/scalr-server-ca.pem' | sha256sum --check && \
+             curl -fsSL --cacert /etc/scalr-server-ca.pem \
+             https://pools.example.com:8443/install.sh | \
+             sudo sh -s -- --ca-cert /etc/scalr-server-ca.pem --key-fingerprint 0b1c \
+             --token-file /root/pool.token"
         );
     }
 
