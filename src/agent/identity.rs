@@ -1,4 +1,5 @@
-//! By what the server tells this machine from others whose agents have the same name.
+//! By what the server tells this machine from others whose agents have the same name, and
+//! the agent whether its journal is of this boot.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
