@@ -6,6 +6,7 @@
 mod bundle;
 mod check;
 mod context;
+mod data_dir;
 mod document;
 mod install;
 mod network;
@@ -17,6 +18,7 @@ mod report;
 mod repository;
 mod runs;
 mod secrets;
+mod settings;
 mod start;
 mod status;
 mod uninstall;
