@@ -98,6 +98,9 @@ impl OutOfBounds {
 }
 
 impl Message for CheckToken {
+    /// Read from everybody: the token is in it.
+    const MAX_BYTES: usize = 4 * 1024;
+
     fn check(&self) -> Result<(), OutOfBounds> {
         let Self { token: pool_token } = self;
         token("token", pool_token)

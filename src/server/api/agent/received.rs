@@ -40,7 +40,6 @@ mod tests {
         });
         let beat = json!({ "status": "errored", "error_message": "why", "tasks": tasks });
         [
-            ("check-token".to_owned(), session, json!({ "token": server.pool_token })),
             ("register".to_owned(), &server.pool_token, register()),
             ("poll".to_owned(), session, json!({ "free_slots": 0, "tasks": tasks })),
             ("heartbeat".to_owned(), session, beat),
