@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::registry;
 use cli::Failure;
 use config::{ENGINE, Settings};
@@ -32,7 +32,8 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     });
     let Err(error) = found else { return Ok(()) };
     let why = format!("{:#}", error.root_cause());
-    if registry::is_refusal(&why) {
+    // A socket that we may not use is "denied" as well.
+    if engine::is_answer(&error) && registry::is_refusal(&why) {
         let advice = registry::advice(image, &why);
         return Err(
             Failure::Failed.because(format!("cannot use the image {image}: {why}\n{advice}"))
