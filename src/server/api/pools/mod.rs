@@ -12,6 +12,7 @@ mod environments;
 mod error;
 mod phases;
 mod query;
+mod quotas;
 mod runs;
 mod state_upload;
 mod state_versions;
@@ -33,6 +34,8 @@ use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
 use error::ApiError;
+
+pub(crate) use quotas::Quotas;
 
 /// Where the API is on the server.
 pub(crate) const BASE: &str = "/api/iacp/v3";
