@@ -31,6 +31,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod logs;
+mod lost_rules;
 mod machine;
 mod migrating;
 mod observed;
