@@ -14,6 +14,7 @@ pub mod docker;
 pub mod dpkg;
 pub mod fence;
 pub mod firewalld;
+pub mod hold;
 pub mod interrupt;
 pub mod iptables;
 pub mod journal;
