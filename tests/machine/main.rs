@@ -23,6 +23,7 @@ mod failed_install;
 mod faults;
 mod fencing;
 mod fleet;
+mod held;
 mod hooks;
 mod host_docker;
 mod images;
