@@ -181,6 +181,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         Some(url) => url,
         None => default_url(&tls, address)?,
     };
+    require_encryption(&url)?;
 
     DirBuilder::new()
         .recursive(true)
@@ -385,6 +386,18 @@ fn self_signed(
         }
     });
     Ok(config)
+}
+
+/// Agents refuse such an address, and so does the install script that is served with it.
+fn require_encryption(url: &Url) -> Result<()> {
+    if config::is_encrypted_or_local(url) {
+        return Ok(());
+    }
+    Err(Failure::Usage.because(format!(
+        "cannot be reached at {url}: it is not encrypted, so tokens could be read on the network \
+         and what agents are installed from be changed; give --url https://HOST, also behind a \
+         proxy that speaks TLS for this server (plain http is only for localhost)"
+    )))
 }
 
 /// The host of a URL, as it stands in certificates.
