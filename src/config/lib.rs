@@ -26,6 +26,7 @@ use url::Url;
 use cli::Failure;
 use protocol::Secret;
 
+pub use checks::is_encrypted_or_local;
 pub use layout::{DATA_DIR, ENGINE_SOCKET as ENGINE, SETTINGS as FILE};
 pub use table::{DefaultValue, KEYS, Key, ValueKind};
 pub use token::read_token;

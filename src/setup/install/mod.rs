@@ -137,6 +137,7 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
     let (_, settings) = new_settings(machine, &wanted)?;
+    package::require_no_hold(machine, &args.source, args.url.as_ref())?;
     progress.begin("check");
     let subject = subject(machine, args, proxy.as_ref())?;
     let verdict =
