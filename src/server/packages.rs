@@ -1,8 +1,10 @@
 //! What agents are installed from: the install script, the definitions of the
 //! package repositories, and the repositories themselves.
 
+use std::fs;
 use std::path::Path;
 
+use anyhow::Result;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -16,6 +18,7 @@ use tower_http::services::ServeDir;
 use url::Url;
 
 use super::app::App;
+use cli::Failure;
 
 const INSTALL: &str = include_str!("../../scripts/install.sh");
 const SOURCES: &str = include_str!("../../templates/repository/scalr-agent.sources.tera");
@@ -62,6 +65,35 @@ pub(crate) fn routes(app: &App) -> Router<App> {
     }
 }
 
+/// Refuses a folder that no host can install from.
+///
+/// # Errors
+/// It is not there or can't be read, or `scalr-agent-setup repository` did not write it.
+pub(crate) fn require_repository(folder: &Path) -> Result<()> {
+    let refuse = |why: &str| {
+        Failure::Usage.because(format!(
+            "cannot serve the packages in {} (--packages, SCALR_SERVER_PACKAGES): {why}",
+            folder.display()
+        ))
+    };
+    let entries = fs::read_dir(folder).map_err(|error| refuse(&error.to_string()))?;
+    if folder.join(KEY).is_file() {
+        return Ok(());
+    }
+    let has_packages = entries.filter_map(std::result::Result::ok).any(|entry| {
+        let name = entry.file_name();
+        [".deb", ".rpm"].iter().any(|end| name.to_string_lossy().ends_with(end))
+    });
+    let why = match has_packages {
+        true => "it has packages, and no signed repository of them",
+        false => "it is no signed repository",
+    };
+    Err(refuse(&format!(
+        "{why}: there is no {KEY}\nMake one, and name that folder: scalr-agent-setup repository \
+         --packages DIR --key KEY --output OTHER-DIR"
+    )))
+}
+
 /// How long a cache on the way may keep a file, in seconds: as long as one stays
 /// that no index names any more.
 const A_WEEK: &str = "max-age=604800";
@@ -89,42 +121,42 @@ fn is_final(path: &str) -> bool {
 /// The script knows this server, its setup programs and the key of its packages, so
 /// that it installs no others, whatever a cache or a mirror on the way holds.
 async fn install_script(State(app): State<App>) -> impl IntoResponse {
-    let pins = match &app.packages {
-        Some(folder) => Pins::of(folder).await,
-        None => Pins::default(),
+    let key = key_sha256(&app).await.unwrap_or_default();
+    let programs = match &app.packages {
+        Some(folder) => program_pins(folder).await,
+        None => String::new(),
     };
-    let script = fill_in(INSTALL, &app.url, &pins);
+    let script = fill_in(INSTALL, &app.url, &key, &programs);
     ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], script)
 }
 
-/// What the install script compares with, in hexadecimal; empty where there is none.
-#[derive(Default)]
-struct Pins {
-    /// The SHA-256 of the key's file.
-    key: String,
-    /// Words, each an architecture and the SHA-256 of its setup program.
-    setup: String,
-}
-
-impl Pins {
-    /// Read each time: the folder may be replaced while the server runs.
-    async fn of(folder: &Path) -> Self {
-        let key = tokio::fs::read(folder.join(KEY)).await.ok();
-        let mut setup = Vec::new();
-        for machine in MACHINES {
-            let file = folder.join(format!("scalr-agent-setup-{machine}.sha256"));
-            let line = tokio::fs::read_to_string(file).await.unwrap_or_default();
-            setup.extend(checksum(&line).map(|sum| format!("{machine}:{sum}")));
-        }
-        let key = key.map(|key| hex::encode(Sha256::digest(key))).unwrap_or_default();
-        Self { key, setup: setup.join(" ") }
+/// The setup programs in this folder, each as its architecture and its SHA-256.
+async fn program_pins(folder: &Path) -> String {
+    let mut pins = Vec::new();
+    for machine in MACHINES {
+        let file = folder.join(format!("scalr-agent-setup-{machine}.sha256"));
+        let line = tokio::fs::read_to_string(file).await.unwrap_or_default();
+        pins.extend(checksum(&line).map(|sum| format!("{machine}:{sum}")));
     }
+    pins.join(" ")
 }
 
 /// The SHA-256 in a line of `sha256sum`: nothing else gets into a script.
 fn checksum(line: &str) -> Option<&str> {
     let sum = line.split_whitespace().next()?;
     (sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(sum)
+}
+
+/// The SHA-256 of the file with the key of the packages, if there is one.
+pub(crate) async fn key_sha256(app: &App) -> Option<String> {
+    // Read each time: the folder may be replaced while the server runs.
+    let key = tokio::fs::read(app.packages.as_ref()?.join(KEY)).await.ok()?;
+    Some(hex::encode(Sha256::digest(key)))
+}
+
+/// The SHA-256 of what `/ca.pem` answers.
+pub(crate) fn authority_sha256(app: &App) -> Option<String> {
+    app.authority.as_ref().map(|pem| hex::encode(Sha256::digest(pem)))
 }
 
 /// The authority that hosts have to trust before they trust this answer: whoever fetches it
@@ -176,20 +208,23 @@ fn definition(template: &str, part: &str, key: &str, app: &App) -> Result<Respon
 
 fn render(template: &str, base: &str, part: &str, key: &str) -> tera::TeraResult<String> {
     let mut context = Context::new();
+    // It is on the host, if it is anywhere.
+    context.insert("ca_cert", "");
     for (name, value) in [("id", ID), ("base", base), ("part", part), ("key", key)] {
         context.insert(name, value);
     }
     Tera::one_off(template, &context, false)
 }
 
-/// The script with the server's URL and its pins in their marked lines. A URL has none
-/// of the characters that mean something between single quotes.
-fn fill_in(script: &str, url: &Url, pins: &Pins) -> String {
+/// The script with the server's URL, and the SHA-256 of its key and of its programs, in
+/// their marked lines. A URL has none of the characters that mean something between
+/// single quotes.
+fn fill_in(script: &str, url: &Url, key_sha256: &str, programs: &str) -> String {
     let url = url.as_str().trim_end_matches('/').replace('\'', "%27");
     script
         .replacen(URL_LINE, &format!("SERVER_URL='{url}'"), 1)
-        .replacen(KEY_LINE, &format!("KEY_SHA256='{}'", pins.key), 1)
-        .replacen(SETUP_LINE, &format!("SETUP_SHA256='{}'", pins.setup), 1)
+        .replacen(KEY_LINE, &format!("KEY_SHA256='{key_sha256}'"), 1)
+        .replacen(SETUP_LINE, &format!("SETUP_SHA256='{programs}'"), 1)
 }
 
 #[cfg(test)]
@@ -201,11 +236,10 @@ mod tests {
         // The SHA-256 of "abc" (FIPS 180-2, B.1).
         let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(KEY), "abc").unwrap();
         let file = folder.path().join("scalr-agent-setup-aarch64.sha256");
-        std::fs::write(file, format!("{sum}  scalr-agent-setup-aarch64\n")).unwrap();
+        fs::write(file, format!("{sum}  scalr-agent-setup-aarch64\n")).unwrap();
         let url = Url::parse("https://pools.example.com:8443").unwrap();
-        let script = fill_in(INSTALL, &url, &Pins::of(folder.path()).await);
+        let script = fill_in(INSTALL, &url, sum, &program_pins(folder.path()).await);
         for line in [
             "SERVER_URL='https://pools.example.com:8443'",
             &format!("KEY_SHA256='{sum}'"),
@@ -250,7 +284,7 @@ mod tests {
     #[test]
     fn without_packages_there_is_nothing_to_compare() {
         let url = Url::parse("https://pools.example.com").unwrap();
-        let script = fill_in(INSTALL, &url, &Pins::default());
+        let script = fill_in(INSTALL, &url, "", "");
         assert!(script.contains("\nKEY_SHA256=''\nSETUP_SHA256=''\n"), "{script}");
     }
 

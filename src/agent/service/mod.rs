@@ -26,6 +26,7 @@ use crate::connection::{self, State};
 use crate::context::{Context, RunUser, certificates};
 use crate::engine::Engine;
 use crate::firewall::Firewall;
+use crate::identity;
 use crate::images::{Images, Limits};
 use crate::journal::Journal;
 use crate::logging;
@@ -47,20 +48,22 @@ use protocol::{Intervals, Register, TaskState};
 /// (7), or the engine or the server can't be reached at the start (1).
 pub(crate) fn run(file: &Path, once: bool) -> Result<()> {
     deny_tracing()?;
-    let config = Settings::load(file, std::env::vars())?.resolve()?;
-    logging::start(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
         .build()
         .context("cannot start")?;
+    // Before the settings are read: one that asks to read them again comes later.
+    let signals = runtime.block_on(async { Signals::catch() })?;
+    let config = Settings::load(file, std::env::vars())?.resolve()?;
+    logging::start(&config);
     let end = runtime.block_on(async {
         let proxy = proxy_variables::of_agent();
         let telemetry = Telemetry::start(&config, &proxy).unwrap_or_else(|error| {
             warn!("no telemetry: {error:#}");
             Telemetry::off()
         });
-        let end = serve(config, proxy, &telemetry, file, once).await;
+        let end = serve(config, proxy, &telemetry, signals, file, once).await;
         telemetry.stop().await;
         end
     })?;
@@ -84,10 +87,10 @@ async fn serve(
     config: Config,
     proxy: Vec<(String, String)>,
     telemetry: &Arc<Telemetry>,
+    mut signals: Signals,
     file: &Path,
     once: bool,
 ) -> Result<End> {
-    let mut signals = Signals::catch()?;
     let socket = format!("unix://{}", config.engine.display());
     let engine = tokio::select! {
         engine = Engine::connect_when_up(&socket) => engine?,
@@ -96,6 +99,7 @@ async fn serve(
             Order::Reload => End::Reload,
         }),
     };
+    engine.refuse_unsupported(&socket).await?;
     let (service, in_hand) = Service::start(config, engine, proxy, telemetry, once).await?;
     let progress = Arc::clone(&service.context.progress);
     let keeping = tokio::spawn({
@@ -144,7 +148,8 @@ struct Service {
 }
 
 impl Service {
-    /// Continues the tasks of an earlier agent; whether there were any.
+    /// Continues the tasks of an earlier agent, those of another boot once the server
+    /// confirms them; whether there were any.
     async fn start(
         config: Config,
         engine: Engine,
@@ -152,6 +157,9 @@ impl Service {
         telemetry: &Arc<Telemetry>,
         once: bool,
     ) -> Result<(Arc<Self>, bool)> {
+        // Before all that empties something in there.
+        let identity = identity::claim(&config.data_dir)?;
+        let register = registration::introduction(&config, identity.clone())?;
         let context = Context {
             client: Client::new(&config, &proxy)?,
             engine,
@@ -159,7 +167,7 @@ impl Service {
             images: Images::open(&config.data_dir)?,
             providers: Providers::open(&config, &proxy)?,
             slots: Slots::new(config.concurrency, config.memory),
-            journal: Journal::open(&config.data_dir)?,
+            journal: Journal::open(&config.data_dir, identity)?,
             proxy,
             certificates: certificates(config.ca_cert.as_deref())?,
             user: RunUser::of(config.user.as_deref(), layout::RUN_USER)?,
@@ -172,7 +180,7 @@ impl Service {
         };
         telemetry.watch_slots(&context.slots, context.config.concurrency);
         let service = Arc::new(Self {
-            register: registration::introduction(&context.config)?,
+            register,
             context: Arc::new(context),
             once,
             tasks: Mutex::default(),
@@ -191,7 +199,7 @@ impl Service {
             service.begin(entry, slot, span, None);
         }
         if in_hand {
-            // Their containers are looked after at once; the server may be away
+            // The containers of this boot are looked after at once; the server may be away
             // for as long as it likes.
             notify(&[NotifyState::Ready]);
         }
