@@ -15,6 +15,7 @@ pub mod dpkg;
 pub mod engine;
 pub mod fence;
 pub mod firewalld;
+pub mod hold;
 pub mod interrupt;
 pub mod iptables;
 pub mod journal;

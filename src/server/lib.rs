@@ -14,7 +14,7 @@
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
 //! | [`local_api`] | the pool API for the host's own administrators |
 //! | [`commands`] | the commands that call the pool API |
-//! | [`disk`] | what of the disk has to stay free |
+//! | [`disk`], [`usage`] | what of the disk has to stay free, and who uses it |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
 mod api;
@@ -36,6 +36,7 @@ mod store;
 mod tls;
 mod token;
 mod upload;
+mod usage;
 mod watched;
 
 mod admin;
@@ -83,6 +84,7 @@ use objects::Objects;
 use retention::Retention;
 use scheduler::{Scheduler, Terms, Wake};
 use store::Store;
+use usage::Usage;
 use watched::Watched;
 
 pub use args::Cli;
@@ -205,9 +207,10 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         }
     };
     let reserve = Reserve::new(&options.data, options.reserve * 1024 * 1024);
+    let usage = Usage::default();
     let scheduler = Scheduler {
         store: Store::open(&options.data.join(DATABASE)).await?,
-        objects: Objects::open(&options.data.join("objects"), reserve.clone())?,
+        objects: Objects::open(&options.data.join("objects"), reserve.clone(), usage.clone())?,
         clock: Clock::default(),
         wake: Wake::default(),
         terms: Terms {
@@ -216,7 +219,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
             apply_timeout: options.apply_timeout,
         },
     };
-    let logs = Logs::open(&options.data.join("logs"), reserve)?;
+    let logs = Logs::open(&options.data.join("logs"), reserve, usage.clone())?;
     let token_file = options.admin_token_file.as_deref();
     let admin_token =
         admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;
@@ -225,6 +228,8 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     let app = Arc::new(Parts {
         scheduler,
         logs,
+        usage,
+        quotas: options.quotas.bytes(),
         watched: Watched::default(),
         url,
         authority: own_authority,

@@ -121,24 +121,35 @@ fn is_final(path: &str) -> bool {
 /// The script knows this server, its setup programs and the key of its packages, so
 /// that it installs no others, whatever a cache or a mirror on the way holds.
 async fn install_script(State(app): State<App>) -> impl IntoResponse {
-    let key = key_sha256(&app).await.unwrap_or_default();
-    let programs = match &app.packages {
-        Some(folder) => program_pins(folder).await,
-        None => String::new(),
+    let pins = match &app.packages {
+        Some(folder) => Pins::of(folder).await,
+        None => Pins::default(),
     };
-    let script = fill_in(INSTALL, &app.url, &key, &programs);
+    let script = fill_in(INSTALL, &app.url, &pins);
     ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], script)
 }
 
-/// The setup programs in this folder, each as its architecture and its SHA-256.
-async fn program_pins(folder: &Path) -> String {
-    let mut pins = Vec::new();
-    for machine in MACHINES {
-        let file = folder.join(format!("scalr-agent-setup-{machine}.sha256"));
-        let line = tokio::fs::read_to_string(file).await.unwrap_or_default();
-        pins.extend(checksum(&line).map(|sum| format!("{machine}:{sum}")));
+/// What the install script compares with, in hexadecimal; empty where there is none.
+#[derive(Default)]
+struct Pins {
+    /// The SHA-256 of the key's file.
+    key: String,
+    /// Words, each an architecture and the SHA-256 of its setup program.
+    setup: String,
+}
+
+impl Pins {
+    /// Read each time: the folder may be replaced while the server runs.
+    async fn of(folder: &Path) -> Self {
+        let mut setup = Vec::new();
+        for machine in MACHINES {
+            let file = folder.join(format!("scalr-agent-setup-{machine}.sha256"));
+            let line = tokio::fs::read_to_string(file).await.unwrap_or_default();
+            setup.extend(checksum(&line).map(|sum| format!("{machine}:{sum}")));
+        }
+        let key = sum_of_key(folder).await.unwrap_or_default();
+        Self { key, setup: setup.join(" ") }
     }
-    pins.join(" ")
 }
 
 /// The SHA-256 in a line of `sha256sum`: nothing else gets into a script.
@@ -149,8 +160,11 @@ fn checksum(line: &str) -> Option<&str> {
 
 /// The SHA-256 of the file with the key of the packages, if there is one.
 pub(crate) async fn key_sha256(app: &App) -> Option<String> {
-    // Read each time: the folder may be replaced while the server runs.
-    let key = tokio::fs::read(app.packages.as_ref()?.join(KEY)).await.ok()?;
+    sum_of_key(app.packages.as_ref()?).await
+}
+
+async fn sum_of_key(folder: &Path) -> Option<String> {
+    let key = tokio::fs::read(folder.join(KEY)).await.ok()?;
     Some(hex::encode(Sha256::digest(key)))
 }
 
@@ -216,15 +230,14 @@ fn render(template: &str, base: &str, part: &str, key: &str) -> tera::TeraResult
     Tera::one_off(template, &context, false)
 }
 
-/// The script with the server's URL, and the SHA-256 of its key and of its programs, in
-/// their marked lines. A URL has none of the characters that mean something between
-/// single quotes.
-fn fill_in(script: &str, url: &Url, key_sha256: &str, programs: &str) -> String {
+/// The script with the server's URL and its pins in their marked lines. A URL has none
+/// of the characters that mean something between single quotes.
+fn fill_in(script: &str, url: &Url, pins: &Pins) -> String {
     let url = url.as_str().trim_end_matches('/').replace('\'', "%27");
     script
         .replacen(URL_LINE, &format!("SERVER_URL='{url}'"), 1)
-        .replacen(KEY_LINE, &format!("KEY_SHA256='{key_sha256}'"), 1)
-        .replacen(SETUP_LINE, &format!("SETUP_SHA256='{programs}'"), 1)
+        .replacen(KEY_LINE, &format!("KEY_SHA256='{}'", pins.key), 1)
+        .replacen(SETUP_LINE, &format!("SETUP_SHA256='{}'", pins.setup), 1)
 }
 
 #[cfg(test)]
@@ -236,10 +249,11 @@ mod tests {
         // The SHA-256 of "abc" (FIPS 180-2, B.1).
         let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(KEY), "abc").unwrap();
         let file = folder.path().join("scalr-agent-setup-aarch64.sha256");
-        fs::write(file, format!("{sum}  scalr-agent-setup-aarch64\n")).unwrap();
+        std::fs::write(file, format!("{sum}  scalr-agent-setup-aarch64\n")).unwrap();
         let url = Url::parse("https://pools.example.com:8443").unwrap();
-        let script = fill_in(INSTALL, &url, sum, &program_pins(folder.path()).await);
+        let script = fill_in(INSTALL, &url, &Pins::of(folder.path()).await);
         for line in [
             "SERVER_URL='https://pools.example.com:8443'",
             &format!("KEY_SHA256='{sum}'"),
@@ -284,7 +298,7 @@ mod tests {
     #[test]
     fn without_packages_there_is_nothing_to_compare() {
         let url = Url::parse("https://pools.example.com").unwrap();
-        let script = fill_in(INSTALL, &url, "", "");
+        let script = fill_in(INSTALL, &url, &Pins::default());
         assert!(script.contains("\nKEY_SHA256=''\nSETUP_SHA256=''\n"), "{script}");
     }
 

@@ -132,6 +132,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
     new_settings(machine, &wanted)?;
+    package::require_no_hold(machine, &args.source, args.url.as_ref())?;
     let verdict = check_host(context, args, proxy.as_ref());
     if !args.dry_run {
         verdict.as_ref().map_err(|error| Failure::of(error).because(format!("{error:#}")))?;
