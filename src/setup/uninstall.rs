@@ -180,7 +180,8 @@ fn put_back(
     if !args.keep_package {
         source::remove(&mut changes, Os::of(machine)?.family)?;
     }
-    let keep: &[&str] = if args.purge { &[] } else { &[config::FILE, layout::ENGINE_SETTINGS] };
+    let keep: &[&str] =
+        if args.purge { &[] } else { &[config::FILE, layout::CA_CERT, layout::ENGINE_SETTINGS] };
     let left_alone = changes.reverse(keep)?;
     leave_groups(&mut changes)?;
     if services.can_run() {

@@ -1,5 +1,6 @@
 //! `install`: from a checked host to an agent that takes runs.
 
+mod authority;
 mod image;
 mod key;
 mod package;
@@ -13,7 +14,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use url::Url;
 
-use self::source::Source;
+use self::authority::Authority;
+use self::source::{Access, Source};
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, RECORDS, require_root};
 use crate::document::{self, Progress};
@@ -79,7 +81,8 @@ pub(crate) struct Args {
     /// for the Terraform version [default: hashicorp/terraform:{version}]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// A PEM file of authorities to trust besides the system's
+    /// A PEM file of authorities that the agent, and apt or yum for its server, trust;
+    /// a copy is kept in /etc/scalr-agent/ca.pem
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
     /// The Docker engine of the runs: the package's own, or the host's
@@ -133,6 +136,7 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
     progress.begin("settings");
     let wanted = args.settings()?;
     let proxy = args.proxy()?;
+    let authority = Authority::of(machine, args.ca_cert.as_deref())?;
     // First of all, so that what is checked is not what an interrupted one has left.
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
@@ -154,8 +158,12 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
     }
     progress.begin("package");
     let variables = variables(machine, proxy.as_ref())?;
-    package::put(&mut changes, &args.source, args.url.as_ref(), &variables)?;
+    let access = Access { proxy: variables, authority };
+    package::put(&mut changes, &args.source, args.url.as_ref(), &access)?;
     progress.begin("files");
+    if let Some(authority) = &access.authority {
+        authority.put(&mut changes)?;
+    }
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
     let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
@@ -196,9 +204,12 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
 
 fn add_repository(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     progress.begin("repository");
-    let proxy = variables(&context.machine, args.proxy()?.as_ref())?;
+    let access = Access {
+        proxy: variables(&context.machine, args.proxy()?.as_ref())?,
+        authority: Authority::of(&context.machine, args.ca_cert.as_deref())?,
+    };
     let mut changes = Changes::begin(&context.machine, &RECORDS, args.dry_run)?;
-    package::add_repository(&mut changes, &args.source, args.url.as_ref(), &proxy)?;
+    package::add_repository(&mut changes, &args.source, args.url.as_ref(), &access)?;
     let changed = changes.changed().to_vec();
     changes.finish()?;
     progress.changed(&changed);
@@ -222,7 +233,6 @@ fn variables(machine: &Machine, proxy: Option<&ProxySettings>) -> Result<Vec<(St
 impl Args {
     /// The settings of the options, as texts for the settings' file.
     fn settings(&self) -> Result<Vec<Change>> {
-        let path = |path: &PathBuf| path.display().to_string();
         let named = [
             ("url", self.url.as_ref().map(ToString::to_string)),
             ("token", self.token()?),
@@ -232,7 +242,7 @@ impl Args {
             ("cpu", self.cpu.map(|n| n.to_string())),
             ("user", self.user.clone()),
             ("image", self.image.clone()),
-            ("ca_cert", self.ca_cert.as_ref().map(path)),
+            ("ca_cert", self.ca_cert.as_ref().map(|_| layout::CA_CERT.to_owned())),
         ];
         let mut changes: Vec<Change> = Vec::new();
         for (name, value) in named {

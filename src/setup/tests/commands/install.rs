@@ -51,6 +51,39 @@ fn installed_again_and_removed() {
 }
 
 #[test]
+fn the_authority_is_kept_until_it_is_purged() {
+    let tree = Tree::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("my ca.pem");
+    let option = file.to_str().unwrap();
+    let before = tree.snapshot();
+    for wrong in ["", "no certificate"] {
+        if !wrong.is_empty() {
+            fs::write(&file, wrong).unwrap();
+        }
+        let said = install(&tree, &["--ca-cert", option]);
+        assert!(said.code == 2 && said.stderr.contains("--ca-cert"), "{}", said.all());
+        assert_eq!(tree.snapshot(), before);
+    }
+    let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+    fs::write(&file, pem).unwrap();
+    let said = install(&tree, &["--ca-cert", option]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(tree.read("/etc/scalr-agent/ca.pem"), pem);
+    assert_eq!(tree.mode("/etc/scalr-agent/ca.pem"), 0o644);
+    assert!(tree.read(SETTINGS).contains("ca_cert = \"/etc/scalr-agent/ca.pem\"\n"));
+
+    // The file that it was read from is not needed again.
+    fs::remove_file(&file).unwrap();
+    let said = install(&tree, &["--concurrency", "2"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(tree.setup(&["uninstall"]).code, 0);
+    assert_eq!(tree.read("/etc/scalr-agent/ca.pem"), pem);
+    assert_eq!(tree.setup(&["uninstall", "--purge"]).code, 0);
+    assert!(!tree.path("/etc/scalr-agent").exists());
+}
+
+#[test]
 fn what_is_set_and_not_named_stays() {
     let tree = Tree::new();
     install(&tree, &["--concurrency", "3", "--memory", "1024"]);
