@@ -14,10 +14,11 @@ use url::Url;
 use self::source::Source;
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, RECORDS, require_root};
+use crate::runs::{self, Places};
 use crate::{network, proxy, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
-use config::layout::{self, ENGINE_UNIT};
+use config::layout::{self, AGENT_UNIT, ENGINE_UNIT};
 use config::proxy::ProxySettings;
 use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
@@ -129,35 +130,38 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
     new_settings(machine, &wanted)?;
+    refuse_another_engine(machine, args)?;
     let verdict = check_host(context, args, proxy.as_ref());
     if !args.dry_run {
         verdict.as_ref().map_err(|error| Failure::of(error).because(format!("{error:#}")))?;
     }
 
     let services = Services::of(machine);
-    for unit in
-        [ENGINE_UNIT, layout::AGENT_UNIT].into_iter().filter(|unit| services.is_active(unit))
-    {
-        changes.restart_when_undone(unit)?;
-    }
     let variables = variables(machine, proxy.as_ref())?;
     package::put(&mut changes, &args.source, args.url.as_ref(), &variables)?;
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
-    let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
-    units::put(&mut changes, None, &settings)?;
-    if let Some(proxy) = &proxy {
-        engine_changed |= proxy::write(&mut changes, proxy, false)?;
-    }
+    let engine_chosen = choose_engine(&mut changes, services, bundled)?;
+    let units_changed = units::put(&mut changes, None, &settings)?;
+    let proxy_changed = match &proxy {
+        Some(proxy) => proxy::write(&mut changes, proxy, false)?,
+        None => false,
+    };
     let changed = !changes.changed().is_empty();
     if changed && services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
     if bundled {
-        bring_up(&mut changes, services, ENGINE_UNIT, engine_changed, args.no_start)?;
+        let need = Need::restart_if(engine_chosen || proxy_changed);
+        bring_up(&mut changes, services, ENGINE_UNIT, need, args.no_start)?;
     }
-    bring_up(&mut changes, services, layout::AGENT_UNIT, changed, args.no_start)?;
+    // After a new package too, which has reloaded it: it has to come up as the new program.
+    let need = if changed { Need::Reload } else { Need::Nothing };
+    // What systemd does when it starts the agent.
+    let need = need.max(Need::restart_if(engine_chosen || units_changed || proxy_changed));
+    bring_up(&mut changes, services, AGENT_UNIT, need, args.no_start)?;
     if !bundled && services.is_active(ENGINE_UNIT) {
+        changes.when_undone(start::again(ENGINE_UNIT))?;
         changes.run(format!("stop {ENGINE_UNIT}"), systemd::stop(&[ENGINE_UNIT]), None)?;
     }
 
@@ -306,8 +310,32 @@ fn new_settings(machine: &Machine, wanted: &[Change]) -> Result<(String, Setting
     Ok((text, settings))
 }
 
+/// The agent finds runs only on the engine that they began on.
+fn refuse_another_engine(machine: &Machine, args: &Args) -> Result<()> {
+    let places = Places::of(machine);
+    let Some(engine) = args.engine.filter(|engine| engine.socket() != places.engine) else {
+        return Ok(());
+    };
+    let active = runs::active(machine, &places)?;
+    if active.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "these runs are active on the engine {}:\n  {}\nWait until they have ended \
+         (`scalr-agent status` shows them), then change the engine to {} with the same command.",
+        places.engine,
+        active.join("\n  "),
+        engine.socket()
+    );
+    if args.dry_run {
+        println!("it would refuse: {message}");
+        return Ok(());
+    }
+    Err(Failure::Failed.because(message))
+}
+
 /// Prepares the engine that the settings name; returns whether that changed
-/// anything that a running engine has to be restarted for.
+/// anything that a running engine or agent has to be restarted for.
 fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Result<bool> {
     let machine = changes.machine().clone();
     if bundled {
@@ -328,7 +356,7 @@ fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Re
     if services.is_enabled(ENGINE_UNIT) {
         changes.disable(ENGINE_UNIT)?;
     }
-    changes.symlink(DOCKER_MASK, "/dev/null")?;
+    let mut changed = changes.symlink(DOCKER_MASK, "/dev/null")?;
     let (user, group) = (layout::AGENT, "docker");
     if machine.is_this_one() && !users::is_member(user, group) {
         changes.run(
@@ -337,15 +365,31 @@ fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Re
             Some(users::leave(user, group)),
         )?;
         changes.record_membership(user, group, true);
+        changed = true;
     }
-    Ok(false)
+    Ok(changed)
+}
+
+/// What a unit that runs needs for a change to be in effect; each does what those
+/// before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    Nothing,
+    Reload,
+    Restart,
+}
+
+impl Need {
+    fn restart_if(changed: bool) -> Self {
+        if changed { Self::Restart } else { Self::Nothing }
+    }
 }
 
 fn bring_up(
     changes: &mut Changes,
     services: Services,
     unit: &'static str,
-    changed: bool,
+    need: Need,
     no_start: bool,
 ) -> Result<()> {
     if !services.can_run() {
@@ -354,19 +398,35 @@ fn bring_up(
     if !services.is_enabled(unit) {
         changes.enable(unit)?;
     }
-    let was_active = services.is_active(unit);
-    let mut stopped = vec![unit];
-    if unit == ENGINE_UNIT && !services.is_active(layout::CONTAINERD_UNIT) {
-        stopped.push(layout::CONTAINERD_UNIT);
-    }
-    if no_start || was_active && !changed {
+    if no_start {
         return Ok(());
     }
-    changes.act(
-        format!("{} {unit}", if was_active { "restart" } else { "start" }),
-        || start::bring_up(services, unit),
-        (!was_active).then(|| systemd::stop(&stopped)),
-    )
+    let was = services.state(unit).unwrap_or_default();
+    // One that still tries to start may need just what is installed now.
+    let need = if was.active == "activating" { Need::Restart } else { need };
+    if !was.is_up() {
+        let mut stopped = vec![unit];
+        if unit == ENGINE_UNIT && !services.is_active(layout::CONTAINERD_UNIT) {
+            stopped.push(layout::CONTAINERD_UNIT);
+        }
+        let undo = Some(systemd::stop(&stopped));
+        return changes.act(format!("start {unit}"), || start::bring_up(services, unit), undo);
+    }
+    match need {
+        Need::Nothing => Ok(()),
+        Need::Reload => {
+            let machine = changes.machine().clone();
+            // One that has ended, because the server refuses its token for example, starts.
+            let again = systemd::systemctl(&["--no-block", "reload-or-restart", unit]);
+            changes.when_undone(again)?;
+            let reload = || start::reload_agent(&machine, services);
+            changes.act(format!("reload {unit}"), reload, None)
+        }
+        Need::Restart => {
+            changes.when_undone(start::again(unit))?;
+            changes.act(format!("restart {unit}"), || start::bring_up(services, unit), None)
+        }
+    }
 }
 
 fn say_what_is_next(machine: &Machine, is_new: bool, no_start: bool) {
