@@ -289,7 +289,7 @@ fn say_next(file: &Path, unit: Option<UnitState>, changes: Option<&[Change]>) ->
         return Ok(());
     }
     match unit {
-        Some(unit) if ["active", "activating", "reloading"].contains(&unit.active.as_str()) => {
+        Some(unit) if unit.is_up() => {
             let Some(changes) = changes else { return Ok(()) };
             if changes.iter().any(|(key, _)| PLACES.contains(&key.name)) {
                 println!(

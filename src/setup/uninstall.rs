@@ -195,6 +195,14 @@ fn put_back(
 
 /// The agent first: it ends its runs and reports them.
 fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()> {
+    let is_up = |unit: &&str| services.state(unit).unwrap_or_default().is_up();
+    let units = [CONTAINERD_UNIT, ENGINE_UNIT, NETWORK_UNIT, AGENT_UNIT];
+    let up: Vec<&str> = units.into_iter().filter(is_up).collect();
+    if !up.is_empty() {
+        // One job for all of them: systemd starts each after those that it needs.
+        let start = [&["--no-block", "start"], up.as_slice()].concat();
+        changes.when_undone(systemd::systemctl(&start))?;
+    }
     if !services.is_active(ENGINE_UNIT) && has_entries(LIVE) {
         // Containers outlive their engine, and nobody else can end them in order.
         let start = || {
@@ -260,11 +268,9 @@ fn has_entries(directory: &str) -> bool {
 }
 
 fn stop_unit(changes: &mut Changes, services: Services, unit: &'static str) -> Result<()> {
-    let state = services.state(unit).unwrap_or_default();
-    if !["active", "activating", "reloading"].contains(&state.active.as_str()) {
+    if !services.state(unit).unwrap_or_default().is_up() {
         return Ok(());
     }
-    changes.restart_when_undone(unit)?;
     if !changes.is_dry_run() {
         eprintln!("Stopping {unit} …");
     }

@@ -19,10 +19,11 @@ use self::source::{Access, Source};
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, RECORDS, require_root};
 use crate::document::{self, Progress};
+use crate::runs::{self, Places};
 use crate::{network, proxy, settings, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
-use config::layout::{self, ENGINE_UNIT};
+use config::layout::{self, AGENT_UNIT, ENGINE_UNIT};
 use config::proxy::ProxySettings;
 use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
@@ -141,6 +142,7 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
     let (_, settings) = new_settings(machine, &wanted)?;
+    refuse_another_engine(machine, args)?;
     package::require_no_hold(machine, &args.source, args.url.as_ref())?;
     progress.begin("check");
     let subject = subject(machine, args, proxy.as_ref())?;
@@ -151,11 +153,6 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
     }
 
     let services = Services::of(machine);
-    for unit in
-        [ENGINE_UNIT, layout::AGENT_UNIT].into_iter().filter(|unit| services.is_active(unit))
-    {
-        changes.restart_when_undone(unit)?;
-    }
     progress.begin("package");
     let variables = variables(machine, proxy.as_ref())?;
     let access = Access { proxy: variables, authority };
@@ -166,28 +163,35 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
     }
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
-    let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
+    let engine_chosen = choose_engine(&mut changes, services, bundled)?;
     // The unit's variables count, too; a dry run has not written the file.
     let settings = if args.dry_run { settings } else { settings::of_service(machine)? };
-    units::put(&mut changes, None, &settings)?;
-    if let Some(proxy) = &proxy {
-        engine_changed |= proxy::write(&mut changes, proxy, false)?;
-    }
+    let units_changed = units::put(&mut changes, None, &settings)?;
+    let proxy_changed = match &proxy {
+        Some(proxy) => proxy::write(&mut changes, proxy, false)?,
+        None => false,
+    };
     let changed = !changes.changed().is_empty();
     if changed && services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
     progress.begin("engine");
     if bundled {
-        bring_up(&mut changes, services, ENGINE_UNIT, engine_changed, args.no_start)?;
+        let need = Need::restart_if(engine_chosen || proxy_changed);
+        bring_up(&mut changes, services, ENGINE_UNIT, need, args.no_start)?;
     }
     if args.image.is_some() && machine.is_this_one() && !args.dry_run {
         progress.begin("image");
         image::check()?;
     }
     progress.begin("agent");
-    bring_up(&mut changes, services, layout::AGENT_UNIT, changed, args.no_start)?;
+    // After a new package too, which has reloaded it: it has to come up as the new program.
+    let need = if changed { Need::Reload } else { Need::Nothing };
+    // What systemd does when it starts the agent.
+    let need = need.max(Need::restart_if(engine_chosen || units_changed || proxy_changed));
+    bring_up(&mut changes, services, AGENT_UNIT, need, args.no_start)?;
     if !bundled && services.is_active(ENGINE_UNIT) {
+        changes.when_undone(start::again(ENGINE_UNIT))?;
         changes.run(format!("stop {ENGINE_UNIT}"), systemd::stop(&[ENGINE_UNIT]), None)?;
     }
 
@@ -336,8 +340,32 @@ fn new_settings(machine: &Machine, wanted: &[Change]) -> Result<(String, Setting
     Ok((text, settings))
 }
 
+/// The agent finds runs only on the engine that they began on.
+fn refuse_another_engine(machine: &Machine, args: &Args) -> Result<()> {
+    let places = Places::of(machine);
+    let Some(engine) = args.engine.filter(|engine| engine.socket() != places.engine) else {
+        return Ok(());
+    };
+    let active = runs::active(machine, &places)?;
+    if active.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "these runs are active on the engine {}:\n  {}\nWait until they have ended \
+         (`scalr-agent status` shows them), then change the engine to {} with the same command.",
+        places.engine,
+        active.join("\n  "),
+        engine.socket()
+    );
+    if args.dry_run {
+        println!("it would refuse: {message}");
+        return Ok(());
+    }
+    Err(Failure::Failed.because(message))
+}
+
 /// Prepares the engine that the settings name; returns whether that changed
-/// anything that a running engine has to be restarted for.
+/// anything that a running engine or agent has to be restarted for.
 fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Result<bool> {
     let machine = changes.machine().clone();
     if bundled {
@@ -358,15 +386,29 @@ fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Re
     if services.is_enabled(ENGINE_UNIT) {
         changes.disable(ENGINE_UNIT)?;
     }
-    changes.symlink(DOCKER_MASK, "/dev/null")?;
-    Ok(false)
+    changes.symlink(DOCKER_MASK, "/dev/null")
+}
+
+/// What a unit that runs needs for a change to be in effect; each does what those
+/// before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    Nothing,
+    Reload,
+    Restart,
+}
+
+impl Need {
+    fn restart_if(changed: bool) -> Self {
+        if changed { Self::Restart } else { Self::Nothing }
+    }
 }
 
 fn bring_up(
     changes: &mut Changes,
     services: Services,
     unit: &'static str,
-    changed: bool,
+    need: Need,
     no_start: bool,
 ) -> Result<()> {
     if !services.can_run() {
@@ -375,19 +417,35 @@ fn bring_up(
     if !services.is_enabled(unit) {
         changes.enable(unit)?;
     }
-    let was_active = services.is_active(unit);
-    let mut stopped = vec![unit];
-    if unit == ENGINE_UNIT && !services.is_active(layout::CONTAINERD_UNIT) {
-        stopped.push(layout::CONTAINERD_UNIT);
-    }
-    if no_start || was_active && !changed {
+    if no_start {
         return Ok(());
     }
-    changes.act(
-        format!("{} {unit}", if was_active { "restart" } else { "start" }),
-        || start::bring_up(services, unit),
-        (!was_active).then(|| systemd::stop(&stopped)),
-    )
+    let was = services.state(unit).unwrap_or_default();
+    // One that still tries to start may need just what is installed now.
+    let need = if was.active == "activating" { Need::Restart } else { need };
+    if !was.is_up() {
+        let mut stopped = vec![unit];
+        if unit == ENGINE_UNIT && !services.is_active(layout::CONTAINERD_UNIT) {
+            stopped.push(layout::CONTAINERD_UNIT);
+        }
+        let undo = Some(systemd::stop(&stopped));
+        return changes.act(format!("start {unit}"), || start::bring_up(services, unit), undo);
+    }
+    match need {
+        Need::Nothing => Ok(()),
+        Need::Reload => {
+            let machine = changes.machine().clone();
+            // One that has ended, because the server refuses its token for example, starts.
+            let again = systemd::systemctl(&["--no-block", "reload-or-restart", unit]);
+            changes.when_undone(again)?;
+            let reload = || start::reload_agent(&machine, services);
+            changes.act(format!("reload {unit}"), reload, None)
+        }
+        Need::Restart => {
+            changes.when_undone(start::again(unit))?;
+            changes.act(format!("restart {unit}"), || start::bring_up(services, unit), None)
+        }
+    }
 }
 
 fn say_what_is_next(machine: &Machine, is_new: bool, no_start: bool) {

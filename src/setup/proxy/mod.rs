@@ -14,6 +14,7 @@ pub(crate) use self::drop_in::{of_units, write};
 use self::restart::{Restart, restart};
 use crate::context::{Context, RECORDS, require_root};
 use cli::Failure;
+use config::layout::{AGENT_UNIT, ENGINE_UNIT};
 use config::proxy::{self, ProxySettings};
 use host::changes::Changes;
 use host::systemd::{self, Services};
@@ -181,5 +182,11 @@ fn change(
     if !manner.no_restart {
         restart(&mut changes, services, wait)?;
     }
-    changes.finish()
+    changes.finish()?;
+    if manner.no_restart && !manner.dry_run && services.can_run() {
+        println!(
+            "Next: systemctl restart {ENGINE_UNIT} && systemctl restart {AGENT_UNIT} (runs continue)"
+        );
+    }
+    Ok(())
 }
