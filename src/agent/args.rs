@@ -24,7 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   scalr-agent configure --url=https://pools.example.com --token-file=token
   scalr-agent status
-  systemctl restart scalr-agent && journalctl -u scalr-agent
+  systemctl reload scalr-agent && journalctl -u scalr-agent
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 7 not permitted (not
 root, or the server refuses the token).";

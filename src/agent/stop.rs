@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{SIGHUP, SigHandler};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks the agent to do.
@@ -51,6 +52,12 @@ impl Signals {
 /// Becomes the program that is installed now, under the same process id, with
 /// the same arguments. Comes back only if that fails.
 pub(crate) fn become_the_new_program() -> anyhow::Error {
+    // Else a second reload kills the new program before it catches signals. What is ignored
+    // stays so, and the settings are read after that.
+    // SAFETY: no handler is installed, so none can do anything unsafe.
+    if let Err(error) = unsafe { nix::sys::signal::signal(SIGHUP, SigHandler::SigIgn) } {
+        return anyhow::Error::new(error).context("cannot ignore a signal");
+    }
     // Not /proc/self/exe: that is the old program, deleted by now.
     let arguments: Vec<_> = std::env::args_os().collect();
     let (program, rest) = arguments.split_first().expect("a program has a name");

@@ -15,7 +15,7 @@ precedence over the file. `scalr-agent configure` changes the file:
 ```sh
 sudo scalr-agent configure --concurrency=4 --memory=1024
 sudo scalr-agent configure --unset memory     # use the default again
-sudo systemctl restart scalr-agent
+sudo systemctl reload scalr-agent
 ```
 
 The option of a setting is its name with hyphens: `agent_name` is `--agent-name`. An

@@ -3,6 +3,7 @@
 //! `scalr-agent configure` and `scalr-agent-setup install` write the file, the
 //! agent reads it. [`KEYS`] is the one list of what there is.
 
+pub mod data_dir;
 pub mod defaults;
 pub mod edit;
 pub mod layout;

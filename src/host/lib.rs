@@ -12,6 +12,7 @@ pub mod curl;
 pub mod disk;
 pub mod docker;
 pub mod dpkg;
+pub mod engine;
 pub mod fence;
 pub mod firewalld;
 pub mod interrupt;

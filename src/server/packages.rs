@@ -1,6 +1,10 @@
 //! What agents are installed from: the install script, the definitions of the
 //! package repositories, and the repositories themselves.
 
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -14,6 +18,7 @@ use tower_http::services::ServeDir;
 use url::Url;
 
 use super::app::App;
+use cli::Failure;
 
 const INSTALL: &str = include_str!("../../scripts/install.sh");
 const SOURCES: &str = include_str!("../../templates/repository/scalr-agent.sources.tera");
@@ -54,6 +59,35 @@ pub(crate) fn routes(app: &App) -> Router<App> {
     }
 }
 
+/// Refuses a folder that no host can install from.
+///
+/// # Errors
+/// It is not there or can't be read, or `scalr-agent-setup repository` did not write it.
+pub(crate) fn require_repository(folder: &Path) -> Result<()> {
+    let refuse = |why: &str| {
+        Failure::Usage.because(format!(
+            "cannot serve the packages in {} (--packages, SCALR_SERVER_PACKAGES): {why}",
+            folder.display()
+        ))
+    };
+    let entries = fs::read_dir(folder).map_err(|error| refuse(&error.to_string()))?;
+    if folder.join(KEY).is_file() {
+        return Ok(());
+    }
+    let has_packages = entries.filter_map(std::result::Result::ok).any(|entry| {
+        let name = entry.file_name();
+        [".deb", ".rpm"].iter().any(|end| name.to_string_lossy().ends_with(end))
+    });
+    let why = match has_packages {
+        true => "it has packages, and no signed repository of them",
+        false => "it is no signed repository",
+    };
+    Err(refuse(&format!(
+        "{why}: there is no {KEY}\nMake one, and name that folder: scalr-agent-setup repository \
+         --packages DIR --key KEY --output OTHER-DIR"
+    )))
+}
+
 /// How long a cache on the way may keep a file, in seconds: as long as one stays
 /// that no index names any more.
 const A_WEEK: &str = "max-age=604800";
@@ -81,13 +115,20 @@ fn is_final(path: &str) -> bool {
 /// The script knows this server and the key of its packages, so that it installs
 /// from no other, whatever a cache or a mirror on the way holds.
 async fn install_script(State(app): State<App>) -> impl IntoResponse {
-    let key = match &app.packages {
-        // Read each time: the folder may be replaced while the server runs.
-        Some(folder) => tokio::fs::read(folder.join(KEY)).await.ok(),
-        None => None,
-    };
-    let script = fill_in(INSTALL, &app.url, key.as_deref());
+    let script = fill_in(INSTALL, &app.url, key_sha256(&app).await.as_deref());
     ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], script)
+}
+
+/// The SHA-256 of the file with the key of the packages, if there is one.
+pub(crate) async fn key_sha256(app: &App) -> Option<String> {
+    // Read each time: the folder may be replaced while the server runs.
+    let key = tokio::fs::read(app.packages.as_ref()?.join(KEY)).await.ok()?;
+    Some(hex::encode(Sha256::digest(key)))
+}
+
+/// The SHA-256 of what `/ca.pem` answers.
+pub(crate) fn authority_sha256(app: &App) -> Option<String> {
+    app.authority.as_ref().map(|pem| hex::encode(Sha256::digest(pem)))
 }
 
 /// The authority that hosts have to trust before they trust this answer: whoever fetches it
@@ -148,11 +189,10 @@ fn render(template: &str, base: &str, part: &str, key: &str) -> tera::TeraResult
 /// The script with the server's URL and the SHA-256 of its key in their marked
 /// lines. A URL has none of the characters that mean something between single
 /// quotes.
-fn fill_in(script: &str, url: &Url, key: Option<&[u8]>) -> String {
+fn fill_in(script: &str, url: &Url, key_sha256: Option<&str>) -> String {
     let url = url.as_str().trim_end_matches('/').replace('\'', "%27");
     let script = script.replacen(URL_LINE, &format!("SERVER_URL='{url}'"), 1);
-    let Some(key) = key else { return script };
-    let sum = hex::encode(Sha256::digest(key));
+    let Some(sum) = key_sha256 else { return script };
     script.replacen(KEY_LINE, &format!("KEY_SHA256='{sum}'"), 1)
 }
 
@@ -163,10 +203,9 @@ mod tests {
     #[test]
     fn the_install_script_gets_the_url_and_the_sum_of_the_key() {
         let url = Url::parse("https://pools.example.com:8443").unwrap();
-        let script = fill_in(INSTALL, &url, Some(b"abc"));
+        let sum = hex::encode(Sha256::digest(b"abc"));
+        let script = fill_in(INSTALL, &url, Some(&sum));
         assert!(script.contains("\nSERVER_URL='https://pools.example.com:8443'\n"), "{script}");
-        // The SHA-256 of "abc" (FIPS 180-2, B.1).
-        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert!(script.contains(&format!("\nKEY_SHA256='{sum}'\n")), "{script}");
         assert_eq!(script.lines().count(), INSTALL.lines().count());
     }

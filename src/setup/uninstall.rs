@@ -235,7 +235,7 @@ fn leave_groups(changes: &mut Changes) -> Result<()> {
             users::leave(user, group),
             Some(users::join(user, group)),
         )?;
-        changes.record_membership(&member.user, &member.group, false);
+        changes.forget_membership(&member);
     }
     Ok(())
 }

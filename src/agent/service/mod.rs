@@ -48,20 +48,22 @@ use protocol::{Intervals, Register, TaskState};
 /// (7), or the engine or the server can't be reached at the start (1).
 pub(crate) fn run(file: &Path, once: bool) -> Result<()> {
     deny_tracing()?;
-    let config = Settings::load(file, std::env::vars())?.resolve()?;
-    logging::start(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
         .build()
         .context("cannot start")?;
+    // Before the settings are read: one that asks to read them again comes later.
+    let signals = runtime.block_on(async { Signals::catch() })?;
+    let config = Settings::load(file, std::env::vars())?.resolve()?;
+    logging::start(&config);
     let end = runtime.block_on(async {
         let proxy = proxy_variables::of_agent();
         let telemetry = Telemetry::start(&config, &proxy).unwrap_or_else(|error| {
             warn!("no telemetry: {error:#}");
             Telemetry::off()
         });
-        let end = serve(config, proxy, &telemetry, file, once).await;
+        let end = serve(config, proxy, &telemetry, signals, file, once).await;
         telemetry.stop().await;
         end
     })?;
@@ -85,10 +87,10 @@ async fn serve(
     config: Config,
     proxy: Vec<(String, String)>,
     telemetry: &Arc<Telemetry>,
+    mut signals: Signals,
     file: &Path,
     once: bool,
 ) -> Result<End> {
-    let mut signals = Signals::catch()?;
     let socket = format!("unix://{}", config.engine.display());
     let engine = tokio::select! {
         engine = Engine::connect_when_up(&socket) => engine?,
@@ -97,6 +99,7 @@ async fn serve(
             Order::Reload => End::Reload,
         }),
     };
+    engine.refuse_unsupported(&socket).await?;
     let (service, in_hand) = Service::start(config, engine, proxy, telemetry, once).await?;
     let progress = Arc::clone(&service.context.progress);
     let keeping = tokio::spawn({
@@ -154,7 +157,8 @@ impl Service {
         telemetry: &Arc<Telemetry>,
         once: bool,
     ) -> Result<(Arc<Self>, bool)> {
-        let identity = identity::of(&config.data_dir)?;
+        // Before all that empties something in there.
+        let identity = identity::claim(&config.data_dir)?;
         let register = registration::introduction(&config, identity.clone())?;
         let context = Context {
             client: Client::new(&config, &proxy)?,

@@ -11,6 +11,8 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_scalr-agent");
@@ -285,6 +287,37 @@ fn status_of_settings_that_cannot_be_used_is_2() {
 }
 
 #[test]
+fn reloads_in_quick_succession_do_not_end_the_agent() {
+    let host = Host::empty();
+    let settings = format!(
+        "url = \"https://pools.example.com\"\ntoken = \"t\"\nengine = \"unix://{}\"\n",
+        host.path("away.sock").display()
+    );
+    fs::write(host.file(), settings).unwrap();
+    let log = fs::File::create(host.path("log")).unwrap();
+    let mut agent =
+        host.command(&["run"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let starts = || {
+        let log = fs::read_to_string(host.path("log")).unwrap();
+        log.matches("waiting for it up to").count()
+    };
+    let begun = Instant::now();
+    while starts() == 0 && begun.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let pid = Pid::from_raw(i32::try_from(agent.id()).unwrap());
+    let begun = Instant::now();
+    while starts() < 4 && begun.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(2));
+        signal::kill(pid, Signal::SIGHUP).unwrap();
+        assert_eq!(agent.try_wait().unwrap(), None, "{} starts", starts());
+    }
+    signal::kill(pid, Signal::SIGTERM).unwrap();
+    agent.wait().unwrap();
+    assert!(starts() >= 4, "it became the new program {} times", starts());
+}
+
+#[test]
 fn status_tells_whether_the_engine_answers() {
     let host = Host::empty();
     let socket = host.path("engine.sock");
@@ -297,6 +330,28 @@ fn status_tells_whether_the_engine_answers() {
     thread::spawn(move || serve_version(&listener));
     let ran = host.run(&["status"]).ends_with(0);
     assert!(ran.stdout.contains("Engine    answers at unix:///"), "{ran:?}");
+}
+
+#[test]
+fn an_engine_that_runs_cannot_use_is_not_configured() {
+    let host = Host::new("concurrency = 2\n");
+    let socket = host.path("engine.sock");
+    let address = format!("--engine=unix://{}", socket.display());
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let podman = include_str!("../../host/recorded/engines/podman-4.3.1-version.json");
+            answer(stream.unwrap(), "200 OK", podman);
+        }
+    });
+    let ran = host.run(&["configure", &address]).ends_with(2);
+    assert!(ran.stderr.contains("it is Podman 4.3.1, not Docker"), "{ran:?}");
+    assert!(ran.stderr.contains("is not changed"), "{ran:?}");
+    assert_eq!(host.settings(), "concurrency = 2\n");
+    // One that does not answer yet may be set up later.
+    fs::remove_file(&socket).unwrap();
+    host.run(&["configure", &address]).ends_with(0);
+    assert!(host.settings().contains("engine ="), "{}", host.settings());
 }
 
 #[test]
@@ -419,7 +474,7 @@ fn an_agent_whose_server_is_away_can_be_stopped() {
         "url = \"http://127.0.0.1:9\"\ntoken = \"t\"\nengine = \"unix://{}\"\n\
          data_dir = \"{}\"\n",
         socket.display(),
-        host.directory.path().display()
+        host.path("data").display()
     );
     fs::write(host.file(), settings).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
@@ -445,7 +500,7 @@ fn an_agent_whose_name_is_taken_waits_for_it() {
         "url = \"http://{}\"\ntoken = \"t\"\nengine = \"unix://{}\"\ndata_dir = \"{}\"\n",
         server.local_addr().unwrap(),
         socket.display(),
-        host.directory.path().display()
+        host.path("data").display()
     );
     fs::write(host.file(), settings).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
@@ -479,7 +534,7 @@ fn an_agent_whose_collector_is_mute_can_be_stopped() {
         "url = \"http://127.0.0.1:9\"\ntoken = \"t\"\nengine = \"unix://{}\"\n\
          data_dir = \"{}\"\ntelemetry_url = \"http://{}\"\n",
         socket.display(),
-        host.directory.path().display(),
+        host.path("data").display(),
         mute.local_addr().unwrap()
     );
     fs::write(host.file(), settings).unwrap();

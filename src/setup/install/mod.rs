@@ -14,7 +14,7 @@ use url::Url;
 use self::source::Source;
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, RECORDS, require_root};
-use crate::{network, proxy, start, units};
+use crate::{network, proxy, settings, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
 use config::layout::{self, ENGINE_UNIT};
@@ -23,7 +23,6 @@ use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::systemd::{self, Services};
-use host::users;
 
 /// Keeps the agent's unit from starting the private engine where it is not used.
 const DOCKER_MASK: &str = "/etc/systemd/system/scalr-docker.service";
@@ -145,6 +144,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
     let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
+    // The unit's variables count, too; a dry run has not written the file.
+    let settings = if args.dry_run { settings } else { settings::of_service(machine)? };
     units::put(&mut changes, None, &settings)?;
     if let Some(proxy) = &proxy {
         engine_changed |= proxy::write(&mut changes, proxy, false)?;
@@ -329,15 +330,6 @@ fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Re
         changes.disable(ENGINE_UNIT)?;
     }
     changes.symlink(DOCKER_MASK, "/dev/null")?;
-    let (user, group) = (layout::AGENT, "docker");
-    if machine.is_this_one() && !users::is_member(user, group) {
-        changes.run(
-            format!("put {user} into the group {group}"),
-            users::join(user, group),
-            Some(users::leave(user, group)),
-        )?;
-        changes.record_membership(user, group, true);
-    }
     Ok(false)
 }
 

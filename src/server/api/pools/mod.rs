@@ -14,6 +14,7 @@ mod phases;
 mod query;
 mod quotas;
 mod runs;
+mod server;
 mod state_upload;
 mod state_versions;
 mod variables;
@@ -59,6 +60,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(environments::routes())
         .merge(phases::routes())
         .merge(runs::routes())
+        .merge(server::routes())
         .merge(variables::routes())
         .merge(workspaces::routes())
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
