@@ -26,6 +26,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Layer as _;
 use tracing::warn;
 
+use super::paced::Paced;
+
 /// How long a connection may wait for a place: as long as agents wait for their connection.
 const PLACE: Duration = Duration::from_secs(20);
 
@@ -89,7 +91,7 @@ impl Gate {
         }))
     }
 
-    async fn admit(&self, address: IpAddr) -> io::Result<Connection> {
+    pub(crate) async fn admit(&self, address: IpAddr) -> io::Result<Connection> {
         let places = &self.0;
         let all = Arc::clone(&places.all);
         let all = all.try_acquire_owned().map_err(|_| {
@@ -138,9 +140,9 @@ impl Places {
 }
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Gate {
-    type Stream = TcpStream;
+    type Stream = Paced;
     type Service = AddExtension<S, Connection>;
-    type Future = BoxFuture<'static, io::Result<(TcpStream, Self::Service)>>;
+    type Future = BoxFuture<'static, io::Result<(Paced, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let gate = self.clone();
@@ -148,6 +150,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Gate {
             // Small answers wait for nothing: no Nagle.
             stream.set_nodelay(true)?;
             let connection = gate.admit(stream.peer_addr()?.ip()).await?;
+            let stream = Paced::new(stream, connection.clone());
             Ok((stream, Extension(connection).layer(service)))
         })
     }
@@ -170,6 +173,13 @@ struct Place {
     _unauthenticated: Option<OwnedSemaphorePermit>,
 }
 
+impl Connection {
+    /// Whether one of its requests has had a valid token.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        lock(&self.0.place).is_none()
+    }
+}
+
 /// The token of the request with these extensions is valid: its connection may stay.
 pub(crate) fn authenticated(request: &Extensions) {
     if let Some(Connection(held)) = request.get() {
@@ -181,7 +191,7 @@ pub(crate) fn authenticated(request: &Extensions) {
 pub(crate) async fn close_unauthenticated(request: Request, next: Next) -> Response {
     let connection = request.extensions().get::<Connection>().cloned();
     let mut answer = next.run(request).await;
-    if connection.is_some_and(|Connection(held)| lock(&held.place).is_some()) {
+    if connection.is_some_and(|connection| !connection.is_authenticated()) {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer

@@ -9,7 +9,7 @@
 //! | [`retention`] | removes old content |
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
-//! | [`connections`] | how many there may be, and for how long |
+//! | [`connections`], [`paced`] | how many there may be, for how long, and how slow |
 //! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
 //! | [`local_api`] | the pool API for the host's own administrators |
@@ -29,6 +29,7 @@ mod disk;
 mod local_api;
 mod logs;
 mod objects;
+mod paced;
 mod packages;
 mod retention;
 mod scheduler;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::MEDIA_TYPE;
+use super::attributes::{self, Kind};
 use super::error::ApiError;
 use super::query::ListQuery;
 use crate::store::Listed;
@@ -25,21 +26,31 @@ pub(super) struct Document {
 impl Document {
     /// 200 with a resource.
     pub(super) fn of(resource: Value) -> Self {
-        Self { status: StatusCode::OK, body: json!({ "data": resource }) }
+        Self::with(StatusCode::OK, resource)
     }
 
     /// 201 with a new resource.
     pub(super) fn created(resource: Value) -> Self {
-        Self { status: StatusCode::CREATED, body: json!({ "data": resource }) }
+        Self::with(StatusCode::CREATED, resource)
     }
 
     /// 202 with a resource that something was begun with.
     pub(super) fn accepted(resource: Value) -> Self {
-        Self { status: StatusCode::ACCEPTED, body: json!({ "data": resource }) }
+        Self::with(StatusCode::ACCEPTED, resource)
+    }
+
+    fn with(status: StatusCode, mut resource: Value) -> Self {
+        attributes::complete(&mut resource);
+        Self { status, body: json!({ "data": resource }) }
     }
 
     /// 200 with a page of resources, `listed` being what they were made of.
-    pub(super) fn page<T>(resources: Vec<Value>, listed: &Listed<T>, query: &ListQuery) -> Self {
+    pub(super) fn page<T>(
+        mut resources: Vec<Value>,
+        listed: &Listed<T>,
+        query: &ListQuery,
+    ) -> Self {
+        resources.iter_mut().for_each(attributes::complete);
         let (number, size, total) = (query.page.number, query.page.size, listed.total);
         let pages = (total + size - 1) / size;
         let pagination = json!({
@@ -86,20 +97,12 @@ impl Payload {
         Self { attributes, relationships }
     }
 
-    /// Refuses attributes that would change what is done if this server knew them, unless
-    /// they ask for nothing: a client must not believe that they were heard.
-    pub(super) fn refuse(&self, names: &[&str]) -> Result<(), ApiError> {
-        let asks = |value: &Value| match value {
-            Value::Null | Value::Bool(false) => false,
-            Value::String(text) => !text.is_empty(),
-            Value::Array(items) => !items.is_empty(),
-            Value::Object(items) => !items.is_empty(),
-            _ => true,
-        };
-        match names.iter().find(|name| self.attributes.get(**name).is_some_and(asks)) {
-            Some(name) => Err(ApiError::attribute(name, "This server does not support it.")),
-            None => Ok(()),
-        }
+    /// Checks that a resource of this kind may be written so.
+    ///
+    /// # Errors
+    /// A name or a value that this server does not have.
+    pub(super) fn check(&self, kind: &Kind) -> Result<(), ApiError> {
+        kind.check(&self.attributes, &self.relationships)
     }
 
     /// An attribute; none if it is missing or null.
@@ -211,6 +214,7 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
         struct Body {
             data: Payload,
         }
+        let kind = Kind::of_path(request.uri().path());
         let body = Bytes::from_request(request, state).await?;
         if body.is_empty() {
             return Ok(Self::default());
@@ -224,6 +228,7 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
                 error.column()
             ))
         })?;
+        kind.map_or(Ok(()), |kind| body.data.check(kind))?;
         Ok(body.data)
     }
 }

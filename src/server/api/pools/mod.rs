@@ -6,6 +6,7 @@ mod access_tokens;
 mod accounts;
 mod agent_pools;
 mod agents;
+mod attributes;
 mod configuration_versions;
 mod document;
 mod environments;

@@ -20,19 +20,6 @@ use crate::store::task::{self, Phase, Task};
 use crate::store::workspace::{self, Workspace};
 use crate::store::{Connection, configuration_version};
 
-/// What APIs like this one have for runs that do less than the configuration says: without
-/// it they would do more than was asked for.
-const UNSUPPORTED: [&str; 8] = [
-    "is-dry",
-    "plan-only",
-    "refresh-only",
-    "replace-addrs",
-    "save-plan",
-    "target-addrs",
-    "terraform-version",
-    "variables",
-];
-
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/runs", get(list).post(create))
@@ -62,7 +49,6 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
 }
 
 async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
-    payload.refuse(&UNSUPPORTED)?;
     let mut db = app.scheduler.store.read().await?;
     let workspace = workspaces::related(&mut db, &payload).await?;
     let configuration_version_id = configuration(&mut db, &workspace, &payload).await?;

@@ -2,7 +2,9 @@
 //! attribute that may be as large as a state is, in base64. That one is written to a file
 //! as it comes.
 
-use std::io::{ErrorKind, Read, Write as _};
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read, Write as _};
+use std::rc::Rc;
 
 use axum::extract::{FromRequest, Request};
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +14,7 @@ use serde_json::{Map, Value};
 use struson::reader::{JsonReader as _, JsonStreamReader, ReaderError, ValueType};
 use struson::serde::DeserializerError;
 
+use super::attributes::Kind;
 use super::document::Payload;
 use super::error::ApiError;
 use crate::app::App;
@@ -19,8 +22,11 @@ use crate::objects::{Draft, MAX_OBJECT};
 use crate::scheduler::Error;
 use crate::upload::Upload;
 
+/// What may stand in the document beside the state, in bytes: it is kept in memory.
+const MAX_REST: u64 = 1024 * 1024;
+
 /// The largest document: the largest state in base64, and the rest.
-const MAX_DOCUMENT: u64 = MAX_OBJECT / 3 * 4 + 1024 * 1024;
+const MAX_DOCUMENT: u64 = MAX_OBJECT / 3 * 4 + MAX_REST;
 
 /// A new state version.
 pub(super) struct StateUpload {
@@ -43,7 +49,8 @@ impl FromRequest<App> for StateUpload {
 }
 
 fn read(body: &mut dyn Read, mut draft: Draft) -> Result<StateUpload, ApiError> {
-    let mut json = JsonStreamReader::new(body);
+    let left = Rc::new(Cell::new(Some(MAX_REST)));
+    let mut json = JsonStreamReader::new(Bounded { body, left: Rc::clone(&left) });
     let (mut attributes, mut relationships) = (Map::new(), Map::new());
     let mut md5 = None;
     json.begin_object()?;
@@ -62,8 +69,10 @@ fn read(body: &mut dyn Read, mut draft: Draft) -> Result<StateUpload, ApiError> 
                         let name = json.next_name_owned()?;
                         let is_text = json.peek()? == ValueType::String;
                         if name == "state" && is_text && md5.is_none() {
+                            let rest = left.replace(None);
                             let text = json.next_string_reader()?;
                             md5 = Some(decode(text, &mut draft)?);
+                            left.set(rest);
                         } else {
                             let value: Value = json.deserialize_next()?;
                             attributes.insert(name, value);
@@ -82,6 +91,9 @@ fn read(body: &mut dyn Read, mut draft: Draft) -> Result<StateUpload, ApiError> 
     // One that is no text, or a second one.
     if payload.attribute::<Value>("state")?.is_some() {
         return Err(ApiError::attribute("state", "This field takes one state in base64."));
+    }
+    if let Some(kind) = Kind::named("state-versions") {
+        payload.check(kind)?;
     }
     let md5 = md5.ok_or_else(|| ApiError::attribute("state", "This field is required."))?;
     Ok(StateUpload { payload, state: draft, md5 })
@@ -107,18 +119,81 @@ fn decode(text: impl Read, draft: &mut Draft) -> Result<String, ApiError> {
     }
 }
 
+/// A body of which only so many bytes are read.
+struct Bounded<'a> {
+    body: &'a mut dyn Read,
+    /// How many bytes are left; none while the state is read, which has a bound of its own.
+    left: Rc<Cell<Option<u64>>>,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.body.read(buffer)?;
+        if let Some(left) = self.left.get() {
+            let left = left.checked_sub(length as u64).ok_or_else(|| {
+                let why = format!("it has more than {MAX_REST} bytes beside its state");
+                io::Error::new(ErrorKind::FileTooLarge, why)
+            })?;
+            self.left.set(Some(left));
+        }
+        Ok(length)
+    }
+}
+
 impl From<ReaderError> for ApiError {
     fn from(error: ReaderError) -> Self {
-        unreadable(error)
+        match error {
+            ReaderError::IoError { error, .. } if error.kind() == ErrorKind::FileTooLarge => {
+                Error::from(error).into()
+            }
+            error => unreadable(error),
+        }
     }
 }
 
 impl From<DeserializerError> for ApiError {
     fn from(error: DeserializerError) -> Self {
-        unreadable(error)
+        match error {
+            DeserializerError::ReaderError(error) => error.into(),
+            error => unreadable(error),
+        }
     }
 }
 
 fn unreadable(error: impl std::fmt::Display) -> ApiError {
     ApiError::bad_request(format!("The body is no JSON:API document: {error}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{Method, StatusCode};
+
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn what_stands_beside_a_state_is_bounded_wherever_it_is() {
+        let server = InProcess::new().await;
+        let long = "x".repeat(2 * 1024 * 1024);
+        let deep = "[".repeat(2 * 1024 * 1024);
+        for body in [
+            format!(r#"{{"data": {{"attributes": {{"lineage": "{long}", "state": "e30="}}}}}}"#),
+            format!(r#"{{"data": {{"attributes": {{"state": "e30=", "lineage": "{long}"}}}}}}"#),
+            format!(r#"{{"data": {{"relationships": {{"workspace": "{long}"}}}}}}"#),
+            format!(r#"{{"data": {{"id": "{long}"}}}}"#),
+            format!(r#"{{"{long}": 1}}"#),
+            format!(r#"{{"data": {{"attributes": {{"lineage": {deep}"#),
+        ] {
+            let path = "/api/iacp/v3/state-versions";
+            let (status, answer) = server.call(Method::POST, path, &server.admin, &[], body).await;
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            let refused = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::BAD_REQUEST];
+            assert!(refused.contains(&status), "{status}: {answer}");
+        }
+        let state = "e30=".repeat(1024 * 1024);
+        let body = format!(r#"{{"data": {{"attributes": {{"state": "{state}"}}}}}}"#);
+        let path = "/api/iacp/v3/state-versions";
+        let (_, answer) = server.call(Method::POST, path, &server.admin, &[], body).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(!answer.contains("beside its state"), "the state itself is: {answer}");
+    }
 }

@@ -183,6 +183,10 @@ async fn change(
     if let Some(protection) = payload.attribute("deletion-protection-enabled")? {
         workspace.deletion_protection = protection;
     }
+    if let Some(minutes) = operation_timeout(payload)? {
+        let seconds = minutes.map(|minutes| minutes * 60);
+        (workspace.plan_timeout, workspace.apply_timeout) = (seconds, seconds);
+    }
     if let Some(seconds) = timeout(payload, "plan-timeout-seconds")? {
         workspace.plan_timeout = seconds;
     }
@@ -196,6 +200,22 @@ async fn change(
         workspace.pool_id = pool;
     }
     Ok(())
+}
+
+/// How long a plan and an apply may run each, in minutes; nothing if it is missing, null for
+/// what the server says.
+fn operation_timeout(payload: &Payload) -> Result<Option<Option<u32>>, ApiError> {
+    const NAME: &str = "run-operation-timeout";
+    let minutes = payload.change(NAME)?;
+    let most = TIMEOUTS.end() / 60;
+    match minutes.flatten() {
+        Some(minutes) if !(1..=most).contains(&minutes) => {
+            let why =
+                format!("This field takes minutes, from 1 to {most}; null: the server's default.");
+            Err(ApiError::attribute(NAME, why))
+        }
+        _ => Ok(minutes),
+    }
 }
 
 /// How long a plan or an apply may run, in seconds; nothing if it is missing, null for
@@ -298,6 +318,10 @@ async fn render_all(db: &mut Connection, workspaces: &[Workspace]) -> Result<Vec
 fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVersion>) -> Value {
     let applying = run.filter(|run| run.locks_workspace());
     let locked_by_run = applying.map(|run| format!("The apply of run {} is under way.", run.id));
+    let operation_minutes = workspace
+        .plan_timeout
+        .filter(|seconds| workspace.apply_timeout == Some(*seconds) && seconds % 60 == 0)
+        .map(|seconds| seconds / 60);
     let locked_reason = locked_by_run.or(workspace.lock_reason.clone());
     json!({
         "type": "workspaces",
@@ -313,7 +337,7 @@ fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVer
             "deletion-protection-enabled": workspace.deletion_protection,
             "plan-timeout-seconds": workspace.plan_timeout,
             "apply-timeout-seconds": workspace.apply_timeout,
-            "execution-mode": "remote",
+            "run-operation-timeout": operation_minutes,
             "has-resources": state.is_some_and(|state| state.resources > 0),
             "locked": locked_reason.is_some(),
             "locked-reason": locked_reason,

@@ -1,0 +1,486 @@
+//! What clients may write of each kind of resource: the one table from which requests are
+//! checked, answers are completed and `docs/api.md` is made.
+//!
+//! A name that is not in it is refused: a client must not believe that it was heard. Names
+//! that existing clients write, and that mean something which this server does not have, are
+//! accepted with the value that says what it does anyway.
+
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+
+/// A kind of resource.
+pub(super) struct Kind {
+    /// As it stands in paths and in `type`.
+    name: &'static str,
+    /// The attributes that can be written.
+    attributes: &'static [&'static str],
+    /// The relationships that can be written.
+    relationships: &'static [&'static str],
+    /// Attributes that cannot be changed, with their only value in JSON.
+    fixed: &'static [(&'static str, &'static str)],
+    /// Attributes that ask for something that this server does not do, and are not returned.
+    unsupported: &'static [&'static str],
+    /// Relationships with what this server does not have, and whether they are to many.
+    unrelated: &'static [(&'static str, bool)],
+}
+
+static KINDS: [Kind; 8] = [
+    Kind {
+        name: "access-tokens",
+        attributes: &["name", "description", "expires-in"],
+        relationships: &[],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
+    },
+    Kind {
+        name: "agent-pools",
+        attributes: &["name", "default", "is-shared", "image"],
+        // A server has one account.
+        relationships: &["account", "environments", "workspaces"],
+        fixed: &[
+            ("is-scalr-managed", "false"),
+            ("vcs-enabled", "false"),
+            ("webhook-enabled", "false"),
+            ("webhook-headers", "[]"),
+            ("webhook-url", "null"),
+        ],
+        unsupported: &[],
+        // The older name of `environments`.
+        unrelated: &[("environment", false)],
+    },
+    Kind {
+        name: "configuration-versions",
+        attributes: &[],
+        relationships: &["workspace"],
+        fixed: &[("source", "\"api\"")],
+        unsupported: &["auto-queue-runs", "is-dry"],
+        unrelated: &[],
+    },
+    Kind {
+        name: "environments",
+        attributes: &["name"],
+        relationships: &["account", "default-workspace-agent-pool"],
+        fixed: &[
+            ("is-federated-to-account", "false"),
+            ("mask-sensitive-output", "true"),
+            ("remote-backend", "true"),
+            ("remote-backend-overridable", "false"),
+            ("status", "\"Active\""),
+        ],
+        unsupported: &[],
+        unrelated: &[
+            ("created-by", false),
+            ("default-provider-configurations", true),
+            ("policy-groups", true),
+            ("provider-configurations", true),
+            ("storage-profile", false),
+            ("tags", true),
+        ],
+    },
+    Kind {
+        name: "runs",
+        attributes: &["auto-apply", "is-destroy", "message"],
+        relationships: &["configuration-version", "workspace"],
+        fixed: &[("source", "\"api\"")],
+        unsupported: &[
+            "is-dry",
+            "plan-only",
+            "refresh-only",
+            "replace-addrs",
+            "save-plan",
+            "target-addrs",
+            "terraform-version",
+            "variables",
+        ],
+        unrelated: &[("cost-estimate", false), ("policy-checks", true), ("vcs-revision", false)],
+    },
+    Kind {
+        name: "state-versions",
+        attributes: &["force", "lineage", "md5", "serial", "state"],
+        relationships: &["workspace"],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
+    },
+    Kind {
+        name: "vars",
+        attributes: &["category", "description", "hcl", "key", "sensitive", "value"],
+        relationships: &["workspace"],
+        fixed: &[("final", "false")],
+        unsupported: &[],
+        unrelated: &[("account", false), ("environment", false), ("updated-by", false)],
+    },
+    Kind {
+        name: "workspaces",
+        attributes: &[
+            "allow-other-terraform-version",
+            "apply-timeout-seconds",
+            "auto-apply",
+            "deletion-protection-enabled",
+            "hooks",
+            "image",
+            "name",
+            "plan-timeout-seconds",
+            "run-operation-timeout",
+            "terraform-version",
+            "working-directory",
+        ],
+        relationships: &["agent-pool", "environment"],
+        fixed: &[
+            ("apply-schedule", "null"),
+            ("auto-queue-runs", "\"never\""),
+            ("destroy-schedule", "null"),
+            ("environment-type", "\"unmapped\""),
+            ("execution-mode", "\"remote\""),
+            ("file-triggers-enabled", "false"),
+            ("force-latest-run", "false"),
+            ("iac-platform", "\"terraform\""),
+            ("operations", "true"),
+            ("remote-backend", "true"),
+            ("remote-state-sharing", "false"),
+            ("terragrunt", "null"),
+            ("var-files", "[]"),
+            ("vcs-repo", "null"),
+        ],
+        // As one client spells `var-files` in changes.
+        unsupported: &["var_files"],
+        unrelated: &[
+            ("created-by", false),
+            ("module-version", false),
+            ("ssh-key", false),
+            ("tags", true),
+            ("vcs-provider", false),
+        ],
+    },
+];
+
+impl Kind {
+    /// The kind that a request to this path writes: the last one that the path names.
+    pub(super) fn of_path(path: &str) -> Option<&'static Self> {
+        path.rsplit('/').find_map(Self::named)
+    }
+
+    pub(super) fn named(name: &str) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.name == name)
+    }
+
+    /// Checks what a client writes.
+    ///
+    /// # Errors
+    /// An attribute or a relationship that this server does not have.
+    pub(super) fn check(
+        &self,
+        attributes: &Map<String, Value>,
+        relationships: &Map<String, Value>,
+    ) -> Result<(), ApiError> {
+        for (name, value) in attributes {
+            self.check_attribute(name, value)?;
+        }
+        for (name, value) in relationships {
+            self.check_relationship(name, value)?;
+        }
+        Ok(())
+    }
+
+    fn check_attribute(&self, name: &str, value: &Value) -> Result<(), ApiError> {
+        if self.attributes.contains(&name) {
+            return Ok(());
+        }
+        if let Some(only) = self.only_value(name) {
+            return match value.is_null() || *value == only || asks_nothing(value, &only) {
+                true => Ok(()),
+                false => Err(ApiError::attribute(
+                    name,
+                    format!("This server does not support it; the only value is {only}."),
+                )),
+            };
+        }
+        if self.unsupported.contains(&name) {
+            return match asks_nothing(value, &Value::Null) {
+                true => Ok(()),
+                false => Err(ApiError::attribute(name, "This server does not support it.")),
+            };
+        }
+        let known = self.attributes.join(", ");
+        Err(ApiError::attribute(
+            name,
+            format!("There is no field {name} that can be written; there are: {known}."),
+        ))
+    }
+
+    fn check_relationship(&self, name: &str, value: &Value) -> Result<(), ApiError> {
+        if self.relationships.contains(&name) {
+            return Ok(());
+        }
+        if self.unrelated.iter().any(|(unrelated, _)| *unrelated == name) {
+            return match asks_nothing(&value["data"], &Value::Null) {
+                true => Ok(()),
+                false => Err(ApiError::relationship(name, "This server does not support it.")),
+            };
+        }
+        let known = self.relationships.join(", ");
+        Err(ApiError::relationship(
+            name,
+            format!("There is no relationship {name} that can be written; there are: {known}."),
+        ))
+    }
+
+    fn only_value(&self, name: &str) -> Option<Value> {
+        let (_, value) = self.fixed.iter().find(|(fixed, _)| *fixed == name)?;
+        Some(serde_json::from_str(value).expect("the table has JSON"))
+    }
+}
+
+/// Adds to a resource what clients expect and this server does not have.
+pub(super) fn complete(resource: &mut Value) {
+    let Some(kind) = resource["type"].as_str().and_then(Kind::named) else { return };
+    if let Some(attributes) = resource["attributes"].as_object_mut() {
+        for (name, _) in kind.fixed {
+            let value = kind.only_value(name).unwrap_or_default();
+            attributes.entry(*name).or_insert(value);
+        }
+    }
+    if let Some(relationships) = resource["relationships"].as_object_mut() {
+        for (name, is_to_many) in kind.unrelated {
+            let data = if *is_to_many { Value::Array(Vec::new()) } else { Value::Null };
+            relationships.entry(*name).or_insert(serde_json::json!({ "data": data }));
+        }
+    }
+}
+
+/// Whether a value that is not supported asks for nothing, as a client's default does. To
+/// switch something off that is always on is not nothing.
+fn asks_nothing(value: &Value, only: &Value) -> bool {
+    let is_empty = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        _ => false,
+    };
+    is_empty(value) && is_empty(only)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::path::Path;
+
+    use axum::http::{Method, StatusCode};
+    use serde_json::json;
+
+    use super::*;
+    use crate::in_process::InProcess;
+
+    const BEGIN: &str = "<!-- from src/server/api/pools/attributes.rs -->\n";
+    const END: &str = "<!-- end -->\n";
+
+    /// The tables of the page.
+    fn tables() -> String {
+        let mut page = String::new();
+        for kind in &KINDS {
+            writeln!(page, "### {}\n", kind.name).unwrap();
+            let code = |names: &mut dyn Iterator<Item = String>| {
+                let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+                if names.is_empty() { "-".to_owned() } else { names.join(", ") }
+            };
+            let plain = |names: &[&str]| code(&mut names.iter().map(|name| (*name).to_owned()));
+            let fixed = kind.fixed.iter().map(|(name, value)| format!("{name}: {value}"));
+            let unrelated: Vec<&str> = kind.unrelated.iter().map(|(name, _)| *name).collect();
+            writeln!(page, "| what | names |\n|---|---|").unwrap();
+            writeln!(page, "| attributes | {} |", plain(kind.attributes)).unwrap();
+            writeln!(page, "| relationships | {} |", plain(kind.relationships)).unwrap();
+            writeln!(page, "| attributes with one value | {} |", code(&mut { fixed })).unwrap();
+            writeln!(page, "| attributes that are not supported | {} |", plain(kind.unsupported))
+                .unwrap();
+            writeln!(page, "| relationships that are not supported | {} |\n", plain(&unrelated))
+                .unwrap();
+        }
+        page
+    }
+
+    /// `UPDATE_DOCS=1 cargo test -p server` writes them.
+    #[test]
+    fn the_page_of_the_api_has_the_table() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
+        let page = std::fs::read_to_string(&file).unwrap();
+        let (before, rest) = page.split_once(BEGIN).unwrap();
+        let (_, after) = rest.split_once(END).unwrap();
+        let wanted = format!("{before}{BEGIN}\n{}{END}{after}", tables());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&file, &wanted).unwrap();
+        } else {
+            assert!(page == wanted, "docs/api.md is not that of the table: UPDATE_DOCS=1");
+        }
+    }
+
+    #[test]
+    fn a_path_names_the_kind_that_is_written() {
+        for (path, kind) in [
+            ("/api/iacp/v3/workspaces", Some("workspaces")),
+            ("/api/iacp/v3/workspaces/ws-1", Some("workspaces")),
+            ("/api/iacp/v3/agent-pools/apool-1/access-tokens", Some("access-tokens")),
+            ("/api/iacp/v3/accounts", None),
+        ] {
+            assert_eq!(Kind::of_path(path).map(|kind| kind.name), kind, "{path}");
+        }
+    }
+
+    struct Site {
+        server: InProcess,
+        paths: Vec<(&'static Kind, Method, String)>,
+    }
+
+    /// A server, and each request that writes: to something that is there, or a new one.
+    async fn site() -> Site {
+        let server = InProcess::new().await;
+        let first = async |list: &str| {
+            let listed = server.api(Method::GET, &format!("/{list}"), Value::Null).await;
+            listed["data"][0]["id"].as_str().unwrap().to_owned()
+        };
+        let workspace = server.workspace.clone();
+        let related = [("workspace", workspace.as_str())];
+        let variable = json!({ "key": "a", "value": "b", "category": "terraform" });
+        server.create("/vars", variable, &related).await;
+        let mut paths = Vec::new();
+        for kind in &KINDS {
+            let post = match kind.name {
+                "access-tokens" => "/access-tokens".to_owned(),
+                name => format!("/{name}"),
+            };
+            paths.push((kind, Method::POST, post));
+            if ["access-tokens", "agent-pools", "environments", "vars", "workspaces"]
+                .contains(&kind.name)
+            {
+                let id = first(kind.name).await;
+                paths.push((kind, Method::PATCH, format!("/{}/{id}", kind.name)));
+            }
+        }
+        Site { server, paths }
+    }
+
+    impl Site {
+        async fn write(
+            &self,
+            method: &Method,
+            path: &str,
+            attributes: Value,
+            relationships: Value,
+        ) -> (StatusCode, Value) {
+            let data = json!({ "attributes": attributes, "relationships": relationships });
+            let body = json!({ "data": data }).to_string();
+            let path = format!("/api/iacp/v3{path}");
+            let (status, answer) =
+                self.server.call(method.clone(), &path, &self.server.admin, &[], body).await;
+            (status, serde_json::from_slice(&answer).unwrap_or_default())
+        }
+
+        async fn refuses(
+            &self,
+            at: &(&Kind, Method, String),
+            part: &str,
+            name: &str,
+            value: Value,
+        ) {
+            let (_, method, path) = at;
+            let mut data = json!({ "attributes": {}, "relationships": {} });
+            data[part][name] = value;
+            let (attributes, relationships) =
+                (data["attributes"].take(), data["relationships"].take());
+            let (status, answer) = self.write(method, path, attributes, relationships).await;
+            assert_eq!(
+                status,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "{method} {path} {name}: {answer}"
+            );
+            let pointer = format!("/data/{part}/{name}");
+            assert_eq!(answer["errors"][0]["source"]["pointer"], pointer, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_table_does_not_have_is_refused_by_name_in_each_request_that_writes() {
+        let site = site().await;
+        for at in &site.paths {
+            site.refuses(at, "attributes", "colour", json!(null)).await;
+            let related = json!({ "data": { "type": "x", "id": "x-1" } });
+            site.refuses(at, "relationships", "owner", related.clone()).await;
+            for name in at.0.unsupported {
+                site.refuses(at, "attributes", name, json!("x")).await;
+            }
+            for (name, _) in at.0.fixed {
+                site.refuses(at, "attributes", name, json!("another")).await;
+            }
+            for (name, is_to_many) in at.0.unrelated {
+                let many = json!({ "data": [{ "type": "x", "id": "x-1" }] });
+                let value = if *is_to_many { many } else { related.clone() };
+                site.refuses(at, "relationships", name, value).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_client_reads_it_can_write_again_and_what_asks_nothing_is_accepted() {
+        let site = site().await;
+        for (kind, method, path) in &site.paths {
+            if *method != Method::PATCH {
+                continue;
+            }
+            let mut attributes = Map::new();
+            let mut relationships = Map::new();
+            let found = site.server.api(Method::GET, path, Value::Null).await;
+            for (name, _) in kind.fixed {
+                let value = &found["data"]["attributes"][*name];
+                assert_eq!(*value, kind.only_value(name).unwrap(), "{path} {name}");
+                attributes.insert((*name).to_owned(), value.clone());
+            }
+            for name in kind.unsupported {
+                attributes.insert((*name).to_owned(), json!([]));
+            }
+            for (name, _) in kind.unrelated {
+                let value = &found["data"]["relationships"][*name];
+                assert!(value.get("data").is_some(), "{path} {name}: {found}");
+                relationships.insert((*name).to_owned(), value.clone());
+            }
+            let (attributes, relationships) = (attributes.into(), relationships.into());
+            let (status, answer) = site.write(method, path, attributes, relationships).await;
+            assert_eq!(status, StatusCode::OK, "{path}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn to_switch_off_what_is_always_on_is_refused() {
+        let site = site().await;
+        for at in site.paths.iter().filter(|(kind, ..)| kind.name == "environments") {
+            site.refuses(at, "attributes", "mask-sensitive-output", json!(false)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_run_operation_timeout_is_the_limit_of_plan_and_apply_in_minutes() {
+        let site = site().await;
+        let path = format!("/workspaces/{}", site.server.workspace);
+        let patch = async |attributes: Value| {
+            let (status, answer) = site.write(&Method::PATCH, &path, attributes, json!({})).await;
+            assert_eq!(status, StatusCode::OK, "{answer}");
+            let attributes = &answer["data"]["attributes"];
+            ["plan-timeout-seconds", "apply-timeout-seconds", "run-operation-timeout"]
+                .map(|name| attributes[name].as_u64())
+        };
+        let minutes = |minutes: Value| json!({ "run-operation-timeout": minutes });
+        assert_eq!(patch(minutes(json!(30))).await, [Some(1800), Some(1800), Some(30)]);
+        assert_eq!(
+            patch(json!({ "plan-timeout-seconds": 60 })).await,
+            [Some(60), Some(1800), None]
+        );
+        assert_eq!(patch(json!({})).await, [Some(60), Some(1800), None]);
+        assert_eq!(patch(minutes(Value::Null)).await, [None, None, None]);
+        for bad in [json!(0), json!(10_081), json!("30"), json!(1.5)] {
+            let at = Kind::named("workspaces").unwrap();
+            let at = (at, Method::PATCH, path.clone());
+            site.refuses(&at, "attributes", "run-operation-timeout", bad).await;
+        }
+    }
+}
