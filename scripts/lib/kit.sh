@@ -7,7 +7,7 @@
 #   small/        the same without an engine
 #   next/         the same as an upgrade of the first
 #   server/       the deb and the rpm of the server
-#   repository/   apt and yum repositories of them, signed with a throwaway key
+#   repository/   apt and yum repositories of packages/ and server/, signed with a throwaway key
 #   run-image.tar the image that runs' containers are made of
 #   mirror/       a mirror of providers: null 2.1.2 alone
 #   configuration/ the Terraform configuration that is run
@@ -177,9 +177,13 @@ package() { (cd "$scripts/.." && "$1/bin/scalr-agent-setup" package "${@:2}"); }
 make_repository() (
     GNUPGHOME=$(mktemp -d)
     export GNUPGHOME
-    trap 'gpgconf --kill all; rm -rf "$GNUPGHOME"' EXIT
+    published=$(mktemp -d "$1/published.XXXXXX")
+    trap 'gpgconf --kill all; rm -rf "$GNUPGHOME" "$published"' EXIT
+    for folder in packages server; do
+        [[ ! -d $1/$folder ]] || ln "$1/$folder"/* "$published/" || exit 1
+    done
     gpg --batch --quiet --passphrase '' --quick-generate-key \
         'scalr-agent test <test@pools.test>' rsa3072 sign 1d || exit 1
-    "$1/bin/scalr-agent-setup" repository --packages "$1/packages" --output "$1/repository" \
+    "$1/bin/scalr-agent-setup" repository --packages "$published" --output "$1/repository" \
         --key test@pools.test
 )

@@ -342,8 +342,7 @@ impl TlsOptions {
         match url {
             Some(url) if url.scheme() == "http" => Err(Failure::Usage.because(format!(
                 "cannot serve {url} with TLS: the URL is plain HTTP, and {option} is set\n\
-                 Set --url (SCALR_SERVER_URL) to https://…, or use --insecure-http \
-                 (SCALR_SERVER_INSECURE_HTTP=true) instead of {option}."
+                 Set --url (SCALR_SERVER_URL) to https://…"
             ))),
             _ => Ok(tls),
         }

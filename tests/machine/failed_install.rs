@@ -242,14 +242,17 @@ fn assert_same(what: &str, before: &[String], after: &[String]) {
     assert!(gone.is_empty() && new.is_empty(), "{what}: gone: {gone:#?}, new: {new:#?}");
 }
 
+/// An agent's package: the server's are beside them.
 fn find(directory: &Path, extension: &str) -> std::path::PathBuf {
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(directory).expect("the repository can be read") {
-            let path = entry.expect("the repository can be read").path();
+            let entry = entry.expect("the repository can be read");
+            let (path, name) = (entry.path(), entry.file_name());
+            let is_agents = name.to_string_lossy().starts_with("scalr-agent");
             if path.is_dir() {
                 open.push(path);
-            } else if path.extension().is_some_and(|found| found == extension) {
+            } else if is_agents && path.extension().is_some_and(|found| found == extension) {
                 return path;
             }
         }

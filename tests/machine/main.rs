@@ -24,6 +24,7 @@ mod failed_install;
 mod faults;
 mod fencing;
 mod fleet;
+mod getting_started;
 mod held;
 mod hooks;
 mod host_docker;

@@ -103,6 +103,27 @@ fn yum_installs_an_older_version_and_upgrades_it() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
+fn apt_installs_the_server_from_the_repository_of_the_agents() {
+    installs_the_server("ubuntu-18.04", "apt-get -y install scalr-server 2>&1");
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn yum_installs_the_server_from_the_repository_of_the_agents() {
+    installs_the_server("centos-7", "yum -y install scalr-server 2>&1");
+}
+
+fn installs_the_server(flavour: &str, install: &str) {
+    let fleet = Fleet::boot(flavour, &[]);
+    fleet.shell(ADD);
+    let said = fleet.shell(install);
+    assert!(said.contains("systemctl enable --now scalr-server"), "{said}");
+    let version = fleet.shell("scalr-server --version");
+    assert_eq!(version, format!("scalr-server {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
 fn apt_follows_from_one_key_to_the_next() {
     rotation(&Site::boot("ubuntu-18.04"));
 }

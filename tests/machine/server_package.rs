@@ -28,6 +28,7 @@ fn the_server_lives_through_upgrade_and_removal_on_ubuntu_18_04() {
     assert_eq!(run("systemctl is-active scalr-server || true"), "inactive");
     assert_eq!(run("dpkg --verify scalr-server"), "");
 
+    wrongly_configured_it_does_not_start(&world, machine);
     configured_it_serves(&world, machine);
 
     // The same server under a newer version, whose settings come with another text.
@@ -60,6 +61,7 @@ fn the_server_lives_through_upgrade_and_removal_on_centos_8() {
     assert_eq!(run("systemctl is-active scalr-server || true"), "inactive");
     assert_eq!(run("rpm --verify --nodeps scalr-server"), "");
 
+    wrongly_configured_it_does_not_start(&world, machine);
     configured_it_serves(&world, machine);
     // Over itself is an upgrade to the scriptlets.
     run("rpm --upgrade --nodeps --replacepkgs --replacefiles /root/server.rpm 2>&1");
@@ -67,6 +69,29 @@ fn the_server_lives_through_upgrade_and_removal_on_centos_8() {
     run("rpm --erase scalr-server 2>&1");
     removed_it_leaves_the_data(&world, machine);
     assert_eq!(run("cat /etc/scalr-server/server.env.rpmsave"), SETTINGS.trim());
+}
+
+/// `systemctl start` fails, and the journal has the name of what to set.
+fn wrongly_configured_it_does_not_start(world: &World, machine: &str) {
+    for (settings, cause) in [
+        ("", "SCALR_SERVER_TLS_SELF_SIGNED=true"),
+        (
+            "SCALR_SERVER_URL=http://pools.test:8443\nSCALR_SERVER_TLS_SELF_SIGNED=true\n",
+            "SCALR_SERVER_URL",
+        ),
+        (
+            "SCALR_SERVER_TLS_SELF_SIGNED=true\nSCALR_SERVER_PACKAGES=/usr/share/doc\n",
+            "SCALR_SERVER_PACKAGES",
+        ),
+    ] {
+        world.feed(machine, "cat >/etc/scalr-server/server.env", settings.as_bytes());
+        let started = world.try_shell(machine, "systemctl start scalr-server");
+        assert!(!started.status.success(), "it started with {settings:?}");
+        let journal = "journalctl --unit scalr-server --lines 20 --output cat";
+        let journal = world.shell(machine, journal);
+        assert!(journal.contains(cause), "{settings:?}: {journal}");
+        assert_eq!(world.shell(machine, "systemctl is-active scalr-server || true"), "failed");
+    }
 }
 
 fn configured_it_serves(world: &World, machine: &str) {

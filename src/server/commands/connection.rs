@@ -110,6 +110,12 @@ impl Connection {
     }
 
     fn remote(&self, url: &Url) -> Result<Client> {
+        if !config::is_encrypted_or_local(url) {
+            return Err(Failure::Usage.because(format!(
+                "cannot send a token to {url}: it is not encrypted\n\
+                 Give --server https://HOST; plain http is only for localhost"
+            )));
+        }
         let mut http = reqwest::Client::builder();
         if let Some(file) = &self.ca_cert {
             let cannot = || format!("cannot read the authorities in {}", file.display());

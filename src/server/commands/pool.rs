@@ -33,7 +33,7 @@ pub enum Pool {
         #[arg(value_name = "NAME")]
         name: String,
 
-        /// The image of runs whose workspace has none
+        /// The image of runs whose workspace has none [default: the agent's]
         ///
         /// Anything with /bin/sh and terraform. {version} in it stands for the
         /// workspace's Terraform version.
@@ -246,18 +246,15 @@ async fn token(client: &Client, pool: &Value, new: &NewToken, file: Option<&Path
             println!("{secret}");
         }
     }
-    print_install_lines(&server, attribute(pool, "image").is_empty());
+    print_install_lines(&server);
     Ok(())
 }
 
-fn print_install_lines(server: &Value, needs_image: bool) {
+fn print_install_lines(server: &Value) {
     println!("\nOn each host, put the token into a file (paste it, Enter, Ctrl-D):");
     println!("  sudo sh -c 'umask 077 && cat >{TOKEN_ON_HOST}'");
     println!("\nThen install the agent:");
-    println!("  {}", install_line(server, needs_image));
-    if needs_image {
-        println!("IMAGE is the image of runs, for example hashicorp/terraform:1.9.");
-    }
+    println!("  {}", install_line(server));
     if server["attributes"]["packages-key-sha256"].is_null() {
         println!(
             "\nThe server serves no packages yet, so this line fails: start it with --packages \
@@ -268,7 +265,7 @@ fn print_install_lines(server: &Value, needs_image: bool) {
 
 /// The line that installs an agent on a host that does not trust this server yet: it
 /// goes on only with the authority and the key that the server has now.
-fn install_line(server: &Value, needs_image: bool) -> String {
+fn install_line(server: &Value) -> String {
     let url = attribute(server, "url");
     let script = format!("{url}/install.sh");
     let (fetch_authority, trust, install_trust) = match &server["attributes"]["ca-sha256"] {
@@ -285,10 +282,9 @@ fn install_line(server: &Value, needs_image: bool) -> String {
         Value::String(sha256) => format!(" --key-fingerprint {sha256}"),
         _ => String::new(),
     };
-    let image = if needs_image { " --image IMAGE" } else { "" };
     format!(
         "{fetch_authority}curl -fsSL {trust}{} | sudo sh -s --{install_trust}{key} \
-         --token-file {TOKEN_ON_HOST}{image}",
+         --token-file {TOKEN_ON_HOST}",
         quote([script.as_str()])
     )
 }
@@ -324,7 +320,7 @@ mod tests {
     #[test]
     fn the_install_line_checks_a_private_authority_before_it_trusts_it() {
         assert_eq!(
-            install_line(&server(Some("f852")), false),
+            install_line(&server(Some("f852"))),
             "sudo curl -fsS --insecure -o /etc/scalr-server-ca.pem \
              https://pools.example.com:8443/ca.pem && \
              echo 'f852  /etc/scalr-server-ca.pem' | sha256sum --check && \
@@ -338,9 +334,9 @@ mod tests {
     #[test]
     fn the_install_line_of_a_public_certificate_trusts_the_system() {
         assert_eq!(
-            install_line(&server(None), true),
+            install_line(&server(None)),
             "curl -fsSL https://pools.example.com:8443/install.sh | sudo sh -s -- \
-             --key-fingerprint 0b1c --token-file /root/pool.token --image IMAGE"
+             --key-fingerprint 0b1c --token-file /root/pool.token"
         );
     }
 }
