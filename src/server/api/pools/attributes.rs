@@ -17,7 +17,8 @@ pub(super) struct Kind {
     attributes: &'static [&'static str],
     /// The relationships that can be written.
     relationships: &'static [&'static str],
-    /// Attributes that cannot be changed, with their only value in JSON.
+    /// Attributes that cannot be changed, with their value in JSON; a name's further values
+    /// are accepted, too, and mean the same here.
     fixed: &'static [(&'static str, &'static str)],
     /// Attributes that ask for something that this server does not do, and are not returned.
     unsupported: &'static [&'static str],
@@ -130,6 +131,8 @@ static KINDS: [Kind; 8] = [
         relationships: &["agent-pool", "environment"],
         fixed: &[
             ("apply-schedule", "null"),
+            // What clients write who write nothing else, and what it amounts to.
+            ("auto-queue-runs", "\"skip_first\""),
             ("auto-queue-runs", "\"never\""),
             ("destroy-schedule", "null"),
             ("environment-type", "\"unmapped\""),
@@ -188,12 +191,14 @@ impl Kind {
         if self.attributes.contains(&name) {
             return Ok(());
         }
-        if let Some(only) = self.only_value(name) {
-            return match value.is_null() || *value == only || asks_nothing(value, &only) {
+        let accepted = self.values(name);
+        if !accepted.is_empty() {
+            let is_accepted = |one: &Value| value == one || asks_nothing(value, one);
+            return match value.is_null() || accepted.iter().any(is_accepted) {
                 true => Ok(()),
                 false => Err(ApiError::attribute(
                     name,
-                    format!("This server does not support it; the only value is {only}."),
+                    format!("This server does not support it; the only value is {}.", accepted[0]),
                 )),
             };
         }
@@ -227,9 +232,10 @@ impl Kind {
         ))
     }
 
-    fn only_value(&self, name: &str) -> Option<Value> {
-        let (_, value) = self.fixed.iter().find(|(fixed, _)| *fixed == name)?;
-        Some(serde_json::from_str(value).expect("the table has JSON"))
+    /// The values of a fixed attribute, that of answers first.
+    fn values(&self, name: &str) -> Vec<Value> {
+        let named = self.fixed.iter().filter(|(fixed, _)| *fixed == name);
+        named.map(|(_, value)| serde_json::from_str(value).expect("the table has JSON")).collect()
     }
 }
 
@@ -238,8 +244,7 @@ pub(super) fn complete(resource: &mut Value) {
     let Some(kind) = resource["type"].as_str().and_then(Kind::named) else { return };
     if let Some(attributes) = resource["attributes"].as_object_mut() {
         for (name, _) in kind.fixed {
-            let value = kind.only_value(name).unwrap_or_default();
-            attributes.entry(*name).or_insert(value);
+            attributes.entry(*name).or_insert_with(|| kind.values(name).swap_remove(0));
         }
     }
     if let Some(relationships) = resource["relationships"].as_object_mut() {
@@ -433,7 +438,7 @@ mod tests {
             let found = site.server.api(Method::GET, path, Value::Null).await;
             for (name, _) in kind.fixed {
                 let value = &found["data"]["attributes"][*name];
-                assert_eq!(*value, kind.only_value(name).unwrap(), "{path} {name}");
+                assert_eq!(*value, kind.values(name)[0], "{path} {name}");
                 attributes.insert((*name).to_owned(), value.clone());
             }
             for name in kind.unsupported {
