@@ -2,6 +2,8 @@
 
 mod key;
 mod package;
+pub(crate) mod route;
+mod signed_by;
 pub(crate) mod source;
 
 use std::fs;
@@ -22,6 +24,7 @@ use config::proxy::ProxySettings;
 use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
+use host::os::Os;
 use host::systemd::{self, Services};
 
 /// Keeps the agent's unit from starting the private engine where it is not used.
@@ -152,6 +155,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         engine_changed |= proxy::write(&mut changes, proxy, false)?;
     }
     let changed = !changes.changed().is_empty();
+    let agents_proxy = match &proxy {
+        Some(proxy) => proxy.variables(),
+        None => proxy::of_units(machine)?,
+    };
+    route::put(&mut changes, Os::of(machine)?.family, &agents_proxy)?;
     if changed && services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }

@@ -12,6 +12,7 @@ use tera::Tera;
 use url::Url;
 
 use super::key::Fingerprint;
+use super::{route, signed_by};
 use cli::Failure;
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
@@ -23,7 +24,7 @@ use host::{apt, curl, rpm};
 const KEY: &str = "scalr-agent.asc";
 
 /// The name of a server's repository.
-const ID: &str = "scalr-agent";
+pub(super) const ID: &str = "scalr-agent";
 
 /// The part of a repository that has the debs.
 const APT_PART: &str = "apt";
@@ -159,6 +160,16 @@ pub(crate) fn add(
 ) -> Result<()> {
     let base = repository.base();
     eprintln!("Adding the package repository {base} …");
+    let id = repository.id();
+    let files = Files::of(os.family, id);
+    if os.family == Family::Debian {
+        signed_by::require_no_conflict(
+            changes.machine(),
+            &files.definition,
+            &apt_uri(&base),
+            &files.key,
+        )?;
+    }
     let key = repository.key(proxy)?;
     match expected {
         Some(fingerprint) => fingerprint.require(&key)?,
@@ -169,10 +180,11 @@ pub(crate) fn add(
     if os.family == Family::RedHat {
         repository.require_rpms(os, proxy)?;
     }
-    let id = repository.id();
-    let files = Files::of(os.family, id);
     changes.write(&files.key, &key, Attributes::PUBLIC)?;
-    changes.write(&files.definition, &files.text(id, &base, os)?, Attributes::PUBLIC)?;
+    let before = changes.machine().path(&files.definition);
+    let before = fs::read_to_string(before).unwrap_or_default();
+    let definition = route::keep(&before, &files.text(id, &base, os)?);
+    changes.write(&files.definition, &definition, Attributes::PUBLIC)?;
     if changes.is_dry_run() {
         return Ok(());
     }
@@ -203,7 +215,8 @@ pub(crate) fn forget_folder(changes: &mut Changes, family: Family, keys: &[Strin
 /// A file can't be removed, or rpm keeps a key.
 pub(crate) fn remove(changes: &mut Changes, family: Family) -> Result<()> {
     let keys = changes.manifest().keys.clone();
-    forget(changes, family, ID, &keys)
+    forget(changes, family, ID, &keys)?;
+    route::remove(changes, family)
 }
 
 fn forget(changes: &mut Changes, family: Family, id: &str, keys: &[String]) -> Result<()> {
@@ -225,15 +238,15 @@ fn forget(changes: &mut Changes, family: Family, id: &str, keys: &[String]) -> R
 }
 
 /// What makes a repository known to apt or yum.
-struct Files {
-    definition: String,
+pub(super) struct Files {
+    pub definition: String,
     /// apt has to be able to read it as another user.
     key: String,
     template: &'static str,
 }
 
 impl Files {
-    fn of(family: Family, id: &str) -> Self {
+    pub(super) fn of(family: Family, id: &str) -> Self {
         match family {
             Family::Debian => Self {
                 definition: format!("/etc/apt/sources.list.d/{id}.sources"),
