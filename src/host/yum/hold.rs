@@ -36,6 +36,17 @@ pub(crate) fn against(
     }
 }
 
+/// A module whose packages dnf hides: somebody has disabled it.
+pub(crate) fn disabled_module(machine: &Machine, module: &str) -> Option<Hold> {
+    let file = Path::new("/etc/dnf/modules.d").join(format!("{module}.module"));
+    let settings = config::settings_of(machine, &file);
+    let state = settings.iter().find(|setting| setting.name == "state")?;
+    (state.value == "disabled").then(|| Hold {
+        by: format!("{} disables the module {module}", at(state)),
+        release: format!("dnf -y module reset {module}"),
+    })
+}
+
 struct Subject<'a> {
     machine: &'a Machine,
     yum: Yum,
@@ -252,6 +263,19 @@ mod tests {
         };
         assert_eq!(of_yum(on).unwrap().release, "yum versionlock delete scalr-agent");
         assert_eq!(of_yum("[main]\nenabled = 0\n"), None);
+    }
+
+    #[test]
+    fn a_disabled_module_is_a_filter() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        let file = machine.path("/etc/dnf/modules.d/container-tools.module");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let found = || Yum::Dnf.filter(&machine, "container-selinux", "container-tools", |_| false);
+        fs::write(&file, "[container-tools]\nname=container-tools\nstate=enabled\n").unwrap();
+        assert_eq!(found(), None);
+        fs::write(&file, "[container-tools]\nname=container-tools\nstate=disabled\n").unwrap();
+        assert_eq!(found().unwrap().release, "dnf -y module reset container-tools");
     }
 
     #[test]
