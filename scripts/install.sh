@@ -10,12 +10,15 @@
 #
 # Everything is in functions, those are in one pair of braces, and the last line
 # calls them and closes it: a script that was cut off on its way runs nothing.
-# It needs a POSIX sh, the coreutils, sed and tr, and curl (7.29 or newer) or wget.
+# It needs a POSIX sh, the coreutils, sed and tr, and curl (7.29 or newer), which the
+# setup program needs, too; gpgv for --offline and --key-fingerprint.
 {
 
-# The server that serves this script puts its address and its key's SHA-256 here.
+# The server that serves this script puts its address here, the SHA-256 of its key,
+# and those of its setup programs, each as ARCHITECTURE:SHA256.
 SERVER_URL=""
 KEY_SHA256=""
+SETUP_SHA256=""
 VERSION="0.1.0"
 
 set -eu
@@ -42,8 +45,9 @@ where the packages come from
   --key-fingerprint HEX
                       go on only with this key: the 40 digits of its OpenPGP
                       fingerprint, or the 64 of the SHA-256 of its file,
-                      scalr-agent.asc, which needs no gpg. A script that a
-                      server has served compares the SHA-256 by itself
+                      scalr-agent.asc. gpgv verifies the setup program with
+                      it; 40 digits also need gpg. A script that a server has
+                      served compares SHA-256 by itself and needs neither
   --lock-timeout SECONDS
                       how long to wait for another package manager; 300
 
@@ -57,7 +61,10 @@ the agent
   --image IMAGE       the image of runs whose workspace and pool have none
   --engine bundled|system
                       the package's own Docker engine, or the host's
-  --ca-cert FILE      authorities that the agent trusts besides the system's
+  --ca-cert FILE      authorities (PEM) that this script, apt or yum and the
+                      agent trust, for a server with an authority of its own;
+                      the system's are left alone. A copy is kept in
+                      /etc/scalr-agent/ca.pem
   --http-proxy URL, --https-proxy URL, --no-proxy LIST
                       the proxy of this script, of the agent, its engine and
                       runs; - reads a URL from standard input
@@ -112,7 +119,7 @@ main() {
     judge_options
     [ -n "$dry_run" ] || need_root
     need_linux
-    need_downloader
+    [ -n "$offline" ] || [ "$action" = uninstall ] || need_curl
     use_proxy
     work='' setup=''
     trap finish EXIT
@@ -154,7 +161,7 @@ uninstall() {
 # Ours are taken; all others go into $passed, quoted, for the setup program.
 read_options() {
     action=install dry_run='' url=$SERVER_URL offline='' passed=''
-    key_fingerprint='' token_file='' http_proxy_given='' https_proxy_given='' no_proxy_given=''
+    key_fingerprint='' ca_cert='' token_file='' http_proxy_given='' https_proxy_given='' no_proxy_given=''
     while [ $# -gt 0 ]; do
         option=$1
         shift
@@ -189,7 +196,7 @@ read_options() {
 # The options with a value that this script has to know.
 is_ours() {
     case $1 in
-        --url | --offline | --key-fingerprint) ;;
+        --url | --offline | --key-fingerprint | --ca-cert) ;;
         --token-file | --http-proxy | --https-proxy | --no-proxy) ;;
         *) return 1 ;;
     esac
@@ -201,6 +208,7 @@ take() {
         --url) url=${2%/} ;;
         --offline) offline=$2 ;;
         --key-fingerprint) key_fingerprint=$2 ;;
+        --ca-cert) ca_cert=$2 && pass "$1" "$2" ;;
         --token-file) token_file=$2 && pass "$1" "$2" ;;
         --http-proxy) http_proxy_given=$2 && pass "$1" - ;;
         --https-proxy) https_proxy_given=$2 && pass "$1" - ;;
@@ -224,15 +232,29 @@ quoted() {
 judge_options() {
     case $url in
         https://?*) ;;
-        http://?*) warn "$url is not encrypted: whoever is on the way can change what is installed" ;;
+        http://?*)
+            is_loopback "$url" ||
+                fail 2 "--url: $url is not encrypted, so anyone on the network could change what is installed
+  Give the server's https:// address. Plain http is only for localhost, 127.0.0.1 and [::1]."
+            ;;
         '')
             [ -n "$offline" ] || [ "$action" = uninstall ] ||
                 fail 2 "which server? give --url https://SERVER"
             ;;
         *) fail 2 "--url should be https://SERVER, not '$url'" ;;
     esac
+    [ -z "$ca_cert" ] || [ -r "$ca_cert" ] || fail 2 "--ca-cert: cannot read $ca_cert"
     [ -z "$offline" ] || judge_bundle
     judge_standard_input
+}
+
+is_loopback() {
+    case ${1#http://} in
+        # What looks like the host may be a user's name.
+        *@*) return 1 ;;
+        localhost | localhost[:/]* | 127.0.0.1 | 127.0.0.1[:/]* | "[::1]" | "[::1]"[:/]*) ;;
+        *) return 1 ;;
+    esac
 }
 
 judge_bundle() {
@@ -307,16 +329,10 @@ need_linux() {
     esac
 }
 
-need_downloader() {
-    if [ -n "$offline" ]; then
-        downloader=none
-    elif have curl; then
-        downloader=curl
-    elif have wget; then
-        downloader=wget
-    else
-        fail 6 "neither curl nor wget is here; install one of them"
-    fi
+need_curl() {
+    have curl ||
+        fail 6 "there is no curl here, which this script and the setup program download with
+  Install the package curl, and run this again."
 }
 
 have() {
@@ -399,11 +415,7 @@ fetch_setup() {
     setup=$work/scalr-agent-setup
     say "Fetching the setup program from ${offline:-$url}"
     fetch "scalr-agent-setup-$machine" "$setup"
-    fetch "scalr-agent-setup-$machine.sha256" "$setup.sha256"
-    wanted=$(cut -d' ' -f1 <"$setup.sha256")
-    found=$(sha256sum <"$setup" | cut -d' ' -f1)
-    [ "$wanted" = "$found" ] ||
-        fail 9 "the setup program was damaged on its way: its SHA-256 is $found, not $wanted"
+    verify_setup
     chmod 0700 "$setup"
     code=0
     "$setup" --version >/dev/null 2>"$work/said" </dev/null || code=$?
@@ -411,15 +423,97 @@ fetch_setup() {
         fail 5 "the setup program does not run here (exit code $code): $(tail -n 1 "$work/said")"
 }
 
+# It runs as root, and whoever can write to a mirror, a cache or a bundle must not
+# choose it: what this script or the user knows decides, not what lies beside it.
+verify_setup() {
+    found=$(sha256 "$setup")
+    wanted=$(pinned_setup)
+    if [ -n "$wanted" ]; then
+        [ "$wanted" = "$found" ] ||
+            fail 9 "the setup program is not the one that this script was served with: its SHA-256 is $found, not $wanted
+  If the server has published other packages since, fetch the script again: $url/install.sh
+  If it has not, a cache or a proxy on the way has replaced the program."
+    elif [ -n "$offline$(expected_key)" ]; then
+        verify_signature
+    else
+        fetch "scalr-agent-setup-$machine.sha256" "$setup.sha256"
+        wanted=$(cut -d' ' -f1 <"$setup.sha256")
+        [ "$wanted" = "$found" ] ||
+            fail 9 "the setup program was damaged on its way: its SHA-256 is $found, not $wanted"
+    fi
+}
+
+# The SHA-256 that the server wrote into this script. A key that the user names
+# counts more than the server's word.
+pinned_setup() {
+    [ -z "$offline$key_fingerprint" ] && [ "$url" = "$SERVER_URL" ] || return 0
+    for pin in $SETUP_SHA256; do
+        [ "${pin%%:*}" != "$machine" ] || printf '%s' "${pin#*:}"
+    done
+}
+
+# With the repository's key, which has to be the expected one where one is known.
+verify_signature() {
+    have gpgv ||
+        fail 6 "cannot verify the setup program's signature: this host has no gpgv
+  Install the package gpgv (Debian, Ubuntu) or gnupg2 (others), and run this again."
+    fetch scalr-agent.asc "$work/key.asc"
+    fetch "scalr-agent-setup-$machine.asc" "$work/setup.asc"
+    key=$(expected_key | tr -d ' :' | tr a-f A-F)
+    if [ "${#key}" -eq 64 ]; then
+        found=$(sha256 "$work/key.asc" | tr a-f A-F)
+        [ "$key" = "$found" ] || unexpected_key "the SHA-256 of its file is $found" "$key"
+    fi
+    dearmor <"$work/key.asc" >"$work/key.gpg"
+    gpgv --homedir "$work" --keyring "$work/key.gpg" --status-fd 1 \
+        "$work/setup.asc" "$setup" >"$work/status" 2>"$work/said" ||
+        fail 9 "the setup program is not signed with the repository's key: $(tail -n 1 "$work/said")
+  It was changed after it was published. Get it again from whoever runs the server."
+    if [ "${#key}" -eq 40 ]; then
+        # The last word is the fingerprint of the primary key (GnuPG's doc/DETAILS).
+        signers=$(sed -n 's/^\[GNUPG:\] VALIDSIG .* //p' "$work/status" | tr '\n' ' ')
+        case " $signers" in
+            *" $key "*) ;;
+            *) unexpected_key "the setup program is signed with ${signers% }" "$key" ;;
+        esac
+    fi
+}
+
+unexpected_key() {
+    fail 9 "the repository's key is not the expected one: $1, not $2
+  If the server has a new key, take its fingerprint from whoever runs the server."
+}
+
+# dearmor: an OpenPGP file in ASCII as gpgv reads a keyring; without gpg, which
+# not every host has. Each key may be a block of its own.
+dearmor() {
+    head=yes data=''
+    while IFS= read -r line; do
+        case $line in
+            -----BEGIN*) head=yes data='' ;;
+            -----END*) printf '%s' "$data" | base64 -d ;;
+            '') head='' ;;
+            # The block's checksum.
+            =*) ;;
+            *) [ -n "$head" ] || data=$data$line ;;
+        esac
+    done
+}
+
+sha256() {
+    sha256sum <"$1" | cut -d' ' -f1
+}
+
 # fetch NAME FILE: from the server's packages or from the bundle.
 fetch() {
     if [ -n "$offline" ]; then
         [ -f "$offline/repository/$1" ] ||
-            fail 2 "$offline/repository has no $1: is this bundle for another processor?"
+            fail 2 "$offline/repository has no $1: is this bundle for another processor, or of an older version?"
         cp "$offline/repository/$1" "$2"
         return
     fi
     [ -n "$url" ] || fail 2 "which server has the setup program? give --url https://SERVER"
+    need_curl
     download "$url/packages/$1" "$2"
 }
 
@@ -427,11 +521,13 @@ fetch() {
 download() {
     attempt=1
     until try_download "$1" "$2"; do
-        reason=$(tail -n 1 "$work/said")
+        # Without the general advice that curl puts below its error.
+        reason=$(sed -n 's/^curl: //p' "$work/said")
+        reason=${reason:-curl exited with code $code}
         if [ -n "$is_final" ] || [ "$attempt" -ge 3 ]; then
-            fail 8 "cannot download $1: ${reason:-$downloader exited with code $code}$hint"
+            fail 8 "cannot download $1: $reason$hint"
         fi
-        say "Downloading $1 failed (${reason:-$downloader exited with code $code}); trying again"
+        say "Downloading $1 failed ($reason); trying again"
         pause "$((attempt * 2))"
         attempt=$((attempt + 1))
     done
@@ -439,26 +535,31 @@ download() {
 
 try_download() {
     code=0 is_final='' hint='' status=''
-    case $downloader in
-        curl)
-            # Not --retry: curl 7.29 does not for refused connections.
-            status=$(curl -fsSL --proto-redir =https --connect-timeout 20 \
-                --speed-limit 1 --speed-time 60 -w '%{http_code}' -o "$2" "$1" \
-                </dev/null 2>"$work/said") || code=$?
-            ;;
-        # No more options than busybox's wget has.
-        wget) wget -q -T 60 -O "$2" "$1" </dev/null >"$work/said" 2>&1 || code=$? ;;
-    esac
+    # Not --retry: curl 7.29 does not for refused connections.
+    status=$(curl -fsSL ${ca_cert:+--cacert "$ca_cert"} --proto-redir =https \
+        --connect-timeout 20 --speed-limit 1 --speed-time 60 -w '%{http_code}' -o "$2" "$1" \
+        </dev/null 2>"$work/said") || code=$?
     [ "$code" -ne 0 ] || return 0
-    case $downloader-$code-$status in
-        curl-5-* | curl-6-* | curl-7-* | curl-28-*)
+    case $code-$status in
+        5-* | 6-* | 7-* | 28-*)
             hint="; is a proxy needed? It is taken from --http-proxy or HTTPS_PROXY"
             ;;
-        curl-22-4*)
-            is_final=yes hint="; has the server been started with --packages?" ;;
-        curl-51-* | curl-60-* | wget-5-*)
+        22-4*)
+            is_final=yes hint="; has the server been started with --packages?"
+            ;;
+        51-* | 60-*)
             is_final=yes
-            hint="; this host does not trust the server's certificate: add its authority to those of the system" ;;
+            hint="
+  The server's certificate is not trusted${ca_cert:+ with $ca_cert}. If the server has an authority of its own,
+  fetch it, compare its SHA-256 with the one that the server prints at its start, and
+  give the file with --ca-cert ca.pem:
+    curl -fsS --insecure -o ca.pem $url/ca.pem && sha256sum ca.pem"
+            ;;
+        77-*)
+            is_final=yes
+            hint="
+  Is ${ca_cert:-the file of this system} a file of certificates in PEM form?"
+            ;;
     esac
     return 1
 }

@@ -54,6 +54,13 @@ pub struct UnitState {
     pub pid: u32,
 }
 
+impl UnitState {
+    /// Whether it is up or on its way up.
+    pub fn is_up(&self) -> bool {
+        ["active", "activating", "reloading"].contains(&self.active.as_str())
+    }
+}
+
 impl Services {
     /// The machine's services.
     pub fn of(machine: &Machine) -> Self {
@@ -87,14 +94,6 @@ impl Services {
     /// systemctl fails.
     pub fn begin_restart(self, unit: &str) -> Result<(), CommandError> {
         self.call(&["--no-block", "restart", unit])
-    }
-
-    /// Restarts a unit and waits until it is up.
-    ///
-    /// # Errors
-    /// systemctl fails, or the unit does.
-    pub fn restart(self, unit: &str) -> Result<(), CommandError> {
-        self.call(&["restart", unit])
     }
 
     /// Whether a unit is up.

@@ -12,6 +12,7 @@ use url::Url;
 use cli::Failure;
 use cli::documents;
 
+use crate::api::pools::Quotas;
 use crate::commands::{Pool, Run, Variable, Workspace};
 use crate::connections::Limits;
 
@@ -205,6 +206,10 @@ pub struct Serve {
     #[arg(value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
     pub reserve: u64,
 
+    /// How much may be stored
+    #[command(flatten)]
+    pub quotas: QuotaOptions,
+
     /// How many connections there may be
     #[command(flatten)]
     pub connections: ConnectionOptions,
@@ -216,6 +221,29 @@ pub struct Serve {
 
 /// The time limits that a plan or an apply may have, in seconds.
 pub(crate) const TIMEOUTS: RangeInclusive<u32> = 10..=7 * 24 * 60 * 60;
+
+/// How much may be stored.
+#[derive(Debug, Args)]
+pub struct QuotaOptions {
+    /// How much each workspace may store, in MiB; 0: as much as the disk has
+    ///
+    /// A workspace beyond it takes no uploads and begins no runs.
+    #[arg(long, value_name = "MIB", default_value_t = 0, env = "SCALR_SERVER_WORKSPACE_QUOTA")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=1_073_741_824))]
+    pub workspace_quota: u64,
+
+    /// How much all workspaces together may store, in MiB; 0: as much as the disk has
+    #[arg(long, value_name = "MIB", default_value_t = 0, env = "SCALR_SERVER_ACCOUNT_QUOTA")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=1_073_741_824))]
+    pub account_quota: u64,
+}
+
+impl QuotaOptions {
+    pub(crate) fn bytes(&self) -> Quotas {
+        let bytes = |mib: u64| (mib > 0).then_some(mib * 1024 * 1024);
+        Quotas { workspace: bytes(self.workspace_quota), account: bytes(self.account_quota) }
+    }
+}
 
 /// How many connections there may be.
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
 //! | [`local_api`] | the pool API for the host's own administrators |
 //! | [`commands`] | the commands that call the pool API |
-//! | [`disk`] | what of the disk has to stay free |
+//! | [`disk`], [`usage`] | what of the disk has to stay free, and who uses it |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
 mod api;
@@ -36,6 +36,7 @@ mod store;
 mod tls;
 mod token;
 mod upload;
+mod usage;
 mod watched;
 
 mod admin;
@@ -83,6 +84,7 @@ use objects::Objects;
 use retention::Retention;
 use scheduler::{Scheduler, Terms, Wake};
 use store::Store;
+use usage::Usage;
 use watched::Watched;
 
 pub use args::Cli;
@@ -179,6 +181,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         Some(url) => url,
         None => default_url(&tls, address)?,
     };
+    require_encryption(&url)?;
 
     DirBuilder::new()
         .recursive(true)
@@ -204,9 +207,10 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         }
     };
     let reserve = Reserve::new(&options.data, options.reserve * 1024 * 1024);
+    let usage = Usage::default();
     let scheduler = Scheduler {
         store: Store::open(&options.data.join(DATABASE)).await?,
-        objects: Objects::open(&options.data.join("objects"), reserve.clone())?,
+        objects: Objects::open(&options.data.join("objects"), reserve.clone(), usage.clone())?,
         clock: Clock::default(),
         wake: Wake::default(),
         terms: Terms {
@@ -215,7 +219,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
             apply_timeout: options.apply_timeout,
         },
     };
-    let logs = Logs::open(&options.data.join("logs"), reserve)?;
+    let logs = Logs::open(&options.data.join("logs"), reserve, usage.clone())?;
     let token_file = options.admin_token_file.as_deref();
     let admin_token =
         admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;
@@ -224,6 +228,8 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     let app = Arc::new(Parts {
         scheduler,
         logs,
+        usage,
+        quotas: options.quotas.bytes(),
         watched: Watched::default(),
         url,
         authority: own_authority,
@@ -380,6 +386,18 @@ fn self_signed(
         }
     });
     Ok(config)
+}
+
+/// Agents refuse such an address, and so does the install script that is served with it.
+fn require_encryption(url: &Url) -> Result<()> {
+    if config::is_encrypted_or_local(url) {
+        return Ok(());
+    }
+    Err(Failure::Usage.because(format!(
+        "cannot serve agents at {url}: it is not encrypted, so anyone on the network could read \
+         tokens and change what is installed\nSet --url (SCALR_SERVER_URL) to https://…, also \
+         behind a proxy that speaks TLS for this server. Plain http is only for localhost."
+    )))
 }
 
 /// The host of a URL, as it stands in certificates.

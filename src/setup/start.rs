@@ -1,15 +1,21 @@
-//! Starting a service and waiting for it, with progress and with the reason if
-//! it does not come up.
+//! Starting or reloading a service and waiting for it, with progress and with the
+//! reason if it does not come up.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::status;
 use cli::Failure;
-use host::interrupt;
+use config::Settings;
+use config::layout::{AGENT_DROP_INS, AGENT_UNIT};
+use host::command::CommandExt as _;
+use host::machine::Machine;
 use host::systemd::{self, Services, UnitState};
+use host::{interrupt, unit};
 
 /// How long a service may take: the unit's own limit is shorter.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -20,6 +26,15 @@ const SETTLING: Duration = Duration::from_secs(3);
 /// How many of the journal's last lines a failure shows.
 const JOURNAL_LINES: usize = 15;
 
+/// The command by which a unit that ran before runs as it did when all is undone. The
+/// agent, which may have to wait for its server, is not waited for.
+pub(crate) fn again(unit: &str) -> Command {
+    match unit {
+        AGENT_UNIT => systemd::systemctl(&["--no-block", "restart", unit]),
+        _ => systemd::systemctl(&["restart", unit]),
+    }
+}
+
 /// Restarts `unit`, or starts it, and waits until it says that it is ready.
 ///
 /// # Errors
@@ -29,7 +44,7 @@ pub(crate) fn bring_up(services: Services, unit: &str) -> Result<()> {
     if !services.can_run() {
         return Ok(());
     }
-    let progress = Progress::begin(unit);
+    let progress = Progress::begin("Starting", unit);
     let before = services.state(unit).unwrap_or_default().started;
     services.begin_restart(unit)?;
     let begun = Instant::now();
@@ -48,6 +63,36 @@ pub(crate) fn bring_up(services: Services, unit: &str) -> Result<()> {
         if has_failed(&state) && settled || begun.elapsed() > PATIENCE {
             progress.end("does not come up");
             return Err(reason(unit, &state));
+        }
+        progress.tick(begun.elapsed());
+    }
+}
+
+/// Reloads the agent and waits until the server has answered it again; runs go on.
+///
+/// # Errors
+/// The settings cannot be used, and the agent goes on with those it has; or as
+/// [`bring_up`].
+pub(crate) fn reload_agent(machine: &Machine, services: Services) -> Result<()> {
+    let variables = unit::environment(machine, AGENT_DROP_INS)?;
+    let values = variables.iter().map(|(name, given)| (name.clone(), given.value.clone()));
+    Settings::load(&machine.path(config::FILE), values)?.resolve()?;
+    let progress = Progress::begin("Reloading", AGENT_UNIT);
+    let answered = || status::server_answered_at(machine, &variables);
+    let before = answered();
+    systemd::systemctl(&["reload", AGENT_UNIT]).run()?;
+    let begun = Instant::now();
+    loop {
+        sleep(Duration::from_millis(500));
+        interrupt::check().inspect_err(|_| progress.end("is waited for no longer"))?;
+        let state = services.state(AGENT_UNIT).unwrap_or_default();
+        if has_failed(&state) || begun.elapsed() > PATIENCE {
+            progress.end("does not come up");
+            return Err(reason(AGENT_UNIT, &state));
+        }
+        if answered().is_some_and(|at| Some(at) != before) {
+            progress.end("is up");
+            return Ok(());
         }
         progress.tick(begun.elapsed());
     }
@@ -82,21 +127,22 @@ fn reason(unit: &str, state: &UnitState) -> anyhow::Error {
 /// A line that counts the seconds on a terminal, and stays silent elsewhere but
 /// for its beginning and its end.
 struct Progress {
+    doing: &'static str,
     unit: String,
     terminal: bool,
 }
 
 impl Progress {
-    fn begin(unit: &str) -> Self {
+    fn begin(doing: &'static str, unit: &str) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        eprint!("Starting {unit} …");
+        eprint!("{doing} {unit} …");
         let _ = std::io::stderr().flush();
-        Self { unit: unit.to_owned(), terminal }
+        Self { doing, unit: unit.to_owned(), terminal }
     }
 
     fn tick(&self, elapsed: Duration) {
         if self.terminal {
-            eprint!("\rStarting {} … {} s", self.unit, elapsed.as_secs());
+            eprint!("\r{} {} … {} s", self.doing, self.unit, elapsed.as_secs());
             let _ = std::io::stderr().flush();
         }
     }

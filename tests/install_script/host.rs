@@ -13,7 +13,8 @@ use tempfile::TempDir;
 pub(crate) const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
 
 /// POSIX and coreutils: nothing else may be needed.
-const TOOLS: [&str; 14] = [
+const TOOLS: [&str; 15] = [
+    "base64",
     "cat",
     "chmod",
     "cp",
@@ -40,7 +41,7 @@ pub(crate) enum Packages {
 /// Debian's busybox takes its own applet of a name before what is on PATH.
 const PREFER_PATH: &str = "\
 have() { [ -e \"$PATH/$1\" ]; }
-for tool in curl dpkg id rpm uname wget; do
+for tool in curl dpkg id rpm uname; do
     [ ! -e \"$PATH/$tool\" ] || eval \"$tool() { \\\"$PATH/$tool\\\" \\\"\\$@\\\"; }\"
 done
 ";

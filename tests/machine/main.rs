@@ -13,6 +13,7 @@
 
 mod ansible;
 mod attack;
+mod authority;
 mod bundle;
 mod check;
 mod cloud_init;
@@ -32,6 +33,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod logs;
+mod lost_rules;
 mod machine;
 mod migrating;
 mod observed;

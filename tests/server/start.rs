@@ -209,6 +209,25 @@ async fn it_speaks_tls_with_a_given_certificate() {
 }
 
 #[tokio::test]
+async fn an_address_that_agents_would_refuse_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for options in [
+        &["--insecure-http", "--url", "http://pools.example.com"][..],
+        // The default is the host's name, and plain.
+        &["--insecure-http"],
+    ] {
+        let mut server = program();
+        server.args(["serve", "--listen", "0.0.0.0:0"]).args(options).arg("--data").arg(&data);
+        let output = server.output().await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{options:?}: {error}");
+        assert!(error.contains("Set --url (SCALR_SERVER_URL) to https://…"), "{error}");
+        assert!(!data.exists(), "nothing was made");
+    }
+}
+
+#[tokio::test]
 async fn it_speaks_plain_http_when_told_to() {
     let server = Server::start_bare(&["--insecure-http"], None).await;
     assert!(server.url.starts_with("http://127.0.0.1:"), "{}", server.url);

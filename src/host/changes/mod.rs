@@ -244,15 +244,16 @@ impl Changes {
         Ok(after.keys_since(before).cloned().collect())
     }
 
-    /// When all is undone, this unit is restarted: it ran before.
+    /// When all is undone, this command brings a service back as it was; such commands run
+    /// in the order in which they were noted. Note it right before the step that needs it.
     ///
     /// # Errors
     /// That can't be noted on disk.
-    pub fn restart_when_undone(&mut self, unit: &str) -> Result<()> {
+    pub fn when_undone(&mut self, command: Command) -> Result<()> {
         if self.dry_run {
             return Ok(());
         }
-        self.unfinished.note_restart(&self.machine, unit)
+        self.unfinished.note_service(&self.machine, &command)
     }
 
     /// Enables a unit: systemd starts it at each boot.

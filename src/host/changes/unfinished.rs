@@ -25,8 +25,9 @@ pub(super) struct Unfinished {
     /// Whether the newest step was done for certain: each is noted before it is done.
     #[serde(default)]
     is_certain: bool,
-    /// Units that are restarted when all else is undone.
-    restart: Vec<String>,
+    /// What brings services back as they were, in this order, when all else is undone.
+    #[serde(default)]
+    services: Vec<CommandLine>,
     /// Where it is kept.
     #[serde(skip)]
     path: &'static str,
@@ -96,15 +97,13 @@ impl Unfinished {
         self.save(machine)
     }
 
-    /// Notes that a unit is to be restarted when all is undone.
+    /// Notes what brings a service back as it was when all is undone.
     ///
     /// # Errors
     /// As [`Self::note`].
-    pub(super) fn note_restart(&mut self, machine: &Machine, unit: &str) -> Result<()> {
-        if !self.restart.iter().any(|known| known == unit) {
-            self.restart.push(unit.to_owned());
-        }
-        // As long as nothing is changed, nothing has to be restarted.
+    pub(super) fn note_service(&mut self, machine: &Machine, command: &Command) -> Result<()> {
+        self.services.push(command.into());
+        // As long as nothing is changed, no service has to be brought back.
         if self.is_empty() { Ok(()) } else { self.save(machine) }
     }
 
@@ -132,9 +131,11 @@ impl Unfinished {
         }
         if services.can_run() {
             let reloaded = if units { services.reload_units() } else { Ok(()) };
-            let restarted = self.restart.iter().map(|unit| services.begin_restart(unit));
-            for error in std::iter::once(reloaded).chain(restarted).filter_map(Result::err) {
-                eprintln!("cannot restart the services: {error}");
+            // One after the other: an agent that stops while its engine starts cannot report
+            // its runs.
+            let brought_back = self.services.iter().map(|line| Command::from(line).run());
+            for error in std::iter::once(reloaded).chain(brought_back).filter_map(Result::err) {
+                eprintln!("cannot bring the services back: {error}");
             }
         }
         if self.is_empty() {

@@ -24,6 +24,7 @@ use crate::store::{
     workspace,
 };
 use crate::token::NewToken;
+use crate::usage::Usage;
 use protocol::{Event, Finish, Identity, Outcome, Poll, Register, Resume, TaskState, TaskStatus};
 
 const LEASE: Duration = Duration::from_secs(40);
@@ -1007,8 +1008,12 @@ impl World {
             configuration_version::insert(&mut tx, &configuration).await.unwrap();
         }
         tx.commit().await.unwrap();
-        let objects =
-            Objects::open(&folder.path().join("objects"), Reserve::new(folder.path(), 0)).unwrap();
+        let objects = Objects::open(
+            &folder.path().join("objects"),
+            Reserve::new(folder.path(), 0),
+            Usage::default(),
+        )
+        .unwrap();
         let (wake, terms) = (
             Wake::default(),
             Terms { lease: LEASE, plan_timeout: PLAN_TIMEOUT, apply_timeout: APPLY_TIMEOUT },

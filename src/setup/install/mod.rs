@@ -1,25 +1,31 @@
 //! `install`: from a checked host to an agent that takes runs.
 
+mod authority;
+mod image;
 mod key;
 mod package;
+mod pool_token;
 pub(crate) mod route;
 mod signed_by;
 pub(crate) mod source;
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use url::Url;
 
-use self::source::Source;
+use self::authority::Authority;
+use self::source::{Access, Source};
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, RECORDS, require_root};
+use crate::document::{self, Progress};
+use crate::runs::{self, Places};
 use crate::{network, proxy, settings, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
-use config::layout::{self, ENGINE_UNIT};
+use config::layout::{self, AGENT_UNIT, ENGINE_UNIT};
 use config::proxy::ProxySettings;
 use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
@@ -75,10 +81,12 @@ pub(crate) struct Args {
         help = "The user in a run's container: root, a name or UID[:GID]"
     )]
     user: Option<String>,
-    /// The image of runs whose workspace and pool have none
+    /// The image of runs whose workspace and pool have none; {version} stands
+    /// for the Terraform version [default: hashicorp/terraform:{version}]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// A PEM file of authorities to trust besides the system's
+    /// A PEM file of authorities that the agent, and apt or yum for its server, trust;
+    /// a copy is kept in /etc/scalr-agent/ca.pem
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
     /// The Docker engine of the runs: the package's own, or the host's
@@ -120,40 +128,52 @@ pub(crate) struct Args {
 /// expected one (9); the package can't be installed (6); another package tool is
 /// at work (10); a service does not come up. Then everything is as it was before.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    document::print(context, "install", args.dry_run, |progress| install(context, args, progress))
+}
+
+fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     let machine = &context.machine;
     require_root(machine, args.dry_run)?;
     if args.repository_only {
-        return add_repository(context, args);
+        return add_repository(context, args, progress);
     }
+    progress.begin("settings");
     let wanted = args.settings()?;
     let proxy = args.proxy()?;
+    let authority = Authority::of(machine, args.ca_cert.as_deref())?;
     // First of all, so that what is checked is not what an interrupted one has left.
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
-    new_settings(machine, &wanted)?;
+    let (_, settings) = new_settings(machine, &wanted)?;
+    refuse_another_engine(machine, args)?;
     package::require_no_hold(machine, &args.source, args.url.as_ref())?;
-    let verdict = check_host(context, args, proxy.as_ref());
+    progress.begin("check");
+    let subject = subject(machine, args, proxy.as_ref())?;
+    let verdict =
+        check_host(context, args, &subject).and_then(|()| pool_token::check(&subject, &settings));
     if !args.dry_run {
         verdict.as_ref().map_err(|error| Failure::of(error).because(format!("{error:#}")))?;
     }
 
     let services = Services::of(machine);
-    for unit in
-        [ENGINE_UNIT, layout::AGENT_UNIT].into_iter().filter(|unit| services.is_active(unit))
-    {
-        changes.restart_when_undone(unit)?;
-    }
+    progress.begin("package");
     let variables = variables(machine, proxy.as_ref())?;
-    package::put(&mut changes, &args.source, args.url.as_ref(), &variables)?;
+    let access = Access { proxy: variables, authority };
+    package::put(&mut changes, &args.source, args.url.as_ref(), &access)?;
+    progress.begin("files");
+    if let Some(authority) = &access.authority {
+        authority.put(&mut changes)?;
+    }
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
-    let mut engine_changed = choose_engine(&mut changes, services, bundled)?;
+    let engine_chosen = choose_engine(&mut changes, services, bundled)?;
     // The unit's variables count, too; a dry run has not written the file.
     let settings = if args.dry_run { settings } else { settings::of_service(machine)? };
-    units::put(&mut changes, None, &settings)?;
-    if let Some(proxy) = &proxy {
-        engine_changed |= proxy::write(&mut changes, proxy, false)?;
-    }
+    let units_changed = units::put(&mut changes, None, &settings)?;
+    let proxy_changed = match &proxy {
+        Some(proxy) => proxy::write(&mut changes, proxy, false)?,
+        None => false,
+    };
     let changed = !changes.changed().is_empty();
     let agents_proxy = match &proxy {
         Some(proxy) => proxy.variables(),
@@ -163,16 +183,30 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     if changed && services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
+    progress.begin("engine");
     if bundled {
-        bring_up(&mut changes, services, ENGINE_UNIT, engine_changed, args.no_start)?;
+        let need = Need::restart_if(engine_chosen || proxy_changed);
+        bring_up(&mut changes, services, ENGINE_UNIT, need, args.no_start)?;
     }
-    bring_up(&mut changes, services, layout::AGENT_UNIT, changed, args.no_start)?;
+    if args.image.is_some() && machine.is_this_one() && !args.dry_run {
+        progress.begin("image");
+        image::check()?;
+    }
+    progress.begin("agent");
+    // After a new package too, which has reloaded it: it has to come up as the new program.
+    let need = if changed { Need::Reload } else { Need::Nothing };
+    // What systemd does when it starts the agent.
+    let need = need.max(Need::restart_if(engine_chosen || units_changed || proxy_changed));
+    bring_up(&mut changes, services, AGENT_UNIT, need, args.no_start)?;
     if !bundled && services.is_active(ENGINE_UNIT) {
+        changes.when_undone(start::again(ENGINE_UNIT))?;
         changes.run(format!("stop {ENGINE_UNIT}"), systemd::stop(&[ENGINE_UNIT]), None)?;
     }
 
     let is_new = !changes.changed().is_empty();
+    let changed = changes.changed().to_vec();
     changes.finish()?;
+    progress.changed(&changed);
     if !args.dry_run {
         say_what_is_next(machine, is_new, args.no_start);
     }
@@ -180,11 +214,17 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     verdict
 }
 
-fn add_repository(context: &Context, args: &Args) -> Result<()> {
-    let proxy = variables(&context.machine, args.proxy()?.as_ref())?;
+fn add_repository(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
+    progress.begin("repository");
+    let access = Access {
+        proxy: variables(&context.machine, args.proxy()?.as_ref())?,
+        authority: Authority::of(&context.machine, args.ca_cert.as_deref())?,
+    };
     let mut changes = Changes::begin(&context.machine, &RECORDS, args.dry_run)?;
-    package::add_repository(&mut changes, &args.source, args.url.as_ref(), &proxy)?;
+    package::add_repository(&mut changes, &args.source, args.url.as_ref(), &access)?;
+    let changed = changes.changed().to_vec();
     changes.finish()?;
+    progress.changed(&changed);
     if !args.dry_run {
         println!("The repository is set up. Next, install the package scalr-agent.");
     }
@@ -205,7 +245,6 @@ fn variables(machine: &Machine, proxy: Option<&ProxySettings>) -> Result<Vec<(St
 impl Args {
     /// The settings of the options, as texts for the settings' file.
     fn settings(&self) -> Result<Vec<Change>> {
-        let path = |path: &PathBuf| path.display().to_string();
         let named = [
             ("url", self.url.as_ref().map(ToString::to_string)),
             ("token", self.token()?),
@@ -215,7 +254,7 @@ impl Args {
             ("cpu", self.cpu.map(|n| n.to_string())),
             ("user", self.user.clone()),
             ("image", self.image.clone()),
-            ("ca_cert", self.ca_cert.as_ref().map(path)),
+            ("ca_cert", self.ca_cert.as_ref().map(|_| layout::CA_CERT.to_owned())),
         ];
         let mut changes: Vec<Change> = Vec::new();
         for (name, value) in named {
@@ -236,18 +275,7 @@ impl Args {
         let Some(file) = &self.token_file else {
             return Ok(std::env::var("SCALR_AGENT_TOKEN").ok().filter(|token| !token.is_empty()));
         };
-        let mut text = String::new();
-        if file.as_os_str() == "-" {
-            io::stdin().lock().read_to_string(&mut text).context("cannot read standard input")?;
-        } else {
-            text = fs::read_to_string(file)
-                .map_err(|error| Failure::Usage.because(format!("{}: {error}", file.display())))
-                .context("cannot read the token's file")?;
-        }
-        if text.trim().is_empty() {
-            return Err(Failure::Usage.because(format!("{} holds no token", file.display())));
-        }
-        Ok(Some(text.trim().to_owned()))
+        config::read_token(file).map(Some)
     }
 
     fn proxy(&self) -> Result<Option<ProxySettings>> {
@@ -256,8 +284,8 @@ impl Args {
     }
 }
 
-fn check_host(context: &Context, args: &Args, proxy: Option<&ProxySettings>) -> Result<()> {
-    let mut subject = Subject::of(&context.machine)?;
+fn subject(machine: &Machine, args: &Args, proxy: Option<&ProxySettings>) -> Result<Subject> {
+    let mut subject = Subject::of(machine)?;
     subject.override_settings(Overrides {
         url: args.url.clone(),
         concurrency: args.concurrency,
@@ -276,11 +304,15 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&ProxySettings>) -> 
             );
         }
     }
-    subject.before_install = !package::is_there(&context.machine);
+    subject.before_install = !package::is_there(machine);
+    Ok(subject)
+}
+
+fn check_host(context: &Context, args: &Args, subject: &Subject) -> Result<()> {
     let selection = Selection { ignore: args.ignore.clone(), ..Selection::default() };
     let consent = (args.fix && !args.dry_run).then_some(Consent::Given);
     let print = Print::text(context.verbose);
-    let report = check::check_and_fix(&subject, &selection, consent, print)?;
+    let report = check::check_and_fix(subject, &selection, consent, print)?;
     match report.verdict() {
         Some(Failure::CheckFailed) if report.is_unsupported() => Err(Failure::Unsupported
             .because("this platform is not supported; nothing has been changed")),
@@ -316,8 +348,32 @@ fn new_settings(machine: &Machine, wanted: &[Change]) -> Result<(String, Setting
     Ok((text, settings))
 }
 
+/// The agent finds runs only on the engine that they began on.
+fn refuse_another_engine(machine: &Machine, args: &Args) -> Result<()> {
+    let places = Places::of(machine);
+    let Some(engine) = args.engine.filter(|engine| engine.socket() != places.engine) else {
+        return Ok(());
+    };
+    let active = runs::active(machine, &places)?;
+    if active.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "these runs are active on the engine {}:\n  {}\nWait until they have ended \
+         (`scalr-agent status` shows them), then change the engine to {} with the same command.",
+        places.engine,
+        active.join("\n  "),
+        engine.socket()
+    );
+    if args.dry_run {
+        println!("it would refuse: {message}");
+        return Ok(());
+    }
+    Err(Failure::Failed.because(message))
+}
+
 /// Prepares the engine that the settings name; returns whether that changed
-/// anything that a running engine has to be restarted for.
+/// anything that a running engine or agent has to be restarted for.
 fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Result<bool> {
     let machine = changes.machine().clone();
     if bundled {
@@ -338,15 +394,29 @@ fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Re
     if services.is_enabled(ENGINE_UNIT) {
         changes.disable(ENGINE_UNIT)?;
     }
-    changes.symlink(DOCKER_MASK, "/dev/null")?;
-    Ok(false)
+    changes.symlink(DOCKER_MASK, "/dev/null")
+}
+
+/// What a unit that runs needs for a change to be in effect; each does what those
+/// before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    Nothing,
+    Reload,
+    Restart,
+}
+
+impl Need {
+    fn restart_if(changed: bool) -> Self {
+        if changed { Self::Restart } else { Self::Nothing }
+    }
 }
 
 fn bring_up(
     changes: &mut Changes,
     services: Services,
     unit: &'static str,
-    changed: bool,
+    need: Need,
     no_start: bool,
 ) -> Result<()> {
     if !services.can_run() {
@@ -355,19 +425,35 @@ fn bring_up(
     if !services.is_enabled(unit) {
         changes.enable(unit)?;
     }
-    let was_active = services.is_active(unit);
-    let mut stopped = vec![unit];
-    if unit == ENGINE_UNIT && !services.is_active(layout::CONTAINERD_UNIT) {
-        stopped.push(layout::CONTAINERD_UNIT);
-    }
-    if no_start || was_active && !changed {
+    if no_start {
         return Ok(());
     }
-    changes.act(
-        format!("{} {unit}", if was_active { "restart" } else { "start" }),
-        || start::bring_up(services, unit),
-        (!was_active).then(|| systemd::stop(&stopped)),
-    )
+    let was = services.state(unit).unwrap_or_default();
+    // One that still tries to start may need just what is installed now.
+    let need = if was.active == "activating" { Need::Restart } else { need };
+    if !was.is_up() {
+        let mut stopped = vec![unit];
+        if unit == ENGINE_UNIT && !services.is_active(layout::CONTAINERD_UNIT) {
+            stopped.push(layout::CONTAINERD_UNIT);
+        }
+        let undo = Some(systemd::stop(&stopped));
+        return changes.act(format!("start {unit}"), || start::bring_up(services, unit), undo);
+    }
+    match need {
+        Need::Nothing => Ok(()),
+        Need::Reload => {
+            let machine = changes.machine().clone();
+            // One that has ended, because the server refuses its token for example, starts.
+            let again = systemd::systemctl(&["--no-block", "reload-or-restart", unit]);
+            changes.when_undone(again)?;
+            let reload = || start::reload_agent(&machine, services);
+            changes.act(format!("reload {unit}"), reload, None)
+        }
+        Need::Restart => {
+            changes.when_undone(start::again(unit))?;
+            changes.act(format!("restart {unit}"), || start::bring_up(services, unit), None)
+        }
+    }
 }
 
 fn say_what_is_next(machine: &Machine, is_new: bool, no_start: bool) {

@@ -2,7 +2,7 @@
 //! is signed with.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,9 +11,11 @@ use deb822_fast::Deb822;
 use tera::Tera;
 use url::Url;
 
+use super::authority::{self, Authority};
 use super::key::Fingerprint;
 use super::{route, signed_by};
 use cli::Failure;
+use config::layout;
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::os::{Family, Os};
@@ -34,6 +36,20 @@ const BUNDLE_ID: &str = "scalr-agent-bundle";
 
 const SOURCES: &str = include_str!("../../../templates/repository/scalr-agent.sources.tera");
 const REPO: &str = include_str!("../../../templates/repository/scalr-agent.repo.tera");
+
+/// How the server is reached.
+pub(crate) struct Access {
+    /// The variables of the proxy.
+    pub(super) proxy: Vec<(String, String)>,
+    /// What to trust instead of the system's authorities.
+    pub(super) authority: Option<Authority>,
+}
+
+impl Access {
+    fn ca_cert(&self) -> Option<&Path> {
+        self.authority.as_ref().map(|authority| authority.file.as_path())
+    }
+}
 
 /// Where the package comes from, as options.
 #[derive(Debug, clap::Args)]
@@ -107,14 +123,28 @@ impl Repository {
         }
     }
 
+    /// Refuses an address over which anybody on the network could change what root
+    /// installs.
+    fn require_encryption(&self) -> Result<()> {
+        match self {
+            Self::Server(url) if !config::is_encrypted_or_local(url) => Err(Failure::Usage
+                .because(format!(
+                    "the package repository {url} is not encrypted, so anyone on the network could \
+                     change what is installed; give its https:// address (plain http is only for \
+                     localhost)"
+                ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses it if it has no rpms for hosts of `os`: each later call of yum would
     /// fail with it. A server that does not answer is left to yum.
-    fn require_rpms(&self, os: &Os, proxy: &[(String, String)]) -> Result<()> {
+    fn require_rpms(&self, os: &Os, access: &Access) -> Result<()> {
         let part = yum_part(os);
         let is_missing = match self {
             Self::Server(_) => {
                 let index: Url = format!("{}/{part}/repodata/repomd.xml", self.base()).parse()?;
-                [404, 410].contains(&curl::get(&index, proxy, None)?.status)
+                [404, 410].contains(&curl::get(&index, &access.proxy, access.ca_cert())?.status)
             }
             Self::Folder(folder) => !folder.join(part).is_dir(),
         };
@@ -130,11 +160,11 @@ impl Repository {
         )))
     }
 
-    fn key(&self, proxy: &[(String, String)]) -> Result<String> {
+    fn key(&self, access: &Access) -> Result<String> {
         match self {
             Self::Server(_) => {
                 let url: Url = format!("{}/{KEY}", self.base()).parse()?;
-                curl::text(&url, proxy, None).map_err(|error| {
+                curl::text(&url, &access.proxy, access.ca_cert()).map_err(|error| {
                     Failure::DownloadFailed
                         .because(format!("cannot download the packages' key: {error}"))
                 })
@@ -148,7 +178,7 @@ impl Repository {
 /// Adds a repository, verifies its key, and fetches what it says of itself.
 ///
 /// # Errors
-/// Its key can't be fetched (8), is not the expected one (9), or the repository
+/// Its address is not encrypted (2), its key can't be fetched (8), is not the expected one (9), or the repository
 /// has nothing for this system (6), can't be read or is not signed with it.
 pub(crate) fn add(
     changes: &mut Changes,
@@ -156,8 +186,9 @@ pub(crate) fn add(
     tool: &PackageTool,
     repository: &Repository,
     expected: Option<&Fingerprint>,
-    proxy: &[(String, String)],
+    access: &Access,
 ) -> Result<()> {
+    repository.require_encryption()?;
     let base = repository.base();
     eprintln!("Adding the package repository {base} …");
     let id = repository.id();
@@ -170,7 +201,7 @@ pub(crate) fn add(
             &files.key,
         )?;
     }
-    let key = repository.key(proxy)?;
+    let key = repository.key(access)?;
     match expected {
         Some(fingerprint) => fingerprint.require(&key)?,
         None => eprintln!(
@@ -178,12 +209,22 @@ pub(crate) fn add(
         ),
     }
     if os.family == Family::RedHat {
-        repository.require_rpms(os, proxy)?;
+        repository.require_rpms(os, access)?;
     }
     changes.write(&files.key, &key, Attributes::PUBLIC)?;
+    let ca_cert = match (repository, &access.authority) {
+        (Repository::Server(url), Some(authority)) => {
+            authority.put(changes)?;
+            if let Some(file) = files.apt_trust {
+                changes.write(file, &authority::apt_setting(url)?, Attributes::PUBLIC)?;
+            }
+            Some(layout::CA_CERT)
+        }
+        _ => None,
+    };
     let before = changes.machine().path(&files.definition);
     let before = fs::read_to_string(before).unwrap_or_default();
-    let definition = route::keep(&before, &files.text(id, &base, os)?);
+    let definition = route::keep(&before, &files.text(id, &base, os, ca_cert)?);
     changes.write(&files.definition, &definition, Attributes::PUBLIC)?;
     if changes.is_dry_run() {
         return Ok(());
@@ -234,6 +275,9 @@ fn forget(changes: &mut Changes, family: Family, id: &str, keys: &[String]) -> R
     }
     changes.remove(&files.definition)?;
     changes.remove(&files.key)?;
+    if let Some(file) = files.apt_trust {
+        changes.remove(file)?;
+    }
     Ok(())
 }
 
@@ -242,6 +286,8 @@ pub(super) struct Files {
     pub definition: String,
     /// apt has to be able to read it as another user.
     key: String,
+    /// Where apt's setting for the authorities is; yum has it in the definition.
+    apt_trust: Option<&'static str>,
     template: &'static str,
 }
 
@@ -251,17 +297,19 @@ impl Files {
             Family::Debian => Self {
                 definition: format!("/etc/apt/sources.list.d/{id}.sources"),
                 key: format!("/usr/share/keyrings/{id}.asc"),
+                apt_trust: (id == ID).then_some("/etc/apt/apt.conf.d/90scalr-agent"),
                 template: SOURCES,
             },
             _ => Self {
                 definition: format!("/etc/yum.repos.d/{id}.repo"),
                 key: format!("/etc/pki/rpm-gpg/RPM-GPG-KEY-{id}"),
+                apt_trust: None,
                 template: REPO,
             },
         }
     }
 
-    fn text(&self, id: &str, base: &str, os: &Os) -> Result<String> {
+    fn text(&self, id: &str, base: &str, os: &Os, ca_cert: Option<&str>) -> Result<String> {
         let (part, key) = match self.template {
             SOURCES => (APT_PART, self.key.clone()),
             _ => (yum_part(os), format!("file://{}", self.key)),
@@ -270,6 +318,7 @@ impl Files {
         for (name, value) in [("id", id), ("base", base), ("part", part), ("key", &key)] {
             context.insert(name, value);
         }
+        context.insert("ca_cert", &ca_cert);
         Tera::one_off(self.template, &context, false)
             .context("cannot render a repository's definition")
     }
@@ -315,13 +364,19 @@ mod tests {
             (os("rhel", "7.9"), "yum-el7"),
             (os("amzn", "2"), "yum-el7"),
         ] {
-            let text = Files::of(Family::RedHat, ID).text(ID, &base, &os).unwrap();
+            let text = Files::of(Family::RedHat, ID).text(ID, &base, &os, None).unwrap();
+            assert!(!text.contains("sslcacert"), "{text}");
             let address = format!("\nbaseurl=https://pools.example.com/packages/{part}\n");
             assert!(text.contains(&address), "{text}");
             let key = "\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-scalr-agent\n";
             assert!(text.contains(key), "{text}");
         }
-        let text = Files::of(Family::Debian, ID).text(ID, &base, &os("debian", "12")).unwrap();
+        let ca_cert = Some(layout::CA_CERT);
+        let text =
+            Files::of(Family::RedHat, ID).text(ID, &base, &os("rocky", "9"), ca_cert).unwrap();
+        assert!(text.ends_with("\nsslcacert=/etc/scalr-agent/ca.pem\n"), "{text}");
+        let text =
+            Files::of(Family::Debian, ID).text(ID, &base, &os("debian", "12"), None).unwrap();
         assert!(text.contains("\nURIs: https://pools.example.com/packages/apt\n"), "{text}");
         assert!(text.contains("\nSigned-By: /usr/share/keyrings/scalr-agent.asc\n"), "{text}");
     }
@@ -331,11 +386,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("yum")).unwrap();
         let repository = Repository::Folder(folder.path().to_owned());
-        repository.require_rpms(&os("centos", "8"), &[]).unwrap();
-        let error = repository.require_rpms(&os("centos", "7"), &[]).unwrap_err();
+        let access = Access { proxy: Vec::new(), authority: None };
+        repository.require_rpms(&os("centos", "8"), &access).unwrap();
+        let error = repository.require_rpms(&os("centos", "7"), &access).unwrap_err();
         assert_eq!(Failure::of(&error), Failure::NotInstalled);
         let error = error.to_string();
         assert!(error.contains("no yum-el7/") && error.contains("--type rpm-el7"), "{error}");
+    }
+
+    #[test]
+    fn a_server_has_to_be_reached_by_https() {
+        for url in ["http://pools.example.com", "http://127.0.0.1.example.com/", "ftp://localhost"]
+        {
+            let repository: Repository = url.parse().unwrap();
+            let error = repository.require_encryption().unwrap_err();
+            assert_eq!(Failure::of(&error), Failure::Usage, "{url}");
+            assert!(error.to_string().contains("give its https:// address"), "{error}");
+        }
+        for url in ["https://pools.example.com", "http://127.0.0.1:8080", "http://[::1]"] {
+            url.parse::<Repository>().unwrap().require_encryption().unwrap();
+        }
     }
 
     #[test]

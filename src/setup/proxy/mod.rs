@@ -1,6 +1,7 @@
 //! `proxy`: the proxy that scalr-agent and scalr-docker use.
 
 mod drop_in;
+mod engine;
 mod restart;
 mod show;
 
@@ -14,6 +15,7 @@ use self::restart::{Restart, restart};
 use crate::context::{Context, RECORDS, require_root};
 use crate::install::route;
 use cli::Failure;
+use config::layout::{AGENT_UNIT, ENGINE_UNIT};
 use config::proxy::{self, ProxySettings};
 use host::changes::Changes;
 use host::os::Os;
@@ -186,5 +188,11 @@ fn change(
     if !manner.no_restart {
         restart(&mut changes, services, wait)?;
     }
-    changes.finish()
+    changes.finish()?;
+    if manner.no_restart && !manner.dry_run && services.can_run() {
+        println!(
+            "Next: systemctl restart {ENGINE_UNIT} && systemctl restart {AGENT_UNIT} (runs continue)"
+        );
+    }
+    Ok(())
 }

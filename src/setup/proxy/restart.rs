@@ -1,15 +1,15 @@
-//! Restarts the services so that they use a changed proxy.
+//! Restarts the services so that they use a changed proxy: systemd sets a unit's
+//! environment only when it starts it. Runs continue.
 
 use anyhow::Result;
 
 use crate::start;
+use config::layout::{AGENT_UNIT, ENGINE_UNIT};
 use host::changes::Changes;
 use host::systemd::Services;
 
 /// The units that are given the proxy, in the order they are restarted in.
-const UNITS: [&str; 2] = ["scalr-docker", AGENT];
-
-const AGENT: &str = "scalr-agent";
+const UNITS: [&str; 2] = [ENGINE_UNIT, AGENT_UNIT];
 
 /// How far a restart of the agent goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +29,16 @@ pub(super) fn restart(changes: &mut Changes, services: Services, wait: Restart) 
         // One that has not come up yet may be waiting for just this proxy.
         let state = services.state(unit).unwrap_or_default();
         let was_up = state.active == "active";
-        if !was_up && !["activating", "reloading"].contains(&state.active.as_str()) {
+        if !state.is_up() {
             continue;
         }
-        changes.restart_when_undone(unit)?;
+        changes.when_undone(start::again(unit))?;
         let restart = || {
-            if unit == AGENT && wait == Restart::Begin {
-                println!("scalr-agent restarts; `scalr-agent-setup status` shows whether it is up");
+            if unit == AGENT_UNIT && wait == Restart::Begin {
+                println!(
+                    "scalr-agent restarts, and its runs continue; `scalr-agent-setup status` shows \
+                     whether it is up"
+                );
                 return Ok(services.begin_restart(unit)?);
             }
             match start::bring_up(services, unit) {

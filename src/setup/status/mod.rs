@@ -260,6 +260,16 @@ fn ask_agent(machine: &Machine, environment: &BTreeMap<String, Given>) -> Result
     Ok((server, tasks))
 }
 
+/// When the server last answered the agent; `None` if it never did or the agent does not
+/// say.
+pub(crate) fn server_answered_at(
+    machine: &Machine,
+    environment: &BTreeMap<String, Given>,
+) -> Option<String> {
+    let (server, _) = ask_agent(machine, environment).ok()?;
+    server["answered_at"].as_str().map(str::to_owned)
+}
+
 fn problem(error: &anyhow::Error, secrets: &Secrets) -> Value {
     serde_json::json!({ "problem": secrets.mask(&format!("{error:#}")) })
 }

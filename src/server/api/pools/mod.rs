@@ -12,6 +12,7 @@ mod environments;
 mod error;
 mod phases;
 mod query;
+mod quotas;
 mod runs;
 mod server;
 mod state_upload;
@@ -34,6 +35,8 @@ use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
 use error::ApiError;
+
+pub(crate) use quotas::Quotas;
 
 /// Where the API is on the server.
 pub(crate) const BASE: &str = "/api/iacp/v3";
