@@ -93,7 +93,7 @@ impl Yum {
         }
     }
 
-    /// What hides an offered package: an exclusion, a lock or a disabled module. The
+    /// What hides an offered package: an exclusion or a disabled module. The
     /// repositories are those that have it.
     pub fn filter(
         self,

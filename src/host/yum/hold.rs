@@ -26,13 +26,11 @@ pub(crate) fn against(
     let subject = Subject { machine, yum, package, versions };
     match operation {
         Operation::Install(repository) => {
-            subject.exclusion(repository).or_else(|| subject.lock(installed))
+            subject.exclusion(repository).or_else(|| subject.lock(installed?))
         }
         // yum 3 excludes packages of repositories alone, never an installed one.
         Operation::Remove if subject.is_yum_3() => subject.protection(),
-        Operation::Remove => {
-            subject.exclusion(None).or_else(|| subject.lock(None)).or_else(|| subject.protection())
-        }
+        Operation::Remove => subject.exclusion(None).or_else(|| subject.protection()),
     }
 }
 
@@ -88,30 +86,22 @@ impl Subject<'_> {
         None
     }
 
-    /// A line of the plugin versionlock: `!` excludes what it names, a version of a
-    /// package excludes its others.
-    fn lock(&self, installed: Option<&str>) -> Option<Hold> {
+    /// A line of the plugin versionlock that names the installed version: no other one is
+    /// installed then. What starts with `!` excludes single versions and keeps nothing.
+    fn lock(&self, installed: &str) -> Option<Hold> {
         let file = self.locks()?;
         let text = fs::read_to_string(self.machine.path(&file)).ok()?;
-        for (number, line) in text.lines().map(str::trim).enumerate() {
-            let by = format!("{} locks it with `{line}`", place(&file, number + 1));
-            let is_excluded = line
-                .strip_prefix('!')
-                .is_some_and(|excluded| self.is_named_by(&without_epoch(excluded)));
-            if is_excluded {
-                return Some(Hold { by, release: edit(&file, &format!("{}d", number + 1)) });
-            }
-            let locked = without_epoch(line);
-            let locked = [".*", ".noarch", &format!(".{ARCH}")]
+        let locked = format!("{}-{installed}", self.package);
+        let number = text.lines().position(|line| {
+            let entry = without_epoch(line.trim());
+            [".*", ".noarch", &format!(".{ARCH}"), ""]
                 .iter()
-                .find_map(|architecture| locked.strip_suffix(architecture))
-                .unwrap_or(&locked);
-            if installed.is_some_and(|version| locked == format!("{}-{version}", self.package)) {
-                let release = format!("{} versionlock delete {}", self.yum.program(), self.package);
-                return Some(Hold { by, release });
-            }
-        }
-        None
+                .any(|architecture| entry == format!("{locked}{architecture}"))
+        })?;
+        Some(Hold {
+            by: format!("{} locks its version {installed}", place(&file, number + 1)),
+            release: format!("{} versionlock delete {}", self.yum.program(), self.package),
+        })
     }
 
     /// The plugin's list, if it is enabled.
@@ -252,9 +242,8 @@ mod tests {
         assert_eq!(found.release, "dnf versionlock delete scalr-agent");
         assert_eq!(of_dnf(locked, Operation::Remove), None);
         assert_eq!(of_dnf("scalr-agent-0:1.1.0-1.*\nscalr-agent-1.*\n", INSTALL), None);
-        let excluded = of_dnf("!scalr-agent-0:1.0.0-1.*\n", Operation::Remove).unwrap();
-        assert_eq!(excluded.release, "sed -E -i 1d /etc/dnf/plugins/versionlock.list");
-        assert!(of_dnf("!scalr-agent-*\n", INSTALL).is_some());
+        let excluded = "!scalr-agent-0:1.0.0-1.*\n";
+        assert_eq!(of_dnf(excluded, INSTALL).or_else(|| of_dnf(excluded, Operation::Remove)), None);
 
         let of_yum = |conf| {
             let list = ("/etc/yum/pluginconf.d/versionlock.list", "0:scalr-agent-1.0.0-1.*\n");
