@@ -23,9 +23,9 @@ pub enum Operation<'a> {
 pub struct Hold {
     /// It, with its file and line if it is in one, such as
     /// ``/etc/dnf/dnf.conf:7 excludes it (`exclude=scalr-*`)``.
-    pub(crate) by: String,
+    pub by: String,
     /// The command that releases the package.
-    pub(crate) release: String,
+    pub release: String,
 }
 
 impl fmt::Display for Hold {

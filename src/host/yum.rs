@@ -5,6 +5,8 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::command::{CommandError, CommandExt as _};
+use super::hold::{Hold, Operation, place};
+use super::machine::Machine;
 use cli::Failure;
 
 pub(crate) mod config;
@@ -89,6 +91,43 @@ impl Yum {
             Err(error) if is_locked(&error) => Err(self.busy()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What hides an offered package: an exclusion or a disabled module. The
+    /// repositories are those that have it.
+    pub fn filter(
+        self,
+        machine: &Machine,
+        package: &str,
+        module: &str,
+        has_it: impl Fn(&str) -> bool,
+    ) -> Option<Hold> {
+        let settings = config::settings(machine, self);
+        let mut ids: Vec<&str> = settings
+            .iter()
+            .map(|setting| setting.section.as_str())
+            .filter(|id| has_it(id))
+            .collect();
+        ids.dedup();
+        let hold = |id| hold::against(machine, self, package, None, Operation::Install(id));
+        hold(None)
+            .or_else(|| ids.into_iter().find_map(|id| hold(Some(id))))
+            .or_else(|| hold::disabled_module(machine, module))
+    }
+
+    /// The proxy that its configuration names for a repository, and where.
+    pub fn configured_proxy(
+        self,
+        machine: &Machine,
+        repository: Option<&str>,
+    ) -> Option<(String, String)> {
+        let settings = config::settings(machine, self);
+        let of = |section: &str| {
+            settings.iter().rfind(|setting| setting.section == section && setting.name == "proxy")
+        };
+        let setting = repository.and_then(of).or_else(|| of("main"))?;
+        let is_one = !["", "_none_"].contains(&setting.value.as_str());
+        is_one.then(|| (setting.value.clone(), place(&setting.file, setting.line)))
     }
 
     fn busy(self) -> anyhow::Error {

@@ -78,6 +78,17 @@ fn centos_8_with_appstream_on_off_and_absent() {
     assert_eq!(off, ("failed".to_owned(), vec![enable.to_owned()]));
     let fixed = host.check("container-selinux", "--fix --yes");
     assert_eq!(fixed, ("passed".to_owned(), Vec::new()));
+    let file = "$(grep -l appstream /etc/yum.repos.d/*)";
+    host.shell(&format!("echo 'excludepkgs=kernel container-*' >>{file}"));
+    let (result, fix) = host.check("container-selinux", "");
+    assert!(result == "failed" && fix[0].starts_with("sed -E -i "), "{fix:?}");
+    assert_eq!(host.check("container-selinux", "--fix --yes"), fixed);
+    host.shell("echo proxy=http://127.0.0.1:9 >>/etc/dnf/dnf.conf && dnf clean all");
+    host.shell(&format!("sed -i 's,^baseurl=.*,baseurl=http://pools.test/x,' {file}"));
+    host.shell(&format!("echo skip_if_unavailable=0 >>{file}"));
+    let found = host.world.try_shell(host.machine, "/root/setup check --only container-selinux");
+    let found = text(&found);
+    assert!(found.contains("http://127.0.0.1:9, which /etc/dnf/dnf.conf:"), "{found}");
     host.shell("grep -l '^\\[appstream\\]' /etc/yum.repos.d/* | xargs rm");
     let (result, fix) = host.check("container-selinux", "");
     assert!(result == "failed" && fix[0].contains("8.5.2111/AppStream"), "{fix:?}");
@@ -145,6 +156,10 @@ fn ubuntu_18_04_with_a_lock_and_a_package_left_unfinished() {
 
     let (result, fix) = host.check("half-configured", "");
     assert_eq!((result.as_str(), fix), ("failed", vec!["dpkg --configure -a".to_owned()]));
+    let other = "install -m 0755 /root/setup /tmp/setup && \
+                 setpriv --reuid 65534 --clear-groups /tmp/setup check --only half-configured";
+    let said = text(&host.world.try_shell(host.machine, other));
+    assert!(said.contains("unknown ") && said.contains("only root can see that"), "{said}");
     host.shell(
         "echo 0 >/root/code & /root/setup check --only half-configured --fix --yes </dev/null",
     );

@@ -65,6 +65,48 @@ fn with_no_route_but_a_proxy_the_agent_registers_and_runs() {
     assert_eq!(fleet.shell("ls -A /etc/systemd/system/scalr-docker.service.d 2>/dev/null"), "");
 }
 
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn apt_and_dnf_reach_the_repository_through_the_agents_proxy() {
+    for (flavour, of_all, update) in [
+        ("ubuntu-18.04", "apt-get update", "apt-get -o APT::Update::Error-Mode=any update 2>&1"),
+        (
+            "centos-8",
+            "yum -y makecache",
+            "yum -y --setopt=scalr-agent.metadata_expire=1 \
+             --setopt=scalr-agent.skip_if_unavailable=0 --disablerepo=* \
+             --enablerepo=scalr-agent makecache 2>&1",
+        ),
+    ] {
+        let fleet = Fleet::boot(flavour, &["--only-proxy"]);
+        let _pool = fleet.pool();
+        let _closed = Proxy::start(&fleet, 8889, Some(("robot", "pa55word")));
+        let settings = "find /etc/apt /etc/yum* /etc/dnf -type f 2>/dev/null | sort";
+        let before = fleet.shell(settings);
+        let install = Fleet::install_line("--no-start --http-proxy \"$url\"");
+        fleet.world.feed(
+            &fleet.machine,
+            &format!("read -r url && export https_proxy=$url && {install}"),
+            b"http://robot:pa55word@proxy.test:8889\n",
+        );
+        fleet.shell(update);
+        let secret = "find /etc/apt /etc/yum* /etc/dnf -type f 2>/dev/null | \
+                      xargs grep -l pa55word | xargs stat --format=%a";
+        assert_eq!(fleet.shell(secret), "600", "{flavour}");
+        // Others can still look packages up.
+        let look_up = "if command -v yum; then yum list available; else apt-cache policy apt; fi";
+        fleet.shell(&format!(
+            "HOME=/tmp setpriv --reuid 65534 --clear-groups sh -c '{look_up}' 2>&1"
+        ));
+
+        fleet.shell("scalr-agent-setup proxy remove --no-restart");
+        refusal(&fleet.world.try_shell(&fleet.machine, update));
+        fleet.shell(of_all);
+        fleet.shell("scalr-agent-setup uninstall");
+        assert_eq!(fleet.shell(settings), before);
+    }
+}
+
 /// A tinyproxy in the proxy's namespace.
 pub(crate) struct Proxy {
     process: Child,

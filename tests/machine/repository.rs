@@ -193,6 +193,21 @@ fn dnf_takes_no_repository_that_another_key_signed() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
+fn apt_gets_no_second_definition_with_another_key() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let other = "/etc/apt/sources.list.d/z.list";
+    let key = "/usr/share/keyrings/other.asc";
+    fleet.shell(&format!("echo 'deb [signed-by={key}] {URL}/packages/apt stable main' >{other}"));
+    let said = refusal(&fleet.world.try_shell(&fleet.machine, ADD));
+    assert!(said.contains(&format!("{other}:1 ")) && said.contains(key), "{said}");
+    assert_eq!(fleet.shell("ls /etc/apt/sources.list.d"), "z.list");
+    let (_, remove) = said.split_once("Remove that definition with `").expect("a command");
+    fleet.shell(remove.split_once('`').expect("its end").0);
+    fleet.shell(ADD);
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
 fn apt_fails_at_nothing_while_a_server_publishes() {
     let site = Site::boot("ubuntu-18.04");
     let key = site.workshop.key("packages");

@@ -26,14 +26,23 @@ pub(crate) fn against(
     let subject = Subject { machine, yum, package, versions };
     match operation {
         Operation::Install(repository) => {
-            subject.exclusion(repository).or_else(|| subject.lock(installed))
+            subject.exclusion(repository).or_else(|| subject.lock(installed?))
         }
         // yum 3 excludes packages of repositories alone, never an installed one.
         Operation::Remove if subject.is_yum_3() => subject.protection(),
-        Operation::Remove => {
-            subject.exclusion(None).or_else(|| subject.lock(None)).or_else(|| subject.protection())
-        }
+        Operation::Remove => subject.exclusion(None).or_else(|| subject.protection()),
     }
+}
+
+/// A module whose packages dnf hides: somebody has disabled it.
+pub(crate) fn disabled_module(machine: &Machine, module: &str) -> Option<Hold> {
+    let file = Path::new("/etc/dnf/modules.d").join(format!("{module}.module"));
+    let settings = config::settings_of(machine, &file);
+    let state = settings.iter().find(|setting| setting.name == "state")?;
+    (state.value == "disabled").then(|| Hold {
+        by: format!("{} disables the module {module}", at(state)),
+        release: format!("dnf -y module reset {module}"),
+    })
 }
 
 struct Subject<'a> {
@@ -77,30 +86,22 @@ impl Subject<'_> {
         None
     }
 
-    /// A line of the plugin versionlock: `!` excludes what it names, a version of a
-    /// package excludes its others.
-    fn lock(&self, installed: Option<&str>) -> Option<Hold> {
+    /// A line of the plugin versionlock that names the installed version: no other one is
+    /// installed then. What starts with `!` excludes single versions and keeps nothing.
+    fn lock(&self, installed: &str) -> Option<Hold> {
         let file = self.locks()?;
         let text = fs::read_to_string(self.machine.path(&file)).ok()?;
-        for (number, line) in text.lines().map(str::trim).enumerate() {
-            let by = format!("{} locks it with `{line}`", place(&file, number + 1));
-            let is_excluded = line
-                .strip_prefix('!')
-                .is_some_and(|excluded| self.is_named_by(&without_epoch(excluded)));
-            if is_excluded {
-                return Some(Hold { by, release: edit(&file, &format!("{}d", number + 1)) });
-            }
-            let locked = without_epoch(line);
-            let locked = [".*", ".noarch", &format!(".{ARCH}")]
+        let locked = format!("{}-{installed}", self.package);
+        let number = text.lines().position(|line| {
+            let entry = without_epoch(line.trim());
+            [".*", ".noarch", &format!(".{ARCH}"), ""]
                 .iter()
-                .find_map(|architecture| locked.strip_suffix(architecture))
-                .unwrap_or(&locked);
-            if installed.is_some_and(|version| locked == format!("{}-{version}", self.package)) {
-                let release = format!("{} versionlock delete {}", self.yum.program(), self.package);
-                return Some(Hold { by, release });
-            }
-        }
-        None
+                .any(|architecture| entry == format!("{locked}{architecture}"))
+        })?;
+        Some(Hold {
+            by: format!("{} locks its version {installed}", place(&file, number + 1)),
+            release: format!("{} versionlock delete {}", self.yum.program(), self.package),
+        })
     }
 
     /// The plugin's list, if it is enabled.
@@ -241,9 +242,8 @@ mod tests {
         assert_eq!(found.release, "dnf versionlock delete scalr-agent");
         assert_eq!(of_dnf(locked, Operation::Remove), None);
         assert_eq!(of_dnf("scalr-agent-0:1.1.0-1.*\nscalr-agent-1.*\n", INSTALL), None);
-        let excluded = of_dnf("!scalr-agent-0:1.0.0-1.*\n", Operation::Remove).unwrap();
-        assert_eq!(excluded.release, "sed -E -i 1d /etc/dnf/plugins/versionlock.list");
-        assert!(of_dnf("!scalr-agent-*\n", INSTALL).is_some());
+        let excluded = "!scalr-agent-0:1.0.0-1.*\n";
+        assert_eq!(of_dnf(excluded, INSTALL).or_else(|| of_dnf(excluded, Operation::Remove)), None);
 
         let of_yum = |conf| {
             let list = ("/etc/yum/pluginconf.d/versionlock.list", "0:scalr-agent-1.0.0-1.*\n");
@@ -252,6 +252,19 @@ mod tests {
         };
         assert_eq!(of_yum(on).unwrap().release, "yum versionlock delete scalr-agent");
         assert_eq!(of_yum("[main]\nenabled = 0\n"), None);
+    }
+
+    #[test]
+    fn a_disabled_module_is_a_filter() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        let file = machine.path("/etc/dnf/modules.d/container-tools.module");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let found = || Yum::Dnf.filter(&machine, "container-selinux", "container-tools", |_| false);
+        fs::write(&file, "[container-tools]\nname=container-tools\nstate=enabled\n").unwrap();
+        assert_eq!(found(), None);
+        fs::write(&file, "[container-tools]\nname=container-tools\nstate=disabled\n").unwrap();
+        assert_eq!(found().unwrap().release, "dnf -y module reset container-tools");
     }
 
     #[test]

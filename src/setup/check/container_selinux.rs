@@ -9,12 +9,16 @@ use anyhow::Result;
 
 use super::vault::{self, VAULT};
 use super::{Outcome, Subject};
+use config::proxy::masked;
 use host::machine::Machine;
 use host::os::{Family, Os};
 use host::subscription;
 use host::yum::{Offer, Yum};
 
 const PACKAGE: &str = "container-selinux";
+
+/// The module of Enterprise Linux 8 that it is in.
+const MODULE: &str = "container-tools";
 
 pub(super) fn container_selinux(subject: &Subject) -> Outcome {
     let os = match subject.os() {
@@ -146,6 +150,15 @@ fn judge(
             vec!["amazon-linux-extras enable selinux-ng".to_owned()],
         ));
     }
+    let has_it = |id: &str| row_for(os, id).is_some();
+    if offer == Offer::Nowhere
+        && let Some(filter) = tools.yum.filter(machine, PACKAGE, MODULE, has_it)
+    {
+        return Ok(Outcome::Problem(
+            format!("{PACKAGE} is hidden: {}", filter.by),
+            vec![filter.release],
+        ));
+    }
     if let Some((id, row)) = switched_off(os, &disabled()?) {
         let mut commands = Vec::new();
         if dead.iter().any(|repository| repository.id == id) {
@@ -161,12 +174,16 @@ fn judge(
     }
     Ok(match offer {
         Offer::Unreadable { repository, why } => {
+            let proxy = tools.yum.configured_proxy(machine, repository.as_deref());
+            let way = proxy.map_or_else(String::new, |(proxy, place)| {
+                format!(" through the proxy {}, which {place} sets", masked(&proxy))
+            });
             let which = repository.map_or_else(
                 || "its repositories".to_owned(),
                 |id| format!("the repository {id}, which is enabled"),
             );
             let program = tools.yum.program();
-            Outcome::problem(format!("{program} cannot read {which}; fix that first:\n{why}"))
+            Outcome::problem(format!("{program} cannot read {which}{way}; fix that first:\n{why}"))
         }
         _ => Outcome::Problem(
             format!("no repository that is set up here has {PACKAGE}{}", where_else(os)),

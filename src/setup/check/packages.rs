@@ -32,9 +32,21 @@ pub(super) fn half_configured(subject: &Subject) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
-    if let Ok(Some((_, holder))) = locks::of_package_tools(&subject.machine) {
+    let at_work = locks::of_package_tools(&subject.machine);
+    if let Ok(Some((_, holder))) = &at_work {
         return Outcome::Skipped(format!("{holder} is installing packages at this moment"));
     }
+    let found = judge_installed(subject);
+    match (found, at_work) {
+        // What is at work looks like something that was left unfinished.
+        (Outcome::Problem(text, _), Err(_)) => Outcome::Unknown(format!(
+            "{text}, unless it is being installed at this moment; only root can see that"
+        )),
+        (found, _) => found,
+    }
+}
+
+fn judge_installed(subject: &Subject) -> Outcome {
     match subject.os().map(|os| os.family) {
         Ok(Family::Debian) => match dpkg::unfinished() {
             Ok(packages) => judge_dpkg(&packages, dpkg::was_interrupted(&subject.machine)),

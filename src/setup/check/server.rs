@@ -15,6 +15,10 @@ use host::os::Family;
 /// not be compared.
 const GOOD_CLOCK: SignedDuration = SignedDuration::from_secs(60);
 
+/// From here on apt and dnf may refuse a repository's new index ("not valid yet", "Bad GPG
+/// signature"), and a new certificate is not valid yet.
+const WRONG_CLOCK: SignedDuration = SignedDuration::from_mins(5);
+
 pub(super) fn dns(subject: &Subject) -> Outcome {
     on_server(subject, |url| {
         let proxy = match subject.proxy_for(url) {
@@ -245,14 +249,21 @@ fn judge_clock(date: Option<&str>, now: Timestamp) -> Outcome {
         return Outcome::Passed("this host's clock agrees with the server's".to_owned());
     }
     let which = if ahead.is_positive() { "ahead of" } else { "behind" };
-    let seconds = ahead.abs().as_secs();
+    let difference = SignedDuration::from_secs(ahead.abs().as_secs());
+    let fix = vec!["timedatectl set-ntp true".to_owned()];
+    let found = format!(
+        "this host's clock is {difference:#} {which} the server's: it is {now:.0} here and \
+         {server:.0} there"
+    );
+    if ahead.abs() < WRONG_CLOCK {
+        return Outcome::Warning(format!("{found}; times in logs cannot be compared"), fix);
+    }
     Outcome::Problem(
         format!(
-            "this host's clock is {:#} {which} the server's; certificates and tokens may be \
-             rejected, and logs have wrong times",
-            SignedDuration::from_secs(seconds)
+            "{found}; package repositories (\"not valid yet\", \"Bad GPG signature\"), certificates \
+             and tokens may be rejected"
         ),
-        vec!["timedatectl set-ntp true".to_owned()],
+        fix,
     )
 }
 
@@ -358,6 +369,13 @@ mod tests {
             matches!(&behind, Outcome::Problem(text, _) if text.contains("1h 2m behind")),
             "{behind:?}"
         );
+        let near = at("Sun, 01 Feb 2026 12:02:00 GMT");
+        assert!(
+            matches!(&near, Outcome::Warning(text, _) if text.contains("2m behind")),
+            "{near:?}"
+        );
+        assert!(matches!(&near, Outcome::Warning(text, _)
+            if text.contains("2026-02-01T12:00:00Z here and 2026-02-01T12:02:00Z there")));
         let ahead = at("Sun, 01 Feb 2026 11:50:00 GMT");
         assert!(matches!(&ahead, Outcome::Problem(text, fix)
             if text.contains("10m ahead of") && fix == &["timedatectl set-ntp true"]));

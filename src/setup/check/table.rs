@@ -212,7 +212,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         name: "clock",
         area: "server",
-        severity: Severity::Warning,
+        severity: Severity::Error,
         about: "this host's clock and the server's agree",
         look: server::clock,
     },

@@ -5,6 +5,8 @@ mod image;
 mod key;
 mod package;
 mod pool_token;
+pub(crate) mod route;
+mod signed_by;
 pub(crate) mod source;
 
 use std::fs;
@@ -28,6 +30,7 @@ use config::proxy::ProxySettings;
 use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
+use host::os::Os;
 use host::systemd::{self, Services};
 
 /// Keeps the agent's unit from starting the private engine where it is not used.
@@ -172,6 +175,11 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
         None => false,
     };
     let changed = !changes.changed().is_empty();
+    let agents_proxy = match &proxy {
+        Some(proxy) => proxy.variables(),
+        None => proxy::of_units(machine)?,
+    };
+    route::put(&mut changes, Os::of(machine)?.family, &agents_proxy)?;
     if changed && services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::authority::{self, Authority};
 use super::key::Fingerprint;
+use super::{route, signed_by};
 use cli::Failure;
 use config::layout;
 use host::changes::{Attributes, Changes};
@@ -25,7 +26,7 @@ use host::{apt, curl, rpm};
 const KEY: &str = "scalr-agent.asc";
 
 /// The name of a server's repository.
-const ID: &str = "scalr-agent";
+pub(super) const ID: &str = "scalr-agent";
 
 /// The part of a repository that has the debs.
 const APT_PART: &str = "apt";
@@ -190,6 +191,16 @@ pub(crate) fn add(
     repository.require_encryption()?;
     let base = repository.base();
     eprintln!("Adding the package repository {base} …");
+    let id = repository.id();
+    let files = Files::of(os.family, id);
+    if os.family == Family::Debian {
+        signed_by::require_no_conflict(
+            changes.machine(),
+            &files.definition,
+            &apt_uri(&base),
+            &files.key,
+        )?;
+    }
     let key = repository.key(access)?;
     match expected {
         Some(fingerprint) => fingerprint.require(&key)?,
@@ -200,8 +211,6 @@ pub(crate) fn add(
     if os.family == Family::RedHat {
         repository.require_rpms(os, access)?;
     }
-    let id = repository.id();
-    let files = Files::of(os.family, id);
     changes.write(&files.key, &key, Attributes::PUBLIC)?;
     let ca_cert = match (repository, &access.authority) {
         (Repository::Server(url), Some(authority)) => {
@@ -213,7 +222,10 @@ pub(crate) fn add(
         }
         _ => None,
     };
-    changes.write(&files.definition, &files.text(id, &base, os, ca_cert)?, Attributes::PUBLIC)?;
+    let before = changes.machine().path(&files.definition);
+    let before = fs::read_to_string(before).unwrap_or_default();
+    let definition = route::keep(&before, &files.text(id, &base, os, ca_cert)?);
+    changes.write(&files.definition, &definition, Attributes::PUBLIC)?;
     if changes.is_dry_run() {
         return Ok(());
     }
@@ -244,7 +256,8 @@ pub(crate) fn forget_folder(changes: &mut Changes, family: Family, keys: &[Strin
 /// A file can't be removed, or rpm keeps a key.
 pub(crate) fn remove(changes: &mut Changes, family: Family) -> Result<()> {
     let keys = changes.manifest().keys.clone();
-    forget(changes, family, ID, &keys)
+    forget(changes, family, ID, &keys)?;
+    route::remove(changes, family)
 }
 
 fn forget(changes: &mut Changes, family: Family, id: &str, keys: &[String]) -> Result<()> {
@@ -269,8 +282,8 @@ fn forget(changes: &mut Changes, family: Family, id: &str, keys: &[String]) -> R
 }
 
 /// What makes a repository known to apt or yum.
-struct Files {
-    definition: String,
+pub(super) struct Files {
+    pub definition: String,
     /// apt has to be able to read it as another user.
     key: String,
     /// Where apt's setting for the authorities is; yum has it in the definition.
@@ -279,7 +292,7 @@ struct Files {
 }
 
 impl Files {
-    fn of(family: Family, id: &str) -> Self {
+    pub(super) fn of(family: Family, id: &str) -> Self {
         match family {
             Family::Debian => Self {
                 definition: format!("/etc/apt/sources.list.d/{id}.sources"),

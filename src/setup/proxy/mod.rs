@@ -13,10 +13,12 @@ use clap::Subcommand;
 pub(crate) use self::drop_in::{of_units, write};
 use self::restart::{Restart, restart};
 use crate::context::{Context, RECORDS, require_root};
+use crate::install::route;
 use cli::Failure;
 use config::layout::{AGENT_UNIT, ENGINE_UNIT};
 use config::proxy::{self, ProxySettings};
 use host::changes::Changes;
+use host::os::Os;
 use host::systemd::{self, Services};
 
 const EXAMPLES: &str = "\
@@ -97,14 +99,18 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         // Whoever takes the only way out away means it: the agent may fail then.
         Some(Action::Remove(manner)) => {
             change(context, manner, Restart::Begin, "No proxy is set.", |changes| {
-                drop_in::remove(changes, manner.force)
+                let changed = drop_in::remove(changes, manner.force)?;
+                let family = Os::of(changes.machine())?.family;
+                Ok(route::put(changes, family, &[])? || changed)
             })
         }
         None => {
             let proxy = wanted(args)?;
             let nothing = "The proxy is already up to date; nothing changed.";
             change(context, &args.manner, Restart::Wait, nothing, |changes| {
-                write(changes, &proxy, args.manner.force)
+                let changed = write(changes, &proxy, args.manner.force)?;
+                let family = Os::of(changes.machine())?.family;
+                Ok(route::put(changes, family, &proxy.variables())? || changed)
             })
         }
     }

@@ -1,0 +1,175 @@
+//! The agent's proxy for apt and yum, where they fetch from the server's repository.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
+
+use super::source::{Files, ID};
+use config::proxy::{ProxySelection, with_port};
+use host::changes::{Attributes, Changes};
+use host::machine::Machine;
+use host::os::Family;
+
+/// apt's setting for this server alone.
+const APT: &str = "/etc/apt/apt.conf.d/90scalr-agent-proxy";
+
+/// Where apt takes a proxy's password from; it reads this as root.
+const APT_SECRET: &str = "/etc/apt/auth.conf.d/90scalr-agent-proxy.conf";
+
+/// What a definition calls a proxy with a password. A definition has to be readable for
+/// everybody: yum 3 fails without. A variable does not, and without it this host name has
+/// no address, so that yum passes over the repository.
+const VARIABLE: &str = "scalr_agent_proxy";
+
+/// Has apt or yum use the proxy among `variables` for the server's repository, or none;
+/// returns whether that changed anything. Does nothing where the repository is not set up.
+///
+/// # Errors
+/// A variable is not the URL of a proxy; a file can't be changed.
+pub(crate) fn put(
+    changes: &mut Changes,
+    family: Family,
+    variables: &[(String, String)],
+) -> Result<bool> {
+    let machine = changes.machine().clone();
+    let definition_file = Files::of(family, ID).definition;
+    let Ok(definition) = fs::read_to_string(machine.path(&definition_file)) else {
+        return Ok(false);
+    };
+    let Some(server) = address(&definition) else { return Ok(false) };
+    let proxies = ProxySelection::of(variables)?;
+    let proxy = proxies.for_url(&server).filter(|proxy| proxy.scheme().starts_with("http"));
+    if family == Family::Debian {
+        return for_apt(changes, &server, proxy);
+    }
+    let variable = variable_file(&machine);
+    let (line, secret) = match proxy {
+        None => (None, None),
+        Some(proxy) if proxy.username().is_empty() => (Some(text(proxy)?), None),
+        Some(proxy) => {
+            let whole = text(proxy)?;
+            let (scheme, rest) = whole.split_once("://").context("a URL has a scheme")?;
+            (Some(format!("{scheme}://${VARIABLE}")), Some(rest.to_owned()))
+        }
+    };
+    let changed = replace(changes, &variable, secret.map(|rest| rest + "\n"), Attributes::SECRET)?;
+    let definition = with_proxy(&definition, line.as_deref());
+    Ok(changes.write(&definition_file, &definition, Attributes::PUBLIC)? || changed)
+}
+
+/// Removes what [`put`] wrote beside the definition.
+///
+/// # Errors
+/// A file can't be removed.
+pub(super) fn remove(changes: &mut Changes, family: Family) -> Result<()> {
+    if family == Family::Debian {
+        changes.remove(APT)?;
+        changes.remove(APT_SECRET)?;
+    } else {
+        changes.remove(&variable_file(&changes.machine().clone()))?;
+    }
+    Ok(())
+}
+
+/// A new definition with the proxy of the one before it.
+pub(super) fn keep(before: &str, definition: &str) -> String {
+    with_proxy(definition, before.lines().find_map(|line| line.strip_prefix("proxy=")))
+}
+
+fn for_apt(changes: &mut Changes, server: &Url, proxy: Option<&Url>) -> Result<bool> {
+    // An IPv6 address would be taken for two levels of apt's settings.
+    let host = match server.host() {
+        Some(Host::Ipv6(_)) | None => None,
+        Some(host) => Some(host.to_string()),
+    };
+    let (mut setting, mut secret) = (None, None);
+    if let (Some(host), Some(proxy)) = (host, proxy) {
+        let mut bare = proxy.clone();
+        let taken = bare.set_username("").and_then(|()| bare.set_password(None));
+        taken.ok().context("the proxy's URL has no host")?;
+        let bare = text(&bare)?;
+        let scheme = server.scheme();
+        setting = Some(format!("Acquire::{scheme}::Proxy::{host} \"{bare}\";\n"));
+        if !proxy.username().is_empty() {
+            let plain = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
+            let user = plain(proxy.username());
+            let password = plain(proxy.password().unwrap_or_default());
+            // apt 1.6 looks for the machine without its scheme, newer ones with it.
+            let place = bare.split_once("://").map_or(bare.as_str(), |(_, place)| place);
+            secret = Some(format!(
+                "machine {bare} login {user} password {password}\n\
+                 machine {place} login {user} password {password}\n"
+            ));
+        }
+    }
+    let changed = replace(changes, APT_SECRET, secret, Attributes::SECRET)?;
+    Ok(replace(changes, APT, setting, Attributes::PUBLIC)? || changed)
+}
+
+fn replace(
+    changes: &mut Changes,
+    path: &str,
+    text: Option<String>,
+    attributes: Attributes,
+) -> Result<bool> {
+    match text {
+        Some(text) => changes.write(path, &text, attributes),
+        None => changes.remove(path),
+    }
+}
+
+/// yum 3 reads variables from the first alone, dnf 5 from the second.
+fn variable_file(machine: &Machine) -> String {
+    let of_yum = "/etc/yum/vars";
+    let folder = if machine.path(of_yum).is_dir() { of_yum } else { "/etc/dnf/vars" };
+    format!("{folder}/{VARIABLE}")
+}
+
+/// The server's address in a definition, of apt or of yum.
+fn address(definition: &str) -> Option<Url> {
+    let of = |line: &str| {
+        let value = line.strip_prefix("baseurl=").or_else(|| line.strip_prefix("URIs: "))?;
+        value.trim().parse().ok()
+    };
+    definition.lines().find_map(of)
+}
+
+fn with_proxy(definition: &str, proxy: Option<&str>) -> String {
+    let lines = definition.lines().filter(|line| !line.starts_with("proxy="));
+    let mut text: String = lines.map(|line| format!("{line}\n")).collect();
+    if let Some(proxy) = proxy {
+        text += &format!("proxy={proxy}\n");
+    }
+    text
+}
+
+fn text(proxy: &Url) -> Result<String> {
+    with_port(proxy).context("the proxy's URL names no port")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_keeps_its_proxy_until_another_is_set() {
+        let old = "[scalr-agent]\nbaseurl=https://x.example.com\nproxy=http://proxy:3128\n";
+        let new = "[scalr-agent]\nbaseurl=https://y.example.com\n";
+        let kept = keep(old, new);
+        assert_eq!(kept, format!("{new}proxy=http://proxy:3128\n"));
+        assert_eq!(with_proxy(&kept, None), new);
+        assert_eq!(keep(new, new), new);
+    }
+
+    #[test]
+    fn a_definition_names_its_server() {
+        for text in
+            ["[x]\nbaseurl=https://y.example.com/yum\n", "URIs: https://y.example.com/apt\n"]
+        {
+            assert_eq!(address(text).unwrap().host_str(), Some("y.example.com"));
+        }
+        assert_eq!(address("[x]\nmirrorlist=https://y.example.com\n"), None);
+    }
+}
