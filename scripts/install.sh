@@ -10,12 +10,15 @@
 #
 # Everything is in functions, those are in one pair of braces, and the last line
 # calls them and closes it: a script that was cut off on its way runs nothing.
-# It needs a POSIX sh, the coreutils, sed and tr, and curl (7.29 or newer) or wget.
+# It needs a POSIX sh, the coreutils, sed and tr, and curl (7.29 or newer) or wget;
+# gpgv for --offline and --key-fingerprint.
 {
 
-# The server that serves this script puts its address and its key's SHA-256 here.
+# The server that serves this script puts its address here, the SHA-256 of its key,
+# and those of its setup programs, each as ARCHITECTURE:SHA256.
 SERVER_URL=""
 KEY_SHA256=""
+SETUP_SHA256=""
 VERSION="0.1.0"
 
 set -eu
@@ -42,8 +45,9 @@ where the packages come from
   --key-fingerprint HEX
                       go on only with this key: the 40 digits of its OpenPGP
                       fingerprint, or the 64 of the SHA-256 of its file,
-                      scalr-agent.asc, which needs no gpg. A script that a
-                      server has served compares the SHA-256 by itself
+                      scalr-agent.asc. gpgv verifies the setup program with
+                      it; 40 digits also need gpg. A script that a server has
+                      served compares SHA-256 by itself and needs neither
   --lock-timeout SECONDS
                       how long to wait for another package manager; 300
 
@@ -224,7 +228,11 @@ quoted() {
 judge_options() {
     case $url in
         https://?*) ;;
-        http://?*) warn "$url is not encrypted: whoever is on the way can change what is installed" ;;
+        http://?*)
+            is_loopback "$url" ||
+                fail 2 "--url: $url is not encrypted, so anyone on the network could change what is installed
+  Give the server's https:// address. Plain http is only for localhost, 127.0.0.1 and [::1]."
+            ;;
         '')
             [ -n "$offline" ] || [ "$action" = uninstall ] ||
                 fail 2 "which server? give --url https://SERVER"
@@ -233,6 +241,15 @@ judge_options() {
     esac
     [ -z "$offline" ] || judge_bundle
     judge_standard_input
+}
+
+is_loopback() {
+    case ${1#http://} in
+        # What looks like the host may be a user's name.
+        *@*) return 1 ;;
+        localhost | localhost[:/]* | 127.0.0.1 | 127.0.0.1[:/]* | "[::1]" | "[::1]"[:/]*) ;;
+        *) return 1 ;;
+    esac
 }
 
 judge_bundle() {
@@ -399,11 +416,7 @@ fetch_setup() {
     setup=$work/scalr-agent-setup
     say "Fetching the setup program from ${offline:-$url}"
     fetch "scalr-agent-setup-$machine" "$setup"
-    fetch "scalr-agent-setup-$machine.sha256" "$setup.sha256"
-    wanted=$(cut -d' ' -f1 <"$setup.sha256")
-    found=$(sha256sum <"$setup" | cut -d' ' -f1)
-    [ "$wanted" = "$found" ] ||
-        fail 9 "the setup program was damaged on its way: its SHA-256 is $found, not $wanted"
+    verify_setup
     chmod 0700 "$setup"
     code=0
     "$setup" --version >/dev/null 2>"$work/said" </dev/null || code=$?
@@ -411,11 +424,92 @@ fetch_setup() {
         fail 5 "the setup program does not run here (exit code $code): $(tail -n 1 "$work/said")"
 }
 
+# It runs as root, and whoever can write to a mirror, a cache or a bundle must not
+# choose it: what this script or the user knows decides, not what lies beside it.
+verify_setup() {
+    found=$(sha256 "$setup")
+    wanted=$(pinned_setup)
+    if [ -n "$wanted" ]; then
+        [ "$wanted" = "$found" ] ||
+            fail 9 "the setup program is not the one that this script was served with: its SHA-256 is $found, not $wanted
+  If the server has published other packages since, fetch the script again: $url/install.sh
+  If it has not, a cache or a proxy on the way has replaced the program."
+    elif [ -n "$offline$(expected_key)" ]; then
+        verify_signature
+    else
+        fetch "scalr-agent-setup-$machine.sha256" "$setup.sha256"
+        wanted=$(cut -d' ' -f1 <"$setup.sha256")
+        [ "$wanted" = "$found" ] ||
+            fail 9 "the setup program was damaged on its way: its SHA-256 is $found, not $wanted"
+    fi
+}
+
+# The SHA-256 that the server wrote into this script. A key that the user names
+# counts more than the server's word.
+pinned_setup() {
+    [ -z "$offline$key_fingerprint" ] && [ "$url" = "$SERVER_URL" ] || return 0
+    for pin in $SETUP_SHA256; do
+        [ "${pin%%:*}" != "$machine" ] || printf '%s' "${pin#*:}"
+    done
+}
+
+# With the repository's key, which has to be the expected one where one is known.
+verify_signature() {
+    have gpgv ||
+        fail 6 "cannot verify the setup program's signature: this host has no gpgv
+  Install the package gpgv (Debian, Ubuntu) or gnupg2 (others), and run this again."
+    fetch scalr-agent.asc "$work/key.asc"
+    fetch "scalr-agent-setup-$machine.asc" "$work/setup.asc"
+    key=$(expected_key | tr -d ' :' | tr a-f A-F)
+    if [ "${#key}" -eq 64 ]; then
+        found=$(sha256 "$work/key.asc" | tr a-f A-F)
+        [ "$key" = "$found" ] || unexpected_key "the SHA-256 of its file is $found" "$key"
+    fi
+    dearmor <"$work/key.asc" >"$work/key.gpg"
+    gpgv --homedir "$work" --keyring "$work/key.gpg" --status-fd 1 \
+        "$work/setup.asc" "$setup" >"$work/status" 2>"$work/said" ||
+        fail 9 "the setup program is not signed with the repository's key: $(tail -n 1 "$work/said")
+  It was changed after it was published. Get it again from whoever runs the server."
+    if [ "${#key}" -eq 40 ]; then
+        # The last word is the fingerprint of the primary key (GnuPG's doc/DETAILS).
+        signers=$(sed -n 's/^\[GNUPG:\] VALIDSIG .* //p' "$work/status" | tr '\n' ' ')
+        case " $signers" in
+            *" $key "*) ;;
+            *) unexpected_key "the setup program is signed with $signers" "$key" ;;
+        esac
+    fi
+}
+
+unexpected_key() {
+    fail 9 "the repository's key is not the expected one: $1, not $2
+  If the server has a new key, take its fingerprint from whoever runs the server."
+}
+
+# dearmor: an OpenPGP file in ASCII as gpgv reads a keyring; without gpg, which
+# not every host has. Each key may be a block of its own.
+dearmor() {
+    head=yes data=''
+    while IFS= read -r line; do
+        case $line in
+            -----BEGIN*) head=yes data='' ;;
+            -----END*) printf '%s' "$data" | base64 -d ;;
+            '') head='' ;;
+            # The block's checksum.
+            =*) ;;
+            *) [ -n "$head" ] || data=$data$line ;;
+        esac
+    done
+}
+
+sha256() {
+    sha256sum <"$1" | cut -d' ' -f1
+}
+
 # fetch NAME FILE: from the server's packages or from the bundle.
 fetch() {
     if [ -n "$offline" ]; then
         [ -f "$offline/repository/$1" ] ||
-            fail 2 "$offline/repository has no $1: is this bundle for another processor?"
+            fail 2 "$offline/repository has no $1: is this bundle for another processor, or of an older version?"
         cp "$offline/repository/$1" "$2"
         return
     fi

@@ -26,7 +26,7 @@ use protocol::Secret;
 use protocol::limits::{MAX_FILE, Message};
 use protocol::{
     Attempt, BASE, Claimed, Code, Events, Finish, Heartbeat, LogOffset, Poll, Problem, Register,
-    Registered,
+    Registered, Resume, Resumed,
 };
 
 /// How long the server may take to answer anything but a poll.
@@ -170,6 +170,17 @@ impl Client {
             read(send(request.timeout(TIMEOUT)).await?).await
         };
         patiently("claim a task", call, || {}).await
+    }
+
+    /// Asks whether a task of another boot, or of another machine, is still this agent's.
+    /// Gives the task's token from now on.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub(crate) async fn resume(&self, task_id: &str, resume: &Resume) -> Result<Secret, CallError> {
+        let request = self.in_session(&format!("tasks/{task_id}/resume")).json(resume);
+        let resumed: Resumed = read(send(request.timeout(TIMEOUT)).await?).await?;
+        Ok(resumed.task_token)
     }
 
     /// A client for the calls about one task.

@@ -4,16 +4,20 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::process;
 
 use anyhow::{Context as _, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use cli::Failure;
+use config::data_dir::refuse_foreign;
 use config::edit::{self, Change};
 use config::{ENGINE, KEYS, Key, Settings, ValueKind};
+use host::command::CommandExt as _;
+use host::engine::{self, Identity};
 use host::machine::Machine;
-use host::systemd::{Services, UnitState};
+use host::systemd::{self, Services, UnitState};
 use host::users;
 
 /// Change the settings: what is not named stays as it is
@@ -59,6 +63,9 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
     let new = edit::apply(old.as_deref().unwrap_or_default(), &changes)
         .with_context(|| format!("{} is not changed", file.display()))?;
     let changed = old.as_deref() != Some(&new);
+    refuse_unsupported_engine(&changes, in_use)
+        .and_then(|()| refuse_foreign_data_dir(&changes))
+        .with_context(|| format!("{} is not changed", file.display()))?;
     if changed {
         edit::write(file, &new)?;
         println!("Changed {}: {}", file.display(), names(&changes));
@@ -71,13 +78,57 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
              \x20     --token-file=FILE, or --token-file=- for standard input, is safer."
         );
     }
-    let services = Services::of(&Machine::at("/"));
+    let machine = Machine::at("/");
+    let services = Services::of(&machine);
     if in_use && changed {
+        render_units(&machine)?;
         services.reload_units().context("the settings are written, but not taken note of")?;
     }
     let unit = services.state(UNIT).filter(|state| in_use && state.load == "loaded");
     say_next(file, unit, changed.then_some(changes.as_slice()))
 }
+
+/// Refuses the socket of an engine that runs cannot use. One that does not answer may be
+/// set up later, or is another machine's.
+fn refuse_unsupported_engine(changes: &[Change], in_use: bool) -> Result<()> {
+    let named = changes.iter().find(|(key, _)| key.name == "engine");
+    let Some((_, Some(address))) = named else { return Ok(()) };
+    let socket = Path::new(address.trim_start_matches("unix://"));
+    if in_use && socket.exists() && address != ENGINE {
+        engine::socket_group(socket)?;
+    }
+    match Identity::at(socket).ok().and_then(|identity| identity.refusal()) {
+        Some(refusal) => {
+            Err(Failure::Usage
+                .because(format!("runs cannot use the engine at {address}: {refusal}")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn refuse_foreign_data_dir(changes: &[Change]) -> Result<()> {
+    let named = changes.iter().find(|(key, _)| key.name == "data_dir");
+    match named.and_then(|(_, folder)| folder.as_deref()) {
+        Some(folder) if folder != config::DATA_DIR => {
+            refuse_foreign(Path::new(folder), Path::new(folder))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Has the setup program render the drop-ins of the agent's unit: they depend on the
+/// settings. An image without systemd has neither.
+fn render_units(machine: &Machine) -> Result<()> {
+    if !Path::new(SETUP_PROGRAM).exists() || systemd::version(machine).is_none() {
+        return Ok(());
+    }
+    process::Command::new(SETUP_PROGRAM).arg("units").run().context(
+        "the settings are written, but the units do not fit them yet; run `scalr-agent-setup \
+         units`",
+    )
+}
+
+const SETUP_PROGRAM: &str = "/usr/bin/scalr-agent-setup";
 
 /// The agent's unit.
 const UNIT: &str = "scalr-agent";
@@ -243,10 +294,15 @@ fn say_next(file: &Path, unit: Option<UnitState>, changes: Option<&[Change]>) ->
     match unit {
         Some(unit) if unit.is_up() => {
             let Some(changes) = changes else { return Ok(()) };
-            if changes.iter().any(|(key, _)| PLACES.contains(&key.name)) {
+            let names = |places: &[&str]| changes.iter().any(|(key, _)| places.contains(&key.name));
+            if names(&PLACES) {
                 println!(
                     "Next, as soon as `scalr-agent status` shows no runs: systemctl restart {UNIT}"
                 );
+            } else if names(&["ca_cert"]) {
+                // The unit's drop-ins hide /home and /root from an agent that needs neither,
+                // and systemd looks at them when it starts it.
+                println!("Next: systemctl restart {UNIT} (runs continue)");
             } else {
                 println!("Next: systemctl reload {UNIT}");
             }

@@ -1,11 +1,14 @@
-//! By what the server tells this machine from others whose agents have the same name.
+//! By what the server tells this machine from others whose agents have the same name, and
+//! the agent whether its journal is of this boot.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use config::data_dir::refuse_foreign;
 use config::layout::data;
 use protocol::Identity;
 
@@ -13,12 +16,30 @@ use protocol::Identity;
 const RANDOM_ID: &str = "/proc/sys/kernel/random/uuid";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// Takes a data folder into use, and gives this machine's identity: the machine id in the
+/// folder shows from now on that it is an agent's.
+///
+/// # Errors
+/// It is not the agent's alone (2), or can't be made.
+pub(crate) fn claim(data_dir: &Path) -> Result<Identity> {
+    // The package makes the default one, for the setup program's records as well.
+    if data_dir != Path::new(config::DATA_DIR) {
+        refuse_foreign(data_dir, data_dir)?;
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("cannot make {}", data_dir.display()))?;
+    of(data_dir)
+}
+
 /// The identity that is kept in the data folder, made if there is none, and of this boot: a
 /// cloned machine has a copy of the first.
 ///
 /// # Errors
 /// It can't be read or made.
-pub(crate) fn of(data_dir: &Path) -> Result<Identity> {
+fn of(data_dir: &Path) -> Result<Identity> {
     let file = data_dir.join(data::MACHINE_ID);
     let machine_id = match fs::read_to_string(&file) {
         Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
@@ -51,6 +72,20 @@ fn read(file: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn somebody_elses_folder_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = folder.path().join("providers/theirs");
+        fs::create_dir_all(&theirs).unwrap();
+        let error = claim(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("somebody else's providers"), "{error}");
+        assert!(theirs.exists() && !folder.path().join("machine-id").exists());
+        let own = folder.path().join("own");
+        claim(&own).unwrap();
+        fs::create_dir(own.join("providers")).unwrap();
+        claim(&own).unwrap();
+    }
 
     #[test]
     fn a_machine_keeps_its_identity_and_another_folder_has_another_one() {

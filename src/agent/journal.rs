@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 
 use config::layout::data;
 use protocol::journal::{self, Line};
-use protocol::{Claimed, Finish};
+use protocol::{Claimed, Finish, Identity, Secret};
 
 pub(crate) use protocol::journal::Container;
 
@@ -24,6 +24,7 @@ pub(crate) use protocol::journal::Container;
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
     tasks: PathBuf,
+    here: Identity,
 }
 
 /// How far a task is: what its journal's lines add up to.
@@ -33,6 +34,9 @@ pub(crate) struct Record {
     pub claimed: Claimed,
     /// The number of its slot.
     pub slot: usize,
+    /// The machine and the boot that it was begun on, or confirmed for. None: the agent was
+    /// too old to note it.
+    pub identity: Option<Identity>,
     /// Its container, once there is one that may have been started.
     pub container: Option<Container>,
     /// How it ended, once all that it left is with the server but for this.
@@ -45,17 +49,18 @@ pub(crate) struct Entry {
     directory: PathBuf,
     journal: File,
     record: Record,
+    here: Identity,
 }
 
 impl Journal {
-    /// The journal below the agent's data directory.
+    /// The journal below the agent's data directory, of an agent on this machine and boot.
     ///
     /// # Errors
     /// The directory can't be made.
-    pub(crate) fn open(data_dir: &Path) -> Result<Self> {
+    pub(crate) fn open(data_dir: &Path, here: Identity) -> Result<Self> {
         let tasks = data_dir.join(data::TASKS);
         make_private(&tasks)?;
-        Ok(Self { tasks })
+        Ok(Self { tasks, here })
     }
 
     /// The running tasks of an agent, for people who ask, by their slots.
@@ -95,9 +100,17 @@ impl Journal {
             .open(&file)
             .with_context(cannot)?;
         journal.set_len(0).with_context(cannot)?;
-        let record = Record { claimed: claimed.clone(), slot, container: None, finish: None };
-        let mut entry = Entry { directory, journal, record };
-        entry.append(&Line::Claimed { claim: Box::new(claimed), slot })?;
+        let here = self.here.clone();
+        let identity = Some(here.clone());
+        let record = Record {
+            claimed: claimed.clone(),
+            slot,
+            identity: identity.clone(),
+            container: None,
+            finish: None,
+        };
+        let mut entry = Entry { directory, journal, record, here };
+        entry.append(&Line::Claimed { claim: Box::new(claimed), slot, identity })?;
         for new in [&entry.directory, &self.tasks] {
             let synced = File::open(new).and_then(|directory| directory.sync_all());
             synced.with_context(|| format!("cannot write {}", new.display()))?;
@@ -142,7 +155,7 @@ impl Journal {
                 let cannot = || format!("cannot write {}", file.display());
                 let journal = File::options().append(true).open(&file).with_context(cannot)?;
                 journal.set_len(length).with_context(cannot)?;
-                entries.push(Entry { directory, journal, record });
+                entries.push(Entry { directory, journal, record, here: self.here.clone() });
             } else {
                 fs::remove_dir_all(&directory)
                     .with_context(|| format!("cannot remove {}", directory.display()))?;
@@ -156,6 +169,23 @@ impl Entry {
     /// How far the task is.
     pub(crate) fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Whether the task was begun, or confirmed, on this boot of this machine.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        self.record.identity.as_ref() == Some(&self.here)
+    }
+
+    /// Notes that the server confirmed the task for this boot of this machine.
+    ///
+    /// # Errors
+    /// As [`Entry::note_container`].
+    pub(crate) fn note_resumed(&mut self, task_token: Secret) -> Result<()> {
+        let identity = self.here.clone();
+        self.append(&Line::Resumed { identity: identity.clone(), task_token: task_token.clone() })?;
+        self.record.identity = Some(identity);
+        self.record.claimed.task_token = task_token;
+        Ok(())
     }
 
     /// Notes the container that is about to be started.
@@ -230,8 +260,13 @@ fn read(directory: &Path) -> Result<Option<(Record, u64)>> {
     for line in serde_json::Deserializer::from_slice(&text[..length]).into_iter() {
         let line = line.with_context(|| format!("cannot understand {}", file.display()))?;
         match (line, &mut record) {
-            (Line::Claimed { claim, slot }, _) => {
-                record = Some(Record { claimed: *claim, slot, container: None, finish: None });
+            (Line::Claimed { claim, slot, identity }, _) => {
+                let claimed = *claim;
+                record = Some(Record { claimed, slot, identity, container: None, finish: None });
+            }
+            (Line::Resumed { identity, task_token }, Some(record)) => {
+                record.identity = Some(identity);
+                record.claimed.task_token = task_token;
             }
             (Line::Container(container), Some(record)) => record.container = Some(container),
             (Line::Finished(finish), Some(record)) => record.finish = Some(finish),
@@ -254,12 +289,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::task::tests::claimed;
+    use crate::task::tests::{claimed, here};
 
     #[test]
     fn what_was_written_is_found_again() {
         let data = tempfile::tempdir().unwrap();
-        let journal = Journal::open(data.path()).unwrap();
+        let journal = Journal::open(data.path(), here()).unwrap();
         let mut entry = journal.begin(claimed(), 1).unwrap();
         entry
             .note_container(Container {
@@ -275,7 +310,7 @@ mod tests {
         assert_eq!((seen.len(), seen[0].slot), (1, 1));
         assert!(half_made.exists(), "a look changes nothing");
 
-        let found = Journal::open(data.path()).unwrap().entries().unwrap();
+        let found = Journal::open(data.path(), here()).unwrap().entries().unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].record.container.as_ref().map(|c| c.log_start), Some(7));
         assert_eq!(found[0].record.claimed, claimed());

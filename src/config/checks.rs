@@ -38,6 +38,11 @@ pub(crate) fn url(url: &Url) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether nobody on the network can read or change what comes from `url`.
+pub fn is_encrypted_or_local(url: &Url) -> bool {
+    url.scheme() == "https" || url.scheme() == "http" && is_loopback(url)
+}
+
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

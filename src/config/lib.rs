@@ -3,6 +3,7 @@
 //! `scalr-agent configure` and `scalr-agent-setup install` write the file, the
 //! agent reads it. [`KEYS`] is the one list of what there is.
 
+pub mod data_dir;
 pub mod defaults;
 pub mod edit;
 pub mod layout;
@@ -24,6 +25,7 @@ use url::Url;
 use cli::Failure;
 use protocol::Secret;
 
+pub use checks::is_encrypted_or_local;
 pub use layout::{DATA_DIR, ENGINE_SOCKET as ENGINE, SETTINGS as FILE};
 pub use table::{DefaultValue, KEYS, Key, ValueKind};
 pub use valid::{Config, ProviderMirror};

@@ -1,7 +1,7 @@
 //! The one list of the agent's settings: name, variables, kind, default, check
 //! and documentation of each in one place.
 
-use super::{Settings, checks, defaults, layout};
+use super::{Settings, checks, data_dir, defaults, layout};
 use protocol::limits::MAX_TASKS;
 
 /// A setting: all that is known of it besides its type, which is its field's in
@@ -242,7 +242,7 @@ pub const KEYS: &[Key] = &[
         kind: ValueKind::Text,
         value_name: "DIR",
         default: Some(Text(layout::DATA_DIR)),
-        check: |set| checks::each(&set.data_dir, |path| checks::absolute(path)),
+        check: |set| checks::each(&set.data_dir, |path| data_dir::check(path)),
         about: "Where logs and results wait for the server",
     },
     Key {

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use super::command::CommandError;
 
+pub(crate) mod hold;
+
 /// Where apt keeps the lists that it has fetched.
 const LISTS: &str = "/var/lib/apt/lists";
 

@@ -71,9 +71,10 @@ fn parse_audit(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// `ii  0.1.0-1`, `rc  0.1.0-1`.
+/// `ii  0.1.0-1`, `rc  0.1.0-1`: what is wanted (`h` of a held one) and what is there.
 fn parse(text: &str) -> Option<String> {
-    text.trim().strip_prefix("ii").map(|version| version.trim().to_owned())
+    let (status, version) = text.trim().split_once(char::is_whitespace)?;
+    (status.chars().nth(1) == Some('i')).then(|| version.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -114,6 +115,7 @@ menu option in dselect for them to work:
     #[test]
     fn only_settings_left_is_not_installed() {
         assert_eq!(parse("ii  0.1.0-1\n").as_deref(), Some("0.1.0-1"));
+        assert_eq!(parse("hi  0.1.0-1\n").as_deref(), Some("0.1.0-1"), "it is held");
         assert_eq!(parse("rc  0.1.0-1\n"), None);
         assert_eq!(parse(""), None);
     }

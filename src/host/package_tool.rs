@@ -8,10 +8,11 @@ use anyhow::Result;
 use backon::{BlockingRetryable as _, ConstantBuilder};
 
 use super::command::{CommandError, CommandExt as _};
+use super::hold::{Hold, Operation};
 use super::machine::Machine;
 use super::os::Family;
 use super::yum::{self, Yum};
-use super::{apt, interrupt, locks};
+use super::{apt, interrupt, locks, rpm};
 use cli::Failure;
 
 /// How long between two tries.
@@ -111,6 +112,21 @@ impl PackageTool {
                 }
                 result => result,
             },
+        }
+    }
+
+    /// What keeps it from an operation on a package.
+    ///
+    /// # Errors
+    /// Its configuration can't be read.
+    pub fn hold(&self, package: &str, operation: Operation<'_>) -> Result<Option<Hold>> {
+        let machine = Machine::at("/");
+        match self.kind {
+            Kind::Apt => apt::hold::against(&machine, package, operation),
+            Kind::Yum(yum) => {
+                let installed = rpm::installed(package)?;
+                Ok(yum::hold::against(&machine, yum, package, installed.as_deref(), operation))
+            }
         }
     }
 

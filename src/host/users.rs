@@ -5,7 +5,6 @@ use std::io;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use users::os::unix::GroupExt as _;
 
 use super::command::CommandExt as _;
 use super::machine::Machine;
@@ -24,13 +23,29 @@ pub(crate) fn our_ids() -> (u32, u32) {
 ///
 /// # Errors
 /// A tree's `/etc/group` can't be read.
-pub(crate) fn group_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
+pub fn group_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
     if machine.is_this_one() {
         return Ok(users::get_group_by_name(name).map(|group| group.gid()));
     }
-    let text = match fs::read_to_string(machine.path("/etc/group")) {
+    listed_id(machine, "/etc/group", name)
+}
+
+/// The number of a user of the machine; `None` if it has no such user.
+///
+/// # Errors
+/// A tree's `/etc/passwd` can't be read.
+pub fn user_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
+    if machine.is_this_one() {
+        return Ok(users::get_user_by_name(name).map(|user| user.uid()));
+    }
+    listed_id(machine, "/etc/passwd", name)
+}
+
+/// The third field of the line of `name`.
+fn listed_id(machine: &Machine, file: &str, name: &str) -> Result<Option<u32>> {
+    let text = match fs::read_to_string(machine.path(file)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        result => result.context("cannot read /etc/group")?,
+        result => result.with_context(|| format!("cannot read {file}"))?,
     };
     let id = |line: &str| {
         let mut fields = line.split(':');
@@ -40,14 +55,8 @@ pub(crate) fn group_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
 }
 
 /// Whether there is such a group; no group at all always is.
-pub(crate) fn group_exists(machine: &Machine, name: Option<&str>) -> bool {
+pub fn group_exists(machine: &Machine, name: Option<&str>) -> bool {
     name.is_none_or(|name| group_id(machine, name).is_ok_and(|id| id.is_some()))
-}
-
-/// Whether a user is listed as a member of a group of this machine.
-pub fn is_member(user: &str, group: &str) -> bool {
-    users::get_group_by_name(group)
-        .is_some_and(|group| group.members().iter().any(|member| member.to_str() == Some(user)))
 }
 
 /// The command that puts a user of this machine into a group.

@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 use super::command::{CommandError, CommandExt as _};
 use cli::Failure;
 
+pub(crate) mod config;
+pub(crate) mod hold;
+
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Yum {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Claimed, Finish};
+use crate::{Claimed, Finish, Identity, Secret};
 
 /// The file's name in a task's folder.
 pub const FILE: &str = "journal";
@@ -18,6 +18,17 @@ pub enum Line {
         claim: Box<Claimed>,
         /// The number of the slot, from 0.
         slot: usize,
+        /// The machine and the boot. None: the agent was too old to note it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity: Option<Identity>,
+    },
+    /// The server confirmed that the task is still this agent's, after a boot or on another
+    /// machine.
+    Resumed {
+        /// The machine and the boot from here on.
+        identity: Identity,
+        /// The bearer from here on.
+        task_token: Secret,
     },
     /// A container may have been started.
     Container(Container),

@@ -8,6 +8,7 @@
 //! | POST `heartbeat` | session | [`Heartbeat`] | 204; 401 the token is revoked; 409 register again |
 //! | POST `deregister` | session | – | 204 |
 //! | POST `tasks/ID/claim` | session | [`Attempt`] | 200 [`Claimed`]; 409 somebody else has it |
+//! | POST `tasks/ID/resume` | session | [`Resume`] | 200 [`Resumed`]; 404 the server is older than this call; 409 [`Code::AttemptOver`] |
 //! | POST `tasks/ID/start` | task | [`Attempt`] | 204; 409 stale attempt |
 //! | GET `tasks/ID/configuration` | task | – | 200 tar.gz |
 //! | GET, PUT `tasks/ID/plan?attempt=N` | task | the plan file | 200 · 204; 404 there is none; 413 |
@@ -32,6 +33,10 @@
 //! An agent says `start` and waits for the answer before it starts a
 //! container: until then the server may offer the task to another agent; an
 //! apply whose start was said is never run twice.
+//!
+//! An agent continues the tasks of its journal at once after a restart. After another boot,
+//! or on another machine, it registers first and asks with `resume` whether each is still
+//! its own: the journal may be a copy on a clone of the machine.
 
 pub mod journal;
 pub mod limits;
@@ -49,7 +54,7 @@ pub use registration::{Identity, Intervals, Register, Registered};
 pub use secret::Secret;
 pub use task::{
     Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome, RanImage,
-    Task, Variable,
+    Resume, Resumed, Task, Variable,
 };
 
 use serde::{Deserialize, Serialize};

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Attempt, Claimed, Event, Events, Finish, Heartbeat, Identity, Intervals, LogOffset, Named,
-    Poll, Problem, RanImage, Register, Registered, Secret, Task, TaskStatus, Variable,
+    Poll, Problem, RanImage, Register, Registered, Resume, Resumed, Secret, Task, TaskStatus,
+    Variable,
 };
 
 /// How many tasks an agent has at most.
@@ -156,6 +157,20 @@ impl Message for Attempt {
     fn check(&self) -> Result<(), OutOfBounds> {
         let Self { attempt } = self;
         within("attempt", *attempt, 1, u32::MAX)
+    }
+}
+
+impl Message for Resume {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        let Self { attempt, started: _ } = self;
+        within("attempt", *attempt, 1, u32::MAX)
+    }
+}
+
+impl Message for Resumed {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        let Self { task_token } = self;
+        token("task_token", task_token)
     }
 }
 
@@ -461,6 +476,8 @@ mod tests {
         assert_bounded(&samples::heartbeat());
         assert_bounded(&samples::events());
         assert_bounded(&samples::attempt());
+        assert_bounded(&samples::resume());
+        assert_bounded(&samples::resumed());
         assert_bounded(&samples::claimed());
         assert_bounded(&samples::log_offset());
         assert_bounded(&samples::finish());

@@ -2,8 +2,8 @@
 
 use crate::{
     Attempt, Category, Claimed, Event, Events, Finish, Heartbeat, Hook, Identity, Intervals, Kind,
-    LogOffset, Named, Operation, Outcome, Poll, Problem, RanImage, Register, Registered, Secret,
-    Status, Task, TaskState, TaskStatus, Variable,
+    LogOffset, Named, Operation, Outcome, Poll, Problem, RanImage, Register, Registered, Resume,
+    Resumed, Secret, Status, Task, TaskState, TaskStatus, Variable,
 };
 
 pub(crate) fn register() -> Register {
@@ -56,6 +56,14 @@ pub(crate) fn events() -> Events {
 
 pub(crate) fn attempt() -> Attempt {
     Attempt { attempt: 1 }
+}
+
+pub(crate) fn resume() -> Resume {
+    Resume { attempt: 1, started: true }
+}
+
+pub(crate) fn resumed() -> Resumed {
+    Resumed { task_token: Secret::new("task-1.1.secret") }
 }
 
 pub(crate) fn claimed() -> Claimed {

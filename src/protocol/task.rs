@@ -33,6 +33,23 @@ pub struct Attempt {
     pub attempt: u32,
 }
 
+/// An agent wants to continue a task that was begun on another boot or another machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The attempt that its journal has.
+    pub attempt: u32,
+    /// Whether the task's container was started where the agent is now.
+    pub started: bool,
+}
+
+/// The answer to [`Resume`]: the task is the agent's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The task's bearer from now on. The earlier one is refused: a clone of the machine
+    /// may have it.
+    pub task_token: Secret,
+}
+
 /// The answer to a claim.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claimed {

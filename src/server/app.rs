@@ -7,8 +7,10 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use url::Url;
 
+use super::api::pools::Quotas;
 use super::logs::Logs;
 use super::scheduler::Scheduler;
+use super::usage::Usage;
 use super::watched::Watched;
 use protocol::Secret;
 
@@ -19,6 +21,10 @@ pub(crate) struct Parts {
     pub scheduler: Scheduler,
     /// The logs of plans and applies.
     pub logs: Logs,
+    /// How much workspaces store.
+    pub usage: Usage,
+    /// How much they may store.
+    pub quotas: Quotas,
     /// Which of the logs somebody watches.
     pub watched: Watched,
     /// Where people and agents find the server.

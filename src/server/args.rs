@@ -12,11 +12,13 @@ use url::Url;
 use cli::Failure;
 use cli::documents;
 
+use crate::api::pools::Quotas;
+use crate::commands::{Pool, Run, Variable, Workspace};
 use crate::connections::Limits;
 
 /// Keeps agent pools, workspaces, runs and state.
 #[derive(Debug, Parser)]
-#[command(name = "scalr-server", version, arg_required_else_help = true)]
+#[command(name = "scalr-server", version, max_term_width = 80, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -35,6 +37,22 @@ pub enum Command {
     /// It may be called while the server runs.
     #[command(subcommand)]
     AdminToken(AdminToken),
+
+    /// Create, list, show and delete agent pools, and create their tokens
+    #[command(subcommand)]
+    Pool(Pool),
+
+    /// Create and list workspaces
+    #[command(subcommand)]
+    Workspace(Workspace),
+
+    /// Set variables of workspaces
+    #[command(subcommand)]
+    Variable(Variable),
+
+    /// Start, follow, apply and cancel runs
+    #[command(subcommand)]
+    Run(Run),
 
     /// Write the manual pages and completions of this program
     #[command(hide = true)]
@@ -188,6 +206,10 @@ pub struct Serve {
     #[arg(value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
     pub reserve: u64,
 
+    /// How much may be stored
+    #[command(flatten)]
+    pub quotas: QuotaOptions,
+
     /// How many connections there may be
     #[command(flatten)]
     pub connections: ConnectionOptions,
@@ -199,6 +221,29 @@ pub struct Serve {
 
 /// The time limits that a plan or an apply may have, in seconds.
 pub(crate) const TIMEOUTS: RangeInclusive<u32> = 10..=7 * 24 * 60 * 60;
+
+/// How much may be stored.
+#[derive(Debug, Args)]
+pub struct QuotaOptions {
+    /// How much each workspace may store, in MiB; 0: as much as the disk has
+    ///
+    /// A workspace beyond it takes no uploads and begins no runs.
+    #[arg(long, value_name = "MIB", default_value_t = 0, env = "SCALR_SERVER_WORKSPACE_QUOTA")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=1_073_741_824))]
+    pub workspace_quota: u64,
+
+    /// How much all workspaces together may store, in MiB; 0: as much as the disk has
+    #[arg(long, value_name = "MIB", default_value_t = 0, env = "SCALR_SERVER_ACCOUNT_QUOTA")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=1_073_741_824))]
+    pub account_quota: u64,
+}
+
+impl QuotaOptions {
+    pub(crate) fn bytes(&self) -> Quotas {
+        let bytes = |mib: u64| (mib > 0).then_some(mib * 1024 * 1024);
+        Quotas { workspace: bytes(self.workspace_quota), account: bytes(self.account_quota) }
+    }
+}
 
 /// How many connections there may be.
 #[derive(Debug, Args)]
@@ -277,24 +322,39 @@ pub enum Tls {
 }
 
 impl TlsOptions {
-    /// What was chosen.
+    /// What was chosen, for a server that people find at `url`.
     ///
     /// # Errors
-    /// Nothing was: that has to be said, not guessed.
-    pub fn choice(self) -> anyhow::Result<Tls> {
-        match (self.tls_cert, self.tls_key) {
-            (Some(cert), Some(key)) => return Ok(Tls::Files { cert, key }),
-            _ if self.tls_self_signed => return Ok(Tls::SelfSigned { names: self.tls_name }),
+    /// Nothing was: that has to be said, not guessed. Or the URL is plain HTTP, and the
+    /// server would speak TLS: hosts that follow it would not reach the server.
+    pub fn choice(self, url: Option<&Url>) -> anyhow::Result<Tls> {
+        let (tls, option) = match (self.tls_cert, self.tls_key) {
+            (Some(cert), Some(key)) => {
+                (Tls::Files { cert, key }, "--tls-cert (SCALR_SERVER_TLS_CERT)")
+            }
+            _ if self.tls_self_signed => (
+                Tls::SelfSigned { names: self.tls_name },
+                "--tls-self-signed (SCALR_SERVER_TLS_SELF_SIGNED)",
+            ),
             _ if self.insecure_http => return Ok(Tls::Off),
-            _ => {}
+            _ => return Err(Failure::Usage.because(NO_TLS)),
+        };
+        match url {
+            Some(url) if url.scheme() == "http" => Err(Failure::Usage.because(format!(
+                "cannot serve {url} with TLS: the URL is plain HTTP, and {option} is set\n\
+                 Set --url (SCALR_SERVER_URL) to https://…, or use --insecure-http \
+                 (SCALR_SERVER_INSECURE_HTTP=true) instead of {option}."
+            ))),
+            _ => Ok(tls),
         }
-        Err(Failure::Usage.because(
-            "how shall the server speak TLS? Give --tls-cert and --tls-key, or --tls-self-signed \
-             for a certificate authority of its own; or --insecure-http for plain HTTP, behind a \
-             proxy that speaks TLS for it",
-        ))
     }
 }
+
+const NO_TLS: &str = "\
+cannot start: nothing says whether the server speaks TLS. Set one of these:
+  --tls-cert and --tls-key (SCALR_SERVER_TLS_CERT, SCALR_SERVER_TLS_KEY): a certificate of yours
+  --tls-self-signed (SCALR_SERVER_TLS_SELF_SIGNED=true): an authority of the server's own
+  --insecure-http (SCALR_SERVER_INSECURE_HTTP=true): plain HTTP, behind a proxy that speaks TLS";
 
 /// How the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -305,7 +365,7 @@ pub enum LogFormat {
     Json,
 }
 
-fn public_url(text: &str) -> Result<Url, String> {
+pub(crate) fn public_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     let is_plain = matches!(url.scheme(), "http" | "https")
         && url.host().is_some()
@@ -351,7 +411,7 @@ fn days(text: &str) -> Result<Duration, String> {
 }
 
 /// A time from a minute to 100 years, as the pool API has it for tokens.
-fn expiry(text: &str) -> Result<Duration, String> {
+pub(crate) fn expiry(text: &str) -> Result<Duration, String> {
     let span: jiff::Span = text.parse().map_err(|_| expected_expiry())?;
     let time = span.to_duration(SpanRelativeTo::days_are_24_hours());
     let time = time.ok().and_then(|time| Duration::try_from(time).ok());
@@ -375,6 +435,20 @@ mod tests {
     }
 
     #[test]
+    fn every_help_fits_a_terminal() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_long_help().to_string();
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands_mut().for_each(check);
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&mut command);
+    }
+
+    #[test]
     fn a_token_expires_after_days_hours_or_minutes() {
         for (text, seconds) in [("90d", 90 * 86_400), ("12h", 43_200), ("30m", 1_800)] {
             assert_eq!(expiry(text), Ok(Duration::from_secs(seconds)), "{text}");
@@ -388,9 +462,35 @@ mod tests {
     fn without_a_word_on_tls_nothing_starts() {
         let cli = Cli::parse_from(["scalr-server", "serve"]);
         let Command::Serve(serve) = cli.command else { panic!("{cli:?}") };
-        let error = serve.tls.choice().unwrap_err();
+        let error = serve.tls.choice(None).unwrap_err();
         assert_eq!(Failure::of(&error), Failure::Usage);
-        assert!(error.to_string().contains("--insecure-http"));
+        for name in ["--insecure-http", "SCALR_SERVER_TLS_SELF_SIGNED", "SCALR_SERVER_TLS_KEY"] {
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn tls_behind_a_plain_url_is_refused_with_the_names_of_both() {
+        let choice = |options: &[&str]| {
+            let cli = Cli::parse_from([&["scalr-server", "serve", "--url"], options].concat());
+            let Command::Serve(serve) = cli.command else { panic!("{cli:?}") };
+            serve.tls.choice(serve.url.as_ref())
+        };
+        let files = ["--tls-cert=a", "--tls-key=b"];
+        for (tls, variable) in [
+            (&["--tls-self-signed"][..], "SCALR_SERVER_TLS_SELF_SIGNED"),
+            (&files, "SCALR_SERVER_TLS_CERT"),
+        ] {
+            let error = choice(&[&["http://x:8443"], tls].concat()).unwrap_err();
+            assert_eq!(Failure::of(&error), Failure::Usage);
+            let error = error.to_string();
+            assert!(error.contains(variable) && error.contains("SCALR_SERVER_URL"), "{error}");
+            assert!(choice(&[&["https://x:8443"], tls].concat()).is_ok());
+        }
+        // A proxy before it speaks TLS, or nobody does.
+        for url in ["https://x", "http://x"] {
+            assert!(choice(&[url, "--insecure-http"]).is_ok(), "{url}");
+        }
     }
 
     #[test]

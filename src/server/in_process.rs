@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
+use crate::api::pools::Quotas;
 use crate::app::{App, Parts};
 use crate::clock::Clock;
 use crate::disk::Reserve;
@@ -18,6 +19,7 @@ use crate::objects::Objects;
 use crate::scheduler::{Scheduler, Terms, Wake};
 use crate::store::Store;
 use crate::token::new_id;
+use crate::usage::Usage;
 use crate::watched::Watched;
 use crate::{admin, routes};
 use protocol::BASE;
@@ -44,25 +46,32 @@ pub(crate) struct Working {
 
 impl InProcess {
     pub(crate) async fn new() -> Self {
-        Self::with(Clock::default(), 0).await
+        Self::with(Clock::default(), 0, Quotas::default()).await
     }
 
     /// A server whose clock the test sets.
     pub(crate) async fn with_clock(clock: Clock) -> Self {
-        Self::with(clock, 0).await
+        Self::with(clock, 0, Quotas::default()).await
     }
 
     /// A server that leaves so many bytes of its disk free.
     pub(crate) async fn with_reserve(bytes: u64) -> Self {
-        Self::with(Clock::default(), bytes).await
+        Self::with(Clock::default(), bytes, Quotas::default()).await
     }
 
-    async fn with(clock: Clock, reserve: u64) -> Self {
+    /// A server whose workspaces may store only so much.
+    pub(crate) async fn with_quotas(quotas: Quotas) -> Self {
+        Self::with(Clock::default(), 0, quotas).await
+    }
+
+    async fn with(clock: Clock, reserve: u64, quotas: Quotas) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let reserve = Reserve::new(folder.path(), reserve);
+        let usage = Usage::default();
         let scheduler = Scheduler {
             store: Store::open(&folder.path().join("server.db")).await.unwrap(),
-            objects: Objects::open(&folder.path().join("objects"), reserve.clone()).unwrap(),
+            objects: Objects::open(&folder.path().join("objects"), reserve.clone(), usage.clone())
+                .unwrap(),
             clock,
             wake: Wake::default(),
             // A poll without events is not held for long; nothing sweeps the leases.
@@ -76,7 +85,9 @@ impl InProcess {
         let app = Arc::new(Parts {
             authority: None,
             scheduler,
-            logs: Logs::open(&folder.path().join("logs"), reserve).unwrap(),
+            logs: Logs::open(&folder.path().join("logs"), reserve, usage.clone()).unwrap(),
+            usage,
+            quotas,
             watched: Watched::default(),
             url: "https://pools.example.com".parse().unwrap(),
             packages: None,
@@ -170,7 +181,7 @@ impl InProcess {
         self.configuration_version_of(&self.workspace).await
     }
 
-    async fn configuration_version_of(&self, workspace: &str) -> (String, String) {
+    pub(crate) async fn configuration_version_of(&self, workspace: &str) -> (String, String) {
         let workspace = json!({ "data": { "type": "workspaces", "id": workspace } });
         let document = json!({ "data": { "relationships": { "workspace": workspace } } });
         let made = self.api(Method::POST, "/configuration-versions", document).await;

@@ -12,7 +12,9 @@
 //! | [`connections`] | how many there may be, and for how long |
 //! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
-//! | [`disk`] | what of the disk has to stay free |
+//! | [`local_api`] | the pool API for the host's own administrators |
+//! | [`commands`] | the commands that call the pool API |
+//! | [`disk`], [`usage`] | what of the disk has to stay free, and who uses it |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
 mod api;
@@ -21,8 +23,10 @@ mod args;
 mod certificate;
 mod certificate_files;
 mod clock;
+mod commands;
 mod connections;
 mod disk;
+mod local_api;
 mod logs;
 mod objects;
 mod packages;
@@ -32,6 +36,7 @@ mod store;
 mod tls;
 mod token;
 mod upload;
+mod usage;
 mod watched;
 
 mod admin;
@@ -59,7 +64,7 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use clap::CommandFactory as _;
 use cli::documents;
 use nix::sys::stat::{Mode, umask};
-use sha2::{Digest as _, Sha256};
+use sd_notify::NotifyState;
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -79,6 +84,7 @@ use objects::Objects;
 use retention::Retention;
 use scheduler::{Scheduler, Terms, Wake};
 use store::Store;
+use usage::Usage;
 use watched::Watched;
 
 pub use args::Cli;
@@ -105,6 +111,10 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(options) => serve(*options),
         Command::AdminToken(command) => admin_token(&command),
+        Command::Pool(command) => commands::run(command.run()),
+        Command::Workspace(command) => commands::run(command.run()),
+        Command::Variable(command) => commands::run(command.run()),
+        Command::Run(command) => commands::run(command.run()),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }
@@ -158,14 +168,11 @@ fn admin_token(command: &AdminToken) -> Result<()> {
 }
 
 async fn run_until_stopped(options: Serve) -> Result<()> {
-    let tls = options.tls.choice()?;
+    let tls = options.tls.choice(options.url.as_ref())?;
     // It ends no server, not even one without a certificate to load again.
     let hangup = signal(SignalKind::hangup())?;
-    if let Some(packages) = &options.packages
-        && !packages.is_dir()
-    {
-        let text = format!("--packages: there is no folder {}", packages.display());
-        return Err(Failure::Usage.because(text));
+    if let Some(folder) = &options.packages {
+        packages::require_repository(folder)?;
     }
     let listener =
         bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
@@ -174,6 +181,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         Some(url) => url,
         None => default_url(&tls, address)?,
     };
+    require_encryption(&url)?;
 
     DirBuilder::new()
         .recursive(true)
@@ -199,9 +207,10 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         }
     };
     let reserve = Reserve::new(&options.data, options.reserve * 1024 * 1024);
+    let usage = Usage::default();
     let scheduler = Scheduler {
         store: Store::open(&options.data.join(DATABASE)).await?,
-        objects: Objects::open(&options.data.join("objects"), reserve.clone())?,
+        objects: Objects::open(&options.data.join("objects"), reserve.clone(), usage.clone())?,
         clock: Clock::default(),
         wake: Wake::default(),
         terms: Terms {
@@ -210,7 +219,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
             apply_timeout: options.apply_timeout,
         },
     };
-    let logs = Logs::open(&options.data.join("logs"), reserve)?;
+    let logs = Logs::open(&options.data.join("logs"), reserve, usage.clone())?;
     let token_file = options.admin_token_file.as_deref();
     let admin_token =
         admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;
@@ -219,6 +228,8 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     let app = Arc::new(Parts {
         scheduler,
         logs,
+        usage,
+        quotas: options.quotas.bytes(),
         watched: Watched::default(),
         url,
         authority: own_authority,
@@ -227,17 +238,31 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
     }
-    if let Some(pem) = &app.authority {
-        let sha256 = hex::encode(Sha256::digest(pem));
+    if let Some(sha256) = packages::authority_sha256(&app) {
         println!("Certificate authority: {}, SHA-256 {sha256}", app.link("/ca.pem"));
         info!(url = app.link("/ca.pem"), sha256, "certificate authority");
     }
+    let local = match local_api::bind(&options.data) {
+        Ok(listener) => Some(tokio::spawn(local_api::serve(listener, Arc::clone(&app)))),
+        Err(error) => {
+            warn!("{error:#}; commands on this host need --server and a token");
+            None
+        }
+    };
+    // Before it says that it listens: a stop that comes at once is a stop, too.
+    let terminate = signal(SignalKind::terminate())?;
+    let interrupt = signal(SignalKind::interrupt())?;
     let gate = Gate::new(options.connections.limits());
     println!("Listening on {address} as {}", app.link(""));
     info!(%address, url = app.link(""), "server is up");
+    // The socket listens since it was bound, and all that can be refused was not.
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        warn!("cannot notify systemd: {error}");
+    }
 
     let handle = Handle::new();
-    let stopping = tokio::spawn(stop_on_signal(Arc::clone(&app), handle.clone()));
+    let stopping =
+        tokio::spawn(stop_on_signal(Arc::clone(&app), handle.clone(), terminate, interrupt));
     let sweeper = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.scheduler.sweep().await }
@@ -248,7 +273,10 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         async move { app.remove_old_content(retention).await }
     });
     listen(listener, tls, gate, handle, routes(&app)).await.context("the server failed")?;
-    stopping.await??;
+    if let Some(local) = local {
+        local.abort();
+    }
+    stopping.await?;
     sweeper.await?;
     remover.await?;
     app.scheduler.store.close().await;
@@ -318,9 +346,12 @@ async fn listen(
     }
 }
 
-async fn stop_on_signal(app: App, handle: Handle<SocketAddr>) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn stop_on_signal(
+    app: App,
+    handle: Handle<SocketAddr>,
+    mut terminate: Signal,
+    mut interrupt: Signal,
+) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -329,7 +360,6 @@ async fn stop_on_signal(app: App, handle: Handle<SocketAddr>) -> Result<()> {
     // Held polls are answered, so that nothing keeps the server.
     app.scheduler.wake.stop();
     handle.graceful_shutdown(Some(STOP));
-    Ok(())
 }
 
 /// TLS with the server's own authority, renewed while it runs.
@@ -356,6 +386,18 @@ fn self_signed(
         }
     });
     Ok(config)
+}
+
+/// Agents refuse such an address, and so does the install script that is served with it.
+fn require_encryption(url: &Url) -> Result<()> {
+    if config::is_encrypted_or_local(url) {
+        return Ok(());
+    }
+    Err(Failure::Usage.because(format!(
+        "cannot be reached at {url}: it is not encrypted, so tokens could be read on the network \
+         and what agents are installed from be changed; give --url https://HOST, also behind a \
+         proxy that speaks TLS for this server (plain http is only for localhost)"
+    )))
 }
 
 /// The host of a URL, as it stands in certificates.

@@ -15,12 +15,14 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::disk::Reserve;
+use crate::usage::Usage;
 
 /// The logs' folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Logs {
     folder: PathBuf,
     reserve: Reserve,
+    usage: Usage,
 }
 
 /// Which log.
@@ -48,9 +50,9 @@ impl Logs {
     ///
     /// # Errors
     /// The folder can't be made.
-    pub(crate) fn open(folder: &Path, reserve: Reserve) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, reserve: Reserve, usage: Usage) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { folder: folder.to_owned(), reserve })
+        Ok(Self { folder: folder.to_owned(), reserve, usage })
     }
 
     /// Where the logs are.
@@ -132,7 +134,9 @@ impl Logs {
     /// They can't be deleted.
     pub(crate) async fn delete_workspace(&self, workspace_id: &str) -> Result<()> {
         let folder = self.folder.join(workspace_id);
-        match tokio::fs::remove_dir_all(&folder).await {
+        let removed = tokio::fs::remove_dir_all(&folder).await;
+        self.usage.changed(workspace_id);
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot delete {}", folder.display()))
             }
@@ -152,9 +156,9 @@ impl Logs {
     ) -> Result<T> {
         let path = self.path(key);
         let name = path.display().to_string();
-        tokio::task::spawn_blocking(move || work(&path))
-            .await?
-            .with_context(|| format!("cannot work on the log {name}"))
+        let worked = tokio::task::spawn_blocking(move || work(&path)).await?;
+        self.usage.changed(&key.workspace_id);
+        worked.with_context(|| format!("cannot work on the log {name}"))
     }
 }
 
@@ -184,6 +188,10 @@ fn digest(path: &Path) -> io::Result<String> {
 mod tests {
     use super::*;
 
+    fn open(folder: &Path) -> Logs {
+        Logs::open(folder, Reserve::new(folder, 0), Usage::default()).unwrap()
+    }
+
     fn key() -> Key {
         Key { workspace_id: "ws-1".into(), task_id: "task-1".into(), attempt: 1 }
     }
@@ -191,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_go_to_the_end_only() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
+        let logs = open(folder.path());
         let append = async |offset, piece: &'static str| {
             logs.append(&key(), offset, Bytes::from_static(piece.as_bytes())).await.unwrap()
         };
@@ -205,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_that_differs_is_sent_again() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
+        let logs = open(folder.path());
         logs.append(&key(), 0, Bytes::from_static(b"abc")).await.unwrap();
         let sum = |text: &str| hex::encode(Sha256::digest(text));
         assert_eq!(logs.verify(&key(), 3, &sum("abc")).await.unwrap(), Ok(()));

@@ -17,6 +17,7 @@ use tempfile::NamedTempFile;
 use tokio_util::io::ReaderStream;
 
 use crate::disk::Reserve;
+use crate::usage::Usage;
 use cli::whole_file::WholeFile;
 
 /// The largest object, in bytes. It holds for every way in.
@@ -31,6 +32,7 @@ pub(crate) struct Objects {
     folder: PathBuf,
     drafts: PathBuf,
     reserve: Reserve,
+    usage: Usage,
 }
 
 impl Objects {
@@ -39,7 +41,7 @@ impl Objects {
     ///
     /// # Errors
     /// The folder can't be made.
-    pub(crate) fn open(folder: &Path, reserve: Reserve) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, reserve: Reserve, usage: Usage) -> Result<Self> {
         let drafts = folder.join("drafts");
         match fs::remove_dir_all(&drafts) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -47,7 +49,7 @@ impl Objects {
         }
         .and_then(|()| fs::create_dir_all(&drafts))
         .with_context(|| format!("cannot make {} anew", drafts.display()))?;
-        Ok(Self { folder: folder.to_owned(), drafts, reserve })
+        Ok(Self { folder: folder.to_owned(), drafts, reserve, usage })
     }
 
     /// Where the objects are.
@@ -84,7 +86,9 @@ impl Objects {
             }
             anyhow::Ok(())
         });
-        put.await?.with_context(|| format!("cannot store {key}"))
+        let put = put.await?.with_context(|| format!("cannot store {key}"));
+        self.usage.changed(workspace_of(key));
+        put
     }
 
     /// What is stored under `key`, if anything.
@@ -103,7 +107,9 @@ impl Objects {
     /// # Errors
     /// It can't be deleted.
     pub(crate) async fn delete(&self, key: &str) -> Result<()> {
-        match tokio::fs::remove_file(self.folder.join(key)).await {
+        let removed = tokio::fs::remove_file(self.folder.join(key)).await;
+        self.usage.changed(workspace_of(key));
+        match removed {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             result => result.with_context(|| format!("cannot delete {key}")),
         }
@@ -114,7 +120,9 @@ impl Objects {
     /// # Errors
     /// Something can't be deleted.
     pub(crate) async fn delete_workspace(&self, workspace_id: &str) -> Result<()> {
-        match tokio::fs::remove_dir_all(self.folder.join(workspace_id)).await {
+        let removed = tokio::fs::remove_dir_all(self.folder.join(workspace_id)).await;
+        self.usage.changed(workspace_id);
+        match removed {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             result => {
                 result.with_context(|| format!("cannot delete the objects of {workspace_id}"))
@@ -191,6 +199,11 @@ pub(crate) fn answer(content: fs::File) -> Result<Response> {
     Ok(([(CONTENT_LENGTH, length)], body).into_response())
 }
 
+/// The workspace that an object belongs to.
+fn workspace_of(key: &str) -> &str {
+    key.split('/').next().unwrap_or_default()
+}
+
 /// Where a configuration's archive is. Its digest is a part of that, so that two uploads
 /// at once don't overwrite each other; older ones have none.
 pub(crate) fn configuration(
@@ -226,10 +239,14 @@ pub(crate) fn state(workspace_id: &str, state_version_id: &str) -> String {
 mod tests {
     use super::*;
 
+    fn open(folder: &Path) -> Objects {
+        Objects::open(folder, Reserve::new(folder, 0), Usage::default()).unwrap()
+    }
+
     #[tokio::test]
     async fn a_workspaces_objects_go_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let objects = Objects::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
+        let objects = open(folder.path());
         for key in [state("ws-1", "sv-1"), plan("ws-1", "task-1", 1), state("ws-2", "sv-2")] {
             let mut draft = objects.draft().unwrap();
             draft.write_all(b"x").unwrap();
@@ -245,12 +262,12 @@ mod tests {
     #[test]
     fn what_was_not_whole_is_gone_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let objects = Objects::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
+        let objects = open(folder.path());
         let draft = objects.draft().unwrap();
         let path = draft.file.path().to_owned();
         std::mem::forget(draft);
         assert!(path.exists());
-        Objects::open(folder.path(), Reserve::new(folder.path(), 0)).unwrap();
+        open(folder.path());
         assert!(!path.exists());
     }
 }

@@ -1,6 +1,10 @@
 //! What agents are installed from: the install script, the definitions of the
 //! package repositories, and the repositories themselves.
 
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -14,6 +18,7 @@ use tower_http::services::ServeDir;
 use url::Url;
 
 use super::app::App;
+use cli::Failure;
 
 const INSTALL: &str = include_str!("../../scripts/install.sh");
 const SOURCES: &str = include_str!("../../templates/repository/scalr-agent.sources.tera");
@@ -37,6 +42,12 @@ const URL_LINE: &str = "SERVER_URL=\"\"";
 /// The line of the install script that the SHA-256 of the key's file is put into.
 const KEY_LINE: &str = "KEY_SHA256=\"\"";
 
+/// The line of the install script that the SHA-256 of each setup program is put into.
+const SETUP_LINE: &str = "SETUP_SHA256=\"\"";
+
+/// The architectures of setup programs, as `uname -m` has them.
+const MACHINES: [&str; 2] = ["x86_64", "aarch64"];
+
 /// `/install.sh`, `/ca.pem` and `/packages`.
 pub(crate) fn routes(app: &App) -> Router<App> {
     let routes = Router::new()
@@ -52,6 +63,35 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         }
         None => routes.route("/packages/{*path}", get(no_packages)),
     }
+}
+
+/// Refuses a folder that no host can install from.
+///
+/// # Errors
+/// It is not there or can't be read, or `scalr-agent-setup repository` did not write it.
+pub(crate) fn require_repository(folder: &Path) -> Result<()> {
+    let refuse = |why: &str| {
+        Failure::Usage.because(format!(
+            "cannot serve the packages in {} (--packages, SCALR_SERVER_PACKAGES): {why}",
+            folder.display()
+        ))
+    };
+    let entries = fs::read_dir(folder).map_err(|error| refuse(&error.to_string()))?;
+    if folder.join(KEY).is_file() {
+        return Ok(());
+    }
+    let has_packages = entries.filter_map(std::result::Result::ok).any(|entry| {
+        let name = entry.file_name();
+        [".deb", ".rpm"].iter().any(|end| name.to_string_lossy().ends_with(end))
+    });
+    let why = match has_packages {
+        true => "it has packages, and no signed repository of them",
+        false => "it is no signed repository",
+    };
+    Err(refuse(&format!(
+        "{why}: there is no {KEY}\nMake one, and name that folder: scalr-agent-setup repository \
+         --packages DIR --key KEY --output OTHER-DIR"
+    )))
 }
 
 /// How long a cache on the way may keep a file, in seconds: as long as one stays
@@ -78,16 +118,59 @@ fn is_final(path: &str) -> bool {
             && !name.starts_with("repomd.xml"))
 }
 
-/// The script knows this server and the key of its packages, so that it installs
-/// from no other, whatever a cache or a mirror on the way holds.
+/// The script knows this server, its setup programs and the key of its packages, so
+/// that it installs no others, whatever a cache or a mirror on the way holds.
 async fn install_script(State(app): State<App>) -> impl IntoResponse {
-    let key = match &app.packages {
-        // Read each time: the folder may be replaced while the server runs.
-        Some(folder) => tokio::fs::read(folder.join(KEY)).await.ok(),
-        None => None,
+    let pins = match &app.packages {
+        Some(folder) => Pins::of(folder).await,
+        None => Pins::default(),
     };
-    let script = fill_in(INSTALL, &app.url, key.as_deref());
+    let script = fill_in(INSTALL, &app.url, &pins);
     ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], script)
+}
+
+/// What the install script compares with, in hexadecimal; empty where there is none.
+#[derive(Default)]
+struct Pins {
+    /// The SHA-256 of the key's file.
+    key: String,
+    /// Words, each an architecture and the SHA-256 of its setup program.
+    setup: String,
+}
+
+impl Pins {
+    /// Read each time: the folder may be replaced while the server runs.
+    async fn of(folder: &Path) -> Self {
+        let mut setup = Vec::new();
+        for machine in MACHINES {
+            let file = folder.join(format!("scalr-agent-setup-{machine}.sha256"));
+            let line = tokio::fs::read_to_string(file).await.unwrap_or_default();
+            setup.extend(checksum(&line).map(|sum| format!("{machine}:{sum}")));
+        }
+        let key = sum_of_key(folder).await.unwrap_or_default();
+        Self { key, setup: setup.join(" ") }
+    }
+}
+
+/// The SHA-256 in a line of `sha256sum`: nothing else gets into a script.
+fn checksum(line: &str) -> Option<&str> {
+    let sum = line.split_whitespace().next()?;
+    (sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(sum)
+}
+
+/// The SHA-256 of the file with the key of the packages, if there is one.
+pub(crate) async fn key_sha256(app: &App) -> Option<String> {
+    sum_of_key(app.packages.as_ref()?).await
+}
+
+async fn sum_of_key(folder: &Path) -> Option<String> {
+    let key = tokio::fs::read(folder.join(KEY)).await.ok()?;
+    Some(hex::encode(Sha256::digest(key)))
+}
+
+/// The SHA-256 of what `/ca.pem` answers.
+pub(crate) fn authority_sha256(app: &App) -> Option<String> {
+    app.authority.as_ref().map(|pem| hex::encode(Sha256::digest(pem)))
 }
 
 /// The authority that hosts have to trust before they trust this answer: whoever fetches it
@@ -145,30 +228,45 @@ fn render(template: &str, base: &str, part: &str, key: &str) -> tera::TeraResult
     Tera::one_off(template, &context, false)
 }
 
-/// The script with the server's URL and the SHA-256 of its key in their marked
-/// lines. A URL has none of the characters that mean something between single
-/// quotes.
-fn fill_in(script: &str, url: &Url, key: Option<&[u8]>) -> String {
+/// The script with the server's URL and its pins in their marked lines. A URL has none
+/// of the characters that mean something between single quotes.
+fn fill_in(script: &str, url: &Url, pins: &Pins) -> String {
     let url = url.as_str().trim_end_matches('/').replace('\'', "%27");
-    let script = script.replacen(URL_LINE, &format!("SERVER_URL='{url}'"), 1);
-    let Some(key) = key else { return script };
-    let sum = hex::encode(Sha256::digest(key));
-    script.replacen(KEY_LINE, &format!("KEY_SHA256='{sum}'"), 1)
+    script
+        .replacen(URL_LINE, &format!("SERVER_URL='{url}'"), 1)
+        .replacen(KEY_LINE, &format!("KEY_SHA256='{}'", pins.key), 1)
+        .replacen(SETUP_LINE, &format!("SETUP_SHA256='{}'", pins.setup), 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_install_script_gets_the_url_and_the_sum_of_the_key() {
-        let url = Url::parse("https://pools.example.com:8443").unwrap();
-        let script = fill_in(INSTALL, &url, Some(b"abc"));
-        assert!(script.contains("\nSERVER_URL='https://pools.example.com:8443'\n"), "{script}");
+    #[tokio::test]
+    async fn the_install_script_gets_the_url_and_the_sums_of_key_and_programs() {
         // The SHA-256 of "abc" (FIPS 180-2, B.1).
         let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert!(script.contains(&format!("\nKEY_SHA256='{sum}'\n")), "{script}");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(KEY), "abc").unwrap();
+        let file = folder.path().join("scalr-agent-setup-aarch64.sha256");
+        std::fs::write(file, format!("{sum}  scalr-agent-setup-aarch64\n")).unwrap();
+        let url = Url::parse("https://pools.example.com:8443").unwrap();
+        let script = fill_in(INSTALL, &url, &Pins::of(folder.path()).await);
+        for line in [
+            "SERVER_URL='https://pools.example.com:8443'",
+            &format!("KEY_SHA256='{sum}'"),
+            &format!("SETUP_SHA256='aarch64:{sum}'"),
+        ] {
+            assert!(script.contains(&format!("\n{line}\n")), "{line}: {script}");
+        }
         assert_eq!(script.lines().count(), INSTALL.lines().count());
+    }
+
+    #[test]
+    fn only_a_checksum_gets_into_the_install_script() {
+        for line in ["", "abc  x", &"'; reboot #".repeat(8), &"g".repeat(64)] {
+            assert_eq!(checksum(line), None, "{line}");
+        }
     }
 
     #[test]
@@ -196,9 +294,10 @@ mod tests {
     }
 
     #[test]
-    fn without_packages_there_is_no_key_to_compare() {
+    fn without_packages_there_is_nothing_to_compare() {
         let url = Url::parse("https://pools.example.com").unwrap();
-        assert!(fill_in(INSTALL, &url, None).contains("\nKEY_SHA256=\"\"\n"));
+        let script = fill_in(INSTALL, &url, &Pins::default());
+        assert!(script.contains("\nKEY_SHA256=''\nSETUP_SHA256=''\n"), "{script}");
     }
 
     #[test]

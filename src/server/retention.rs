@@ -82,7 +82,9 @@ impl Parts {
             let unneeded: Vec<PathBuf> =
                 files.into_iter().filter(|file| !is_needed(file, &needed)).collect();
             deleted += unneeded.len();
-            blocking(move || unneeded.iter().try_for_each(fs::remove_file)).await?;
+            let removed = blocking(move || unneeded.iter().try_for_each(fs::remove_file)).await;
+            self.usage.changed(&workspace_id);
+            removed?;
         }
         if deleted > 0 {
             info!(files = deleted, "files that nothing needs any more were deleted");

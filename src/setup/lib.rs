@@ -6,6 +6,7 @@
 mod bundle;
 mod check;
 mod context;
+mod data_dir;
 mod install;
 mod network;
 mod output;
@@ -16,6 +17,7 @@ mod report;
 mod repository;
 mod runs;
 mod secrets;
+mod settings;
 mod start;
 mod status;
 mod uninstall;

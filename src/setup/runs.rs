@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::settings;
 use crate::status::docker_client;
-use config::layout::{AGENT_DROP_INS, data, label};
-use config::{DATA_DIR, ENGINE, Settings};
+use config::layout::{data, label};
+use config::{DATA_DIR, ENGINE};
 use host::docker;
 use host::machine::Machine;
-use host::unit;
 use protocol::Task;
 use protocol::journal::{self, Line};
 
@@ -28,9 +28,7 @@ impl Places {
     /// As the settings and the unit have it; the usual ones where they can't be
     /// used.
     pub(crate) fn of(machine: &Machine) -> Self {
-        let variables = unit::environment(machine, AGENT_DROP_INS).unwrap_or_default();
-        let variables = variables.into_iter().map(|(name, given)| (name, given.value));
-        let settings = Settings::load(&machine.path(config::FILE), variables).unwrap_or_default();
+        let settings = settings::of_service(machine).unwrap_or_default();
         Self {
             data_dir: settings.data_dir.unwrap_or_else(|| DATA_DIR.into()),
             engine: settings.engine.unwrap_or_else(|| ENGINE.to_owned()),

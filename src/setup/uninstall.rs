@@ -17,6 +17,7 @@ use config::layout::{self, AGENT_UNIT, CONTAINERD_UNIT, ENGINE_UNIT, NETWORK_UNI
 use config::{DATA_DIR, ENGINE};
 use host::changes::{Changes, Membership};
 use host::command::CommandExt as _;
+use host::hold::Operation;
 use host::machine::Machine;
 use host::os::Os;
 use host::package_tool::PackageTool;
@@ -47,8 +48,8 @@ accounts.
 
 It refuses while runs are active; --force interrupts them.
 
-Exit codes: 0 done, 1 runs are active or something failed (then it can be run
-again), 7 not root.";
+Exit codes: 0 done, 1 runs are active, the package is held, or something failed
+(then it can be run again), 7 not root.";
 
 /// Remove the agent and put back what was there before
 #[derive(Debug, clap::Args)]
@@ -79,7 +80,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     require_root(machine, false)?;
     let services = Services::of(machine);
     let places = Places::of(machine);
-    let refusal = refusal(machine, services, &places, args.force)?;
+    let refusal = match refusal(machine, services, &places, args.force)? {
+        None if !args.keep_package => hold(machine)?,
+        refusal => refusal,
+    };
     if let (Some(message), false) = (&refusal, args.dry_run) {
         return Err(Failure::Failed.because(message));
     }
@@ -124,6 +128,17 @@ fn refusal(
          them up with --force."
     };
     Ok(Some(format!("these runs are active:\n  {}\n{what}", active.join("\n  "))))
+}
+
+/// What keeps the package tool from removing the package.
+fn hold(machine: &Machine) -> Result<Option<String>> {
+    let package = layout::AGENT;
+    let family = Os::of(machine)?.family;
+    if !machine.is_this_one() || packages::version(family, package)?.is_none() {
+        return Ok(None);
+    }
+    let hold = PackageTool::of(family, PATIENCE)?.hold(package, Operation::Remove)?;
+    Ok(hold.map(|hold| format!("cannot remove the package {package}: {hold}")))
 }
 
 /// Stops what runs and puts back what was there before, as one transaction. Gives
@@ -241,7 +256,7 @@ fn leave_groups(changes: &mut Changes) -> Result<()> {
             users::leave(user, group),
             Some(users::join(user, group)),
         )?;
-        changes.record_membership(&member.user, &member.group, false);
+        changes.forget_membership(&member);
     }
     Ok(())
 }
@@ -255,7 +270,15 @@ fn remove_package(context: &Context, args: &Args) -> Result<()> {
         return Ok(());
     }
     eprintln!("Removing the package {package} {version} …");
-    PackageTool::of(family, PATIENCE)?.remove(&[package], args.purge)
+    PackageTool::of(family, PATIENCE)?.remove(&[package], args.purge)?;
+    // dnf is content with an argument that one of its filters hides.
+    match packages::version(family, package)? {
+        None => Ok(()),
+        Some(version) => Err(Failure::Failed.because(format!(
+            "cannot remove the package {package} {version}: its package manager reported success \
+             and kept it\nRemove it by hand and run this again."
+        ))),
+    }
 }
 
 /// What runs leave in memory always goes, the data only with `--purge`.

@@ -1,11 +1,13 @@
 //! `units`: the drop-ins of scalr-agent.service that depend on the host.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::context::{Context, RECORDS, require_root};
+use crate::{data_dir, settings};
 use cli::Failure;
 use cli::whole_file::WholeFile;
 use config::defaults;
@@ -15,6 +17,7 @@ use config::{OnStop, Settings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::systemd::{self, Services};
+use host::{engine, users};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,11 +50,12 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let machine = &context.machine;
     if let Some(directory) = &args.output {
-        let settings = Settings::read(&machine.path(config::FILE)).unwrap_or_default();
-        return write_into(directory, &render(version(machine, args.systemd_version)?, &settings)?);
+        let settings = settings::of_service(machine).unwrap_or_default();
+        let systemd = version(machine, args.systemd_version)?;
+        return write_into(directory, &render(machine, systemd, &settings)?);
     }
     require_root(machine, args.dry_run)?;
-    let settings = Settings::read(&machine.path(config::FILE))?;
+    let settings = settings::of_service(machine)?;
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     let services = Services::of(machine);
     if put(&mut changes, args.systemd_version, &settings)? {
@@ -64,19 +68,35 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     changes.finish()
 }
 
-/// Writes the drop-ins for a systemd, the machine's own if `None`; returns whether
-/// anything changed.
+/// Writes the drop-ins for a systemd, the machine's own if `None`, and makes the data
+/// folder that they let the agent write to; returns whether a drop-in changed. One that was
+/// edited by hand stays as it is.
 ///
 /// # Errors
-/// There is no systemd; a file can't be written.
+/// There is no systemd; a file can't be written; the data folder is unusable.
 pub(crate) fn put(
     changes: &mut Changes,
     systemd: Option<u32>,
     settings: &Settings,
 ) -> Result<bool> {
+    let machine = changes.machine().clone();
+    let rendered = render(&machine, version(&machine, systemd)?, settings)?;
+    data_dir::put(changes, settings)?;
     let mut changed = false;
-    for (name, text) in render(version(changes.machine(), systemd)?, settings)? {
-        changed |= changes.write(&format!("{AGENT_DROP_INS}/{name}"), &text, Attributes::PUBLIC)?;
+    for (name, text) in &rendered {
+        let path = format!("{AGENT_DROP_INS}/{name}");
+        if is_edited(changes, &path, text)? {
+            eprintln!(
+                "{path} was edited by hand, so it stays as it is; to have it rendered again, \
+                 remove it and run `scalr-agent-setup units`"
+            );
+            continue;
+        }
+        changed |= changes.write(&path, text, Attributes::PUBLIC)?;
+    }
+    let engine = format!("{AGENT_DROP_INS}/{ENGINE}");
+    if rendered.iter().all(|(name, _)| *name != ENGINE) && changes.is_ours(&engine)? {
+        changed |= changes.remove(&engine)?;
     }
     Ok(changed)
 }
@@ -98,16 +118,47 @@ fn write_into(directory: &Path, files: &[(&str, String)]) -> Result<()> {
     Ok(())
 }
 
+fn is_edited(changes: &Changes, path: &str, text: &str) -> Result<bool> {
+    let found = fs::read_to_string(changes.machine().path(path));
+    Ok(found.is_ok_and(|found| found != text) && !changes.is_ours(path)?)
+}
+
+/// Those of the rendered drop-ins that are not there like that.
+///
+/// # Errors
+/// As [`render`]'s.
+pub(crate) fn stale(machine: &Machine, systemd: u32, settings: &Settings) -> Result<Vec<String>> {
+    let rendered = render(machine, systemd, settings)?;
+    let is_stale = |name: &&&str| {
+        let wanted = rendered.iter().find(|(of, _)| of == *name).map(|(_, text)| text);
+        let found = fs::read_to_string(machine.path(AGENT_DROP_INS).join(name)).ok();
+        found.as_ref() != wanted
+    };
+    Ok(DROP_INS.iter().filter(is_stale).map(|name| (*name).to_owned()).collect())
+}
+
+/// The drop-ins that are rendered.
+const DROP_INS: [&str; 3] = ["hardening.conf", "resources.conf", ENGINE];
+
+/// The drop-in that lets the agent use the host's own engine.
+const ENGINE: &str = "engine.conf";
+
 /// The drop-ins' names and texts, for a systemd and for settings.
 ///
 /// # Errors
-/// A template is wrong.
-pub(crate) fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static str, String)>> {
+/// The socket of the host's engine cannot be used; a template is wrong.
+fn render(
+    machine: &Machine,
+    systemd: u32,
+    settings: &Settings,
+) -> Result<Vec<(&'static str, String)>> {
     let mut hardening = tera::Context::new();
     hardening.insert("systemd", &systemd);
     hardening.insert("directives", &hardening_for(systemd));
     let data = settings.data_dir.as_deref().unwrap_or(Path::new(layout::DATA_DIR));
     hardening.insert("data", &data.display().to_string());
+    hardening
+        .insert("writable", if systemd < 231 { "ReadWriteDirectories" } else { "ReadWritePaths" });
     let paths = [settings.data_dir.as_deref(), settings.ca_cert.as_deref()];
     let at_home = paths
         .into_iter()
@@ -127,7 +178,7 @@ pub(crate) fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static 
     resources.insert("stop", &(drain + grace + 60));
     resources.insert("memory", &(512 + 64 * concurrency));
     resources.insert("memory_directive", if systemd < 231 { "MemoryLimit" } else { "MemoryMax" });
-    Ok(vec![
+    let mut drop_ins = vec![
         (
             "hardening.conf",
             fill(include_str!("../../templates/systemd/drop-ins/hardening.conf.tera"), &hardening)?,
@@ -136,7 +187,24 @@ pub(crate) fn render(systemd: u32, settings: &Settings) -> Result<Vec<(&'static 
             "resources.conf",
             fill(include_str!("../../templates/systemd/drop-ins/resources.conf.tera"), &resources)?,
         ),
-    ])
+    ];
+    if let Some(socket) = settings.engine.as_deref().filter(|engine| *engine != config::ENGINE) {
+        let mut engine = tera::Context::new();
+        engine.insert("group", &group_of(machine, socket)?);
+        let template = include_str!("../../templates/systemd/drop-ins/engine.conf.tera");
+        drop_ins.push((ENGINE, fill(template, &engine)?));
+    }
+    Ok(drop_ins)
+}
+
+/// The group that may use the host's engine; `None` if everybody may. Where the engine
+/// does not run, Docker's usual one, if there is such a group.
+fn group_of(machine: &Machine, address: &str) -> Result<Option<String>> {
+    let socket = Path::new(address.trim_start_matches("unix://"));
+    if machine.is_this_one() && socket.exists() {
+        return engine::socket_group(socket);
+    }
+    Ok(Some("docker".to_owned()).filter(|group| users::group_exists(machine, Some(group))))
 }
 
 /// A template filled in.
@@ -218,7 +286,13 @@ mod tests {
 
     fn text(systemd: u32, name: &str) -> String {
         let settings = Settings { concurrency: Some(2), ..Settings::default() };
-        render(systemd, &settings).unwrap().into_iter().find(|(n, _)| *n == name).unwrap().1
+        let machine = Machine::at("/nowhere");
+        render(&machine, systemd, &settings)
+            .unwrap()
+            .into_iter()
+            .find(|(n, _)| *n == name)
+            .unwrap()
+            .1
     }
 
     #[test]
@@ -228,6 +302,7 @@ mod tests {
         for newer in ["=strict", "ReadWritePaths", "ProtectKernel", "RestrictNamespaces"] {
             assert!(!old.contains(newer), "{newer} in {old}");
         }
+        assert!(old.contains("\nReadWriteDirectories=\"-/var/lib/scalr-agent\"\n"), "{old}");
         assert!(text(219, "resources.conf").contains("MemoryLimit=640M\n"));
     }
 
@@ -235,7 +310,7 @@ mod tests {
     fn a_newer_systemd_gets_more() {
         let text_252 = text(252, "hardening.conf");
         assert!(text_252.contains("ProtectSystem=strict\n"));
-        assert!(text_252.contains("ReadWritePaths=-/var/lib/scalr-agent\n"));
+        assert!(text_252.contains("ReadWritePaths=\"-/var/lib/scalr-agent\"\n"));
         assert!(text_252.contains("ProtectProc=invisible\n"));
         assert!(!text_252.contains("ProtectSystem=full"));
         assert!(!text(239, "hardening.conf").contains("ProtectProc"));

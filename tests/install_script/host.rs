@@ -13,7 +13,8 @@ use tempfile::TempDir;
 pub(crate) const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
 
 /// POSIX and coreutils: nothing else may be needed.
-const TOOLS: [&str; 14] = [
+const TOOLS: [&str; 15] = [
+    "base64",
     "cat",
     "chmod",
     "cp",

@@ -4,7 +4,9 @@
 
 mod download;
 mod host;
+mod keys;
 mod options;
 mod proxy_options;
 mod truncated;
+mod trust;
 mod whole;

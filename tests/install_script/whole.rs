@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::host::{Host, Packages, sha256};
+use crate::keys::Keys;
 
 /// The calls of the setup program, without the one that shows that it runs.
 fn calls(host: &Host) -> Vec<String> {
@@ -71,10 +72,12 @@ fn the_token_can_come_by_standard_input() {
 fn the_key_is_that_of_whoever_served_the_script_unless_another_is_named() {
     Host::each(Packages::Apt, |host| {
         let sum = "5".repeat(64);
-        let served = format!("SERVER_URL=https://pools.test KEY_SHA256={sum}; main");
+        let program = sha256(host, "scalr-agent-setup-x86_64");
+        let served = format!(
+            "SERVER_URL=https://pools.test KEY_SHA256={sum} SETUP_SHA256=x86_64:{program}; main"
+        );
         for (line, expected) in [
             (served.clone(), Some(sum.clone())),
-            (format!("{served} --key-fingerprint '12 34'"), Some("12 34".to_owned())),
             // Another server has another key.
             (format!("{served} --url https://other.test"), None),
         ] {
@@ -151,7 +154,9 @@ fn a_bundle_needs_no_network() {
         let repository = host.path("my bundle/repository");
         fs::create_dir_all(&repository).unwrap();
         let program = "scalr-agent-setup-x86_64";
-        for name in ["scalr-agent.asc", program, &format!("{program}.sha256")] {
+        let keys = Keys::new();
+        keys.publish(host);
+        for name in ["scalr-agent.asc", program, &format!("{program}.asc")] {
             fs::copy(host.path("server/packages").join(name), repository.join(name)).unwrap();
         }
         host.tool("curl", "echo \"curl $*\" >>\"$host/calls\"; exit 7\n");
@@ -164,9 +169,9 @@ fn a_bundle_needs_no_network() {
         assert!(format!("{call} ").contains(&wanted), "{call}");
 
         fs::write(repository.join(program), "").unwrap();
-        host.run(line).refused(9, "was damaged on its way");
+        host.run(line).refused(9, "is not signed with the repository's key");
         fs::remove_file(repository.join(program)).unwrap();
-        host.run(line).refused(2, "is this bundle for another processor?");
+        host.run(line).refused(2, "is this bundle for another processor");
     });
 }
 

@@ -120,13 +120,23 @@ fn a_package_without_an_engine_uses_the_hosts_docker() {
     assert!(said.contains("add --engine system"), "{said}");
     assert_eq!(fleet.shell("ls -d /usr/bin/scalr-agent /etc/scalr-agent 2>/dev/null || :"), "");
 
+    // No group docker; and first one that the agent must not be in.
+    fleet.shell("groupmod --new-name builders docker && chgrp root /run/docker.sock");
+    let said = fleet.world.try_shell(&fleet.machine, &format!("{install} --engine system"));
+    assert!(text(&said).contains("its group is root"), "{}", text(&said));
+    assert_eq!(fleet.shell("ls -d /usr/bin/scalr-agent /etc/scalr-agent 2>/dev/null || :"), "");
+    fleet.shell("chgrp builders /run/docker.sock");
+
     fleet.shell(&format!("{install} --engine system"));
     fleet.wait_for_agent(&pool, "idle");
+    let checked = fleet.shell("scalr-agent-setup check --only engine -v");
+    assert!(checked.contains("the group builders may use it"), "{checked}");
     assert_eq!(fleet.shell("systemctl is-active scalr-docker || :"), "inactive");
     run_to_the_end(&pool);
 
     let theirs = fleet.shell(&format!("{DOCKER} run --detach scalr-run:test sleep 100000"));
     fleet.shell("scalr-agent-setup uninstall --purge");
+    assert_eq!(fleet.shell("getent group builders | cut -d: -f4"), "");
     assert_eq!(fleet.shell(&format!("{DOCKER} ps --quiet --no-trunc")), theirs);
     assert_eq!(
         fleet.shell(&format!("{DOCKER} network ls --format '{{{{.Name}}}}' | grep scalr || :")),

@@ -317,6 +317,29 @@ async fn tokens_are_good_for_what_they_are_for() {
 }
 
 #[tokio::test]
+async fn a_clone_under_another_name_cannot_resume_a_task_and_a_booted_machine_can() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    server.run(&site).await;
+    let plan = agent.claim().await;
+    assert_eq!(plan.start().await, StatusCode::NO_CONTENT);
+    let path = format!("tasks/{}/resume", plan.task.id);
+    let resume = json!({ "attempt": 1, "started": true });
+
+    let clone = server.agent(&site, "clone").await;
+    let (status, text) = clone.call(Method::POST, &path, &resume).await;
+    let problem: Problem = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, problem.code), (StatusCode::CONFLICT, Some(Code::AttemptOver)), "{text}");
+    assert_eq!(plan.start().await, StatusCode::NO_CONTENT, "it stays the first one's");
+
+    let booted = server.agent(&site, "one").await;
+    let (status, text) = booted.call(Method::POST, &path, &resume).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    assert_eq!(plan.start().await, StatusCode::UNAUTHORIZED, "with the earlier token");
+}
+
+#[tokio::test]
 async fn a_name_is_refused_to_another_machine_until_its_agent_is_away() {
     // Heartbeats each second.
     let server = Server::start_with(&["--lease", "4"]).await;

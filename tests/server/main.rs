@@ -2,6 +2,7 @@
 
 mod agents;
 mod certificates;
+mod commands;
 mod flood;
 mod harness;
 mod lists;

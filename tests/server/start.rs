@@ -133,11 +133,57 @@ async fn a_folder_has_one_server() {
 }
 
 #[tokio::test]
-async fn a_missing_packages_folder_is_told_at_once() {
-    let mut serve = program();
-    serve.args(["serve", "--tls-self-signed", "--packages", "/nonexistent"]);
-    let output = serve.output().await.unwrap();
-    assert_eq!(output.status.code(), Some(2));
+async fn a_packages_folder_without_a_repository_is_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, bare, file) =
+        (folder.path().join("data"), folder.path().join("bare"), folder.path().join("file"));
+    let empty = folder.path().join("empty");
+    fs::create_dir(&bare).unwrap();
+    fs::create_dir(&empty).unwrap();
+    fs::write(bare.join("scalr-agent_0.1.0-1_amd64.deb"), "").unwrap();
+    fs::write(&file, "").unwrap();
+    for (packages, why) in [
+        (folder.path().join("none"), "No such file"),
+        (file, "Not a directory"),
+        (empty, "no signed repository"),
+        (bare, "it has packages, and no signed repository of them"),
+    ] {
+        let mut serve = program();
+        serve.args(["serve", "--tls-self-signed", "--listen=127.0.0.1:0", "--data"]).arg(&data);
+        let output = serve.env("SCALR_SERVER_PACKAGES", packages).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(why) && error.contains("SCALR_SERVER_PACKAGES"), "{error}");
+        assert!(!data.exists(), "nothing was made");
+    }
+}
+
+#[tokio::test]
+async fn systemd_hears_that_it_listens_and_not_that_it_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut received = [0; 64];
+    let start = |options: &[&str]| {
+        let mut program = program();
+        program.args(["serve", "--listen=127.0.0.1:0", "--data"]).arg(folder.path().join("data"));
+        program.args(options).env("NOTIFY_SOCKET", folder.path().join("notify"));
+        program
+    };
+    assert_eq!(start(&[]).output().await.unwrap().status.code(), Some(2));
+    assert!(socket.recv(&mut received).is_err(), "it was refused");
+    let mut server = start(&["--insecure-http"]).spawn().unwrap();
+    let ready = async {
+        loop {
+            if let Ok(length) = socket.recv(&mut received) {
+                return String::from_utf8_lossy(&received[..length]).into_owned();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let ready = tokio::time::timeout(std::time::Duration::from_secs(60), ready).await.unwrap();
+    assert_eq!(ready.trim(), "READY=1");
+    server.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -160,6 +206,27 @@ async fn it_speaks_tls_with_a_given_certificate() {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains(&format!("there is no certificate in {key}")), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_that_agents_would_refuse_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for options in [
+        &["--insecure-http", "--url", "http://pools.example.com"][..],
+        // With a certificate, too: the install script would have that address.
+        &["--tls-self-signed", "--url", "http://pools.example.com"],
+        // The default is the host's name, and plain.
+        &["--insecure-http"],
+    ] {
+        let mut server = program();
+        server.args(["serve", "--listen", "0.0.0.0:0"]).args(options).arg("--data").arg(&data);
+        let output = server.output().await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{options:?}: {error}");
+        assert!(error.contains("give --url https://HOST"), "{error}");
+        assert!(!data.exists(), "nothing was made");
+    }
 }
 
 #[tokio::test]

@@ -10,21 +10,27 @@ mod output;
 mod volumes;
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use backon::{ConstantBuilder, Retryable as _};
 use bollard::models::NetworkCreateRequest;
 use bollard::{API_DEFAULT_VERSION, Docker};
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use tracing::warn;
 
 use cli::Failure;
 
 pub(crate) use containers::{Condition, ContainerSpec};
 pub(crate) use files::{LARGE_FILE, SMALL_FILE, is_unusable};
+use host::engine::Identity;
 pub(crate) use output::Output;
 pub(crate) use volumes::ReadOnlyVolume;
 
@@ -91,6 +97,26 @@ impl Engine {
                 }
             })
             .await
+    }
+
+    /// Refuses an engine that runs cannot use.
+    ///
+    /// # Errors
+    /// It is one of those (2), or does not answer.
+    pub(crate) async fn refuse_unsupported(&self, socket: &str) -> Result<()> {
+        let identity = Identity::of(&self.get("/version").await?, &self.get("/info").await?)?;
+        match identity.refusal() {
+            Some(refusal) => Err(Failure::Usage
+                .because(format!("runs cannot use the engine at {socket}: {refusal}"))),
+            None => Ok(()),
+        }
+    }
+
+    async fn get(&self, path: &str) -> Result<Bytes> {
+        let answer = self.http.get(format!("http://docker{path}")).send().await;
+        let answer = answer.and_then(reqwest::Response::error_for_status);
+        let body = async { answer?.bytes().await };
+        body.await.with_context(|| format!("the engine does not answer to GET {path}"))
     }
 
     /// Whether the engine answers.
@@ -190,6 +216,15 @@ fn status(error: &bollard::errors::Error) -> Option<u16> {
 }
 
 fn unreachable(socket: &str) -> String {
+    let path = Path::new(socket.trim_start_matches("unix://"));
+    if access(path, AccessFlags::W_OK) == Err(Errno::EACCES) {
+        let group = fs::metadata(path).map_or_else(|_| "?".to_owned(), |it| it.gid().to_string());
+        return format!(
+            "the agent's user may not use the engine at {socket}, whose group is {group}\n\
+             As a service, run `scalr-agent-setup units` and restart the agent; as a container, \
+             start it with --group-add {group}."
+        );
+    }
     format!(
         "no container engine answers at {socket}; look at `systemctl status scalr-docker`, or name another with `scalr-agent configure --engine`"
     )
@@ -250,6 +285,36 @@ mod tests {
             let engine = Engine::connect(&format!("unix://{}", socket.display())).await.unwrap();
             engine.ensure_network("slot").await.unwrap();
             assert_eq!(*asked.lock().unwrap(), calls);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_runs_cannot_use_is_refused() {
+        let podman: [&str; 2] = [
+            include_str!("../../host/recorded/engines/podman-4.3.1-version.json"),
+            include_str!("../../host/recorded/engines/podman-4.3.1-info.json"),
+        ];
+        let docker = [
+            r#"{"Version": "18.03.1-ce", "ApiVersion": "1.37", "MinAPIVersion": "1.12"}"#,
+            r#"{"SecurityOptions": ["name=seccomp,profile=default"]}"#,
+        ];
+        for (answers, refused) in [(podman, true), (docker, false)] {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("docker.sock");
+            let answer = move |request: Request| async move {
+                answers[usize::from(request.uri().path().ends_with("/info"))]
+            };
+            let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+            let engine = axum::Router::new().fallback(answer);
+            tokio::spawn(async move { axum::serve(listener, engine).await });
+            let address = format!("unix://{}", socket.display());
+            let engine = Engine::connect(&address).await.unwrap();
+            let said = engine.refuse_unsupported(&address).await;
+            assert_eq!(said.is_err(), refused, "{said:?}");
+            if let Err(error) = said {
+                assert_eq!(Failure::of(&error), Failure::Usage);
+                assert!(error.to_string().contains("it is Podman 4.3.1"), "{error}");
+            }
         }
     }
 

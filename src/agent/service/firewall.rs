@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::Service;
 
-/// How often the rules are verified while tasks run.
-const WHILE_RUNNING: Duration = Duration::from_secs(30);
+/// How often the rules are verified while tasks run. With the time that a verification
+/// takes, what is missing is back within 30 s.
+const WHILE_RUNNING: Duration = Duration::from_secs(20);
 
 /// How soon after a failure they are verified again.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);

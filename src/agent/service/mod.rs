@@ -26,6 +26,7 @@ use crate::connection::{self, State};
 use crate::context::{Context, RunUser, certificates};
 use crate::engine::Engine;
 use crate::firewall::Firewall;
+use crate::identity;
 use crate::images::{Images, Limits};
 use crate::journal::Journal;
 use crate::logging;
@@ -98,6 +99,7 @@ async fn serve(
             Order::Reload => End::Reload,
         }),
     };
+    engine.refuse_unsupported(&socket).await?;
     let (service, in_hand) = Service::start(config, engine, proxy, telemetry, once).await?;
     let progress = Arc::clone(&service.context.progress);
     let keeping = tokio::spawn({
@@ -146,7 +148,8 @@ struct Service {
 }
 
 impl Service {
-    /// Continues the tasks of an earlier agent; whether there were any.
+    /// Continues the tasks of an earlier agent, those of another boot once the server
+    /// confirms them; whether there were any.
     async fn start(
         config: Config,
         engine: Engine,
@@ -154,6 +157,9 @@ impl Service {
         telemetry: &Arc<Telemetry>,
         once: bool,
     ) -> Result<(Arc<Self>, bool)> {
+        // Before all that empties something in there.
+        let identity = identity::claim(&config.data_dir)?;
+        let register = registration::introduction(&config, identity.clone())?;
         let context = Context {
             client: Client::new(&config, &proxy)?,
             engine,
@@ -161,7 +167,7 @@ impl Service {
             images: Images::open(&config.data_dir)?,
             providers: Providers::open(&config, &proxy)?,
             slots: Slots::new(config.concurrency, config.memory),
-            journal: Journal::open(&config.data_dir)?,
+            journal: Journal::open(&config.data_dir, identity)?,
             proxy,
             certificates: certificates(config.ca_cert.as_deref())?,
             user: RunUser::of(config.user.as_deref(), layout::RUN_USER)?,
@@ -174,7 +180,7 @@ impl Service {
         };
         telemetry.watch_slots(&context.slots, context.config.concurrency);
         let service = Arc::new(Self {
-            register: registration::introduction(&context.config)?,
+            register,
             context: Arc::new(context),
             once,
             tasks: Mutex::default(),
@@ -193,7 +199,7 @@ impl Service {
             service.begin(entry, slot, span, None);
         }
         if in_hand {
-            // Their containers are looked after at once; the server may be away
+            // The containers of this boot are looked after at once; the server may be away
             // for as long as it likes.
             notify(&[NotifyState::Ready]);
         }

@@ -13,10 +13,9 @@ use tracing::{info, warn};
 use super::{Service, notify};
 use crate::client::CallError;
 use crate::connection::State;
-use crate::identity;
 use cli::Failure;
 use config::Config;
-use protocol::{Code, Register};
+use protocol::{Code, Identity, Register};
 
 /// How long the first registration is tried before the agent gives up, to be
 /// started again by systemd, which then tells that it failed.
@@ -107,7 +106,7 @@ pub(super) fn is_name_taken(error: &CallError) -> bool {
 }
 
 /// How the agent introduces itself.
-pub(super) fn introduction(config: &Config) -> Result<Register> {
+pub(super) fn introduction(config: &Config, identity: Identity) -> Result<Register> {
     let name = match &config.agent_name {
         Some(name) => name.clone(),
         None => nix::unistd::gethostname()
@@ -130,6 +129,6 @@ pub(super) fn introduction(config: &Config) -> Result<Register> {
             other => format!("linux_{other}"),
         },
         concurrency: config.concurrency,
-        identity: Some(identity::of(&config.data_dir)?),
+        identity: Some(identity),
     })
 }

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{SetOnce, watch};
 
 use super::follow::follow;
-use super::tests::claimed;
+use super::tests::{claimed, here};
 use super::{End, Job, TaskChannels, failed, run_task};
 use crate::client::Client;
 use crate::connection::Keeper;
@@ -587,7 +587,7 @@ pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Ar
         images: Images::open(folder).unwrap(),
         firewall: Firewall::new(&config, &[]),
         slots: Slots::new(1, 1),
-        journal: Journal::open(folder).unwrap(),
+        journal: Journal::open(folder, here()).unwrap(),
         providers: Providers::open(&config, &[]).unwrap(),
         proxy: Vec::new(),
         certificates: None,

@@ -28,6 +28,7 @@ mod plan_files;
 #[cfg(test)]
 mod planned_image;
 mod prepare;
+mod resume;
 mod time_limit;
 mod unmoved_state;
 #[cfg(test)]
@@ -63,6 +64,7 @@ use interrupt::Interrupt;
 use outcome::{End, Ending, outcome};
 use protocol::redact::Redactor;
 use protocol::{Finish, Kind, Outcome, RanImage, Task, TaskState};
+use resume::Resumption;
 
 /// What the service and a task tell each other.
 #[derive(Debug)]
@@ -79,10 +81,14 @@ pub(crate) struct TaskChannels {
 /// outcome. The slot is taken until then.
 pub(crate) async fn run_task(
     context: Arc<Context>,
-    entry: Entry,
+    mut entry: Entry,
     slot: Slot,
     channels: TaskChannels,
 ) {
+    let resumption = resume::resume(&context, &mut entry, channels.orders.clone()).await;
+    if let Resumption::Stopped = resumption {
+        return;
+    }
     let task = entry.record().claimed.task.clone();
     let client = context.client.of_task(&entry.record().claimed);
     let progress = context.progress.begin(&task, client.clone(), channels.offered);
@@ -96,6 +102,10 @@ pub(crate) async fn run_task(
     let mut job = Job { context, entry, slot, channels, client, progress: progress.clone() };
     let mut tries = 0;
     let ended = loop {
+        if let Resumption::Refused(why) = &resumption {
+            warn!("task is no longer this agent's: {why}");
+            break Ended::Lost;
+        }
         let mut finish = tokio::select! {
             // A noted end is final.
             biased;
@@ -627,7 +637,12 @@ fn canceled(why: &str) -> End {
 pub(super) mod tests {
     use super::*;
     use protocol::Secret;
-    use protocol::{Claimed, Named, Operation};
+    use protocol::{Claimed, Identity, Named, Operation};
+
+    /// The machine and the boot of the agent in tests.
+    pub(crate) fn here() -> Identity {
+        Identity { machine_id: "machine-1".to_owned(), boot_id: "boot-1".to_owned() }
+    }
 
     /// A claimed plan, for tests.
     pub(crate) fn claimed() -> Claimed {

@@ -333,6 +333,28 @@ fn status_tells_whether_the_engine_answers() {
 }
 
 #[test]
+fn an_engine_that_runs_cannot_use_is_not_configured() {
+    let host = Host::new("concurrency = 2\n");
+    let socket = host.path("engine.sock");
+    let address = format!("--engine=unix://{}", socket.display());
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let podman = include_str!("../../host/recorded/engines/podman-4.3.1-version.json");
+            answer(stream.unwrap(), "200 OK", podman);
+        }
+    });
+    let ran = host.run(&["configure", &address]).ends_with(2);
+    assert!(ran.stderr.contains("it is Podman 4.3.1, not Docker"), "{ran:?}");
+    assert!(ran.stderr.contains("is not changed"), "{ran:?}");
+    assert_eq!(host.settings(), "concurrency = 2\n");
+    // One that does not answer yet may be set up later.
+    fs::remove_file(&socket).unwrap();
+    host.run(&["configure", &address]).ends_with(0);
+    assert!(host.settings().contains("engine ="), "{}", host.settings());
+}
+
+#[test]
 fn status_does_not_wait_for_a_mute_engine_for_ever() {
     let host = Host::empty();
     let socket = host.path("engine.sock");
@@ -452,7 +474,7 @@ fn an_agent_whose_server_is_away_can_be_stopped() {
         "url = \"http://127.0.0.1:9\"\ntoken = \"t\"\nengine = \"unix://{}\"\n\
          data_dir = \"{}\"\n",
         socket.display(),
-        host.directory.path().display()
+        host.path("data").display()
     );
     fs::write(host.file(), settings).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
@@ -478,7 +500,7 @@ fn an_agent_whose_name_is_taken_waits_for_it() {
         "url = \"http://{}\"\ntoken = \"t\"\nengine = \"unix://{}\"\ndata_dir = \"{}\"\n",
         server.local_addr().unwrap(),
         socket.display(),
-        host.directory.path().display()
+        host.path("data").display()
     );
     fs::write(host.file(), settings).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
@@ -512,7 +534,7 @@ fn an_agent_whose_collector_is_mute_can_be_stopped() {
         "url = \"http://127.0.0.1:9\"\ntoken = \"t\"\nengine = \"unix://{}\"\n\
          data_dir = \"{}\"\ntelemetry_url = \"http://{}\"\n",
         socket.display(),
-        host.directory.path().display(),
+        host.path("data").display(),
         mute.local_addr().unwrap()
     );
     fs::write(host.file(), settings).unwrap();

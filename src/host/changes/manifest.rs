@@ -24,7 +24,7 @@ pub struct Manifest {
     /// Units that were enabled.
     #[serde(default)]
     pub enabled: Vec<String>,
-    /// Groups that a user was put into.
+    /// Groups that earlier versions have put a user into.
     #[serde(default)]
     pub memberships: Vec<Membership>,
     /// Keys that rpm was given to verify packages by.

@@ -285,13 +285,9 @@ impl Changes {
         }
     }
 
-    /// Records that a user was made a member of a group, or removed from it.
-    pub fn record_membership(&mut self, user: &str, group: &str, member: bool) {
-        let membership = Membership { user: user.to_owned(), group: group.to_owned() };
-        self.manifest.memberships.retain(|known| *known != membership);
-        if member {
-            self.manifest.memberships.push(membership);
-        }
+    /// Records that a user was removed from a group.
+    pub fn forget_membership(&mut self, membership: &Membership) {
+        self.manifest.memberships.retain(|known| known != membership);
     }
 
     /// Records that rpm was given these keys.

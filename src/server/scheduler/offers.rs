@@ -2,15 +2,15 @@
 
 use tracing::info;
 
-use super::tasks::{RUN_TOKEN, check_attempt};
+use super::tasks::{RUN_TOKEN, check_attempt, over};
 use super::{Change, Error, Scheduler, millis};
 use crate::clock::Millis;
 use crate::store::session::Session;
-use crate::store::task::{self, Claim, State, Task};
+use crate::store::task::{self, Claim, Phase, State, Task};
 use crate::store::{Connection, agent};
 use crate::token::NewToken;
 use protocol::Secret;
-use protocol::{Event, Poll};
+use protocol::{Event, Poll, Resume, TaskState, TaskStatus};
 
 /// What an attempt at a task is given, each narrower than the session's.
 #[derive(Debug)]
@@ -93,6 +93,47 @@ impl Scheduler {
         info!(task = task.id, attempt, agent = session.agent_id, "task claimed");
         self.commit(change).await?;
         Ok((described, Tokens { of_agent: of_agent.token, of_run: of_run.token }))
+    }
+
+    /// Lets an agent continue a task that it has from another boot or another machine, with
+    /// a new token: a clone of that machine may have the earlier one, which is refused from
+    /// here on.
+    ///
+    /// # Errors
+    /// [`Error::AttemptOver`].
+    pub(crate) async fn resume(
+        &self,
+        session: &Session,
+        task_id: &str,
+        resume: Resume,
+    ) -> Result<Secret, Error> {
+        let mut change = self.change().await?;
+        // A 404 is the answer of a server that does not have this call.
+        let unknown = || Error::AttemptOver(format!("there is no task {task_id}"));
+        let task = task::find(&mut change.tx, task_id).await?.ok_or_else(unknown)?;
+        check_attempt(&task, resume.attempt.into())?;
+        if task.agent_id.as_ref() != Some(&session.agent_id) || !task.state.is_with_agent() {
+            return Err(over(&task));
+        }
+        if task.phase == Phase::Apply && task.state != State::Claimed && !resume.started {
+            return Err(Error::AttemptOver(format!(
+                "the apply of task {task_id} was started before, and not where the agent is now"
+            )));
+        }
+        let claim = task::find_claim(&mut change.tx, task_id, task.attempt).await?;
+        let mut claim = claim.ok_or_else(unknown)?;
+        let of_agent = NewToken::new(&format!("{}.{}", task.id, task.attempt));
+        claim.secret_hash = of_agent.secret_hash;
+        task::upsert_claim(&mut change.tx, &claim).await?;
+        let status = TaskStatus {
+            task_id: task.id,
+            attempt: resume.attempt,
+            state: if resume.started { TaskState::Running } else { TaskState::Claimed },
+        };
+        change.renew(session, &[status], millis(self.terms.lease)).await?;
+        info!(task = task_id, attempt = resume.attempt, agent = session.agent_id, "task resumed");
+        self.commit(change).await?;
+        Ok(of_agent.token)
     }
 
     /// The attempts that an agent is to interrupt and was not told of lately:

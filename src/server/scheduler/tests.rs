@@ -24,7 +24,8 @@ use crate::store::{
     workspace,
 };
 use crate::token::NewToken;
-use protocol::{Event, Finish, Identity, Outcome, Poll, Register, TaskState, TaskStatus};
+use crate::usage::Usage;
+use protocol::{Event, Finish, Identity, Outcome, Poll, Register, Resume, TaskState, TaskStatus};
 
 const LEASE: Duration = Duration::from_secs(40);
 const PLAN_TIMEOUT: Duration = Duration::from_secs(100);
@@ -765,6 +766,49 @@ async fn a_restarted_agent_keeps_its_tasks() {
 }
 
 #[tokio::test]
+async fn a_machine_that_was_booted_again_goes_on_with_its_tasks_and_the_earlier_token_is_refused() {
+    let world = World::new().await;
+    let (first, _) = world.register_from("one", Some(("machine-1", "boot-1"))).await.unwrap();
+    let run = world.planned(&first).await;
+    world.scheduler.confirm(&run.id).await.unwrap();
+    let (id, attempt) = offer(&world.events(&first, 1).await);
+    let (_, tokens) = world.scheduler.claim(&first, &id, attempt).await.unwrap();
+    world.scheduler.start(&id, attempt).await.unwrap();
+    world.expire_after(LEASE).await;
+    assert_eq!(world.task(&run, Phase::Apply).await.state, State::Unreachable);
+
+    let (again, _) = world.register_from("one", Some(("machine-1", "boot-2"))).await.unwrap();
+    let resume = Resume { attempt: attempt.try_into().unwrap(), started: true };
+    let token = world.scheduler.resume(&again, &id, resume).await.unwrap();
+    assert_eq!(world.task(&run, Phase::Apply).await.state, State::Running, "leased again");
+    assert!(world.scheduler.task_of_token(&id, token.expose()).await.is_ok());
+    let earlier = world.scheduler.task_of_token(&id, tokens.of_agent.expose()).await;
+    assert!(matches!(earlier, Err(Error::NotFound(_))), "a clone may have it: {earlier:?}");
+}
+
+#[tokio::test]
+async fn a_task_of_another_agent_or_attempt_or_one_that_ended_is_not_resumed() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let (_, apply) = world.applying(&one).await;
+    let attempt = apply.attempt.try_into().unwrap();
+    let resume = Resume { attempt, started: true };
+    let over = async |agent: &Session, id: &str, resume: Resume| {
+        let resumed = world.scheduler.resume(agent, id, resume).await;
+        assert!(matches!(resumed, Err(Error::AttemptOver(_))), "{resumed:?}");
+    };
+    // A clone with another name.
+    over(&two, &apply.id, resume).await;
+    over(&one, "task-none", resume).await;
+    over(&one, &apply.id, Resume { attempt: attempt + 1, ..resume }).await;
+    // It was started on the machine that this one is a copy of.
+    over(&one, &apply.id, Resume { started: false, ..resume }).await;
+    world.scheduler.resume(&one, &apply.id, resume).await.unwrap();
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    over(&one, &apply.id, resume).await;
+}
+
+#[tokio::test]
 async fn a_revoked_token_ends_its_sessions() {
     let world = World::new().await;
     let (_, token) = world.register("one").await;
@@ -964,8 +1008,12 @@ impl World {
             configuration_version::insert(&mut tx, &configuration).await.unwrap();
         }
         tx.commit().await.unwrap();
-        let objects =
-            Objects::open(&folder.path().join("objects"), Reserve::new(folder.path(), 0)).unwrap();
+        let objects = Objects::open(
+            &folder.path().join("objects"),
+            Reserve::new(folder.path(), 0),
+            Usage::default(),
+        )
+        .unwrap();
         let (wake, terms) = (
             Wake::default(),
             Terms { lease: LEASE, plan_timeout: PLAN_TIMEOUT, apply_timeout: APPLY_TIMEOUT },

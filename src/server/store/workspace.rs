@@ -176,6 +176,11 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<W
     sqlx::query_as("SELECT * FROM workspaces WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
+/// The ids and names of all.
+pub(crate) async fn names(db: &mut Connection) -> sqlx::Result<Vec<(String, String)>> {
+    sqlx::query_as("SELECT id, name FROM workspaces ORDER BY name, id").fetch_all(db).await
+}
+
 /// The workspaces that are linked to a pool.
 pub(crate) async fn of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Workspace>> {
     sqlx::query_as("SELECT * FROM workspaces WHERE pool_id = $1 ORDER BY id")

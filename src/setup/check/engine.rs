@@ -1,13 +1,14 @@
 //! The Docker engine that runs use, and the host's own.
 
-use std::io::ErrorKind::{ConnectionRefused, NotFound};
+use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Outcome, Subject};
 use config::ENGINE;
 use config::layout::{self, ENGINE_PROGRAMS};
 use host::docker;
+use host::engine::{self, Identity};
 
 /// The programs that dockerd starts, besides itself.
 const PROGRAMS: [&str; 5] =
@@ -98,23 +99,44 @@ fn private_engine(subject: &Subject) -> Outcome {
     }
 }
 
-fn hosts_engine(subject: &Subject, socket: &str) -> Outcome {
+fn hosts_engine(subject: &Subject, address: &str) -> Outcome {
     if !subject.machine.is_this_one() {
         return Outcome::tree();
     }
-    let Ok(client) = which::which("docker").or_else(|_| bundled_client(subject)) else {
+    let socket = Path::new(address.trim_start_matches("unix://"));
+    if !socket.exists() {
         return Outcome::problem(format!(
-            "runs are to use the engine at {socket}, but Docker is not installed"
+            "no engine listens at {address}; install and start Docker, or leave runs to the \
+             private engine with --engine bundled"
         ));
+    }
+    let identity = match Identity::at(socket) {
+        Err(error) if is_forbidden(&error) => {
+            return Outcome::Unknown(format!("only root and its group may use {address}"));
+        }
+        Err(error) => {
+            return Outcome::problem(format!("the engine at {address} does not answer: {error:#}"));
+        }
+        Ok(identity) => identity,
     };
-    match docker::engine_version(&client, socket) {
-        Err(error) => Outcome::problem(format!("the engine at {socket} does not answer: {error}")),
-        Ok(version) => judge_docker(&version),
+    if let Some(refusal) = identity.refusal() {
+        return Outcome::problem(format!("runs cannot use the engine at {address}: {refusal}"));
+    }
+    match engine::socket_group(socket) {
+        Err(error) => {
+            Outcome::problem(format!("the agent may not use the host's Docker: {error:#}"))
+        }
+        Ok(group) => {
+            let whose = group.map_or("everybody".to_owned(), |group| format!("the group {group}"));
+            let version = identity.version();
+            Outcome::Passed(format!("the host's Docker {version} answers; {whose} may use it"))
+        }
     }
 }
 
-fn bundled_client(subject: &Subject) -> Result<PathBuf, which::Error> {
-    which::which(subject.machine.path(ENGINE_PROGRAMS).join("docker"))
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(PermissionDenied)
 }
 
 /// `Docker version 1.13.1, build 7f2769b/1.13.1`, or Podman under that name.
@@ -141,28 +163,44 @@ fn major(version: &str) -> Option<u32> {
     version.split('.').next()?.parse().ok()
 }
 
-fn judge_docker(version: &str) -> Outcome {
-    match major(version) {
-        Some(major) if major < OLDEST_DOCKER => Outcome::problem(format!(
-            "the host's Docker {version} is too old; {OLDEST_DOCKER} is the oldest supported version: \
-             upgrade it, or leave runs to the private engine with --engine bundled"
-        )),
-        Some(_) => Outcome::Passed(format!("the host's Docker {version} answers")),
-        None => Outcome::Unknown(format!("Docker says that its version is `{version}`")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
     use super::*;
+    use host::machine::Machine;
+
+    /// A socket where an engine answers as it was recorded.
+    fn engine_at(socket: &Path, recorded: &'static str) {
+        let listener = UnixListener::bind(socket).unwrap();
+        thread::spawn(move || {
+            for question in ["version", "info"] {
+                let file = format!("../host/recorded/engines/{recorded}-{question}.json");
+                let answer = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 512]);
+                stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+                stream.write_all(&answer).unwrap();
+            }
+        });
+    }
 
     #[test]
-    fn an_old_docker_will_not_do() {
-        assert!(matches!(judge_docker("1.13.1"), Outcome::Problem(..)));
-        assert!(matches!(judge_docker("17.12.1-ce"), Outcome::Problem(..)));
-        assert!(matches!(judge_docker("18.09.1"), Outcome::Passed(_)));
-        assert!(matches!(judge_docker("20.10.24+dfsg1"), Outcome::Passed(_)));
-        assert!(matches!(judge_docker(""), Outcome::Unknown(_)));
+    fn an_unsupported_engine_is_refused_by_name() {
+        for (recorded, name) in
+            [("podman-4.3.1", "Podman 4.3.1"), ("docker-20.10.24-rootless", "rootless Docker")]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("docker.sock");
+            engine_at(&socket, recorded);
+            let mut subject = Subject::of(&Machine::at("/")).unwrap();
+            subject.engine = format!("unix://{}", socket.display());
+            let Outcome::Problem(text, _) = engine(&subject) else { panic!("{recorded}") };
+            assert!(text.contains(name) && text.contains("--engine bundled"), "{text}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod resources;
 mod results;
 mod security;
 mod server;
+mod service;
 mod subject;
 mod table;
 mod vault;

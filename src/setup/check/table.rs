@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Outcome, Subject};
 use super::{
     container_selinux, disks, engine, host, network, os, packages, proxy, resources, security,
-    server,
+    server, service,
 };
 
 /// A check: what it is and how it is done.
@@ -138,6 +138,20 @@ pub(crate) const CHECKS: &[Check] = &[
         severity: Severity::Error,
         about: "nothing else listens where the private engine will",
         look: engine::sockets,
+    },
+    Check {
+        name: "data-folder",
+        area: "service",
+        severity: Severity::Error,
+        about: "the folder of the agent's data is the agent's alone",
+        look: service::data_folder,
+    },
+    Check {
+        name: "drop-ins",
+        area: "service",
+        severity: Severity::Warning,
+        about: "the drop-ins of scalr-agent.service fit its settings",
+        look: service::drop_ins,
     },
     Check {
         name: "iptables",

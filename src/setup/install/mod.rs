@@ -15,7 +15,7 @@ use self::source::Source;
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, RECORDS, require_root};
 use crate::runs::{self, Places};
-use crate::{network, proxy, start, units};
+use crate::{network, proxy, settings, start, units};
 use cli::Failure;
 use config::edit::{self, Change};
 use config::layout::{self, AGENT_UNIT, ENGINE_UNIT};
@@ -24,7 +24,6 @@ use config::{ENGINE, Key, Settings};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::systemd::{self, Services};
-use host::users;
 
 /// Keeps the agent's unit from starting the private engine where it is not used.
 const DOCKER_MASK: &str = "/etc/systemd/system/scalr-docker.service";
@@ -131,6 +130,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     // It is missed now, not when the package is installed.
     new_settings(machine, &wanted)?;
     refuse_another_engine(machine, args)?;
+    package::require_no_hold(machine, &args.source, args.url.as_ref())?;
     let verdict = check_host(context, args, proxy.as_ref());
     if !args.dry_run {
         verdict.as_ref().map_err(|error| Failure::of(error).because(format!("{error:#}")))?;
@@ -142,6 +142,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
     let engine_chosen = choose_engine(&mut changes, services, bundled)?;
+    // The unit's variables count, too; a dry run has not written the file.
+    let settings = if args.dry_run { settings } else { settings::of_service(machine)? };
     let units_changed = units::put(&mut changes, None, &settings)?;
     let proxy_changed = match &proxy {
         Some(proxy) => proxy::write(&mut changes, proxy, false)?,
@@ -356,18 +358,7 @@ fn choose_engine(changes: &mut Changes, services: Services, bundled: bool) -> Re
     if services.is_enabled(ENGINE_UNIT) {
         changes.disable(ENGINE_UNIT)?;
     }
-    let mut changed = changes.symlink(DOCKER_MASK, "/dev/null")?;
-    let (user, group) = (layout::AGENT, "docker");
-    if machine.is_this_one() && !users::is_member(user, group) {
-        changes.run(
-            format!("put {user} into the group {group}"),
-            users::join(user, group),
-            Some(users::leave(user, group)),
-        )?;
-        changes.record_membership(user, group, true);
-        changed = true;
-    }
-    Ok(changed)
+    changes.symlink(DOCKER_MASK, "/dev/null")
 }
 
 /// What a unit that runs needs for a change to be in effect; each does what those

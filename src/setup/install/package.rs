@@ -9,6 +9,7 @@ use super::source::{self, Repository, Source};
 use cli::Failure;
 use config::layout;
 use host::changes::Changes;
+use host::hold::Operation;
 use host::machine::Machine;
 use host::os::Os;
 use host::package_tool::PackageTool;
@@ -23,6 +24,28 @@ const OF_PACKAGE: [&str; 2] = [layout::SETTINGS_DIR, layout::DATA_DIR];
 /// Whether the package is installed.
 pub(super) fn is_there(machine: &Machine) -> bool {
     machine.path(PROGRAM).exists()
+}
+
+/// Refuses what the package tool would not do, before anything is changed.
+///
+/// # Errors
+/// The package is held (6).
+pub(super) fn require_no_hold(machine: &Machine, source: &Source, url: Option<&Url>) -> Result<()> {
+    let is_there = is_there(machine);
+    if is_there && !source.upgrade || !machine.is_this_one() {
+        return Ok(());
+    }
+    let repository = source.repository.clone().or_else(|| url.cloned().map(Repository::Server));
+    let id = repository.filter(|_| source.package.is_none()).map(|repository| repository.id());
+    let tool = PackageTool::of(Os::of(machine)?.family, source.patience())?;
+    match tool.hold(layout::AGENT, Operation::Install(id))? {
+        None => Ok(()),
+        Some(hold) => Err(Failure::NotInstalled.because(format!(
+            "cannot {} the package {}: {hold}",
+            if is_there { "upgrade" } else { "install" },
+            layout::AGENT
+        ))),
+    }
 }
 
 /// Installs the package unless it is there, or is to become newer. Its repository

@@ -106,6 +106,20 @@ impl Repository {
         }
     }
 
+    /// Refuses an address over which anybody on the network could change what root
+    /// installs.
+    fn require_encryption(&self) -> Result<()> {
+        match self {
+            Self::Server(url) if !config::is_encrypted_or_local(url) => Err(Failure::Usage
+                .because(format!(
+                    "the package repository {url} is not encrypted, so anyone on the network could \
+                     change what is installed; give its https:// address (plain http is only for \
+                     localhost)"
+                ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses it if it has no rpms for hosts of `os`: each later call of yum would
     /// fail with it. A server that does not answer is left to yum.
     fn require_rpms(&self, os: &Os, proxy: &[(String, String)]) -> Result<()> {
@@ -147,7 +161,7 @@ impl Repository {
 /// Adds a repository, verifies its key, and fetches what it says of itself.
 ///
 /// # Errors
-/// Its key can't be fetched (8), is not the expected one (9), or the repository
+/// Its address is not encrypted (2), its key can't be fetched (8), is not the expected one (9), or the repository
 /// has nothing for this system (6), can't be read or is not signed with it.
 pub(crate) fn add(
     changes: &mut Changes,
@@ -157,6 +171,7 @@ pub(crate) fn add(
     expected: Option<&Fingerprint>,
     proxy: &[(String, String)],
 ) -> Result<()> {
+    repository.require_encryption()?;
     let base = repository.base();
     eprintln!("Adding the package repository {base} …");
     let key = repository.key(proxy)?;
@@ -323,6 +338,20 @@ mod tests {
         assert_eq!(Failure::of(&error), Failure::NotInstalled);
         let error = error.to_string();
         assert!(error.contains("no yum-el7/") && error.contains("--type rpm-el7"), "{error}");
+    }
+
+    #[test]
+    fn a_server_has_to_be_reached_by_https() {
+        for url in ["http://pools.example.com", "http://127.0.0.1.example.com/", "ftp://localhost"]
+        {
+            let repository: Repository = url.parse().unwrap();
+            let error = repository.require_encryption().unwrap_err();
+            assert_eq!(Failure::of(&error), Failure::Usage, "{url}");
+            assert!(error.to_string().contains("give its https:// address"), "{error}");
+        }
+        for url in ["https://pools.example.com", "http://127.0.0.1:8080", "http://[::1]"] {
+            url.parse::<Repository>().unwrap().require_encryption().unwrap();
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!   scalr-agent.asc             the public keys, as apt and yum read them
 //!   scalr-agent-setup-ARCH      the setup program alone, for the install script
 //!   scalr-agent-setup-ARCH.sha256
+//!   scalr-agent-setup-ARCH.asc  its signature
 //!   .retired.json               files that no index names any more
 //! ```
 
@@ -178,7 +179,7 @@ impl New {
         if args.packages.is_some() || folder.is_dir() {
             new.debs = files(folder, |name| name.ends_with(".deb"))?;
             new.rpms = files(folder, |name| name.ends_with(".rpm") && !name.ends_with(".src.rpm"))?;
-            new.programs = files(folder, |name| name.starts_with(PROGRAM))?;
+            new.programs = files(folder, is_program)?;
         }
         if new.debs.is_empty() && new.rpms.is_empty() && !args.output.join(KEY).is_file() {
             return Err(Failure::Usage.because(format!(
@@ -200,7 +201,7 @@ fn make(args: &Args, keys: &Keys, new: &New) -> Result<Made> {
         parts.push(part.folder());
     }
     fs::write(publication.folder().join(KEY), keys.public()?).context("cannot write the key")?;
-    publish_programs(&publication, &new.programs)?;
+    publish_programs(&publication, &new.programs, keys)?;
     publication.keep_retired(&parts, Timestamp::now())?;
     eprintln!("Verifying");
     verify::inspect(publication.folder())?.require_sound()?;
@@ -283,21 +284,28 @@ fn name(file: &Path) -> Result<String> {
     Ok(name.with_context(|| format!("{} has a strange name", file.display()))?.to_owned())
 }
 
-/// The setup programs, each with its checksum as `sha256sum` writes it; those of
-/// other architectures stay.
-fn publish_programs(publication: &Publication, programs: &[PathBuf]) -> Result<()> {
+/// The setup programs, each with its checksum as `sha256sum` writes it, and its
+/// signature; those of other architectures stay.
+fn publish_programs(publication: &Publication, programs: &[PathBuf], keys: &Keys) -> Result<()> {
     for program in programs {
-        let name = name(program)?;
-        let copy = publication.copy(program, &name)?;
-        let line = format!("{}  {name}\n", sha256(&copy)?);
-        fs::write(publication.folder().join(format!("{name}.sha256")), line)
-            .context("cannot write a checksum")?;
+        publication.copy(program, &name(program)?)?;
     }
-    for program in files(publication.output(), |name| name.starts_with(PROGRAM))? {
+    for program in files(publication.output(), is_program)? {
         let name = name(&program)?;
         if !publication.folder().join(&name).exists() {
             publication.link(&program, &name)?;
         }
     }
+    for program in files(publication.folder(), is_program)? {
+        let line = format!("{}  {}\n", sha256(&program)?, name(&program)?);
+        fs::write(program.with_added_extension("sha256"), line)
+            .context("cannot write a checksum")?;
+        keys.sign(&program, &program.with_added_extension("asc"))?;
+    }
     Ok(())
+}
+
+/// Whether this is a setup program, not what belongs to one.
+fn is_program(name: &str) -> bool {
+    name.starts_with(PROGRAM) && !name.ends_with(".sha256") && !name.ends_with(".asc")
 }

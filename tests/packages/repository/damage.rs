@@ -236,6 +236,21 @@ const DAMAGES: &[Damage] = &[
         said: &["scalr-agent-setup-x86_64: scalr-agent-setup-x86_64.sha256: it is not there"],
     },
     Damage {
+        what: "the setup program and its checksum are others",
+        doing: |_, root| {
+            let program = root.join("scalr-agent-setup-x86_64");
+            change(&program);
+            let sum = run(Command::new("sha256sum").arg(&program));
+            fs::write(root.join("scalr-agent-setup-x86_64.sha256"), sum).unwrap();
+        },
+        said: &["scalr-agent-setup-x86_64.asc: the signature of", "another content"],
+    },
+    Damage {
+        what: "the setup program has no signature",
+        doing: |_, root| fs::remove_file(root.join("scalr-agent-setup-x86_64.asc")).unwrap(),
+        said: &["scalr-agent-setup-x86_64: scalr-agent-setup-x86_64.asc: it is not there"],
+    },
+    Damage {
         what: "there are no indexes",
         doing: |_, root| {
             fs::remove_dir_all(root.join("apt")).unwrap();

@@ -42,6 +42,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/heartbeat", post(sessions::heartbeat))
         .route("/deregister", post(sessions::deregister))
         .route("/tasks/{id}/claim", post(tasks::claim))
+        .route("/tasks/{id}/resume", post(tasks::resume))
         .route("/tasks/{id}/start", post(tasks::start))
         .route("/tasks/{id}/finish", post(tasks::finish))
         .layer((DefaultBodyLimit::max(MAX_JSON), RequestBodyDeadlineLayer::new(JSON_TIME)));

@@ -1,4 +1,4 @@
-//! Claim, start and finish.
+//! Claim, resume, start and finish.
 
 use anyhow::Context as _;
 use axum::Json;
@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::logs::Key;
 use crate::store::run;
 use crate::store::task::Task;
-use protocol::{Attempt, Claimed, Finish};
+use protocol::{Attempt, Claimed, Finish, Resume, Resumed};
 
 /// `POST tasks/ID/claim`
 pub(super) async fn claim(
@@ -23,6 +23,17 @@ pub(super) async fn claim(
 ) -> Result<Json<Claimed>, Refusal> {
     let (task, tokens) = app.scheduler.claim(&session, &id, attempt.into()).await?;
     Ok(Json(Claimed { task, task_token: tokens.of_agent, run_token: Some(tokens.of_run) }))
+}
+
+/// `POST tasks/ID/resume`
+pub(super) async fn resume(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    InSession(session): InSession,
+    Received(resume): Received<Resume>,
+) -> Result<Json<Resumed>, Refusal> {
+    let task_token = app.scheduler.resume(&session, &id, resume).await?;
+    Ok(Json(Resumed { task_token }))
 }
 
 /// `POST tasks/ID/start`

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
-use super::{BASE, workspaces};
+use super::{BASE, quotas, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::connections::authenticated;
@@ -90,6 +90,10 @@ async fn upload(
     if version.uploaded {
         return uploaded_again(&app, &version, &sha256).await;
     }
+    let mut db = app.scheduler.store.read().await?;
+    let workspace = workspaces::find(&mut db, &version.workspace_id).await?;
+    drop(db);
+    quotas::check(&app, &workspace, archive.length()).await?;
     let content = archive.reader().map_err(Error::from)?;
     tokio::task::spawn_blocking(move || configuration::check(content))
         .await

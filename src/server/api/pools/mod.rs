@@ -12,7 +12,9 @@ mod environments;
 mod error;
 mod phases;
 mod query;
+mod quotas;
 mod runs;
+mod server;
 mod state_upload;
 mod state_versions;
 mod variables;
@@ -33,6 +35,8 @@ use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
 use error::ApiError;
+
+pub(crate) use quotas::Quotas;
 
 /// Where the API is on the server.
 pub(crate) const BASE: &str = "/api/iacp/v3";
@@ -56,6 +60,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(environments::routes())
         .merge(phases::routes())
         .merge(runs::routes())
+        .merge(server::routes())
         .merge(variables::routes())
         .merge(workspaces::routes())
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))

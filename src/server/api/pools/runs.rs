@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
-use super::workspaces;
+use super::{quotas, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::{NewRun, pool_of};
@@ -74,6 +74,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
         ));
     }
     drop(db);
+    quotas::check(&app, &workspace, 0).await?;
     let run = app
         .scheduler
         .create_run(NewRun {

@@ -18,7 +18,7 @@ use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
 use super::state_upload::StateUpload;
-use super::{BASE, workspaces};
+use super::{BASE, quotas, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::objects;
@@ -61,6 +61,7 @@ async fn create(State(app): State<App>, upload: StateUpload) -> Result<Document,
     let mut db = app.scheduler.store.read().await?;
     let workspace = workspaces::related(&mut db, &payload).await?;
     drop(db);
+    quotas::check(&app, &workspace, state.length()).await?;
     let force = payload.attribute("force")?.unwrap_or(false);
     if payload.attribute::<String>("md5")?.is_some_and(|said| !said.eq_ignore_ascii_case(&md5)) {
         return Err(differs("md5"));

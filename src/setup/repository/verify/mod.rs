@@ -127,7 +127,7 @@ fn inspect_files(files: &Files) -> Result<Findings> {
         let name = format!("{PROGRAM}{machine}");
         let sum = format!("{name}.sha256");
         if files.find(&name)?.is_some() || files.find(&sum)?.is_some() {
-            findings.note(&name, require_checksum(files, &name, &sum));
+            findings.note(&name, require_program(files, &name, &sum, &signatures));
         }
     }
     Ok(findings)
@@ -162,15 +162,18 @@ fn require_public(file: &Path) -> Result<()> {
     require_strong_hashes(file)
 }
 
-/// The setup program is what `sha256sum --check` of the install script accepts.
-fn require_checksum(files: &Files, name: &str, sum: &str) -> Result<()> {
+/// The setup program is what the install script accepts, by its checksum and by its
+/// signature.
+fn require_program(files: &Files, name: &str, sum: &str, signatures: &Verifier) -> Result<()> {
     let program = files.get(name)?;
     let expected = files.get(sum).with_context(|| sum.to_owned())?;
     let expected = fs::read_to_string(expected)?;
     let found = sha256(&program)?;
-    files.done(&program);
     if expected.split_whitespace().next() != Some(&found) {
         bail!("its SHA-256 is {found}, which is not the one in {sum}");
     }
-    Ok(())
+    let signature = format!("{name}.asc");
+    let signed = files.get(&signature).and_then(|file| signatures.verify(&file, &program));
+    files.done(&program);
+    signed.context(signature)
 }

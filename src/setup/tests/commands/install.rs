@@ -148,13 +148,76 @@ fn a_dry_run_writes_nothing() {
 #[test]
 fn the_hosts_own_engine() {
     let tree = Tree::new();
+    let groups = tree.read("/etc/group");
+    tree.put("/etc/group", &format!("{groups}docker:x:998:\n"));
     let mask = tree.path("/etc/systemd/system/scalr-docker.service");
+    let drop_in = "/etc/systemd/system/scalr-agent.service.d/engine.conf";
     assert_eq!(install(&tree, &["--engine", "system"]).code, 0);
     assert!(tree.read(SETTINGS).contains("engine = \"unix:///var/run/docker.sock\""));
     assert_eq!(fs::read_link(&mask).unwrap().to_str(), Some("/dev/null"));
+    assert!(tree.read(drop_in).contains("\nSupplementaryGroups=docker\n"));
     assert_eq!(install(&tree, &["--engine", "bundled"]).code, 0);
     assert!(!tree.read(SETTINGS).contains("engine ="));
     assert!(fs::symlink_metadata(&mask).is_err());
+    assert!(!tree.path(drop_in).exists());
+    // A tree without such a group: nothing that could keep the unit from its start.
+    tree.put("/etc/group", &groups);
+    assert_eq!(install(&tree, &["--engine", "system"]).code, 0);
+    assert!(!tree.read(drop_in).contains("SupplementaryGroups"), "{}", tree.read(drop_in));
+}
+
+#[test]
+fn units_let_the_agent_write_to_a_custom_data_folder() {
+    let tree = Tree::new();
+    assert_eq!(install(&tree, &[]).code, 0);
+    let hardening = "/etc/systemd/system/scalr-agent.service.d/hardening.conf";
+    let result = |name: &str| {
+        let said = tree.setup(&["check", "--only", name, "--format", "json"]);
+        let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        report["checks"][0].clone()
+    };
+    assert_eq!(result("drop-ins")["result"], "passed");
+    // As `scalr-agent configure` writes it.
+    let settings = tree.read(SETTINGS);
+    tree.put(SETTINGS, &format!("{settings}data_dir = \"/srv/agent data\"\n"));
+    let stale = result("drop-ins");
+    assert_eq!(stale["result"], "warning", "{stale}");
+    assert_eq!(stale["fix"][0], "scalr-agent-setup units");
+
+    // Somebody else's files are in there.
+    tree.put("/srv/agent data/providers/theirs", "");
+    let before = tree.snapshot();
+    assert_eq!(result("data-folder")["result"], "failed");
+    let said = tree.setup(&["units"]);
+    assert_eq!(said.code, 2, "{}", said.all());
+    assert!(said.stderr.contains("somebody else's providers is in there"), "{}", said.all());
+    assert_eq!(tree.snapshot(), before);
+
+    fs::remove_dir_all(tree.path("/srv/agent data")).unwrap();
+    let said = tree.setup(&["units"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(tree.read(hardening).contains("ReadWritePaths=\"-/srv/agent data\"\n"));
+    assert!(tree.path("/srv/agent data").is_dir());
+    assert_eq!(result("drop-ins")["result"], "passed");
+    assert_eq!(result("data-folder")["result"], "passed");
+}
+
+#[test]
+fn units_go_by_the_services_variables_and_leave_what_was_edited() {
+    let tree = Tree::new();
+    assert_eq!(install(&tree, &[]).code, 0);
+    let drop_ins = "/etc/systemd/system/scalr-agent.service.d";
+    let resources = format!("{drop_ins}/resources.conf");
+    tree.put(&resources, "[Service]\nTasksMax=1\n");
+    let variable = "[Service]\nEnvironment=SCALR_AGENT_DATA_DIR=/srv/agent\n";
+    tree.put(&format!("{drop_ins}/site.conf"), variable);
+    fs::create_dir(tree.path("/srv")).unwrap();
+    let said = tree.setup(&["units"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(said.stderr.contains("resources.conf was edited by hand"), "{}", said.all());
+    assert_eq!(tree.read(&resources), "[Service]\nTasksMax=1\n");
+    let hardening = tree.read(&format!("{drop_ins}/hardening.conf"));
+    assert!(hardening.contains("ReadWritePaths=\"-/srv/agent\"\n"), "{hardening}");
 }
 
 #[test]
