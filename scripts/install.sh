@@ -10,8 +10,8 @@
 #
 # Everything is in functions, those are in one pair of braces, and the last line
 # calls them and closes it: a script that was cut off on its way runs nothing.
-# It needs a POSIX sh, the coreutils, sed and tr, and curl (7.29 or newer) or wget;
-# gpgv for --offline and --key-fingerprint.
+# It needs a POSIX sh, the coreutils, sed and tr, and curl (7.29 or newer), which the
+# setup program needs, too; gpgv for --offline and --key-fingerprint.
 {
 
 # The server that serves this script puts its address here, the SHA-256 of its key,
@@ -61,7 +61,10 @@ the agent
   --image IMAGE       the image of runs whose workspace and pool have none
   --engine bundled|system
                       the package's own Docker engine, or the host's
-  --ca-cert FILE      authorities that the agent trusts besides the system's
+  --ca-cert FILE      authorities (PEM) that this script, apt or yum and the
+                      agent trust, for a server with an authority of its own;
+                      the system's are left alone. A copy is kept in
+                      /etc/scalr-agent/ca.pem
   --http-proxy URL, --https-proxy URL, --no-proxy LIST
                       the proxy of this script, of the agent, its engine and
                       runs; - reads a URL from standard input
@@ -116,7 +119,7 @@ main() {
     judge_options
     [ -n "$dry_run" ] || need_root
     need_linux
-    need_downloader
+    [ -n "$offline" ] || [ "$action" = uninstall ] || need_curl
     use_proxy
     work='' setup=''
     trap finish EXIT
@@ -158,7 +161,7 @@ uninstall() {
 # Ours are taken; all others go into $passed, quoted, for the setup program.
 read_options() {
     action=install dry_run='' url=$SERVER_URL offline='' passed=''
-    key_fingerprint='' token_file='' http_proxy_given='' https_proxy_given='' no_proxy_given=''
+    key_fingerprint='' ca_cert='' token_file='' http_proxy_given='' https_proxy_given='' no_proxy_given=''
     while [ $# -gt 0 ]; do
         option=$1
         shift
@@ -193,7 +196,7 @@ read_options() {
 # The options with a value that this script has to know.
 is_ours() {
     case $1 in
-        --url | --offline | --key-fingerprint) ;;
+        --url | --offline | --key-fingerprint | --ca-cert) ;;
         --token-file | --http-proxy | --https-proxy | --no-proxy) ;;
         *) return 1 ;;
     esac
@@ -205,6 +208,7 @@ take() {
         --url) url=${2%/} ;;
         --offline) offline=$2 ;;
         --key-fingerprint) key_fingerprint=$2 ;;
+        --ca-cert) ca_cert=$2 && pass "$1" "$2" ;;
         --token-file) token_file=$2 && pass "$1" "$2" ;;
         --http-proxy) http_proxy_given=$2 && pass "$1" - ;;
         --https-proxy) https_proxy_given=$2 && pass "$1" - ;;
@@ -239,6 +243,7 @@ judge_options() {
             ;;
         *) fail 2 "--url should be https://SERVER, not '$url'" ;;
     esac
+    [ -z "$ca_cert" ] || [ -r "$ca_cert" ] || fail 2 "--ca-cert: cannot read $ca_cert"
     [ -z "$offline" ] || judge_bundle
     judge_standard_input
 }
@@ -324,16 +329,10 @@ need_linux() {
     esac
 }
 
-need_downloader() {
-    if [ -n "$offline" ]; then
-        downloader=none
-    elif have curl; then
-        downloader=curl
-    elif have wget; then
-        downloader=wget
-    else
-        fail 6 "neither curl nor wget is here; install one of them"
-    fi
+need_curl() {
+    have curl ||
+        fail 6 "there is no curl here, which this script and the setup program download with
+  Install the package curl, and run this again."
 }
 
 have() {
@@ -475,7 +474,7 @@ verify_signature() {
         signers=$(sed -n 's/^\[GNUPG:\] VALIDSIG .* //p' "$work/status" | tr '\n' ' ')
         case " $signers" in
             *" $key "*) ;;
-            *) unexpected_key "the setup program is signed with $signers" "$key" ;;
+            *) unexpected_key "the setup program is signed with ${signers% }" "$key" ;;
         esac
     fi
 }
@@ -514,6 +513,7 @@ fetch() {
         return
     fi
     [ -n "$url" ] || fail 2 "which server has the setup program? give --url https://SERVER"
+    need_curl
     download "$url/packages/$1" "$2"
 }
 
@@ -521,11 +521,13 @@ fetch() {
 download() {
     attempt=1
     until try_download "$1" "$2"; do
-        reason=$(tail -n 1 "$work/said")
+        # Without the general advice that curl puts below its error.
+        reason=$(sed -n 's/^curl: //p' "$work/said")
+        reason=${reason:-curl exited with code $code}
         if [ -n "$is_final" ] || [ "$attempt" -ge 3 ]; then
-            fail 8 "cannot download $1: ${reason:-$downloader exited with code $code}$hint"
+            fail 8 "cannot download $1: $reason$hint"
         fi
-        say "Downloading $1 failed (${reason:-$downloader exited with code $code}); trying again"
+        say "Downloading $1 failed ($reason); trying again"
         pause "$((attempt * 2))"
         attempt=$((attempt + 1))
     done
@@ -533,26 +535,31 @@ download() {
 
 try_download() {
     code=0 is_final='' hint='' status=''
-    case $downloader in
-        curl)
-            # Not --retry: curl 7.29 does not for refused connections.
-            status=$(curl -fsSL --proto-redir =https --connect-timeout 20 \
-                --speed-limit 1 --speed-time 60 -w '%{http_code}' -o "$2" "$1" \
-                </dev/null 2>"$work/said") || code=$?
-            ;;
-        # No more options than busybox's wget has.
-        wget) wget -q -T 60 -O "$2" "$1" </dev/null >"$work/said" 2>&1 || code=$? ;;
-    esac
+    # Not --retry: curl 7.29 does not for refused connections.
+    status=$(curl -fsSL ${ca_cert:+--cacert "$ca_cert"} --proto-redir =https \
+        --connect-timeout 20 --speed-limit 1 --speed-time 60 -w '%{http_code}' -o "$2" "$1" \
+        </dev/null 2>"$work/said") || code=$?
     [ "$code" -ne 0 ] || return 0
-    case $downloader-$code-$status in
-        curl-5-* | curl-6-* | curl-7-* | curl-28-*)
+    case $code-$status in
+        5-* | 6-* | 7-* | 28-*)
             hint="; is a proxy needed? It is taken from --http-proxy or HTTPS_PROXY"
             ;;
-        curl-22-4*)
-            is_final=yes hint="; has the server been started with --packages?" ;;
-        curl-51-* | curl-60-* | wget-5-*)
+        22-4*)
+            is_final=yes hint="; has the server been started with --packages?"
+            ;;
+        51-* | 60-*)
             is_final=yes
-            hint="; this host does not trust the server's certificate: add its authority to those of the system" ;;
+            hint="
+  The server's certificate is not trusted${ca_cert:+ with $ca_cert}. If the server has an authority of its own,
+  fetch it, compare its SHA-256 with the one that the server prints at its start, and
+  give the file with --ca-cert ca.pem:
+    curl -fsS --insecure -o ca.pem $url/ca.pem && sha256sum ca.pem"
+            ;;
+        77-*)
+            is_final=yes
+            hint="
+  Is ${ca_cert:-the file of this system} a file of certificates in PEM form?"
+            ;;
     esac
     return 1
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use super::{configure, probe, service, status};
+use super::{configure, image_check, probe, service, status};
 use cli::documents;
+use config::Settings;
 
 /// Takes tasks from an agent pool and runs each in a container
 #[derive(Debug, Parser)]
@@ -36,6 +37,9 @@ enum Command {
     Status(status::Args),
     #[command(hide = true)]
     Probe(probe::Args),
+    /// Check that the image of the settings exists: 4 means that nobody answers
+    #[command(hide = true)]
+    CheckImage,
     #[command(hide = true)]
     Documents(documents::Args),
 }
@@ -71,6 +75,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Run(Run { once }) => service::run(&cli.config, once),
         Command::Status(args) => status::run(&cli.config, &args),
         Command::Probe(args) => probe::run(&args),
+        Command::CheckImage => image_check::run(&Settings::read(&cli.config)?),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }

@@ -533,7 +533,17 @@ pub(super) fn in_one_line(error: reqwest::Error) -> anyhow::Error {
     }
     let last = causes.last().cloned().unwrap_or_else(|| error.to_string());
     let all = causes.join(": ").to_lowercase();
-    if error.is_timeout() {
+    if all.contains("proxy authorization required") {
+        anyhow!(
+            "the proxy requires a user and a password, or refuses those that it gets (407); set them with `scalr-agent-setup proxy --http -`"
+        )
+    } else if all.contains("tunnel error: failed to create underlying connection") {
+        anyhow!(
+            "the proxy does not answer ({last}); look at it with `scalr-agent-setup proxy show`"
+        )
+    } else if all.contains("tunnel error: unsuccessful") {
+        anyhow!("the proxy does not connect to {host}; ask its operator")
+    } else if error.is_timeout() {
         anyhow!(
             "{host} did not answer in time; check that it, or the proxy, can be reached from here"
         )
@@ -611,6 +621,38 @@ mod tests {
         }
         request.abort();
         String::from_utf8(received).unwrap()
+    }
+
+    /// What an agent says whose proxy gives this answer; none: it is not there.
+    async fn said_behind_proxy(answer: Option<&'static str>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://{}", listener.local_addr().unwrap());
+        match answer {
+            None => drop(listener),
+            Some(answer) => drop(tokio::spawn(async move {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut received = Vec::new();
+                while !received.ends_with(b"\r\n\r\n") {
+                    received.push(connection.read_u8().await.unwrap());
+                }
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            })),
+        }
+        let http = http(None, &[("HTTPS_PROXY".to_owned(), proxy)]).unwrap().build().unwrap();
+        let error = http.get("https://pools.test").send().await.unwrap_err();
+        in_one_line(error).to_string()
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_is_dead_or_refuses_is_named_as_the_cause() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dead = said_behind_proxy(None).await;
+        assert!(dead.contains("the proxy does not answer"), "{dead}");
+        let status = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+        let refused = said_behind_proxy(Some(status)).await;
+        assert!(refused.contains("(407)"), "{refused}");
+        let away = said_behind_proxy(Some("HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n")).await;
+        assert!(away.contains("does not connect to pools.test"), "{away}");
     }
 
     /// A client of a server that answers every call in this way.

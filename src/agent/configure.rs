@@ -2,7 +2,7 @@
 //! nothing.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 use std::process;
 
@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
+use crate::image_check;
 use cli::Failure;
 use config::data_dir::refuse_foreign;
 use config::edit::{self, Change};
@@ -66,6 +67,9 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
     refuse_unsupported_engine(&changes, in_use)
         .and_then(|()| refuse_foreign_data_dir(&changes))
         .with_context(|| format!("{} is not changed", file.display()))?;
+    if changed && changes.iter().any(|(key, value)| key.name == "image" && value.is_some()) {
+        check_image(file, &new)?;
+    }
     if changed {
         edit::write(file, &new)?;
         println!("Changed {}: {}", file.display(), names(&changes));
@@ -145,7 +149,7 @@ impl Options {
     fn read(self) -> Result<Vec<Change>> {
         let mut changes = self.changes;
         if let Some(file) = self.token_file {
-            let token = read_token(&file)?;
+            let token = config::read_token(Path::new(&file))?;
             let key = Key::named("token").context("there is no setting `token`")?;
             changes.push((key, Some(token)));
         }
@@ -248,24 +252,6 @@ fn nothing_asked() -> anyhow::Error {
     ))
 }
 
-fn read_token(file: &str) -> Result<String> {
-    let text = if file == "-" {
-        let mut text = String::new();
-        io::stdin()
-            .read_to_string(&mut text)
-            .context("cannot read the token from standard input")?;
-        text
-    } else {
-        fs::read_to_string(file).with_context(|| format!("cannot read the token from {file}"))?
-    };
-    let token = text.trim();
-    if token.is_empty() {
-        let place = if file == "-" { "standard input" } else { file };
-        return Err(Failure::Usage.because(format!("there is no token in {place}")));
-    }
-    Ok(token.to_owned())
-}
-
 fn read(file: &Path) -> Result<Option<String>> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
@@ -273,6 +259,17 @@ fn read(file: &Path) -> Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::NotPermitted
             .because(format!("cannot read {}: {error}; run this as root", file.display()))),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+/// An image that nobody can be asked about may exist.
+fn check_image(file: &Path, new: &str) -> Result<()> {
+    match image_check::run(&Settings::parse(new)?) {
+        Err(error) if Failure::of(&error) == Failure::Warnings => {
+            eprintln!("warning: {error:#}");
+            Ok(())
+        }
+        result => result.with_context(|| format!("{} is not changed", file.display())),
     }
 }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use cli::untrusted_file;
 use config::layout::data;
 use protocol::journal::{self, Line};
 use protocol::{Claimed, Finish, Identity, Secret};
@@ -251,7 +252,7 @@ fn directory_name(task_id: &str, attempt: u32) -> String {
 /// was cut off; none if its first line is not whole.
 fn read(directory: &Path) -> Result<Option<(Record, u64)>> {
     let file = directory.join(journal::FILE);
-    let text = match fs::read(&file) {
+    let text = match untrusted_file::read(&file, journal::LARGEST) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         result => result.with_context(|| format!("cannot read {}", file.display()))?,
     };

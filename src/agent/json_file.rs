@@ -1,7 +1,6 @@
 //! The small JSON files in the data folder: read whole, and replaced whole or not
 //! at all.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -9,14 +8,18 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use cli::untrusted_file;
 use cli::whole_file::WholeFile;
+
+/// The largest file that is read, in bytes. Root reads the agent's, for `status`.
+const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// What is in `file`; none if there is no such file.
 ///
 /// # Errors
 /// The file can't be read, or is not such a value.
 pub(crate) fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
-    let text = match fs::read(file) {
+    let text = match untrusted_file::read(file, LARGEST) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         result => result.with_context(|| format!("cannot read {}", file.display()))?,
     };

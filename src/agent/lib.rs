@@ -12,6 +12,7 @@ mod context;
 mod engine;
 mod firewall;
 mod identity;
+mod image_check;
 mod images;
 mod journal;
 mod json_file;

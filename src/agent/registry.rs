@@ -40,6 +40,17 @@ pub(crate) fn credentials(file: &Path, image: &str) -> Result<Option<DockerCrede
         .with_context(|| format!("cannot use {} for the registry {registry}", file.display()))
 }
 
+/// What registries say to those who may not know whether an image exists.
+const DENIED: [&str; 4] = ["unauthorized", "no basic auth", "denied", "authentication required"];
+
+/// Whether an error is a registry's word that an image is not to be had. A plain "not found"
+/// is none: an engine that cannot ask registries says so of the question.
+pub(crate) fn is_refusal(error: &str) -> bool {
+    let error = error.to_ascii_lowercase();
+    let missing = ["manifest unknown", "name unknown", "name invalid", ": not found"];
+    missing.iter().chain(&DENIED).any(|text| error.contains(text))
+}
+
 /// What to do about a pull that failed, as the end of a message.
 pub(crate) fn advice(image: &str, error: &str) -> String {
     let registry = registry_of(image);
@@ -52,7 +63,7 @@ pub(crate) fn advice(image: &str, error: &str) -> String {
             "the engine does not trust {registry}: put the certificate of its authority into /etc/docker/certs.d/{registry}/ca.crt on the agent's host"
         )
     // Before "not found", which registries also say to those who may not know.
-    } else if says(&["unauthorized", "no basic auth", "denied", "authentication required"]) {
+    } else if says(&DENIED) {
         format!(
             "either the image does not exist, or {registry} requires other credentials: name a file in the form of Docker's config.json with `scalr-agent configure --registry-auth FILE` and restart the agent"
         )

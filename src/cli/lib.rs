@@ -3,6 +3,7 @@
 
 pub mod documents;
 pub mod exit;
+pub mod untrusted_file;
 pub mod whole_file;
 
 pub use exit::Failure;

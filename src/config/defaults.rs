@@ -9,6 +9,9 @@ pub const MEMORY: u64 = 512;
 /// Processors of a task's container.
 pub const CPU: f64 = 1.0;
 
+/// The image of tasks whose workspace and pool have none.
+pub const IMAGE: &str = "hashicorp/terraform:{version}";
+
 /// How much a run may have on the engine's disk, in MB.
 pub(crate) const DISK: u64 = 10_240;
 

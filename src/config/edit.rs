@@ -29,8 +29,7 @@ pub fn apply(text: &str, changes: &[Change]) -> Result<String> {
         }
     }
     let text = document.to_string();
-    let table = toml::from_str(&text).context("cannot read the changed settings")?;
-    Settings::from_table(table)?.check()?;
+    Settings::parse(&text)?.check()?;
     Ok(text)
 }
 

@@ -32,6 +32,10 @@ pub const SETTINGS_DIR: &str = "/etc/scalr-agent";
 /// The agent's settings.
 pub const SETTINGS: &str = "/etc/scalr-agent/agent.toml";
 
+/// The authorities that the setup program was given, for the agent, apt and yum: readable
+/// by everybody, because apt downloads as a user of its own.
+pub const CA_CERT: &str = "/etc/scalr-agent/ca.pem";
+
 /// The private engine's settings.
 pub const ENGINE_SETTINGS: &str = "/etc/scalr-agent/docker.json";
 

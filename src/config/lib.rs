@@ -14,6 +14,7 @@ mod checks;
 #[cfg(test)]
 mod document;
 mod table;
+mod token;
 mod valid;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use protocol::Secret;
 pub use checks::is_encrypted_or_local;
 pub use layout::{DATA_DIR, ENGINE_SOCKET as ENGINE, SETTINGS as FILE};
 pub use table::{DefaultValue, KEYS, Key, ValueKind};
+pub use token::read_token;
 pub use valid::{Config, ProviderMirror};
 
 /// The settings as written down: every one may be missing. [`KEYS`] says what
@@ -163,6 +165,16 @@ impl Settings {
             table.insert(key.name.to_owned(), key.value(variable, &text)?);
         }
         Self::from_table(table).context("cannot use the environment's variables")
+    }
+
+    /// The settings in a file's text.
+    ///
+    /// # Errors
+    /// As [`Settings::read`].
+    pub fn parse(text: &str) -> Result<Self> {
+        // Not the parser's own display: it quotes the line, which may hold the token.
+        let table = toml::from_str(text).ok().context("the settings are not TOML")?;
+        Self::from_table(table)
     }
 
     /// The file's text.

@@ -101,7 +101,6 @@ mod tests {
                 "agent_name",
                 "user",
                 "writable_root",
-                "image",
                 "ca_cert",
                 "hooks_dir",
                 "provider_registries",

@@ -138,7 +138,7 @@ pub const KEYS: &[Key] = &[
         variables: &["SCALR_AGENT_CONTAINER_TASK_IMAGE"],
         kind: ValueKind::Text,
         value_name: "IMAGE",
-        default: None,
+        default: Some(Text(defaults::IMAGE)),
         check: |set| checks::each(&set.image, |name| checks::image(name)),
         about: "The image for tasks whose workspace and pool have none; {version} stands for the Terraform version",
     },

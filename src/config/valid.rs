@@ -49,7 +49,7 @@ pub struct Config {
     /// Whether a run may change its image's files; none: only as root.
     pub writable_root: Option<bool>,
     /// The image for tasks whose workspace and pool have none.
-    pub image: Option<String>,
+    pub image: String,
     /// A PEM file of certificate authorities to trust besides the system's.
     pub ca_cert: Option<PathBuf>,
     /// The folder of the agent's own hooks; none: it has none.
@@ -127,7 +127,7 @@ impl Settings {
             disk: self.disk.unwrap_or(defaults::DISK),
             user: self.user,
             writable_root: self.writable_root,
-            image: self.image,
+            image: self.image.unwrap_or_else(|| defaults::IMAGE.to_owned()),
             ca_cert: self.ca_cert,
             hooks_dir: self.hooks_dir,
             hook_timeout: Duration::from_secs(self.hook_timeout.unwrap_or(defaults::HOOK_TIMEOUT)),

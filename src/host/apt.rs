@@ -26,9 +26,10 @@ pub(crate) fn update_all_command() -> Command {
 }
 
 /// Installs a package, or a package file (whose path then has a `/` in it).
-/// Settings that somebody has edited stay.
+/// Settings that somebody has edited stay, and the files that were downloaded go.
 pub fn install_command(package: &str) -> Command {
-    command(&["-o", "Dpkg::Options::=--force-confold", "install", package])
+    let no_copy = "APT::Keep-Downloaded-Packages=0";
+    command(&["-o", no_copy, "-o", "Dpkg::Options::=--force-confold", "install", package])
 }
 
 /// Removes packages; with `purge` their settings as well.

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,6 +76,21 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// The same with the end of standard output in its text as well, where a package manager
+    /// says why it fails.
+    #[must_use]
+    pub(crate) fn with_output(self) -> Self {
+        match self {
+            Self::Failed { command, status, stdout, stderr } if !stdout.trim().is_empty() => {
+                let stderr = format!("{stderr}\n{}", tail(&stdout));
+                Self::Failed { command, status, stdout, stderr }
+            }
+            error => error,
+        }
+    }
+}
+
 /// What coreutils' timeout exits with when the time is up.
 const TIMEOUT_IS_UP: i32 = 124;
 
@@ -116,6 +131,12 @@ pub trait CommandExt {
     /// It can't be started.
     fn probe(&mut self) -> Result<Output, CommandError>;
 
+    /// The same with `input`, which may be a secret, as its standard input.
+    ///
+    /// # Errors
+    /// It can't be started.
+    fn probe_with(&mut self, input: &str) -> Result<Output, CommandError>;
+
     /// The command line as a person would type it.
     fn line(&self) -> String;
 }
@@ -153,13 +174,21 @@ impl CommandExt for Command {
     }
 
     fn probe(&mut self) -> Result<Output, CommandError> {
-        if NAMED.load(Ordering::Relaxed) {
-            eprintln!("+ {}", self.line());
-        }
-        if interrupt::is_undoing() {
-            interrupt::shield(self);
-        }
+        prepare(self);
         self.stdin(Stdio::null())
+            .output()
+            .map_err(|source| CommandError::Start { command: self.line(), source })
+    }
+
+    fn probe_with(&mut self, input: &str) -> Result<Output, CommandError> {
+        prepare(self);
+        let start = |source| CommandError::Start { command: self.line(), source };
+        let (reader, mut writer) = io::pipe().map_err(start)?;
+        // A pipe holds this much before anybody reads.
+        debug_assert!(input.len() <= 4_096, "{} bytes", input.len());
+        writer.write_all(input.as_bytes()).map_err(start)?;
+        drop(writer);
+        self.stdin(reader)
             .output()
             .map_err(|source| CommandError::Start { command: self.line(), source })
     }
@@ -170,6 +199,15 @@ impl CommandExt for Command {
             .map(|word| quoted(&word.to_string_lossy()))
             .collect::<Vec<_>>()
             .join(" ")
+    }
+}
+
+fn prepare(command: &mut Command) {
+    if NAMED.load(Ordering::Relaxed) {
+        eprintln!("+ {}", command.line());
+    }
+    if interrupt::is_undoing() {
+        interrupt::shield(command);
     }
 }
 
@@ -221,6 +259,12 @@ mod tests {
         assert_eq!(with_system_programs(&path), path);
         let of_nothing = with_system_programs(OsStr::new(""));
         assert_eq!(of_nothing, "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin");
+    }
+
+    #[test]
+    fn an_input_is_read_and_is_no_argument() {
+        let output = Command::new("cat").probe_with("hunter2").unwrap();
+        assert_eq!(output.stdout, b"hunter2");
     }
 
     #[test]

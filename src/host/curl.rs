@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use url::Url;
 
@@ -33,20 +33,43 @@ pub fn get(
     proxy: &[(String, String)],
     ca_cert: Option<&Path>,
 ) -> Result<Answer, CommandError> {
+    Ok(answer(&asking(url, proxy, ca_cert).probe()?))
+}
+
+/// The same for a `POST` of `json`, which may be a secret.
+///
+/// # Errors
+/// curl is missing.
+pub fn post(
+    url: &Url,
+    json: &str,
+    proxy: &[(String, String)],
+    ca_cert: Option<&Path>,
+) -> Result<Answer, CommandError> {
+    let mut command = asking(url, proxy, ca_cert);
+    command.args(["--header", "Content-Type: application/json", "--data", "@-"]);
+    Ok(answer(&command.probe_with(json)?))
+}
+
+fn asking(url: &Url, proxy: &[(String, String)], ca_cert: Option<&Path>) -> Command {
     let mut command = curl(proxy, ca_cert);
     command.args(["--output", "/dev/null", "--dump-header", "-", "--max-time", "30"]);
-    let output = command.args(["--write-out", "%{http_code}", url.as_str()]).probe()?;
+    command.args(["--write-out", "%{http_code}", url.as_str()]);
+    command
+}
+
+fn answer(output: &Output) -> Answer {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let said = stderr.lines().find(|line| line.starts_with("curl: ")).unwrap_or(stderr.trim());
     let stdout = String::from_utf8_lossy(&output.stdout);
     // A proxy's own headers come first, and the status stands last.
     let lines: Vec<&str> = stdout.lines().map(str::trim).collect();
-    Ok(Answer {
+    Answer {
         status: lines.last().and_then(|status| status.parse().ok()).unwrap_or(0),
         code: output.status.code().unwrap_or(-1),
         said: said.to_owned(),
         date: lines.iter().rev().find_map(|line| header(line, "date")),
-    })
+    }
 }
 
 fn header(line: &str, name: &str) -> Option<String> {

@@ -147,17 +147,23 @@ fn get(socket: &Path, path: &str) -> Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+    // In one piece: an engine may answer before it has read the rest.
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
-    let end = end.context("the answer is not HTTP")?;
-    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) != Some("200") {
-        bail!("GET {path} was answered by `{status}`");
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(end) = head.parse(&answer)? else {
+        bail!("the answer to GET {path} was cut off");
+    };
+    match head.code {
+        Some(200) => Ok(answer.split_off(end)),
+        status => bail!(
+            "GET {path} was answered by {} {}",
+            status.unwrap_or_default(),
+            head.reason.unwrap_or_default()
+        ),
     }
-    Ok(answer.split_off(end + 4))
 }
 
 /// `1.41` as a pair of numbers.

@@ -156,7 +156,7 @@ impl PackageTool {
     }
 }
 
-/// Runs a command and shows its output if it fails. While another program holds the
+/// Runs a command; a failure quotes the end of its output. While another program holds the
 /// lock, tries again for at most `limit` and names that program.
 fn patiently(
     command: &mut Command,
@@ -187,12 +187,10 @@ fn patiently(
             holder(),
             limit.as_secs()
         ))),
-        Err(error) => {
-            if let Some(CommandError::Failed { stdout, .. }) = error.downcast_ref() {
-                eprint!("{stdout}");
-            }
-            Err(error)
-        }
+        Err(error) => Err(match error.downcast::<CommandError>() {
+            Ok(error) => error.with_output().into(),
+            Err(error) => error,
+        }),
         Ok(()) => Ok(()),
     }
 }
@@ -224,6 +222,14 @@ mod tests {
         assert!(run(|_| false).is_err());
         std::fs::remove_file(directory.path().join("once")).unwrap();
         run(|error| error.to_string().contains("locked")).unwrap();
+    }
+
+    #[test]
+    fn the_output_of_a_failure_is_in_its_error() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no room; echo broken >&2; exit 1"]);
+        let error = patiently(&mut command, Duration::ZERO, |_| false).unwrap_err();
+        assert!(error.to_string().ends_with("broken\nno room"), "{error}");
     }
 
     #[test]

@@ -106,14 +106,14 @@ impl Yum {
         self.command(&["--quiet", &expire, &strict, "--disablerepo=*", &enable(id), "makecache"])
     }
 
-    /// Installs a package or a package file, and what it depends on.
+    /// Installs a package or a package file, and what it depends on, and keeps no copy.
     pub fn install_command(self, package: &str) -> Command {
-        self.command(&["install", package])
+        self.command(&["--setopt=keepcache=0", "install", package])
     }
 
     /// The same, from the repository `id` alone.
     pub(crate) fn install_from_command(self, id: &str, package: &str) -> Command {
-        self.command(&["--disablerepo=*", &enable(id), "install", package])
+        self.command(&["--setopt=keepcache=0", "--disablerepo=*", &enable(id), "install", package])
     }
 
     /// Removes packages, and nothing else.

@@ -8,6 +8,10 @@ use crate::{Claimed, Finish, Identity, Secret};
 /// The file's name in a task's folder.
 pub const FILE: &str = "journal";
 
+/// The largest that is read, in bytes: a claim is the longest line by far, and has bounds
+/// ([`crate::limits`]).
+pub const LARGEST: u64 = 64 * 1024 * 1024;
+
 /// A line, in the order in which a task gets them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -4,6 +4,7 @@
 //! | call | bearer | body | answer |
 //! |---|---|---|---|
 //! | POST `register` | pool token | [`Register`] | 201 [`Registered`]; 409 [`Code::NameTaken`] |
+//! | POST `check-token` | – | [`CheckToken`] | 204; 401; 404 the server is older than this call |
 //! | POST `poll` | session | [`Poll`] | 200 [`Events`], held up to [`Intervals::poll_seconds`] |
 //! | POST `heartbeat` | session | [`Heartbeat`] | 204; 401 the token is revoked; 409 register again |
 //! | POST `deregister` | session | – | 204 |
@@ -50,7 +51,7 @@ mod secret;
 mod task;
 
 pub use events::{Event, Events, Heartbeat, Poll, Status, TaskState, TaskStatus};
-pub use registration::{Identity, Intervals, Register, Registered};
+pub use registration::{CheckToken, Identity, Intervals, Register, Registered};
 pub use secret::Secret;
 pub use task::{
     Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome, RanImage,

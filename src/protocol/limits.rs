@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Attempt, Claimed, Event, Events, Finish, Heartbeat, Identity, Intervals, LogOffset, Named,
-    Poll, Problem, RanImage, Register, Registered, Resume, Resumed, Secret, Task, TaskStatus,
-    Variable,
+    Attempt, CheckToken, Claimed, Event, Events, Finish, Heartbeat, Identity, Intervals, LogOffset,
+    Named, Poll, Problem, RanImage, Register, Registered, Resume, Resumed, Secret, Task,
+    TaskStatus, Variable,
 };
 
 /// How many tasks an agent has at most.
@@ -94,6 +94,16 @@ impl OutOfBounds {
     fn inside(mut self, outer: impl Display) -> Self {
         self.field = format!("{outer}.{}", self.field);
         self
+    }
+}
+
+impl Message for CheckToken {
+    /// Read from everybody: the token is in it.
+    const MAX_BYTES: usize = 4 * 1024;
+
+    fn check(&self) -> Result<(), OutOfBounds> {
+        let Self { token: pool_token } = self;
+        token("token", pool_token)
     }
 }
 
@@ -470,6 +480,7 @@ mod tests {
 
     #[test]
     fn each_field_of_each_message_has_a_bound() {
+        assert_bounded(&samples::check_token());
         assert_bounded(&samples::register());
         assert_bounded(&samples::registered());
         assert_bounded(&samples::poll());

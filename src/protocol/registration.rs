@@ -29,6 +29,16 @@ pub struct Register {
     pub identity: Option<Identity>,
 }
 
+/// Asks whether a pool's token is accepted, before anything is installed.
+///
+/// The token is no bearer here: curl before 7.42.1, which Enterprise Linux 7 has, sends a
+/// request's headers to a proxy as well (CVE-2015-3153).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckToken {
+    /// The pool's token.
+    pub token: Secret,
+}
+
 /// Tells machines with the same name from each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {

@@ -1,10 +1,14 @@
 //! A message of each kind with all its fields, for tests.
 
 use crate::{
-    Attempt, Category, Claimed, Event, Events, Finish, Heartbeat, Hook, Identity, Intervals, Kind,
-    LogOffset, Named, Operation, Outcome, Poll, Problem, RanImage, Register, Registered, Resume,
-    Resumed, Secret, Status, Task, TaskState, TaskStatus, Variable,
+    Attempt, Category, CheckToken, Claimed, Event, Events, Finish, Heartbeat, Hook, Identity,
+    Intervals, Kind, LogOffset, Named, Operation, Outcome, Poll, Problem, RanImage, Register,
+    Registered, Resume, Resumed, Secret, Status, Task, TaskState, TaskStatus, Variable,
 };
+
+pub(crate) fn check_token() -> CheckToken {
+    CheckToken { token: Secret::new("at-1.secret") }
+}
 
 pub(crate) fn register() -> Register {
     Register {

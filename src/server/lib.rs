@@ -394,9 +394,9 @@ fn require_encryption(url: &Url) -> Result<()> {
         return Ok(());
     }
     Err(Failure::Usage.because(format!(
-        "cannot be reached at {url}: it is not encrypted, so tokens could be read on the network \
-         and what agents are installed from be changed; give --url https://HOST, also behind a \
-         proxy that speaks TLS for this server (plain http is only for localhost)"
+        "cannot serve agents at {url}: it is not encrypted, so anyone on the network could read \
+         tokens and change what is installed\nSet --url (SCALR_SERVER_URL) to https://…, also \
+         behind a proxy that speaks TLS for this server. Plain http is only for localhost."
     )))
 }
 

@@ -222,6 +222,8 @@ fn definition(template: &str, part: &str, key: &str, app: &App) -> Result<Respon
 
 fn render(template: &str, base: &str, part: &str, key: &str) -> tera::TeraResult<String> {
     let mut context = Context::new();
+    // It is on the host, if it is anywhere.
+    context.insert("ca_cert", "");
     for (name, value) in [("id", ID), ("base", base), ("part", part), ("key", key)] {
         context.insert(name, value);
     }

@@ -7,6 +7,7 @@ mod bundle;
 mod check;
 mod context;
 mod data_dir;
+mod document;
 mod install;
 mod network;
 mod output;

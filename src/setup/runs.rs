@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::settings;
 use crate::status::docker_client;
+use cli::untrusted_file;
 use config::layout::{data, label};
 use config::{DATA_DIR, ENGINE};
 use host::docker;
@@ -70,10 +71,19 @@ pub(crate) fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> 
 /// The task's id and a line about it; `None` for one whose claim was not written
 /// whole, so that nothing was done.
 fn recorded(directory: &Path) -> Option<(String, String)> {
-    let text = fs::read_to_string(directory.join(journal::FILE)).ok()?;
-    let (first, _) = text.split_once('\n')?;
     let name = directory.file_name()?.to_string_lossy().into_owned();
-    let Ok(Line::Claimed { claim, .. }) = serde_json::from_str(first) else {
+    let text = match untrusted_file::read(&directory.join(journal::FILE), journal::LARGEST) {
+        Ok(text) => text,
+        Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+            return None;
+        }
+        // It counts as active all the same.
+        Err(error) => {
+            return Some((name.clone(), format!("{name}: cannot read its journal: {error}")));
+        }
+    };
+    let end = text.iter().position(|byte| *byte == b'\n')?;
+    let Ok(Line::Claimed { claim, .. }) = serde_json::from_slice(&text[..end]) else {
         // It counts as active all the same.
         return Some((name.clone(), format!("{name}: its journal cannot be read")));
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::context::{Context, RECORDS, require_root};
+use crate::document::{self, Progress};
 use crate::install::source;
 use crate::network;
 use crate::runs::{self, Places};
@@ -75,9 +76,16 @@ pub(crate) struct Args {
 /// Not root; runs are active; a service can't be stopped; a file can't be put
 /// back; the package can't be removed. It can be run again.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    document::print(context, "uninstall", args.dry_run, |progress| {
+        uninstall(context, args, progress)
+    })
+}
+
+fn uninstall(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     let machine = &context.machine;
     // Also for a dry run: what was changed is recorded where only root may look.
     require_root(machine, false)?;
+    progress.begin("check");
     let services = Services::of(machine);
     let places = Places::of(machine);
     let refusal = match refusal(machine, services, &places, args.force)? {
@@ -87,25 +95,40 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     if let (Some(message), false) = (&refusal, args.dry_run) {
         return Err(Failure::Failed.because(message));
     }
-    let left_alone = put_back(machine, services, &places, args)?;
+    progress.begin("files");
+    let left_alone = put_back(machine, services, &places, args, progress)?;
     if machine.is_this_one() && !args.keep_package {
-        remove_package(context, args)?;
+        progress.begin("package");
+        remove_package(context, args, progress)?;
     }
-    delete_data(machine, &places, args)?;
+    progress.begin("data");
+    delete_data(machine, &places, args, progress)?;
     for path in left_alone {
         if !(args.purge && DATA.iter().any(|data| path.starts_with(data))) {
-            println!("{path} was edited since it was written, so it stays; remove it by hand");
+            let stays = if args.dry_run { "would stay" } else { "stays; remove it by hand" };
+            println!("{path} was edited since it was written, so it {stays}");
         }
     }
     if let Some(message) = refusal {
         return Err(Failure::Failed.because(format!("it would refuse: {message}")));
     }
     if !args.purge && !args.dry_run {
-        println!(
-            "Settings and data stay; `scalr-agent-setup uninstall --purge` deletes them, too."
-        );
+        say_what_stays(machine, &places);
     }
     Ok(())
+}
+
+/// The package had the command that deletes it.
+fn say_what_stays(machine: &Machine, places: &Places) {
+    let data_dir = places.data_dir.display().to_string();
+    let mut stays: Vec<&str> = DATA.to_vec();
+    if !stays.iter().any(|path| places.data_dir.starts_with(path)) {
+        stays.push(&data_dir);
+    }
+    stays.retain(|path| machine.path(path).exists());
+    if !stays.is_empty() {
+        println!("Settings and data stay for a later installation: {}", stays.join(", "));
+    }
 }
 
 /// Why it can't be done now, and what to do; `None` if it can.
@@ -148,6 +171,7 @@ fn put_back(
     services: Services,
     places: &Places,
     args: &Args,
+    progress: &mut Progress,
 ) -> Result<Vec<String>> {
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     if services.can_run() {
@@ -156,13 +180,16 @@ fn put_back(
     if !args.keep_package {
         source::remove(&mut changes, Os::of(machine)?.family)?;
     }
-    let keep: &[&str] = if args.purge { &[] } else { &[config::FILE, layout::ENGINE_SETTINGS] };
+    let keep: &[&str] =
+        if args.purge { &[] } else { &[config::FILE, layout::CA_CERT, layout::ENGINE_SETTINGS] };
     let left_alone = changes.reverse(keep)?;
     leave_groups(&mut changes)?;
     if services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
+    let changed = changes.changed().to_vec();
     changes.finish()?;
+    progress.changed(&changed);
     Ok(left_alone)
 }
 
@@ -244,7 +271,9 @@ fn stop_unit(changes: &mut Changes, services: Services, unit: &'static str) -> R
     if !services.state(unit).unwrap_or_default().is_up() {
         return Ok(());
     }
-    eprintln!("Stopping {unit} …");
+    if !changes.is_dry_run() {
+        eprintln!("Stopping {unit} …");
+    }
     changes.run(format!("stop {unit}"), systemd::stop(&[unit]), None)
 }
 
@@ -261,19 +290,24 @@ fn leave_groups(changes: &mut Changes) -> Result<()> {
     Ok(())
 }
 
-fn remove_package(context: &Context, args: &Args) -> Result<()> {
+fn remove_package(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     let package = layout::AGENT;
     let family = Os::of(&context.machine)?.family;
     let Some(version) = packages::version(family, package)? else { return Ok(()) };
+    let change = format!("remove the package {package} {version}");
     if args.dry_run {
-        println!("would remove the package {package} {version}");
+        println!("would {change}");
+        progress.changed(&[change]);
         return Ok(());
     }
     eprintln!("Removing the package {package} {version} …");
     PackageTool::of(family, PATIENCE)?.remove(&[package], args.purge)?;
     // dnf is content with an argument that one of its filters hides.
     match packages::version(family, package)? {
-        None => Ok(()),
+        None => {
+            progress.changed(&[change]);
+            Ok(())
+        }
         Some(version) => Err(Failure::Failed.because(format!(
             "cannot remove the package {package} {version}: its package manager reported success \
              and kept it\nRemove it by hand and run this again."
@@ -282,7 +316,12 @@ fn remove_package(context: &Context, args: &Args) -> Result<()> {
 }
 
 /// What runs leave in memory always goes, the data only with `--purge`.
-fn delete_data(machine: &Machine, places: &Places, args: &Args) -> Result<()> {
+fn delete_data(
+    machine: &Machine,
+    places: &Places,
+    args: &Args,
+    progress: &mut Progress,
+) -> Result<()> {
     let mut paths = vec![PathBuf::from(layout::ENGINE_RUN_DIR)];
     if args.purge {
         paths.extend(DATA.map(PathBuf::from));
@@ -302,6 +341,7 @@ fn delete_data(machine: &Machine, places: &Places, args: &Args) -> Result<()> {
             Command::new("rm").args(["-rf", "--one-file-system"]).arg(&found).run()?;
             println!("Deleted {}", path.display());
         }
+        progress.changed(&[format!("delete {}", path.display())]);
     }
     if !machine.is_this_one() || !args.purge || args.keep_package {
         return Ok(());

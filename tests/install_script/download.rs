@@ -1,4 +1,4 @@
-//! Downloads, with real curl and wget.
+//! Downloads, with a real curl.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -27,19 +27,17 @@ fn server(answers: &'static [&'static str]) -> String {
     url
 }
 
-/// Runs a test with each program that downloads.
+/// Runs a test with a real curl.
 fn each(test: impl Fn(&Host)) {
-    for program in ["curl", "wget"] {
-        Host::each(Packages::Apt, |host| {
-            host.without_tool("curl");
-            symlink(which::which(program).unwrap(), host.path("bin").join(program)).unwrap();
-            test(host);
-        });
-    }
+    Host::each(Packages::Apt, |host| {
+        host.without_tool("curl");
+        symlink(which::which("curl").unwrap(), host.path("bin/curl")).unwrap();
+        test(host);
+    });
 }
 
 fn download(host: &Host, url: &str) -> crate::host::Said {
-    host.run(&format!("read_options; work=tmp; need_downloader; download {url} tmp/file"))
+    host.run(&format!("read_options; work=tmp; download {url} tmp/file"))
 }
 
 #[test]
@@ -65,9 +63,7 @@ fn a_server_that_is_not_there_is_named() {
 
 #[test]
 fn what_is_not_there_is_asked_for_once() {
-    Host::each(Packages::Apt, |host| {
-        host.without_tool("curl");
-        symlink(which::which("curl").unwrap(), host.path("bin/curl")).unwrap();
+    each(|host| {
         let said = download(host, &server(&[MISSING, GOOD]));
         said.refused(8, "404");
         said.refused(8, "started with --packages?");
@@ -76,10 +72,65 @@ fn what_is_not_there_is_asked_for_once() {
 }
 
 #[test]
-fn with_neither_curl_nor_wget_it_says_what_to_install() {
+fn without_curl_it_says_what_to_install_before_anything_else() {
     Host::each(Packages::Apt, |host| {
         host.without_tool("curl");
-        host.install("").refused(6, "neither curl nor wget is here");
+        // The setup program could not download with it.
+        host.tool("wget", "echo wget >>\"$host/calls\"\n");
+        host.install("").refused(6, "Install the package curl");
+        host.install("--uninstall").refused(6, "Install the package curl");
+        assert_eq!(host.calls(), "");
+    });
+}
+
+/// What curl 8.14 and curl 7.29 (of Enterprise Linux 7) print.
+const UNTRUSTED: [&str; 2] = [
+    "curl: (60) SSL certificate problem: unable to get local issuer certificate\n\
+     More details here: https://curl.se/docs/sslcerts.html\n\n\
+     curl failed to verify the legitimacy of the server and therefore could not\n\
+     establish a secure connection to it. To learn more about this situation and\n\
+     how to fix it, please visit the webpage mentioned above.\n",
+    "curl: (60) Peer's Certificate issuer is not recognized.\n\
+     More details here: http://curl.haxx.se/docs/sslcerts.html\n\n\
+      the -k (or --insecure) option.\n",
+];
+
+#[test]
+fn an_untrusted_certificate_is_named_with_what_to_do() {
+    Host::each(Packages::Apt, |host| {
+        fs::write(host.path("my ca.pem"), "").unwrap();
+        for text in UNTRUSTED {
+            fs::write(host.path("text"), text).unwrap();
+            host.tool("curl", "cat \"$host/text\" >&2\nexit 60\n");
+            let reason = text.lines().next().unwrap().trim_start_matches("curl: ");
+            let said = host.install("");
+            said.refused(8, &format!("/packages/scalr-agent-setup-x86_64: {reason}\n"));
+            said.refused(8, "certificate is not trusted. If");
+            said.refused(8, "-o ca.pem https://pools.test/ca.pem && sha256sum ca.pem");
+            said.refused(8, "--ca-cert ca.pem");
+            assert!(!said.stdout.contains("trying again"), "{said:?}");
+            let said = host.install("--ca-cert 'my ca.pem'");
+            said.refused(8, "certificate is not trusted with my ca.pem. If");
+        }
+    });
+}
+
+#[test]
+fn the_authority_of_the_option_is_used_for_downloads_and_handed_over() {
+    Host::each(Packages::Apt, |host| {
+        host.install("--ca-cert 'my ca.pem'").refused(2, "--ca-cert: cannot read my ca.pem");
+        assert_eq!(host.calls(), "");
+        fs::write(host.path("my ca.pem"), "").unwrap();
+        host.install("--ca-cert 'my ca.pem'").went_well();
+        let calls = host.calls();
+        let downloads: Vec<&str> = calls.lines().filter(|call| call.starts_with("curl ")).collect();
+        assert!(!downloads.is_empty());
+        for call in downloads {
+            assert!(call.contains(" --cacert my ca.pem "), "{call}");
+        }
+        assert!(calls.contains("--ca-cert my ca.pem"), "{calls}");
+        host.install("").went_well();
+        assert!(!host.calls().lines().last().unwrap().contains("ca-cert"), "{}", host.calls());
     });
 }
 
@@ -105,7 +156,7 @@ fn temporary_files_go_where_programs_may_run() {
 #[test]
 fn a_damaged_or_foreign_setup_program_is_not_kept() {
     Host::each(Packages::Apt, |host| {
-        let fetch = "read_options --url https://pools.test; work=tmp machine=x86_64 downloader=curl; fetch_setup";
+        let fetch = "read_options --url https://pools.test; work=tmp machine=x86_64; fetch_setup";
         host.run(fetch).went_well();
         let good =
             fs::read_to_string(host.path("server/packages/scalr-agent-setup-x86_64")).unwrap();

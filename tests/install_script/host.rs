@@ -41,7 +41,7 @@ pub(crate) enum Packages {
 /// Debian's busybox takes its own applet of a name before what is on PATH.
 const PREFER_PATH: &str = "\
 have() { [ -e \"$PATH/$1\" ]; }
-for tool in curl dpkg id rpm uname wget; do
+for tool in curl dpkg id rpm uname; do
     [ ! -e \"$PATH/$tool\" ] || eval \"$tool() { \\\"$PATH/$tool\\\" \\\"\\$@\\\"; }\"
 done
 ";

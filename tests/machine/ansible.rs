@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::fleet::{Fleet, URL};
@@ -28,6 +29,14 @@ fn ansible_sets_up(flavour: &str) {
     fleet.distrust_server();
     let ansible = Ansible::new(&fleet);
     let watch = Watch::start(&fleet, "/root/pool.token");
+
+    let other = json!({"scalr_agent_key_checksum": format!("sha256:{}", "0".repeat(64))});
+    let distrusted = ansible.play(&pool.token, other);
+    assert_eq!(distrusted.count("failed"), 1, "{}", distrusted.said);
+    assert!(distrusted.said.contains("key is not the expected one"), "{}", distrusted.said);
+    fleet.shell(
+        "! ls /etc/apt/sources.list.d/scalr-agent.sources /etc/yum.repos.d/scalr-agent.repo",
+    );
 
     let refused = ansible.play("no-such-token", json!({}));
     assert_eq!(refused.count("failed"), 1, "{}", refused.said);
@@ -60,6 +69,9 @@ fn ansible_sets_up(flavour: &str) {
     assert_eq!(renewed.count("failed"), 0, "{}", renewed.said);
     assert_ne!(fleet.shell(services), running, "{}", renewed.said);
     fleet.wait_for_agent(&pool, "idle");
+
+    let system = fleet.world.try_shell(&fleet.machine, &format!("curl -fsS {URL}/install.sh"));
+    assert_eq!(system.status.code(), Some(60), "the host itself does not trust the server");
 
     assert_eq!(watch.end(), "", "the token was on a command line");
     for shown in [&first.said, &other.said, &fleet.shell("journalctl --no-pager")] {
@@ -95,8 +107,10 @@ impl<'a> Ansible<'a> {
     /// Plays the example, with this world's server and what else is set.
     fn play(&self, token: &str, set: Value) -> Play {
         let ca = std::fs::read_to_string(self.fleet.ca()).expect("the server's authority");
+        let key = std::fs::read(self.fleet.repository().join("scalr-agent.asc")).expect("the key");
         let mut variables = json!({
             "scalr_agent_url": URL, "scalr_agent_server_ca": ca, "scalr_agent_concurrency": 1,
+            "scalr_agent_key_checksum": format!("sha256:{}", hex::encode(Sha256::digest(key))),
         });
         for (name, value) in set.as_object().expect("an object") {
             variables[name] = value.clone();

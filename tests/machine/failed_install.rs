@@ -62,7 +62,7 @@ const UBUNTU: &[Fault] = &[
         provoke: "mv /root/pool.token /root/right.token && echo wrong-token >/root/pool.token",
         undo: "mv /root/right.token /root/pool.token",
         code: 7,
-        says: &["token"],
+        says: &["the server refuses the pool's token", "--token-file FILE"],
     },
     Fault {
         name: "the repository's name is unknown",

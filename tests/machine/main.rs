@@ -13,6 +13,7 @@
 
 mod ansible;
 mod attack;
+mod authority;
 mod bundle;
 mod check;
 mod cloud_init;

@@ -301,6 +301,16 @@ async fn tokens_are_good_for_what_they_are_for() {
         let (status, _) = with(token).call(Method::POST, "register", &json!({})).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "register with {token:?}");
     }
+    let check = async |token: &str| {
+        agent.call(Method::POST, "check-token", &json!({ "token": token })).await.0
+    };
+    for token in [server.admin.as_str(), &agent.token, &plan.agent.token, &plan.run_token, "x.y"] {
+        assert_eq!(check(token).await, StatusCode::UNAUTHORIZED, "check-token of {token:?}");
+    }
+    assert_eq!(check("").await, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(check(&"x".repeat(600)).await, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(check(&"x".repeat(8 * 1024)).await, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(check(&site.token).await, StatusCode::NO_CONTENT);
     let other = server.http.get(format!("{}/api/iacp/v3/runs", server.url));
     let other = other.bearer_auth(&site.token).send().await.unwrap();
     assert_eq!(other.status(), StatusCode::UNAUTHORIZED);

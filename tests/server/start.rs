@@ -214,8 +214,6 @@ async fn an_address_that_agents_would_refuse_is_refused_at_the_start() {
     let data = folder.path().join("data");
     for options in [
         &["--insecure-http", "--url", "http://pools.example.com"][..],
-        // With a certificate, too: the install script would have that address.
-        &["--tls-self-signed", "--url", "http://pools.example.com"],
         // The default is the host's name, and plain.
         &["--insecure-http"],
     ] {
@@ -224,7 +222,7 @@ async fn an_address_that_agents_would_refuse_is_refused_at_the_start() {
         let output = server.output().await.unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{options:?}: {error}");
-        assert!(error.contains("give --url https://HOST"), "{error}");
+        assert!(error.contains("Set --url (SCALR_SERVER_URL) to https://…"), "{error}");
         assert!(!data.exists(), "nothing was made");
     }
 }

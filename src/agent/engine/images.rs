@@ -63,6 +63,19 @@ impl Engine {
         }
     }
 
+    /// Asks the registry of `image` for it, by the engine, and pulls nothing.
+    ///
+    /// # Errors
+    /// As [`Engine::pull`].
+    pub(crate) async fn look_up(
+        &self,
+        image: &str,
+        credentials: Option<DockerCredentials>,
+    ) -> Result<()> {
+        let found = self.docker.inspect_registry_image(image, credentials).await;
+        found.map(drop).with_context(|| format!("cannot look up image {image}"))
+    }
+
     /// Pulls `image` from its registry; `progress` gets the bytes that
     /// are there, and the bytes of all layers known so far.
     ///

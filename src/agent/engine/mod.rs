@@ -188,6 +188,11 @@ pub(crate) fn is_away(error: &anyhow::Error) -> bool {
     error.downcast_ref::<bollard::errors::Error>().is_some_and(|error| status(error).is_none())
 }
 
+/// Whether an error of this module is what the engine answered, or a registry by it.
+pub(crate) fn is_answer(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<bollard::errors::Error>().and_then(status).is_some()
+}
+
 /// Whether an error of this module means that the engine was asked for what can't
 /// be: to start a program that the image does not have, for example.
 pub(crate) fn is_invalid(error: &anyhow::Error) -> bool {

@@ -451,6 +451,11 @@ impl Job {
             status => (status?.unwrap_or_default(), None),
         };
         let status = String::from_utf8_lossy(&status).into_owned();
+        // What a shell ends with when it does not find a program.
+        let image = match exit_code {
+            127 => engine.image_of(&container.id).await.ok().map(|image| image.name),
+            _ => None,
+        };
         let ending = Ending {
             kind: self.task().kind,
             status: &status,
@@ -460,6 +465,7 @@ impl Job {
             was_over_disk,
             reached: self.time_limit().filter(|_| was_overdue),
             interrupt: *self.channels.orders.borrow(),
+            image: image.as_deref(),
         };
         let mut end = outcome(&ending, &self.context.config);
         if let Some(error) = unusable {

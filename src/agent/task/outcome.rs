@@ -50,6 +50,8 @@ pub(super) struct Ending<'a> {
     pub(super) reached: Option<Duration>,
     /// Who else interrupted it, if anybody did.
     pub(super) interrupt: Option<Interrupt>,
+    /// The image, where a program was not found in it.
+    pub(super) image: Option<&'a str>,
 }
 
 impl Ending<'_> {
@@ -137,8 +139,11 @@ fn reason(
         ));
     }
     (code == 127).then(|| {
-        "Error: the image has no `terraform`; runs need an image that has it on its PATH."
-            .to_owned()
+        format!(
+            "Error: the image {} has no program `terraform` on its PATH. Name an image that has it for the workspace, the pool or the agent (`scalr-agent configure --image`), for example {}. In an image of OpenTofu, make `terraform` a link to `tofu`.",
+            ending.image.unwrap_or("of this run"),
+            config::defaults::IMAGE
+        )
     })
 }
 
@@ -168,6 +173,7 @@ mod tests {
             was_over_disk: false,
             reached: None,
             interrupt: None,
+            image: (exit_code == 127).then_some("alpine:3"),
         }
     }
 
@@ -193,8 +199,18 @@ mod tests {
             (ended(Apply, "init 0\napply 2\n", 2), Errored, None, None),
             (ended(Plan, "init 0\n", 0), Errored, None, None),
             (ended(Plan, "", 0), Errored, None, None),
-            (ended(Plan, "init 127\n", 127), Errored, None, Some("no `terraform`")),
-            (ended(Plan, "version 127\n", 127), Errored, None, Some("no `terraform`")),
+            (
+                ended(Plan, "init 127\n", 127),
+                Errored,
+                None,
+                Some("alpine:3 has no program `terraform`"),
+            ),
+            (
+                ended(Plan, "version 127\n", 127),
+                Errored,
+                None,
+                Some("alpine:3 has no program `terraform`"),
+            ),
             (
                 ended(Plan, "error no Terraform configuration in live: it is empty\n", 1),
                 Errored,

@@ -274,12 +274,7 @@ impl Job {
     /// The workspace's image, else the pool's, else the agent's.
     fn chosen_image(&self) -> Result<String> {
         let task = self.task();
-        let image = task.image.as_ref().or(self.context.config.image.as_ref()).ok_or_else(|| {
-            anyhow!(
-                "there is no image for this run: neither the workspace nor the pool nor the agent has one. Set one for the agent with `scalr-agent configure --image IMAGE` and restart it"
-            )
-        })?;
-        with_version(image, task)
+        with_version(task.image.as_ref().unwrap_or(&self.context.config.image), task)
     }
 
     fn container(&self, image: String, registered: &Registered) -> Result<ContainerSpec> {
@@ -353,7 +348,9 @@ fn with_version(image: &str, task: &Task) -> Result<String> {
         return Ok(image.to_owned());
     }
     let version = task.terraform_version.as_ref().ok_or_else(|| {
-        anyhow!("image {image} asks for a Terraform version, and the workspace has none set")
+        anyhow!(
+            "the image {image} needs a Terraform version, and the workspace has none. What to do: set the workspace's terraform-version, or name an image without {{version}}"
+        )
     })?;
     Ok(image.replace("{version}", version))
 }

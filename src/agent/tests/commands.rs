@@ -333,6 +333,37 @@ fn status_tells_whether_the_engine_answers() {
 }
 
 #[test]
+fn an_image_is_looked_up_before_it_is_configured() {
+    let host = Host::empty();
+    let socket = host.path("engine.sock");
+    let settings = format!("engine = \"unix://{}\"\n", socket.display());
+    fs::write(host.file(), &settings).unwrap();
+    let configure = |image: &str| host.run(&["configure", &format!("--image={image}")]);
+
+    let unknown = configure("run:1").ends_with(0);
+    assert!(unknown.stderr.starts_with("warning: cannot check whether the image run:1 exists"));
+    fs::write(host.file(), &settings).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || serve_images(&listener));
+    for (image, why) in [
+        ("missing:1", "manifest unknown"),
+        ("denied:1", "either the image does not exist, or docker.io requires"),
+    ] {
+        let refused = configure(image).ends_with(1);
+        assert!(refused.stderr.contains("agent.toml is not changed"), "{refused:?}");
+        assert!(refused.stderr.contains(image) && refused.stderr.contains(why), "{refused:?}");
+        assert_eq!(host.settings(), settings);
+    }
+    let away = configure("away:1").ends_with(0);
+    assert!(away.stderr.contains("no such host"), "{away:?}");
+    for image in ["here:1", "found:1", "missing/terraform:{version}"] {
+        let accepted = configure(image).ends_with(0);
+        assert_eq!(accepted.stderr, "", "{image}");
+        assert!(host.settings().contains(image));
+    }
+}
+
+#[test]
 fn an_engine_that_runs_cannot_use_is_not_configured() {
     let host = Host::new("concurrency = 2\n");
     let socket = host.path("engine.sock");
@@ -555,6 +586,38 @@ fn serve_version(listener: &UnixListener) {
     for stream in listener.incoming() {
         let body = r#"{"Version":"18.09.0","ApiVersion":"1.39","MinAPIVersion":"1.12"}"#;
         answer(stream.unwrap(), "200 OK", body);
+    }
+}
+
+/// Answers as an engine that has the image `here:1`, and whose registry has `found:1`.
+fn serve_images(listener: &UnixListener) {
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+        let request = String::from_utf8(request).unwrap();
+        let says = |text: &str| request.contains(text);
+        let (status, body) = match () {
+            () if says("/version") => {
+                ("200 OK", r#"{"Version":"26.1.4","ApiVersion":"1.45","MinAPIVersion":"1.24"}"#)
+            }
+            () if says("/images/here:1/") => ("200 OK", r#"{"Id":"sha256:1"}"#),
+            () if says("/images/") => ("404 Not Found", r#"{"message":"No such image"}"#),
+            () if says("/found:1/") => (
+                "200 OK",
+                r#"{"Descriptor":{"mediaType":"m","digest":"d","size":1},"Platforms":[]}"#,
+            ),
+            () if says("/missing:1/") => ("404 Not Found", r#"{"message":"manifest unknown"}"#),
+            () if says("/denied:1/") => {
+                ("403 Forbidden", r#"{"message":"errors:\ndenied: requested access is denied"}"#)
+            }
+            () => ("500 Internal Server Error", r#"{"message":"dial tcp: no such host"}"#),
+        };
+        answer(stream, status, body);
     }
 }
 

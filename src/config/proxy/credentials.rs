@@ -26,6 +26,18 @@ fn without_credentials(rest: &str) -> String {
     }
 }
 
+/// What to do about a user or password with characters that end it in a URL; empty where there
+/// are none.
+pub(super) fn hint(value: &str) -> &'static str {
+    let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let credentials = rest.rsplit_once('@').map_or("", |(credentials, _)| credentials);
+    if credentials.contains(['@', '#', '/', '?']) {
+        "\nIn a user or password, write @ as %40, # as %23, / as %2F and ? as %3F."
+    } else {
+        ""
+    }
+}
+
 /// The password in the value of a proxy's variable, or a user name without one, as
 /// it is written in the URL, in a unit file, and decoded.
 pub fn secrets_of(value: &str) -> Vec<String> {

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use anyhow::{Context as _, Result};
-use url::Url;
+use url::{Position, Url};
 
 use super::bypass::Bypass;
+use super::credentials::hint;
 
 /// The proxies that a set of variables names, and what goes through which.
 #[derive(Clone)]
@@ -29,8 +30,8 @@ impl ProxySelection {
         };
         let url = |name: &str| {
             let url = value(name).map(|value| {
-                let url = Url::parse(&with_scheme(value)).ok().filter(Url::has_host);
-                url.with_context(|| format!("{name} is not the URL of a proxy"))
+                let url = Url::parse(&with_scheme(value)).ok().filter(is_proxy);
+                url.with_context(|| format!("{name} is not the URL of a proxy{}", hint(value)))
             });
             url.transpose()
         };
@@ -55,6 +56,11 @@ impl ProxySelection {
         };
         own.as_ref().or(self.all.as_ref())
     }
+}
+
+/// Whether a URL names a host, and nothing after it is the rest of a password.
+fn is_proxy(url: &Url) -> bool {
+    url.has_host() && !url[Position::BeforePath..].contains('@')
 }
 
 /// A value without a scheme is meant as http://, as in curl and Go's `net/http`.
@@ -98,6 +104,15 @@ mod tests {
         assert_eq!(selected("http://pools.example.com", &[https]), None);
         assert_eq!(selected(server, &[https, ("NO_PROXY", "example.com")]), None);
         assert_eq!(selected(server, &[("HTTPS_PROXY", "")]), None);
+    }
+
+    #[test]
+    fn a_password_that_ends_the_url_names_no_other_host() {
+        for value in ["http://u:1#w@proxy:3128", "u:1/w@proxy:3128", "http://u?w@proxy:3128"] {
+            let variables = [("HTTPS_PROXY".to_owned(), value.to_owned())];
+            let error = ProxySelection::of(&variables).err().unwrap().to_string();
+            assert!(error.contains("# as %23") && !error.contains("w@"), "{error}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use url::Url;
 
+use super::credentials::hint;
 use super::{masked_value, with_port};
 use cli::Failure;
 
@@ -52,7 +53,8 @@ impl ProxySettings {
 fn checked(text: &str) -> Result<String> {
     let shown =
         if text.chars().any(char::is_control) { "…".to_owned() } else { masked_value(text) };
-    let wrong = |why: &str| Failure::Usage.because(format!("the proxy `{shown}` {why}"));
+    let wrong =
+        |why: &str| Failure::Usage.because(format!("the proxy `{shown}` {why}{}", hint(text)));
     // The URL parser would drop them silently.
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(wrong("has a space or a control character in it"));
@@ -111,6 +113,7 @@ mod tests {
             ("http://[::1]:3128", "http://[::1]:3128"),
             ("http://u:p%2Fw@proxy:1", "http://u:p%2Fw@proxy:1"),
             ("http://u:p\"w@proxy:1", "http://u:p%22w@proxy:1"),
+            ("http://u:p@w@proxy:1", "http://u:p%40w@proxy:1"),
         ] {
             let proxy = check(given).unwrap();
             assert_eq!((proxy.http.as_str(), proxy.https.as_str()), (kept, kept));
@@ -153,6 +156,17 @@ mod tests {
             let error = format!("{:#}", check(bad).err().unwrap());
             assert!(!error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_password_that_ends_the_url_gets_the_form_in_which_it_does_not() {
+        for password in ["p#w", "p/w", "p?w", "1#w", "@#w"] {
+            let error = check(&format!("http://u:{password}@proxy:1")).err().unwrap().to_string();
+            assert!(error.contains("# as %23"), "{error}");
+            assert!(!error.contains(password), "{error}");
+        }
+        let error = check("http://proxy:1/path").err().unwrap().to_string();
+        assert!(!error.contains("%23"), "{error}");
     }
 
     #[test]

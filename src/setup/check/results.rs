@@ -1,5 +1,7 @@
 //! The results of the checks, as text and as JSON.
 
+use std::io::{self, IsTerminal as _};
+
 use anstream::println;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -174,17 +176,42 @@ impl Line {
             Verdict::Skipped => ("skipped", Style::new().dimmed()),
             Verdict::Unknown => ("unknown", colour(AnsiColor::Yellow)),
         };
-        let mut message = self.message.lines();
+        let width = io::stdout().is_terminal().then_some(WIDTH);
+        let mut message = self.lines(width).into_iter();
         let first = message.next().unwrap_or_default();
-        println!("{style}{word:<8}{style:#} {:<18} {first}", self.name);
+        println!("{style}{word:<8}{style:#} {:<18} {}", self.name, first.trim_start());
         for line in message {
-            println!("{:27} {line}", "");
-        }
-        for fix in &self.fix {
-            println!("{:27} fix it with: {fix}", "");
+            println!("{line}");
         }
     }
+
+    /// The message and the commands that fix it, indented, and on a terminal no wider than
+    /// that. A command that does not fit stays in one line: it is to be copied.
+    fn lines(&self, width: Option<usize>) -> Vec<String> {
+        let indented = |line: &str| format!("{:INDENT$}{line}", "");
+        let message = self.message.lines().flat_map(|line| match width {
+            Some(width) => textwrap::wrap(line, width - INDENT),
+            None => vec![line.into()],
+        });
+        let mut lines: Vec<String> = message.map(|line| indented(&line)).collect();
+        for fix in &self.fix {
+            let fits = width.is_none_or(|width| INDENT + FIX.len() + fix.len() <= width);
+            match fits {
+                true => lines.push(indented(&format!("{FIX}{fix}"))),
+                false => lines.extend([indented(FIX.trim_end()), format!("  {fix}")]),
+            }
+        }
+        lines
+    }
 }
+
+/// How wide a line on a terminal is.
+const WIDTH: usize = 80;
+
+/// Where messages begin: after the result and the check's name.
+const INDENT: usize = 28;
+
+const FIX: &str = "fix it with: ";
 
 #[cfg(test)]
 mod tests {
@@ -213,6 +240,23 @@ mod tests {
         let summary = Summary { passed: 14, warning: 1, failed: 2, skipped: 3, unknown: 0 };
         assert_eq!(summary.text(false), "2 failed, 1 warned, 14 passed");
         assert_eq!(summary.text(true), "2 failed, 1 warned, 14 passed, 3 skipped");
+    }
+
+    #[test]
+    fn a_terminal_gets_80_columns_and_a_file_whole_lines() {
+        let message = "word ".repeat(40);
+        let fix = vec!["true".to_owned(), format!("sed -i {}", "x".repeat(70))];
+        let results = results(Outcome::Problem(format!("{message}\nshort"), fix.clone()), false);
+        let line = &results.checks[0];
+        let narrow = line.lines(Some(WIDTH));
+        assert!(narrow.len() > 5, "{narrow:?}");
+        for line in narrow.iter().filter(|line| line.trim() != fix[1]) {
+            assert!(line.len() <= WIDTH, "{line}");
+        }
+        assert!(narrow.contains(&format!("  {}", fix[1])), "{narrow:?}");
+        let whole = line.lines(None);
+        assert_eq!(whole.len(), 4, "{whole:?}");
+        assert!(whole[2].ends_with("fix it with: true"), "{whole:?}");
     }
 
     #[test]

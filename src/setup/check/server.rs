@@ -125,14 +125,12 @@ fn judge_answer(
     if answer.code == 0 && (200..300).contains(&answer.status) {
         return Outcome::Passed(format!("{url} answers, {way}"));
     }
-    let why = match (answer.code, answer.status) {
+    let why = proxy.as_deref().and_then(|proxy| fault_of_proxy(proxy, answer));
+    let why = why.unwrap_or_else(|| match (answer.code, answer.status) {
         (0, status @ (301..=308)) => {
             format!("it answers {status}, a redirect; use the address that it redirects to")
         }
-        (0, 407) => "the proxy requires a user and a password".to_owned(),
         (0, status) => format!("it answers {status}; is this a server of agent pools?"),
-        (5, _) => "cannot resolve the proxy's name; look at it with `scalr-agent-setup proxy show`"
-            .to_owned(),
         (6, _) => format!("cannot resolve the name {host}"),
         (7, _) => "the connection is refused; check the port and the firewalls".to_owned(),
         (28, _) => {
@@ -141,11 +139,8 @@ fn judge_answer(
         _ if is_about_certificate(answer) => {
             "there is no connection because of certificates; see the check certificate".to_owned()
         }
-        (56, _) if answer.said.contains("407") => {
-            "the proxy requires a user and a password".to_owned()
-        }
         _ => answer.said.clone(),
-    };
+    });
     let hint = if proxy.is_none() && shell_has_proxy {
         "\nThis shell has a proxy that services don't see: \
          `scalr-agent-setup proxy --from-environment` gives it to them."
@@ -153,6 +148,42 @@ fn judge_answer(
         ""
     };
     Outcome::problem(format!("{url} can't be reached {way}: {why}{hint}"))
+}
+
+/// What the proxy does wrong, if it is the proxy's fault. `proxy` is its URL without a password.
+fn fault_of_proxy(proxy: &str, answer: &Answer) -> Option<String> {
+    const LOOK: &str = "look at it with `scalr-agent-setup proxy show`";
+    Some(match (answer.code, status_of_proxy(answer)) {
+        (_, Some(407)) if proxy.contains('@') => {
+            "the proxy refuses its user and password (407); set the right ones with \
+             `scalr-agent-setup proxy --http -`, with @ written as %40 and # as %23"
+                .to_owned()
+        }
+        (_, Some(407)) => {
+            "the proxy requires a user and a password (407); set them with `scalr-agent-setup proxy \
+             --http -`, which reads http://USER:PASSWORD@HOST:PORT from standard input"
+                .to_owned()
+        }
+        (56, Some(status)) => {
+            format!("the proxy does not connect to the server: it answers {status}; ask its operator")
+        }
+        (5, _) => format!("cannot resolve the proxy's name; {LOOK}"),
+        (7, _) => format!("the proxy does not answer: no connection to it; {LOOK}"),
+        // While it connects; later it is an operation.
+        (28, _) if answer.said.contains("Connection time") || answer.said.contains("CONNECT") => {
+            format!("the proxy does not answer in time; {LOOK}")
+        }
+        _ => return None,
+    })
+}
+
+/// The status with which a proxy refused: its answer to CONNECT is in what curl says.
+fn status_of_proxy(answer: &Answer) -> Option<u16> {
+    if answer.code == 0 {
+        return Some(answer.status).filter(|status| *status == 407);
+    }
+    let words = answer.said.split(|c: char| !c.is_ascii_digit());
+    words.filter_map(|word| word.parse().ok()).find(|status| (400..600).contains(status))
 }
 
 /// curl's exit codes for what TLS does not let pass (curl(1)).
@@ -255,6 +286,36 @@ mod tests {
         assert!(said(0, 404, None, false).contains("answers 404"));
         assert!(said(28, 0, None, true).contains("proxy --from-environment"));
         assert!(!said(28, 0, Some("http://p:1"), true).contains("--from-environment"));
+    }
+
+    #[test]
+    fn a_proxy_that_is_dead_or_refuses_is_named_as_the_cause() {
+        let of = |code, status, said: &str, proxy: &str| {
+            let url = "https://pools.example.com".parse().unwrap();
+            text(judge_answer(&url, &answer(code, status, said), Some(proxy.to_owned()), false))
+        };
+        let bare = "http://proxy:3128";
+        for said in [
+            "curl: (56) CONNECT tunnel failed, response 407",
+            "curl: (56) Received HTTP code 407 from proxy after CONNECT",
+        ] {
+            assert!(of(56, 0, said, bare).contains("requires a user and a password (407)"));
+            assert!(of(56, 0, said, "http://u:***@proxy:3128").contains("refuses its user"));
+        }
+        assert!(of(0, 407, "", bare).contains("requires a user and a password (407)"));
+        let said = "curl: (56) CONNECT tunnel failed, response 503";
+        assert!(of(56, 0, said, bare).contains("does not connect to the server: it answers 503"));
+        let refused = of(7, 0, "curl: (7) Failed to connect to proxy port 3128", bare);
+        assert!(refused.contains("the proxy does not answer: no connection"), "{refused}");
+        let late = "curl: (28) Connection timed out after 10001 milliseconds";
+        assert!(of(28, 0, late, bare).contains("the proxy does not answer in time"));
+        let late = "curl: (28) Operation timed out after 30001 milliseconds";
+        assert!(of(28, 0, late, bare).contains("no answer in time"));
+        assert!(said_directly(7).contains("the connection is refused"));
+    }
+
+    fn said_directly(code: i32) -> String {
+        said(code, 0, None, false)
     }
 
     #[test]

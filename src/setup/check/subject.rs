@@ -23,6 +23,7 @@ use host::machine::Machine;
 use host::os::Os;
 use host::rpm;
 use host::systemd::Services;
+use protocol::{BASE, CheckToken, Secret};
 
 /// The machine and the settings that are checked.
 pub(crate) struct Subject {
@@ -194,15 +195,31 @@ impl Subject {
         let ask = || {
             let health = url.join("/healthz").map_err(|error| error.to_string())?;
             let ca_cert = self.settings.ca_cert.as_deref();
-            // Not the variables: an old curl finds no networks in NO_PROXY, and none takes
-            // the agent's default port. With this one it goes where the agent goes.
-            let proxy = self.proxy_for(url)?.map(|proxy| {
-                let proxy = with_port(&proxy).unwrap_or_else(|| proxy.to_string());
-                ("all_proxy".to_owned(), proxy)
-            });
-            curl::get(&health, proxy.as_slice(), ca_cert).map_err(|error| error.to_string())
+            curl::get(&health, &self.way_to(url)?, ca_cert).map_err(|error| error.to_string())
         };
         self.asked.answer.get_or_init(ask).as_ref().map_err(String::as_str)
+    }
+
+    /// The server's answer to whether it accepts the pool's `token`.
+    ///
+    /// # Errors
+    /// As with [`Subject::answer`].
+    pub(crate) fn answer_to_token(&self, url: &Url, token: &Secret) -> Result<Answer, String> {
+        let call = url.join(&format!("{BASE}/check-token")).map_err(|error| error.to_string())?;
+        let json = serde_json::to_string(&CheckToken { token: token.clone() })
+            .map_err(|error| error.to_string())?;
+        curl::post(&call, &json, &self.way_to(url)?, self.settings.ca_cert.as_deref())
+            .map_err(|error| error.to_string())
+    }
+
+    /// The variable that sends curl where the agent goes. Not the services' own: an old curl
+    /// finds no networks in NO_PROXY, and none takes the agent's default port.
+    fn way_to(&self, url: &Url) -> Result<Vec<(String, String)>, String> {
+        let proxy = self.proxy_for(url)?.map(|proxy| {
+            let proxy = with_port(&proxy).unwrap_or_else(|| proxy.to_string());
+            ("all_proxy".to_owned(), proxy)
+        });
+        Ok(proxy.into_iter().collect())
     }
 
     /// Why the installed agent does not reach the server: it refuses certificates that curl

@@ -1,19 +1,24 @@
 //! `install`: from a checked host to an agent that takes runs.
 
+mod authority;
+mod image;
 mod key;
 mod package;
+mod pool_token;
 pub(crate) mod source;
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use url::Url;
 
-use self::source::Source;
+use self::authority::Authority;
+use self::source::{Access, Source};
 use crate::check::{self, Consent, Engine, Overrides, Print, Selection, Subject};
 use crate::context::{Context, RECORDS, require_root};
+use crate::document::{self, Progress};
 use crate::runs::{self, Places};
 use crate::{network, proxy, settings, start, units};
 use cli::Failure;
@@ -73,10 +78,12 @@ pub(crate) struct Args {
         help = "The user in a run's container: root, a name or UID[:GID]"
     )]
     user: Option<String>,
-    /// The image of runs whose workspace and pool have none
+    /// The image of runs whose workspace and pool have none; {version} stands
+    /// for the Terraform version [default: hashicorp/terraform:{version}]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// A PEM file of authorities to trust besides the system's
+    /// A PEM file of authorities that the agent, and apt or yum for its server, trust;
+    /// a copy is kept in /etc/scalr-agent/ca.pem
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
     /// The Docker engine of the runs: the package's own, or the host's
@@ -118,27 +125,42 @@ pub(crate) struct Args {
 /// expected one (9); the package can't be installed (6); another package tool is
 /// at work (10); a service does not come up. Then everything is as it was before.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    document::print(context, "install", args.dry_run, |progress| install(context, args, progress))
+}
+
+fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     let machine = &context.machine;
     require_root(machine, args.dry_run)?;
     if args.repository_only {
-        return add_repository(context, args);
+        return add_repository(context, args, progress);
     }
+    progress.begin("settings");
     let wanted = args.settings()?;
     let proxy = args.proxy()?;
+    let authority = Authority::of(machine, args.ca_cert.as_deref())?;
     // First of all, so that what is checked is not what an interrupted one has left.
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     // It is missed now, not when the package is installed.
-    new_settings(machine, &wanted)?;
+    let (_, settings) = new_settings(machine, &wanted)?;
     refuse_another_engine(machine, args)?;
     package::require_no_hold(machine, &args.source, args.url.as_ref())?;
-    let verdict = check_host(context, args, proxy.as_ref());
+    progress.begin("check");
+    let subject = subject(machine, args, proxy.as_ref())?;
+    let verdict =
+        check_host(context, args, &subject).and_then(|()| pool_token::check(&subject, &settings));
     if !args.dry_run {
         verdict.as_ref().map_err(|error| Failure::of(error).because(format!("{error:#}")))?;
     }
 
     let services = Services::of(machine);
+    progress.begin("package");
     let variables = variables(machine, proxy.as_ref())?;
-    package::put(&mut changes, &args.source, args.url.as_ref(), &variables)?;
+    let access = Access { proxy: variables, authority };
+    package::put(&mut changes, &args.source, args.url.as_ref(), &access)?;
+    progress.begin("files");
+    if let Some(authority) = &access.authority {
+        authority.put(&mut changes)?;
+    }
     let settings = write_settings(&mut changes, &wanted)?;
     let bundled = settings.engine.as_deref().is_none_or(|engine| engine == ENGINE);
     let engine_chosen = choose_engine(&mut changes, services, bundled)?;
@@ -153,10 +175,16 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     if changed && services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
+    progress.begin("engine");
     if bundled {
         let need = Need::restart_if(engine_chosen || proxy_changed);
         bring_up(&mut changes, services, ENGINE_UNIT, need, args.no_start)?;
     }
+    if args.image.is_some() && machine.is_this_one() && !args.dry_run {
+        progress.begin("image");
+        image::check()?;
+    }
+    progress.begin("agent");
     // After a new package too, which has reloaded it: it has to come up as the new program.
     let need = if changed { Need::Reload } else { Need::Nothing };
     // What systemd does when it starts the agent.
@@ -168,7 +196,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     }
 
     let is_new = !changes.changed().is_empty();
+    let changed = changes.changed().to_vec();
     changes.finish()?;
+    progress.changed(&changed);
     if !args.dry_run {
         say_what_is_next(machine, is_new, args.no_start);
     }
@@ -176,11 +206,17 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     verdict
 }
 
-fn add_repository(context: &Context, args: &Args) -> Result<()> {
-    let proxy = variables(&context.machine, args.proxy()?.as_ref())?;
+fn add_repository(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
+    progress.begin("repository");
+    let access = Access {
+        proxy: variables(&context.machine, args.proxy()?.as_ref())?,
+        authority: Authority::of(&context.machine, args.ca_cert.as_deref())?,
+    };
     let mut changes = Changes::begin(&context.machine, &RECORDS, args.dry_run)?;
-    package::add_repository(&mut changes, &args.source, args.url.as_ref(), &proxy)?;
+    package::add_repository(&mut changes, &args.source, args.url.as_ref(), &access)?;
+    let changed = changes.changed().to_vec();
     changes.finish()?;
+    progress.changed(&changed);
     if !args.dry_run {
         println!("The repository is set up. Next, install the package scalr-agent.");
     }
@@ -201,7 +237,6 @@ fn variables(machine: &Machine, proxy: Option<&ProxySettings>) -> Result<Vec<(St
 impl Args {
     /// The settings of the options, as texts for the settings' file.
     fn settings(&self) -> Result<Vec<Change>> {
-        let path = |path: &PathBuf| path.display().to_string();
         let named = [
             ("url", self.url.as_ref().map(ToString::to_string)),
             ("token", self.token()?),
@@ -211,7 +246,7 @@ impl Args {
             ("cpu", self.cpu.map(|n| n.to_string())),
             ("user", self.user.clone()),
             ("image", self.image.clone()),
-            ("ca_cert", self.ca_cert.as_ref().map(path)),
+            ("ca_cert", self.ca_cert.as_ref().map(|_| layout::CA_CERT.to_owned())),
         ];
         let mut changes: Vec<Change> = Vec::new();
         for (name, value) in named {
@@ -232,18 +267,7 @@ impl Args {
         let Some(file) = &self.token_file else {
             return Ok(std::env::var("SCALR_AGENT_TOKEN").ok().filter(|token| !token.is_empty()));
         };
-        let mut text = String::new();
-        if file.as_os_str() == "-" {
-            io::stdin().lock().read_to_string(&mut text).context("cannot read standard input")?;
-        } else {
-            text = fs::read_to_string(file)
-                .map_err(|error| Failure::Usage.because(format!("{}: {error}", file.display())))
-                .context("cannot read the token's file")?;
-        }
-        if text.trim().is_empty() {
-            return Err(Failure::Usage.because(format!("{} holds no token", file.display())));
-        }
-        Ok(Some(text.trim().to_owned()))
+        config::read_token(file).map(Some)
     }
 
     fn proxy(&self) -> Result<Option<ProxySettings>> {
@@ -252,8 +276,8 @@ impl Args {
     }
 }
 
-fn check_host(context: &Context, args: &Args, proxy: Option<&ProxySettings>) -> Result<()> {
-    let mut subject = Subject::of(&context.machine)?;
+fn subject(machine: &Machine, args: &Args, proxy: Option<&ProxySettings>) -> Result<Subject> {
+    let mut subject = Subject::of(machine)?;
     subject.override_settings(Overrides {
         url: args.url.clone(),
         concurrency: args.concurrency,
@@ -272,11 +296,15 @@ fn check_host(context: &Context, args: &Args, proxy: Option<&ProxySettings>) -> 
             );
         }
     }
-    subject.before_install = !package::is_there(&context.machine);
+    subject.before_install = !package::is_there(machine);
+    Ok(subject)
+}
+
+fn check_host(context: &Context, args: &Args, subject: &Subject) -> Result<()> {
     let selection = Selection { ignore: args.ignore.clone(), ..Selection::default() };
     let consent = (args.fix && !args.dry_run).then_some(Consent::Given);
     let print = Print::text(context.verbose);
-    let report = check::check_and_fix(&subject, &selection, consent, print)?;
+    let report = check::check_and_fix(subject, &selection, consent, print)?;
     match report.verdict() {
         Some(Failure::CheckFailed) if report.is_unsupported() => Err(Failure::Unsupported
             .because("this platform is not supported; nothing has been changed")),
@@ -330,7 +358,7 @@ fn refuse_another_engine(machine: &Machine, args: &Args) -> Result<()> {
         engine.socket()
     );
     if args.dry_run {
-        println!("it would refuse: {message}");
+        eprintln!("it would refuse: {message}");
         return Ok(());
     }
     Err(Failure::Failed.because(message))

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use url::Url;
 
-use super::source::{self, Repository, Source};
+use super::source::{self, Access, Repository, Source};
 use cli::Failure;
 use config::layout;
 use host::changes::Changes;
@@ -59,7 +59,7 @@ pub(super) fn put(
     changes: &mut Changes,
     source: &Source,
     url: Option<&Url>,
-    proxy: &[(String, String)],
+    access: &Access,
 ) -> Result<()> {
     let machine = changes.machine().clone();
     if is_there(&machine) && !source.upgrade {
@@ -72,8 +72,8 @@ pub(super) fn put(
     }
     let from_url = || url.cloned().map(Repository::Server);
     match (&source.package, source.repository.clone().or_else(from_url)) {
-        (Some(file), _) => from_file(changes, source, file, proxy),
-        (None, Some(repository)) => from_repository(changes, source, &repository, proxy),
+        (Some(file), _) => from_file(changes, source, file, access),
+        (None, Some(repository)) => from_repository(changes, source, &repository, access),
         (None, None) => Err(anyhow::anyhow!(
             "the package scalr-agent is not installed; name its file with --package or its \
              server with --repository"
@@ -93,26 +93,22 @@ pub(super) fn add_repository(
     changes: &mut Changes,
     source: &Source,
     url: Option<&Url>,
-    proxy: &[(String, String)],
+    access: &Access,
 ) -> Result<()> {
     let os = Os::of(changes.machine())?;
     let repository = source.repository.clone().or_else(|| url.cloned().map(Repository::Server));
     let repository = repository.ok_or_else(|| {
         Failure::Usage.because("which repository? Give --repository, or --url https://SERVER")
     })?;
-    let tool = PackageTool::of(os.family, source.patience())?.with_environment(proxy.to_vec());
-    source::add(changes, &os, &tool, &repository, source.key_fingerprint.as_ref(), proxy)
+    let tool =
+        PackageTool::of(os.family, source.patience())?.with_environment(access.proxy.clone());
+    source::add(changes, &os, &tool, &repository, source.key_fingerprint.as_ref(), access)
 }
 
-fn from_file(
-    changes: &mut Changes,
-    source: &Source,
-    file: &Path,
-    proxy: &[(String, String)],
-) -> Result<()> {
+fn from_file(changes: &mut Changes, source: &Source, file: &Path, access: &Access) -> Result<()> {
     let file = file.canonicalize().with_context(|| format!("cannot read {}", file.display()))?;
     let family = Os::of(changes.machine())?.family;
-    let tool = PackageTool::of(family, source.patience())?.with_environment(proxy.to_vec());
+    let tool = PackageTool::of(family, source.patience())?.with_environment(access.proxy.clone());
     let before = before(changes.machine())?;
     let file = file.display().to_string();
     install(changes, &before, &tool, &file, || tool.install(&file)).map(drop)
@@ -122,16 +118,17 @@ fn from_repository(
     changes: &mut Changes,
     source: &Source,
     repository: &Repository,
-    proxy: &[(String, String)],
+    access: &Access,
 ) -> Result<()> {
     let os = Os::of(changes.machine())?;
-    let tool = PackageTool::of(os.family, source.patience())?.with_environment(proxy.to_vec());
+    let tool =
+        PackageTool::of(os.family, source.patience())?.with_environment(access.proxy.clone());
     let is_folder = matches!(repository, Repository::Folder(_));
     let tool = if is_folder { tool.reading_folders() } else { tool };
     // Before the repository: yum may take its key already when it reads that.
     let before = before(changes.machine())?;
     let expected = source.key_fingerprint.as_ref();
-    source::add(changes, &os, &tool, repository, expected, proxy)?;
+    source::add(changes, &os, &tool, repository, expected, access)?;
     if is_folder {
         let action = || tool.install_from(repository.id(), layout::AGENT);
         let keys = install(changes, &before, &tool, layout::AGENT, action)?;

@@ -2,7 +2,7 @@
 //! is signed with.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,8 +11,10 @@ use deb822_fast::Deb822;
 use tera::Tera;
 use url::Url;
 
+use super::authority::{self, Authority};
 use super::key::Fingerprint;
 use cli::Failure;
+use config::layout;
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::os::{Family, Os};
@@ -33,6 +35,20 @@ const BUNDLE_ID: &str = "scalr-agent-bundle";
 
 const SOURCES: &str = include_str!("../../../templates/repository/scalr-agent.sources.tera");
 const REPO: &str = include_str!("../../../templates/repository/scalr-agent.repo.tera");
+
+/// How the server is reached.
+pub(crate) struct Access {
+    /// The variables of the proxy.
+    pub(super) proxy: Vec<(String, String)>,
+    /// What to trust instead of the system's authorities.
+    pub(super) authority: Option<Authority>,
+}
+
+impl Access {
+    fn ca_cert(&self) -> Option<&Path> {
+        self.authority.as_ref().map(|authority| authority.file.as_path())
+    }
+}
 
 /// Where the package comes from, as options.
 #[derive(Debug, clap::Args)]
@@ -122,12 +138,12 @@ impl Repository {
 
     /// Refuses it if it has no rpms for hosts of `os`: each later call of yum would
     /// fail with it. A server that does not answer is left to yum.
-    fn require_rpms(&self, os: &Os, proxy: &[(String, String)]) -> Result<()> {
+    fn require_rpms(&self, os: &Os, access: &Access) -> Result<()> {
         let part = yum_part(os);
         let is_missing = match self {
             Self::Server(_) => {
                 let index: Url = format!("{}/{part}/repodata/repomd.xml", self.base()).parse()?;
-                [404, 410].contains(&curl::get(&index, proxy, None)?.status)
+                [404, 410].contains(&curl::get(&index, &access.proxy, access.ca_cert())?.status)
             }
             Self::Folder(folder) => !folder.join(part).is_dir(),
         };
@@ -143,11 +159,11 @@ impl Repository {
         )))
     }
 
-    fn key(&self, proxy: &[(String, String)]) -> Result<String> {
+    fn key(&self, access: &Access) -> Result<String> {
         match self {
             Self::Server(_) => {
                 let url: Url = format!("{}/{KEY}", self.base()).parse()?;
-                curl::text(&url, proxy, None).map_err(|error| {
+                curl::text(&url, &access.proxy, access.ca_cert()).map_err(|error| {
                     Failure::DownloadFailed
                         .because(format!("cannot download the packages' key: {error}"))
                 })
@@ -169,12 +185,12 @@ pub(crate) fn add(
     tool: &PackageTool,
     repository: &Repository,
     expected: Option<&Fingerprint>,
-    proxy: &[(String, String)],
+    access: &Access,
 ) -> Result<()> {
     repository.require_encryption()?;
     let base = repository.base();
     eprintln!("Adding the package repository {base} …");
-    let key = repository.key(proxy)?;
+    let key = repository.key(access)?;
     match expected {
         Some(fingerprint) => fingerprint.require(&key)?,
         None => eprintln!(
@@ -182,12 +198,22 @@ pub(crate) fn add(
         ),
     }
     if os.family == Family::RedHat {
-        repository.require_rpms(os, proxy)?;
+        repository.require_rpms(os, access)?;
     }
     let id = repository.id();
     let files = Files::of(os.family, id);
     changes.write(&files.key, &key, Attributes::PUBLIC)?;
-    changes.write(&files.definition, &files.text(id, &base, os)?, Attributes::PUBLIC)?;
+    let ca_cert = match (repository, &access.authority) {
+        (Repository::Server(url), Some(authority)) => {
+            authority.put(changes)?;
+            if let Some(file) = files.apt_trust {
+                changes.write(file, &authority::apt_setting(url)?, Attributes::PUBLIC)?;
+            }
+            Some(layout::CA_CERT)
+        }
+        _ => None,
+    };
+    changes.write(&files.definition, &files.text(id, &base, os, ca_cert)?, Attributes::PUBLIC)?;
     if changes.is_dry_run() {
         return Ok(());
     }
@@ -236,6 +262,9 @@ fn forget(changes: &mut Changes, family: Family, id: &str, keys: &[String]) -> R
     }
     changes.remove(&files.definition)?;
     changes.remove(&files.key)?;
+    if let Some(file) = files.apt_trust {
+        changes.remove(file)?;
+    }
     Ok(())
 }
 
@@ -244,6 +273,8 @@ struct Files {
     definition: String,
     /// apt has to be able to read it as another user.
     key: String,
+    /// Where apt's setting for the authorities is; yum has it in the definition.
+    apt_trust: Option<&'static str>,
     template: &'static str,
 }
 
@@ -253,17 +284,19 @@ impl Files {
             Family::Debian => Self {
                 definition: format!("/etc/apt/sources.list.d/{id}.sources"),
                 key: format!("/usr/share/keyrings/{id}.asc"),
+                apt_trust: (id == ID).then_some("/etc/apt/apt.conf.d/90scalr-agent"),
                 template: SOURCES,
             },
             _ => Self {
                 definition: format!("/etc/yum.repos.d/{id}.repo"),
                 key: format!("/etc/pki/rpm-gpg/RPM-GPG-KEY-{id}"),
+                apt_trust: None,
                 template: REPO,
             },
         }
     }
 
-    fn text(&self, id: &str, base: &str, os: &Os) -> Result<String> {
+    fn text(&self, id: &str, base: &str, os: &Os, ca_cert: Option<&str>) -> Result<String> {
         let (part, key) = match self.template {
             SOURCES => (APT_PART, self.key.clone()),
             _ => (yum_part(os), format!("file://{}", self.key)),
@@ -272,6 +305,7 @@ impl Files {
         for (name, value) in [("id", id), ("base", base), ("part", part), ("key", &key)] {
             context.insert(name, value);
         }
+        context.insert("ca_cert", &ca_cert);
         Tera::one_off(self.template, &context, false)
             .context("cannot render a repository's definition")
     }
@@ -317,13 +351,19 @@ mod tests {
             (os("rhel", "7.9"), "yum-el7"),
             (os("amzn", "2"), "yum-el7"),
         ] {
-            let text = Files::of(Family::RedHat, ID).text(ID, &base, &os).unwrap();
+            let text = Files::of(Family::RedHat, ID).text(ID, &base, &os, None).unwrap();
+            assert!(!text.contains("sslcacert"), "{text}");
             let address = format!("\nbaseurl=https://pools.example.com/packages/{part}\n");
             assert!(text.contains(&address), "{text}");
             let key = "\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-scalr-agent\n";
             assert!(text.contains(key), "{text}");
         }
-        let text = Files::of(Family::Debian, ID).text(ID, &base, &os("debian", "12")).unwrap();
+        let ca_cert = Some(layout::CA_CERT);
+        let text =
+            Files::of(Family::RedHat, ID).text(ID, &base, &os("rocky", "9"), ca_cert).unwrap();
+        assert!(text.ends_with("\nsslcacert=/etc/scalr-agent/ca.pem\n"), "{text}");
+        let text =
+            Files::of(Family::Debian, ID).text(ID, &base, &os("debian", "12"), None).unwrap();
         assert!(text.contains("\nURIs: https://pools.example.com/packages/apt\n"), "{text}");
         assert!(text.contains("\nSigned-By: /usr/share/keyrings/scalr-agent.asc\n"), "{text}");
     }
@@ -333,8 +373,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("yum")).unwrap();
         let repository = Repository::Folder(folder.path().to_owned());
-        repository.require_rpms(&os("centos", "8"), &[]).unwrap();
-        let error = repository.require_rpms(&os("centos", "7"), &[]).unwrap_err();
+        let access = Access { proxy: Vec::new(), authority: None };
+        repository.require_rpms(&os("centos", "8"), &access).unwrap();
+        let error = repository.require_rpms(&os("centos", "7"), &access).unwrap_err();
         assert_eq!(Failure::of(&error), Failure::NotInstalled);
         let error = error.to_string();
         assert!(error.contains("no yum-el7/") && error.contains("--type rpm-el7"), "{error}");

@@ -1,6 +1,7 @@
 //! `proxy`: the proxy that scalr-agent and scalr-docker use.
 
 mod drop_in;
+mod engine;
 mod restart;
 mod show;
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::drop_in::{is_linked, of_units};
+use super::engine::{Engine, EngineProxy};
 use crate::context::{Context, RECORDS};
 use crate::output::Format;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
@@ -21,13 +22,16 @@ struct Shown {
     variables: BTreeMap<String, String>,
     /// `setup`, `hand`, or null when no proxy is set.
     written_by: Option<&'static str>,
-    /// Whether the engine uses the same.
+    /// Whether the private engine uses the same.
     engine: bool,
+    /// What the engine of the runs uses, without passwords, and the file that sets it.
+    engine_proxy: Vec<EngineProxy>,
 }
 
 pub(super) fn show(context: &Context) -> Result<()> {
     let machine = &context.machine;
     let variables = of_units(machine)?;
+    let engine = Engine::of(machine)?;
     let changes = Changes::begin(machine, &RECORDS, true)?;
     let shown = Shown {
         schema: 1,
@@ -41,14 +45,33 @@ pub(super) fn show(context: &Context) -> Result<()> {
             .map(|(name, value)| (name, masked_value(&value)))
             .collect(),
         engine: is_linked(machine),
+        engine_proxy: engine.proxy(machine)?,
     };
     if context.format == Format::Json {
         println!("{}", serde_json::to_string_pretty(&shown)?);
         return Ok(());
     }
+    print_services(&shown, engine.is_bundled());
+    // What the link gives the private engine is the agent's own.
+    let is_shown =
+        |one: &&EngineProxy| ![ENGINE_PROXY_DROP_IN, PROXY_SECRETS].contains(&&*one.file);
+    for EngineProxy { name, value, file } in shown.engine_proxy.iter().filter(is_shown) {
+        println!("{}: {name} {value} ({file})", engine.unit);
+    }
+    if !engine.is_bundled() && shown.engine_proxy.is_empty() {
+        println!(
+            "docker has no proxy: it pulls images without one. Set `proxies` in \
+             /etc/docker/daemon.json and restart docker to change that."
+        );
+    }
+    Ok(())
+}
+
+/// The proxy of the agent, and whether the private engine has it too.
+fn print_services(shown: &Shown, is_bundled: bool) {
     if shown.written_by.is_none() {
         println!("No proxy is set.");
-        return Ok(());
+        return;
     }
     for (name, value) in shown.variables.iter().filter(|(name, _)| name.contains("PROXY")) {
         println!("{name:<12} {value}");
@@ -59,8 +82,7 @@ pub(super) fn show(context: &Context) -> Result<()> {
     if shown.written_by == Some("hand") {
         println!("{PROXY_DROP_IN} was written by hand; it is used as it is.");
     }
-    if !shown.engine {
+    if is_bundled && !shown.engine {
         println!("scalr-docker does not use it: {ENGINE_PROXY_DROP_IN} is not a link to it.");
     }
-    Ok(())
 }

@@ -41,6 +41,10 @@ impl Publication {
         let is_first = !output.exists();
         let cannot = || format!("cannot write into {}", output.display());
         fs::create_dir_all(output).with_context(cannot)?;
+        if is_first {
+            // As with what is in it: the caller's umask may be 077.
+            fs::set_permissions(output, Permissions::from_mode(0o755)).with_context(cannot)?;
+        }
         let lock = File::open(output).with_context(cannot)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(Failure::Locked.because(format!(

@@ -1,11 +1,12 @@
 //! `repository verify` names what is wrong.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{tree, verify, workshop};
-use tests::workshop::{Workshop, run};
+use tests::workshop::{Workshop, run, text};
 
 /// What is done to a repository, and what is to be said of it.
 struct Damage {
@@ -285,6 +286,44 @@ fn each_damage_is_found_and_named() {
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
     assert_eq!(verify(&workshop, &workshop.path("packages")).0, Some(2), "that is no repository");
+}
+
+#[test]
+#[ignore = "needs apt-utils, createrepo-c, gnupg and rpm: run scripts/test"]
+fn what_a_web_server_cannot_read_is_named() {
+    let (workshop, key) = workshop();
+    let root = workshop.path("private");
+    workshop.deb("1.0.0", "amd64", "1.0.0");
+    let made = Command::new("sh")
+        .args(["-c", "umask 077 && exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_scalr-agent-setup-under-test"))
+        .env("GNUPGHOME", workshop.path("gnupg"))
+        .args(["repository", "--key", &key, "--packages"])
+        .arg(workshop.path("packages"))
+        .arg("--output")
+        .arg(&root)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    let (code, said) = verify(&workshop, &root);
+    assert_eq!(code, Some(0), "the umask does not count: {said}");
+
+    for (path, mode) in
+        [("apt/dists/stable/InRelease", 0o640), ("apt/pool/main", 0o754), ("", 0o700)]
+    {
+        let path = root.join(path);
+        let before = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let (code, said) = verify(&workshop, &root);
+        let name = path.to_str().unwrap().trim_end_matches('/');
+        assert_eq!(code, Some(3), "{name}: {said}");
+        assert!(
+            said.contains(name) && said.contains(&format!("has the mode {mode:04o}")),
+            "{said}"
+        );
+        assert_eq!(said.matches("a web server cannot read it").count(), 1, "{said}");
+        fs::set_permissions(&path, before).unwrap();
+    }
 }
 
 fn rpm(root: &Path) -> PathBuf {

@@ -38,6 +38,7 @@ const MAX_PIECE: usize = 2 * 1024 * 1024;
 pub(crate) fn routes() -> Router<App> {
     let json = Router::new()
         .route("/register", post(sessions::register))
+        .route("/check-token", post(sessions::check_token))
         .route("/poll", post(sessions::poll))
         .route("/heartbeat", post(sessions::heartbeat))
         .route("/deregister", post(sessions::deregister))

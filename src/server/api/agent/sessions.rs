@@ -11,7 +11,7 @@ use super::received::Received;
 use super::refusal::Refusal;
 use super::{InSession, WithPoolToken};
 use crate::app::{App, Bearer};
-use protocol::{Events, Heartbeat, Poll, Register, Registered};
+use protocol::{CheckToken, Events, Heartbeat, Poll, Register, Registered};
 
 /// `POST register`
 pub(super) async fn register(
@@ -28,6 +28,15 @@ pub(super) async fn register(
         intervals: app.scheduler.terms.intervals(),
     };
     Ok((StatusCode::CREATED, Json(registered)))
+}
+
+/// `POST check-token`
+pub(super) async fn check_token(
+    State(app): State<App>,
+    Received(check): Received<CheckToken>,
+) -> Result<StatusCode, Refusal> {
+    app.scheduler.pool_token(check.token.expose()).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST poll`

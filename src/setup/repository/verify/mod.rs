@@ -6,6 +6,7 @@ mod files;
 mod yum;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -71,7 +72,12 @@ pub(crate) fn run(format: Format, args: &Args) -> Result<()> {
     } else {
         Files::of_folder(Path::new(&args.repository))?
     };
-    let findings = inspect_files(&files)?;
+    let mut findings = inspect_files(&files)?;
+    if let Files::Folder(folder) = &files
+        && let Err(error) = require_readable(folder)
+    {
+        findings.problems.push(format!("{error:#}"));
+    }
     if format == Format::Json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
         return if findings.problems.is_empty() {
@@ -151,6 +157,30 @@ impl Findings {
         self.files += 1;
         result.map_err(|error| self.problems.push(format!("{name}: {error:#}"))).ok()
     }
+}
+
+/// Refuses a folder with something in it that a web server, as another user, cannot read;
+/// names the first. What begins with a dot is not served.
+fn require_readable(path: &Path) -> Result<()> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let needed = if metadata.is_dir() { 0o005 } else { 0o004 };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & needed != needed {
+        bail!(
+            "{} has the mode {mode:04o}, so a web server cannot read it; run `chmod -R a+rX` on \
+             the repository",
+            path.display()
+        );
+    }
+    if !metadata.is_dir() {
+        return Ok(());
+    }
+    let mut entries = fs::read_dir(path)?.collect::<std::io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    entries
+        .iter()
+        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        .try_for_each(|entry| require_readable(&entry.path()))
 }
 
 /// Refuses a file that has a secret key in it, or one that hosts would refuse.

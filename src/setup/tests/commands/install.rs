@@ -51,6 +51,39 @@ fn installed_again_and_removed() {
 }
 
 #[test]
+fn the_authority_is_kept_until_it_is_purged() {
+    let tree = Tree::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("my ca.pem");
+    let option = file.to_str().unwrap();
+    let before = tree.snapshot();
+    for wrong in ["", "no certificate"] {
+        if !wrong.is_empty() {
+            fs::write(&file, wrong).unwrap();
+        }
+        let said = install(&tree, &["--ca-cert", option]);
+        assert!(said.code == 2 && said.stderr.contains("--ca-cert"), "{}", said.all());
+        assert_eq!(tree.snapshot(), before);
+    }
+    let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+    fs::write(&file, pem).unwrap();
+    let said = install(&tree, &["--ca-cert", option]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(tree.read("/etc/scalr-agent/ca.pem"), pem);
+    assert_eq!(tree.mode("/etc/scalr-agent/ca.pem"), 0o644);
+    assert!(tree.read(SETTINGS).contains("ca_cert = \"/etc/scalr-agent/ca.pem\"\n"));
+
+    // The file that it was read from is not needed again.
+    fs::remove_file(&file).unwrap();
+    let said = install(&tree, &["--concurrency", "2"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(tree.setup(&["uninstall"]).code, 0);
+    assert_eq!(tree.read("/etc/scalr-agent/ca.pem"), pem);
+    assert_eq!(tree.setup(&["uninstall", "--purge"]).code, 0);
+    assert!(!tree.path("/etc/scalr-agent").exists());
+}
+
+#[test]
 fn what_is_set_and_not_named_stays() {
     let tree = Tree::new();
     install(&tree, &["--concurrency", "3", "--memory", "1024"]);
@@ -93,6 +126,16 @@ fn bad_input_changes_nothing() {
         assert_eq!(said.code, code, "{arguments:?}: {}", said.all());
         assert_eq!(tree.snapshot(), before, "{arguments:?}");
     }
+    for text in
+        ["{\"token\": \"hunter2\"}", "Authorization: Bearer hunter2", "hunter2\nhunter2", ""]
+    {
+        let arguments = ["install", "--url", "https://p.example.com", "--token-file", "-"];
+        let said = tree.setup_with(&arguments, &[], text);
+        assert_eq!(said.code, 2, "{text}: {}", said.all());
+        assert!(said.stderr.contains("standard input as the pool's token: it "), "{}", said.all());
+        assert!(!said.all().contains("hunter2"), "{}", said.all());
+        assert_eq!(tree.snapshot(), before, "{text}");
+    }
     let said = install(&tree, &["--concurrency", "0"]);
     assert!(said.code == 2 && said.stderr.contains("concurrency"), "{}", said.all());
     assert_eq!(tree.snapshot(), before);
@@ -132,6 +175,46 @@ fn an_unknown_system_is_not_supported() {
         (Some(1), Some(1))
     );
     assert_eq!(tree.setup(&["check", "--ignore", "os"]).code, 4);
+}
+
+#[test]
+fn json_is_one_document_and_the_rest_goes_to_standard_error() {
+    let tree = Tree::new();
+    let document = |said: &Said| -> serde_json::Value {
+        serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{}", said.all()))
+    };
+    let installed = install(&tree, &["--format", "json"]);
+    let first = document(&installed);
+    assert_eq!((installed.code, &first["outcome"]), (0, &"changed".into()));
+    assert_eq!(first["steps"].as_array().unwrap().last().unwrap()["name"], "agent");
+    assert!(first["changes"].as_array().unwrap().contains(&SETTINGS.into()), "{first}");
+    assert!(installed.stderr.contains("Changed:"), "{}", installed.stderr);
+    assert_eq!(document(&install(&tree, &["--format", "json"]))["outcome"], "unchanged");
+
+    let failed = document(&install(&tree, &["--format", "json", "--concurrency", "0"]));
+    assert_eq!((&failed["outcome"], &failed["error"]["exit_code"]), (&"failed".into(), &2.into()));
+    assert_eq!(failed["changes"], serde_json::json!([]));
+    assert!(failed["error"]["cause"].as_str().unwrap().contains("concurrency"), "{failed}");
+
+    let before = tree.snapshot();
+    let removal = document(&tree.setup(&["uninstall", "--dry-run", "--format", "json"]));
+    assert_eq!((&removal["command"], &removal["dry_run"]), (&"uninstall".into(), &true.into()));
+    assert!(!removal["changes"].as_array().unwrap().is_empty(), "{removal}");
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
+fn a_dry_run_of_a_removal_says_what_it_would_do() {
+    let tree = Tree::new();
+    install(&tree, &[]);
+    let drop_in = "/etc/systemd/system/scalr-agent.service.d/hardening.conf";
+    tree.put(drop_in, "# ours\n");
+    let said = tree.setup(&["uninstall", "--dry-run"]);
+    let would = format!("{drop_in} was edited since it was written, so it would stay");
+    assert!(said.code == 0 && said.stdout.contains(&would), "{}", said.all());
+    let said = tree.setup(&["uninstall"]);
+    assert!(said.stdout.contains("so it stays; remove it by hand"), "{}", said.all());
+    assert!(!said.all().contains("scalr-agent-setup uninstall"), "{}", said.all());
 }
 
 #[test]

@@ -121,6 +121,29 @@ fn what_was_written_by_hand_is_used_and_not_overwritten() {
 }
 
 #[test]
+fn the_proxy_of_the_hosts_own_docker_is_shown_with_its_file() {
+    let tree = Tree::new();
+    tree.put("/etc/scalr-agent/agent.toml", "engine = \"unix:///var/run/docker.sock\"\n");
+    let shown = || tree.setup(&["proxy", "show"]).stdout;
+    assert!(shown().contains("docker has no proxy"), "{}", shown());
+    let drop_in = "/etc/systemd/system/docker.service.d/http-proxy.conf";
+    tree.put(drop_in, "[Service]\nEnvironment=HTTPS_PROXY=http://u:hunter2@one:3128\n");
+    let daemon = "{\"proxies\": {\"https-proxy\": \"http://two:3128\"}, \"dns\": []}";
+    tree.put("/etc/docker/daemon.json", daemon);
+    let shown = shown();
+    for line in [
+        "No proxy is set.",
+        &format!("docker: HTTPS_PROXY http://u:***@one:3128 ({drop_in})"),
+        "docker: https-proxy http://two:3128 (/etc/docker/daemon.json)",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
+    let json = tree.setup(&["proxy", "show", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["engine_proxy"][0]["file"], drop_in);
+}
+
+#[test]
 fn an_edit_by_hand_makes_it_somebody_elses() {
     let tree = Tree::new();
     tree.setup(&["proxy", "--http", "http://proxy:3128"]);

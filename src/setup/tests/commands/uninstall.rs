@@ -1,6 +1,9 @@
 //! `uninstall`.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
 
 use crate::tree::Tree;
 
@@ -29,6 +32,32 @@ fn take_tasks(tree: &Tree, data_dir: &str) {
     );
     tree.put(&format!("{data_dir}/tasks/task-8-2/journal"), "{\n");
     fs::create_dir_all(tree.path(&format!("{data_dir}/tasks/half-made"))).unwrap();
+}
+
+#[test]
+fn what_the_agent_s_user_puts_in_place_of_a_journal_holds_nothing_up() {
+    let tree = Tree::new();
+    let task = tree.path("/var/lib/scalr-agent/tasks/task-1-1");
+    fs::create_dir_all(&task).unwrap();
+    let journal = task.join("journal");
+    type Make = fn(&Path);
+    let tricks: [(Make, &str); 3] = [
+        (
+            |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+            "not a regular",
+        ),
+        (|path| symlink("/dev/zero", path).unwrap(), "symbolic links"),
+        (|path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap(), "larger than"),
+    ];
+    for (make, why) in tricks {
+        make(&journal);
+        let said = tree.setup(&["uninstall"]);
+        assert_eq!(said.code, 1, "{}", said.all());
+        assert!(said.stderr.contains("task-1-1: cannot read its journal"), "{}", said.stderr);
+        assert!(said.stderr.contains(why), "{why}: {}", said.stderr);
+        assert_eq!(tree.setup(&["status"]).code, 0);
+        fs::remove_file(&journal).unwrap();
+    }
 }
 
 #[test]

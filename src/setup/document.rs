@@ -1,0 +1,170 @@
+//! `--format json` of the commands that change a machine: one document on standard output,
+//! and everything for people on standard error. docs/installing.md describes it.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::output::Format;
+use cli::Failure;
+
+/// How far a command has come.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    steps: Vec<Step>,
+    changes: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Step {
+    name: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Document {
+    /// 1; a change that a reader could trip over raises it.
+    schema: u32,
+    command: &'static str,
+    dry_run: bool,
+    outcome: &'static str,
+    steps: Vec<Step>,
+    changes: Vec<String>,
+    error: Option<Problem>,
+}
+
+#[derive(Debug, Serialize)]
+struct Problem {
+    message: String,
+    cause: Option<String>,
+    advice: Option<String>,
+    exit_code: u8,
+}
+
+impl Progress {
+    /// A step begins, and the one before it is done.
+    pub(crate) fn begin(&mut self, name: &'static str) {
+        self.steps.push(Step { name, result: "done" });
+    }
+
+    /// What was changed for good; in a dry run, what would be.
+    pub(crate) fn changed(&mut self, changes: &[String]) {
+        self.changes.extend_from_slice(changes);
+    }
+
+    fn document(mut self, command: &'static str, dry_run: bool, result: &Result<()>) -> Document {
+        if let (Err(_), Some(last)) = (result, self.steps.last_mut()) {
+            last.result = "failed";
+        }
+        let outcome = match result {
+            Err(_) => "failed",
+            Ok(()) if self.changes.is_empty() => "unchanged",
+            Ok(()) => "changed",
+        };
+        let error = result.as_ref().err().map(Problem::of);
+        Document {
+            schema: 1,
+            command,
+            dry_run,
+            outcome,
+            steps: self.steps,
+            changes: self.changes,
+            error,
+        }
+    }
+}
+
+impl Problem {
+    fn of(error: &anyhow::Error) -> Self {
+        let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+        let (message, causes) = (error.to_string(), causes.join(": "));
+        // The first line says what failed and why, the next ones what to do.
+        let parts = |text: &str| match text.split_once('\n') {
+            Some((first, rest)) => (first.to_owned(), Some(rest.trim().to_owned())),
+            None => (text.to_owned(), None),
+        };
+        let ((message, advice), (cause, advice_of_cause)) = (parts(&message), parts(&causes));
+        Self {
+            message,
+            cause: (!cause.is_empty()).then_some(cause),
+            advice: advice.or(advice_of_cause),
+            exit_code: Failure::of(error).code(),
+        }
+    }
+}
+
+/// Runs a command, and prints its document if that is asked for.
+///
+/// # Errors
+/// Those of `run`; the document can't be written.
+pub(crate) fn print(
+    context: &Context,
+    command: &'static str,
+    dry_run: bool,
+    run: impl FnOnce(&mut Progress) -> Result<()>,
+) -> Result<()> {
+    let mut progress = Progress::default();
+    if context.format != Format::Json {
+        return run(&mut progress);
+    }
+    let mut stdout = File::from(nix::unistd::dup(io::stdout()).context("cannot print JSON")?);
+    // Also for the programs that are run.
+    nix::unistd::dup2_stdout(io::stderr()).context("cannot print JSON")?;
+    let result = run(&mut progress);
+    let mut json = serde_json::to_vec_pretty(&progress.document(command, dry_run, &result))?;
+    json.push(b'\n');
+    stdout.write_all(&json).context("cannot print JSON")?;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_has_its_step_its_cause_and_its_advice() {
+        let mut progress = Progress::default();
+        progress.begin("check");
+        progress.begin("package");
+        let result =
+            Err(Failure::NotInstalled.because("apt is broken\nRun `dpkg --configure -a`."))
+                .context("cannot install scalr-agent");
+        let document = progress.document("install", false, &result);
+        assert_eq!(
+            serde_json::to_value(document).unwrap(),
+            json!({
+                "schema": 1,
+                "command": "install",
+                "dry_run": false,
+                "outcome": "failed",
+                "steps": [
+                    { "name": "check", "result": "done" },
+                    { "name": "package", "result": "failed" },
+                ],
+                "changes": [],
+                "error": {
+                    "message": "cannot install scalr-agent",
+                    "cause": "apt is broken",
+                    "advice": "Run `dpkg --configure -a`.",
+                    "exit_code": 6,
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn what_changed_nothing_says_so() {
+        let outcome = |changes: &[String]| {
+            let mut progress = Progress::default();
+            progress.changed(changes);
+            progress.document("uninstall", true, &Ok(())).outcome
+        };
+        assert_eq!(outcome(&[]), "unchanged");
+        assert_eq!(outcome(&["/etc/a".to_owned()]), "changed");
+    }
+}
