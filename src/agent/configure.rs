@@ -291,10 +291,15 @@ fn say_next(file: &Path, unit: Option<UnitState>, changes: Option<&[Change]>) ->
     match unit {
         Some(unit) if unit.is_up() => {
             let Some(changes) = changes else { return Ok(()) };
-            if changes.iter().any(|(key, _)| PLACES.contains(&key.name)) {
+            let names = |places: &[&str]| changes.iter().any(|(key, _)| places.contains(&key.name));
+            if names(&PLACES) {
                 println!(
                     "Next, as soon as `scalr-agent status` shows no runs: systemctl restart {UNIT}"
                 );
+            } else if names(&["ca_cert"]) {
+                // The unit's drop-ins hide /home and /root from an agent that needs neither,
+                // and systemd looks at them when it starts it.
+                println!("Next: systemctl restart {UNIT} (runs continue)");
             } else {
                 println!("Next: systemctl reload {UNIT}");
             }

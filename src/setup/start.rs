@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::status;
+use crate::{settings, status};
 use cli::Failure;
-use config::Settings;
 use config::layout::{AGENT_DROP_INS, AGENT_UNIT};
 use host::command::CommandExt as _;
 use host::machine::Machine;
@@ -75,8 +74,7 @@ pub(crate) fn bring_up(services: Services, unit: &str) -> Result<()> {
 /// [`bring_up`].
 pub(crate) fn reload_agent(machine: &Machine, services: Services) -> Result<()> {
     let variables = unit::environment(machine, AGENT_DROP_INS)?;
-    let values = variables.iter().map(|(name, given)| (name.clone(), given.value.clone()));
-    Settings::load(&machine.path(config::FILE), values)?.resolve()?;
+    settings::of_service(machine)?.resolve()?;
     let progress = Progress::begin("Reloading", AGENT_UNIT);
     let answered = || status::server_answered_at(machine, &variables);
     let before = answered();

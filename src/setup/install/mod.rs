@@ -366,7 +366,7 @@ fn refuse_another_engine(machine: &Machine, args: &Args) -> Result<()> {
         engine.socket()
     );
     if args.dry_run {
-        println!("it would refuse: {message}");
+        eprintln!("it would refuse: {message}");
         return Ok(());
     }
     Err(Failure::Failed.because(message))
