@@ -68,6 +68,10 @@ pub const SETUP_MANIFEST: &str = "/var/lib/scalr-agent/setup.json";
 /// and goes with the package.
 pub const SETUP_UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
 
+/// The accounts and folders that were made for the agent. Not in the agent's folder: a purge
+/// goes by it.
+pub const CREATED: &str = "/var/lib/scalr-agent-setup.created";
+
 /// Held by the one setup program that changes the machine.
 pub const SETUP_LOCK: &str = "/run/scalr-agent-setup.lock";
 
@@ -125,3 +129,20 @@ pub mod data {
     pub const ALL: [&str; 8] =
         [TASKS, LOST, MACHINE_ID, CONNECTION, PROGRESS, IMAGES, PROVIDER_LIST, PROVIDERS];
 }
+
+/// The files of the private engine and its containerd in [`ENGINE_DATA_DIR`].
+pub const ENGINE_DATA: [&str; 13] = [
+    "buildkit",
+    "containerd",
+    "containers",
+    "engine-id",
+    "image",
+    "network",
+    "overlay2",
+    "plugins",
+    "runtimes",
+    "swarm",
+    "tmp",
+    "trust",
+    "volumes",
+];

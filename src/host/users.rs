@@ -73,12 +73,16 @@ pub fn leave(user: &str, group: &str) -> Command {
     command
 }
 
-/// Removes users of this machine and then groups, where they exist.
+/// Removes users of this machine and then groups, where they exist, and no other group.
 ///
 /// # Errors
-/// userdel or groupdel fails.
+/// usermod, userdel or groupdel fails.
 pub fn remove(users: &[&str], groups: &[&str]) -> Result<()> {
     for user in users.iter().filter(|user| users::get_user_by_name(user).is_some()) {
+        if !groups.contains(user) {
+            // userdel takes a user's own group of the same name along.
+            Command::new("usermod").args(["--gid", "0", user]).run()?;
+        }
         Command::new("userdel").arg(user).run()?;
     }
     // Not from the cache of this process: userdel takes a user's own group along.

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::created;
 use cli::Failure;
 use config::data_dir::refuse_foreign;
 use config::{Settings, layout};
@@ -62,6 +63,7 @@ pub(crate) fn put(changes: &mut Changes, settings: &Settings) -> Result<()> {
         command.arg(argument).arg(&path);
         command
     };
+    created::record_data_folder(changes, folder, !path.exists())?;
     if !path.exists() {
         let mut make = Command::new("mkdir");
         make.arg(&path);

@@ -6,6 +6,7 @@
 mod bundle;
 mod check;
 mod context;
+mod created;
 mod data_dir;
 mod document;
 mod install;

@@ -1,13 +1,15 @@
 //! `uninstall`: puts back what was there before, as far as it was recorded.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::context::{Context, RECORDS, require_root};
+use crate::created::Created;
 use crate::document::{self, Progress};
 use crate::install::source;
 use crate::network;
@@ -95,6 +97,8 @@ fn uninstall(context: &Context, args: &Args, progress: &mut Progress) -> Result<
     if let (Some(message), false) = (&refusal, args.dry_run) {
         return Err(Failure::Failed.because(message));
     }
+    // Before the package is removed: that deletes it.
+    let created = Created::on(machine)?;
     progress.begin("files");
     let left_alone = put_back(machine, services, &places, args, progress)?;
     if machine.is_this_one() && !args.keep_package {
@@ -102,7 +106,10 @@ fn uninstall(context: &Context, args: &Args, progress: &mut Progress) -> Result<
         remove_package(context, args, progress)?;
     }
     progress.begin("data");
-    delete_data(machine, &places, args, progress)?;
+    delete_data(machine, &places, &created, args, progress)?;
+    if args.purge && !args.keep_package && machine.is_this_one() {
+        remove_accounts(&created, args.dry_run, progress)?;
+    }
     for path in left_alone {
         if !(args.purge && DATA.iter().any(|data| path.starts_with(data))) {
             let stays = if args.dry_run { "would stay" } else { "stays; remove it by hand" };
@@ -180,9 +187,11 @@ fn put_back(
     if !args.keep_package {
         source::remove(&mut changes, Os::of(machine)?.family)?;
     }
-    let keep: &[&str] =
-        if args.purge { &[] } else { &[config::FILE, layout::CA_CERT, layout::ENGINE_SETTINGS] };
-    let left_alone = changes.reverse(keep)?;
+    let mut keep = vec![layout::CREATED];
+    if !args.purge {
+        keep.extend([config::FILE, layout::CA_CERT, layout::ENGINE_SETTINGS]);
+    }
+    let left_alone = changes.reverse(&keep)?;
     leave_groups(&mut changes)?;
     if services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
@@ -319,19 +328,17 @@ fn remove_package(context: &Context, args: &Args, progress: &mut Progress) -> Re
 fn delete_data(
     machine: &Machine,
     places: &Places,
+    created: &Created,
     args: &Args,
     progress: &mut Progress,
 ) -> Result<()> {
     let mut paths = vec![PathBuf::from(layout::ENGINE_RUN_DIR)];
     if args.purge {
-        paths.extend(DATA.map(PathBuf::from));
-        if !DATA.iter().any(|data| places.data_dir.starts_with(data)) {
-            paths.extend(layout::data::ALL.map(|name| places.data_dir.join(name)));
-        }
+        paths.extend(purged(machine, places, created));
     }
     for path in paths {
         let found = machine.path(&path);
-        if !found.exists() {
+        if found.symlink_metadata().is_err() {
             continue;
         }
         if args.dry_run {
@@ -343,15 +350,67 @@ fn delete_data(
         }
         progress.changed(&[format!("delete {}", path.display())]);
     }
-    if !machine.is_this_one() || !args.purge || args.keep_package {
+    if args.purge && !args.dry_run {
+        for folder in created.folders() {
+            // Somebody else's files may be in there by now.
+            let _ = fs::remove_dir(machine.path(folder));
+        }
+    }
+    Ok(())
+}
+
+/// The paths that a purge deletes, as the machine calls them.
+fn purged(machine: &Machine, places: &Places, created: &Created) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for folder in DATA {
+        // An administrator's link: what else is in its target is not ours.
+        if let Ok(target) = fs::read_link(machine.path(folder)) {
+            let above = Path::new(folder).parent().unwrap_or(Path::new("/"));
+            let target = above.join(target);
+            paths.extend(names_in(folder).iter().map(|name| target.join(name)));
+        }
+        paths.push(folder.into());
+    }
+    let mut used: Vec<PathBuf> = created.data_folders().collect();
+    // Not recorded, but an agent's machine id is in there.
+    if machine.path(&places.data_dir).join(layout::data::MACHINE_ID).exists() {
+        used.push(places.data_dir.clone());
+    }
+    used.retain(|folder| !DATA.iter().any(|data| folder.starts_with(data)));
+    used.retain(|folder| !machine.path(folder).is_symlink());
+    used.sort();
+    used.dedup();
+    for folder in used {
+        paths.extend(layout::data::ALL.map(|name| folder.join(name)));
+    }
+    paths
+}
+
+/// The names of what is ours in one of [`DATA`].
+fn names_in(folder: &str) -> Vec<&'static str> {
+    match folder {
+        layout::SETTINGS_DIR => vec!["agent.toml", "ca.pem", "docker.json", "proxy.env"],
+        DATA_DIR => [&layout::data::ALL[..], &["setup.json"]].concat(),
+        _ => layout::ENGINE_DATA.to_vec(),
+    }
+}
+
+/// Removes the accounts that the package has made; others of these names were there before.
+fn remove_accounts(created: &Created, dry_run: bool, progress: &mut Progress) -> Result<()> {
+    let (users, groups) = (created.users(), created.groups());
+    let removals = users.iter().map(|user| format!("remove the user {user}"));
+    let removals = removals.chain(groups.iter().map(|group| format!("remove the group {group}")));
+    let removals: Vec<_> = removals.collect();
+    progress.changed(&removals);
+    if dry_run {
+        removals.iter().for_each(|removal| println!("would {removal}"));
         return Ok(());
     }
-    let users = [layout::AGENT, layout::RUN_USER];
-    let groups = [layout::AGENT, layout::ENGINE_GROUP, layout::RUN_USER];
-    if args.dry_run {
-        let (users, groups) = (users.join(" and "), groups.join(", "));
-        println!("would remove the users {users} and the groups {groups}");
-        return Ok(());
+    users::remove(&users, &groups)?;
+    match fs::remove_file(layout::CREATED) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", layout::CREATED))
+        }
+        _ => Ok(()),
     }
-    users::remove(&users, &groups)
 }

@@ -199,7 +199,10 @@ fn render(
 
 /// The group that may use the host's engine; `None` if everybody may. Where the engine
 /// does not run, Docker's usual one, if there is such a group.
-fn group_of(machine: &Machine, address: &str) -> Result<Option<String>> {
+///
+/// # Errors
+/// The socket is there, and membership in its group does not suffice or gives too much.
+pub(crate) fn group_of(machine: &Machine, address: &str) -> Result<Option<String>> {
     let socket = Path::new(address.trim_start_matches("unix://"));
     if machine.is_this_one() && socket.exists() {
         return engine::socket_group(socket);

@@ -1,7 +1,8 @@
 //! The packages' scripts, which run on hosts whose sh is dash, bash 4.2 or
 //! busybox.
 
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[test]
@@ -82,6 +83,7 @@ fn runs_have_an_account_that_is_not_in_the_engines_group() {
                  useradd() { echo useradd \"$@\"; }\nusermod() { echo usermod \"$@\"; }\n";
     let body = script
         .replace("/usr/lib/scalr-agent/engine", &engine)
+        .replace("/var/lib/scalr-agent-setup.created", &format!("{engine}/created"))
         .replace("set -eu\n", &format!("set -eu\n{fakes}"))
         .replace("main \"$@\"\n", "make_accounts\n");
     let output = Command::new("sh").args(["-c", &body]).output().unwrap();
@@ -89,6 +91,93 @@ fn runs_have_an_account_that_is_not_in_the_engines_group() {
     assert!(calls.contains("useradd --system --gid scalr-run "), "{calls}");
     let joins: Vec<&str> = calls.lines().filter(|call| call.starts_with("usermod ")).collect();
     assert_eq!(joins, ["usermod --append --groups scalr-docker scalr-agent"]);
+}
+
+/// What the record has after the accounts were made on a host that has `known` already.
+fn recorded(folder: &Path, known: &str) -> String {
+    let place = folder.display().to_string();
+    let script = std::fs::read_to_string(source("pkg/usr/lib/scalr-agent/maintain")).unwrap();
+    let fakes = format!(
+        "getent() {{ case $2 in {known}) true ;; *) false ;; esac; }}\n\
+         groupadd() {{ :; }}\nuseradd() {{ :; }}\nusermod() {{ :; }}\n"
+    );
+    let body = script
+        .replace("/usr/lib/scalr-agent/engine", &place)
+        .replace("/var/lib/scalr-agent-setup.created", &format!("{place}/created"))
+        .replace("set -eu\n", &format!("set -eu\n{fakes}"))
+        .replace("main \"$@\"\n", "make_accounts\n");
+    let output = Command::new("sh").args(["-c", &body]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    std::fs::read_to_string(folder.join("created")).unwrap_or_default()
+}
+
+#[test]
+fn accounts_that_were_there_before_are_not_recorded_as_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = "group scalr-agent\nuser scalr-agent\ngroup scalr-run\nuser scalr-run\n\
+               group scalr-docker\n";
+    assert_eq!(recorded(folder.path(), "nobody"), all);
+    // Again, after a removal that kept the record but not the accounts.
+    assert_eq!(recorded(folder.path(), "nobody"), all);
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(recorded(folder.path(), "scalr-agent | scalr-run"), "group scalr-docker\n");
+}
+
+/// A purge with a record, and what it calls to remove accounts.
+#[test]
+fn a_purge_deletes_what_is_recorded_and_follows_no_link_further_than_its_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let put = |path: &str| {
+        let file = root.join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "").unwrap();
+    };
+    for path in [
+        "srv/agent data/machine-id",
+        "srv/agent data/tasks/t/journal",
+        "srv/agent data/theirs",
+        "srv/made/providers/x",
+        "disk/image/x",
+        "disk/photos/theirs",
+        "var/lib/scalr-agent/setup.json",
+        "etc/scalr-agent/agent.toml",
+        "elsewhere/tasks/theirs",
+    ] {
+        put(path);
+    }
+    symlink(root.join("disk"), root.join("var/lib/scalr-docker")).unwrap();
+    symlink(root.join("elsewhere"), root.join("srv/link")).unwrap();
+    let place = root.display();
+    std::fs::write(
+        root.join("var/lib/scalr-agent-setup.created"),
+        format!(
+            "group scalr-docker\nuser scalr-agent\ndata {place}/srv/agent data\n\
+             folder {place}/srv/made\ndata {place}/srv/made\ndata {place}/srv/link\n"
+        ),
+    )
+    .unwrap();
+    let fakes = "getent() { true; }\nip() { :; }\nsystemctl() { :; }\n\
+                 userdel() { echo userdel \"$@\"; }\nusermod() { echo usermod \"$@\"; }\n\
+                 groupdel() { echo groupdel \"$@\"; }\n";
+    let script = std::fs::read_to_string(source("pkg/deb/postrm")).unwrap();
+    let mut body = script.replace("set -eu\n", &format!("set -eu\n{fakes}"));
+    for folder in ["/var/lib/scalr-", "/etc/scalr-", "/run/scalr-", "/etc/systemd"] {
+        body = body.replace(folder, &format!("{place}{folder}"));
+    }
+    let output = Command::new("sh").args(["-c", &body, "postrm", "purge"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // Its group was there before, and userdel would take it along.
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "usermod --gid 0 scalr-agent\nuserdel scalr-agent\ngroupdel scalr-docker\n"
+    );
+    let find = Command::new("find").arg(root).args(["-type", "f"]).output().unwrap();
+    let left = String::from_utf8(find.stdout).unwrap().replace(&place.to_string(), "");
+    let mut left: Vec<&str> = left.lines().collect();
+    left.sort_unstable();
+    assert_eq!(left, ["/disk/photos/theirs", "/elsewhere/tasks/theirs", "/srv/agent data/theirs"]);
+    assert!(!root.join("srv/made").exists());
 }
 
 fn scripts() -> Vec<PathBuf> {

@@ -13,6 +13,7 @@ mod packages;
 mod proxy;
 mod resources;
 mod results;
+mod run_account;
 mod security;
 mod server;
 mod service;

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::{Outcome, Subject};
 use super::{
-    container_selinux, disks, engine, host, network, os, packages, proxy, resources, security,
-    server, service,
+    container_selinux, disks, engine, host, network, os, packages, proxy, resources, run_account,
+    security, server, service,
 };
 
 /// A check: what it is and how it is done.
@@ -152,6 +152,13 @@ pub(crate) const CHECKS: &[Check] = &[
         severity: Severity::Warning,
         about: "the drop-ins of scalr-agent.service fit its settings",
         look: service::drop_ins,
+    },
+    Check {
+        name: "run-account",
+        area: "service",
+        severity: Severity::Error,
+        about: "runs have an account that nothing else has and that may not use the engine",
+        look: run_account::run_account,
     },
     Check {
         name: "iptables",

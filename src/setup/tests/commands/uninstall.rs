@@ -90,9 +90,14 @@ fn uninstall_purges_a_custom_data_dir() {
     let settings = tree.read(SETTINGS);
     tree.put(SETTINGS, &format!("{settings}data_dir = \"/srv/agent\"\n"));
     take_tasks(&tree, "/srv/agent");
-    for file in
-        ["connection.json", "progress.json", "images.json", "providers.json", "providers/a.zip"]
-    {
+    for file in [
+        "machine-id",
+        "connection.json",
+        "progress.json",
+        "images.json",
+        "providers.json",
+        "providers/a.zip",
+    ] {
         tree.put(&format!("/srv/agent/{file}"), "");
     }
     tree.put("/srv/agent/lost/task-1-1/state", "");
@@ -106,6 +111,52 @@ fn uninstall_purges_a_custom_data_dir() {
         .collect();
     assert_eq!(left, ["somebody-elses"]);
     assert!(!tree.path(SETTINGS).exists(), "the settings are purged although they were edited");
+}
+
+#[test]
+fn a_purge_deletes_the_data_folders_that_were_made_also_earlier_ones() {
+    let tree = installed();
+    let settings = tree.read(SETTINGS);
+    fs::create_dir(tree.path("/srv")).unwrap();
+    for folder in ["/srv/first", "/srv/second"] {
+        tree.put(SETTINGS, &format!("{settings}data_dir = \"{folder}\"\n"));
+        let said = tree.setup(&["units"]);
+        assert_eq!(said.code, 0, "{}", said.all());
+        tree.put(&format!("{folder}/providers/a.zip"), "");
+    }
+    tree.put("/srv/second/theirs", "");
+    assert_eq!(tree.setup(&["uninstall"]).code, 0);
+    assert!(tree.path("/srv/first/providers/a.zip").exists(), "data stay without --purge");
+    let said = tree.setup(&["uninstall", "--purge"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(!tree.path("/srv/first").exists());
+    let left: Vec<_> = fs::read_dir(tree.path("/srv/second"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["theirs"]);
+}
+
+#[test]
+fn a_purge_deletes_what_is_ours_in_the_target_of_a_link() {
+    let tree = installed();
+    tree.put("/disk/docker/image/x", "");
+    tree.put("/disk/docker/photos/theirs", "");
+    tree.link("/var/lib/scalr-docker", "../../disk/docker");
+    assert_eq!(tree.setup(&["uninstall", "--purge"]).code, 0);
+    assert!(!tree.path("/disk/docker/image").exists());
+    assert!(tree.path("/disk/docker/photos/theirs").exists());
+    assert!(!tree.path("/var/lib/scalr-docker").is_symlink());
+}
+
+#[test]
+fn the_packages_purge_knows_the_same_names() {
+    let script = include_str!("../../../../pkg/deb/postrm");
+    let data = config::layout::data::ALL.join(" ");
+    assert!(script.contains(&format!("\nagent_data=\"{data}\"\n")), "{data}");
+    let engine = config::layout::ENGINE_DATA.join(" ");
+    assert!(script.contains(&format!("\nengine_data=\"{engine}\"\n")), "{engine}");
+    assert!(script.contains(&format!("\ncreated={}\n", config::layout::CREATED)));
 }
 
 #[test]

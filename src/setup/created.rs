@@ -1,0 +1,72 @@
+//! The record of the accounts and folders that were made for the agent: a purge deletes
+//! these alone. The package's scripts read and write it, too, hence lines of words.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use config::layout::CREATED;
+use host::changes::{Attributes, Changes};
+use host::machine::Machine;
+
+/// What is recorded: on each line a kind and a name.
+#[derive(Debug, Default)]
+pub(crate) struct Created {
+    text: String,
+}
+
+impl Created {
+    /// What is recorded on a machine so far.
+    ///
+    /// # Errors
+    /// The record can't be read.
+    pub(crate) fn on(machine: &Machine) -> Result<Self> {
+        match fs::read_to_string(machine.path(CREATED)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            result => Ok(Self { text: result.with_context(|| format!("cannot read {CREATED}"))? }),
+        }
+    }
+
+    /// The users that the package has made.
+    pub(crate) fn users(&self) -> Vec<&str> {
+        self.of_kind("user").collect()
+    }
+
+    /// The groups that the package has made.
+    pub(crate) fn groups(&self) -> Vec<&str> {
+        self.of_kind("group").collect()
+    }
+
+    /// The data folders that settings have named, each with files of the agent's.
+    pub(crate) fn data_folders(&self) -> impl Iterator<Item = PathBuf> {
+        self.of_kind("data").map(PathBuf::from)
+    }
+
+    /// Those of them that did not exist before.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        self.of_kind("folder").map(PathBuf::from)
+    }
+
+    fn of_kind(&self, kind: &str) -> impl Iterator<Item = &str> {
+        self.text.lines().filter_map(move |line| line.strip_prefix(kind)?.strip_prefix(' '))
+    }
+}
+
+/// Records that a data folder is used, and whether it was made for that.
+///
+/// # Errors
+/// The record can't be read or written.
+pub(crate) fn record_data_folder(changes: &mut Changes, folder: &Path, made: bool) -> Result<()> {
+    let mut text = Created::on(changes.machine())?.text;
+    let folder = folder.display();
+    for line in [made.then(|| format!("folder {folder}")), Some(format!("data {folder}"))] {
+        let Some(line) = line.filter(|line| text.lines().all(|known| known != line)) else {
+            continue;
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    changes.write(CREATED, &text, Attributes::PUBLIC).map(drop)
+}
