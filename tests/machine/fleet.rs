@@ -190,8 +190,15 @@ impl Fleet {
         });
     }
 
+    /// A company's image trusts the company's authority from the start.
     fn trust_server(&self, machine: &str) {
-        trust(&self.world, machine, &std::fs::read(self.ca()).expect("the server's authority"));
+        let ca = std::fs::read(self.ca()).expect("the server wrote its authority");
+        let line = if machine.starts_with("centos") {
+            "cat >/etc/pki/ca-trust/source/anchors/pools.crt && update-ca-trust 2>&1"
+        } else {
+            "cat >/usr/local/share/ca-certificates/pools.crt && update-ca-certificates 2>&1"
+        };
+        self.world.feed(machine, line, &ca);
     }
 
     /// Takes the trust back, for those who bring it themselves.
@@ -221,16 +228,6 @@ impl Drop for Fleet {
             drop(server.wait());
         }
     }
-}
-
-/// A company's image trusts the company's authority from the start.
-pub(crate) fn trust(world: &World, machine: &str, authority: &[u8]) {
-    let line = if machine.starts_with("centos") {
-        "cat >/etc/pki/ca-trust/source/anchors/pools.crt && update-ca-trust 2>&1"
-    } else {
-        "cat >/usr/local/share/ca-certificates/pools.crt && update-ca-certificates 2>&1"
-    };
-    world.feed(machine, line, authority);
 }
 
 /// The folder of programs, packages and the rest that `scripts/test` made.

@@ -295,7 +295,7 @@ fn an_upgrade_in_the_middle_of_an_apply_loses_nothing(
 }
 
 /// Brings a package of the kit to the machine; gives its path there.
-fn feed(fleet: &Fleet, folder: &str, kind: &str) -> String {
+pub(crate) fn feed(fleet: &Fleet, folder: &str, kind: &str) -> String {
     let file = package(folder, kind);
     let extension = if kind == "deb" { "deb" } else { "rpm" };
     let path = format!("/root/{folder}.{extension}");

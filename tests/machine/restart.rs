@@ -3,7 +3,8 @@
 
 use serde_json::json;
 
-use crate::fleet::{DOCKER, Fleet, kit, refusal};
+use crate::fleet::{DOCKER, Fleet, URL, kit, refusal};
+use crate::lifecycle::feed;
 use crate::pool::{Pool, Run};
 use crate::stop::applying;
 
@@ -41,6 +42,30 @@ fn a_restart_with_settings_that_no_agent_can_use_ends_the_apply_with_its_state()
     let log = pool.log(&run, "apply");
     assert!(log.contains("the agent was stopped"), "{log}");
     assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet")), "");
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn an_interrupted_upgrade_touches_neither_settings_nor_engine_nor_apply() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    let run = applying(&fleet, &pool, STEPS);
+    let package = feed(&fleet, "next", "deb");
+    let files = "sha256sum /etc/scalr-agent/* /etc/systemd/system/scalr-agent.service.d/*";
+    let engine = "systemctl show --property=MainPID scalr-docker scalr-containerd";
+    let (files_before, engine_before) = (fleet.shell(files), fleet.shell(engine));
+    // In a group of its own, which `set -m` makes; dash has it on terminals only.
+    let said = fleet.shell(&format!(
+        "timeout 180 bash -c 'set -m; scalr-agent-setup install --url {URL} --concurrency 3 \
+             --token-file /root/pool.token --upgrade --package {package} </dev/null 2>&1 & \
+         until grep -q \"concurrency = 3\" /etc/scalr-agent/agent.toml; do :; done; \
+         kill -s INT -- -$!; wait'"
+    ));
+    assert!(said.contains("Undoing") && !said.contains("cannot"), "{said}");
+    fleet.shell("! [ -e /var/lib/scalr-agent-setup.unfinished ] && [ -z \"$(dpkg --audit)\" ]");
+    assert_eq!(fleet.shell(files), files_before, "{said}");
+    assert_eq!(fleet.shell(engine), engine_before, "{said}");
+    is_applied_once(&fleet, &pool, &run);
 }
 
 #[test]
