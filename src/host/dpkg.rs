@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::command::CommandExt as _;
 use super::machine::Machine;
@@ -46,9 +46,13 @@ pub(crate) fn configure_pending() -> Result<()> {
 /// The packages whose installation was begun and never finished.
 ///
 /// # Errors
-/// dpkg is missing.
+/// dpkg is missing, or may not read its records.
 pub fn unfinished() -> Result<Vec<String>> {
     let output = Command::new("dpkg").arg("--audit").env("LC_ALL", "C").probe()?;
+    // A fatal error (dpkg(1)): it has not looked.
+    if output.status.code() == Some(2) {
+        bail!("cannot ask dpkg: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
     Ok(parse_audit(&String::from_utf8_lossy(&output.stdout)))
 }
 

@@ -1,13 +1,14 @@
 //! The Ansible role and its example playbook, on each family.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::fleet::{Fleet, URL};
-use crate::machine::text;
+use crate::machine::{text, wait_for};
 use crate::watch::Watch;
 
 #[test]
@@ -63,12 +64,18 @@ fn ansible_sets_up(flavour: &str) {
     fleet.wait_for_agent(&pool, "idle");
 
     // A new authority is read by the agent that runs.
-    let running = fleet.shell(services);
+    let ready = || {
+        let lines = fleet.shell("journalctl --unit=scalr-agent --output=cat --no-pager");
+        lines.matches("ready to receive tasks").count()
+    };
+    let (running, starts) = (fleet.shell(services), ready());
     let ca = std::fs::read_to_string(fleet.ca()).expect("the server's authority");
     let renewed = ansible.play("", json!({"scalr_agent_server_ca": format!("{ca}\n")}));
     assert_eq!(renewed.count("failed"), 0, "{}", renewed.said);
-    assert_ne!(fleet.shell(services), running, "{}", renewed.said);
-    fleet.wait_for_agent(&pool, "idle");
+    wait_for("the agent to be ready again", Duration::from_secs(60), || {
+        (ready() > starts).then_some(())
+    });
+    assert_eq!(fleet.shell(services), running, "the agent was reloaded, not restarted");
 
     let system = fleet.world.try_shell(&fleet.machine, &format!("curl -fsS {URL}/install.sh"));
     assert_eq!(system.status.code(), Some(60), "the host itself does not trust the server");

@@ -41,7 +41,7 @@ const UBUNTU: &[Fault] = &[
         provoke: "printf 'Package: scalr-agent\\nPin: release *\\nPin-Priority: -1\\n' >/etc/apt/preferences.d/no",
         undo: "rm /etc/apt/preferences.d/no",
         code: 6,
-        says: &["no installation candidate"],
+        says: &["/etc/apt/preferences.d/no:1 keeps apt from installing scalr-agent"],
     },
     Fault {
         name: "a scriptlet fails",
