@@ -70,6 +70,9 @@ fn is_known(version: u32, section: &str, directive: &str) -> bool {
 
 fn is_taken(version: u32, directive: &str, value: &str) -> bool {
     let is_number = |text: &str| text.parse::<i64>().is_ok();
+    // Each takes quotes around a path: FOREACH_WORD_QUOTED in load-fragment.c of 219,
+    // EXTRACT_UNQUOTE later.
+    let value = value.trim_matches('"');
     ["yes", "no"].contains(&value)
         || is_number(value.trim_end_matches('M'))
         || value.trim_start_matches('-').starts_with('/')
