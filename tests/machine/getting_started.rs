@@ -10,6 +10,7 @@
 //! | the token is pasted | it comes on standard input |
 
 use std::collections::HashMap;
+use std::io::{Seek as _, Write as _};
 use std::process::Command;
 use std::time::Instant;
 
@@ -142,12 +143,13 @@ impl Walk {
         let script = format!("cd /root && {command}");
         let begun = Instant::now();
         // The script is the shell's argument, so that standard input is the command's.
-        let file = std::env::temp_dir().join(format!("scalr-input-{}", std::process::id()));
-        std::fs::write(&file, input).expect("the temporary folder takes files");
+        let mut stdin = tempfile::tempfile().expect("the temporary folder takes files");
+        stdin.write_all(input.as_bytes()).expect("it takes bytes");
+        stdin.rewind().expect("it is a file");
         let output = self
             .world
             .command(machine, &["sh", "-c", &script])
-            .stdin(std::fs::File::open(&file).expect("it was written"))
+            .stdin(stdin)
             .output()
             .expect("scripts/machine starts");
         eprintln!("{:5.1} s on the {place}: {}", begun.elapsed().as_secs_f64(), command.trim());
