@@ -12,6 +12,7 @@ pub(crate) mod agent_pool;
 pub(crate) mod configuration_version;
 pub(crate) mod environment;
 pub(crate) mod run;
+pub(crate) mod run_event;
 pub(crate) mod run_settings;
 pub(crate) mod session;
 pub(crate) mod state_version;

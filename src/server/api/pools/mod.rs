@@ -14,6 +14,7 @@ mod error;
 mod phases;
 mod query;
 mod quotas;
+mod run_events;
 mod runs;
 mod server;
 mod state_upload;
