@@ -19,6 +19,7 @@ use axum::response::Response;
 use super::BASE;
 use super::error::ApiError;
 use super::query::ListQuery;
+use crate::admin;
 use crate::app::{App, Bearer};
 use crate::connections::authenticated;
 use crate::local_api::LocalAdmin;
@@ -49,11 +50,8 @@ pub(super) async fn check(
 
 async fn check_admin(app: &App, shown: &PresentedToken) -> Result<(), ApiError> {
     let mut db = app.scheduler.store.read().await?;
-    let found = access_token::find(&mut db, &shown.id).await?;
     let now = app.scheduler.clock.now();
-    let token = found
-        .filter(|token| shown.matches(&token.secret_hash) && token.pool_id.is_none())
-        .ok_or_else(ApiError::unauthorized)?;
+    let token = admin::of_token(&mut db, shown).await?.ok_or_else(ApiError::unauthorized)?;
     if let Some(expired_at) = token.expires_at.filter(|_| token.is_expired(now)) {
         return Err(ApiError::expired(&token.id, expired_at));
     }

@@ -18,12 +18,17 @@ use protocol::limits::{MAX_IMAGE, MAX_TEXT};
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(crate) struct Document {
     status: StatusCode,
     body: Value,
 }
 
 impl Document {
+    /// The resource in it.
+    pub(crate) fn resource(&self) -> &Value {
+        &self.body["data"]
+    }
+
     /// 200 with a resource.
     pub(super) fn of(resource: Value) -> Self {
         Self::with(StatusCode::OK, resource)
@@ -84,7 +89,7 @@ pub(super) fn to_many<'a>(kind: &str, ids: impl IntoIterator<Item = &'a String>)
 
 /// A resource as it comes in. An empty body is a resource that says nothing.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Payload {
+pub(crate) struct Payload {
     #[serde(default)]
     attributes: Map<String, Value>,
     #[serde(default)]
@@ -93,7 +98,7 @@ pub(super) struct Payload {
 
 impl Payload {
     /// A resource with these attributes and relationships.
-    pub(super) fn new(attributes: Map<String, Value>, relationships: Map<String, Value>) -> Self {
+    pub(crate) fn new(attributes: Map<String, Value>, relationships: Map<String, Value>) -> Self {
         Self { attributes, relationships }
     }
 

@@ -4,8 +4,8 @@
 mod access;
 mod access_tokens;
 mod accounts;
-mod agent_pools;
-mod agents;
+pub(crate) mod agent_pools;
+pub(crate) mod agents;
 mod attributes;
 mod configuration_versions;
 mod document;
@@ -35,8 +35,8 @@ use crate::app::App;
 use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
-use error::ApiError;
-
+pub(crate) use document::Payload;
+pub(crate) use error::ApiError;
 pub(crate) use quotas::Quotas;
 
 /// Where the API is on the server.
