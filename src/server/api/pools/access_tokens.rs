@@ -28,19 +28,17 @@ async fn list(
     Path(pool_id): Path<String>,
     query: ListQuery,
 ) -> Result<Document, ApiError> {
-    query.allow(&[])?;
     let mut db = app.scheduler.store.read().await?;
     let pool = agent_pools::find(&mut db, &pool_id).await?;
-    let listed = access_token::list(&mut db, &pool.id, query.page).await?;
+    let listed = access_token::list(&mut db, &pool.id, query.view()).await?;
     let now = app.scheduler.clock.now();
     let resources = listed.rows.iter().map(|token| render(token, now)).collect();
     Ok(Document::page(resources, &listed, &query))
 }
 
 async fn list_admins(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&[])?;
     let mut db = app.scheduler.store.read().await?;
-    let listed = access_token::list_admins(&mut db, query.page).await?;
+    let listed = access_token::list_admins(&mut db, query.view()).await?;
     let now = app.scheduler.clock.now();
     let resources = listed.rows.iter().map(|token| render(token, now)).collect();
     Ok(Document::page(resources, &listed, &query))

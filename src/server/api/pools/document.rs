@@ -1,5 +1,6 @@
 //! JSON:API documents: what comes in and what goes out.
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
@@ -16,11 +17,12 @@ use super::query::ListQuery;
 use crate::store::Listed;
 use protocol::limits::{MAX_IMAGE, MAX_TEXT};
 
-/// An answer.
-#[derive(Debug)]
+/// An answer. [`super::query::answer`] sends it, with what the query asks for.
+#[derive(Clone, Debug)]
 pub(crate) struct Document {
     status: StatusCode,
-    body: Value,
+    /// Its `data` and `meta`.
+    pub body: Value,
 }
 
 impl Document {
@@ -70,9 +72,16 @@ impl Document {
     }
 }
 
+impl Document {
+    /// The answer as it is sent.
+    pub(super) fn send(self) -> Response {
+        (self.status, [(CONTENT_TYPE, MEDIA_TYPE)], self.body.to_string()).into_response()
+    }
+}
+
 impl IntoResponse for Document {
     fn into_response(self) -> Response {
-        (self.status, [(CONTENT_TYPE, MEDIA_TYPE)], self.body.to_string()).into_response()
+        (self.status, Extension(self)).into_response()
     }
 }
 

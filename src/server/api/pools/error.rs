@@ -22,12 +22,13 @@ pub(crate) struct ApiError {
     title: String,
     detail: Option<String>,
     pointer: Option<String>,
+    parameter: Option<String>,
 }
 
 impl ApiError {
     /// An error with a status and a title.
     pub(super) fn new(status: StatusCode, title: impl Into<String>) -> Self {
-        Self { status, title: title.into(), detail: None, pointer: None }
+        Self { status, title: title.into(), detail: None, pointer: None, parameter: None }
     }
 
     /// Says more.
@@ -89,6 +90,12 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "Bad Request").detail(detail)
     }
 
+    /// 400: a parameter of the query that can't be.
+    pub(super) fn parameter(name: &str, detail: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, "Invalid Query Parameter").detail(detail);
+        Self { parameter: Some(name.to_owned()), ..error }
+    }
+
     /// 422: an attribute that can't be.
     pub(super) fn attribute(name: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Attribute")
@@ -146,6 +153,9 @@ impl IntoResponse for ApiError {
         }
         if let Some(pointer) = self.pointer {
             error["source"] = json!({ "pointer": pointer });
+        }
+        if let Some(parameter) = self.parameter {
+            error["source"] = json!({ "parameter": parameter });
         }
         let body = json!({ "errors": [error] }).to_string();
         (self.status, [(CONTENT_TYPE, MEDIA_TYPE)], body).into_response()

@@ -11,9 +11,11 @@ mod configuration_versions;
 mod document;
 mod environments;
 mod error;
+mod included;
 mod phases;
 mod query;
 mod quotas;
+mod resource_types;
 mod runs;
 mod server;
 mod state_upload;
@@ -67,6 +69,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
         .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
         .fallback(no_such_call)
+        .layer(from_fn_with_state(App::clone(app), query::answer))
         .layer(from_fn_with_state(App::clone(app), access::check));
     let anybody = Router::new().route("/ping", get(async || StatusCode::OK)).merge(
         configuration_versions::upload_route().layer(RequestBodyDeadlineLayer::new(upload::TIME)),
