@@ -38,8 +38,6 @@ mod wake;
 use std::io;
 use std::time::Duration;
 
-use sqlx::{Sqlite, Transaction};
-
 pub(crate) use agents::Denied;
 pub(crate) use placement::pool_of;
 pub(crate) use run_events::Decision;
@@ -50,10 +48,10 @@ pub(crate) use wake::Wake;
 
 use super::clock::{Clock, Millis};
 use super::objects::Objects;
-use super::store::Store;
 use super::store::run_event::Actor;
 use super::store::task::Phase;
 use super::store::workspace::Workspace;
+use super::store::{Store, WriteTransaction};
 use protocol::Intervals;
 
 /// The scheduler.
@@ -170,7 +168,7 @@ impl From<io::Error> for Error {
 
 /// A change under way: who makes it, what it writes, and whom it wakes when it is through.
 struct Change {
-    tx: Transaction<'static, Sqlite>,
+    tx: WriteTransaction,
     now: Millis,
     actor: Actor,
     /// What the actor says about the first thing that happens to a run.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use super::task::Phase;
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 use protocol::RunOptions;
 
@@ -207,6 +207,13 @@ pub(crate) struct Filter<'a> {
     pub status: Option<&'a str>,
 }
 
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts =
+    &[("created-at", "t.created_at"), ("status", "t.status"), ("updated-at", "t.updated_at")];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.message"];
+
 /// Writes a new run.
 pub(crate) async fn insert(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
     sqlx::query(
@@ -368,11 +375,16 @@ pub(crate) async fn queues(
     .await
 }
 
+/// The runs with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Run>> {
+    super::of_any(db, "SELECT * FROM runs WHERE id", ids, "").await
+}
+
 /// A page of them, latest first.
 pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<Run>> {
     super::list(
         db,
@@ -380,7 +392,7 @@ pub(crate) async fn list(
            AND ($3 IS NULL OR t.status = $3)",
         "t.created_at DESC, t.id",
         &[filter.id, filter.workspace, filter.status],
-        page,
+        view.into(),
     )
     .await
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
 /// Something that happened to a run.
@@ -77,6 +77,9 @@ impl Actor {
     }
 }
 
+/// What clients sort a list of them by.
+pub(crate) const SORTS: Sorts = &[("created-at", "t.number")];
+
 /// Writes an event, after the others of its run.
 pub(crate) async fn insert(db: &mut Connection, event: &RunEvent) -> sqlx::Result<()> {
     sqlx::query(
@@ -112,14 +115,14 @@ pub(crate) async fn list(
     db: &mut Connection,
     run_id: &str,
     action: Option<&str>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<RunEvent>> {
     super::list(
         db,
         "FROM run_events t WHERE t.run_id = $1 AND ($2 IS NULL OR t.action = $2)",
         "t.number",
         &[Some(run_id), action],
-        page,
+        view.into(),
     )
     .await
 }

@@ -44,10 +44,9 @@ async fn page(
     query: &ListQuery,
     action: Option<&str>,
 ) -> Result<Document, ApiError> {
-    query.allow(&[])?;
     known(app, run_id).await?;
     let mut db = app.scheduler.store.read().await?;
-    let listed = run_event::list(&mut db, run_id, action, query.page).await?;
+    let listed = run_event::list(&mut db, run_id, action, query.view()).await?;
     Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, query))
 }
 
