@@ -152,7 +152,7 @@ impl Asked {
                 list.filters.insert(filter.to_owned(), value);
             }
             (Answer::Page(listed), "sort", "") => list.order = order(listed, &value)?,
-            (Answer::Page(listed), "query", "") => {
+            (Answer::Page(listed), "query", "") if !listed.searched.is_empty() => {
                 list.searched = listed.searched;
                 list.search = Some(value).filter(|text| !text.is_empty());
             }

@@ -20,7 +20,7 @@ pub(super) struct ResourceType {
     pub flags: &'static [&'static str],
     /// What a list of it can be sorted by.
     pub sorts: Sorts,
-    /// Where `query` looks for a text in a list of it; nowhere: it has no list.
+    /// Where `query` looks for a text in a list of it; nowhere: there is no `query`.
     pub searched: &'static [&'static str],
 }
 
