@@ -78,7 +78,7 @@ impl Actor {
 }
 
 /// What a list of them can be sorted by.
-pub(crate) const SORTS: Sorts = &[("action", "t.action"), ("created-at", "t.created_at")];
+pub(crate) const SORTS: Sorts = &[("action", "t.action"), ("created-at", "t.number")];
 
 /// Where a text is looked for in a list of them.
 pub(crate) const SEARCHED: &[&str] = &["t.id", "t.comment"];

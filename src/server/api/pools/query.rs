@@ -432,7 +432,7 @@ mod tests {
         // Not again what is in `data`.
         let own = format!("/workspaces/{}?include=agent-pool.workspaces", working.workspace);
         let (_, answer) = get(&server, &own).await;
-        assert_eq!(answer["included"].as_array().unwrap().len(), 2, "{answer}");
+        assert_eq!(answer["included"].as_array().unwrap().len(), 3, "{answer}");
         assert!(!answer["included"].to_string().contains(&format!(
             "\"id\":\"{}\",\"type\":\"workspaces\",\"attributes",
             working.workspace
