@@ -337,7 +337,7 @@ fn delete_data(
         paths.extend(purged(machine, places, created));
     }
     for path in paths {
-        let found = machine.path(&path);
+        let found = machine.entry(&path);
         if found.symlink_metadata().is_err() {
             continue;
         }
@@ -353,7 +353,7 @@ fn delete_data(
     if args.purge && !args.dry_run {
         for folder in created.folders() {
             // Somebody else's files may be in there by now.
-            let _ = fs::remove_dir(machine.path(folder));
+            let _ = fs::remove_dir(machine.entry(folder));
         }
     }
     Ok(())
@@ -364,7 +364,7 @@ fn purged(machine: &Machine, places: &Places, created: &Created) -> Vec<PathBuf>
     let mut paths = Vec::new();
     for folder in DATA {
         // An administrator's link: what else is in its target is not ours.
-        if let Ok(target) = fs::read_link(machine.path(folder)) {
+        if let Ok(target) = fs::read_link(machine.entry(folder)) {
             let above = Path::new(folder).parent().unwrap_or(Path::new("/"));
             let target = above.join(target);
             paths.extend(names_in(folder).iter().map(|name| target.join(name)));
@@ -373,11 +373,11 @@ fn purged(machine: &Machine, places: &Places, created: &Created) -> Vec<PathBuf>
     }
     let mut used: Vec<PathBuf> = created.data_folders().collect();
     // Not recorded, but an agent's machine id is in there.
-    if machine.path(&places.data_dir).join(layout::data::MACHINE_ID).exists() {
+    if machine.path(places.data_dir.join(layout::data::MACHINE_ID)).exists() {
         used.push(places.data_dir.clone());
     }
     used.retain(|folder| !DATA.iter().any(|data| folder.starts_with(data)));
-    used.retain(|folder| !machine.path(folder).is_symlink());
+    used.retain(|folder| !machine.entry(folder).is_symlink());
     used.sort();
     used.dedup();
     for folder in used {

@@ -63,7 +63,7 @@ impl Manifest {
     }
 
     pub(super) fn read(machine: &Machine, path: &str) -> Result<Self> {
-        let file = machine.path(path);
+        let file = machine.entry(path);
         let metadata = match fs::symlink_metadata(&file) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::empty()),
@@ -101,7 +101,7 @@ impl Manifest {
     }
 
     pub(super) fn write(&self, machine: &Machine, path: &str) -> Result<()> {
-        let file = machine.path(path);
+        let file = machine.entry(path);
         let state = self.state()?;
         let directory = file.parent().context("the manifest has a directory")?;
         if state == PathState::Absent && !directory.exists() {
