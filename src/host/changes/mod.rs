@@ -11,6 +11,7 @@ mod diff;
 mod lock;
 mod manifest;
 mod path_state;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod unfinished;
@@ -25,8 +26,9 @@ use anyhow::{Context as _, Result, bail};
 
 use self::diff::show;
 use self::lock::Lock;
-pub use self::manifest::{Manifest, Membership};
+pub use self::manifest::{FileChange, Manifest, Membership};
 use self::path_state::{Mark, PathState};
+pub use self::snapshot::Snapshot;
 use self::unfinished::{Step, Unfinished};
 use super::command::CommandExt as _;
 use super::machine::Machine;
@@ -318,11 +320,11 @@ impl Changes {
     /// Something can't be put back.
     pub fn reverse(&mut self, keep: &[&str]) -> Result<Vec<String>> {
         let mut left_alone = Vec::new();
-        let entries: Vec<manifest::Entry> = self.manifest.files.iter().rev().cloned().collect();
+        let entries: Vec<FileChange> = self.manifest.files.iter().rev().cloned().collect();
         for entry in entries.into_iter().filter(|entry| !keep.contains(&entry.path.as_str())) {
-            let file = self.machine.entry(&entry.path);
-            let found = PathState::at(&file)?;
             if entry.now == Mark::Directory {
+                let file = self.machine.entry(&entry.path);
+                let found = PathState::at(&file)?;
                 let mode = if let PathState::Directory { mode } = found { mode } else { 0o755 };
                 if !self.dry_run && is_empty(&file) {
                     self.note(Step::MakeDirectory { path: entry.path.clone(), mode })?;
@@ -330,15 +332,27 @@ impl Changes {
                         .with_context(|| format!("cannot remove {}", entry.path))?;
                 }
                 self.manifest.files.retain(|known| known.path != entry.path);
-            } else if found == PathState::Absent || found.mark() == entry.now {
-                let secret = matches!(found, PathState::File { mode, .. } if mode & 0o004 == 0);
-                self.replace(&entry.path, found, entry.before, secret)?;
-                self.manifest.files.retain(|known| known.path != entry.path);
-            } else {
+            } else if !self.put_back(&entry)? {
                 left_alone.push(entry.path);
             }
         }
         Ok(left_alone)
+    }
+
+    /// Puts back what was there before one change; `false` if somebody else has changed the
+    /// file since, so that it is left alone.
+    ///
+    /// # Errors
+    /// It can't be put back.
+    pub fn put_back(&mut self, change: &FileChange) -> Result<bool> {
+        let found = PathState::at(&self.machine.entry(&change.path))?;
+        if found != PathState::Absent && found.mark() != change.now {
+            return Ok(false);
+        }
+        let secret = matches!(found, PathState::File { mode, .. } if mode & 0o004 == 0);
+        self.replace(&change.path, found, change.before.clone(), secret)?;
+        self.manifest.files.retain(|known| known.path != change.path);
+        Ok(true)
     }
 
     /// Keeps the changes and records them.
