@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::disk::Reserve;
 use crate::logs::Logs;
 use crate::objects::Objects;
+use crate::pages::Attempts;
 use crate::scheduler::{Scheduler, Terms, Wake};
 use crate::store::Store;
 use crate::token::new_id;
@@ -89,6 +90,7 @@ impl InProcess {
             usage,
             quotas,
             watched: Watched::default(),
+            sign_ins: Attempts::default(),
             url: "https://pools.example.com".parse().unwrap(),
             packages: None,
         });

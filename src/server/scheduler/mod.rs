@@ -31,8 +31,6 @@ mod wake;
 use std::io;
 use std::time::Duration;
 
-use sqlx::{Sqlite, Transaction};
-
 pub(crate) use agents::Denied;
 pub(crate) use placement::pool_of;
 pub(crate) use runs::NewRun;
@@ -41,9 +39,9 @@ pub(crate) use wake::Wake;
 
 use super::clock::{Clock, Millis};
 use super::objects::Objects;
-use super::store::Store;
 use super::store::task::Phase;
 use super::store::workspace::Workspace;
+use super::store::{Store, WriteTransaction};
 use protocol::Intervals;
 
 /// The scheduler.
@@ -152,7 +150,7 @@ impl From<io::Error> for Error {
 
 /// A change under way: what it writes, and whom it wakes when it is through.
 struct Change {
-    tx: Transaction<'static, Sqlite>,
+    tx: WriteTransaction,
     now: Millis,
     woken_pools: Vec<String>,
 }

@@ -449,7 +449,7 @@ async fn a_state_is_on_the_disk_before_the_database_is_locked() {
 /// Checks that a state is stored while another writer has the database.
 async fn assert_stored_beside(
     world: &World,
-    another_writer: sqlx::Transaction<'_, sqlx::Sqlite>,
+    another_writer: crate::store::WriteTransaction,
     save: impl Future<Output = Result<Saved, Error>>,
 ) {
     let before = world.stored_states();

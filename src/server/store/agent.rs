@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
 /// An agent, as it described itself when it registered last.
@@ -65,6 +65,18 @@ pub(crate) struct Filter<'a> {
     /// With this name.
     pub name: Option<&'a str>,
 }
+
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts = &[
+    ("created-at", "t.created_at"),
+    ("last-seen-at", "t.last_seen_at"),
+    ("name", "t.name"),
+    ("os", "t.os"),
+    ("version", "t.version"),
+];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.name", "t.os"];
 
 /// Writes an agent, in the place of the one of its pool that has its id.
 pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<()> {
@@ -212,11 +224,16 @@ pub(crate) async fn of_pools(db: &mut Connection, pools: &[&str]) -> sqlx::Resul
     super::of_any(db, "SELECT * FROM agents WHERE pool_id", pools, "ORDER BY id").await
 }
 
+/// The agents with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Agent>> {
+    super::of_any(db, "SELECT * FROM agents WHERE id", ids, "").await
+}
+
 /// A page of them, by name.
 pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<Agent>> {
     super::list(
         db,
@@ -224,7 +241,7 @@ pub(crate) async fn list(
            AND ($3 IS NULL OR t.name = $3)",
         "t.name, t.id",
         &[filter.id, filter.pool, filter.name],
-        page,
+        view.into(),
     )
     .await
 }

@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
 /// A configuration version.
@@ -24,6 +24,12 @@ pub(crate) struct ConfigurationVersion {
     /// When retention removed its archive, or closed its upload.
     pub removed_at: Option<Millis>,
 }
+
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts = &[("created-at", "t.created_at")];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id"];
 
 /// Writes a new configuration version.
 pub(crate) async fn insert(
@@ -149,18 +155,26 @@ pub(crate) async fn latest_uploaded(
     .await
 }
 
+/// The configuration versions with these ids.
+pub(crate) async fn with_ids(
+    db: &mut Connection,
+    ids: &[&str],
+) -> sqlx::Result<Vec<ConfigurationVersion>> {
+    super::of_any(db, "SELECT * FROM configuration_versions WHERE id", ids, "").await
+}
+
 /// A page of them, latest first.
 pub(crate) async fn list(
     db: &mut Connection,
     workspace: Option<&str>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<ConfigurationVersion>> {
     super::list(
         db,
         "FROM configuration_versions t WHERE ($1 IS NULL OR t.workspace_id = $1)",
         "t.created_at DESC, t.id",
         &[workspace],
-        page,
+        view.into(),
     )
     .await
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::task::Phase;
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
 /// A run.
@@ -108,6 +108,13 @@ pub(crate) struct Filter<'a> {
     /// With this status.
     pub status: Option<&'a str>,
 }
+
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts =
+    &[("created-at", "t.created_at"), ("status", "t.status"), ("updated-at", "t.updated_at")];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.message"];
 
 /// Writes a new run.
 pub(crate) async fn insert(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
@@ -218,11 +225,16 @@ pub(crate) async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Resul
     .await
 }
 
+/// The runs with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Run>> {
+    super::of_any(db, "SELECT * FROM runs WHERE id", ids, "").await
+}
+
 /// A page of them, latest first.
 pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<Run>> {
     super::list(
         db,
@@ -230,7 +242,7 @@ pub(crate) async fn list(
            AND ($3 IS NULL OR t.status = $3)",
         "t.created_at DESC, t.id",
         &[filter.id, filter.workspace, filter.status],
-        page,
+        view.into(),
     )
     .await
 }

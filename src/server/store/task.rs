@@ -197,6 +197,11 @@ pub(crate) async fn find_phase(db: &mut Connection, phase_id: &str) -> sqlx::Res
         .await
 }
 
+/// The tasks with these plans' or applies' ids.
+pub(crate) async fn with_phase_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Task>> {
+    super::of_any(db, "SELECT * FROM tasks WHERE phase_id", ids, "").await
+}
+
 /// The plan or the apply of a run.
 pub(crate) async fn of_run(db: &mut Connection, run_id: &str, phase: Phase) -> sqlx::Result<Task> {
     sqlx::query_as("SELECT * FROM tasks WHERE run_id = $1 AND phase = $2")

@@ -18,7 +18,9 @@ use axum::response::Response;
 
 use super::BASE;
 use super::error::ApiError;
-use super::query::ListQuery;
+use super::query::{ListQuery, Shape};
+use super::resource_types::ResourceType;
+use crate::admin;
 use crate::app::{App, Bearer};
 use crate::connections::authenticated;
 use crate::local_api::LocalAdmin;
@@ -49,11 +51,8 @@ pub(super) async fn check(
 
 async fn check_admin(app: &App, shown: &PresentedToken) -> Result<(), ApiError> {
     let mut db = app.scheduler.store.read().await?;
-    let found = access_token::find(&mut db, &shown.id).await?;
     let now = app.scheduler.clock.now();
-    let token = found
-        .filter(|token| shown.matches(&token.secret_hash) && token.pool_id.is_none())
-        .ok_or_else(ApiError::unauthorized)?;
+    let token = admin::of_token(&mut db, shown).await?.ok_or_else(ApiError::unauthorized)?;
     if let Some(expired_at) = token.expires_at.filter(|_| token.is_expired(now)) {
         return Err(ApiError::expired(&token.id, expired_at));
     }
@@ -68,6 +67,8 @@ async fn check_run(app: &App, task: &Task, request: &mut Request) -> Result<(), 
     }
     let call = request.extensions().get::<MatchedPath>().cloned();
     let call = call.as_ref().and_then(|path| path.as_str().strip_prefix(BASE)).unwrap_or("");
+    let shape: Shape = request.extract_parts().await?;
+    check_included(&shape)?;
     let mut db = app.scheduler.store.read().await?;
     let of = Of::task(&mut db, task).await?;
     if call == "/workspaces" {
@@ -99,6 +100,19 @@ async fn check_run(app: &App, task: &Task, request: &mut Request) -> Result<(), 
         true => Ok(()),
         // As if it were not there: a run learns of nothing that is not its own.
         false => Err(ApiError::not_found(kind, &id)),
+    }
+}
+
+/// Checks that `include` leads to nothing but the environment and the workspaces of it.
+fn check_included(shape: &Shape) -> Result<(), ApiError> {
+    let mut steps = shape.include.iter().flat_map(|path| &path.steps);
+    let is_readable =
+        |related: &ResourceType| ["environments", "workspaces"].contains(&related.name);
+    match steps.find(|(_, related)| !related.is_none_or(is_readable)) {
+        None => Ok(()),
+        Some((name, _)) => Err(ApiError::forbidden(format!(
+            "A run's token is not good for what include={name} asks for; it is good for              environments and workspaces."
+        ))),
     }
 }
 

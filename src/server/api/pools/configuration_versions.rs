@@ -35,10 +35,9 @@ pub(super) fn upload_route() -> Router<App> {
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["workspace"])?;
     let mut db = app.scheduler.store.read().await?;
     let listed =
-        configuration_version::list(&mut db, query.filter("workspace"), query.page).await?;
+        configuration_version::list(&mut db, query.filter("workspace"), query.view()).await?;
     Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
 }
 
@@ -172,6 +171,11 @@ async fn find(db: &mut Connection, id: &str) -> Result<ConfigurationVersion, Api
     configuration_version::find(db, id)
         .await?
         .ok_or_else(|| ApiError::not_found("ConfigurationVersion", id))
+}
+
+/// The configuration versions with these ids.
+pub(super) async fn load(db: &mut Connection, ids: &[&str]) -> Result<Vec<Value>, ApiError> {
+    Ok(configuration_version::with_ids(db, ids).await?.iter().map(render).collect())
 }
 
 fn render(version: &ConfigurationVersion) -> Value {

@@ -30,14 +30,13 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["run", "workspace", "status"])?;
     let mut db = app.scheduler.store.read().await?;
     let filter = Filter {
         id: query.filter("run"),
         workspace: query.filter("workspace"),
         status: query.filter("status"),
     };
-    let listed = run::list(&mut db, filter, query.page).await?;
+    let listed = run::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&mut db, &listed.rows).await?;
     Ok(Document::page(resources, &listed, &query))
 }
@@ -142,6 +141,12 @@ async fn configuration(
         true => Ok(version.id),
         false => Err(ApiError::relationship(NAME, "Its archive has not been uploaded yet.")),
     }
+}
+
+/// The runs with these ids.
+pub(super) async fn load(db: &mut Connection, ids: &[&str]) -> Result<Vec<Value>, ApiError> {
+    let runs = run::with_ids(db, ids).await?;
+    render_all(db, &runs).await
 }
 
 async fn render(db: &mut Connection, run: &Run) -> Result<Value, ApiError> {
