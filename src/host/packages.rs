@@ -84,6 +84,12 @@ impl Packages {
         Self { keeps_settings: true, ..self }
     }
 
+    /// The packages that are here and were not at the time of `before`.
+    pub fn added_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a str> {
+        let is_new = |name: &&String| !before.versions.contains_key(*name);
+        self.versions.keys().filter(is_new).map(String::as_str)
+    }
+
     /// Whether the packages, of whatever version, are still the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.versions == other.versions
@@ -100,8 +106,7 @@ impl Packages {
     /// The package tool fails.
     pub fn restore(&self) -> Result<()> {
         let now = self.now()?;
-        let is_new = |name: &&String| !self.versions.contains_key(*name);
-        let new: Vec<&str> = now.versions.keys().filter(is_new).map(String::as_str).collect();
+        let new: Vec<&str> = now.added_since(self).collect();
         if !new.is_empty() {
             eprintln!("Removing {} …", new.join(", "));
             if self.family == Family::Debian {
@@ -117,6 +122,17 @@ impl Packages {
         }
         Ok(())
     }
+}
+
+/// What removes packages, unless another package needs one of them.
+pub fn removal_of_unneeded(family: Family, names: &[String]) -> Command {
+    let (program, option) = match family {
+        Family::Debian => ("dpkg", "--remove"),
+        _ => ("rpm", "--erase"),
+    };
+    let mut command = Command::new(program);
+    command.arg(option).args(names);
+    command
 }
 
 /// The version of an installed package, for example `0.1.0-1`; `None` if it is
