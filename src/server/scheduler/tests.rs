@@ -382,7 +382,8 @@ async fn every_change_of_a_run_is_remembered_with_who_made_it() {
         ("canceled", by_agent, None),
     ];
     let mut db = world.scheduler.store.read().await.unwrap();
-    let events = run_event::list(&mut db, &run.id, None, Page { number: 1, size: 100 }).await;
+    let events =
+        run_event::list(&mut db, &run.id, None, Page { number: 1, size: 100 }.into()).await;
     let events = events.unwrap().rows;
     let events: Vec<_> = events
         .iter()

@@ -349,6 +349,11 @@ pub(crate) async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Resul
     .await
 }
 
+/// The runs with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Run>> {
+    super::of_any(db, "SELECT * FROM runs WHERE id", ids, "").await
+}
+
 /// The runs of a workspace whose plan is kept for later.
 pub(crate) async fn saved(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Vec<Run>> {
     sqlx::query_as("SELECT * FROM runs WHERE workspace_id = $1 AND status = 'planned_and_saved'")
@@ -373,11 +378,6 @@ pub(crate) async fn queues(
         "ORDER BY workspace_id, status = 'pending', created_at, id",
     )
     .await
-}
-
-/// The runs with these ids.
-pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Run>> {
-    super::of_any(db, "SELECT * FROM runs WHERE id", ids, "").await
 }
 
 /// A page of them, latest first.

@@ -77,8 +77,11 @@ impl Actor {
     }
 }
 
-/// What clients sort a list of them by.
-pub(crate) const SORTS: Sorts = &[("created-at", "t.number")];
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts = &[("action", "t.action"), ("created-at", "t.number")];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.comment"];
 
 /// Writes an event, after the others of its run.
 pub(crate) async fn insert(db: &mut Connection, event: &RunEvent) -> sqlx::Result<()> {
@@ -115,14 +118,14 @@ pub(crate) async fn list(
     db: &mut Connection,
     run_id: &str,
     action: Option<&str>,
-    view: impl Into<View<'_>>,
+    view: View<'_>,
 ) -> sqlx::Result<Listed<RunEvent>> {
     super::list(
         db,
         "FROM run_events t WHERE t.run_id = $1 AND ($2 IS NULL OR t.action = $2)",
         "t.number",
         &[Some(run_id), action],
-        view.into(),
+        view,
     )
     .await
 }

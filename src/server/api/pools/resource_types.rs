@@ -78,7 +78,7 @@ pub(super) static TYPES: [ResourceType; 14] = [
         filters: &[],
         flags: &[],
         sorts: run_event::SORTS,
-        searched: &[],
+        searched: run_event::SEARCHED,
     },
     ResourceType {
         name: "configuration-versions",
@@ -110,7 +110,7 @@ pub(super) static TYPES: [ResourceType; 14] = [
         filters: &[],
         flags: &[],
         sorts: run_event::SORTS,
-        searched: &[],
+        searched: run_event::SEARCHED,
     },
     ResourceType {
         name: "runs",
