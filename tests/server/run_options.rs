@@ -188,6 +188,28 @@ async fn a_plan_has_its_numbers_and_its_json() {
 }
 
 #[tokio::test]
+async fn a_run_is_force_canceled_only_some_time_after_its_cancel() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    let run = id(&server.run(&site).await);
+    agent.take().await;
+    let available_at = async || {
+        let found = server.get(&format!("/runs/{run}")).await;
+        found["data"]["attributes"]["force-cancel-available-at"].as_str().map(str::to_owned)
+    };
+    assert_eq!(server.action(&run, "force-cancel").await, StatusCode::CONFLICT);
+    assert_eq!(available_at().await, None);
+    assert_eq!(server.action(&run, "cancel").await, StatusCode::ACCEPTED);
+    let available_at = available_at().await.unwrap();
+    let path = format!("/runs/{run}/actions/force-cancel");
+    let (status, refusal) = server.call(Method::POST, &path, Value::Null).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(refusal["errors"][0]["detail"].as_str().unwrap().contains(&available_at), "{refusal}");
+    assert_eq!(server.run_status(&run).await, "canceling");
+}
+
+#[tokio::test]
 async fn runs_have_places_in_their_workspaces_queue() {
     let server = Server::start().await;
     let site = server.pool_and_workspace().await;

@@ -241,6 +241,11 @@ async fn a_plan_without_changes_is_applied_when_the_run_allows_it() {
     let plan = world.take(&agent).await;
     world.finish(&plan, Outcome::Finished, Some(false)).await.unwrap();
     assert_eq!(world.status(&run).await, Status::ApplyQueued);
+    let old = Session { level: 1, ..world.agent("old").await };
+    assert!(world.events(&old, 1).await.is_empty(), "it would miss a change of the state");
+    let (id, attempt) = offer(&world.events(&agent, 1).await);
+    let (apply, _) = world.scheduler.claim(&agent, &id, attempt).await.unwrap();
+    assert!(apply.changes_nothing);
 }
 
 #[tokio::test]
