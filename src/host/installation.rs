@@ -11,6 +11,7 @@ use super::command::CommandExt as _;
 use super::os::Family;
 use super::package_tool::PackageTool;
 use super::{dpkg, rpm};
+use cli::Failure;
 
 /// How long it waits for the package tool's lock.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -71,7 +72,12 @@ impl Installation {
     }
 
     fn finish_dpkg(&self, tool: &PackageTool, was_installed: bool) -> Result<()> {
-        tool.configure_pending()?;
+        match tool.configure_pending() {
+            Err(error) if Failure::of(&error) == Failure::Locked => return Err(error),
+            // A script that fails does not keep the package from being removed.
+            Err(error) => eprintln!("{error:#}"),
+            Ok(()) => {}
+        }
         // dpkg itself can remove what it has unpacked in part.
         if was_installed && dpkg::is_half_installed(&self.package)? {
             self.install_again(tool)?;

@@ -90,6 +90,12 @@ impl Packages {
         self.versions.keys().any(|name| name.split('.').next() == Some(package))
     }
 
+    /// The packages that are here and were not at the time of `before`.
+    pub fn added_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a str> {
+        let is_new = |name: &&String| !before.versions.contains_key(*name);
+        self.versions.keys().filter(is_new).map(String::as_str)
+    }
+
     /// Whether the packages, of whatever version, are still the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.versions == other.versions
@@ -109,8 +115,7 @@ impl Packages {
         // What was interrupted half-way can't be removed before it is whole.
         installation.finish(self.family, self.has(installation.package()))?;
         let now = self.now()?;
-        let is_new = |name: &&String| !self.versions.contains_key(*name);
-        let new: Vec<&str> = now.versions.keys().filter(is_new).map(String::as_str).collect();
+        let new: Vec<&str> = now.added_since(self).collect();
         if !new.is_empty() {
             eprintln!("Removing {} …", new.join(", "));
             PackageTool::of(self.family, PATIENCE)?.remove(&new, !self.keeps_settings)?;
@@ -123,6 +128,17 @@ impl Packages {
         }
         Ok(())
     }
+}
+
+/// What removes packages, unless another package needs one of them.
+pub fn removal_of_unneeded(family: Family, names: &[String]) -> Command {
+    let (program, option) = match family {
+        Family::Debian => ("dpkg", "--remove"),
+        _ => ("rpm", "--erase"),
+    };
+    let mut command = Command::new(program);
+    command.arg(option).args(names);
+    command
 }
 
 /// The version of an installed package, for example `0.1.0-1`; `None` if it is

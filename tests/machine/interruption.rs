@@ -86,7 +86,7 @@ const UNINSTALL_STOP: Step = Step {
 const UNINSTALL_PACKAGE: Step = Step {
     name: "the package",
     command: Command::Uninstall,
-    reached: "pgrep -x dpkg || pgrep -x yum || pgrep -x dnf",
+    reached: "! [ -e /usr/share/man/man1/scalr-agent.1.gz ]",
     writes_to: "/var/lib/dpkg",
 };
 
@@ -373,8 +373,10 @@ impl<'a> Host<'a> {
     }
 
     fn command(&self, command: Command) -> String {
-        let install =
-            format!("{SETUP} install --url {URL} --token-file /root/pool.token --concurrency 3");
+        // The check of a full disk would refuse before the first step.
+        let install = format!(
+            "{SETUP} install --url {URL} --token-file /root/pool.token --concurrency 3 --ignore disk"
+        );
         match command {
             Command::Install => format!("{install} --lock-timeout 9"),
             Command::Upgrade => format!("{install} --upgrade --package {}", self.package),

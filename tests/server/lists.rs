@@ -11,7 +11,7 @@ use crate::harness::{Server, Site, state};
 /// Each list's route, and what can belong to its rows. The list of accounts has
 /// one row.
 const LISTS: [(&str, &str); 9] = [
-    ("/agent-pools", "account,agents,environment,environments,workspaces"),
+    ("/agent-pools", "account,agents,default-environments,environments,workspaces"),
     ("/agent-pools/{id}/access-tokens", "agent-pool"),
     ("/agents", "pool"),
     ("/configuration-versions", "workspace"),
@@ -66,12 +66,13 @@ async fn queries_of_lists(
     for (route, related) in LISTS {
         let path = route.replace("{id}", &site.pool);
         let plain = format!("{path}?page[size]=100");
-        let including = format!("{plain}&include={related}");
+        let including = format!("{plain}&include={related}&sort=-created-at");
         let mut of_route = [0; 2];
         for (count, path) in of_route.iter_mut().zip([plain, including]) {
             let before = queries(server, route).await;
             let list = server.get(&path).await;
             assert!(list["data"].as_array().unwrap().len() >= rows, "{path}: {list}");
+            assert_eq!(list["included"].is_array(), path.contains("include"), "{path}: {list}");
             *count = queries(server, route).await - before;
             assert!(*count >= 2, "{path}: {count} queries, but a page takes at least two");
         }

@@ -147,13 +147,23 @@ async fn a_run_writes_nothing_and_reaches_no_other_call() {
         format!("/vars/{variable}"),
         "/workspaces".to_owned(),
         format!("/workspaces?filter[environment]={apart}"),
-        format!("/workspaces?filter[environment]={}&filter[environment]={apart}", site.environment),
+        format!("/workspaces/{}?include=agent-pool", site.workspace),
+        format!("/workspaces/{}?include=environment.account", site.workspace),
         "/nonsense".to_owned(),
     ] {
         let (status, document) = read(&server, &plan.run_token, &path).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "GET {path}: {document}");
         assert_eq!(error(&document).0, "Forbidden", "GET {path}: {document}");
     }
+
+    let twice =
+        format!("/workspaces?filter[environment]={}&filter[environment]={apart}", site.environment);
+    let (status, document) = read(&server, &plan.run_token, &twice).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{document}");
+    let own = format!("/workspaces/{}?include=environment,created-by", site.workspace);
+    let (status, document) = read(&server, &plan.run_token, &own).await;
+    assert_eq!(status, StatusCode::OK, "{document}");
+    assert_eq!(id(&document["included"][0]), site.environment, "{document}");
 
     let (run, ws) = (id(&run), &site.workspace);
     let named = resource(json!({ "name": "x" }), &[("environment", &site.environment)]);

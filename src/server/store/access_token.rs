@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
 /// An access token, without its secret.
@@ -34,6 +34,17 @@ impl AccessToken {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 }
+
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts = &[
+    ("created-at", "t.created_at"),
+    ("expires-at", "t.expires_at"),
+    ("last-used-at", "t.last_used_at"),
+    ("name", "t.name"),
+];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.name", "t.description"];
 
 /// Writes a new token.
 pub(crate) async fn insert(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()> {
@@ -96,10 +107,16 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<A
 /// A page of the admins' tokens, oldest first.
 pub(crate) async fn list_admins(
     db: &mut Connection,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<AccessToken>> {
-    super::list(db, "FROM access_tokens t WHERE t.pool_id IS NULL", "t.created_at, t.id", &[], page)
-        .await
+    super::list(
+        db,
+        "FROM access_tokens t WHERE t.pool_id IS NULL",
+        "t.created_at, t.id",
+        &[],
+        view.into(),
+    )
+    .await
 }
 
 /// Whether a token is an admin's that works, and no other one does.
@@ -125,14 +142,14 @@ pub(crate) async fn is_last_admin(
 pub(crate) async fn list(
     db: &mut Connection,
     pool_id: &str,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<AccessToken>> {
     super::list(
         db,
         "FROM access_tokens t WHERE t.pool_id = $1",
         "t.created_at, t.id",
         &[Some(pool_id)],
-        page,
+        view.into(),
     )
     .await
 }

@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
 /// An agent, as it described itself when it registered last.
@@ -24,6 +24,8 @@ pub(crate) struct Agent {
     pub platform: String,
     /// How many tasks it runs at once.
     pub concurrency: i64,
+    /// What it can do ([`protocol::LEVEL`]).
+    pub level: i64,
     /// How many more it can take now, by its last poll and what it was offered
     /// since.
     pub free_slots: i64,
@@ -66,20 +68,33 @@ pub(crate) struct Filter<'a> {
     pub name: Option<&'a str>,
 }
 
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts = &[
+    ("created-at", "t.created_at"),
+    ("last-seen-at", "t.last_seen_at"),
+    ("name", "t.name"),
+    ("os", "t.os"),
+    ("version", "t.version"),
+];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.name", "t.os"];
+
 /// Writes an agent, in the place of the one of its pool that has its id.
 pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO agents
             (id, pool_id, name, version, os, driver, platform, concurrency, free_slots,
-             connected, errored, error_message, created_at, last_seen_at, machine_id, boot_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+             connected, errored, error_message, created_at, last_seen_at, machine_id, boot_id,
+             level)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
          ON CONFLICT (id) DO UPDATE SET
             version = excluded.version, os = excluded.os, driver = excluded.driver,
             platform = excluded.platform, concurrency = excluded.concurrency,
             free_slots = excluded.free_slots, connected = excluded.connected,
             errored = excluded.errored, error_message = excluded.error_message,
             last_seen_at = excluded.last_seen_at, machine_id = excluded.machine_id,
-            boot_id = excluded.boot_id",
+            boot_id = excluded.boot_id, level = excluded.level",
     )
     .bind(&agent.id)
     .bind(&agent.pool_id)
@@ -97,6 +112,7 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     .bind(agent.last_seen_at)
     .bind(&agent.machine_id)
     .bind(&agent.boot_id)
+    .bind(agent.level)
     .execute(db)
     .await
     .map(drop)
@@ -212,11 +228,16 @@ pub(crate) async fn of_pools(db: &mut Connection, pools: &[&str]) -> sqlx::Resul
     super::of_any(db, "SELECT * FROM agents WHERE pool_id", pools, "ORDER BY id").await
 }
 
+/// The agents with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Agent>> {
+    super::of_any(db, "SELECT * FROM agents WHERE id", ids, "").await
+}
+
 /// A page of them, by name.
 pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<Agent>> {
     super::list(
         db,
@@ -224,7 +245,21 @@ pub(crate) async fn list(
            AND ($3 IS NULL OR t.name = $3)",
         "t.name, t.id",
         &[filter.id, filter.pool, filter.name],
-        page,
+        view.into(),
+    )
+    .await
+}
+
+/// What the registered agents of these pools can do: (pool, [`Agent::level`]).
+pub(crate) async fn levels_of(
+    db: &mut Connection,
+    pools: &[&str],
+) -> sqlx::Result<Vec<(String, i64)>> {
+    super::of_any(
+        db,
+        "SELECT pool_id, MAX(level) FROM agents WHERE connected AND pool_id",
+        pools,
+        "GROUP BY pool_id",
     )
     .await
 }

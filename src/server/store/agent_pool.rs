@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
 /// A pool.
@@ -37,7 +37,24 @@ pub(crate) struct Filter<'a> {
     pub account: Option<&'a str>,
     /// `true`: shared with all environments; `false`: not.
     pub is_shared: Option<&'a str>,
+    /// `true`: a workspace or an environment is linked to it; `false`: none is.
+    pub in_use: Option<&'a str>,
 }
+
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts = &[
+    ("created-at", "t.created_at"),
+    ("default", "t.is_default"),
+    (
+        "in-use",
+        "(EXISTS (SELECT 1 FROM workspaces w WHERE w.pool_id = t.id) OR EXISTS (SELECT 1 FROM environments e WHERE e.default_pool_id = t.id))",
+    ),
+    ("is-shared", "t.is_shared"),
+    ("name", "t.name"),
+];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.name"];
 
 /// Writes a new pool.
 pub(crate) async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
@@ -104,11 +121,16 @@ pub(crate) async fn find_default(
         .await
 }
 
+/// The pools with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<AgentPool>> {
+    super::of_any(db, "SELECT * FROM agent_pools WHERE id", ids, "").await
+}
+
 /// A page of them, by name.
 pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<AgentPool>> {
     super::list(
         db,
@@ -118,10 +140,20 @@ pub(crate) async fn list(
            AND ($3 IS NULL OR t.is_shared OR t.id IN
                 (SELECT pool_id FROM pool_environments WHERE environment_id = $3))
            AND ($4 IS NULL OR t.account_id = $4)
-           AND ($5 IS NULL OR t.is_shared = ($5 = 'true'))",
+           AND ($5 IS NULL OR t.is_shared = ($5 = 'true'))
+           AND ($6 IS NULL OR ($6 = 'true') =
+                (EXISTS (SELECT 1 FROM workspaces w WHERE w.pool_id = t.id)
+                 OR EXISTS (SELECT 1 FROM environments e WHERE e.default_pool_id = t.id)))",
         "t.name",
-        &[filter.id, filter.name, filter.environment, filter.account, filter.is_shared],
-        page,
+        &[
+            filter.id,
+            filter.name,
+            filter.environment,
+            filter.account,
+            filter.is_shared,
+            filter.in_use,
+        ],
+        view.into(),
     )
     .await
 }

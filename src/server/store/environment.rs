@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
 /// An environment.
@@ -30,6 +30,12 @@ pub(crate) struct Filter<'a> {
     /// Of this account.
     pub account: Option<&'a str>,
 }
+
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts = &[("created-at", "t.created_at"), ("name", "t.name")];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.name"];
 
 /// Writes a new environment.
 pub(crate) async fn insert(db: &mut Connection, environment: &Environment) -> sqlx::Result<()> {
@@ -68,11 +74,16 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<E
     sqlx::query_as("SELECT * FROM environments WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
+/// The environments with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Environment>> {
+    super::of_any(db, "SELECT * FROM environments WHERE id", ids, "").await
+}
+
 /// A page of them, by name.
 pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<Environment>> {
     super::list(
         db,
@@ -80,7 +91,7 @@ pub(crate) async fn list(
            AND ($3 IS NULL OR t.account_id = $3)",
         "t.name",
         &[filter.id, filter.name, filter.account],
-        page,
+        view.into(),
     )
     .await
 }

@@ -9,11 +9,15 @@ pub(crate) mod access_token;
 pub(crate) mod account;
 pub(crate) mod agent;
 pub(crate) mod agent_pool;
+pub(crate) mod changes;
 pub(crate) mod configuration_version;
 pub(crate) mod environment;
+pub(crate) mod page_session;
 pub(crate) mod run;
+pub(crate) mod run_event;
 pub(crate) mod run_settings;
 pub(crate) mod session;
+pub(crate) mod sign_in_code;
 pub(crate) mod state_version;
 #[cfg(test)]
 mod statements;
@@ -29,7 +33,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool, Transaction};
+use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
+
+use changes::Changes;
+
+pub(crate) use changes::WriteTransaction;
 
 /// What the functions of the nouns work on.
 pub(crate) type Connection = sqlx::SqliteConnection;
@@ -38,6 +46,8 @@ pub(crate) type Connection = sqlx::SqliteConnection;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pool: SqlitePool,
+    /// What is written.
+    pub changes: Changes,
 }
 
 impl Store {
@@ -59,7 +69,7 @@ impl Store {
         let open = async {
             let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
             sqlx::migrate!("store/migrations").run(&pool).await?;
-            anyhow::Ok(Self { pool })
+            anyhow::Ok(Self { pool, changes: Changes::default() })
         };
         open.await.with_context(|| format!("cannot open the database {}", file.display()))
     }
@@ -76,10 +86,10 @@ impl Store {
     ///
     /// # Errors
     /// The other writers don't end in time.
-    pub(crate) async fn write(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+    pub(crate) async fn write(&self) -> sqlx::Result<WriteTransaction> {
         // "Immediate" takes the write lock now: a transaction that reads first
         // and asks for it later can be refused.
-        self.pool.begin_with("BEGIN IMMEDIATE").await
+        self.changes.note(self.pool.begin_with("BEGIN IMMEDIATE").await?).await
     }
 
     /// Closes the database.
@@ -97,6 +107,44 @@ pub(crate) struct Page {
     pub size: i64,
 }
 
+/// Which rows of a list, and in which order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    /// The part of the list.
+    pub page: Page,
+    /// What the rows are sorted by, before the list's own order.
+    pub order: &'a [Order],
+    /// A text that they have.
+    pub search: Option<Search<'a>>,
+}
+
+impl From<Page> for View<'_> {
+    fn from(page: Page) -> Self {
+        Self { page, order: &[], search: None }
+    }
+}
+
+/// Names that clients sort a list by, each with its expression for the table `t`.
+pub(crate) type Sorts = &'static [(&'static str, &'static str)];
+
+/// What rows are sorted by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order {
+    /// One of [`Sorts`].
+    pub expression: &'static str,
+    /// Whether the greatest comes first.
+    pub descending: bool,
+}
+
+/// A text that rows have in one of their columns, whatever the case of its letters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Search<'a> {
+    /// Columns of the table `t`.
+    pub columns: &'static [&'static str],
+    /// The text.
+    pub text: &'a str,
+}
+
 /// A part of a list, and how long the whole list is.
 #[derive(Debug)]
 pub(crate) struct Listed<T> {
@@ -107,31 +155,53 @@ pub(crate) struct Listed<T> {
 }
 
 /// Reads a page of the table named `t` in `from_where`, whose placeholders
-/// `filters` fill; a filter that is none is to match everything.
+/// `filters` fill; a filter that is none is to match everything. Rows that the
+/// view has no order for are in that of `order`.
 async fn list<T>(
     db: &mut Connection,
     from_where: &'static str,
     order: &'static str,
     filters: &[Option<&str>],
-    page: Page,
+    view: View<'_>,
 ) -> sqlx::Result<Listed<T>>
 where
     T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
 {
+    let mut found = from_where.to_owned();
+    if let Some(search) = view.search {
+        let parameter = filters.len() + 1;
+        let has = |column: &&str| format!("LOWER({column}) LIKE ${parameter} ESCAPE '!'");
+        let columns: Vec<String> = search.columns.iter().map(has).collect();
+        found += &format!(" AND ({})", columns.join(" OR "));
+    }
+    let mut sorted = String::new();
+    for Order { expression, descending } in view.order {
+        let direction = if *descending { " DESC" } else { "" };
+        sorted += &format!("{expression}{direction}, ");
+    }
+    let Page { number, size } = view.page;
+    let offset = (number - 1).saturating_mul(size);
     // Safe: the texts are the program's own, the rest are numbers.
-    let count = AssertSqlSafe(format!("SELECT COUNT(*) {from_where}"));
+    let count = AssertSqlSafe(format!("SELECT COUNT(*) {found}"));
     let select = AssertSqlSafe(format!(
-        "SELECT t.* {from_where} ORDER BY {order} LIMIT {} OFFSET {}",
-        page.size,
-        (page.number - 1).saturating_mul(page.size)
+        "SELECT t.* {found} ORDER BY {sorted}{order} LIMIT {size} OFFSET {offset}"
     ));
     let mut count = sqlx::query_scalar(count);
     let mut select = sqlx::query_as(select);
-    for filter in filters {
-        count = count.bind(*filter);
-        select = select.bind(*filter);
+    let pattern = view.search.map(|search| contains(search.text));
+    let patterns = pattern.iter().map(|pattern| Some(pattern.as_str()));
+    for value in filters.iter().copied().chain(patterns) {
+        count = count.bind(value);
+        select = select.bind(value);
     }
     Ok(Listed { rows: select.fetch_all(&mut *db).await?, total: count.fetch_one(db).await? })
+}
+
+/// The pattern of LIKE for texts with `text` in them, in lower case.
+fn contains(text: &str) -> String {
+    let literal =
+        text.to_ascii_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
+    format!("%{literal}%")
 }
 
 /// Reads the rows whose column, the last word of `select`, is one of `ids`: a

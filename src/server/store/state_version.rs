@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
 /// A state version; its content is an object.
@@ -31,6 +31,12 @@ pub(crate) struct StateVersion {
     /// When retention removed its content.
     pub removed_at: Option<Millis>,
 }
+
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts = &[("created-at", "t.created_at"), ("serial", "t.serial")];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id"];
 
 /// Writes a new state version.
 pub(crate) async fn insert(db: &mut Connection, version: &StateVersion) -> sqlx::Result<()> {
@@ -133,18 +139,23 @@ pub(crate) async fn current_of(
     .await
 }
 
+/// The state versions with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<StateVersion>> {
+    super::of_any(db, "SELECT * FROM state_versions WHERE id", ids, "").await
+}
+
 /// A page of them, latest first.
 pub(crate) async fn list(
     db: &mut Connection,
     workspace: Option<&str>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<StateVersion>> {
     super::list(
         db,
         "FROM state_versions t WHERE ($1 IS NULL OR t.workspace_id = $1)",
         "t.created_at DESC, t.number DESC",
         &[workspace],
-        page,
+        view.into(),
     )
     .await
 }

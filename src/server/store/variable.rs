@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 use protocol::Secret;
 
@@ -60,6 +60,26 @@ impl From<Category> for protocol::Category {
             Category::Shell => Self::Shell,
         }
     }
+}
+
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts =
+    &[("category", "t.category"), ("created-at", "t.created_at"), ("key", "t.key")];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.key", "t.description"];
+
+/// Which variables.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Filter<'a> {
+    /// With this id.
+    pub id: Option<&'a str>,
+    /// Of this workspace.
+    pub workspace: Option<&'a str>,
+    /// With this name.
+    pub key: Option<&'a str>,
+    /// Of this category.
+    pub category: Option<&'a str>,
 }
 
 /// Writes a new variable.
@@ -126,16 +146,17 @@ pub(crate) async fn of_workspace(
 /// A page of them, by name.
 pub(crate) async fn list(
     db: &mut Connection,
-    workspace: Option<&str>,
-    key: Option<&str>,
-    page: Page,
+    filter: Filter<'_>,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<Variable>> {
     super::list(
         db,
-        "FROM variables t WHERE ($1 IS NULL OR t.workspace_id = $1) AND ($2 IS NULL OR t.key = $2)",
+        "FROM variables t WHERE ($1 IS NULL OR t.id = $1)
+           AND ($2 IS NULL OR t.workspace_id = $2) AND ($3 IS NULL OR t.key = $3)
+           AND ($4 IS NULL OR t.category = $4)",
         "t.key, t.id",
-        &[workspace, key],
-        page,
+        &[filter.id, filter.workspace, filter.key, filter.category],
+        view.into(),
     )
     .await
 }

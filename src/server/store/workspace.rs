@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Page};
+use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 use protocol::Hook;
 
@@ -78,6 +78,17 @@ pub(crate) struct Filter<'a> {
     /// Of this account.
     pub account: Option<&'a str>,
 }
+
+/// What a list of them can be sorted by.
+pub(crate) const SORTS: Sorts = &[
+    ("created-at", "t.created_at"),
+    ("name", "t.name"),
+    ("terraform-version", "t.terraform_version"),
+    ("updated-at", "t.updated_at"),
+];
+
+/// Where a text is looked for in a list of them.
+pub(crate) const SEARCHED: &[&str] = &["t.id", "t.name"];
 
 /// Writes a new workspace.
 pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::Result<()> {
@@ -198,11 +209,16 @@ pub(crate) async fn ids_of_pools(
         .await
 }
 
+/// The workspaces with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Workspace>> {
+    super::of_any(db, "SELECT * FROM workspaces WHERE id", ids, "").await
+}
+
 /// A page of them, by name.
 pub(crate) async fn list(
     db: &mut Connection,
     filter: Filter<'_>,
-    page: Page,
+    view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<Workspace>> {
     super::list(
         db,
@@ -212,7 +228,7 @@ pub(crate) async fn list(
                 (SELECT id FROM environments WHERE account_id = $5))",
         "t.name, t.id",
         &[filter.id, filter.name, filter.environment, filter.pool, filter.account],
-        page,
+        view.into(),
     )
     .await
 }

@@ -18,11 +18,14 @@ use axum::response::Response;
 
 use super::BASE;
 use super::error::ApiError;
-use super::query::ListQuery;
+use super::query::{ListQuery, Shape};
+use super::resource_types::ResourceType;
+use crate::admin;
 use crate::app::{App, Bearer};
 use crate::connections::authenticated;
 use crate::local_api::LocalAdmin;
 use crate::store::run::{self, Run};
+use crate::store::run_event::Actor;
 use crate::store::task::Task;
 use crate::store::workspace::{self, Workspace};
 use crate::store::{Connection, access_token, state_version};
@@ -35,29 +38,31 @@ pub(super) async fn check(
     next: Next,
 ) -> Result<Response, ApiError> {
     if request.extensions().get::<LocalAdmin>().is_some() {
+        request.extensions_mut().insert(Actor::LOCAL_ADMIN);
         return Ok(next.run(request).await);
     }
     let token = Bearer::of(request.headers()).0;
     let shown = PresentedToken::parse(token.expose()).ok_or_else(ApiError::unauthorized)?;
     match app.scheduler.task_of_run_token(&shown).await? {
         Some(task) => check_run(&app, &task, &mut request).await?,
-        None => check_admin(&app, &shown).await?,
+        None => {
+            let actor = check_admin(&app, &shown).await?;
+            request.extensions_mut().insert(actor);
+        }
     }
     authenticated(request.extensions());
     Ok(next.run(request).await)
 }
 
-async fn check_admin(app: &App, shown: &PresentedToken) -> Result<(), ApiError> {
+async fn check_admin(app: &App, shown: &PresentedToken) -> Result<Actor, ApiError> {
     let mut db = app.scheduler.store.read().await?;
-    let found = access_token::find(&mut db, &shown.id).await?;
     let now = app.scheduler.clock.now();
-    let token = found
-        .filter(|token| shown.matches(&token.secret_hash) && token.pool_id.is_none())
-        .ok_or_else(ApiError::unauthorized)?;
+    let token = admin::of_token(&mut db, shown).await?.ok_or_else(ApiError::unauthorized)?;
     if let Some(expired_at) = token.expires_at.filter(|_| token.is_expired(now)) {
         return Err(ApiError::expired(&token.id, expired_at));
     }
-    Ok(access_token::touch(&mut db, &token, now).await?)
+    access_token::touch(&mut db, &token, now).await?;
+    Ok(Actor::access_token(&token.id, token.name.as_deref()))
 }
 
 /// Checks what the run of `task` asks for. A call that is not named here is not
@@ -68,6 +73,8 @@ async fn check_run(app: &App, task: &Task, request: &mut Request) -> Result<(), 
     }
     let call = request.extensions().get::<MatchedPath>().cloned();
     let call = call.as_ref().and_then(|path| path.as_str().strip_prefix(BASE)).unwrap_or("");
+    let shape: Shape = request.extract_parts().await?;
+    check_included(&shape)?;
     let mut db = app.scheduler.store.read().await?;
     let of = Of::task(&mut db, task).await?;
     if call == "/workspaces" {
@@ -99,6 +106,19 @@ async fn check_run(app: &App, task: &Task, request: &mut Request) -> Result<(), 
         true => Ok(()),
         // As if it were not there: a run learns of nothing that is not its own.
         false => Err(ApiError::not_found(kind, &id)),
+    }
+}
+
+/// Checks that `include` leads to nothing but the environment and the workspaces of it.
+fn check_included(shape: &Shape) -> Result<(), ApiError> {
+    let mut steps = shape.include.iter().flat_map(|path| &path.steps);
+    let is_readable =
+        |related: &ResourceType| ["environments", "workspaces"].contains(&related.name);
+    match steps.find(|(_, related)| !related.is_none_or(is_readable)) {
+        None => Ok(()),
+        Some((name, _)) => Err(ApiError::forbidden(format!(
+            "A run's token is not good for what include={name} asks for; it is good for              environments and workspaces."
+        ))),
     }
 }
 

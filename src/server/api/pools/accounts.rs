@@ -11,19 +11,19 @@ use super::query::ListQuery;
 use super::the_account;
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::store::Listed;
 use crate::store::account::Account;
+use crate::store::{Connection, Listed};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/accounts", get(list)).route("/accounts/{id}", get(read))
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["name"])?;
     let mut db = app.scheduler.store.read().await?;
     let account = the_account(&mut db).await?;
     let mut accounts = vec![account];
     accounts.retain(|account| query.filter("name").is_none_or(|name| name == account.name));
+    accounts.retain(|account| query.searches(&account.name));
     let total = accounts.len() as i64;
     if query.page.number > 1 {
         accounts.clear();
@@ -39,6 +39,12 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
         return Err(ApiError::not_found("Account", &id));
     }
     Ok(Document::of(render(&account)))
+}
+
+/// The accounts with these ids.
+pub(super) async fn load(db: &mut Connection, ids: &[&str]) -> Result<Vec<Value>, ApiError> {
+    let account = the_account(db).await?;
+    Ok(if ids.contains(&account.id.as_str()) { vec![render(&account)] } else { Vec::new() })
 }
 
 fn render(account: &Account) -> Value {

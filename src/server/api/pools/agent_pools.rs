@@ -50,7 +50,6 @@ pub(super) async fn usable_pool(
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["agent-pool", "name", "environment", "account", "is-shared"])?;
     let mut db = app.scheduler.store.read().await?;
     let filter = Filter {
         id: query.filter("agent-pool"),
@@ -58,8 +57,9 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         environment: query.filter("environment"),
         account: query.filter("account"),
         is_shared: query.filter("is-shared"),
+        in_use: query.filter("in-use"),
     };
-    let listed = agent_pool::list(&mut db, filter, query.page).await?;
+    let listed = agent_pool::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&app, &mut db, &listed.rows).await?;
     Ok(Document::page(resources, &listed, &query))
 }
@@ -70,7 +70,8 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
     Ok(Document::of(render(&app, &mut db, &pool).await?))
 }
 
-async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+/// Creates a pool.
+pub(crate) async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let mut pool = AgentPool {
         id: new_id("apool"),
@@ -217,6 +218,16 @@ fn name_taken(error: sqlx::Error) -> ApiError {
         true => ApiError::attribute("name", "An agent pool with this name exists already."),
         false => error.into(),
     }
+}
+
+/// The pools with these ids.
+pub(super) async fn load(
+    app: &App,
+    db: &mut Connection,
+    ids: &[&str],
+) -> Result<Vec<Value>, ApiError> {
+    let pools = agent_pool::with_ids(db, ids).await?;
+    render_all(app, db, &pools).await
 }
 
 async fn render(app: &App, db: &mut Connection, pool: &AgentPool) -> Result<Value, ApiError> {

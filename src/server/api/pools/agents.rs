@@ -21,17 +21,14 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["agent", "agent-pool", "name"])?;
     let mut db = app.scheduler.store.read().await?;
     let filter = Filter {
         id: query.filter("agent"),
         pool: query.filter("agent-pool"),
         name: query.filter("name"),
     };
-    let listed = agent::list(&mut db, filter, query.page).await?;
-    let ids: Vec<&str> = listed.rows.iter().map(|agent| agent.id.as_str()).collect();
-    let tasks = task::of_agents(&mut db, &ids).await?;
-    let resources = listed.rows.iter().map(|agent| render(&app, agent, &tasks)).collect();
+    let listed = agent::list(&mut db, filter, query.view()).await?;
+    let resources = render_all(&app, &mut db, &listed.rows).await?;
     Ok(Document::page(resources, &listed, &query))
 }
 
@@ -66,9 +63,9 @@ async fn find(db: &mut Connection, id: &str) -> Result<Agent, ApiError> {
     agent::find(db, id).await?.ok_or_else(|| ApiError::not_found("Agent", id))
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Status {
+pub(crate) enum Status {
     Idle,
     Busy,
     Offline,
@@ -76,7 +73,7 @@ enum Status {
 }
 
 /// `tasks` include those that the agent was offered or has.
-fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
+pub(crate) fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
     let online_since = app.scheduler.terms.online_since(app.scheduler.clock.now());
     if !agent.is_online(online_since) {
         return Status::Offline;
@@ -88,6 +85,26 @@ fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
         .iter()
         .any(|task| task.agent_id.as_deref() == Some(&agent.id) && task.state.is_with_agent());
     if is_busy { Status::Busy } else { Status::Idle }
+}
+
+/// The agents with these ids.
+pub(super) async fn load(
+    app: &App,
+    db: &mut Connection,
+    ids: &[&str],
+) -> Result<Vec<Value>, ApiError> {
+    let agents = agent::with_ids(db, ids).await?;
+    render_all(app, db, &agents).await
+}
+
+async fn render_all(
+    app: &App,
+    db: &mut Connection,
+    agents: &[Agent],
+) -> Result<Vec<Value>, ApiError> {
+    let ids: Vec<&str> = agents.iter().map(|agent| agent.id.as_str()).collect();
+    let tasks = task::of_agents(db, &ids).await?;
+    Ok(agents.iter().map(|agent| render(app, agent, &tasks)).collect())
 }
 
 fn render(app: &App, agent: &Agent, tasks: &[Task]) -> Value {

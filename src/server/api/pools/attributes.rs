@@ -26,7 +26,7 @@ pub(super) struct Kind {
     unrelated: &'static [(&'static str, bool)],
 }
 
-static KINDS: [Kind; 8] = [
+static KINDS: [Kind; 9] = [
     Kind {
         name: "access-tokens",
         attributes: &["name", "description", "expires-in"],
@@ -52,11 +52,19 @@ static KINDS: [Kind; 8] = [
         unrelated: &[("environment", false)],
     },
     Kind {
+        name: "comments",
+        attributes: &["body"],
+        relationships: &[],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
+    },
+    Kind {
         name: "configuration-versions",
-        attributes: &[],
+        attributes: &["is-dry", "speculative"],
         relationships: &["workspace"],
         fixed: &[("source", "\"api\"")],
-        unsupported: &["auto-queue-runs", "is-dry"],
+        unsupported: &["auto-queue-runs"],
         unrelated: &[],
     },
     Kind {
@@ -82,19 +90,25 @@ static KINDS: [Kind; 8] = [
     },
     Kind {
         name: "runs",
-        attributes: &["auto-apply", "is-destroy", "message"],
-        relationships: &["configuration-version", "workspace"],
-        fixed: &[("source", "\"api\"")],
-        unsupported: &[
+        attributes: &[
+            "allow-empty-apply",
+            "auto-apply",
+            "is-destroy",
             "is-dry",
+            "message",
             "plan-only",
+            "refresh",
             "refresh-only",
             "replace-addrs",
             "save-plan",
+            "source",
             "target-addrs",
             "terraform-version",
             "variables",
         ],
+        relationships: &["configuration-version", "workspace"],
+        fixed: &[],
+        unsupported: &[],
         unrelated: &[("cost-estimate", false), ("policy-checks", true), ("vcs-revision", false)],
     },
     Kind {
@@ -169,6 +183,11 @@ impl Kind {
         KINDS.iter().find(|kind| kind.name == name)
     }
 
+    /// Whether it has this relationship with what this server does not have.
+    pub(super) fn is_unrelated(&self, name: &str) -> bool {
+        self.unrelated.iter().any(|(unrelated, _)| *unrelated == name)
+    }
+
     /// Checks what a client writes.
     ///
     /// # Errors
@@ -219,7 +238,7 @@ impl Kind {
         if self.relationships.contains(&name) {
             return Ok(());
         }
-        if self.unrelated.iter().any(|(unrelated, _)| *unrelated == name) {
+        if self.is_unrelated(name) {
             return match asks_nothing(&value["data"], &Value::Null) {
                 true => Ok(()),
                 false => Err(ApiError::relationship(name, "This server does not support it.")),
@@ -276,32 +295,43 @@ mod tests {
     use axum::http::{Method, StatusCode};
     use serde_json::json;
 
+    use super::super::resource_types::TYPES;
     use super::*;
     use crate::in_process::InProcess;
 
-    const BEGIN: &str = "<!-- from src/server/api/pools/attributes.rs -->\n";
+    const BEGIN: &str =
+        "<!-- from attributes.rs and resource_types.rs in src/server/api/pools -->\n";
     const END: &str = "<!-- end -->\n";
 
-    /// The tables of the page.
+    /// The tables of the page: what is written, and what is asked for in reading.
     fn tables() -> String {
         let mut page = String::new();
-        for kind in &KINDS {
-            writeln!(page, "### {}\n", kind.name).unwrap();
-            let code = |names: &mut dyn Iterator<Item = String>| {
-                let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
-                if names.is_empty() { "-".to_owned() } else { names.join(", ") }
-            };
-            let plain = |names: &[&str]| code(&mut names.iter().map(|name| (*name).to_owned()));
-            let fixed = kind.fixed.iter().map(|(name, value)| format!("{name}: {value}"));
-            let unrelated: Vec<&str> = kind.unrelated.iter().map(|(name, _)| *name).collect();
+        for listed in &TYPES {
+            writeln!(page, "### {}\n", listed.name).unwrap();
             writeln!(page, "| what | names |\n|---|---|").unwrap();
-            writeln!(page, "| attributes | {} |", plain(kind.attributes)).unwrap();
-            writeln!(page, "| relationships | {} |", plain(kind.relationships)).unwrap();
-            writeln!(page, "| attributes with one value | {} |", code(&mut { fixed })).unwrap();
-            writeln!(page, "| attributes that are not supported | {} |", plain(kind.unsupported))
-                .unwrap();
-            writeln!(page, "| relationships that are not supported | {} |\n", plain(&unrelated))
-                .unwrap();
+            let mut row = |what: &str, names: Vec<String>| {
+                let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+                let names = if names.is_empty() { "-".to_owned() } else { names.join(", ") };
+                writeln!(page, "| {what} | {names} |").unwrap();
+            };
+            let plain = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            if let Some(kind) = Kind::named(listed.name) {
+                let unrelated: Vec<&str> = kind.unrelated.iter().map(|(name, _)| *name).collect();
+                let fixed = kind.fixed.iter().map(|(name, value)| format!("{name}: {value}"));
+                row("attributes", plain(kind.attributes));
+                row("relationships", plain(kind.relationships));
+                row("attributes with one value", fixed.collect());
+                row("attributes that are not supported", plain(kind.unsupported));
+                row("relationships that are not supported", plain(&unrelated));
+            }
+            row("`include`", listed.related.iter().map(|(name, _)| (*name).to_owned()).collect());
+            if !listed.searched.is_empty() {
+                row("`filter[…]`", plain(listed.filters));
+                row("`sort`", listed.sorts.iter().map(|(name, _)| (*name).to_owned()).collect());
+                let column = |column: &&str| column.trim_start_matches("t.").to_owned();
+                row("`query` looks in", listed.searched.iter().map(column).collect());
+            }
+            writeln!(page).unwrap();
         }
         page
     }
@@ -353,6 +383,7 @@ mod tests {
         for kind in &KINDS {
             let post = match kind.name {
                 "access-tokens" => "/access-tokens".to_owned(),
+                "comments" => "/runs/run-1/comments".to_owned(),
                 name => format!("/{name}"),
             };
             paths.push((kind, Method::POST, post));

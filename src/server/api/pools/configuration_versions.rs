@@ -35,10 +35,9 @@ pub(super) fn upload_route() -> Router<App> {
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["workspace"])?;
     let mut db = app.scheduler.store.read().await?;
     let listed =
-        configuration_version::list(&mut db, query.filter("workspace"), query.page).await?;
+        configuration_version::list(&mut db, query.filter("workspace"), query.view()).await?;
     Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
 }
 
@@ -56,6 +55,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
         id,
         workspace_id: workspace.id,
         uploaded: false,
+        is_speculative: payload.either("speculative", "is-dry")?.unwrap_or(false),
         upload_hash: issued.secret_hash,
         archive_sha256: None,
         removed_at: None,
@@ -174,6 +174,11 @@ async fn find(db: &mut Connection, id: &str) -> Result<ConfigurationVersion, Api
         .ok_or_else(|| ApiError::not_found("ConfigurationVersion", id))
 }
 
+/// The configuration versions with these ids.
+pub(super) async fn load(db: &mut Connection, ids: &[&str]) -> Result<Vec<Value>, ApiError> {
+    Ok(configuration_version::with_ids(db, ids).await?.iter().map(render).collect())
+}
+
 fn render(version: &ConfigurationVersion) -> Value {
     json!({
         "type": "configuration-versions",
@@ -185,6 +190,8 @@ fn render(version: &ConfigurationVersion) -> Value {
                 _ => "pending",
             },
             "source": "api",
+            "speculative": version.is_speculative,
+            "is-dry": version.is_speculative,
             "created-at": rfc3339(version.created_at),
         },
         "relationships": { "workspace": to_one("workspaces", Some(&version.workspace_id)) },

@@ -29,14 +29,13 @@ pub(super) async fn find(db: &mut Connection, id: &str) -> Result<Environment, A
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["environment", "name", "account"])?;
     let mut db = app.scheduler.store.read().await?;
     let filter = Filter {
         id: query.filter("environment"),
         name: query.filter("name"),
         account: query.filter("account"),
     };
-    let listed = environment::list(&mut db, filter, query.page).await?;
+    let listed = environment::list(&mut db, filter, query.view()).await?;
     Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
 }
 
@@ -115,6 +114,11 @@ fn name_taken(error: sqlx::Error) -> ApiError {
         true => ApiError::attribute("name", "An environment with this name exists already."),
         false => error.into(),
     }
+}
+
+/// The environments with these ids.
+pub(super) async fn load(db: &mut Connection, ids: &[&str]) -> Result<Vec<Value>, ApiError> {
+    Ok(environment::with_ids(db, ids).await?.iter().map(render).collect())
 }
 
 fn render(environment: &Environment) -> Value {

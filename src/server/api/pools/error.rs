@@ -17,17 +17,18 @@ use crate::scheduler::Error;
 
 /// Why a request was refused.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     title: String,
     detail: Option<String>,
     pointer: Option<String>,
+    parameter: Option<String>,
 }
 
 impl ApiError {
     /// An error with a status and a title.
     pub(super) fn new(status: StatusCode, title: impl Into<String>) -> Self {
-        Self { status, title: title.into(), detail: None, pointer: None }
+        Self { status, title: title.into(), detail: None, pointer: None, parameter: None }
     }
 
     /// Says more.
@@ -89,6 +90,12 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "Bad Request").detail(detail)
     }
 
+    /// 400: a parameter of the query that can't be.
+    pub(super) fn parameter(name: &str, detail: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, "Invalid Query Parameter").detail(detail);
+        Self { parameter: Some(name.to_owned()), ..error }
+    }
+
     /// 422: an attribute that can't be.
     pub(super) fn attribute(name: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Attribute")
@@ -116,6 +123,21 @@ impl ApiError {
         Self { status: StatusCode::NOT_FOUND, ..Self::relationship(name, detail) }
     }
 
+    /// Whether the request has to change, or has to wait, before it is accepted.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.status.is_client_error()
+    }
+
+    /// What is wrong.
+    pub(crate) fn text(&self) -> &str {
+        self.detail.as_deref().unwrap_or(&self.title)
+    }
+
+    /// The attribute or relationship that is wrong, if it is one.
+    pub(crate) fn field(&self) -> Option<&str> {
+        self.pointer.as_ref()?.rsplit('/').next()
+    }
+
     fn failed(error: &dyn Display) -> Self {
         error!("request failed: {error}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
@@ -131,6 +153,9 @@ impl IntoResponse for ApiError {
         }
         if let Some(pointer) = self.pointer {
             error["source"] = json!({ "pointer": pointer });
+        }
+        if let Some(parameter) = self.parameter {
+            error["source"] = json!({ "parameter": parameter });
         }
         let body = json!({ "errors": [error] }).to_string();
         (self.status, [(CONTENT_TYPE, MEDIA_TYPE)], body).into_response()
@@ -168,6 +193,7 @@ impl From<Error> for ApiError {
             Error::Invalid(detail) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable Entity").detail(detail)
             }
+            Error::InvalidAttribute { name, detail } => Self::attribute(name, detail),
             Error::Failed(error) => error.into(),
         }
     }

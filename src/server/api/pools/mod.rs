@@ -4,16 +4,19 @@
 mod access;
 mod access_tokens;
 mod accounts;
-mod agent_pools;
-mod agents;
+pub(crate) mod agent_pools;
+pub(crate) mod agents;
 mod attributes;
 mod configuration_versions;
 mod document;
 mod environments;
 mod error;
+mod included;
 mod phases;
 mod query;
 mod quotas;
+mod resource_types;
+mod run_events;
 mod runs;
 mod server;
 mod state_upload;
@@ -35,8 +38,8 @@ use crate::app::App;
 use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
-use error::ApiError;
-
+pub(crate) use document::Payload;
+pub(crate) use error::ApiError;
 pub(crate) use quotas::Quotas;
 
 /// Where the API is on the server.
@@ -67,6 +70,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
         .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
         .fallback(no_such_call)
+        .layer(from_fn_with_state(App::clone(app), query::answer))
         .layer(from_fn_with_state(App::clone(app), access::check));
     let anybody = Router::new().route("/ping", get(async || StatusCode::OK)).merge(
         configuration_versions::upload_route().layer(RequestBodyDeadlineLayer::new(upload::TIME)),

@@ -24,6 +24,7 @@ use super::error::ApiError;
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::logs::Key;
+use crate::store::Connection;
 use crate::store::run::{self, Run};
 use crate::store::task::{self, Phase, State as TaskState, Task};
 
@@ -130,6 +131,18 @@ async fn find(app: &App, phase: Phase, id: &str) -> Result<(Task, Run), ApiError
         .ok_or_else(|| ApiError::not_found(kind, id))?;
     let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
     Ok((task, run))
+}
+
+/// The plans and applies with these ids.
+pub(super) async fn load(db: &mut Connection, ids: &[&str]) -> Result<Vec<Value>, ApiError> {
+    let tasks = task::with_phase_ids(db, ids).await?;
+    let runs: Vec<&str> = tasks.iter().map(|task| task.run_id.as_str()).collect();
+    let runs = run::with_ids(db, &runs).await?;
+    let render = |task: &Task| {
+        let run = runs.iter().find(|run| run.id == task.run_id);
+        Ok(render(task, run.context("a task without its run")?))
+    };
+    tasks.iter().map(render).collect()
 }
 
 fn render(task: &Task, run: &Run) -> Value {

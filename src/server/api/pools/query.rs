@@ -1,22 +1,52 @@
-//! The query of a list: which page, which filters.
+//! The query of a request, checked against the table of the types: which resources a list
+//! has, and what is answered of them. One that can't be followed is refused, since the answer
+//! would be one to a question that nobody asked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashSet};
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, MatchedPath, Query, Request, State};
+use axum::http::Method;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::Value;
 
+use super::BASE;
+use super::document::Document;
 use super::error::ApiError;
-use crate::store::Page;
+use super::included::{IncludePath, included};
+use super::resource_types::{Answer, ResourceType};
+use crate::app::App;
+use crate::store::{Order, Page, Search, View};
 
 /// How many resources a page has unless the client says so, and at most.
 const SIZE: (i64, i64) = (20, 100);
 
-/// A list's query.
-#[derive(Debug)]
+/// Checks a request's query, and answers with what it asks for.
+pub(super) async fn answer(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let shape = Asked::of(&parts)?.shape;
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    let Some(mut document) = response.extensions_mut().remove::<Document>() else {
+        return Ok(response);
+    };
+    shape.apply(&app, &mut document.body).await?;
+    Ok(document.send())
+}
+
+/// Which resources a list has.
+#[derive(Debug, Default)]
 pub(super) struct ListQuery {
     /// Which page.
     pub page: Page,
-    filters: HashMap<String, String>,
+    filters: BTreeMap<String, String>,
+    order: Vec<Order>,
+    search: Option<String>,
+    searched: &'static [&'static str],
 }
 
 impl ListQuery {
@@ -25,38 +55,404 @@ impl ListQuery {
         self.filters.get(name).map(String::as_str)
     }
 
-    /// Refuses filters other than `names`: one that is passed over would
-    /// answer a question that nobody asked.
-    pub(super) fn allow(&self, names: &[&str]) -> Result<(), ApiError> {
-        match self.filters.keys().find(|name| !names.contains(&name.as_str())) {
-            None => Ok(()),
-            Some(name) => Err(ApiError::bad_request(format!(
-                "There is no filter[{name}] here; there is: {}.",
-                names.join(", ")
-            ))),
+    /// Whether `text` has what is searched for, if anything is.
+    pub(super) fn searches(&self, text: &str) -> bool {
+        let text = text.to_ascii_lowercase();
+        self.search.as_ref().is_none_or(|search| text.contains(&search.to_ascii_lowercase()))
+    }
+
+    /// The rows that it asks for.
+    pub(super) fn view(&self) -> View<'_> {
+        let search = self.search.as_ref().map(|text| Search { columns: self.searched, text });
+        View { page: self.page, order: &self.order, search }
+    }
+}
+
+/// What is answered of each resource.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    /// The related resources that are answered, too.
+    pub include: Vec<IncludePath>,
+    /// The only attributes and relationships of a type.
+    fields: BTreeMap<String, HashSet<String>>,
+}
+
+impl Shape {
+    async fn apply(&self, app: &App, document: &mut Value) -> Result<(), ApiError> {
+        if !self.include.is_empty() {
+            document["included"] = included(app, &document["data"], &self.include).await?.into();
         }
+        for part in ["data", "included"] {
+            match document.get_mut(part) {
+                Some(Value::Array(resources)) => {
+                    resources.iter_mut().for_each(|one| self.trim(one));
+                }
+                Some(resource) => self.trim(resource),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn trim(&self, resource: &mut Value) {
+        let fields = resource["type"].as_str().and_then(|name| self.fields.get(name));
+        let Some(fields) = fields else { return };
+        for part in ["attributes", "relationships"] {
+            if let Some(part) = resource.get_mut(part).and_then(Value::as_object_mut) {
+                part.retain(|name, _| fields.contains(name));
+            }
+        }
+    }
+}
+
+/// A whole query.
+#[derive(Debug, Default)]
+struct Asked {
+    list: ListQuery,
+    shape: Shape,
+}
+
+impl Asked {
+    fn of(parts: &Parts) -> Result<Self, ApiError> {
+        let route = parts.extensions.get::<MatchedPath>();
+        let Some(route) = route.and_then(|path| path.as_str().strip_prefix(BASE)) else {
+            return Ok(Self::default());
+        };
+        let answer = match Answer::of_route(route) {
+            // What is made in a list is answered alone.
+            Answer::Page(made) if parts.method == Method::POST => Answer::One(made),
+            answer => answer,
+        };
+        let Query(query) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)?;
+        let mut asked = Self::default();
+        let mut seen = HashSet::new();
+        for (name, value) in query {
+            if !seen.insert(name.clone()) {
+                return Err(ApiError::parameter(&name, format!("{name} is there twice.")));
+            }
+            asked.read(answer, &name, value)?;
+        }
+        Ok(asked)
+    }
+
+    fn read(&mut self, answer: Answer, name: &str, value: String) -> Result<(), ApiError> {
+        let (word, argument) = match name.strip_suffix(']').and_then(|name| name.split_once('[')) {
+            Some((word, argument)) => (word, argument),
+            None => (name, ""),
+        };
+        let list = &mut self.list;
+        match (answer, word, argument) {
+            (Answer::Other(parameters), ..) if parameters.contains(&name) => {}
+            (Answer::Page(_), "page", "number") => list.page.number = positive(name, &value)?,
+            (Answer::Page(_), "page", "size") => {
+                list.page.size = positive(name, &value)?.min(SIZE.1);
+            }
+            (Answer::Page(listed), "filter", filter) if !filter.is_empty() => {
+                check_filter(listed, name, filter, &value)?;
+                list.filters.insert(filter.to_owned(), value);
+            }
+            (Answer::Page(listed), "sort", "") => list.order = order(listed, &value)?,
+            (Answer::Page(listed), "query", "") if !listed.searched.is_empty() => {
+                list.searched = listed.searched;
+                list.search = Some(value).filter(|text| !text.is_empty());
+            }
+            (Answer::Page(answered) | Answer::One(answered), "include", "") => {
+                let paths = value.split(',').filter(|path| !path.is_empty());
+                self.shape.include = paths
+                    .map(|path| IncludePath::read(answered, path))
+                    .collect::<Result<_, _>>()?;
+            }
+            (Answer::Page(_) | Answer::One(_), "fields", of_type) if !of_type.is_empty() => {
+                if ResourceType::named(of_type).is_none() {
+                    let detail = format!("There is no type {of_type} of resources.");
+                    return Err(ApiError::parameter(name, detail));
+                }
+                let fields = value.split(',').map(str::to_owned).collect();
+                self.shape.fields.insert(of_type.to_owned(), fields);
+            }
+            _ => return Err(unknown(answer, name)),
+        }
+        Ok(())
+    }
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { number: 1, size: SIZE.0 }
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(query) =
-            Query::<HashMap<String, String>>::from_request_parts(parts, state).await?;
-        let number = |name: &str, default: i64| match query.get(name).map(|text| text.parse()) {
-            None => Ok(default),
-            Some(Ok(number)) if number >= 1 => Ok(number),
-            Some(_) => Err(ApiError::bad_request(format!("{name} takes a number from 1."))),
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Asked::of(parts)?.list)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Shape {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Asked::of(parts)?.shape)
+    }
+}
+
+fn positive(name: &str, value: &str) -> Result<i64, ApiError> {
+    let number = value.parse().ok().filter(|number| *number >= 1);
+    number.ok_or_else(|| ApiError::parameter(name, format!("{name} takes a number from 1.")))
+}
+
+fn check_filter(
+    listed: &ResourceType,
+    name: &str,
+    filter: &str,
+    value: &str,
+) -> Result<(), ApiError> {
+    if !listed.filters.contains(&filter) {
+        let known = listed.filters.join(", ");
+        let detail = format!("There is no {name} here; there is: {known}.");
+        return Err(ApiError::parameter(name, detail));
+    }
+    match listed.flags.contains(&filter) && !["true", "false"].contains(&value) {
+        true => Err(ApiError::parameter(name, format!("{name} takes true or false."))),
+        false => Ok(()),
+    }
+}
+
+/// `name,-created-at`: the first is what counts most, and `-` puts the greatest first.
+fn order(listed: &ResourceType, value: &str) -> Result<Vec<Order>, ApiError> {
+    let names = value.split(',').filter(|name| !name.is_empty());
+    let order = |name: &str| {
+        let (name, descending) = match name.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (name, false),
         };
-        let page = Page {
-            number: number("page[number]", 1)?,
-            size: number("page[size]", SIZE.0)?.min(SIZE.1),
+        let found = listed.sorts.iter().find(|(sort, _)| *sort == name);
+        let (_, expression) = found.ok_or_else(|| {
+            let known: Vec<&str> = listed.sorts.iter().map(|(name, _)| *name).collect();
+            let known = known.join(", ");
+            let detail = format!(
+                "A list of {} can't be sorted by {name}; it can be sorted by: {known}.",
+                listed.name
+            );
+            ApiError::parameter("sort", detail)
+        })?;
+        Ok(Order { expression, descending })
+    };
+    names.map(order).collect()
+}
+
+fn unknown(answer: Answer, name: &str) -> ApiError {
+    let known = match answer {
+        Answer::Page(_) => "page[number], page[size], filter[…], sort, query, include, fields[…]",
+        Answer::One(_) => "include, fields[…]",
+        Answer::Other([]) => "none",
+        Answer::Other(parameters) => return unknown_of(name, &parameters.join(", ")),
+    };
+    unknown_of(name, known)
+}
+
+fn unknown_of(name: &str, known: &str) -> ApiError {
+    let detail = format!("There is no query parameter {name} here; there is: {known}.");
+    ApiError::parameter(name, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use serde_json::json;
+
+    use super::super::resource_types::TYPES;
+    use super::*;
+    use crate::in_process::InProcess;
+
+    async fn get(server: &InProcess, path: &str) -> (StatusCode, Value) {
+        let path = format!("{BASE}{path}");
+        let (status, body) = server.call(Method::GET, &path, &server.admin, &[], "").await;
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// The paths of all lists; some need the id of a pool or of a run.
+    async fn lists(server: &InProcess) -> Vec<(&'static ResourceType, String)> {
+        let (_, run) = server.run().await;
+        let (_, pools) = get(server, "/agent-pools").await;
+        let pool = pools["data"][0]["id"].as_str().unwrap();
+        let listed = TYPES.iter().filter(|listed| !listed.searched.is_empty());
+        let path = |name: &str| match name {
+            "access-tokens" => format!("/agent-pools/{pool}/access-tokens"),
+            "comments" | "run-events" => format!("/runs/{run}/{name}"),
+            name => format!("/{name}"),
         };
-        let filters = query.into_iter().filter_map(|(name, value)| {
-            let name = name.strip_prefix("filter[")?.strip_suffix(']')?;
-            Some((name.to_owned(), value))
-        });
-        Ok(Self { page, filters: filters.collect() })
+        listed.map(|listed| (listed, path(listed.name))).collect()
+    }
+
+    async fn refused(server: &InProcess, path: &str, parameter: &str) {
+        let (status, answer) = get(server, path).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}: {answer}");
+        let source = &answer["errors"][0]["source"];
+        assert_eq!(source["parameter"], parameter, "{path}: {answer}");
+    }
+
+    #[tokio::test]
+    async fn a_parameter_that_a_call_does_not_have_is_refused_by_name() {
+        let server = InProcess::new().await;
+        for (_, list) in lists(&server).await {
+            for parameter in ["colour", "page", "page[from]", "filter", "filter[colour]", "sort[x]"]
+            {
+                refused(&server, &format!("{list}?{parameter}=1"), parameter).await;
+            }
+            refused(&server, &format!("{list}?sort=-colour"), "sort").await;
+            refused(&server, &format!("{list}?include=colour"), "include").await;
+            refused(&server, &format!("{list}?fields[colours]=name"), "fields[colours]").await;
+            refused(&server, &format!("{list}?page[size]=0"), "page[size]").await;
+            refused(&server, &format!("{list}?sort=name&sort=name"), "sort").await;
+        }
+        let workspace = format!("/workspaces/{}", server.workspace);
+        for parameter in ["colour", "page[size]", "filter[name]", "sort", "query"] {
+            refused(&server, &format!("{workspace}?{parameter}=1"), parameter).await;
+        }
+        refused(&server, &format!("{workspace}?include=environment.colour"), "include").await;
+        refused(&server, &format!("{workspace}/outputs?include=environment"), "include").await;
+        refused(&server, "/agent-pools?filter[in-use]=yes", "filter[in-use]").await;
+    }
+
+    #[tokio::test]
+    async fn a_list_is_sorted_by_each_of_its_sorts_in_both_directions() {
+        let server = InProcess::new().await;
+        for name in ["b", "a", "c"] {
+            server.create("/agent-pools", json!({ "name": name }), &[]).await;
+        }
+        for (listed, list) in lists(&server).await {
+            for (sort, _) in listed.sorts {
+                for sort in [(*sort).to_owned(), format!("-{sort}"), format!("{sort},-{sort}")] {
+                    let (status, answer) = get(&server, &format!("{list}?sort={sort}")).await;
+                    assert_eq!(status, StatusCode::OK, "{list} {sort}: {answer}");
+                }
+            }
+        }
+        let names = async |sort: &str| {
+            let (_, answer) = get(&server, &format!("/agent-pools?sort={sort}")).await;
+            let pools = answer["data"].as_array().unwrap().iter();
+            let name = |pool: &Value| pool["attributes"]["name"].as_str().unwrap().to_owned();
+            pools.map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(names("name").await, ["a", "b", "c", "pool"]);
+        assert_eq!(names("-name").await, ["pool", "c", "b", "a"]);
+        // The first is linked to a workspace; the rest have the list's own order.
+        assert_eq!(names("-in-use").await, ["pool", "a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn a_query_finds_a_text_literally_in_any_case() {
+        let server = InProcess::new().await;
+        for name in ["Eu_West", "euxwest", "50%"] {
+            server.create("/agent-pools", json!({ "name": name }), &[]).await;
+        }
+        for (query, found) in
+            [("EU_w", 1), ("eu", 2), ("%25", 1), ("'", 0), ("!", 0), ("", 4), ("apool-", 4)]
+        {
+            let (_, answer) = get(&server, &format!("/agent-pools?query={query}")).await;
+            assert_eq!(answer["meta"]["pagination"]["total-count"], found, "{query}: {answer}");
+        }
+        for (_, list) in lists(&server).await {
+            let (status, answer) = get(&server, &format!("{list}?query=nothing-has-this")).await;
+            assert_eq!((status, &answer["data"]), (StatusCode::OK, &json!([])), "{list}");
+        }
+        let (_, found) = get(&server, "/agent-pools?filter[in-use]=true").await;
+        assert_eq!(found["meta"]["pagination"]["total-count"], 1, "{found}");
+        let (_, found) = get(&server, "/agent-pools?filter[in-use]=false&query=eu").await;
+        assert_eq!(found["meta"]["pagination"]["total-count"], 2, "{found}");
+    }
+
+    #[tokio::test]
+    async fn what_can_be_included_is_there_once_and_only_when_it_is_asked_for() {
+        let server = InProcess::new().await;
+        let working = server.working().await;
+        let state = json!({ "version": 4, "serial": 1, "lineage": "x" }).to_string();
+        let path = format!("{}/tasks/{}/state?attempt=1", protocol::BASE, working.task);
+        server.call(Method::PUT, &path, &working.task_token, &[], state).await;
+        let variable = json!({ "key": "a", "value": "b", "category": "terraform" });
+        server.create("/vars", variable, &[("workspace", &working.workspace)]).await;
+        let run = get(&server, "/runs").await.1["data"][0].clone();
+        let environment = get(&server, "/environments").await.1["data"][0].clone();
+        let pool = &get(&server, "/agent-pools").await.1["data"][0]["id"];
+        let link = json!({ "data": { "type": "agent-pools", "id": pool } });
+        let link = json!({ "relationships": { "default-workspace-agent-pool": link } });
+        let path = format!("/environments/{}", environment["id"].as_str().unwrap());
+        server.api(Method::PATCH, &path, json!({ "data": link })).await;
+        let phase = |name: &str| run["relationships"][name]["data"]["id"].as_str().unwrap();
+        let mut paths = lists(&server).await;
+        paths.push((ResourceType::named("plans").unwrap(), format!("/plans/{}", phase("plan"))));
+        for (answered, path) in paths {
+            let (_, plain) = get(&server, &path).await;
+            assert!(plain.get("included").is_none(), "{path}: {plain}");
+            for (name, related) in answered.related {
+                // Nothing is shared with a named environment, and the run's state is refused
+                // while it plans.
+                if ["environments", "run"].contains(name) && *related != "runs" {
+                    continue;
+                }
+                let (status, answer) = get(&server, &format!("{path}?include={name},{name}")).await;
+                assert_eq!(status, StatusCode::OK, "{path} {name}: {answer}");
+                let included = answer["included"].as_array().unwrap();
+                let linked: HashSet<String> = match &answer["data"] {
+                    Value::Array(many) => many.as_slice(),
+                    one => std::slice::from_ref(one),
+                }
+                .iter()
+                .flat_map(|one| match &one["relationships"][name]["data"] {
+                    Value::Array(many) => many.clone(),
+                    Value::Null => Vec::new(),
+                    one => vec![one.clone()],
+                })
+                .map(|linked| linked["id"].as_str().unwrap().to_owned())
+                .collect();
+                let ids: Vec<&str> =
+                    included.iter().map(|one| one["id"].as_str().unwrap()).collect();
+                assert_eq!(ids.len(), linked.len(), "{path} {name}: {ids:?} {linked:?}");
+                assert!(ids.iter().all(|id| linked.contains(*id)), "{path} {name}: {ids:?}");
+                assert!(included.iter().all(|one| one["type"] == *related), "{path} {name}");
+                // A resource looks as it does in its own place.
+                for one in included {
+                    let own = format!("/{related}/{}", one["id"].as_str().unwrap());
+                    assert_eq!(*one, get(&server, &own).await.1["data"], "{path} {name}");
+                }
+            }
+        }
+        let runs = format!("/runs?filter[workspace]={}", working.workspace);
+        let (_, answer) = get(&server, &format!("{runs}&include=workspace.environment,plan")).await;
+        let types: Vec<_> = answer["included"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["type"].as_str().unwrap())
+            .collect();
+        assert_eq!(types, ["environments", "plans", "workspaces"], "{answer}");
+        // Not again what is in `data`.
+        let own = format!("/workspaces/{}?include=agent-pool.workspaces", working.workspace);
+        let (_, answer) = get(&server, &own).await;
+        assert_eq!(answer["included"].as_array().unwrap().len(), 3, "{answer}");
+        assert!(!answer["included"].to_string().contains(&format!(
+            "\"id\":\"{}\",\"type\":\"workspaces\",\"attributes",
+            working.workspace
+        )));
+        // What the server does not have is not there, and no error: clients ask for it.
+        let (status, answer) = get(&server, "/workspaces?include=created-by,tags").await;
+        assert_eq!((status, &answer["included"]), (StatusCode::OK, &json!([])), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn only_the_fields_that_are_asked_for_are_answered() {
+        let server = InProcess::new().await;
+        let path = format!("/workspaces/{}", server.workspace);
+        let asked = "include=agent-pool&fields[workspaces]=name,agent-pool&fields[agent-pools]=";
+        let (_, answer) = get(&server, &format!("{path}?{asked}")).await;
+        let data = &answer["data"];
+        assert_eq!(data["attributes"], json!({ "name": "main" }), "{answer}");
+        let relationships = data["relationships"].as_object().unwrap();
+        assert_eq!(relationships.keys().collect::<Vec<_>>(), ["agent-pool"], "{answer}");
+        assert_eq!(answer["included"][0]["attributes"], json!({}), "{answer}");
+        assert_eq!(answer["included"][0]["type"], "agent-pools", "{answer}");
     }
 }

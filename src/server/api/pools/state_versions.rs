@@ -36,9 +36,8 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["workspace"])?;
     let mut db = app.scheduler.store.read().await?;
-    let listed = state_version::list(&mut db, query.filter("workspace"), query.page).await?;
+    let listed = state_version::list(&mut db, query.filter("workspace"), query.view()).await?;
     let resources = listed.rows.iter().map(|version| render(&app, version)).collect();
     Ok(Document::page(resources, &listed, &query))
 }
@@ -166,6 +165,16 @@ fn of_state(error: Error) -> ApiError {
         Error::Invalid(why) => ApiError::attribute("state", why),
         error => error.into(),
     }
+}
+
+/// The state versions with these ids.
+pub(super) async fn load(
+    app: &App,
+    db: &mut Connection,
+    ids: &[&str],
+) -> Result<Vec<Value>, ApiError> {
+    let versions = state_version::with_ids(db, ids).await?;
+    Ok(versions.iter().map(|version| render(app, version)).collect())
 }
 
 fn render(app: &App, version: &StateVersion) -> Value {

@@ -12,7 +12,7 @@ use super::query::ListQuery;
 use super::workspaces;
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::store::variable::{self, Category, Variable};
+use crate::store::variable::{self, Category, Filter, Variable};
 use crate::store::{Connection, is_taken};
 use crate::token::new_id;
 use protocol::Secret;
@@ -25,10 +25,14 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["workspace", "key"])?;
     let mut db = app.scheduler.store.read().await?;
-    let (workspace, key) = (query.filter("workspace"), query.filter("key"));
-    let listed = variable::list(&mut db, workspace, key, query.page).await?;
+    let filter = Filter {
+        id: query.filter("var"),
+        workspace: query.filter("workspace"),
+        key: query.filter("key"),
+        category: query.filter("category"),
+    };
+    let listed = variable::list(&mut db, filter, query.view()).await?;
     Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
 }
 

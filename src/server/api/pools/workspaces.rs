@@ -46,7 +46,6 @@ pub(super) async fn related(db: &mut Connection, payload: &Payload) -> Result<Wo
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
-    query.allow(&["workspace", "name", "environment", "agent-pool", "account"])?;
     let mut db = app.scheduler.store.read().await?;
     let filter = Filter {
         id: query.filter("workspace"),
@@ -55,7 +54,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         pool: query.filter("agent-pool"),
         account: query.filter("account"),
     };
-    let listed = workspace::list(&mut db, filter, query.page).await?;
+    let listed = workspace::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&mut db, &listed.rows).await?;
     Ok(Document::page(resources, &listed, &query))
 }
@@ -116,7 +115,7 @@ async fn update(
 async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let workspace = find(&mut tx, &id).await?;
-    if let Some(run) = run::current(&mut tx, &id).await? {
+    if let Some(run) = run::under_way(&mut tx, &id).await? {
         return Err(ApiError::conflict(format!("The run {} is under way.", run.id)));
     }
     if workspace.deletion_protection {
@@ -297,6 +296,12 @@ fn name_taken(error: sqlx::Error) -> ApiError {
 async fn has_resources(db: &mut Connection, workspace_id: &str) -> Result<bool, ApiError> {
     let current = state_version::current(db, workspace_id).await?;
     Ok(current.is_some_and(|state| state.resources > 0))
+}
+
+/// The workspaces with these ids.
+pub(super) async fn load(db: &mut Connection, ids: &[&str]) -> Result<Vec<Value>, ApiError> {
+    let workspaces = workspace::with_ids(db, ids).await?;
+    render_all(db, &workspaces).await
 }
 
 async fn render(db: &mut Connection, workspace: &Workspace) -> Result<Value, ApiError> {

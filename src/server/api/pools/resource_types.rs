@@ -1,0 +1,245 @@
+//! What clients may ask of each type of resource when they read it: the one table from which
+//! queries are checked, related resources are found and `docs/api.md` is made.
+
+use super::attributes::Kind;
+use crate::store::{
+    Sorts, access_token, agent, agent_pool, configuration_version, environment, run, run_event,
+    state_version, variable, workspace,
+};
+
+/// A type of resource.
+#[derive(Debug)]
+pub(super) struct ResourceType {
+    /// As it stands in paths and in `type`.
+    pub name: &'static str,
+    /// The relationships that can be included, and the type of what is there.
+    pub related: &'static [(&'static str, &'static str)],
+    /// What a list of it can be filtered by.
+    pub filters: &'static [&'static str],
+    /// Those of them that are true or false.
+    pub flags: &'static [&'static str],
+    /// What a list of it can be sorted by.
+    pub sorts: Sorts,
+    /// Where `query` looks for a text in a list of it; nowhere: there is no `query`.
+    pub searched: &'static [&'static str],
+}
+
+pub(super) static TYPES: [ResourceType; 14] = [
+    ResourceType {
+        name: "access-tokens",
+        related: &[("agent-pool", "agent-pools")],
+        filters: &[],
+        flags: &[],
+        sorts: access_token::SORTS,
+        searched: access_token::SEARCHED,
+    },
+    ResourceType {
+        name: "accounts",
+        related: &[],
+        filters: &["name"],
+        flags: &[],
+        // A server has one account.
+        sorts: &[("name", "t.name")],
+        searched: &["t.name"],
+    },
+    ResourceType {
+        name: "agent-pools",
+        related: &[
+            ("account", "accounts"),
+            ("agents", "agents"),
+            ("default-environments", "environments"),
+            ("environments", "environments"),
+            ("workspaces", "workspaces"),
+        ],
+        filters: &["account", "agent-pool", "environment", "in-use", "is-shared", "name"],
+        flags: &["in-use", "is-shared"],
+        sorts: agent_pool::SORTS,
+        searched: agent_pool::SEARCHED,
+    },
+    ResourceType {
+        name: "agents",
+        related: &[("pool", "agent-pools")],
+        filters: &["agent", "agent-pool", "name"],
+        flags: &[],
+        sorts: agent::SORTS,
+        searched: agent::SEARCHED,
+    },
+    ResourceType {
+        name: "applies",
+        related: &[("agent", "agents"), ("run", "runs")],
+        filters: &[],
+        flags: &[],
+        sorts: &[],
+        searched: &[],
+    },
+    ResourceType {
+        name: "comments",
+        related: &[("run", "runs")],
+        filters: &[],
+        flags: &[],
+        sorts: run_event::SORTS,
+        searched: run_event::SEARCHED,
+    },
+    ResourceType {
+        name: "configuration-versions",
+        related: &[("workspace", "workspaces")],
+        filters: &["workspace"],
+        flags: &[],
+        sorts: configuration_version::SORTS,
+        searched: configuration_version::SEARCHED,
+    },
+    ResourceType {
+        name: "environments",
+        related: &[("account", "accounts"), ("default-workspace-agent-pool", "agent-pools")],
+        filters: &["account", "environment", "name"],
+        flags: &[],
+        sorts: environment::SORTS,
+        searched: environment::SEARCHED,
+    },
+    ResourceType {
+        name: "plans",
+        related: &[("agent", "agents"), ("run", "runs")],
+        filters: &[],
+        flags: &[],
+        sorts: &[],
+        searched: &[],
+    },
+    ResourceType {
+        name: "run-events",
+        related: &[("run", "runs")],
+        filters: &[],
+        flags: &[],
+        sorts: run_event::SORTS,
+        searched: run_event::SEARCHED,
+    },
+    ResourceType {
+        name: "runs",
+        related: &[
+            ("agent-pool", "agent-pools"),
+            ("apply", "applies"),
+            ("configuration-version", "configuration-versions"),
+            ("plan", "plans"),
+            ("workspace", "workspaces"),
+        ],
+        filters: &["run", "status", "workspace"],
+        flags: &[],
+        sorts: run::SORTS,
+        searched: run::SEARCHED,
+    },
+    ResourceType {
+        name: "state-versions",
+        related: &[("run", "runs"), ("workspace", "workspaces")],
+        filters: &["workspace"],
+        flags: &[],
+        sorts: state_version::SORTS,
+        searched: state_version::SEARCHED,
+    },
+    ResourceType {
+        name: "vars",
+        related: &[("workspace", "workspaces")],
+        filters: &["category", "key", "var", "workspace"],
+        flags: &[],
+        sorts: variable::SORTS,
+        searched: variable::SEARCHED,
+    },
+    ResourceType {
+        name: "workspaces",
+        related: &[
+            ("agent-pool", "agent-pools"),
+            ("current-run", "runs"),
+            ("environment", "environments"),
+        ],
+        filters: &["account", "agent-pool", "environment", "name", "workspace"],
+        flags: &[],
+        sorts: workspace::SORTS,
+        searched: workspace::SEARCHED,
+    },
+];
+
+/// What a call answers with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Answer {
+    /// A page of resources.
+    Page(&'static ResourceType),
+    /// One resource.
+    One(&'static ResourceType),
+    /// Something else, and the query parameters that the call has.
+    Other(&'static [&'static str]),
+}
+
+impl Answer {
+    /// What a GET of a route answers with; `route` is without the API's base.
+    pub(super) fn of_route(route: &str) -> Self {
+        let one = |name: &str| ResourceType::named(name).map(Self::One);
+        let parts: Vec<&str> = route.split('/').skip(1).collect();
+        let answer = match parts[..] {
+            ["plans" | "applies", _, "output"] => return Self::Other(&["offset"]),
+            ["workspaces", _, "current-state-version"] => one("state-versions"),
+            [name, _, "actions", _] => one(name),
+            [name, "{id}"] => one(name),
+            [.., name] => ResourceType::named(name).map(Self::Page),
+            [] => None,
+        };
+        answer.unwrap_or(Self::Other(&[]))
+    }
+}
+
+impl ResourceType {
+    pub(super) fn named(name: &str) -> Option<&'static Self> {
+        TYPES.iter().find(|found| found.name == name)
+    }
+
+    /// The type of what a relationship leads to: none where that is something which this
+    /// server does not have.
+    ///
+    /// # Errors
+    /// It has no such relationship; those that it has.
+    pub(super) fn related_by(&self, name: &str) -> Result<Option<&'static Self>, String> {
+        if let Some((_, related)) = self.related.iter().find(|(related, _)| *related == name) {
+            return Ok(Self::named(related));
+        }
+        match Kind::named(self.name).is_some_and(|kind| kind.is_unrelated(name)) {
+            true => Ok(None),
+            false => {
+                let names: Vec<&str> = self.related.iter().map(|(name, _)| *name).collect();
+                Err(names.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_says_what_it_answers_with() {
+        for (route, answer) in [
+            ("/workspaces", "page of workspaces"),
+            ("/workspaces/{id}", "workspaces"),
+            ("/workspaces/{id}/actions/unlock", "workspaces"),
+            ("/workspaces/{id}/current-state-version", "state-versions"),
+            ("/workspaces/{id}/outputs", "[]"),
+            ("/agent-pools/{id}/access-tokens", "page of access-tokens"),
+            ("/plans/{id}/output", "[\"offset\"]"),
+            ("/server", "[]"),
+        ] {
+            let found = match Answer::of_route(route) {
+                Answer::Page(found) => format!("page of {}", found.name),
+                Answer::One(found) => found.name.to_owned(),
+                Answer::Other(parameters) => format!("{parameters:?}"),
+            };
+            assert_eq!(found, answer, "{route}");
+        }
+    }
+
+    #[test]
+    fn what_is_related_has_a_type_and_what_is_a_flag_is_a_filter() {
+        for found in &TYPES {
+            for (name, related) in found.related {
+                assert!(ResourceType::named(related).is_some(), "{}: {name}", found.name);
+            }
+            assert!(found.flags.iter().all(|flag| found.filters.contains(flag)), "{found:?}");
+        }
+    }
+}
