@@ -178,14 +178,17 @@ impl Job {
                 "The plan is not counted, because its JSON cannot be read: {error:#}"
             )),
         };
-        let plan = match self.copy_out(id, paths::PLAN_JSON, MAX_FILE).await {
+        let plan = match self.copy_out(id, paths::PLAN_JSON, LARGE_FILE).await {
             Ok(Some(plan)) if file_size(plan.as_file())? > 0 => plan,
             // Terraform is too old, or was interrupted.
             Ok(_) => return Ok(PlanJson::default()),
             Err(error) if engine::is_away(&error) => return Err(error.into()),
             Err(error) => return Ok(unread(error)),
         };
-        let survey = match plan_json::survey(plan.reopen().context(NO_JSON)?) {
+        // A large one takes seconds.
+        let content = plan.reopen().context(NO_JSON)?;
+        let survey = tokio::task::spawn_blocking(move || plan_json::survey(content));
+        let survey = match survey.await.context("the survey panicked")? {
             Ok(survey) => survey,
             Err(error) => return Ok(unread(error)),
         };
@@ -195,6 +198,9 @@ impl Job {
         }
         let masked = NamedTempFile::new_in(self.entry.directory()).context(NO_JSON)?;
         let why = match self.mask_plan_json(&plan, &masked, survey).await {
+            Ok(()) if file_size(masked.as_file())? > MAX_FILE => {
+                format!("it has more than {MAX_FILE} bytes")
+            }
             Ok(()) => match self.client.put(TaskFile::PlanJson, masked.path()).await {
                 Ok(()) => return Ok(PlanJson { summary, note: None }),
                 Err(CallError::FileRefused(why)) => why,
@@ -219,7 +225,6 @@ impl Job {
             })
             .collect();
         let (from, to, redactor) = (plan.reopen()?, to.reopen()?, self.redactor());
-        // A large one takes seconds.
         let masking = move || plan_json::mask(from, to, &survey, &sensitive, &redactor);
         tokio::task::spawn_blocking(masking).await.context("the masking panicked")?
     }

@@ -303,7 +303,7 @@ impl Watched<'_> {
 
     fn print_next(&self, run: &Value) {
         let status = attribute(run, "status");
-        if status == "planned" {
+        if ["planned", "planned_and_saved"].contains(&status.as_str()) {
             eprintln!("\nThe plan waits. To apply it, or to discard it:");
             eprintln!("  {}", self.command("apply"));
             eprintln!("  {}", self.command("discard"));

@@ -248,9 +248,8 @@ async fn render_all(db: &mut Connection, runs: &[Run]) -> Result<Vec<Value>, Api
             position: queue.position(|(_, id)| *id == run.id),
             has_no_agent_for: [plan, apply].into_iter().any(|task| {
                 task.state == TaskState::Queued
-                    && task.level > 1
-                    && !levels.iter().any(|(pool, level)| {
-                        Some(pool) == task.pool_id.as_ref() && *level >= task.level
+                    && levels.iter().any(|(pool, level)| {
+                        Some(pool) == task.pool_id.as_ref() && *level < task.level
                     })
             }),
         };
