@@ -8,6 +8,7 @@ pub mod machine;
 
 pub mod apt;
 pub mod changes;
+pub mod clock;
 pub mod curl;
 pub mod disk;
 pub mod docker;

@@ -12,7 +12,7 @@ use super::hold::{Hold, Operation};
 use super::machine::Machine;
 use super::os::Family;
 use super::yum::{self, Yum};
-use super::{apt, dpkg, interrupt, locks, rpm};
+use super::{apt, clock, dpkg, interrupt, locks, rpm};
 use cli::Failure;
 
 /// How long between two tries.
@@ -181,7 +181,22 @@ impl PackageTool {
             command.args(["-o", "APT::Sandbox::User=root"]);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        patiently(&mut command, self.patience, is_locked)
+        patiently(&mut command, self.patience, is_locked).map_err(|error| self.advised(error))
+    }
+
+    /// The error with what its output does not name: the configured proxy's place, and the
+    /// clock as the cause.
+    fn advised(&self, error: anyhow::Error) -> anyhow::Error {
+        let said = format!("{error:#}");
+        let of_proxy = match self.kind {
+            Kind::Apt => apt::proxy::advice(&Machine::at("/"), &said),
+            Kind::Yum(yum) => yum.proxy_advice(&Machine::at("/"), &said),
+        };
+        let advice: Vec<String> = of_proxy.into_iter().chain(clock::advice(&said)).collect();
+        if advice.is_empty() {
+            return error;
+        }
+        Failure::of(&error).because(format!("{said}\n{}", advice.join("\n")))
     }
 }
 
