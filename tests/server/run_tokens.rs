@@ -164,6 +164,9 @@ async fn a_run_writes_nothing_and_reaches_no_other_call() {
     let (status, document) = read(&server, &plan.run_token, &own).await;
     assert_eq!(status, StatusCode::OK, "{document}");
     assert_eq!(id(&document["included"][0]), site.environment, "{document}");
+    let permissions = &document["data"]["attributes"]["permissions"];
+    assert_eq!(permissions["can-read-settings"], true, "{document}");
+    assert_eq!(permissions["can-queue-run"], false, "{document}");
 
     let (run, ws) = (id(&run), &site.workspace);
     let named = resource(json!({ "name": "x" }), &[("environment", &site.environment)]);

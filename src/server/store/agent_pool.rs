@@ -39,6 +39,8 @@ pub(crate) struct Filter<'a> {
     pub is_shared: Option<&'a str>,
     /// `true`: a workspace or an environment is linked to it; `false`: none is.
     pub in_use: Option<&'a str>,
+    /// `true`: for version control, which no pool is; `false`: not.
+    pub vcs_enabled: Option<&'a str>,
 }
 
 /// What a list of them can be sorted by.
@@ -143,7 +145,8 @@ pub(crate) async fn list(
            AND ($5 IS NULL OR t.is_shared = ($5 = 'true'))
            AND ($6 IS NULL OR ($6 = 'true') =
                 (EXISTS (SELECT 1 FROM workspaces w WHERE w.pool_id = t.id)
-                 OR EXISTS (SELECT 1 FROM environments e WHERE e.default_pool_id = t.id)))",
+                 OR EXISTS (SELECT 1 FROM environments e WHERE e.default_pool_id = t.id)))
+           AND ($7 IS NULL OR $7 = 'false')",
         "t.name",
         &[
             filter.id,
@@ -152,6 +155,7 @@ pub(crate) async fn list(
             filter.account,
             filter.is_shared,
             filter.in_use,
+            filter.vcs_enabled,
         ],
         view.into(),
     )

@@ -214,6 +214,23 @@ pub(crate) async fn current_of(db: &mut Connection, workspaces: &[&str]) -> sqlx
     .await
 }
 
+/// These workspaces and the ids of their latest runs.
+pub(crate) async fn latest_of(
+    db: &mut Connection,
+    workspaces: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
+    super::of_any(
+        db,
+        "SELECT workspace_id, id FROM runs r WHERE id =
+            (SELECT id FROM runs WHERE workspace_id = r.workspace_id
+             ORDER BY created_at DESC, id LIMIT 1)
+           AND workspace_id",
+        workspaces,
+        "",
+    )
+    .await
+}
+
 /// The run of a workspace that has waited longest.
 pub(crate) async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
     sqlx::query_as(

@@ -26,7 +26,7 @@ pub(super) struct Kind {
     unrelated: &'static [(&'static str, bool)],
 }
 
-static KINDS: [Kind; 8] = [
+static KINDS: [Kind; 9] = [
     Kind {
         name: "access-tokens",
         attributes: &["name", "description", "expires-in"],
@@ -36,10 +36,18 @@ static KINDS: [Kind; 8] = [
         unrelated: &[],
     },
     Kind {
+        name: "accounts",
+        attributes: &[],
+        relationships: &[],
+        fixed: &[("allowed-ips", "[]")],
+        unsupported: &[],
+        unrelated: &[],
+    },
+    Kind {
         name: "agent-pools",
         attributes: &["name", "default", "is-shared", "image"],
         // A server has one account.
-        relationships: &["account", "environments", "workspaces"],
+        relationships: &["account", "environment", "environments", "workspaces"],
         fixed: &[
             ("is-scalr-managed", "false"),
             ("vcs-enabled", "false"),
@@ -48,8 +56,7 @@ static KINDS: [Kind; 8] = [
             ("webhook-url", "null"),
         ],
         unsupported: &[],
-        // The older name of `environments`.
-        unrelated: &[("environment", false)],
+        unrelated: &[],
     },
     Kind {
         name: "configuration-versions",
@@ -213,7 +220,7 @@ impl Kind {
                 false => Err(ApiError::attribute(name, "This server does not support it.")),
             };
         }
-        let known = self.attributes.join(", ");
+        let known = listed(self.attributes);
         Err(ApiError::attribute(
             name,
             format!("There is no field {name} that can be written; there are: {known}."),
@@ -230,7 +237,7 @@ impl Kind {
                 false => Err(ApiError::relationship(name, "This server does not support it.")),
             };
         }
-        let known = self.relationships.join(", ");
+        let known = listed(self.relationships);
         Err(ApiError::relationship(
             name,
             format!("There is no relationship {name} that can be written; there are: {known}."),
@@ -258,6 +265,10 @@ pub(super) fn complete(resource: &mut Value) {
             relationships.entry(*name).or_insert(serde_json::json!({ "data": data }));
         }
     }
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Whether a value that is not supported asks for nothing, as a client's default does. To
@@ -343,7 +354,7 @@ mod tests {
             ("/api/iacp/v3/workspaces", Some("workspaces")),
             ("/api/iacp/v3/workspaces/ws-1", Some("workspaces")),
             ("/api/iacp/v3/agent-pools/apool-1/access-tokens", Some("access-tokens")),
-            ("/api/iacp/v3/accounts", None),
+            ("/api/iacp/v3/agents", None),
         ] {
             assert_eq!(Kind::of_path(path).map(|kind| kind.name), kind, "{path}");
         }
@@ -367,12 +378,10 @@ mod tests {
         server.create("/vars", variable, &related).await;
         let mut paths = Vec::new();
         for kind in &KINDS {
-            let post = match kind.name {
-                "access-tokens" => "/access-tokens".to_owned(),
-                name => format!("/{name}"),
-            };
-            paths.push((kind, Method::POST, post));
-            if ["access-tokens", "agent-pools", "environments", "vars", "workspaces"]
+            if kind.name != "accounts" {
+                paths.push((kind, Method::POST, format!("/{}", kind.name)));
+            }
+            if ["access-tokens", "accounts", "agent-pools", "environments", "vars", "workspaces"]
                 .contains(&kind.name)
             {
                 let id = first(kind.name).await;
