@@ -72,6 +72,10 @@ pub const SETUP_UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
 /// goes by it.
 pub const CREATED: &str = "/var/lib/scalr-agent-setup.created";
 
+/// What the commands of `check --fix` have changed. Not in the agent's folder, which comes and
+/// goes with the package.
+pub const SETUP_FIXES: &str = "/var/lib/scalr-agent-setup.fixes";
+
 /// Held by the one setup program that changes the machine.
 pub const SETUP_LOCK: &str = "/run/scalr-agent-setup.lock";
 

@@ -84,6 +84,12 @@ impl Packages {
         Self { keeps_settings: true, ..self }
     }
 
+    /// The packages that are here and were not at the time of `before`.
+    pub fn added_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a str> {
+        let is_new = |name: &&String| !before.versions.contains_key(*name);
+        self.versions.keys().filter(is_new).map(String::as_str)
+    }
+
     /// Whether the packages, of whatever version, are still the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.versions == other.versions
@@ -94,29 +100,39 @@ impl Packages {
         self.keys.difference(&before.keys)
     }
 
-    /// Removes what is installed now and was not then, with its settings.
+    /// Removes what is installed now and was not then, with its settings, and has dpkg
+    /// finish what was interrupted.
     ///
     /// # Errors
     /// The package tool fails.
     pub fn restore(&self) -> Result<()> {
+        let tool = PackageTool::of(self.family, PATIENCE)?;
+        // What was interrupted half-way can't be removed before it is whole.
+        if let Err(error) = tool.finish_interrupted() {
+            eprintln!("{error:#}");
+        }
         let now = self.now()?;
-        let is_new = |name: &&String| !self.versions.contains_key(*name);
-        let new: Vec<&str> = now.versions.keys().filter(is_new).map(String::as_str).collect();
+        let new: Vec<&str> = now.added_since(self).collect();
         if !new.is_empty() {
             eprintln!("Removing {} …", new.join(", "));
-            if self.family == Family::Debian {
-                // What was interrupted half-way can't be removed before it is whole.
-                if let Err(error) = dpkg::configure_pending() {
-                    eprintln!("{error}");
-                }
-            }
-            PackageTool::of(self.family, PATIENCE)?.remove(&new, !self.keeps_settings)?;
+            tool.remove(&new, !self.keeps_settings)?;
         }
         for key in now.keys_since(self) {
             rpm::forget_key_command(key).run()?;
         }
         Ok(())
     }
+}
+
+/// What removes packages, unless another package needs one of them.
+pub fn removal_of_unneeded(family: Family, names: &[String]) -> Command {
+    let (program, option) = match family {
+        Family::Debian => ("dpkg", "--remove"),
+        _ => ("rpm", "--erase"),
+    };
+    let mut command = Command::new(program);
+    command.arg(option).args(names);
+    command
 }
 
 /// The version of an installed package, for example `0.1.0-1`; `None` if it is

@@ -45,6 +45,7 @@ pub mod redact;
 
 mod events;
 mod registration;
+mod run_options;
 #[cfg(test)]
 mod samples;
 mod secret;
@@ -52,6 +53,7 @@ mod task;
 
 pub use events::{Event, Events, Heartbeat, Poll, Status, TaskState, TaskStatus};
 pub use registration::{CheckToken, Identity, Intervals, Register, Registered};
+pub use run_options::{BadOption, MAX_ADDRESS, MAX_ADDRESSES, Refresh, RunOption, RunOptions};
 pub use secret::Secret;
 pub use task::{
     Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome, RanImage,
@@ -62,6 +64,10 @@ use serde::{Deserialize, Serialize};
 
 /// Where the calls are on the server.
 pub const BASE: &str = "/api/agent/v1";
+
+/// What this version's agents can do, as a number that grows: 1 is what the first ones could;
+/// 2 adds [`Task::options`] and [`Task::changes_nothing`]. The server offers a task to no agent that would not do all of it.
+pub const LEVEL: u32 = 2;
 
 /// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -109,7 +109,7 @@ impl Message for CheckToken {
 
 impl Message for Register {
     fn check(&self) -> Result<(), OutOfBounds> {
-        let Self { name, version, os, driver, platform, concurrency, identity } = self;
+        let Self { name, version, os, driver, platform, concurrency, identity, level } = self;
         printable("name", name)?;
         if name.trim().is_empty() {
             return Err(OutOfBounds::new("name", "it is empty".to_owned()));
@@ -120,6 +120,7 @@ impl Message for Register {
             printable(field, text)?;
         }
         within("concurrency", *concurrency, 1, MAX_TASKS)?;
+        within("level", *level, 1, u32::MAX)?;
         let Some(Identity { machine_id, boot_id }) = identity else { return Ok(()) };
         id("machine_id", machine_id)
             .and_then(|()| id("boot_id", boot_id))
@@ -311,7 +312,9 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
         kind: _,
         run_id,
         run_source,
-        operation: _,
+        operation,
+        options,
+        changes_nothing: _,
         workspace,
         environment,
         terraform_version,
@@ -328,6 +331,9 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
     within("attempt", *attempt, 1, u32::MAX)?;
     id("run_id", run_id)?;
     printable("run_source", run_source)?;
+    options
+        .check(*operation)
+        .map_err(|bad| OutOfBounds::new(bad.option.name(), bad.why).inside("options"))?;
     check_named(workspace).map_err(|error| error.inside("workspace"))?;
     check_named(environment).map_err(|error| error.inside("environment"))?;
     longest("terraform_version", terraform_version.as_deref(), MAX_VERSION)?;

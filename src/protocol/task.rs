@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Secret;
+use crate::{RunOptions, Secret};
 
 /// Plan or apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -78,6 +78,13 @@ pub struct Task {
     pub run_source: String,
     /// Apply or destroy.
     pub operation: Operation,
+    /// What else it asks of Terraform; an apply does what was planned, without them.
+    #[serde(default)]
+    pub options: RunOptions,
+    /// Whether the plan that an apply does changes nothing, so that the state may stay as it
+    /// is.
+    #[serde(default)]
+    pub changes_nothing: bool,
     /// The run's workspace.
     pub workspace: Named,
     /// The workspace's environment.

@@ -12,7 +12,7 @@ use super::store::access_token::{self, AccessToken};
 use super::store::account::{self, Account};
 use super::store::environment::{self, Environment};
 use super::store::{Connection, Page, Store};
-use super::token::{NewToken, new_id};
+use super::token::{NewToken, PresentedToken, new_id};
 use cli::Failure;
 use cli::whole_file::WholeFile;
 use protocol::Secret;
@@ -70,6 +70,15 @@ pub(crate) async fn another_token(
     let token = issue(&mut tx, new, token_file).await?;
     tx.commit().await?;
     Ok(token)
+}
+
+/// The admin's token that `shown` is. It may have expired.
+pub(crate) async fn of_token(
+    db: &mut Connection,
+    shown: &PresentedToken,
+) -> sqlx::Result<Option<AccessToken>> {
+    let found = access_token::find(db, &shown.id).await?;
+    Ok(found.filter(|token| shown.matches(&token.secret_hash) && token.pool_id.is_none()))
 }
 
 /// The admins' tokens as a table, oldest first.

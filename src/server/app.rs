@@ -9,6 +9,7 @@ use url::Url;
 
 use super::api::pools::Quotas;
 use super::logs::Logs;
+use super::pages::Attempts;
 use super::scheduler::Scheduler;
 use super::usage::Usage;
 use super::watched::Watched;
@@ -27,6 +28,8 @@ pub(crate) struct Parts {
     pub quotas: Quotas,
     /// Which of the logs somebody watches.
     pub watched: Watched,
+    /// Who failed to sign in to the pages.
+    pub sign_ins: Attempts,
     /// Where people and agents find the server.
     pub url: Url,
     /// The certificate of the server's own authority, PEM, if it has one.

@@ -13,7 +13,7 @@ use cli::Failure;
 use cli::documents;
 
 use crate::api::pools::Quotas;
-use crate::commands::{Pool, Run, Variable, Workspace};
+use crate::commands::{Pool, Run, SignInLink, Variable, Workspace};
 use crate::connections::Limits;
 
 /// Keeps agent pools, workspaces, runs and state.
@@ -37,6 +37,11 @@ pub enum Command {
     /// It may be called while the server runs.
     #[command(subcommand)]
     AdminToken(AdminToken),
+
+    /// Print a link that signs one browser in to the server's pages, once
+    ///
+    /// It works for 15 minutes. Only root and the server's user may make one.
+    SignInLink(SignInLink),
 
     /// Create, list, show and delete agent pools, and create their tokens
     #[command(subcommand)]

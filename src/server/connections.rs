@@ -105,7 +105,7 @@ impl Gate {
         let place = tokio::time::timeout(PLACE, place).await.map_err(|_| {
             places.refused(address, "too many connections have not sent a token that is valid")
         })?;
-        Ok(Connection(Arc::new(Held { _all: all, place: Mutex::new(Some(place)) })))
+        Ok(Connection(Arc::new(Held { address, _all: all, place: Mutex::new(Some(place)) })))
     }
 }
 
@@ -162,6 +162,7 @@ pub(crate) struct Connection(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
+    address: IpAddr,
     _all: OwnedSemaphorePermit,
     /// None once a request has authenticated.
     place: Mutex<Option<Place>>,
@@ -174,6 +175,11 @@ struct Place {
 }
 
 impl Connection {
+    /// Where it comes from: a proxy's address, if there is one in between.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.0.address
+    }
+
     /// Whether one of its requests has had a valid token.
     pub(crate) fn is_authenticated(&self) -> bool {
         lock(&self.0.place).is_none()

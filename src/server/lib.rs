@@ -12,6 +12,7 @@
 //! | [`connections`], [`paced`] | how many there may be, for how long, and how slow |
 //! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
+//! | [`pages`] | the pages for people |
 //! | [`local_api`] | the pool API for the host's own administrators |
 //! | [`commands`] | the commands that call the pool API |
 //! | [`disk`], [`usage`] | what of the disk has to stay free, and who uses it |
@@ -31,6 +32,7 @@ mod logs;
 mod objects;
 mod paced;
 mod packages;
+mod pages;
 mod retention;
 mod scheduler;
 mod store;
@@ -82,6 +84,7 @@ use connections::Gate;
 use disk::Reserve;
 use logs::Logs;
 use objects::Objects;
+use pages::Attempts;
 use retention::Retention;
 use scheduler::{Scheduler, Terms, Wake};
 use store::Store;
@@ -116,6 +119,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Workspace(command) => commands::run(command.run()),
         Command::Variable(command) => commands::run(command.run()),
         Command::Run(command) => commands::run(command.run()),
+        Command::SignInLink(command) => commands::run(command.run()),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }
@@ -232,12 +236,14 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         usage,
         quotas: options.quotas.bytes(),
         watched: Watched::default(),
+        sign_ins: Attempts::default(),
         url,
         authority: own_authority,
         packages: options.packages,
     });
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
+        println!("Sign in: {}", pages::new_link(&app).await?.0);
     }
     if let Some(sha256) = packages::authority_sha256(&app) {
         println!("Certificate authority: {}, SHA-256 {sha256}", app.link("/ca.pem"));
@@ -291,6 +297,7 @@ fn routes(app: &App) -> Router {
         .merge(api::agent::routes())
         .merge(api::pools::routes(app))
         .merge(packages::routes(app))
+        .merge(pages::routes())
         .layer(RequestBodyTimeoutLayer::new(SILENT_BODY))
         .layer(from_fn(connections::close_unauthenticated))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))

@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use tokio::net::UnixListener;
 
 use crate::app::App;
-use crate::{api, packages};
+use crate::{api, packages, pages};
 
 /// The socket's file in the data folder.
 pub(crate) const SOCKET: &str = "api.sock";
@@ -43,6 +43,7 @@ pub(crate) async fn serve(listener: UnixListener, app: App) -> Result<()> {
     let routes = Router::new()
         .merge(api::pools::routes(&app))
         .merge(packages::routes(&app))
+        .merge(pages::local_routes())
         .layer(Extension(LocalAdmin))
         .with_state(app);
     axum::serve(listener, routes).await.context("the socket failed")

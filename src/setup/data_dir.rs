@@ -35,7 +35,7 @@ pub(crate) fn refuse_unusable(machine: &Machine, folder: &Path) -> Result<()> {
     if let Some(place) = PRIVATE.iter().find(|place| folder.starts_with(place)) {
         return refuse(format!("the service has a {place} of its own, which goes when it ends"));
     }
-    let path = machine.path(folder);
+    let path = machine.entry(folder);
     refuse_foreign(&path, folder)?;
     match fs::metadata(&path) {
         Err(_) if !path.parent().is_some_and(Path::is_dir) => {
@@ -57,7 +57,7 @@ pub(crate) fn put(changes: &mut Changes, settings: &Settings) -> Result<()> {
     let Some(folder) = custom(settings) else { return Ok(()) };
     let machine = changes.machine().clone();
     refuse_unusable(&machine, folder)?;
-    let path = machine.path(folder);
+    let path = machine.entry(folder);
     let command = |program: &str, argument: &str| {
         let mut command = Command::new(program);
         command.arg(argument).arg(&path);

@@ -9,6 +9,7 @@ mod context;
 mod created;
 mod data_dir;
 mod document;
+mod fixes;
 mod install;
 mod network;
 mod output;

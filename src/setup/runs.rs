@@ -43,7 +43,7 @@ impl Places {
 /// # Errors
 /// The agent's data can't be read.
 pub(crate) fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> {
-    let tasks = machine.path(&places.data_dir).join(data::TASKS);
+    let tasks = machine.path(places.data_dir.join(data::TASKS));
     let mut known = BTreeSet::new();
     let mut lines = Vec::new();
     let entries = match fs::read_dir(&tasks) {

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::context::{Context, RECORDS, require_root};
 use crate::created::Created;
 use crate::document::{self, Progress};
+use crate::fixes::{Fixes, ListedFix};
 use crate::install::source;
 use crate::network;
 use crate::runs::{self, Places};
@@ -47,7 +48,9 @@ It stops and disables the services, removes the containers and networks of runs,
 puts back each file that scalr-agent-setup changed, and removes the package and
 its repository. Files that were edited since stay, and it lists them. Settings
 and data stay for a later installation, unless --purge deletes them and the
-accounts.
+accounts. It lists what --fix changed on this host (a repository that was enabled,
+a package that was installed): that stays, because other software may need it by
+now, unless --undo-fixes undoes it.
 
 It refuses while runs are active; --force interrupts them.
 
@@ -61,6 +64,9 @@ pub(crate) struct Args {
     /// Also delete the settings, the data and the accounts
     #[arg(long)]
     purge: bool,
+    /// Also undo what `check --fix` and `install --fix` changed
+    #[arg(long)]
+    undo_fixes: bool,
     /// Interrupt active runs and discard results that the server does not have
     #[arg(long)]
     force: bool,
@@ -101,6 +107,8 @@ fn uninstall(context: &Context, args: &Args, progress: &mut Progress) -> Result<
     let created = Created::on(machine)?;
     progress.begin("files");
     let left_alone = put_back(machine, services, &places, args, progress)?;
+    // Before the package is removed: its purge deletes the record.
+    undo_fixes(machine, args, progress)?;
     if machine.is_this_one() && !args.keep_package {
         progress.begin("package");
         remove_package(context, args, progress)?;
@@ -121,6 +129,31 @@ fn uninstall(context: &Context, args: &Args, progress: &mut Progress) -> Result<
     }
     if !args.purge && !args.dry_run {
         say_what_stays(machine, &places);
+    }
+    Ok(())
+}
+
+/// Undoes what fixes have changed, or lists it.
+fn undo_fixes(machine: &Machine, args: &Args, progress: &mut Progress) -> Result<()> {
+    let fixes = Fixes::on(machine)?;
+    if fixes.is_empty() {
+        return Ok(());
+    }
+    progress.begin("fixes");
+    if args.undo_fixes {
+        progress.changed(&Fixes::undo(machine, args.dry_run, |_| Ok(true))?);
+        return Ok(());
+    }
+    let stay = if args.dry_run { "would stay" } else { "stay" };
+    println!("Fixes of the checks changed this host, and their changes {stay}:");
+    for line in fixes.listed().iter().flat_map(ListedFix::lines) {
+        println!("  {line}");
+    }
+    if args.dry_run || args.keep_package {
+        println!("`scalr-agent-setup uninstall --undo-fixes` undoes them.");
+    }
+    if args.purge && !args.dry_run {
+        Fixes::forget(machine)?;
     }
     Ok(())
 }
@@ -337,7 +370,7 @@ fn delete_data(
         paths.extend(purged(machine, places, created));
     }
     for path in paths {
-        let found = machine.path(&path);
+        let found = machine.entry(&path);
         if found.symlink_metadata().is_err() {
             continue;
         }
@@ -353,7 +386,7 @@ fn delete_data(
     if args.purge && !args.dry_run {
         for folder in created.folders() {
             // Somebody else's files may be in there by now.
-            let _ = fs::remove_dir(machine.path(folder));
+            let _ = fs::remove_dir(machine.entry(folder));
         }
     }
     Ok(())
@@ -364,7 +397,7 @@ fn purged(machine: &Machine, places: &Places, created: &Created) -> Vec<PathBuf>
     let mut paths = Vec::new();
     for folder in DATA {
         // An administrator's link: what else is in its target is not ours.
-        if let Ok(target) = fs::read_link(machine.path(folder)) {
+        if let Ok(target) = fs::read_link(machine.entry(folder)) {
             let above = Path::new(folder).parent().unwrap_or(Path::new("/"));
             let target = above.join(target);
             paths.extend(names_in(folder).iter().map(|name| target.join(name)));
@@ -373,11 +406,11 @@ fn purged(machine: &Machine, places: &Places, created: &Created) -> Vec<PathBuf>
     }
     let mut used: Vec<PathBuf> = created.data_folders().collect();
     // Not recorded, but an agent's machine id is in there.
-    if machine.path(&places.data_dir).join(layout::data::MACHINE_ID).exists() {
+    if machine.path(places.data_dir.join(layout::data::MACHINE_ID)).exists() {
         used.push(places.data_dir.clone());
     }
     used.retain(|folder| !DATA.iter().any(|data| folder.starts_with(data)));
-    used.retain(|folder| !machine.path(folder).is_symlink());
+    used.retain(|folder| !machine.entry(folder).is_symlink());
     used.sort();
     used.dedup();
     for folder in used {

@@ -131,7 +131,7 @@ pub(crate) fn stale(machine: &Machine, systemd: u32, settings: &Settings) -> Res
     let rendered = render(machine, systemd, settings)?;
     let is_stale = |name: &&&str| {
         let wanted = rendered.iter().find(|(of, _)| of == *name).map(|(_, text)| text);
-        let found = fs::read_to_string(machine.path(AGENT_DROP_INS).join(name)).ok();
+        let found = fs::read_to_string(machine.path(Path::new(AGENT_DROP_INS).join(name))).ok();
         found.as_ref() != wanted
     };
     Ok(DROP_INS.iter().filter(is_stale).map(|name| (*name).to_owned()).collect())

@@ -2,12 +2,13 @@
 # The first process of a task's container: runs the task's steps one after the
 # other. Needs nothing but /bin/sh.
 #
-# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY NAME [VERSION]
+# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY NAME VERSION [FLAG...]
 #
 #   DIRECTORY                     where Terraform is started
 #   NAME                          the container's, for the very last line: whoever has
 #                                 heard that has heard all
-#   VERSION                       the version that Terraform must have; none: any
+#   VERSION                       the version that Terraform must have; empty: any
+#   FLAG...                       what else `terraform plan` is given
 #   /scalr/run/environment        the run's variables: a line `variable NAME VALUE` for
 #                                 each, to be sourced
 #   /scalr/run/override.tf, /scalr/run/variables.tfvars.json,
@@ -52,6 +53,7 @@ _operation=$2
 _directory=$3
 _container=$4
 _version=$5
+shift 5
 _program=
 _providers=
 _notes=
@@ -77,7 +79,7 @@ main() {
     check_backend
     case $_kind in
         plan)
-            set -- -input=false -detailed-exitcode -out=/scalr/run/plan
+            set -- -input=false -detailed-exitcode -out=/scalr/run/plan "$@"
             [ "$_operation" = destroy ] && set -- "$@" -destroy
             terraform_step plan "$@"
             ;;
@@ -539,4 +541,4 @@ trap 'echo "end of output of $_container"' EXIT
 trap interrupt INT
 trap 'forward TERM' TERM
 trap end_overdue_hook USR1
-main
+main "$@"

@@ -78,6 +78,16 @@ fn centos_8_with_appstream_on_off_and_absent() {
     assert_eq!(off, ("failed".to_owned(), vec![enable.to_owned()]));
     let fixed = host.check("container-selinux", "--fix --yes");
     assert_eq!(fixed, ("passed".to_owned(), Vec::new()));
+
+    let status = host.shell("/root/setup --format json status || :");
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let made = &status["fixes"]["made"][0];
+    assert!(made["command"] == enable && made["failed"] == false, "{made}");
+    assert!(made["files"][0].as_str().unwrap().starts_with("/etc/yum.repos.d/"), "{made}");
+    host.shell("/root/setup check --undo-fixes --yes");
+    assert_eq!(host.check("container-selinux", ""), off);
+    assert!(host.shell("/root/setup check --undo-fixes --yes").contains("nothing to undo"));
+    assert_eq!(host.check("container-selinux", "--fix --yes"), fixed);
     let file = "$(grep -l appstream /etc/yum.repos.d/*)";
     host.shell(&format!("echo 'excludepkgs=kernel container-*' >>{file}"));
     let (result, fix) = host.check("container-selinux", "");

@@ -30,6 +30,7 @@ mod hooks;
 mod host_docker;
 mod images;
 mod install;
+mod interruption;
 mod isolation;
 mod lifecycle;
 mod limits;

@@ -25,6 +25,7 @@ mod memory;
 mod outcome;
 mod paths;
 mod plan_files;
+mod plan_flags;
 #[cfg(test)]
 mod planned_image;
 mod prepare;
@@ -661,6 +662,8 @@ pub(super) mod tests {
                 run_id: "run-1".to_owned(),
                 run_source: "api".to_owned(),
                 operation: Operation::Apply,
+                options: protocol::RunOptions::default(),
+                changes_nothing: false,
                 workspace: named("ws-1"),
                 environment: named("env-1"),
                 terraform_version: None,

@@ -20,7 +20,7 @@ pub struct Manifest {
     version: u32,
     /// Oldest first.
     #[serde(default)]
-    pub(super) files: Vec<Entry>,
+    pub(super) files: Vec<FileChange>,
     /// Units that were enabled.
     #[serde(default)]
     pub enabled: Vec<String>,
@@ -41,11 +41,19 @@ pub struct Membership {
     pub group: String,
 }
 
+/// A change of one file or link, with what was there before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
-    pub path: String,
-    pub now: Mark,
-    pub before: PathState,
+pub struct FileChange {
+    pub(super) path: String,
+    pub(super) now: Mark,
+    pub(super) before: PathState,
+}
+
+impl FileChange {
+    /// The machine's path of it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 impl Manifest {
@@ -63,7 +71,7 @@ impl Manifest {
     }
 
     pub(super) fn read(machine: &Machine, path: &str) -> Result<Self> {
-        let file = machine.path(path);
+        let file = machine.entry(path);
         let metadata = match fs::symlink_metadata(&file) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::empty()),
@@ -101,7 +109,7 @@ impl Manifest {
     }
 
     pub(super) fn write(&self, machine: &Machine, path: &str) -> Result<()> {
-        let file = machine.path(path);
+        let file = machine.entry(path);
         let state = self.state()?;
         let directory = file.parent().context("the manifest has a directory")?;
         if state == PathState::Absent && !directory.exists() {
@@ -122,7 +130,7 @@ impl Manifest {
         }
     }
 
-    pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
+    pub(super) fn entry(&self, path: &str) -> Option<&FileChange> {
         self.files.iter().find(|entry| entry.path == path)
     }
 
@@ -130,7 +138,7 @@ impl Manifest {
         if let Some(entry) = self.files.iter_mut().find(|entry| entry.path == path) {
             entry.now = now;
         } else {
-            self.files.push(Entry { path: path.to_owned(), now, before });
+            self.files.push(FileChange { path: path.to_owned(), now, before });
         }
         // What is as it was before we came is no change of ours.
         self.files.retain(|entry| entry.path != path || entry.before.mark() != entry.now);

@@ -11,6 +11,7 @@ mod diff;
 mod lock;
 mod manifest;
 mod path_state;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod unfinished;
@@ -25,8 +26,9 @@ use anyhow::{Context as _, Result, bail};
 
 use self::diff::show;
 use self::lock::Lock;
-pub use self::manifest::{Manifest, Membership};
+pub use self::manifest::{FileChange, Manifest, Membership};
 use self::path_state::{Mark, PathState};
+pub use self::snapshot::Snapshot;
 use self::unfinished::{Step, Unfinished};
 use super::command::CommandExt as _;
 use super::machine::Machine;
@@ -135,7 +137,7 @@ impl Changes {
     /// is no text file.
     pub fn write(&mut self, path: &str, text: &str, attributes: Attributes) -> Result<bool> {
         let owner = self.owner(attributes.group)?;
-        let before = PathState::at(&self.machine.path(path))?;
+        let before = PathState::at(&self.machine.entry(path))?;
         let (uid, gid) = owner.unwrap_or_else(|| before.owner());
         let after = PathState::File { mode: attributes.mode, uid, gid, text: text.to_owned() };
         self.replace(path, before, after, attributes.secret)
@@ -147,7 +149,7 @@ impl Changes {
     /// # Errors
     /// It can't be made, or a directory is there.
     pub fn symlink(&mut self, path: &str, target: &str) -> Result<bool> {
-        let before = PathState::at(&self.machine.path(path))?;
+        let before = PathState::at(&self.machine.entry(path))?;
         self.replace(path, before, PathState::Symlink { target: target.into() }, false)
     }
 
@@ -157,7 +159,7 @@ impl Changes {
     /// # Errors
     /// It can't be removed, or is a directory.
     pub fn remove(&mut self, path: &str) -> Result<bool> {
-        let before = PathState::at(&self.machine.path(path))?;
+        let before = PathState::at(&self.machine.entry(path))?;
         // What is not shown: we can't know whether somebody else's file is secret.
         let secret = matches!(before, PathState::File { mode, .. } if mode & 0o004 == 0);
         self.replace(path, before, PathState::Absent, secret)
@@ -307,7 +309,7 @@ impl Changes {
     /// It can't be read.
     pub fn is_ours(&self, path: &str) -> Result<bool> {
         let Some(entry) = self.manifest.entry(path) else { return Ok(false) };
-        Ok(PathState::at(&self.machine.path(path))?.mark() == entry.now)
+        Ok(PathState::at(&self.machine.entry(path))?.mark() == entry.now)
     }
 
     /// Puts back what was there before the first recorded change, newest first,
@@ -318,11 +320,11 @@ impl Changes {
     /// Something can't be put back.
     pub fn reverse(&mut self, keep: &[&str]) -> Result<Vec<String>> {
         let mut left_alone = Vec::new();
-        let entries: Vec<manifest::Entry> = self.manifest.files.iter().rev().cloned().collect();
+        let entries: Vec<FileChange> = self.manifest.files.iter().rev().cloned().collect();
         for entry in entries.into_iter().filter(|entry| !keep.contains(&entry.path.as_str())) {
-            let file = self.machine.path(&entry.path);
-            let found = PathState::at(&file)?;
             if entry.now == Mark::Directory {
+                let file = self.machine.entry(&entry.path);
+                let found = PathState::at(&file)?;
                 let mode = if let PathState::Directory { mode } = found { mode } else { 0o755 };
                 if !self.dry_run && is_empty(&file) {
                     self.note(Step::MakeDirectory { path: entry.path.clone(), mode })?;
@@ -330,15 +332,27 @@ impl Changes {
                         .with_context(|| format!("cannot remove {}", entry.path))?;
                 }
                 self.manifest.files.retain(|known| known.path != entry.path);
-            } else if found == PathState::Absent || found.mark() == entry.now {
-                let secret = matches!(found, PathState::File { mode, .. } if mode & 0o004 == 0);
-                self.replace(&entry.path, found, entry.before, secret)?;
-                self.manifest.files.retain(|known| known.path != entry.path);
-            } else {
+            } else if !self.put_back(&entry)? {
                 left_alone.push(entry.path);
             }
         }
         Ok(left_alone)
+    }
+
+    /// Puts back what was there before one change; `false` if somebody else has changed the
+    /// file since, so that it is left alone.
+    ///
+    /// # Errors
+    /// It can't be put back.
+    pub fn put_back(&mut self, change: &FileChange) -> Result<bool> {
+        let found = PathState::at(&self.machine.entry(&change.path))?;
+        if found != PathState::Absent && found.mark() != change.now {
+            return Ok(false);
+        }
+        let secret = matches!(found, PathState::File { mode, .. } if mode & 0o004 == 0);
+        self.replace(&change.path, found, change.before.clone(), secret)?;
+        self.manifest.files.retain(|known| known.path != change.path);
+        Ok(true)
     }
 
     /// Keeps the changes and records them.
@@ -351,7 +365,7 @@ impl Changes {
         }
         if self.manifest != self.recorded {
             let path = self.records.manifest;
-            let before = PathState::at(&self.machine.path(path))?;
+            let before = PathState::at(&self.machine.entry(path))?;
             let after = self.manifest.state()?;
             self.note(Step::PutBack { path: path.to_owned(), before, after: after.mark() })?;
             self.manifest.write(&self.machine, path)?;
@@ -396,7 +410,7 @@ impl Changes {
             return Ok(true);
         }
         interrupt::check()?;
-        let file = self.machine.path(path);
+        let file = self.machine.entry(path);
         if after != PathState::Absent {
             self.make_parents(path)?;
         }
@@ -421,6 +435,13 @@ impl Changes {
                 continue;
             }
             let name = parent.display().to_string();
+            if let Ok(target) = fs::read_link(self.machine.entry(parent)) {
+                bail!(
+                    "{name} is a symbolic link to {}, which is no folder; make that folder, or \
+                     remove the link",
+                    target.display()
+                );
+            }
             self.note(Step::RemoveDirectory { path: name.clone() })?;
             fs::create_dir(&directory).with_context(|| format!("cannot make {name}"))?;
             fs::set_permissions(&directory, Permissions::from_mode(0o755))?;

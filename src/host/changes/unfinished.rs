@@ -152,7 +152,7 @@ impl Unfinished {
     /// The file can't be removed.
     pub(super) fn forget(&self, machine: &Machine) -> Result<()> {
         PathState::Absent
-            .put(&machine.path(self.path))
+            .put(&machine.entry(self.path))
             .with_context(|| format!("cannot remove {}", self.path))?;
         for directory in self.directories.iter().rev() {
             // Unless something is in it by now.
@@ -162,7 +162,7 @@ impl Unfinished {
     }
 
     fn save(&mut self, machine: &Machine) -> Result<()> {
-        let file = machine.path(self.path);
+        let file = machine.entry(self.path);
         let directory = file.parent().context("a file has a directory")?;
         let missing = directory.ancestors().take_while(|directory| !directory.exists());
         let mut missing: Vec<PathBuf> = missing.map(ToOwned::to_owned).collect();
@@ -185,7 +185,7 @@ impl Step {
     fn undo(&self, machine: &Machine) -> Result<()> {
         match self {
             Self::PutBack { path, before, after } => {
-                let file = machine.path(path);
+                let file = machine.entry(path);
                 remove_temporary(&file)?;
                 let found = PathState::at(&file)?;
                 if found == *before {
@@ -197,12 +197,12 @@ impl Step {
                 }
                 before.put(&file)
             }
-            Self::RemoveDirectory { path } => match fs::remove_dir(machine.path(path)) {
+            Self::RemoveDirectory { path } => match fs::remove_dir(machine.entry(path)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
                 _ => Ok(()),
             },
             Self::MakeDirectory { path, mode } => {
-                let directory = machine.path(path);
+                let directory = machine.entry(path);
                 fs::create_dir_all(&directory)?;
                 Ok(fs::set_permissions(&directory, Permissions::from_mode(*mode))?)
             }

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use tower_http::timeout::TimeoutError;
 
 /// The status of the answer to a body that can't be read: 408 for one that was too slow.
-fn status_of(rejection: &BytesRejection) -> StatusCode {
+pub(crate) fn status_of(rejection: &BytesRejection) -> StatusCode {
     let mut cause: Option<&(dyn Error + 'static)> = Some(rejection);
     while let Some(error) = cause {
         if error.is::<TimeoutError>() {

@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -54,7 +54,7 @@ impl Connection {
     pub(super) fn client(&self) -> Result<Client> {
         match &self.server {
             Some(url) => self.remote(url),
-            None => self.local(),
+            None => local(&self.data, ", or name a server: --server URL --token-file FILE"),
         }
     }
 
@@ -82,31 +82,6 @@ impl Connection {
             None => add("--data", "SCALR_SERVER_DATA", self.data.display().to_string()),
         }
         quote(line.iter().map(String::as_str))
-    }
-
-    fn local(&self) -> Result<Client> {
-        let socket = self.data.join(SOCKET);
-        // The client would say less about why it can't connect.
-        if let Err(error) = UnixStream::connect(&socket) {
-            let data = self.data.display();
-            return Err(match error.kind() {
-                ErrorKind::PermissionDenied => Failure::NotPermitted.because(format!(
-                    "cannot call the server in {data}: only root and the server's user may\n\
-                     Use sudo, or name a server: --server URL --token-file FILE"
-                )),
-                ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                    Failure::Failed.because(format!(
-                        "cannot call the server in {data}: no server runs there\n\
-                         Start it (systemctl start scalr-server), name its folder with --data, \
-                         or name another server: --server URL --token-file FILE"
-                    ))
-                }
-                _ => anyhow::Error::new(error)
-                    .context(format!("cannot connect to {}", socket.display())),
-            });
-        }
-        let base = Url::parse("http://localhost/")?;
-        Client::new(reqwest::Client::builder().unix_socket(socket).no_proxy(), base, None)
     }
 
     fn remote(&self, url: &Url) -> Result<Client> {
@@ -149,6 +124,34 @@ impl Connection {
         }
         Ok(Secret::new(token))
     }
+}
+
+/// A client for the server whose folder on this host is `data`. `instead` ends the sentence
+/// that says what to do where there is none.
+///
+/// # Errors
+/// No server runs there, or this user may not call it.
+pub(super) fn local(data: &Path, instead: &str) -> Result<Client> {
+    let socket = data.join(SOCKET);
+    // The client would say less about why it can't connect.
+    if let Err(error) = UnixStream::connect(&socket) {
+        let data = data.display();
+        return Err(match error.kind() {
+            ErrorKind::PermissionDenied => Failure::NotPermitted.because(format!(
+                "cannot call the server in {data}: only root and the server's user may\n\
+                 Use sudo{instead}"
+            )),
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::Failed.because(format!(
+                "cannot call the server in {data}: no server runs there\n\
+                 Start it (systemctl start scalr-server), name its folder with --data{instead}"
+            )),
+            _ => {
+                anyhow::Error::new(error).context(format!("cannot connect to {}", socket.display()))
+            }
+        });
+    }
+    let base = Url::parse("http://localhost/")?;
+    Client::new(reqwest::Client::builder().unix_socket(socket).no_proxy(), base, None)
 }
 
 /// Words as a shell takes them.

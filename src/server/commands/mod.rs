@@ -6,6 +6,7 @@ mod connection;
 mod follow;
 mod pool;
 mod run;
+mod sign_in_link;
 mod table;
 mod variable;
 mod workspace;
@@ -14,6 +15,7 @@ use anyhow::Result;
 
 pub(crate) use pool::Pool;
 pub(crate) use run::Run;
+pub(crate) use sign_in_link::SignInLink;
 pub(crate) use variable::Variable;
 pub(crate) use workspace::Workspace;
 

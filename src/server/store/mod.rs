@@ -9,11 +9,15 @@ pub(crate) mod access_token;
 pub(crate) mod account;
 pub(crate) mod agent;
 pub(crate) mod agent_pool;
+pub(crate) mod changes;
 pub(crate) mod configuration_version;
 pub(crate) mod environment;
+pub(crate) mod page_session;
 pub(crate) mod run;
+pub(crate) mod run_event;
 pub(crate) mod run_settings;
 pub(crate) mod session;
+pub(crate) mod sign_in_code;
 pub(crate) mod state_version;
 #[cfg(test)]
 mod statements;
@@ -29,7 +33,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool, Transaction};
+use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
+
+use changes::Changes;
+
+pub(crate) use changes::WriteTransaction;
 
 /// What the functions of the nouns work on.
 pub(crate) type Connection = sqlx::SqliteConnection;
@@ -38,6 +46,8 @@ pub(crate) type Connection = sqlx::SqliteConnection;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pool: SqlitePool,
+    /// What is written.
+    pub changes: Changes,
 }
 
 impl Store {
@@ -59,7 +69,7 @@ impl Store {
         let open = async {
             let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
             sqlx::migrate!("store/migrations").run(&pool).await?;
-            anyhow::Ok(Self { pool })
+            anyhow::Ok(Self { pool, changes: Changes::default() })
         };
         open.await.with_context(|| format!("cannot open the database {}", file.display()))
     }
@@ -76,10 +86,10 @@ impl Store {
     ///
     /// # Errors
     /// The other writers don't end in time.
-    pub(crate) async fn write(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+    pub(crate) async fn write(&self) -> sqlx::Result<WriteTransaction> {
         // "Immediate" takes the write lock now: a transaction that reads first
         // and asks for it later can be refused.
-        self.pool.begin_with("BEGIN IMMEDIATE").await
+        self.changes.note(self.pool.begin_with("BEGIN IMMEDIATE").await?).await
     }
 
     /// Closes the database.

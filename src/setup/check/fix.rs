@@ -1,13 +1,13 @@
 //! Running the commands that fix what the checks found.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
 use super::results::Results;
+use crate::fixes::Fixes;
 use cli::Failure;
-use host::command::CommandExt as _;
+use host::machine::Machine;
 
 /// Who says whether a command is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Consent {
     ///
     /// # Errors
     /// Neither is there: nothing would ever answer.
-    pub(super) fn from(yes: bool) -> Result<Self> {
+    pub(crate) fn from(yes: bool) -> Result<Self> {
         if yes {
             return Ok(Self::Given);
         }
@@ -31,31 +31,48 @@ impl Consent {
             return Ok(Self::Asked);
         }
         Err(Failure::Usage.because(
-            "--fix asks before each command, and standard input is not a terminal; add --yes to run \
+            "this asks before each command, and standard input is not a terminal; add --yes to run \
              them all without asking",
         ))
+    }
+
+    /// Whether to do it: the answer at the terminal, where one is asked for. On standard
+    /// error, so that JSON stays alone on standard output.
+    ///
+    /// # Errors
+    /// The answer can't be read.
+    pub(crate) fn to(self, question: &str) -> Result<bool> {
+        if self == Self::Given {
+            return Ok(true);
+        }
+        eprint!("{question} [y/N] ");
+        io::stderr().flush().context("cannot ask")?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+        Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
     }
 }
 
 /// Runs the commands that fix problems one by one; returns whether any was run. When one
-/// fails, prints its output and skips the rest for the same check.
+/// fails, prints its output and skips the rest for the same check. Each is recorded in
+/// [`Fixes`].
 ///
 /// # Errors
 /// An answer can't be read.
-pub(super) fn apply(results: &Results, consent: Consent) -> Result<bool> {
+pub(super) fn apply(machine: &Machine, results: &Results, consent: Consent) -> Result<bool> {
     let mut done: Vec<&str> = Vec::new();
     for (check, lines) in results.fixes() {
         for line in lines {
             if done.contains(&line.as_str()) {
                 continue;
             }
-            if consent == Consent::Asked && !ask(check, line)? {
+            if !consent.to(&format!("To fix {check}, run `{line}`?"))? {
                 break;
             }
             done.push(line);
             eprintln!("Fixing {check}: {line}");
-            if let Err(error) = Command::new("sh").args(["-c", line]).run() {
-                eprintln!("Cannot fix {check}: {error}");
+            if let Err(error) = Fixes::run(machine, check, line) {
+                eprintln!("Cannot fix {check}: {error:#}");
                 break;
             }
         }
@@ -63,20 +80,17 @@ pub(super) fn apply(results: &Results, consent: Consent) -> Result<bool> {
     Ok(!done.is_empty())
 }
 
-/// On standard error, so that JSON stays alone on standard output.
-fn ask(check: &str, line: &str) -> Result<bool> {
-    eprint!("To fix {check}, run `{line}`? [y/N] ");
-    io::stderr().flush().context("cannot ask")?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
-    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::check::{CHECKS, Outcome};
-    use host::machine::Machine;
+
+    /// A machine with room for the record.
+    fn machine(directory: &tempfile::TempDir) -> Machine {
+        let machine = Machine::at(directory.path());
+        std::fs::create_dir_all(machine.path("/var/lib")).unwrap();
+        machine
+    }
 
     #[test]
     fn one_that_fails_stops_only_those_after_it() {
@@ -88,7 +102,7 @@ mod tests {
         for (check, fix) in CHECKS.iter().zip([broken, vec![touch("other")], Vec::new()]) {
             results.add(check, Outcome::Problem("x".to_owned(), fix), false);
         }
-        assert!(apply(&results, Consent::Given).unwrap());
+        assert!(apply(&machine(&directory), &results, Consent::Given).unwrap());
         assert!(made("other").exists() && !made("after").exists());
     }
 
@@ -102,7 +116,7 @@ mod tests {
             let problem = Outcome::Problem("x".to_owned(), vec![line.clone()]);
             results.add(check, problem, false);
         }
-        apply(&results, Consent::Given).unwrap();
+        apply(&machine(&directory), &results, Consent::Given).unwrap();
         assert_eq!(std::fs::read_to_string(log).unwrap(), "run\n");
     }
 
@@ -110,6 +124,6 @@ mod tests {
     fn a_problem_without_commands_runs_nothing() {
         let mut results = Results::of(&Machine::at("/nowhere"));
         results.add(&CHECKS[0], Outcome::problem("x"), false);
-        assert!(!apply(&results, Consent::Given).unwrap());
+        assert!(!apply(&Machine::at("/nowhere"), &results, Consent::Given).unwrap());
     }
 }

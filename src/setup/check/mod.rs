@@ -33,6 +33,7 @@ pub(crate) use self::results::Results;
 pub(crate) use self::subject::{Overrides, Subject};
 pub(crate) use self::table::{CHECKS, Check, Severity};
 use crate::context::{Context, require_root};
+use crate::fixes::Fixes;
 use crate::output::Format;
 use cli::Failure;
 
@@ -42,6 +43,7 @@ Examples:
   scalr-agent-setup check --url https://pools.example.com --concurrency 4
   scalr-agent-setup check --only container-selinux --fix
   scalr-agent-setup check --ignore cpu,firewalld --fix --yes
+  scalr-agent-setup check --undo-fixes
   scalr-agent-setup check --format json
 
 Exit codes: 0 all passed, 3 a check failed, 4 only warnings.
@@ -59,8 +61,11 @@ pub(crate) struct Args {
     /// again
     #[arg(long)]
     fix: bool,
-    /// With --fix, run all of them without asking
-    #[arg(long, requires = "fix")]
+    /// Undo what the commands of earlier fixes changed, asking before each
+    #[arg(long, conflicts_with = "fix")]
+    undo_fixes: bool,
+    /// With --fix or --undo-fixes, run all of them without asking
+    #[arg(long)]
     yes: bool,
     /// Check a host that the package is not installed on yet, as install.sh
     /// does: proxies are those of the environment, and --fix asks nothing
@@ -136,6 +141,12 @@ pub(crate) enum Outcome {
 /// # Errors
 /// A name is unknown; with `--fix`, not root; else what the checks came to.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    if args.yes && !args.fix && !args.undo_fixes {
+        return Err(Failure::Usage.because("--yes needs --fix or --undo-fixes"));
+    }
+    if args.undo_fixes {
+        return undo_fixes(context, args);
+    }
     let mut subject = Subject::of(&context.machine)?;
     subject.override_settings(Overrides {
         url: args.url.clone(),
@@ -157,10 +168,19 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     results.verdict().map_or(Ok(()), |failure| Err(failure.into()))
 }
 
+fn undo_fixes(context: &Context, args: &Args) -> Result<()> {
+    let consent = consent(context, args)?;
+    if Fixes::on(&context.machine)?.is_empty() {
+        println!("No fix has changed anything; there is nothing to undo.");
+        return Ok(());
+    }
+    Fixes::undo(&context.machine, false, |question| consent.to(question)).map(drop)
+}
+
 fn consent(context: &Context, args: &Args) -> Result<Consent> {
     if !context.machine.is_this_one() {
         return Err(Failure::Usage
-            .because("--fix runs commands on this machine, so it cannot be used with --root"));
+            .because("this runs commands on this machine, so it cannot be used with --root"));
     }
     require_root(&context.machine, false)?;
     Consent::from(args.yes || args.before_install)
@@ -202,7 +222,7 @@ pub(crate) fn check_and_fix(
     // The commands are for the machine that runs, never for a tree.
     let consent = consent.filter(|_| subject.machine.is_this_one());
     let Some(consent) = consent else { return Ok(results) };
-    if !fix::apply(&results, consent)? {
+    if !fix::apply(&subject.machine, &results, consent)? {
         return Ok(results);
     }
     if print != Print::Nothing {

@@ -79,7 +79,7 @@ mod tests {
             fs::write(file(PROXY_DROP_IN), text).unwrap();
         }
         if linked {
-            symlink(machine.path(PROXY_DROP_IN), file(ENGINE_PROXY_DROP_IN)).unwrap();
+            symlink(PROXY_DROP_IN, file(ENGINE_PROXY_DROP_IN)).unwrap();
         }
         proxy(&Subject::of(&machine).unwrap())
     }

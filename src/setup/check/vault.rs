@@ -58,12 +58,13 @@ pub(super) fn dead_repositories(machine: &Machine) -> Result<Vec<Dead>> {
 
 /// The definitions of repositories by their files, in order.
 fn definitions(machine: &Machine) -> Result<BTreeMap<PathBuf, Ini>> {
-    let folder = machine.path(REPOSITORIES);
-    let Ok(entries) = fs::read_dir(&folder) else { return Ok(BTreeMap::new()) };
+    let Ok(entries) = fs::read_dir(machine.path(REPOSITORIES)) else { return Ok(BTreeMap::new()) };
     let mut found = BTreeMap::new();
     for entry in entries {
-        let file = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
-        if file.extension().is_some_and(|extension| extension == "repo") {
+        let entry = entry.with_context(|| format!("cannot read {REPOSITORIES}"))?;
+        let name = Path::new(REPOSITORIES).join(entry.file_name());
+        let file = machine.path(&name);
+        if name.extension().is_some_and(|extension| extension == "repo") {
             let mut definitions = Ini::new_cs();
             definitions
                 .load(&file)

@@ -93,7 +93,7 @@ fn escaped(value: &str) -> String {
 /// Refuses to touch what somebody wrote by hand, unless it says the same
 /// already or `force` is set.
 fn own(changes: &Changes, path: &str, text: Option<&str>, force: bool) -> Result<()> {
-    let file = changes.machine().path(path);
+    let file = changes.machine().entry(path);
     if force || file.symlink_metadata().is_err() || changes.is_ours(path)? {
         return Ok(());
     }
@@ -109,7 +109,7 @@ fn own(changes: &Changes, path: &str, text: Option<&str>, force: bool) -> Result
 /// Whether the engine's drop-in is a link to the agent's, as our own is and the
 /// one that the vendor's documentation tells people to make.
 pub(super) fn is_linked(machine: &Machine) -> bool {
-    let target = fs::read_link(machine.path(ENGINE_PROXY_DROP_IN)).unwrap_or_default();
+    let target = fs::read_link(machine.entry(ENGINE_PROXY_DROP_IN)).unwrap_or_default();
     [PROXY_DROP_IN, "../scalr-agent.service.d/proxy.conf"]
         .iter()
         .any(|known| target.as_os_str() == *known)
@@ -161,7 +161,7 @@ mod tests {
             let drop_in = fs::read_to_string(machine.path(PROXY_DROP_IN)).unwrap();
             assert_eq!(drop_in.contains("HTTP_PROXY"), !secret, "{drop_in}");
         }
-        let target = fs::read_link(machine.path(ENGINE_PROXY_DROP_IN)).unwrap();
+        let target = fs::read_link(machine.entry(ENGINE_PROXY_DROP_IN)).unwrap();
         assert_eq!(target.to_str(), Some(PROXY_DROP_IN));
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::context::{Context, RECORDS};
+use crate::fixes::{Fixes, ListedFix};
 use crate::output::Format;
 use crate::secrets::Secrets;
 use cli::Failure;
@@ -73,6 +74,8 @@ something is unavailable:
               default), variable and file; the token is masked), problem
   warnings    the last of the units' journal: entries (a list of time, unit,
               priority as in syslog, message) and problem
+  fixes       made (a list of check, command, failed, files, packages, undo: what
+              `check --fix` changed and what undoes it) and problem
   interrupted whether a scalr-agent-setup was killed half-way; `scalr-agent-setup
               recover` undoes what it did";
 
@@ -112,6 +115,7 @@ pub(crate) struct Status {
     proxy: Proxy,
     settings: ListedSettings,
     warnings: Warnings,
+    fixes: FixesMade,
     interrupted: bool,
 }
 
@@ -126,6 +130,12 @@ struct Host {
 struct Package {
     name: &'static str,
     version: Option<String>,
+    problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FixesMade {
+    made: Vec<ListedFix>,
     problem: Option<String>,
 }
 
@@ -227,6 +237,7 @@ impl Status {
             tasks,
             proxy,
             warnings: Warnings::of(machine, &secrets),
+            fixes: FixesMade::on(machine),
             interrupted: changes::is_interrupted(machine, &RECORDS),
             settings,
         };
@@ -294,6 +305,13 @@ fn packages(machine: &Machine, family: Family) -> Vec<Package> {
         Package { name, version: version.flatten(), problem }
     };
     names.iter().map(package).collect()
+}
+
+impl FixesMade {
+    fn on(machine: &Machine) -> Self {
+        let (made, problem) = value_and_problem(Fixes::on(machine).map(Fixes::listed));
+        Self { made: made.unwrap_or_default(), problem }
+    }
 }
 
 impl Unit {

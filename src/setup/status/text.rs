@@ -4,7 +4,8 @@ use anstream::println;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use super::{Engine, ListedSettings, Package, Proxy, Setting, Status, Unit, Warnings};
+use super::{Engine, FixesMade, ListedSettings, Package, Proxy, Setting, Status, Unit, Warnings};
+use crate::fixes::ListedFix;
 
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -36,6 +37,7 @@ impl Status {
         part("Proxy", self.proxy.lines());
         part("Settings", self.settings.lines());
         part("Warnings", self.warnings.lines());
+        part("Fixes", self.fixes.lines());
     }
 }
 
@@ -72,6 +74,15 @@ impl Unit {
         line += &self.since.as_ref().map_or_else(String::new, |since| format!(" since {since}"));
         line += &self.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
         line + if self.enabled { ", starts at boot" } else { "" }
+    }
+}
+
+impl FixesMade {
+    fn lines(&self) -> Vec<String> {
+        match &self.problem {
+            Some(problem) => vec![format!("unknown: {problem}")],
+            None => self.made.iter().flat_map(ListedFix::lines).collect(),
+        }
     }
 }
 

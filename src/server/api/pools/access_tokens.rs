@@ -5,7 +5,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use serde_json::{Value, json};
-use sqlx::{Sqlite, Transaction};
 
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
@@ -13,8 +12,8 @@ use super::query::ListQuery;
 use super::{agent_pools, the_account};
 use crate::app::App;
 use crate::clock::{Millis, rfc3339};
-use crate::store::Connection;
 use crate::store::access_token::{self, AccessToken};
+use crate::store::{Connection, WriteTransaction};
 use crate::token::{NewToken, new_id};
 
 pub(super) fn routes() -> Router<App> {
@@ -62,7 +61,7 @@ async fn create_admin(State(app): State<App>, payload: Payload) -> Result<Docume
 }
 
 async fn issue(
-    mut tx: Transaction<'static, Sqlite>,
+    mut tx: WriteTransaction,
     account_id: String,
     pool_id: Option<String>,
     payload: &Payload,

@@ -71,7 +71,8 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
     Ok(Document::of(render(&app, &mut db, &pool).await?))
 }
 
-async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+/// Creates a pool.
+pub(crate) async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let mut pool = AgentPool {
         id: new_id("apool"),

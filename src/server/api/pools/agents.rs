@@ -64,9 +64,9 @@ async fn find(db: &mut Connection, id: &str) -> Result<Agent, ApiError> {
     agent::find(db, id).await?.ok_or_else(|| ApiError::not_found("Agent", id))
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Status {
+pub(crate) enum Status {
     Idle,
     Busy,
     Offline,
@@ -74,7 +74,7 @@ enum Status {
 }
 
 /// `tasks` include those that the agent was offered or has.
-fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
+pub(crate) fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
     let online_since = app.scheduler.terms.online_since(app.scheduler.clock.now());
     if !agent.is_online(online_since) {
         return Status::Offline;

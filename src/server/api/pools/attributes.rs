@@ -26,7 +26,7 @@ pub(super) struct Kind {
     unrelated: &'static [(&'static str, bool)],
 }
 
-static KINDS: [Kind; 9] = [
+static KINDS: [Kind; 10] = [
     Kind {
         name: "access-tokens",
         attributes: &["name", "description", "expires-in"],
@@ -59,11 +59,19 @@ static KINDS: [Kind; 9] = [
         unrelated: &[],
     },
     Kind {
+        name: "comments",
+        attributes: &["body"],
+        relationships: &[],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
+    },
+    Kind {
         name: "configuration-versions",
-        attributes: &[],
+        attributes: &["is-dry", "speculative"],
         relationships: &["workspace"],
         fixed: &[("source", "\"api\"")],
-        unsupported: &["auto-queue-runs", "is-dry"],
+        unsupported: &["auto-queue-runs"],
         unrelated: &[],
     },
     Kind {
@@ -89,19 +97,25 @@ static KINDS: [Kind; 9] = [
     },
     Kind {
         name: "runs",
-        attributes: &["auto-apply", "is-destroy", "message"],
-        relationships: &["configuration-version", "workspace"],
-        fixed: &[("source", "\"api\"")],
-        unsupported: &[
+        attributes: &[
+            "allow-empty-apply",
+            "auto-apply",
+            "is-destroy",
             "is-dry",
+            "message",
             "plan-only",
+            "refresh",
             "refresh-only",
             "replace-addrs",
             "save-plan",
+            "source",
             "target-addrs",
             "terraform-version",
             "variables",
         ],
+        relationships: &["configuration-version", "workspace"],
+        fixed: &[],
+        unsupported: &[],
         unrelated: &[("cost-estimate", false), ("policy-checks", true), ("vcs-revision", false)],
     },
     Kind {
@@ -378,9 +392,13 @@ mod tests {
         server.create("/vars", variable, &related).await;
         let mut paths = Vec::new();
         for kind in &KINDS {
-            if kind.name != "accounts" {
-                paths.push((kind, Method::POST, format!("/{}", kind.name)));
-            }
+            let post = match kind.name {
+                "comments" => Some("/runs/run-1/comments".to_owned()),
+                // There is one from the start.
+                "accounts" => None,
+                name => Some(format!("/{name}")),
+            };
+            paths.extend(post.map(|path| (kind, Method::POST, path)));
             if ["access-tokens", "accounts", "agent-pools", "environments", "vars", "workspaces"]
                 .contains(&kind.name)
             {

@@ -19,13 +19,18 @@ use protocol::limits::{MAX_IMAGE, MAX_TEXT};
 
 /// An answer. [`super::query::answer`] sends it, with what the query asks for.
 #[derive(Clone, Debug)]
-pub(super) struct Document {
+pub(crate) struct Document {
     status: StatusCode,
     /// Its `data` and `meta`.
     pub body: Value,
 }
 
 impl Document {
+    /// The resource in it.
+    pub(crate) fn resource(&self) -> &Value {
+        &self.body["data"]
+    }
+
     /// 200 with a resource.
     pub(super) fn of(resource: Value) -> Self {
         Self::with(StatusCode::OK, resource)
@@ -93,7 +98,7 @@ pub(super) fn to_many<'a>(kind: &str, ids: impl IntoIterator<Item = &'a String>)
 
 /// A resource as it comes in. An empty body is a resource that says nothing.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Payload {
+pub(crate) struct Payload {
     #[serde(default)]
     attributes: Map<String, Value>,
     #[serde(default)]
@@ -102,7 +107,7 @@ pub(super) struct Payload {
 
 impl Payload {
     /// A resource with these attributes and relationships.
-    pub(super) fn new(attributes: Map<String, Value>, relationships: Map<String, Value>) -> Self {
+    pub(crate) fn new(attributes: Map<String, Value>, relationships: Map<String, Value>) -> Self {
         Self { attributes, relationships }
     }
 
@@ -122,6 +127,20 @@ impl Payload {
     /// An attribute that has to be there.
     pub(super) fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, ApiError> {
         self.attribute(name)?.ok_or_else(|| ApiError::attribute(name, "This field is required."))
+    }
+
+    /// An attribute that clients know under two names.
+    ///
+    /// # Errors
+    /// Both are there and differ.
+    pub(super) fn either(&self, name: &str, other: &str) -> Result<Option<bool>, ApiError> {
+        match (self.attribute(name)?, self.attribute(other)?) {
+            (Some(one), Some(two)) if one != two => Err(ApiError::attribute(
+                other,
+                format!("This field is another name of {name}, which has another value."),
+            )),
+            (one, two) => Ok(one.or(two)),
+        }
     }
 
     /// What to make of an attribute: nothing if it is missing, else its value

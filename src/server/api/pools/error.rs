@@ -17,7 +17,7 @@ use crate::scheduler::Error;
 
 /// Why a request was refused.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     title: String,
     detail: Option<String>,
@@ -123,6 +123,21 @@ impl ApiError {
         Self { status: StatusCode::NOT_FOUND, ..Self::relationship(name, detail) }
     }
 
+    /// Whether the request has to change, or has to wait, before it is accepted.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.status.is_client_error()
+    }
+
+    /// What is wrong.
+    pub(crate) fn text(&self) -> &str {
+        self.detail.as_deref().unwrap_or(&self.title)
+    }
+
+    /// The attribute or relationship that is wrong, if it is one.
+    pub(crate) fn field(&self) -> Option<&str> {
+        self.pointer.as_ref()?.rsplit('/').next()
+    }
+
     fn failed(error: &dyn Display) -> Self {
         error!("request failed: {error}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
@@ -178,6 +193,7 @@ impl From<Error> for ApiError {
             Error::Invalid(detail) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable Entity").detail(detail)
             }
+            Error::InvalidAttribute { name, detail } => Self::attribute(name, detail),
             Error::Failed(error) => error.into(),
         }
     }

@@ -4,8 +4,8 @@
 mod access;
 mod access_tokens;
 mod accounts;
-mod agent_pools;
-mod agents;
+pub(crate) mod agent_pools;
+pub(crate) mod agents;
 mod attributes;
 mod configuration_versions;
 mod document;
@@ -16,6 +16,7 @@ mod phases;
 mod query;
 mod quotas;
 mod resource_types;
+mod run_events;
 mod runs;
 mod server;
 mod state_upload;
@@ -37,8 +38,8 @@ use crate::app::App;
 use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
-use error::ApiError;
-
+pub(crate) use document::Payload;
+pub(crate) use error::ApiError;
 pub(crate) use quotas::Quotas;
 
 /// Where the API is on the server.

@@ -3,6 +3,7 @@
 mod check;
 mod help;
 mod install;
+mod links;
 mod network;
 mod proxy;
 mod report;

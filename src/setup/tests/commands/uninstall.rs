@@ -1,9 +1,11 @@
 //! `uninstall`.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
+
+use serde_json::json;
 
 use crate::tree::Tree;
 
@@ -186,4 +188,53 @@ fn what_somebody_has_edited_is_left_and_named() {
     assert_eq!(said.code, 0, "{}", said.all());
     assert!(said.stdout.contains(&format!("{drop_in} was edited")), "{}", said.stdout);
     assert!(tree.read(drop_in).contains("TasksMax=1"));
+}
+
+const REPOSITORY: &str = "/etc/yum.repos.d/CentOS-Base.repo";
+const FIXES: &str = "/var/lib/scalr-agent-setup.fixes";
+
+/// An installation for which a fix has enabled a repository.
+fn fixed() -> Tree {
+    let tree = installed();
+    tree.put(REPOSITORY, "enabled=1\n");
+    let now = json!({"file": {"sha256":
+        "16f4affa3003cb1ae3f22d5e0be86a5b6fc16bbf40662629df0aa5ad0ff52e15"}});
+    let owner = fs::metadata(tree.path(REPOSITORY)).unwrap();
+    let before = json!({"file": {"mode": 0o644, "uid": owner.uid(), "gid": owner.gid(),
+        "text": "enabled=0\n"}});
+    let fix = json!([{"check": "container-selinux", "command": "yum-config-manager --enable extras",
+        "failed": false, "packages": [], "undo": null, "before": null,
+        "files": [{"path": REPOSITORY, "now": now, "before": before}]}]);
+    tree.put(FIXES, &fix.to_string());
+    tree
+}
+
+#[test]
+fn what_fixes_changed_is_listed_and_stays() {
+    let tree = fixed();
+    for arguments in [&["status"][..], &["uninstall", "--dry-run"], &["uninstall"]] {
+        let said = tree.setup(arguments);
+        assert_eq!(said.code, 0, "{arguments:?}: {}", said.all());
+        for part in ["yum-config-manager --enable extras", REPOSITORY] {
+            assert!(said.stdout.contains(part), "{arguments:?}: {}", said.all());
+        }
+        assert_eq!(tree.read(REPOSITORY), "enabled=1\n");
+        assert!(tree.path(FIXES).exists(), "{arguments:?}");
+    }
+    assert_eq!(tree.setup(&["uninstall", "--purge"]).code, 0);
+    assert_eq!(tree.read(REPOSITORY), "enabled=1\n");
+    assert!(!tree.path(FIXES).exists());
+}
+
+#[test]
+fn what_fixes_changed_is_undone_on_request() {
+    let tree = fixed();
+    let said = tree.setup(&["uninstall", "--undo-fixes", "--dry-run"]);
+    assert!(said.code == 0 && said.stdout.contains(REPOSITORY), "{}", said.all());
+    assert_eq!(tree.read(REPOSITORY), "enabled=1\n");
+    let said = tree.setup(&["uninstall", "--purge", "--undo-fixes"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(tree.read(REPOSITORY), "enabled=0\n");
+    assert!(!tree.path(FIXES).exists());
+    assert!(!tree.path("/var/lib/scalr-agent").exists());
 }

@@ -1,0 +1,67 @@
+//! Tells open pages what was changed, as server-sent events. An event has no content but the
+//! topics: the page fetches what it shows again.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use axum::routing::get;
+use futures_util::Stream;
+use tokio::sync::broadcast::error::RecvError;
+use url::form_urlencoded;
+
+use super::session::Session;
+use crate::app::App;
+use crate::store::changes::{REMOVED, Topics};
+
+/// How long changes are collected before a page fetches itself.
+const COLLECT: Duration = Duration::from_millis(200);
+
+/// How often something is sent while nothing changes: proxies end silent connections.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/events", get(events))
+}
+
+/// `?topic=…&topic=…`: an event for each time that one of them was changed.
+async fn events(
+    State(app): State<App>,
+    _session: Session,
+    RawQuery(query): RawQuery,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let query = query.unwrap_or_default();
+    let wanted = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "topic");
+    let mut wanted: Vec<String> = wanted.map(|(_, topic)| topic.into_owned()).collect();
+    wanted.push(REMOVED.to_owned());
+    let changes = app.scheduler.store.changes.watch();
+    let events =
+        futures_util::stream::unfold((app, changes, wanted), async |(app, mut changes, wanted)| {
+            loop {
+                let topics = tokio::select! {
+                    topics = changes.recv() => topics,
+                    () = app.scheduler.wake.stopped() => return None,
+                };
+                let concerns_page = match topics {
+                    Ok(topics) => concerns(&wanted, &topics),
+                    Err(RecvError::Lagged(_)) => true,
+                    Err(RecvError::Closed) => return None,
+                };
+                if concerns_page {
+                    tokio::time::sleep(COLLECT).await;
+                    // What was changed meanwhile, the same fetch shows.
+                    changes = changes.resubscribe();
+                    let event = Event::default().event("change").data("");
+                    return Some((Ok(event), (app, changes, wanted)));
+                }
+            }
+        });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+fn concerns(wanted: &[String], topics: &Topics) -> bool {
+    wanted.iter().any(|topic| topics.contains(topic))
+}

@@ -1,0 +1,92 @@
+//! Forms that were sent. One without the token that its page had in it is refused: another
+//! site made the browser send it.
+
+use axum::extract::{FromRequest, FromRequestParts as _, Request};
+use axum::http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
+use subtle::ConstantTimeEq as _;
+use url::form_urlencoded;
+
+use super::cookie::Cookie;
+use super::error::PageError;
+use super::session::{Session, form_token};
+use crate::app::App;
+
+/// The field with the token.
+pub(super) const TOKEN: &str = "form-token";
+
+/// The form of somebody who is signed in.
+#[derive(Debug)]
+pub(super) struct Form {
+    /// Who sent it.
+    pub session: Session,
+    /// What is in it.
+    pub fields: Fields,
+}
+
+impl FromRequest<App> for Form {
+    type Rejection = PageError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, PageError> {
+        let (mut parts, body) = request.into_parts();
+        let session = Session::from_request_parts(&mut parts, app).await?;
+        let headers = parts.headers.clone();
+        let fields = Fields::read(Request::from_parts(parts, body), app).await?;
+        fields.check(&headers, &session.form_token)?;
+        Ok(Self { session, fields })
+    }
+}
+
+/// The form of a visitor who is not signed in.
+#[derive(Debug)]
+pub(super) struct VisitorForm {
+    /// The request's head.
+    pub headers: HeaderMap,
+    /// What is in it.
+    pub fields: Fields,
+}
+
+impl FromRequest<App> for VisitorForm {
+    type Rejection = PageError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, PageError> {
+        let headers = request.headers().clone();
+        let fields = Fields::read(request, app).await?;
+        let visitor = Cookie::Visitor.of(&headers, &app.url).ok_or(PageError::Forged)?;
+        fields.check(&headers, &form_token(&visitor))?;
+        Ok(Self { headers, fields })
+    }
+}
+
+/// The fields of a form.
+#[derive(Debug, Default)]
+pub(super) struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    /// A field without the spaces around it; empty if it was not sent.
+    pub(super) fn get(&self, name: &'static str) -> &str {
+        self.all(name).next().unwrap_or_default()
+    }
+
+    /// All fields of a name: the boxes that are ticked.
+    pub(super) fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.trim())
+    }
+
+    /// Whether a box is ticked.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(found, _)| found == name)
+    }
+
+    async fn read(request: Request, app: &App) -> Result<Self, PageError> {
+        let body = Bytes::from_request(request, app).await.map_err(PageError::Unread)?;
+        Ok(Self(form_urlencoded::parse(&body).into_owned().collect()))
+    }
+
+    fn check(&self, headers: &HeaderMap, token: &str) -> Result<(), PageError> {
+        let is_own: bool = self.get(TOKEN).as_bytes().ct_eq(token.as_bytes()).into();
+        let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+        let is_from_here = matches!(site, None | Some(b"same-origin" | b"none"));
+        if is_own && is_from_here { Ok(()) } else { Err(PageError::Forged) }
+    }
+}

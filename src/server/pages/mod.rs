@@ -1,0 +1,71 @@
+//! The pages for people: HTML that the server renders from `templates/pages`.
+//!
+//! Every page works without scripts. With them, the parts of a page that are marked with
+//! `data-live` follow what is committed to the database.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`frame`] | renders a page in the frame that all share |
+//! | [`session`] | who is signed in; an extractor |
+//! | [`form`] | a form that was sent, with its token checked; an extractor |
+//! | [`error`] | the pages for what did not work |
+//! | [`refusal`] | what the pool API does not accept, at the fields of a form |
+//! | [`pools`] | the agent pools |
+//! | [`events`] | tells open pages what was changed |
+//! | [`assets`], [`headers`] | stylesheet and scripts, and what browsers may do with the pages |
+//! | [`sign_in`], [`attempts`], [`account`] | how sessions begin and end |
+
+mod account;
+mod assets;
+mod attempts;
+mod cookie;
+mod error;
+mod events;
+mod form;
+mod frame;
+mod headers;
+mod pools;
+mod refusal;
+mod session;
+mod sign_in;
+mod time;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn;
+use axum::response::Redirect;
+use axum::routing::get;
+use tower_http::timeout::RequestBodyDeadlineLayer;
+
+use crate::app::App;
+use error::PageError;
+use session::Session;
+
+pub(crate) use attempts::Attempts;
+pub(crate) use sign_in::{local_routes, new_link};
+
+/// The largest form, in bytes, and how long it may take.
+const MAX_FORM: usize = 1024 * 1024;
+const FORM_TIME: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The pages, and what they are made of.
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/", get(start))
+        .merge(account::routes())
+        .merge(events::routes())
+        .merge(pools::routes())
+        .merge(sign_in::routes())
+        .fallback(no_such_page)
+        .layer((DefaultBodyLimit::max(MAX_FORM), RequestBodyDeadlineLayer::new(FORM_TIME)))
+        .layer(from_fn(headers::add))
+        .merge(assets::routes())
+}
+
+async fn no_such_page() -> PageError {
+    PageError::NotFound("page")
+}
+
+async fn start(_session: Session) -> Redirect {
+    Redirect::to("/pools")
+}

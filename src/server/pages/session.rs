@@ -1,0 +1,137 @@
+//! Who is signed in.
+//!
+//! A session is a row in the database and a cookie with its token. It ends after [`IDLE`]
+//! without a request, after [`LONGEST`] in any case, and with the token that it was made with.
+//! Pages ask for a [`Session`] and learn who it is, not how they signed in.
+
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use sha2::{Digest as _, Sha256};
+
+use super::cookie::Cookie;
+use super::error::PageError;
+use crate::app::App;
+use crate::clock::Millis;
+use crate::connections::authenticated;
+use crate::scheduler::millis;
+use crate::store::Connection;
+use crate::store::page_session::{self, PageSession};
+use crate::token::{NewToken, PresentedToken, new_id};
+use protocol::Secret;
+
+/// How long a session lasts without a request.
+const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// How long a session lasts at most.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Somebody who is signed in. As an extractor it sends everybody else to sign in.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// The session's id.
+    pub id: String,
+    /// Who it is, for people.
+    pub name: String,
+    /// What each form of theirs has in it.
+    pub form_token: String,
+    /// What the page before said.
+    pub message: Option<String>,
+}
+
+impl FromRequestParts<App> for Session {
+    type Rejection = PageError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, PageError> {
+        match find(app, &parts.headers).await? {
+            Some(session) => {
+                authenticated(&parts.extensions);
+                Ok(session)
+            }
+            None => {
+                // What a form would have done is not done by a link after the sign-in.
+                let is_page = parts.method == Method::GET;
+                let next = parts.uri.path_and_query().filter(|_| is_page);
+                Err(PageError::SignIn { next: next.map(ToString::to_string) })
+            }
+        }
+    }
+}
+
+/// The session that a request belongs to.
+pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Session>, PageError> {
+    let cookie = Cookie::Session.of(headers, &app.url);
+    let Some((token, shown)) = cookie.and_then(|token| {
+        let shown = PresentedToken::parse(&token)?;
+        Some((Secret::new(token), shown))
+    }) else {
+        return Ok(None);
+    };
+    let mut db = app.scheduler.store.read().await?;
+    let now = app.scheduler.clock.now();
+    let found = page_session::find(&mut db, &shown.id, now).await?;
+    let Some(session) = found.filter(|session| {
+        shown.matches(&session.secret_hash)
+            && now - session.last_used_at < millis(IDLE)
+            && now - session.created_at < millis(LONGEST)
+    }) else {
+        return Ok(None);
+    };
+    page_session::touch(&mut db, &session, now).await?;
+    let message = Cookie::Message.of(headers, &app.url);
+    let message = message.map(|text| percent_decode_str(&text).decode_utf8_lossy().into_owned());
+    Ok(Some(Session {
+        form_token: form_token(token.expose()),
+        id: session.id,
+        name: session.name,
+        message,
+    }))
+}
+
+/// Begins a session of `name`; gives the header that makes the browser keep it.
+pub(super) async fn begin(
+    app: &App,
+    db: &mut Connection,
+    access_token_id: Option<String>,
+    name: String,
+    headers: &HeaderMap,
+) -> Result<HeaderValue, PageError> {
+    let now = app.scheduler.clock.now();
+    page_session::delete_over(db, now - millis(IDLE), now - millis(LONGEST)).await?;
+    let id = new_id("web");
+    let issued = NewToken::new(&id);
+    let session = PageSession {
+        id,
+        access_token_id,
+        secret_hash: issued.secret_hash,
+        name,
+        user_agent: user_agent(headers),
+        created_at: now,
+        last_used_at: now,
+    };
+    page_session::insert(db, &session).await?;
+    Ok(Cookie::Session.set(issued.token.expose(), &app.url))
+}
+
+/// Until when a session lasts that is not used any more.
+pub(super) fn ends_at(session: &PageSession) -> Millis {
+    (session.last_used_at + millis(IDLE)).min(session.created_at + millis(LONGEST))
+}
+
+/// The header that shows `text` on the next page.
+pub(super) fn message(text: &str, app: &App) -> HeaderValue {
+    Cookie::Message.set(&utf8_percent_encode(text, NON_ALPHANUMERIC).to_string(), &app.url)
+}
+
+/// What a form has in it whose browser has `cookie`: another site knows neither.
+pub(super) fn form_token(cookie: &str) -> String {
+    hex::encode(Sha256::digest(format!("form {cookie}")))
+}
+
+fn user_agent(headers: &HeaderMap) -> String {
+    let header = headers.get("user-agent").and_then(|value| value.to_str().ok());
+    header.unwrap_or_default().chars().take(255).collect()
+}
