@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::document::{Document, Payload, to_many, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
-use super::the_account;
+use super::{the_account, webhook};
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::store::agent_pool::{self, AgentPool, Filter};
+use crate::store::agent_pool::{self, AgentPool, Filter, Webhook};
 use crate::store::{Connection, agent, environment, is_taken, task, workspace};
 use crate::token::new_id;
 
@@ -82,6 +82,8 @@ pub(crate) async fn create(State(app): State<App>, payload: Payload) -> Result<D
         // Unless somebody says who may use it, everybody may.
         is_shared: environments(&payload)?.is_none_or(|(_, named)| named.is_empty()),
         image: None,
+        webhook_enabled: false,
+        webhook: Webhook::default(),
         created_at: app.scheduler.clock.now(),
     };
     agent_pool::insert(&mut tx, &pool).await.map_err(name_taken)?;
@@ -140,6 +142,7 @@ async fn change(
     if let Some(image) = payload.image()? {
         pool.image = image;
     }
+    webhook::change(pool, payload)?;
     if let Some(is_default) = payload.attribute("default")? {
         if is_default && !pool.is_default {
             agent_pool::clear_default(db, &pool.account_id).await?;
@@ -285,7 +288,7 @@ async fn render_all(
         let free_slots: i64 = agents.iter().map(|agent| agent.usable_slots(online_since)).sum();
         let queue = waiting.iter().find(|(id, ..)| *id == pool.id);
         let (queue_depth, oldest) = queue.map_or((0, None), |(_, depth, since)| (*depth, *since));
-        json!({
+        let mut resource = json!({
             "type": "agent-pools",
             "id": pool.id,
             "attributes": {
@@ -295,9 +298,6 @@ async fn render_all(
                 "is-scalr-managed": false,
                 "in-use": !workspaces.is_empty() || !default_of.is_empty(),
                 "vcs-enabled": false,
-                "webhook-enabled": false,
-                "webhook-url": null,
-                "webhook-headers": [],
                 "image": pool.image,
                 // For those who start and stop agents by demand.
                 "queue-depth": queue_depth,
@@ -313,7 +313,9 @@ async fn render_all(
                 "workspaces": to_many("workspaces", &workspaces),
                 "agents": to_many("agents", agents.into_iter().map(|agent| &agent.id)),
             },
-        })
+        });
+        webhook::render(pool, &mut resource["attributes"]);
+        resource
     };
     Ok(pools.iter().map(render).collect())
 }

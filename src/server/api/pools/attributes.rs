@@ -45,16 +45,18 @@ static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "agent-pools",
-        attributes: &["name", "default", "is-shared", "image"],
+        attributes: &[
+            "name",
+            "default",
+            "is-shared",
+            "image",
+            "webhook-enabled",
+            "webhook-headers",
+            "webhook-url",
+        ],
         // A server has one account.
         relationships: &["account", "environment", "environments", "workspaces"],
-        fixed: &[
-            ("is-scalr-managed", "false"),
-            ("vcs-enabled", "false"),
-            ("webhook-enabled", "false"),
-            ("webhook-headers", "[]"),
-            ("webhook-url", "null"),
-        ],
+        fixed: &[("is-scalr-managed", "false"), ("vcs-enabled", "false")],
         unsupported: &[],
         unrelated: &[],
     },
