@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Attempt, CheckToken, Claimed, Event, Events, Finish, Heartbeat, Identity, Intervals, LogOffset,
-    Named, Poll, Problem, RanImage, Register, Registered, Resume, Resumed, Secret, Task,
-    TaskStatus, Variable,
+    Named, PlanSummary, Poll, Problem, RanImage, Register, Registered, Resume, Resumed, Secret,
+    Task, TaskStatus, Variable,
 };
 
 /// How many tasks an agent has at most.
@@ -47,6 +47,9 @@ pub const MAX_IMAGE: usize = 512;
 
 /// The longest path of a working directory, in bytes.
 pub const MAX_DIRECTORY: usize = 1_024;
+
+/// How many resources a plan has at most: more do not fit into the largest file.
+const MAX_RESOURCES: u32 = 10_000_000;
 
 /// The longest id, in bytes.
 const MAX_ID: usize = 64;
@@ -221,6 +224,7 @@ impl Message for Finish {
             log_sha256,
             unsaved_state,
             image,
+            summary,
         } = self;
         within("attempt", *attempt, 1, u32::MAX)?;
         longest("message", message.as_deref(), MAX_TEXT)?;
@@ -232,6 +236,7 @@ impl Message for Finish {
             return Err(OutOfBounds::new("log_sha256", why));
         }
         longest("unsaved_state", unsaved_state.as_deref(), MAX_TEXT)?;
+        check_summary(summary.unwrap_or_default()).map_err(|error| error.inside("summary"))?;
         let Some(RanImage { name, id: image_id, digest, content }) = image else { return Ok(()) };
         longest("name", Some(name), MAX_IMAGE)
             .and_then(|()| longest("id", Some(image_id), MAX_IMAGE))
@@ -272,6 +277,30 @@ fn shorten(text: &mut Option<String>) {
         text.truncate(text.floor_char_boundary(MAX_TEXT - CUT.len()));
         text.push_str(CUT);
     }
+}
+
+fn check_summary(summary: PlanSummary) -> Result<(), OutOfBounds> {
+    let PlanSummary {
+        additions,
+        changes,
+        destructions,
+        replacements,
+        imports,
+        drifted,
+        output_changes,
+    } = summary;
+    for (field, number) in [
+        ("additions", additions),
+        ("changes", changes),
+        ("destructions", destructions),
+        ("replacements", replacements),
+        ("imports", imports),
+        ("drifted", drifted),
+        ("output_changes", output_changes),
+    ] {
+        within(field, number, 0, MAX_RESOURCES)?;
+    }
+    Ok(())
 }
 
 fn check_intervals(intervals: &Intervals) -> Result<(), OutOfBounds> {

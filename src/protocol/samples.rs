@@ -2,9 +2,9 @@
 
 use crate::{
     Attempt, Category, CheckToken, Claimed, Event, Events, Finish, Heartbeat, Hook, Identity,
-    Intervals, Kind, LogOffset, Named, Operation, Outcome, Poll, Problem, RanImage, Refresh,
-    Register, Registered, Resume, Resumed, RunOptions, Secret, Status, Task, TaskState, TaskStatus,
-    Variable,
+    Intervals, Kind, LogOffset, Named, Operation, Outcome, PlanSummary, Poll, Problem, RanImage,
+    Refresh, Register, Registered, Resume, Resumed, RunOptions, Secret, Status, Task, TaskState,
+    TaskStatus, Variable,
 };
 
 pub(crate) fn check_token() -> CheckToken {
@@ -133,6 +133,7 @@ pub(crate) fn finish() -> Finish {
             digest: Some(format!("terraform@sha256:{}", "0f".repeat(32))),
             content: Some("0f".repeat(32)),
         }),
+        summary: Some(PlanSummary { additions: 1, ..PlanSummary::default() }),
     }
 }
 

@@ -241,6 +241,31 @@ pub struct Finish {
     /// The image that a finished plan ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<RanImage>,
+    /// What a finished plan does, as its JSON says. None: it has no JSON, or the agent is too
+    /// old to read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<PlanSummary>,
+}
+
+/// What a plan does, in numbers of resources; a replacement is an addition and a destruction,
+/// too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlanSummary {
+    /// How many are created.
+    pub additions: u32,
+    /// How many are changed in place.
+    pub changes: u32,
+    /// How many are destroyed.
+    pub destructions: u32,
+    /// How many are destroyed and created again.
+    pub replacements: u32,
+    /// How many come into the state from outside.
+    pub imports: u32,
+    /// How many have changed outside of Terraform.
+    pub drifted: u32,
+    /// How many outputs change.
+    pub output_changes: u32,
 }
 
 /// The image that a task ran.

@@ -18,6 +18,7 @@
 #   /scalr/run/providers.tfrc, /scalr/run/mirror.tfrc
 #                                 what the agent has of providers, for Terraform's CLI
 #   /scalr/run/plan               the saved plan: written by plan, read by apply
+#   /scalr/run/plan.json          written here: what Terraform says of the plan in JSON
 #   /scalr/run/memory, /scalr/run/time, /scalr/run/disk
 #                                 why the run is interrupted, if that is for memory,
 #                                 for its time limit or for what it has on the
@@ -89,6 +90,9 @@ main() {
     esac
     _result=$?
     # Code 2 of a plan means that it succeeded and changes something.
+    case $_kind$_result in
+        plan0 | plan2) write_json ;;
+    esac
     case $_kind$_result in
         plan0 | plan2 | apply0) hook "post-$_kind" || exit $? ;;
     esac
@@ -284,6 +288,24 @@ terraform_step() {
     run as_terraform "$@"
     echo "$1 $_code" >>/scalr/run/status
     return "$_code"
+}
+
+# Writes what Terraform says of the plan in JSON, if it does: nothing relies on that.
+write_json() {
+    [ -n "$_stopped" ] && return
+    run as_show
+    [ "$_code" -eq 0 ] || : >/scalr/run/plan.json
+}
+
+as_show() {
+    exec >/scalr/run/plan.json 2>/dev/null
+    load
+    # They may have flags that this command does not know.
+    unset TF_CLI_ARGS TF_CLI_ARGS_show
+    TF_WORKSPACE=default
+    export TF_WORKSPACE
+    has_plugin_cache || unset TF_PLUGIN_CACHE_DIR
+    exec terraform show -no-color -json /scalr/run/plan
 }
 
 # Becomes Terraform.

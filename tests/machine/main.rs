@@ -46,6 +46,7 @@ mod recovery;
 mod repository;
 mod restart;
 mod run_inputs;
+mod run_options;
 mod runs;
 mod secrets;
 mod server_package;

@@ -432,6 +432,7 @@ impl Job {
             log_sha256: hex::encode(Sha256::digest(log)),
             unsaved_state: None,
             image: None,
+            summary: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a run asks of Terraform beside its operation, and who did what with it.
 
-use protocol::{Outcome, Refresh, RunOptions};
+use protocol::{Finish, Outcome, PlanSummary, Refresh, RunOptions};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -72,6 +72,8 @@ async fn options_that_cannot_be_are_refused_with_their_names() {
     }
     let runs = server.get(&format!("/runs?filter[workspace]={}", site.workspace)).await;
     assert_eq!(runs["data"], json!([]));
+    let nothing = json!({ "is-dry": false, "target-addrs": [], "terraform-version": null });
+    server.create("/runs", nothing, &links).await;
 }
 
 #[tokio::test]
@@ -134,6 +136,55 @@ async fn a_run_tells_who_did_what_with_it_and_what_they_said() {
     let comments = server.get(&format!("{path}/comments")).await;
     assert_eq!(comments["data"].as_array().unwrap().len(), 1);
     assert_eq!(comments["meta"]["pagination"]["total-count"], 1);
+}
+
+#[tokio::test]
+async fn a_plan_has_its_numbers_and_its_json() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    let run = server.run(&site).await;
+    let plan_id = run["relationships"]["plan"]["data"]["id"].as_str().unwrap();
+    let path = format!("/plans/{plan_id}");
+    let json_output =
+        async || server.call(Method::GET, &format!("{path}/json-output"), Value::Null).await;
+    let plan = agent.take().await;
+    let numbers = async || {
+        let found = server.get(&path).await;
+        let names = ["additions", "changes", "destructions", "imports", "replacements"];
+        names.map(|name| found["data"]["attributes"][format!("resource-{name}")].as_u64())
+    };
+    assert_eq!(numbers().await, [None; 5]);
+    let content = json!({ "format_version": "1.2" });
+    assert_eq!(plan.put("plan-json", &content.to_string()).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(json_output().await.0, StatusCode::NO_CONTENT, "it has not finished");
+    let summary = PlanSummary {
+        additions: 3,
+        changes: 2,
+        destructions: 1,
+        imports: 4,
+        replacements: 1,
+        drifted: 5,
+        output_changes: 6,
+    };
+    let finish = Finish { summary: Some(summary), ..plan.ended(Outcome::Finished, Some(true), "") };
+    assert_eq!(plan.say_finish(&finish).await.0, StatusCode::OK);
+    assert_eq!(numbers().await, [Some(3), Some(2), Some(1), Some(4), Some(1)]);
+    let found = server.get(&path).await["data"]["attributes"].clone();
+    assert_eq!((&found["resource-drifts"], &found["output-changes"]), (&json!(5), &json!(6)));
+    assert_eq!(json_output().await, (StatusCode::OK, content));
+
+    assert_eq!(server.action(&id(&run), "apply").await, StatusCode::ACCEPTED);
+    let apply = agent.take().await;
+    assert_eq!(apply.put("plan-json", "{}").await.0, StatusCode::CONFLICT, "it is the plan's");
+    let apply_id = run["relationships"]["apply"]["data"]["id"].as_str().unwrap();
+    let additions = async || {
+        let found = server.get(&format!("/applies/{apply_id}")).await;
+        found["data"]["attributes"]["resource-additions"].as_u64()
+    };
+    assert_eq!(additions().await, None);
+    assert_eq!(apply.finish(Outcome::Finished, None, "").await.0, StatusCode::OK);
+    assert_eq!(additions().await, Some(3), "it has done what was planned");
 }
 
 #[tokio::test]

@@ -147,6 +147,37 @@ fn the_flags_of_a_run_reach_terraform_plan_as_they_are_and_no_other_step() {
 }
 
 #[test]
+fn a_plans_json_is_written_beside_it_and_not_into_the_log() {
+    for shell in SHELLS {
+        for (show, json) in [
+            (
+                "echo \"{\\\"args\\\": \\\"$* $TF_CLI_ARGS\\\"}\"; echo noise >&2",
+                "{\"args\": \"show -no-color -json RUN/plan \"}\n",
+            ),
+            ("echo half; exit 1", ""),
+        ] {
+            let run = Run::new(&[("workspace/post-plan", "cat $SCALR_TEST_JSON")]);
+            run.terraform(&format!("[ \"$1\" = show ] || exit 0\n{show}"));
+            let path = run.path("plan.json").display().to_string();
+            run.variables(&[("TF_CLI_ARGS", "-parallelism=1"), ("SCALR_TEST_JSON", &path)]);
+            let (said, status) = run.end(run.start_in(shell, "plan", "work", ""));
+            let folder = run.path("").display().to_string();
+            let written = fs::read_to_string(&path).unwrap().replace(&folder, "RUN");
+            assert_eq!(written, json, "{shell:?}");
+            assert!(!said.contains("noise") && status.ends_with("plan 0\n"), "{said}{status}");
+            assert_eq!(
+                said.contains("show -no-color"),
+                !json.is_empty(),
+                "the hook has it: {said}"
+            );
+            let run = Run::new(&[]);
+            run.end(run.start_in(shell, "apply", "work", ""));
+            assert!(!run.path("plan.json").exists(), "it is a plan's");
+        }
+    }
+}
+
+#[test]
 fn hooks_run_between_the_steps_and_pass_variables_on() {
     let run = Run::new(&[
         ("agent/pre-init", "echo 'WORD=it'\"'\"'s $HOME' >>\"$SCALR_ENV_FILE\""),

@@ -11,7 +11,7 @@ use crate::clock::{Millis, rfc3339};
 use crate::store::run::{self, Run, Status};
 use crate::store::run_event::Actor;
 use crate::store::state_version::{self, StateVersion};
-use crate::store::task::{self, Phase, State, Task};
+use crate::store::task::{self, Phase, State, Summary, Task};
 use crate::store::workspace::{self, Workspace};
 use crate::store::{configuration_version, run_settings, variable};
 use crate::token::new_id;
@@ -373,6 +373,7 @@ fn new_task(run: &Run, phase: Phase, phase_id: String) -> Task {
         message: None,
         exit_code: None,
         oom_killed: false,
+        summary: Summary::default(),
         created_at: run.created_at,
         queued_at: None,
         started_at: None,

@@ -7,7 +7,7 @@ use super::{Change, Error, Scheduler, millis};
 use crate::store::run::{Run, Status};
 use crate::store::run_event::Actor;
 use crate::store::run_settings;
-use crate::store::task::{self, Claim, Phase, State, Task};
+use crate::store::task::{self, Claim, Phase, State, Summary, Task};
 use crate::token::PresentedToken;
 use protocol::{Finish, Outcome};
 
@@ -124,6 +124,14 @@ impl Scheduler {
         task.message.clone_from(&finish.message);
         task.exit_code = finish.exit_code;
         task.oom_killed = finish.oom_killed;
+        task.summary = match (task.phase, finish.outcome) {
+            (Phase::Plan, _) => Summary(finish.summary),
+            // It has done all that was planned.
+            (Phase::Apply, Outcome::Finished) => {
+                task::of_run(&mut change.tx, &task.run_id, Phase::Plan).await?.summary
+            }
+            (Phase::Apply, _) => Summary(None),
+        };
         task.lease_expires_at = None;
         task.ended_at = Some(change.now);
         task::update(&mut change.tx, &task).await?;

@@ -1516,6 +1516,7 @@ fn ended(task: &Task, outcome: Outcome, has_changes: Option<bool>) -> Finish {
         log_sha256: String::new(),
         unsaved_state: None,
         image: None,
+        summary: None,
     }
 }
 

@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 use super::Connection;
 use crate::clock::Millis;
-use protocol::Kind;
+use protocol::{Kind, PlanSummary};
 
 /// A plan or an apply.
 #[derive(Clone, Debug, FromRow)]
@@ -44,6 +44,9 @@ pub(crate) struct Task {
     pub exit_code: Option<i64>,
     /// Whether it was killed for memory.
     pub oom_killed: bool,
+    /// What a finished plan does, or a finished apply did.
+    #[sqlx(try_from = "Option<String>")]
+    pub summary: Summary,
     /// When it was made.
     pub created_at: Millis,
     /// When it was queued.
@@ -52,6 +55,24 @@ pub(crate) struct Task {
     pub started_at: Option<Millis>,
     /// When it ended; set exactly when [`State::is_ended`].
     pub ended_at: Option<Millis>,
+}
+
+/// What a plan does, if that is known; kept as a JSON object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary(pub Option<PlanSummary>);
+
+impl Summary {
+    fn to_json(self) -> Option<String> {
+        self.0.map(|summary| serde_json::to_string(&summary).expect("numbers have a form in JSON"))
+    }
+}
+
+impl TryFrom<Option<String>> for Summary {
+    type Error = serde_json::Error;
+
+    fn try_from(json: Option<String>) -> Result<Self, Self::Error> {
+        json.map(|json| serde_json::from_str(&json)).transpose().map(Self)
+    }
 }
 
 /// Plan or apply.
@@ -165,7 +186,7 @@ pub(crate) async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()>
             state = $2, attempt = $3, pool_id = $4, agent_id = $5, cancel_requested = $6,
             offered_at = $7, lease_expires_at = $8, message = $9, exit_code = $10,
             oom_killed = $11, queued_at = $12, started_at = $13, ended_at = $14,
-            overdue_at = $15, level = $16
+            overdue_at = $15, level = $16, summary = $17
          WHERE id = $1",
     )
     .bind(&task.id)
@@ -184,6 +205,7 @@ pub(crate) async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()>
     .bind(task.ended_at)
     .bind(task.overdue_at)
     .bind(task.level)
+    .bind(task.summary.to_json())
     .execute(db)
     .await
     .map(drop)
