@@ -12,16 +12,23 @@ use super::machine::Machine;
 /// by numbers.
 const UPDATES: &str = "/var/lib/dpkg/updates";
 
-/// The version of an installed package, for example `0.1.0-1`; `None` if it is
-/// not installed, or only its settings are left.
+/// The version of an installed package, for example `0.1.0-1`, also of one that an
+/// interrupted dpkg has left half there; `None` if it is not installed, or only its settings
+/// are left.
 ///
 /// # Errors
 /// dpkg-query is missing.
 pub fn installed(package: &str) -> Result<Option<String>> {
+    Ok(parse(&status(package)?))
+}
+
+/// The three letters of `dpkg --list` and the version; nothing for a package that dpkg has
+/// never seen.
+fn status(package: &str) -> Result<String> {
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat=${db:Status-Abbrev} ${Version}\n", package])
         .probe()?;
-    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Whether the version `one` is older than `other`, as dpkg sees it.
@@ -33,10 +40,37 @@ pub fn is_older(one: &str, other: &str) -> bool {
 }
 
 /// Finishes what an interrupted dpkg has left half configured.
-pub(crate) fn configure_pending() -> Command {
+pub(crate) fn configure_pending_command() -> Command {
     let mut command = Command::new("dpkg");
     command
         .args(["--force-confold", "--configure", "--pending"])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("LC_ALL", "C");
+    command
+}
+
+/// Whether it was interrupted while it unpacked or removed the package.
+///
+/// # Errors
+/// dpkg-query is missing.
+pub(crate) fn is_half_installed(package: &str) -> Result<bool> {
+    Ok(status(package)?.chars().nth(1) == Some('H'))
+}
+
+/// Whether it was interrupted while it unpacked the package: then apt does nothing at all as
+/// long as it can't fetch that again.
+///
+/// # Errors
+/// dpkg-query is missing.
+pub(crate) fn needs_reinstallation(package: &str) -> Result<bool> {
+    Ok(status(package)?.chars().nth(2) == Some('R'))
+}
+
+/// Removes a package that needs a reinstallation; with `purge` its settings as well.
+pub(crate) fn remove_unfinished_command(package: &str, purge: bool) -> Command {
+    let mut command = Command::new("dpkg");
+    command
+        .args(["--force-remove-reinstreq", if purge { "--purge" } else { "--remove" }, package])
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("LC_ALL", "C");
     command
@@ -82,7 +116,8 @@ fn parse_audit(text: &str) -> Vec<String> {
 /// `ii  0.1.0-1`, `rc  0.1.0-1`: what is wanted (`h` of a held one) and what is there.
 fn parse(text: &str) -> Option<String> {
     let (status, version) = text.trim().split_once(char::is_whitespace)?;
-    (status.chars().nth(1) == Some('i')).then(|| version.trim().to_owned())
+    let is_there = !['n', 'c'].contains(&status.chars().nth(1)?);
+    is_there.then(|| version.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -124,7 +159,10 @@ menu option in dselect for them to work:
     fn only_settings_left_is_not_installed() {
         assert_eq!(parse("ii  0.1.0-1\n").as_deref(), Some("0.1.0-1"));
         assert_eq!(parse("hi  0.1.0-1\n").as_deref(), Some("0.1.0-1"), "it is held");
+        assert_eq!(parse("rH  0.1.0-1\n").as_deref(), Some("0.1.0-1"), "half removed");
+        assert_eq!(parse("iHR 0.1.0-1\n").as_deref(), Some("0.1.0-1"), "half unpacked");
         assert_eq!(parse("rc  0.1.0-1\n"), None);
+        assert_eq!(parse("un  \n"), None);
         assert_eq!(parse(""), None);
     }
 }

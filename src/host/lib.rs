@@ -8,6 +8,7 @@ pub mod machine;
 
 pub mod apt;
 pub mod changes;
+pub mod clock;
 pub mod curl;
 pub mod disk;
 pub mod docker;
@@ -15,7 +16,9 @@ pub mod dpkg;
 pub mod engine;
 pub mod fence;
 pub mod firewalld;
+pub mod full_disk;
 pub mod hold;
+pub mod installation;
 pub mod interrupt;
 pub mod iptables;
 pub mod journal;

@@ -12,7 +12,7 @@ use super::hold::{Hold, Operation};
 use super::machine::Machine;
 use super::os::Family;
 use super::yum::{self, Yum};
-use super::{apt, dpkg, interrupt, locks, rpm};
+use super::{apt, clock, dpkg, interrupt, locks, rpm};
 use cli::Failure;
 
 /// How long between two tries.
@@ -73,10 +73,12 @@ impl PackageTool {
 
     /// The command that installs a package or a package file.
     pub fn install_command(&self, package: &str) -> Command {
-        match self.kind {
+        let mut command = match self.kind {
             Kind::Apt => apt::install_command(package),
             Kind::Yum(yum) => yum.install_command(package),
-        }
+        };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Installs a package or a package file, and what it depends on. Where the
@@ -130,31 +132,46 @@ impl PackageTool {
         }
     }
 
-    /// Removes packages and nothing else; with `purge` their settings as well,
-    /// where the tool keeps those.
+    /// Removes packages and nothing else, also those that were installed or removed in part;
+    /// with `purge` their settings as well, where the tool keeps those.
     ///
     /// # Errors
     /// It fails; a lock is held (10).
     pub fn remove(&self, packages: &[&str], purge: bool) -> Result<()> {
         match self.kind {
-            Kind::Apt => self.run(apt::remove_command(packages, purge)),
+            Kind::Apt => {
+                if dpkg::was_interrupted(&Machine::at("/")) {
+                    self.configure_pending()?;
+                }
+                for package in packages {
+                    if dpkg::needs_reinstallation(package)? {
+                        self.run_dpkg(dpkg::remove_unfinished_command(package, purge))?;
+                    }
+                }
+                self.run(apt::remove_command(packages, purge))
+            }
             Kind::Yum(yum) => self.run(yum.remove_command(packages)),
         }
     }
 
-    /// Has dpkg configure what an interrupted installation has left unpacked. A dpkg of its
-    /// that outlived it is waited for; rpm leaves nothing to finish.
+    /// Has dpkg configure what an interrupted installation has left unpacked. A dpkg that
+    /// outlived what started it is waited for.
     ///
     /// # Errors
     /// It fails; a lock is held (10).
-    pub(crate) fn finish_interrupted(&self) -> Result<()> {
-        match self.kind {
-            Kind::Apt => patiently(&mut dpkg::configure_pending(), self.patience, dpkg::is_locked),
-            Kind::Yum(_) => Ok(()),
-        }
+    pub(crate) fn configure_pending(&self) -> Result<()> {
+        self.run_dpkg(dpkg::configure_pending_command())
     }
 
-    fn run(&self, mut command: Command) -> Result<()> {
+    fn run_dpkg(&self, mut command: Command) -> Result<()> {
+        patiently(&mut command, self.patience, dpkg::is_locked)
+    }
+
+    /// Runs a command of it.
+    ///
+    /// # Errors
+    /// It fails; a lock is held (10).
+    pub(crate) fn run(&self, mut command: Command) -> Result<()> {
         let is_locked = match self.kind {
             Kind::Apt => apt::is_locked,
             Kind::Yum(_) => yum::is_locked,
@@ -164,7 +181,22 @@ impl PackageTool {
             command.args(["-o", "APT::Sandbox::User=root"]);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        patiently(&mut command, self.patience, is_locked)
+        patiently(&mut command, self.patience, is_locked).map_err(|error| self.advised(error))
+    }
+
+    /// The error with what its output does not name: the configured proxy's place, and the
+    /// clock as the cause.
+    fn advised(&self, error: anyhow::Error) -> anyhow::Error {
+        let said = format!("{error:#}");
+        let of_proxy = match self.kind {
+            Kind::Apt => apt::proxy::advice(&Machine::at("/"), &said),
+            Kind::Yum(yum) => yum.proxy_advice(&Machine::at("/"), &said),
+        };
+        let advice: Vec<String> = of_proxy.into_iter().chain(clock::advice(&said)).collect();
+        if advice.is_empty() {
+            return error;
+        }
+        Failure::of(&error).because(format!("{said}\n{}", advice.join("\n")))
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::command::CommandExt as _;
+use super::installation::Installation;
 use super::os::Family;
 use super::package_tool::PackageTool;
 use super::{dpkg, rpm};
@@ -84,6 +85,11 @@ impl Packages {
         Self { keeps_settings: true, ..self }
     }
 
+    fn has(&self, package: &str) -> bool {
+        // rpm's are named with their architecture.
+        self.versions.keys().any(|name| name.split('.').next() == Some(package))
+    }
+
     /// The packages that are here and were not at the time of `before`.
     pub fn added_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a str> {
         let is_new = |name: &&String| !before.versions.contains_key(*name);
@@ -100,22 +106,22 @@ impl Packages {
         self.keys.difference(&before.keys)
     }
 
-    /// Removes what is installed now and was not then, with its settings, and has dpkg
-    /// finish what was interrupted.
+    /// Finishes `installation` where it was interrupted, and removes what is installed now
+    /// and was not then, with its settings.
     ///
     /// # Errors
     /// The package tool fails.
-    pub fn restore(&self) -> Result<()> {
-        let tool = PackageTool::of(self.family, PATIENCE)?;
+    pub(crate) fn restore(&self, installation: &Installation) -> Result<()> {
         // What was interrupted half-way can't be removed before it is whole.
-        if let Err(error) = tool.finish_interrupted() {
-            eprintln!("{error:#}");
-        }
+        installation.finish(self.family, self.has(installation.package()))?;
         let now = self.now()?;
         let new: Vec<&str> = now.added_since(self).collect();
         if !new.is_empty() {
             eprintln!("Removing {} …", new.join(", "));
-            tool.remove(&new, !self.keeps_settings)?;
+            PackageTool::of(self.family, PATIENCE)?.remove(&new, !self.keeps_settings)?;
+        }
+        if !self.keeps_settings && !self.has(installation.package()) {
+            installation.purge(self.family)?;
         }
         for key in now.keys_since(self) {
             rpm::forget_key_command(key).run()?;

@@ -5,7 +5,10 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+pub(crate) use self::interrupted::{is_incomplete, remove_temporary_files};
 use super::command::CommandExt as _;
+
+mod interrupted;
 
 /// The version of an installed package, for example `0.1.0-1`; `None` if it is
 /// not installed.
@@ -42,6 +45,25 @@ pub fn installed_of(packages: &[&str]) -> Result<BTreeMap<String, String>> {
         bail!("{error}");
     }
     Ok(parse_installed(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// All installed versions of a package, oldest first, for example
+/// `scalr-agent-0.1.0-1.x86_64`: more than one after an interrupted upgrade.
+///
+/// # Errors
+/// rpm is missing, or its database can't be read.
+pub(crate) fn installed_versions(package: &str) -> Result<Vec<String>> {
+    let format = "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}\n";
+    let arguments = ["--query", "--all", "--queryformat", format, package];
+    let text = Command::new("rpm").args(arguments).env("LC_ALL", "C").read()?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Removes one version of a package. The files that another version has, too, stay.
+pub(crate) fn erase_command(version: &str) -> Command {
+    let mut command = Command::new("rpm");
+    command.args(["--erase", version]);
+    command
 }
 
 /// Takes a key, such as `gpg-pubkey-0d4b6ab1-692c3f00`, from those that packages

@@ -130,6 +130,17 @@ impl Yum {
         is_one.then(|| (setting.value.clone(), place(&setting.file, setting.line)))
     }
 
+    /// What to say about the configured proxy of the repository that could not be read.
+    pub(crate) fn proxy_advice(self, machine: &Machine, output: &str) -> Option<String> {
+        let id = unreadable_repository(output)?;
+        let (proxy, place) = self.configured_proxy(machine, Some(&id))?;
+        let host = proxy.rsplit_once('@').map_or(proxy.as_str(), |(_, host)| host);
+        Some(format!(
+            "{} reads the repository {id} through the proxy {host}, which {place} sets",
+            self.program()
+        ))
+    }
+
     fn busy(self) -> anyhow::Error {
         let program = self.program();
         Failure::Locked

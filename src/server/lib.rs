@@ -41,6 +41,7 @@ mod token;
 mod upload;
 mod usage;
 mod watched;
+mod webhooks;
 
 mod admin;
 #[cfg(test)]
@@ -274,6 +275,10 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         let app = Arc::clone(&app);
         async move { app.scheduler.sweep().await }
     });
+    let caller = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.call_webhooks().await }
+    });
     let remover = tokio::spawn({
         let app = Arc::clone(&app);
         let retention = Retention { states: options.keep_states, runs: options.keep_runs };
@@ -285,6 +290,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     }
     stopping.await?;
     sweeper.await?;
+    caller.await?;
     remover.await?;
     app.scheduler.store.close().await;
     info!("server has stopped");

@@ -26,7 +26,7 @@ use host::machine::Machine;
 use host::os::Os;
 use host::package_tool::PackageTool;
 use host::systemd::{self, Services};
-use host::{docker, iptables, packages, users};
+use host::{docker, full_disk, iptables, packages, users};
 
 /// How long the package tool's lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -343,7 +343,8 @@ fn remove_package(context: &Context, args: &Args, progress: &mut Progress) -> Re
         return Ok(());
     }
     eprintln!("Removing the package {package} {version} …");
-    PackageTool::of(family, PATIENCE)?.remove(&[package], args.purge)?;
+    let tool = PackageTool::of(family, PATIENCE)?;
+    tool.remove(&[package], args.purge).map_err(full_disk::explain)?;
     // dnf is content with an argument that one of its filters hides.
     match packages::version(family, package)? {
         None => {

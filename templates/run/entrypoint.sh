@@ -30,7 +30,7 @@
 #   /scalr/run/hook.env           where a hook writes NAME=VALUE for later steps
 #   /scalr/run/hook.environment   written here: what hooks left, as in environment
 #   /scalr/run/stopped            written here once the run is interrupted
-#   /scalr/run/version            written here: what `terraform version` says
+#   /scalr/run/version            written here: what `terraform version`, or `tofu version`, says
 #
 # Being process 1 it gets the engine's signals and hands them on to the step
 # that runs; without that a cancelled apply would go on to its end. Standard
@@ -175,9 +175,10 @@ is_variables() {
     esac
 }
 
-# Finds out which program the image calls terraform, and of which version.
+# Finds out whether the image has Terraform or OpenTofu, and of which version.
 check_program() {
     [ -n "$_stopped" ] && exit 130
+    [ "$(load && program)" = terraform ] || echo "Using tofu: this run's image has no program terraform"
     run as_terraform version >/scalr/run/version
     if [ "$_code" -ne 0 ]; then
         copy /scalr/run/version
@@ -316,7 +317,16 @@ as_terraform() {
     export TF_WORKSPACE
     has_plugin_cache || unset TF_PLUGIN_CACHE_DIR
     [ -e /scalr/run/stopped ] && exit 130
-    exec terraform "$@"
+    exec "$(program)" "$@"
+}
+
+# Prints the name of the image's program.
+program() {
+    if command -v terraform >/dev/null || ! command -v tofu >/dev/null; then
+        echo terraform
+    else
+        echo tofu
+    fi
 }
 
 # Prints why Terraform could not work in the folder that a variable names, if so.

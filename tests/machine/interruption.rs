@@ -2,19 +2,22 @@
 //! before, or one command makes it so or finishes, and an apply goes on.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::fleet::{DOCKER, Fleet, URL, creating};
+use crate::fleet::{DOCKER, Fleet, URL, creating, refusal};
 use crate::lifecycle::feed;
 use crate::machine::wait_for;
 use crate::pool::{Pool, Run};
 
 /// A step of a command, and how to see that it is being done.
+#[derive(Clone, Copy)]
 struct Step {
     name: &'static str,
     command: Command,
     /// A condition of the shell.
     reached: &'static str,
+    /// The folder that the step writes to; the first one that is there.
+    writes_to: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,36 +33,72 @@ enum Fault {
     /// Ctrl-C, a closed terminal, or a kill: to all processes of the command.
     Signal(&'static str),
     ServerGone,
+    DiskFull,
 }
 
-const UNPACKING: &str = "pgrep -x dpkg-deb || ls /usr/lib/scalr-agent/engine/*\\;*";
+const UNPACKING: &str =
+    "ls /usr/lib/scalr-agent/engine/*.dpkg-new || ls /usr/lib/scalr-agent/engine/*\\;*";
 
 const SETTINGS_WRITTEN: &str = "grep -q 'concurrency = 3' /etc/scalr-agent/agent.toml";
 
-const STEPS: [Step; 7] = [
-    Step { name: "the package", command: Command::Install, reached: UNPACKING },
-    Step { name: "the settings", command: Command::Install, reached: SETTINGS_WRITTEN },
-    Step {
-        name: "the agent's start",
-        command: Command::Install,
-        reached: "systemctl show --property=ActiveState scalr-agent | grep -q =activating",
-    },
-    Step { name: "the package", command: Command::Upgrade, reached: UNPACKING },
-    Step { name: "the settings", command: Command::Upgrade, reached: SETTINGS_WRITTEN },
-    Step {
-        name: "the agent's stop",
-        command: Command::Uninstall,
-        reached: "! systemctl is-active --quiet scalr-agent",
-    },
-    Step {
-        name: "the package",
-        command: Command::Uninstall,
-        reached: "pgrep -x dpkg || pgrep -x yum || pgrep -x dnf",
-    },
-];
+const INSTALL_PACKAGE: Step = Step {
+    name: "the package",
+    command: Command::Install,
+    reached: UNPACKING,
+    writes_to: "/usr/lib/scalr-agent",
+};
 
-const FAULTS: [Fault; 4] =
-    [Fault::Signal("INT"), Fault::Signal("HUP"), Fault::Signal("KILL"), Fault::ServerGone];
+const INSTALL_SETTINGS: Step = Step {
+    name: "the settings",
+    command: Command::Install,
+    reached: SETTINGS_WRITTEN,
+    writes_to: "/etc/scalr-agent",
+};
+
+const INSTALL_START: Step = Step {
+    name: "the agent's start",
+    command: Command::Install,
+    reached: "systemctl show --property=ActiveState scalr-agent | grep -q =activating",
+    writes_to: "/var/lib/scalr-agent",
+};
+
+const UPGRADE_PACKAGE: Step = Step {
+    name: "the package",
+    command: Command::Upgrade,
+    reached: UNPACKING,
+    writes_to: "/usr/lib/scalr-agent",
+};
+
+const UPGRADE_SETTINGS: Step = Step {
+    name: "the settings",
+    command: Command::Upgrade,
+    reached: SETTINGS_WRITTEN,
+    writes_to: "/etc/scalr-agent",
+};
+
+const UNINSTALL_STOP: Step = Step {
+    name: "the agent's stop",
+    command: Command::Uninstall,
+    reached: "! systemctl is-active --quiet scalr-agent",
+    writes_to: "/var/lib",
+};
+
+const UNINSTALL_PACKAGE: Step = Step {
+    name: "the package",
+    command: Command::Uninstall,
+    reached: "! [ -e /usr/share/man/man1/scalr-agent.1.gz ]",
+    writes_to: "/var/lib/dpkg",
+};
+
+const STEPS: [Step; 7] = [
+    INSTALL_PACKAGE,
+    INSTALL_SETTINGS,
+    INSTALL_START,
+    UPGRADE_PACKAGE,
+    UPGRADE_SETTINGS,
+    UNINSTALL_STOP,
+    UNINSTALL_PACKAGE,
+];
 
 /// The journal of what is to be undone.
 const UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
@@ -67,50 +106,169 @@ const UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
 /// The setup program as the install script has it: also there without the package.
 const SETUP: &str = "/root/scalr-agent-setup";
 
-/// Settings, drop-ins, and which units run and start at boot.
+/// Settings, drop-ins, files, and which units run and start at boot.
 const STATE: &str = "sha256sum /etc/scalr-agent/* /etc/systemd/system/scalr-agent.service.d/*; \
+    find /usr -path '*scalr*' ! -type d | sort; \
     systemctl is-active scalr-agent scalr-docker scalr-containerd; \
     systemctl is-enabled scalr-agent scalr-docker; :";
+
+const ACCOUNTS: &str = "getent passwd scalr-agent scalr-run || :";
+
+/// The package's files.
+const FILES: &str = "find /usr -path '*scalr*' ! -type d";
+
+/// What is wrong with the package, and what an interrupted dpkg or rpm has left of its files.
+const HALF_INSTALLED: &str = "if command -v dpkg >/dev/null && ! [ -d /etc/yum.repos.d ]; then dpkg --audit; \
+     else rpm -qa scalr-agent | sort | tail -n +2; ! rpm -q scalr-agent >/dev/null || \
+     rpm --verify --nomtime scalr-agent | grep -v ' c ' || :; fi; \
+     find /usr -name '*.dpkg-new' -o -name '*;[0-9a-f]*'";
+
+/// Leaves no space in a folder: what is written there goes to a small disk that is full. The
+/// data of agent and engine, which may be below it, stay where they are.
+const FILL: &str = "set -e; mkdir -p PLACE /run/full; mount -t tmpfs -o size=64k full /run/full; \
+    for data in scalr-agent scalr-docker; do mkdir -p /run/full/$data /var/lib/$data; \
+        mount --rbind /var/lib/$data /run/full/$data; done; \
+    mkdir /run/full/upper /run/full/work; \
+    mount -t overlay -o lowerdir=PLACE,upperdir=/run/full/upper,workdir=/run/full/work full PLACE; \
+    [ PLACE != /var/lib ] || for data in scalr-agent scalr-docker; do \
+        mount --rbind /run/full/$data PLACE/$data; done; \
+    dd if=/dev/zero of=/run/full/filler bs=4k 2>/dev/null || :";
+
+/// Takes that disk away.
+const FREE: &str = "umount --lazy PLACE && umount --lazy /run/full; \
+    rmdir PLACE /var/lib/scalr-agent /var/lib/scalr-docker 2>/dev/null; :";
 
 const ENGINE_PROCESSES: &str = "systemctl show --property=MainPID scalr-docker scalr-containerd";
 
 /// How long an apply takes in seconds.
 const SECONDS: u32 = 25;
 
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn ubuntu_18_04_survives_a_kill_during_an_upgrade_and_a_full_disk_during_a_removal() {
+    let kill = Fault::Signal("KILL");
+    survives("ubuntu-18.04", &[(kill, UPGRADE_PACKAGE), (Fault::DiskFull, UNINSTALL_PACKAGE)]);
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn centos_8_survives_a_kill_and_a_full_disk_during_an_installation() {
+    let kill = Fault::Signal("KILL");
+    survives("centos-8", &[(kill, INSTALL_PACKAGE), (Fault::DiskFull, INSTALL_SETTINGS)]);
+}
+
 mod full {
-    use super::each_interruption_ends_well;
+    use super::{Fault, survives_at_each_step};
 
     #[test]
     #[ignore = "needs root and a kit: run scripts/test --full"]
-    fn ubuntu_18_04_survives_each_interruption() {
-        each_interruption_ends_well("ubuntu-18.04");
+    fn ubuntu_18_04_survives_ctrl_c_at_each_step() {
+        survives_at_each_step("ubuntu-18.04", Fault::Signal("INT"));
     }
 
     #[test]
     #[ignore = "needs root and a kit: run scripts/test --full"]
-    fn centos_8_survives_each_interruption() {
-        each_interruption_ends_well("centos-8");
+    fn ubuntu_18_04_survives_a_closed_terminal_at_each_step() {
+        survives_at_each_step("ubuntu-18.04", Fault::Signal("HUP"));
     }
 
     #[test]
     #[ignore = "needs root and a kit: run scripts/test --full"]
-    fn centos_7_survives_each_interruption() {
-        each_interruption_ends_well("centos-7");
+    fn ubuntu_18_04_survives_a_kill_at_each_step() {
+        survives_at_each_step("ubuntu-18.04", Fault::Signal("KILL"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn ubuntu_18_04_survives_a_server_gone_at_each_step() {
+        survives_at_each_step("ubuntu-18.04", Fault::ServerGone);
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn ubuntu_18_04_survives_a_full_disk_at_each_step() {
+        survives_at_each_step("ubuntu-18.04", Fault::DiskFull);
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_8_survives_ctrl_c_at_each_step() {
+        survives_at_each_step("centos-8", Fault::Signal("INT"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_8_survives_a_closed_terminal_at_each_step() {
+        survives_at_each_step("centos-8", Fault::Signal("HUP"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_8_survives_a_kill_at_each_step() {
+        survives_at_each_step("centos-8", Fault::Signal("KILL"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_8_survives_a_server_gone_at_each_step() {
+        survives_at_each_step("centos-8", Fault::ServerGone);
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_8_survives_a_full_disk_at_each_step() {
+        survives_at_each_step("centos-8", Fault::DiskFull);
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_7_survives_ctrl_c_at_each_step() {
+        survives_at_each_step("centos-7", Fault::Signal("INT"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_7_survives_a_closed_terminal_at_each_step() {
+        survives_at_each_step("centos-7", Fault::Signal("HUP"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_7_survives_a_kill_at_each_step() {
+        survives_at_each_step("centos-7", Fault::Signal("KILL"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_7_survives_a_server_gone_at_each_step() {
+        survives_at_each_step("centos-7", Fault::ServerGone);
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_7_survives_a_full_disk_at_each_step() {
+        survives_at_each_step("centos-7", Fault::DiskFull);
     }
 }
 
-fn each_interruption_ends_well(flavour: &str) {
+fn survives_at_each_step(flavour: &str, fault: Fault) {
+    survives(flavour, &STEPS.map(|step| (fault, step)));
+}
+
+/// The faults at their steps, one after the other on one machine.
+fn survives(flavour: &str, cells: &[(Fault, Step)]) {
     let fleet = Fleet::boot(flavour, &[]);
     let pool = fleet.pool();
     let host = Host::set_up(&fleet, &pool);
-    for fault in FAULTS {
-        for step in STEPS {
-            let apply = (step.command == Command::Upgrade).then(|| host.applying());
-            host.interrupt(&step, fault);
-            if let Some(apply) = apply {
-                host.applies_once(&apply);
-            }
+    for (fault, step) in cells {
+        let begun = Instant::now();
+        let apply = (step.command == Command::Upgrade).then(|| host.applying());
+        host.interrupt(step, *fault);
+        if let Some(apply) = apply {
+            host.applies_once(&apply);
         }
+        let seconds = begun.elapsed().as_secs();
+        println!("{flavour}: {fault:?} at {} of {:?}: {seconds} s", step.name, step.command);
     }
 }
 
@@ -173,26 +331,39 @@ impl<'a> Host<'a> {
         if step.command == Command::Install {
             self.fleet.shell(&format!("{SETUP} uninstall --purge"));
         }
-        let (before, engine) = (self.fleet.shell(STATE), self.fleet.shell(ENGINE_PROCESSES));
-        let said = self.begin_and_interrupt(step, fault);
-        if fault == Fault::ServerGone {
-            self.fleet.start_server(&[]);
+        if fault == Fault::DiskFull {
+            self.fleet.shell(&FILL.replace("PLACE", self.place(step)));
         }
-        self.fleet.shell(&format!("! [ -e {UNFINISHED} ] || {SETUP} recover"));
+        let (before, engine) = (self.fleet.shell(STATE), self.fleet.shell(ENGINE_PROCESSES));
+        let said = match fault {
+            Fault::DiskFull => self.fail_for_lack_of_space(step),
+            Fault::Signal(name) => self.signal(step, &format!("kill -s {name} -- -$job")),
+            Fault::ServerGone => self.lose_server(step),
+        };
+        let recovered = self.fleet.shell(&format!("! [ -e {UNFINISHED} ] || {SETUP} recover 2>&1"));
+        let said = format!("{said}\n{recovered}");
         self.fleet.shell(&format!("! [ -e {UNFINISHED} ]"));
-        self.has_no_half_installed_package(&what);
         wait_for(&format!("the units after {what}"), Duration::from_secs(60), || {
             let is_settled = !self.fleet.shell(STATE).contains("activating");
             is_settled.then_some(())
         });
         let after = self.fleet.shell(STATE);
+        if fault == Fault::DiskFull {
+            self.fleet.shell(&FREE.replace("PLACE", self.place(step)));
+        }
         match step.command {
             Command::Install | Command::Upgrade => assert_eq!(after, before, "{what}: {said}"),
             // Its second half is another transaction, which is finished by repeating it.
             Command::Uninstall if after != before => {
                 self.fleet.shell(&format!("{SETUP} uninstall"));
+                assert_eq!(self.fleet.shell(FILES), "", "{what}: {said}");
             }
             Command::Uninstall => {}
+        }
+        assert_eq!(self.fleet.shell(HALF_INSTALLED), "", "{what}: {said}");
+        // A full /etc/scalr-agent was there before, and with it the accounts stay.
+        if step.command == Command::Install && fault != Fault::DiskFull {
+            assert_eq!(self.fleet.shell(ACCOUNTS), "", "{what}: {said}");
         }
         if step.command == Command::Upgrade {
             assert_eq!(self.fleet.shell(ENGINE_PROCESSES), engine, "{what}: {said}");
@@ -201,46 +372,63 @@ impl<'a> Host<'a> {
         }
     }
 
-    fn begin_and_interrupt(&self, step: &Step, fault: Fault) -> String {
-        let token = "--token-file /root/pool.token";
-        let command = match step.command {
-            Command::Install => {
-                format!("{SETUP} install --url {URL} {token} --concurrency 3 --lock-timeout 9")
-            }
-            Command::Upgrade => format!(
-                "{SETUP} install --url {URL} {token} --concurrency 3 --upgrade --package {}",
-                self.package
-            ),
+    fn command(&self, command: Command) -> String {
+        // The check of a full disk would refuse before the first step.
+        let install = format!(
+            "{SETUP} install --url {URL} --token-file /root/pool.token --concurrency 3 --ignore disk"
+        );
+        match command {
+            Command::Install => format!("{install} --lock-timeout 9"),
+            Command::Upgrade => format!("{install} --upgrade --package {}", self.package),
             Command::Uninstall => format!("{SETUP} uninstall"),
-        };
-        let signal = match fault {
-            Fault::Signal(name) => format!("kill -s {name} -- -$job"),
-            Fault::ServerGone => ":".to_owned(),
-        };
+        }
+    }
+
+    /// Sends a signal at the step, and gives what the command said when all has ended.
+    fn signal(&self, step: &Step, signal: &str) -> String {
         // In a group of its own, which `set -m` makes; dash has it on terminals only.
         let line = format!(
-            "set -m; {command} </dev/null >/root/said 2>&1 & job=$!; \
+            "set -m; {} </dev/null >/root/said 2>&1 & job=$!; \
              until {{ {}; }} >/dev/null 2>&1; do \
                  kill -0 $job || {{ cat /root/said; exit 1; }}; done; \
              {signal}; echo $job >/root/job",
+            self.command(step.command),
             step.reached
         );
         self.fleet.shell(&format!("timeout 180 bash -c '{}'", line.replace('\'', "'\\''")));
-        if fault == Fault::ServerGone {
-            self.fleet.kill_server();
-        }
+        self.said()
+    }
+
+    fn lose_server(&self, step: &Step) -> String {
+        self.signal(step, ":");
+        self.fleet.kill_server();
+        let said = self.said();
+        self.fleet.start_server(&[]);
+        said
+    }
+
+    /// What the command that [`Self::signal`] began says, when it has ended.
+    fn said(&self) -> String {
         self.fleet.shell(
             "timeout 400 sh -c 'while env kill -0 $(cat /root/job) 2>/dev/null; do sleep 0.2; done'; \
              cat /root/said",
         )
     }
 
-    fn has_no_half_installed_package(&self, what: &str) {
-        let wrong = self.fleet.shell(
-            "if command -v dpkg >/dev/null && ! [ -d /etc/yum.repos.d ]; then dpkg --audit; \
-             else rpm -qa scalr-agent | sort | tail -n +2; ! rpm -q scalr-agent >/dev/null || \
-             rpm --verify --nomtime scalr-agent | grep -v ' c ' || :; fi",
-        );
-        assert_eq!(wrong, "", "{what}");
+    /// The command fails, says where there is no space, and has undone what it did.
+    fn fail_for_lack_of_space(&self, step: &Step) -> String {
+        let output = self.fleet.world.try_shell(&self.fleet.machine, &self.command(step.command));
+        let said = refusal(&output);
+        let place = format!("{}: 0 MB free of ", self.place(step));
+        assert!(said.contains(&place), "no {place:?} in: {said}");
+        self.fleet.shell(&format!("! [ -e {UNFINISHED} ]"));
+        said
+    }
+
+    fn place(&self, step: &Step) -> &'static str {
+        match step.writes_to {
+            "/var/lib/dpkg" if self.fleet.machine != "ubuntu-18.04" => "/var/lib/rpm",
+            place => place,
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::harness::{Server, Site, state};
 /// Each list's route, and what can belong to its rows. The list of accounts has
 /// one row.
 const LISTS: [(&str, &str); 9] = [
-    ("/agent-pools", "account,agents,default-environments,environments,workspaces"),
+    ("/agent-pools", "account,agents,default-environments,environment,environments,workspaces"),
     ("/agent-pools/{id}/access-tokens", "agent-pool"),
     ("/agents", "pool"),
     ("/configuration-versions", "workspace"),
@@ -19,7 +19,7 @@ const LISTS: [(&str, &str); 9] = [
     ("/runs", "workspace,plan,apply,configuration-version"),
     ("/state-versions", "workspace"),
     ("/vars", "workspace"),
-    ("/workspaces", "environment,agent-pool,current-run"),
+    ("/workspaces", "environment,agent-pool,configuration-version,current-run,latest-run"),
 ];
 
 #[tokio::test]

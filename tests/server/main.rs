@@ -15,3 +15,4 @@ mod run_tokens;
 mod start;
 mod states;
 mod time_limits;
+mod webhooks;

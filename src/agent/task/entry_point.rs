@@ -408,6 +408,29 @@ fn without_a_configuration_nothing_is_planned() {
 }
 
 #[test]
+fn an_image_with_tofu_alone_runs_that_and_the_log_says_so() {
+    let tofu = "#!/bin/sh\n[ $1 = version ] && echo OpenTofu v1.9.0 || echo tofu $1\n";
+    for shell in SHELLS {
+        let run = Run::new(&[]);
+        run.script("bin/tofu", tofu);
+        // An image with both keeps its terraform.
+        let (said, _) = run.end(run.start_in(shell, "plan", "work", ""));
+        assert!(said.contains("terraform plan") && !said.contains("tofu"), "{shell:?} {said}");
+        fs::remove_file(run.path("bin/terraform")).unwrap();
+        fs::remove_file(run.path("status")).unwrap();
+        let (said, status) = run.end(run.start_in(shell, "plan", "work", "1.9.0"));
+        assert_eq!(status, "init 0\nplan 0\n", "{shell:?} {said}");
+        let using = "Using tofu: this run's image has no program terraform\n";
+        assert!(said.contains(using) && said.contains("tofu plan\n"), "{said}");
+        let (_, status) = run.end(run.start_in(shell, "plan", "work", "1.8.0"));
+        assert!(
+            status.contains("has OpenTofu 1.9.0, and the workspace asks for 1.8.0"),
+            "{status}"
+        );
+    }
+}
+
+#[test]
 fn the_agents_files_are_read_after_all_others() {
     let own = [
         "a_override.tf",

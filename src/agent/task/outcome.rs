@@ -140,7 +140,7 @@ fn reason(
     }
     (code == 127).then(|| {
         format!(
-            "Error: the image {} has no program `terraform` on its PATH. Name an image that has it for the workspace, the pool or the agent (`scalr-agent configure --image`), for example {}. In an image of OpenTofu, make `terraform` a link to `tofu`.",
+            "Error: the image {} has neither `terraform` nor `tofu` on its PATH. Name an image that has one of them for the workspace, the pool or the agent (`scalr-agent configure --image`), for example {}.",
             ending.image.unwrap_or("of this run"),
             config::defaults::IMAGE
         )
@@ -203,13 +203,13 @@ mod tests {
                 ended(Plan, "init 127\n", 127),
                 Errored,
                 None,
-                Some("alpine:3 has no program `terraform`"),
+                Some("alpine:3 has neither `terraform` nor `tofu`"),
             ),
             (
                 ended(Plan, "version 127\n", 127),
                 Errored,
                 None,
-                Some("alpine:3 has no program `terraform`"),
+                Some("alpine:3 has neither `terraform` nor `tofu`"),
             ),
             (
                 ended(Plan, "error no Terraform configuration in live: it is empty\n", 1),

@@ -29,11 +29,13 @@ use self::lock::Lock;
 pub use self::manifest::{FileChange, Manifest, Membership};
 use self::path_state::{Mark, PathState};
 pub use self::snapshot::Snapshot;
+pub(crate) use self::unfinished::CommandLine;
 use self::unfinished::{Step, Unfinished};
 use super::command::CommandExt as _;
+use super::installation::Installation;
 use super::machine::Machine;
 use super::packages::Packages;
-use super::{interrupt, selinux, systemd, users};
+use super::{full_disk, interrupt, selinux, systemd, users};
 use cli::Failure;
 
 /// Where a program keeps its records of what it changes on a machine.
@@ -214,12 +216,12 @@ impl Changes {
         if let Some(undo) = undo {
             self.note(Step::Run { what: format!("undo: {what}"), command: (&undo).into() })?;
         }
-        action()
+        action().map_err(full_disk::explain)
     }
 
-    /// Installs packages by `action`, where `command` is what a dry run prints;
+    /// Installs packages by `action`, where a dry run prints the command of `installation`;
     /// undone, all that it brought is removed. What was installed already may have
-    /// become newer, and that is not undone. Gives the keys that rpm got with them.
+    /// become newer, and that is not undone but finished. Gives the keys that rpm got with them.
     ///
     /// # Errors
     /// Those of `action`.
@@ -227,18 +229,18 @@ impl Changes {
         &mut self,
         before: &Packages,
         what: impl Into<String>,
-        command: &Command,
+        installation: Installation,
         action: impl FnOnce() -> Result<()>,
     ) -> Result<Vec<String>> {
         let what = what.into();
         interrupt::check()?;
         if self.dry_run {
-            println!("would {what}: {}", command.line());
+            println!("would {what}: {}", installation.command().line());
             self.changed.push(what);
             return Ok(Vec::new());
         }
-        self.note(Step::KeepPackages(before.clone()))?;
-        action()?;
+        self.note(Step::KeepPackages { before: before.clone(), installation })?;
+        action().map_err(full_disk::explain)?;
         let after = before.now()?;
         if !after.is_same(before) {
             self.changed.push(what);
@@ -255,7 +257,7 @@ impl Changes {
         if self.dry_run {
             return Ok(());
         }
-        self.unfinished.note_service(&self.machine, &command)
+        self.unfinished.note_service(&self.machine, &command).map_err(full_disk::explain)
     }
 
     /// Enables a unit: systemd starts it at each boot.
@@ -368,7 +370,7 @@ impl Changes {
             let before = PathState::at(&self.machine.entry(path))?;
             let after = self.manifest.state()?;
             self.note(Step::PutBack { path: path.to_owned(), before, after: after.mark() })?;
-            self.manifest.write(&self.machine, path)?;
+            self.manifest.write(&self.machine, path).map_err(full_disk::explain)?;
         }
         // From here on it has happened.
         if !self.unfinished.is_empty() {
@@ -419,7 +421,8 @@ impl Changes {
             before: before.clone(),
             after: after.mark(),
         })?;
-        after.put(&file).with_context(|| format!("cannot change {path}"))?;
+        let put = after.put(&file).with_context(|| format!("cannot change {path}"));
+        put.map_err(full_disk::explain)?;
         if after != PathState::Absent && selinux::is_on(&self.machine) {
             selinux::restore_label(&file)?;
         }
@@ -443,7 +446,8 @@ impl Changes {
                 );
             }
             self.note(Step::RemoveDirectory { path: name.clone() })?;
-            fs::create_dir(&directory).with_context(|| format!("cannot make {name}"))?;
+            let made = fs::create_dir(&directory).with_context(|| format!("cannot make {name}"));
+            made.map_err(full_disk::explain)?;
             fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
             if selinux::is_on(&self.machine) {
                 selinux::restore_label(&directory)?;
@@ -457,7 +461,7 @@ impl Changes {
     }
 
     fn note(&mut self, step: Step) -> Result<()> {
-        self.unfinished.note(&self.machine, step)
+        self.unfinished.note(&self.machine, step).map_err(full_disk::explain)
     }
 
     fn tell(
@@ -478,7 +482,7 @@ impl Changes {
             Some(undo) => Step::Run { what: format!("undo: {what}"), command: (&undo).into() },
             None => Step::Nothing { what },
         })?;
-        action()
+        action().map_err(full_disk::explain)
     }
 
     /// The owner that a new file gets; `None` where it can't be chosen, because

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path_state::{Mark, PathState, remove_temporary};
 use crate::command::CommandExt as _;
+use crate::installation::Installation;
 use crate::machine::Machine;
 use crate::packages::Packages;
 use crate::systemd::Services;
@@ -48,7 +49,7 @@ pub(super) enum Step {
     /// A directory was removed.
     MakeDirectory { path: String, mode: u32 },
     /// Packages were installed: those that were not there before go again.
-    KeepPackages(Packages),
+    KeepPackages { before: Packages, installation: Installation },
     /// Nothing undoes it, or needs to.
     Nothing { what: String },
     /// A command undoes it.
@@ -56,7 +57,7 @@ pub(super) enum Step {
 }
 
 /// A command that can be kept.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CommandLine {
     program: String,
     arguments: Vec<String>,
@@ -206,7 +207,7 @@ impl Step {
                 fs::create_dir_all(&directory)?;
                 Ok(fs::set_permissions(&directory, Permissions::from_mode(*mode))?)
             }
-            Self::KeepPackages(before) => before.restore(),
+            Self::KeepPackages { before, installation } => before.restore(installation),
             Self::Nothing { .. } => Ok(()),
             Self::Run { command, .. } => Ok(Command::from(command).run()?),
         }
@@ -220,7 +221,7 @@ impl std::fmt::Display for Step {
                 write!(f, "put back {path}")
             }
             Self::RemoveDirectory { path } => write!(f, "remove {path}"),
-            Self::KeepPackages(_) => f.write_str("remove what was installed"),
+            Self::KeepPackages { .. } => f.write_str("remove what was installed"),
             Self::Nothing { what } | Self::Run { what, .. } => f.write_str(what),
         }
     }

@@ -1502,6 +1502,8 @@ fn pool(id: &str) -> AgentPool {
         is_default: false,
         is_shared: true,
         image: None,
+        webhook_enabled: false,
+        webhook: Default::default(),
         created_at: 0,
     }
 }

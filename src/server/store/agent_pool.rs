@@ -1,9 +1,11 @@
 //! Agent pools, and which environments may use them.
 
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
+use protocol::Secret;
 
 /// A pool.
 #[derive(Clone, Debug, FromRow)]
@@ -20,8 +22,48 @@ pub(crate) struct AgentPool {
     pub is_shared: bool,
     /// The image of its runs, unless a workspace has its own.
     pub image: Option<String>,
+    /// Whether its queued tasks are announced.
+    pub webhook_enabled: bool,
+    /// Where they are announced.
+    #[sqlx(try_from = "String")]
+    pub webhook: Webhook,
     /// When it was made.
     pub created_at: Millis,
+}
+
+/// Where queued tasks are announced; kept as a JSON object. All of it may be secret.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Webhook {
+    /// Its URL, if it has one.
+    pub url: Option<Secret>,
+    /// What is sent with each call.
+    #[serde(default)]
+    pub headers: Vec<WebhookHeader>,
+}
+
+/// A header of a call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct WebhookHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Secret,
+    /// Whether the value is never shown again.
+    pub sensitive: bool,
+}
+
+impl Webhook {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("texts have a form in JSON")
+    }
+}
+
+impl TryFrom<String> for Webhook {
+    type Error = serde_json::Error;
+
+    fn try_from(json: String) -> Result<Self, Self::Error> {
+        serde_json::from_str(&json)
+    }
 }
 
 /// Which pools.
@@ -39,6 +81,8 @@ pub(crate) struct Filter<'a> {
     pub is_shared: Option<&'a str>,
     /// `true`: a workspace or an environment is linked to it; `false`: none is.
     pub in_use: Option<&'a str>,
+    /// `true`: for version control, which no pool is; `false`: not.
+    pub vcs_enabled: Option<&'a str>,
 }
 
 /// What a list of them can be sorted by.
@@ -59,8 +103,10 @@ pub(crate) const SEARCHED: &[&str] = &["t.id", "t.name"];
 /// Writes a new pool.
 pub(crate) async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
     sqlx::query(
-        "INSERT INTO agent_pools (id, account_id, name, is_default, is_shared, image, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO agent_pools
+            (id, account_id, name, is_default, is_shared, image, created_at, webhook_enabled,
+             webhook)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(&pool.id)
     .bind(&pool.account_id)
@@ -69,6 +115,8 @@ pub(crate) async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Resul
     .bind(pool.is_shared)
     .bind(&pool.image)
     .bind(pool.created_at)
+    .bind(pool.webhook_enabled)
+    .bind(pool.webhook.to_json())
     .execute(db)
     .await
     .map(drop)
@@ -77,7 +125,8 @@ pub(crate) async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Resul
 /// Writes what can change.
 pub(crate) async fn update(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
     sqlx::query(
-        "UPDATE agent_pools SET name = $2, is_default = $3, is_shared = $4, image = $5
+        "UPDATE agent_pools SET name = $2, is_default = $3, is_shared = $4, image = $5,
+            webhook_enabled = $6, webhook = $7
          WHERE id = $1",
     )
     .bind(&pool.id)
@@ -85,6 +134,8 @@ pub(crate) async fn update(db: &mut Connection, pool: &AgentPool) -> sqlx::Resul
     .bind(pool.is_default)
     .bind(pool.is_shared)
     .bind(&pool.image)
+    .bind(pool.webhook_enabled)
+    .bind(pool.webhook.to_json())
     .execute(db)
     .await
     .map(drop)
@@ -143,7 +194,8 @@ pub(crate) async fn list(
            AND ($5 IS NULL OR t.is_shared = ($5 = 'true'))
            AND ($6 IS NULL OR ($6 = 'true') =
                 (EXISTS (SELECT 1 FROM workspaces w WHERE w.pool_id = t.id)
-                 OR EXISTS (SELECT 1 FROM environments e WHERE e.default_pool_id = t.id)))",
+                 OR EXISTS (SELECT 1 FROM environments e WHERE e.default_pool_id = t.id)))
+           AND ($7 IS NULL OR $7 = 'false')",
         "t.name",
         &[
             filter.id,
@@ -152,6 +204,7 @@ pub(crate) async fn list(
             filter.account,
             filter.is_shared,
             filter.in_use,
+            filter.vcs_enabled,
         ],
         view.into(),
     )

@@ -175,6 +175,8 @@ mod tests {
             is_default: false,
             is_shared: true,
             image: None,
+            webhook_enabled: false,
+            webhook: Default::default(),
             created_at: 0,
         };
         agent_pool::insert(&mut tx, &pool).await.unwrap();

@@ -160,6 +160,24 @@ pub(crate) async fn latest_uploaded(
     .await
 }
 
+/// These workspaces and the ids of the latest ones of them whose archive is there.
+pub(crate) async fn latest_uploaded_of(
+    db: &mut Connection,
+    workspaces: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
+    super::of_any(
+        db,
+        "SELECT workspace_id, id FROM configuration_versions v WHERE id =
+            (SELECT id FROM configuration_versions
+             WHERE workspace_id = v.workspace_id AND uploaded AND removed_at IS NULL
+             ORDER BY created_at DESC, id LIMIT 1)
+           AND workspace_id",
+        workspaces,
+        "",
+    )
+    .await
+}
+
 /// The configuration versions with these ids.
 pub(crate) async fn with_ids(
     db: &mut Connection,

@@ -23,6 +23,7 @@ pub(crate) mod state_version;
 mod statements;
 pub(crate) mod task;
 pub(crate) mod variable;
+pub(crate) mod webhook_call;
 pub(crate) mod workspace;
 
 use std::path::Path;

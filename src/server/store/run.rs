@@ -322,6 +322,23 @@ pub(crate) async fn current_of(db: &mut Connection, workspaces: &[&str]) -> sqlx
     .await
 }
 
+/// These workspaces and the ids of their latest runs.
+pub(crate) async fn latest_of(
+    db: &mut Connection,
+    workspaces: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
+    super::of_any(
+        db,
+        "SELECT workspace_id, id FROM runs r WHERE id =
+            (SELECT id FROM runs WHERE workspace_id = r.workspace_id
+             ORDER BY created_at DESC, id LIMIT 1)
+           AND workspace_id",
+        workspaces,
+        "",
+    )
+    .await
+}
+
 /// A run of a workspace that an agent may be working on, exclusive or not.
 pub(crate) async fn under_way(
     db: &mut Connection,

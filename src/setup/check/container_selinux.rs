@@ -10,6 +10,7 @@ use anyhow::Result;
 use super::vault::{self, VAULT};
 use super::{Outcome, Subject};
 use config::proxy::masked;
+use host::clock;
 use host::machine::Machine;
 use host::os::{Family, Os};
 use host::subscription;
@@ -183,7 +184,11 @@ fn judge(
                 |id| format!("the repository {id}, which is enabled"),
             );
             let program = tools.yum.program();
-            Outcome::problem(format!("{program} cannot read {which}{way}; fix that first:\n{why}"))
+            let clock =
+                clock::advice(&why).map_or_else(String::new, |advice| format!("\n{advice}"));
+            Outcome::problem(format!(
+                "{program} cannot read {which}{way}; fix that first:\n{why}{clock}"
+            ))
         }
         _ => Outcome::Problem(
             format!("no repository that is set up here has {PACKAGE}{}", where_else(os)),

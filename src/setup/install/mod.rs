@@ -140,6 +140,7 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
     progress.begin("settings");
     let wanted = args.settings()?;
     let proxy = args.proxy()?;
+    require_usable(machine, args, proxy.as_ref())?;
     let authority = Authority::of(machine, args.ca_cert.as_deref())?;
     // First of all, so that what is checked is not what an interrupted one has left.
     let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
@@ -229,6 +230,16 @@ fn add_repository(context: &Context, args: &Args, progress: &mut Progress) -> Re
         println!("The repository is set up. Next, install the package scalr-agent.");
     }
     Ok(())
+}
+
+/// Refuses a proxy that the package tool cannot be given.
+fn require_usable(machine: &Machine, args: &Args, proxy: Option<&ProxySettings>) -> Result<()> {
+    let variables = match proxy {
+        Some(proxy) => proxy.variables(),
+        None => proxy::of_units(machine)?,
+    };
+    let server = args.url.as_ref().filter(|_| args.source.package.is_none());
+    route::require_usable(machine, Os::of(machine)?.family, &variables, server)
 }
 
 /// The proxy by which the package is fetched: the one of the options, the services',

@@ -1,6 +1,7 @@
 //! The package scalr-agent: installed, or made newer.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use url::Url;
@@ -10,6 +11,7 @@ use cli::Failure;
 use config::layout;
 use host::changes::Changes;
 use host::hold::Operation;
+use host::installation::Installation;
 use host::machine::Machine;
 use host::os::Os;
 use host::package_tool::PackageTool;
@@ -20,6 +22,12 @@ const PROGRAM: &str = "/usr/bin/scalr-agent";
 
 /// The paths that the package's removal with its settings deletes.
 const OF_PACKAGE: [&str; 2] = [layout::SETTINGS_DIR, layout::DATA_DIR];
+
+/// No other package has these, or files below them.
+const OWN_PATHS: [&str; 2] = [PROGRAM, layout::LIBRARY_DIR];
+
+/// What dpkg runs for a purge; rpm knows none.
+const PURGE: &str = include_str!("../../../pkg/deb/postrm");
 
 /// Whether the package is installed.
 pub(super) fn is_there(machine: &Machine) -> bool {
@@ -160,5 +168,9 @@ fn install(
     if !changes.is_dry_run() {
         eprintln!("Installing {package} …");
     }
-    changes.install(before, what, &tool.install_command(package), action)
+    let command = tool.install_command(package);
+    let mut purge = Command::new("sh");
+    purge.args(["-c", PURGE, "sh", "purge"]);
+    let installation = Installation::new(layout::AGENT, &OWN_PATHS, &command, &purge);
+    changes.install(before, what, installation, action)
 }

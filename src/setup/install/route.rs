@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::source::{Files, ID};
+use cli::Failure;
 use config::proxy::{ProxySelection, with_port};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
@@ -78,6 +79,44 @@ pub(super) fn keep(before: &str, definition: &str) -> String {
     with_proxy(definition, before.lines().find_map(|line| line.strip_prefix("proxy=")))
 }
 
+/// Refuses a proxy whose user or password apt cannot be given: its auth.conf separates words
+/// by white space and knows neither quotes nor escapes, and its other settings are for
+/// everybody to read.
+///
+/// # Errors
+/// The proxy is such a one (2), or a variable is not the URL of a proxy.
+pub(crate) fn require_usable(
+    machine: &Machine,
+    family: Family,
+    variables: &[(String, String)],
+    server: Option<&Url>,
+) -> Result<()> {
+    if family != Family::Debian {
+        return Ok(());
+    }
+    let definition = fs::read_to_string(machine.path(Files::of(family, ID).definition));
+    let known = definition.ok().as_deref().and_then(address);
+    let Some(server) = known.as_ref().or(server) else { return Ok(()) };
+    match ProxySelection::of(variables)?.for_url(server) {
+        Some(proxy) => credentials(proxy).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The user and the password as apt takes them; `None` without a user.
+fn credentials(proxy: &Url) -> Result<Option<(String, String)>> {
+    let plain = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let pair = (plain(proxy.username()), plain(proxy.password().unwrap_or_default()));
+    let cannot_stand = |text: &str| text.chars().any(|c| c.is_whitespace() || c.is_control());
+    if cannot_stand(&pair.0) || cannot_stand(&pair.1) {
+        return Err(Failure::Usage.because(
+            "the proxy's user or password has a space or a line break in it, which apt cannot be \
+             given\nGive the proxy's user another password.",
+        ));
+    }
+    Ok(Some(pair).filter(|(user, _)| !user.is_empty()))
+}
+
 fn for_apt(changes: &mut Changes, server: &Url, proxy: Option<&Url>) -> Result<bool> {
     // An IPv6 address would be taken for two levels of apt's settings.
     let host = match server.host() {
@@ -92,10 +131,7 @@ fn for_apt(changes: &mut Changes, server: &Url, proxy: Option<&Url>) -> Result<b
         let bare = text(&bare)?;
         let scheme = server.scheme();
         setting = Some(format!("Acquire::{scheme}::Proxy::{host} \"{bare}\";\n"));
-        if !proxy.username().is_empty() {
-            let plain = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
-            let user = plain(proxy.username());
-            let password = plain(proxy.password().unwrap_or_default());
+        if let Some((user, password)) = credentials(proxy)? {
             // apt 1.6 looks for the machine without its scheme, newer ones with it.
             let place = bare.split_once("://").map_or(bare.as_str(), |(_, place)| place);
             secret = Some(format!(
@@ -161,6 +197,38 @@ mod tests {
         assert_eq!(kept, format!("{new}proxy=http://proxy:3128\n"));
         assert_eq!(with_proxy(&kept, None), new);
         assert_eq!(keep(new, new), new);
+    }
+
+    #[test]
+    fn credentials_that_apt_cannot_be_given_are_refused() {
+        let machine = Machine::at("/nowhere");
+        let server = "https://pools.example.com".parse().unwrap();
+        let refused = |family, url: &str, server: Option<&Url>| {
+            let variables = [("HTTPS_PROXY".to_owned(), url.to_owned())];
+            require_usable(&machine, family, &variables, server).map_err(|error| {
+                assert_eq!(Failure::of(&error), Failure::Usage);
+                error.to_string()
+            })
+        };
+        for url in [
+            "http://me:two%20words@proxy:1",
+            "http://me:a%0ab@proxy:1",
+            "http://me:a%0D%0Ab@proxy:1",
+            "http://me:a%09b@proxy:1",
+            "http://me:a%C2%A0b@proxy:1",
+            "http://m%20e:word@proxy:1",
+            "http://to%20ken@proxy:1",
+            "http://me:a%00b@proxy:1",
+        ] {
+            let error = refused(Family::Debian, url, Some(&server)).unwrap_err();
+            assert!(error.contains("space or a line break"), "{error}");
+            assert!(!error.contains("two"), "{error}");
+            refused(Family::RedHat, url, Some(&server)).unwrap();
+            refused(Family::Debian, url, None).unwrap();
+        }
+        for url in ["http://me:a%23%2F%40b@proxy:1", "http://proxy:1", "http://token@proxy:1"] {
+            refused(Family::Debian, url, Some(&server)).unwrap();
+        }
     }
 
     #[test]

@@ -106,10 +106,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         }
         None => {
             let proxy = wanted(args)?;
+            let family = Os::of(&context.machine)?.family;
+            route::require_usable(&context.machine, family, &proxy.variables(), None)?;
             let nothing = "The proxy is already up to date; nothing changed.";
             change(context, &args.manner, Restart::Wait, nothing, |changes| {
                 let changed = write(changes, &proxy, args.manner.force)?;
-                let family = Os::of(changes.machine())?.family;
                 Ok(route::put(changes, family, &proxy.variables())? || changed)
             })
         }

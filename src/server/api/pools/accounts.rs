@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::document::Document;
+use super::document::{Document, Payload};
 use super::error::ApiError;
 use super::query::ListQuery;
 use super::the_account;
@@ -15,7 +15,7 @@ use crate::store::account::Account;
 use crate::store::{Connection, Listed};
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/accounts", get(list)).route("/accounts/{id}", get(read))
+    Router::new().route("/accounts", get(list)).route("/accounts/{id}", get(read).patch(update))
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -34,11 +34,26 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
-    let account = the_account(&mut db).await?;
-    if account.id != id {
-        return Err(ApiError::not_found("Account", &id));
+    Ok(Document::of(render(&find(&mut db, &id).await?)))
+}
+
+/// Nothing of an account can be changed; what clients write is checked, and accepted where it
+/// asks for what is so anyway.
+async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    _: Payload,
+) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    Ok(Document::of(render(&find(&mut db, &id).await?)))
+}
+
+async fn find(db: &mut Connection, id: &str) -> Result<Account, ApiError> {
+    let account = the_account(db).await?;
+    match account.id == id {
+        true => Ok(account),
+        false => Err(ApiError::not_found("Account", id)),
     }
-    Ok(Document::of(render(&account)))
 }
 
 /// The accounts with these ids.

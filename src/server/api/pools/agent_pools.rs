@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::document::{Document, Payload, to_many, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
-use super::the_account;
+use super::{the_account, webhook};
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::store::agent_pool::{self, AgentPool, Filter};
+use crate::store::agent_pool::{self, AgentPool, Filter, Webhook};
 use crate::store::{Connection, agent, environment, is_taken, task, workspace};
 use crate::token::new_id;
 
@@ -58,6 +58,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         account: query.filter("account"),
         is_shared: query.filter("is-shared"),
         in_use: query.filter("in-use"),
+        vcs_enabled: query.filter("vcs-enabled"),
     };
     let listed = agent_pool::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&app, &mut db, &listed.rows).await?;
@@ -79,8 +80,10 @@ pub(crate) async fn create(State(app): State<App>, payload: Payload) -> Result<D
         name: payload.required("name")?,
         is_default: false,
         // Unless somebody says who may use it, everybody may.
-        is_shared: payload.to_many("environments")?.is_none_or(|named| named.is_empty()),
+        is_shared: environments(&payload)?.is_none_or(|(_, named)| named.is_empty()),
         image: None,
+        webhook_enabled: false,
+        webhook: Webhook::default(),
         created_at: app.scheduler.clock.now(),
     };
     agent_pool::insert(&mut tx, &pool).await.map_err(name_taken)?;
@@ -139,16 +142,20 @@ async fn change(
     if let Some(image) = payload.image()? {
         pool.image = image;
     }
+    webhook::change(pool, payload)?;
     if let Some(is_default) = payload.attribute("default")? {
         if is_default && !pool.is_default {
             agent_pool::clear_default(db, &pool.account_id).await?;
         }
         pool.is_default = is_default;
     }
-    if let Some(environments) = payload.to_many("environments")? {
+    if let Some((name, environments)) = environments(payload)? {
         for id in &environments {
             if environment::find(db, id).await?.is_none() {
-                return Err(ApiError::no_related_many("environments", id));
+                return Err(match name {
+                    OLDER => ApiError::no_related(name, "Environment", id),
+                    name => ApiError::no_related_many(name, id),
+                });
             }
         }
         agent_pool::set_environments(db, &pool.id, &environments).await?;
@@ -164,6 +171,25 @@ async fn change(
         link_workspaces(db, pool, &workspaces).await?;
     }
     check_users(db, pool).await
+}
+
+/// The name that `environments` has with clients from when a pool had one.
+const OLDER: &str = "environment";
+
+/// The environments that are to use a pool, and the relationship that says so; none: they stay
+/// as they are.
+fn environments(payload: &Payload) -> Result<Option<(&'static str, Vec<String>)>, ApiError> {
+    let named = payload.to_many("environments")?;
+    match (payload.to_one(OLDER)?.flatten(), named) {
+        (None, named) => Ok(named.map(|named| ("environments", named))),
+        (Some(one), None) => Ok(Some((OLDER, vec![one]))),
+        (Some(one), Some(named)) if named == [one.as_str()] => Ok(Some((OLDER, named))),
+        (Some(_), Some(_)) => Err(ApiError::relationship(
+            OLDER,
+            "This is the older name of environments, which says something else: write only one \
+             of them.",
+        )),
+    }
 }
 
 /// Makes `ids` the workspaces that are linked to the pool.
@@ -253,11 +279,16 @@ async fn render_all(
             of_pool.map(|(_, related)| related.clone()).collect()
         };
         let (workspaces, default_of) = (related(&workspaces), related(&default_of));
+        let environments = related(&environments);
+        let only = match environments.as_slice() {
+            [only] if !pool.is_shared => Some(only.as_str()),
+            _ => None,
+        };
         let agents: Vec<_> = agents.iter().filter(|agent| agent.pool_id == pool.id).collect();
         let free_slots: i64 = agents.iter().map(|agent| agent.usable_slots(online_since)).sum();
         let queue = waiting.iter().find(|(id, ..)| *id == pool.id);
         let (queue_depth, oldest) = queue.map_or((0, None), |(_, depth, since)| (*depth, *since));
-        json!({
+        let mut resource = json!({
             "type": "agent-pools",
             "id": pool.id,
             "attributes": {
@@ -267,9 +298,6 @@ async fn render_all(
                 "is-scalr-managed": false,
                 "in-use": !workspaces.is_empty() || !default_of.is_empty(),
                 "vcs-enabled": false,
-                "webhook-enabled": false,
-                "webhook-url": null,
-                "webhook-headers": [],
                 "image": pool.image,
                 // For those who start and stop agents by demand.
                 "queue-depth": queue_depth,
@@ -279,12 +307,70 @@ async fn render_all(
             },
             "relationships": {
                 "account": to_one("accounts", Some(&pool.account_id)),
-                "environments": to_many("environments", &related(&environments)),
+                "environment": to_one("environments", only),
+                "environments": to_many("environments", &environments),
                 "default-environments": to_many("environments", &default_of),
                 "workspaces": to_many("workspaces", &workspaces),
                 "agents": to_many("agents", agents.into_iter().map(|agent| &agent.id)),
             },
-        })
+        });
+        webhook::render(pool, &mut resource["attributes"]);
+        resource
     };
     Ok(pools.iter().map(render).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn a_pool_of_one_environment_is_written_and_read_under_the_older_name_too() {
+        let server = InProcess::new().await;
+        let one = server.create("/environments", json!({ "name": "one" }), &[]).await;
+        let two = server.create("/environments", json!({ "name": "two" }), &[]).await;
+        let name = json!({ "name": "older" });
+        let pool = server.create("/agent-pools", name, &[("environment", &one)]).await;
+        let path = format!("/agent-pools/{pool}");
+        let read = async || {
+            let pool = server.api(Method::GET, &path, Value::Null).await["data"].take();
+            let environments = pool["relationships"]["environments"]["data"].as_array().unwrap();
+            let environments: Vec<_> = environments.iter().map(|one| one["id"].clone()).collect();
+            let older = pool["relationships"]["environment"]["data"]["id"].clone();
+            (pool["attributes"]["is-shared"].clone(), environments, older)
+        };
+        assert_eq!(read().await, (json!(false), vec![json!(one)], json!(one)));
+
+        let link = |id: &str| json!({ "type": "environments", "id": id });
+        let patch = async |relationships: Value| {
+            let body = json!({ "data": { "relationships": relationships } }).to_string();
+            let path = format!("{}{path}", super::super::BASE);
+            let (status, body) = server.call(Method::PATCH, &path, &server.admin, &[], body).await;
+            (status, serde_json::from_slice::<Value>(&body).unwrap())
+        };
+        let both = json!({
+            "environment": { "data": link(&one) },
+            "environments": { "data": [link(&two)] },
+        });
+        let missing = json!({ "environment": { "data": link("env-1234") } });
+        for (refused, status) in
+            [(both, StatusCode::UNPROCESSABLE_ENTITY), (missing, StatusCode::NOT_FOUND)]
+        {
+            let (found, answer) = patch(refused).await;
+            let error = &answer["errors"][0];
+            assert_eq!(found, status, "{answer}");
+            let pointer = "/data/relationships/environment";
+            assert_eq!(error["source"]["pointer"], pointer, "{answer}");
+            assert_eq!(read().await.2, json!(one));
+        }
+        let many = json!({ "environments": { "data": [link(&one), link(&two)] } });
+        assert_eq!(patch(many).await.0, StatusCode::OK);
+        let (_, environments, older) = read().await;
+        assert_eq!((environments.len(), older), (2, Value::Null));
+        assert_eq!(patch(json!({ "environment": { "data": null } })).await.0, StatusCode::OK);
+        assert_eq!(read().await.1.len(), 2, "null is what the older name has for many");
+    }
 }

@@ -4,6 +4,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
+use semver::Version;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -87,6 +88,21 @@ pub(crate) fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
     if is_busy { Status::Busy } else { Status::Idle }
 }
 
+/// How urgent it is that an agent gets the server's version: by the part of it that is behind.
+fn upgrade_status(version: &str) -> &'static str {
+    let server = Version::parse(env!("CARGO_PKG_VERSION"));
+    let (Ok(agent), Ok(server)) = (Version::parse(version), server) else { return "none" };
+    if agent >= server {
+        "none"
+    } else if agent.major < server.major {
+        "high"
+    } else if agent.minor < server.minor {
+        "medium"
+    } else {
+        "low"
+    }
+}
+
 /// The agents with these ids.
 pub(super) async fn load(
     app: &App,
@@ -121,10 +137,31 @@ fn render(app: &App, agent: &Agent, tasks: &[Task]) -> Value {
             "runtime": "vm",
             "cpu-platform": agent.platform,
             "concurrency": agent.concurrency,
-            "upgrade-status": "none",
+            "upgrade-status": upgrade_status(&agent.version),
             "created-at": rfc3339(agent.created_at),
             "last-seen-at": rfc3339(agent.last_seen_at),
         },
         "relationships": { "pool": to_one("agent-pools", Some(&agent.pool_id)) },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_is_older_than_the_server_is_to_be_upgraded() {
+        let server = Version::parse(env!("CARGO_PKG_VERSION")).unwrap();
+        let Version { major, minor, patch, .. } = server;
+        for (version, status) in [
+            (server.to_string(), "none"),
+            (format!("{major}.{minor}.{}", patch + 1), "none"),
+            (format!("{major}.{minor}.{patch}-rc.1"), "low"),
+            (format!("{major}.0.99"), if minor > 0 { "medium" } else { "none" }),
+            ("0.0.1".to_owned(), if major > 0 { "high" } else { "medium" }),
+            ("unknown".to_owned(), "none"),
+        ] {
+            assert_eq!(upgrade_status(&version), status, "{version}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ pub(super) struct Kind {
     unrelated: &'static [(&'static str, bool)],
 }
 
-static KINDS: [Kind; 9] = [
+static KINDS: [Kind; 10] = [
     Kind {
         name: "access-tokens",
         attributes: &["name", "description", "expires-in"],
@@ -36,20 +36,29 @@ static KINDS: [Kind; 9] = [
         unrelated: &[],
     },
     Kind {
-        name: "agent-pools",
-        attributes: &["name", "default", "is-shared", "image"],
-        // A server has one account.
-        relationships: &["account", "environments", "workspaces"],
-        fixed: &[
-            ("is-scalr-managed", "false"),
-            ("vcs-enabled", "false"),
-            ("webhook-enabled", "false"),
-            ("webhook-headers", "[]"),
-            ("webhook-url", "null"),
-        ],
+        name: "accounts",
+        attributes: &[],
+        relationships: &[],
+        fixed: &[("allowed-ips", "[]")],
         unsupported: &[],
-        // The older name of `environments`.
-        unrelated: &[("environment", false)],
+        unrelated: &[],
+    },
+    Kind {
+        name: "agent-pools",
+        attributes: &[
+            "name",
+            "default",
+            "is-shared",
+            "image",
+            "webhook-enabled",
+            "webhook-headers",
+            "webhook-url",
+        ],
+        // A server has one account.
+        relationships: &["account", "environment", "environments", "workspaces"],
+        fixed: &[("is-scalr-managed", "false"), ("vcs-enabled", "false")],
+        unsupported: &[],
+        unrelated: &[],
     },
     Kind {
         name: "comments",
@@ -227,7 +236,7 @@ impl Kind {
                 false => Err(ApiError::attribute(name, "This server does not support it.")),
             };
         }
-        let known = self.attributes.join(", ");
+        let known = listed(self.attributes);
         Err(ApiError::attribute(
             name,
             format!("There is no field {name} that can be written; there are: {known}."),
@@ -244,7 +253,7 @@ impl Kind {
                 false => Err(ApiError::relationship(name, "This server does not support it.")),
             };
         }
-        let known = self.relationships.join(", ");
+        let known = listed(self.relationships);
         Err(ApiError::relationship(
             name,
             format!("There is no relationship {name} that can be written; there are: {known}."),
@@ -272,6 +281,10 @@ pub(super) fn complete(resource: &mut Value) {
             relationships.entry(*name).or_insert(serde_json::json!({ "data": data }));
         }
     }
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Whether a value that is not supported asks for nothing, as a client's default does. To
@@ -357,7 +370,7 @@ mod tests {
             ("/api/iacp/v3/workspaces", Some("workspaces")),
             ("/api/iacp/v3/workspaces/ws-1", Some("workspaces")),
             ("/api/iacp/v3/agent-pools/apool-1/access-tokens", Some("access-tokens")),
-            ("/api/iacp/v3/accounts", None),
+            ("/api/iacp/v3/agents", None),
         ] {
             assert_eq!(Kind::of_path(path).map(|kind| kind.name), kind, "{path}");
         }
@@ -382,12 +395,13 @@ mod tests {
         let mut paths = Vec::new();
         for kind in &KINDS {
             let post = match kind.name {
-                "access-tokens" => "/access-tokens".to_owned(),
-                "comments" => "/runs/run-1/comments".to_owned(),
-                name => format!("/{name}"),
+                "comments" => Some("/runs/run-1/comments".to_owned()),
+                // There is one from the start.
+                "accounts" => None,
+                name => Some(format!("/{name}")),
             };
-            paths.push((kind, Method::POST, post));
-            if ["access-tokens", "agent-pools", "environments", "vars", "workspaces"]
+            paths.extend(post.map(|path| (kind, Method::POST, path)));
+            if ["access-tokens", "accounts", "agent-pools", "environments", "vars", "workspaces"]
                 .contains(&kind.name)
             {
                 let id = first(kind.name).await;

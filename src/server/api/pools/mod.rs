@@ -22,6 +22,7 @@ mod server;
 mod state_upload;
 mod state_versions;
 mod variables;
+mod webhook;
 mod workspaces;
 
 use std::time::Duration;

@@ -3,6 +3,7 @@
 //! would be one to a question that nobody asked.
 
 use std::collections::{BTreeMap, HashSet};
+use std::slice;
 
 use axum::extract::{FromRequestParts, MatchedPath, Query, Request, State};
 use axum::http::Method;
@@ -12,6 +13,7 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::BASE;
+use super::access::ReadOnly;
 use super::document::Document;
 use super::error::ApiError;
 use super::included::{IncludePath, included};
@@ -30,11 +32,18 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let shape = Asked::of(&parts)?.shape;
+    let is_read_only = parts.extensions.get::<ReadOnly>().is_some();
     let mut response = next.run(Request::from_parts(parts, body)).await;
     let Some(mut document) = response.extensions_mut().remove::<Document>() else {
         return Ok(response);
     };
-    shape.apply(&app, &mut document.body).await?;
+    shape.include(&app, &mut document.body).await?;
+    for resource in resources(&mut document.body) {
+        if is_read_only {
+            ReadOnly::apply(resource);
+        }
+        shape.trim(resource);
+    }
     Ok(document.send())
 }
 
@@ -78,18 +87,9 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    async fn apply(&self, app: &App, document: &mut Value) -> Result<(), ApiError> {
+    async fn include(&self, app: &App, document: &mut Value) -> Result<(), ApiError> {
         if !self.include.is_empty() {
             document["included"] = included(app, &document["data"], &self.include).await?.into();
-        }
-        for part in ["data", "included"] {
-            match document.get_mut(part) {
-                Some(Value::Array(resources)) => {
-                    resources.iter_mut().for_each(|one| self.trim(one));
-                }
-                Some(resource) => self.trim(resource),
-                None => {}
-            }
         }
         Ok(())
     }
@@ -103,6 +103,16 @@ impl Shape {
             }
         }
     }
+}
+
+/// Every resource in a document.
+fn resources(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let parts = document.as_object_mut().into_iter().flatten();
+    let parts = parts.filter(|(name, _)| ["data", "included"].contains(&name.as_str()));
+    parts.flat_map(|(_, part)| match part {
+        Value::Array(resources) => resources.as_mut_slice(),
+        resource => slice::from_mut(resource),
+    })
 }
 
 /// A whole query.
@@ -388,17 +398,12 @@ mod tests {
             let (_, plain) = get(&server, &path).await;
             assert!(plain.get("included").is_none(), "{path}: {plain}");
             for (name, related) in answered.related {
-                // Nothing is shared with a named environment, and the run's state is refused
-                // while it plans.
-                if ["environments", "run"].contains(name) && *related != "runs" {
-                    continue;
-                }
                 let (status, answer) = get(&server, &format!("{path}?include={name},{name}")).await;
                 assert_eq!(status, StatusCode::OK, "{path} {name}: {answer}");
                 let included = answer["included"].as_array().unwrap();
                 let linked: HashSet<String> = match &answer["data"] {
                     Value::Array(many) => many.as_slice(),
-                    one => std::slice::from_ref(one),
+                    one => slice::from_ref(one),
                 }
                 .iter()
                 .flat_map(|one| match &one["relationships"][name]["data"] {

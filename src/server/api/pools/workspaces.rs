@@ -20,7 +20,7 @@ use crate::clock::rfc3339;
 use crate::store::run::{self, Run};
 use crate::store::state_version::{self, StateVersion};
 use crate::store::workspace::{self, Filter, Hooks, Workspace};
-use crate::store::{Connection, environment, is_taken};
+use crate::store::{Connection, configuration_version, environment, is_taken};
 use crate::token::new_id;
 use protocol::Hook;
 use protocol::limits::{MAX_DIRECTORY, MAX_HOOK, MAX_VERSION};
@@ -311,16 +311,36 @@ async fn render(db: &mut Connection, workspace: &Workspace) -> Result<Value, Api
 async fn render_all(db: &mut Connection, workspaces: &[Workspace]) -> Result<Vec<Value>, ApiError> {
     let ids: Vec<&str> = workspaces.iter().map(|workspace| workspace.id.as_str()).collect();
     let runs = run::current_of(db, &ids).await?;
+    let latest_runs = run::latest_of(db, &ids).await?;
+    let configurations = configuration_version::latest_uploaded_of(db, &ids).await?;
     let states = state_version::current_of(db, &ids).await?;
     let render = |workspace: &Workspace| {
-        let run = runs.iter().find(|run| run.workspace_id == workspace.id);
-        let state = states.iter().find(|state| state.workspace_id == workspace.id);
-        render_with(workspace, run, state)
+        let of_workspace = |pairs: &[(String, String)]| {
+            let pair = pairs.iter().find(|(id, _)| *id == workspace.id);
+            pair.map(|(_, related)| related.clone())
+        };
+        let related = Related {
+            current_run: runs.iter().find(|run| run.workspace_id == workspace.id),
+            latest_run: of_workspace(&latest_runs),
+            configuration: of_workspace(&configurations),
+            state: states.iter().find(|state| state.workspace_id == workspace.id),
+        };
+        render_with(workspace, &related)
     };
     Ok(workspaces.iter().map(render).collect())
 }
 
-fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVersion>) -> Value {
+/// What an answer says of a workspace besides its own row.
+struct Related<'a> {
+    current_run: Option<&'a Run>,
+    latest_run: Option<String>,
+    /// The latest one that is uploaded.
+    configuration: Option<String>,
+    state: Option<&'a StateVersion>,
+}
+
+fn render_with(workspace: &Workspace, related: &Related) -> Value {
+    let Related { current_run: run, latest_run, configuration, state } = related;
     let applying = run.filter(|run| run.locks_workspace());
     let locked_by_run = applying.map(|run| format!("The apply of run {} is under way.", run.id));
     let operation_minutes = workspace
@@ -343,6 +363,10 @@ fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVer
             "plan-timeout-seconds": workspace.plan_timeout,
             "apply-timeout-seconds": workspace.apply_timeout,
             "run-operation-timeout": operation_minutes,
+            "actions": { "is-destroyable": configuration.is_some() },
+            "can-queue-destroy-plan": configuration.is_some(),
+            "migration-environment": null,
+            "permissions": permissions(),
             "has-resources": state.is_some_and(|state| state.resources > 0),
             "locked": locked_reason.is_some(),
             "locked-reason": locked_reason,
@@ -352,8 +376,26 @@ fn render_with(workspace: &Workspace, run: Option<&Run>, state: Option<&StateVer
         "relationships": {
             "environment": to_one("environments", Some(&workspace.environment_id)),
             "agent-pool": to_one("agent-pools", workspace.pool_id.as_deref()),
+            "configuration-version": to_one("configuration-versions", configuration.as_deref()),
             "current-run": to_one("runs", run.map(|run| run.id.as_str())),
+            "latest-run": to_one("runs", latest_run.as_deref()),
         },
+    })
+}
+
+/// What an admin may do; [`super::access`] says less to a run.
+fn permissions() -> Value {
+    json!({
+        "can-destroy": true,
+        "can-force-unlock": true,
+        "can-lock": true,
+        "can-queue-apply": true,
+        "can-queue-destroy": true,
+        "can-queue-run": true,
+        "can-read-settings": true,
+        "can-unlock": true,
+        "can-update": true,
+        "can-update-variable": true,
     })
 }
 
@@ -364,7 +406,42 @@ fn render_hooks(hooks: &Hooks) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use axum::http::Method;
+
     use super::*;
+    use crate::clock::Clock;
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn a_workspace_names_its_latest_run_and_configuration_and_what_can_be_done() {
+        let server = InProcess::with_clock(Clock::standing()).await;
+        let working = server.working().await;
+        server.app.scheduler.clock.advance(Duration::from_secs(1));
+        let read = async |id: &str| {
+            server.api(Method::GET, &format!("/workspaces/{id}"), Value::Null).await["data"].take()
+        };
+        let fresh = read(&server.workspace).await;
+        assert_eq!(fresh["relationships"]["latest-run"]["data"], Value::Null);
+        assert_eq!(fresh["relationships"]["configuration-version"]["data"], Value::Null);
+        assert_eq!(fresh["attributes"]["actions"]["is-destroyable"], false);
+        assert_eq!(fresh["attributes"]["can-queue-destroy-plan"], false);
+        assert_eq!(fresh["attributes"]["permissions"]["can-queue-run"], true);
+
+        let related = [("workspace", working.workspace.as_str())];
+        let latest = server.create("/runs", json!({ "message": "the latest" }), &related).await;
+        // A version without an archive is not the latest one that can be run.
+        server.configuration_version_of(&working.workspace).await;
+        let used = read(&working.workspace).await;
+        assert_eq!(used["attributes"]["can-queue-destroy-plan"], true);
+        let id_of = |name: &str| used["relationships"][name]["data"]["id"].clone();
+        let run = server.api(Method::GET, &format!("/runs/{latest}"), Value::Null).await;
+        let version = &run["data"]["relationships"]["configuration-version"]["data"]["id"];
+        assert_eq!(id_of("configuration-version"), *version);
+        assert_ne!(id_of("current-run"), latest, "it waits for the current one");
+        assert_eq!(id_of("latest-run"), latest);
+    }
 
     #[test]
     fn hooks_are_checked() {

@@ -167,3 +167,28 @@ fn the_environments_proxy_is_taken_when_asked_for() {
     assert!(text.contains("NO_PROXY=internal,localhost"), "{text}");
     assert_eq!(tree.setup(&["proxy", "--from-environment"]).code, 2);
 }
+
+#[test]
+fn a_password_that_apt_cannot_be_given_is_refused_and_nothing_is_changed() {
+    let tree = Tree::new();
+    tree.put("/etc/os-release", "ID=ubuntu\nVERSION_ID=18.04\nPRETTY_NAME=\"Ubuntu 18.04\"\n");
+    tree.put(
+        "/etc/apt/sources.list.d/scalr-agent.sources",
+        "Types: deb\nURIs: https://pools.example.com/packages/apt\n",
+    );
+    let before = tree.snapshot();
+    let url = "http://me:two%20words@proxy.example.com:3128";
+    let token = [("SCALR_AGENT_TOKEN", "the-token")];
+    let server = "https://pools.example.com";
+    for arguments in [
+        &["proxy", "--http", url][..],
+        &["proxy", "--http", "http://proxy.example.com:3128", "--https", url],
+        &["install", "--url", server, "--http-proxy", url],
+    ] {
+        let said = tree.setup_with(arguments, &token, "");
+        assert_eq!(said.code, 2, "{arguments:?}: {}", said.all());
+        assert!(said.stderr.contains("a space or a line break"), "{}", said.all());
+        assert!(!said.all().contains("two%20words"), "{}", said.all());
+        assert_eq!(tree.snapshot(), before, "{arguments:?}");
+    }
+}

@@ -1,0 +1,95 @@
+//! This host's clock, where it is the cause of another program's error.
+
+use jiff::Timestamp;
+
+/// What sets the clock.
+const SET_IT: &str = "set it with `timedatectl set-ntp true`, or without a time server with \
+                      `date --set 'YYYY-MM-DD HH:MM:SS UTC'`";
+
+/// What apt, OpenSSL and GnuTLS print of what begins in the future.
+const FUTURE: [&str; 3] = ["is not valid yet", "is not yet valid", "is not yet activated"];
+
+/// What to say about the clock, where the output of apt, yum, dnf or curl shows that it is
+/// behind or may be.
+pub fn advice(output: &str) -> Option<String> {
+    advice_at(output, Timestamp::now())
+}
+
+fn advice_at(output: &str, now: Timestamp) -> Option<String> {
+    if FUTURE.iter().any(|text| output.contains(text)) {
+        // `(invalid for another 3d 2h 4min 53s)`
+        let behind = output
+            .split_once("(invalid for another ")
+            .and_then(|(_, rest)| rest.split_once(')'))
+            .map_or_else(String::new, |(duration, _)| format!(" by at least {duration}"));
+        return Some(format!(
+            "This host's clock is behind{behind}: it is {now:.0} here; {SET_IT}."
+        ));
+    }
+    // dnf names no reason. A signature from the future is one.
+    output.contains("Bad GPG signature").then(|| {
+        format!(
+            "dnf rejects good signatures, too, where the clock is behind. It is {now:.0} here; if \
+             that is wrong, {SET_IT}."
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(output: &str) -> Option<String> {
+        advice_at(output, "2020-01-02T03:04:05.6Z".parse().unwrap())
+    }
+
+    #[test]
+    fn what_is_not_valid_yet_is_traced_to_the_clock() {
+        let apt = "E: Release file for http://archive.ubuntu.com/ubuntu/dists/bionic/InRelease is \
+                   not valid yet (invalid for another 3d 2h 4min 53s). Updates for this repository \
+                   will not be applied.";
+        let found = said(apt).unwrap();
+        assert!(
+            found.starts_with(
+                "This host's clock is behind by at least 3d 2h 4min 53s: it is \
+                 2020-01-02T03:04:05Z here; set it with `timedatectl set-ntp true`"
+            ),
+            "{found}"
+        );
+        for text in [
+            "Curl error (60): SSL peer certificate or SSH remote key was not OK for \
+             https://x.example.com/repodata/repomd.xml [SSL certificate problem: certificate is not \
+             yet valid]",
+            "curl#60 - \"SSL certificate problem: certificate is not yet valid\"",
+            "Certificate verification failed: The certificate is NOT trusted. The certificate chain \
+             is not yet valid. Could not handshake: Error in the certificate verification.",
+            "The certificate is NOT trusted. The certificate is not yet activated.",
+        ] {
+            assert!(
+                said(text).unwrap().starts_with("This host's clock is behind: it is "),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_signature_of_dnf_may_be_the_clocks_fault() {
+        let found = said(
+            "Error: Failed to download metadata for repo 'appstream': repomd.xml GPG signature \
+             verification error: Bad GPG signature",
+        )
+        .unwrap();
+        assert!(found.contains("if that is wrong, set it with"), "{found}");
+    }
+
+    #[test]
+    fn other_errors_say_nothing_of_the_clock() {
+        for text in [
+            "E: Release file for http://x/InRelease is expired (invalid since 3d 2h).",
+            "GPG signature verification error: Signing key not found",
+            "curl#7 - \"Failed to connect\"",
+        ] {
+            assert_eq!(said(text), None, "{text}");
+        }
+    }
+}
