@@ -306,7 +306,7 @@ as_show() {
     TF_WORKSPACE=default
     export TF_WORKSPACE
     has_plugin_cache || unset TF_PLUGIN_CACHE_DIR
-    exec terraform show -no-color -json /scalr/run/plan
+    exec "$(program)" show -no-color -json /scalr/run/plan
 }
 
 # Becomes Terraform.

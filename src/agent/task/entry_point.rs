@@ -422,6 +422,7 @@ fn an_image_with_tofu_alone_runs_that_and_the_log_says_so() {
         assert_eq!(status, "init 0\nplan 0\n", "{shell:?} {said}");
         let using = "Using tofu: this run's image has no program terraform\n";
         assert!(said.contains(using) && said.contains("tofu plan\n"), "{said}");
+        assert_eq!(fs::read_to_string(run.path("plan.json")).unwrap(), "tofu show\n");
         let (_, status) = run.end(run.start_in(shell, "plan", "work", "1.8.0"));
         assert!(
             status.contains("has OpenTofu 1.9.0, and the workspace asks for 1.8.0"),
