@@ -220,6 +220,8 @@ pub(crate) enum TaskFile {
     LockFile,
     /// What the plan made in its working directory, a tar.gz.
     PlanFiles,
+    /// What Terraform says of a plan in JSON, without what is sensitive.
+    PlanJson,
     /// The workspace's state.
     State,
 }
@@ -237,6 +239,7 @@ impl TaskFile {
             TaskFile::Plan => "plan",
             TaskFile::LockFile => "lock-file",
             TaskFile::PlanFiles => "plan-files",
+            TaskFile::PlanJson => "plan-json",
             TaskFile::State => "state",
         }
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use super::command::CommandExt as _;
+use super::command::{CommandError, CommandExt as _};
 use super::machine::Machine;
 
 /// Where dpkg notes what it has begun and not yet merged into its database: files named
@@ -33,14 +33,18 @@ pub fn is_older(one: &str, other: &str) -> bool {
 }
 
 /// Finishes what an interrupted dpkg has left half configured.
-///
-/// # Errors
-/// It fails.
-pub(crate) fn configure_pending() -> Result<()> {
-    Ok(Command::new("dpkg")
+pub(crate) fn configure_pending() -> Command {
+    let mut command = Command::new("dpkg");
+    command
         .args(["--force-confold", "--configure", "--pending"])
         .env("DEBIAN_FRONTEND", "noninteractive")
-        .run()?)
+        .env("LC_ALL", "C");
+    command
+}
+
+/// Whether it failed because another dpkg is at work.
+pub(crate) fn is_locked(error: &CommandError) -> bool {
+    matches!(error, CommandError::Failed { stderr, .. } if stderr.contains("locked by another process"))
 }
 
 /// The packages whose installation was begun and never finished.

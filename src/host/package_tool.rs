@@ -12,7 +12,7 @@ use super::hold::{Hold, Operation};
 use super::machine::Machine;
 use super::os::Family;
 use super::yum::{self, Yum};
-use super::{apt, clock, interrupt, locks, rpm};
+use super::{apt, clock, dpkg, interrupt, locks, rpm};
 use cli::Failure;
 
 /// How long between two tries.
@@ -139,6 +139,18 @@ impl PackageTool {
         match self.kind {
             Kind::Apt => self.run(apt::remove_command(packages, purge)),
             Kind::Yum(yum) => self.run(yum.remove_command(packages)),
+        }
+    }
+
+    /// Has dpkg configure what an interrupted installation has left unpacked. A dpkg of its
+    /// that outlived it is waited for; rpm leaves nothing to finish.
+    ///
+    /// # Errors
+    /// It fails; a lock is held (10).
+    pub(crate) fn finish_interrupted(&self) -> Result<()> {
+        match self.kind {
+            Kind::Apt => patiently(&mut dpkg::configure_pending(), self.patience, dpkg::is_locked),
+            Kind::Yum(_) => Ok(()),
         }
     }
 

@@ -100,22 +100,22 @@ impl Packages {
         self.keys.difference(&before.keys)
     }
 
-    /// Removes what is installed now and was not then, with its settings.
+    /// Removes what is installed now and was not then, with its settings, and has dpkg
+    /// finish what was interrupted.
     ///
     /// # Errors
     /// The package tool fails.
     pub fn restore(&self) -> Result<()> {
+        let tool = PackageTool::of(self.family, PATIENCE)?;
+        // What was interrupted half-way can't be removed before it is whole.
+        if let Err(error) = tool.finish_interrupted() {
+            eprintln!("{error:#}");
+        }
         let now = self.now()?;
         let new: Vec<&str> = now.added_since(self).collect();
         if !new.is_empty() {
             eprintln!("Removing {} …", new.join(", "));
-            if self.family == Family::Debian {
-                // What was interrupted half-way can't be removed before it is whole.
-                if let Err(error) = dpkg::configure_pending() {
-                    eprintln!("{error}");
-                }
-            }
-            PackageTool::of(self.family, PATIENCE)?.remove(&new, !self.keeps_settings)?;
+            tool.remove(&new, !self.keeps_settings)?;
         }
         for key in now.keys_since(self) {
             rpm::forget_key_command(key).run()?;

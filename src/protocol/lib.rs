@@ -15,6 +15,7 @@
 //! | GET, PUT `tasks/ID/plan?attempt=N` | task | the plan file | 200 · 204; 404 there is none; 413 |
 //! | GET, PUT `tasks/ID/lock-file?attempt=N` | task | `.terraform.lock.hcl` | 200 · 204; 404 there is none; 413 |
 //! | GET, PUT `tasks/ID/plan-files?attempt=N` | task | tar.gz of what the plan made in its working directory | 200, 204 there is none · 204; 404 the server is older than this call; 413 |
+//! | GET, PUT `tasks/ID/plan-json?attempt=N` | task | the plan in JSON, without what is sensitive | 204 · 204; 404 the server is older than this call; 413 |
 //! | GET, PUT `tasks/ID/state?attempt=N` | task | the state | 200 · 204; 404 there is none; 409, 413, 422 it is not taken |
 //! | PUT `tasks/ID/log?attempt=N&offset=M` | task | raw bytes, also with `Content-Encoding: gzip` | 200 or 416, both with [`LogOffset`] |
 //! | POST `tasks/ID/finish` | task | [`Finish`] | 200; 409 stale attempt; 412 with [`LogOffset`]: send the log again from there |
@@ -45,6 +46,7 @@ pub mod redact;
 
 mod events;
 mod registration;
+mod run_options;
 #[cfg(test)]
 mod samples;
 mod secret;
@@ -52,16 +54,21 @@ mod task;
 
 pub use events::{Event, Events, Heartbeat, Poll, Status, TaskState, TaskStatus};
 pub use registration::{CheckToken, Identity, Intervals, Register, Registered};
+pub use run_options::{BadOption, MAX_ADDRESS, MAX_ADDRESSES, Refresh, RunOption, RunOptions};
 pub use secret::Secret;
 pub use task::{
-    Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome, RanImage,
-    Resume, Resumed, Task, Variable,
+    Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome,
+    PlanSummary, RanImage, Resume, Resumed, Task, Variable,
 };
 
 use serde::{Deserialize, Serialize};
 
 /// Where the calls are on the server.
 pub const BASE: &str = "/api/agent/v1";
+
+/// What this version's agents can do, as a number that grows: 1 is what the first ones could;
+/// 2 adds [`Task::options`] and [`Task::changes_nothing`]. The server offers a task to no agent that would not do all of it.
+pub const LEVEL: u32 = 2;
 
 /// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

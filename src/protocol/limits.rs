@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Attempt, CheckToken, Claimed, Event, Events, Finish, Heartbeat, Identity, Intervals, LogOffset,
-    Named, Poll, Problem, RanImage, Register, Registered, Resume, Resumed, Secret, Task,
-    TaskStatus, Variable,
+    Named, PlanSummary, Poll, Problem, RanImage, Register, Registered, Resume, Resumed, Secret,
+    Task, TaskStatus, Variable,
 };
 
 /// How many tasks an agent has at most.
@@ -47,6 +47,9 @@ pub const MAX_IMAGE: usize = 512;
 
 /// The longest path of a working directory, in bytes.
 pub const MAX_DIRECTORY: usize = 1_024;
+
+/// How many resources a plan has at most: more do not fit into the largest file.
+const MAX_RESOURCES: u32 = 10_000_000;
 
 /// The longest id, in bytes.
 const MAX_ID: usize = 64;
@@ -109,7 +112,7 @@ impl Message for CheckToken {
 
 impl Message for Register {
     fn check(&self) -> Result<(), OutOfBounds> {
-        let Self { name, version, os, driver, platform, concurrency, identity } = self;
+        let Self { name, version, os, driver, platform, concurrency, identity, level } = self;
         printable("name", name)?;
         if name.trim().is_empty() {
             return Err(OutOfBounds::new("name", "it is empty".to_owned()));
@@ -120,6 +123,7 @@ impl Message for Register {
             printable(field, text)?;
         }
         within("concurrency", *concurrency, 1, MAX_TASKS)?;
+        within("level", *level, 1, u32::MAX)?;
         let Some(Identity { machine_id, boot_id }) = identity else { return Ok(()) };
         id("machine_id", machine_id)
             .and_then(|()| id("boot_id", boot_id))
@@ -220,6 +224,7 @@ impl Message for Finish {
             log_sha256,
             unsaved_state,
             image,
+            summary,
         } = self;
         within("attempt", *attempt, 1, u32::MAX)?;
         longest("message", message.as_deref(), MAX_TEXT)?;
@@ -231,6 +236,7 @@ impl Message for Finish {
             return Err(OutOfBounds::new("log_sha256", why));
         }
         longest("unsaved_state", unsaved_state.as_deref(), MAX_TEXT)?;
+        check_summary(summary.unwrap_or_default()).map_err(|error| error.inside("summary"))?;
         let Some(RanImage { name, id: image_id, digest, content }) = image else { return Ok(()) };
         longest("name", Some(name), MAX_IMAGE)
             .and_then(|()| longest("id", Some(image_id), MAX_IMAGE))
@@ -273,6 +279,30 @@ fn shorten(text: &mut Option<String>) {
     }
 }
 
+fn check_summary(summary: PlanSummary) -> Result<(), OutOfBounds> {
+    let PlanSummary {
+        additions,
+        changes,
+        destructions,
+        replacements,
+        imports,
+        drifted,
+        output_changes,
+    } = summary;
+    for (field, number) in [
+        ("additions", additions),
+        ("changes", changes),
+        ("destructions", destructions),
+        ("replacements", replacements),
+        ("imports", imports),
+        ("drifted", drifted),
+        ("output_changes", output_changes),
+    ] {
+        within(field, number, 0, MAX_RESOURCES)?;
+    }
+    Ok(())
+}
+
 fn check_intervals(intervals: &Intervals) -> Result<(), OutOfBounds> {
     let Intervals { heartbeat_seconds, poll_seconds, log_milliseconds, state_milliseconds } =
         intervals;
@@ -311,7 +341,9 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
         kind: _,
         run_id,
         run_source,
-        operation: _,
+        operation,
+        options,
+        changes_nothing: _,
         workspace,
         environment,
         terraform_version,
@@ -328,6 +360,9 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
     within("attempt", *attempt, 1, u32::MAX)?;
     id("run_id", run_id)?;
     printable("run_source", run_source)?;
+    options
+        .check(*operation)
+        .map_err(|bad| OutOfBounds::new(bad.option.name(), bad.why).inside("options"))?;
     check_named(workspace).map_err(|error| error.inside("workspace"))?;
     check_named(environment).map_err(|error| error.inside("environment"))?;
     longest("terraform_version", terraform_version.as_deref(), MAX_VERSION)?;

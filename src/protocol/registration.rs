@@ -27,6 +27,13 @@ pub struct Register {
     /// Which machine it is on. None: the agent is too old to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+    /// What it can do ([`LEVEL`](crate::LEVEL)).
+    #[serde(default = "first_level")]
+    pub level: u32,
+}
+
+fn first_level() -> u32 {
+    1
 }
 
 /// Asks whether a pool's token is accepted, before anything is installed.

@@ -2,8 +2,9 @@
 
 use crate::{
     Attempt, Category, CheckToken, Claimed, Event, Events, Finish, Heartbeat, Hook, Identity,
-    Intervals, Kind, LogOffset, Named, Operation, Outcome, Poll, Problem, RanImage, Register,
-    Registered, Resume, Resumed, Secret, Status, Task, TaskState, TaskStatus, Variable,
+    Intervals, Kind, LogOffset, Named, Operation, Outcome, PlanSummary, Poll, Problem, RanImage,
+    Refresh, Register, Registered, Resume, Resumed, RunOptions, Secret, Status, Task, TaskState,
+    TaskStatus, Variable,
 };
 
 pub(crate) fn check_token() -> CheckToken {
@@ -22,6 +23,7 @@ pub(crate) fn register() -> Register {
             machine_id: "0123456789abcdef0123456789abcdef".into(),
             boot_id: "6fd0a0f8-3c3c-4d5f-8a1e-0123456789ab".into(),
         }),
+        level: crate::LEVEL,
     }
 }
 
@@ -87,6 +89,12 @@ pub(crate) fn claimed() -> Claimed {
             run_id: "run-1".into(),
             run_source: "api".into(),
             operation: Operation::Apply,
+            options: RunOptions {
+                refresh: Refresh::Skip,
+                targets: vec!["aws_subnet.main[0]".into()],
+                replace: vec!["aws_subnet.main".into()],
+            },
+            changes_nothing: true,
             workspace: named("ws-1"),
             environment: named("env-1"),
             terraform_version: Some("1.9.8".into()),
@@ -125,6 +133,7 @@ pub(crate) fn finish() -> Finish {
             digest: Some(format!("terraform@sha256:{}", "0f".repeat(32))),
             content: Some("0f".repeat(32)),
         }),
+        summary: Some(PlanSummary { additions: 1, ..PlanSummary::default() }),
     }
 }
 

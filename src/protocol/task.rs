@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Secret;
+use crate::{RunOptions, Secret};
 
 /// Plan or apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -78,6 +78,13 @@ pub struct Task {
     pub run_source: String,
     /// Apply or destroy.
     pub operation: Operation,
+    /// What else it asks of Terraform; an apply does what was planned, without them.
+    #[serde(default)]
+    pub options: RunOptions,
+    /// Whether the plan that an apply does changes nothing, so that the state may stay as it
+    /// is.
+    #[serde(default)]
+    pub changes_nothing: bool,
     /// The run's workspace.
     pub workspace: Named,
     /// The workspace's environment.
@@ -234,6 +241,31 @@ pub struct Finish {
     /// The image that a finished plan ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<RanImage>,
+    /// What a finished plan does, as its JSON says. None: it has no JSON, or the agent is too
+    /// old to read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<PlanSummary>,
+}
+
+/// What a plan does, in numbers of resources; a replacement is an addition and a destruction,
+/// too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlanSummary {
+    /// How many are created.
+    pub additions: u32,
+    /// How many are changed in place.
+    pub changes: u32,
+    /// How many are destroyed.
+    pub destructions: u32,
+    /// How many are destroyed and created again.
+    pub replacements: u32,
+    /// How many come into the state from outside.
+    pub imports: u32,
+    /// How many have changed outside of Terraform.
+    pub drifted: u32,
+    /// How many outputs change.
+    pub output_changes: u32,
 }
 
 /// The image that a task ran.

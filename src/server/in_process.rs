@@ -192,9 +192,8 @@ impl InProcess {
         (made["data"]["id"].as_str().unwrap().to_owned(), path)
     }
 
-    /// A new run in a new workspace, of a configuration that is not there, and an agent that
-    /// works on its plan.
-    pub(crate) async fn working(&self) -> Working {
+    /// A new run of a configuration that is not there: its workspace, which is new, and its id.
+    pub(crate) async fn run(&self) -> (String, String) {
         let workspace = self.new_workspace(&new_id("workspace")).await;
         let (version, _) = self.configuration_version_of(&workspace).await;
         let mut tx = self.app.scheduler.store.write().await.unwrap();
@@ -202,7 +201,13 @@ impl InProcess {
         tx.commit().await.unwrap();
         let related =
             [("workspace", workspace.as_str()), ("configuration-version", version.as_str())];
-        self.create("/runs", json!({}), &related).await;
+        let run = self.create("/runs", json!({}), &related).await;
+        (workspace, run)
+    }
+
+    /// A new run, and an agent that works on its plan.
+    pub(crate) async fn working(&self) -> Working {
+        let (workspace, _) = self.run().await;
         let (status, registered) = self.tell("register", &self.pool_token, &register()).await;
         assert_eq!(status, StatusCode::CREATED, "{registered}");
         let session = registered["session_token"].as_str().unwrap().to_owned();

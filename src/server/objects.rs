@@ -226,6 +226,11 @@ pub(crate) fn lock_file(workspace_id: &str, task_id: &str, attempt: i64) -> Stri
 }
 
 /// Where the files are that an attempt at a plan made in its working directory.
+pub(crate) fn plan_json(workspace_id: &str, task_id: &str, attempt: i64) -> String {
+    format!("{workspace_id}/plan-json/{task_id}.{attempt}.json")
+}
+
+/// The key of what a plan made.
 pub(crate) fn plan_files(workspace_id: &str, task_id: &str, attempt: i64) -> String {
     format!("{workspace_id}/plan-files/{task_id}.{attempt}.tar.gz")
 }

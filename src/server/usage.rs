@@ -76,7 +76,11 @@ fn measure(objects: &Path, logs: &Path) -> io::Result<Sizes> {
     Ok(Sizes {
         states: folder("states")?,
         configurations: folder("configurations")?,
-        runs: folder("plans")? + folder("lock-files")? + folder("plan-files")? + size(logs)?,
+        runs: folder("plans")?
+            + folder("lock-files")?
+            + folder("plan-files")?
+            + folder("plan-json")?
+            + size(logs)?,
     })
 }
 

@@ -2,12 +2,13 @@
 # The first process of a task's container: runs the task's steps one after the
 # other. Needs nothing but /bin/sh.
 #
-# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY NAME [VERSION]
+# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY NAME VERSION [FLAG...]
 #
 #   DIRECTORY                     where Terraform is started
 #   NAME                          the container's, for the very last line: whoever has
 #                                 heard that has heard all
-#   VERSION                       the version that Terraform must have; none: any
+#   VERSION                       the version that Terraform must have; empty: any
+#   FLAG...                       what else `terraform plan` is given
 #   /scalr/run/environment        the run's variables: a line `variable NAME VALUE` for
 #                                 each, to be sourced
 #   /scalr/run/override.tf, /scalr/run/variables.tfvars.json,
@@ -17,6 +18,7 @@
 #   /scalr/run/providers.tfrc, /scalr/run/mirror.tfrc
 #                                 what the agent has of providers, for Terraform's CLI
 #   /scalr/run/plan               the saved plan: written by plan, read by apply
+#   /scalr/run/plan.json          written here: what Terraform says of the plan in JSON
 #   /scalr/run/memory, /scalr/run/time, /scalr/run/disk
 #                                 why the run is interrupted, if that is for memory,
 #                                 for its time limit or for what it has on the
@@ -52,6 +54,7 @@ _operation=$2
 _directory=$3
 _container=$4
 _version=$5
+shift 5
 _program=
 _providers=
 _notes=
@@ -77,7 +80,7 @@ main() {
     check_backend
     case $_kind in
         plan)
-            set -- -input=false -detailed-exitcode -out=/scalr/run/plan
+            set -- -input=false -detailed-exitcode -out=/scalr/run/plan "$@"
             [ "$_operation" = destroy ] && set -- "$@" -destroy
             terraform_step plan "$@"
             ;;
@@ -87,6 +90,9 @@ main() {
     esac
     _result=$?
     # Code 2 of a plan means that it succeeded and changes something.
+    case $_kind$_result in
+        plan0 | plan2) write_json ;;
+    esac
     case $_kind$_result in
         plan0 | plan2 | apply0) hook "post-$_kind" || exit $? ;;
     esac
@@ -283,6 +289,24 @@ terraform_step() {
     run as_terraform "$@"
     echo "$1 $_code" >>/scalr/run/status
     return "$_code"
+}
+
+# Writes what Terraform says of the plan in JSON, if it does: nothing relies on that.
+write_json() {
+    [ -n "$_stopped" ] && return
+    run as_show
+    [ "$_code" -eq 0 ] || : >/scalr/run/plan.json
+}
+
+as_show() {
+    exec >/scalr/run/plan.json 2>/dev/null
+    load
+    # They may have flags that this command does not know.
+    unset TF_CLI_ARGS TF_CLI_ARGS_show
+    TF_WORKSPACE=default
+    export TF_WORKSPACE
+    has_plugin_cache || unset TF_PLUGIN_CACHE_DIR
+    exec "$(program)" show -no-color -json /scalr/run/plan
 }
 
 # Becomes Terraform.
@@ -549,4 +573,4 @@ trap 'echo "end of output of $_container"' EXIT
 trap interrupt INT
 trap 'forward TERM' TERM
 trap end_overdue_hook USR1
-main
+main "$@"

@@ -157,6 +157,11 @@ impl<'a> Pool<'a> {
 
     /// Uploads a configuration folder and queues a run of it.
     pub(crate) fn start_run(&self, configuration: &Path) -> Run {
+        self.start_run_with(configuration, json!({}))
+    }
+
+    /// The same, the run having these attributes.
+    pub(crate) fn start_run_with(&self, configuration: &Path, attributes: Value) -> Run {
         let archive = std::process::Command::new("tar")
             .args(["--create", "--gzip", "--directory"])
             .arg(configuration)
@@ -164,11 +169,16 @@ impl<'a> Pool<'a> {
             .output()
             .expect("tar starts");
         assert!(archive.status.success(), "{}", text(&archive));
-        self.start_run_of(&archive.stdout)
+        self.queue_run_of(&archive.stdout, attributes)
     }
 
     /// Uploads an archive, a tar.gz, and queues a run of it.
     pub(crate) fn start_run_of(&self, archive: &[u8]) -> Run {
+        self.queue_run_of(archive, json!({}))
+    }
+
+    fn queue_run_of(&self, archive: &[u8], mut attributes: Value) -> Run {
+        attributes["message"] = json!("a test");
         let workspace = json!({"workspace": to("workspaces", &self.workspace)});
         let version = self.post(
             "/configuration-versions",
@@ -181,7 +191,7 @@ impl<'a> Pool<'a> {
         Run(id(&self.post(
             "/runs",
             "runs",
-            json!({"message": "a test", "is-destroy": false}),
+            attributes,
             json!({"workspace": to("workspaces", &self.workspace),
                    "configuration-version": to("configuration-versions", &id(&version))}),
         )))
@@ -242,6 +252,13 @@ impl<'a> Pool<'a> {
         self.phase(run, kind).map_or_else(String::new, |phase| {
             string(&self.get(&phase)["data"]["attributes"]["status"])
         })
+    }
+
+    /// The attributes of the run's `plan`, and what Terraform says of it in JSON.
+    pub(crate) fn plan(&self, run: &Run) -> (Value, Value) {
+        let plan = self.phase(run, "plan").expect("a run has a plan");
+        let json = self.curl_api(&format!("{plan}/json-output"), None);
+        (self.get(&plan)["data"]["attributes"].take(), parse(&json))
     }
 
     fn phase(&self, run: &Run, kind: &str) -> Option<String> {

@@ -258,12 +258,25 @@ impl Server {
             platform: "linux_amd64".to_owned(),
             concurrency: 1,
             identity,
+            level: protocol::LEVEL,
         };
         let url = format!("{}{BASE}", self.url);
         let http = self.http.clone();
         let agent = Agent { url, http, token: site.token.clone() };
         let (status, text) = agent.call(Method::POST, "register", &register).await;
         (status, text, agent)
+    }
+
+    /// An agent of the first version, which does not say what it can do.
+    pub(crate) async fn old_agent(&self, site: &Site, name: &str) -> Agent {
+        let register = json!({
+            "name": name, "version": "0.1.0", "os": "debian_12", "driver": "docker",
+            "platform": "linux_amd64", "concurrency": 1,
+        });
+        let (url, http) = (format!("{}{BASE}", self.url), self.http.clone());
+        let agent = Agent { url, http, token: site.token.clone() };
+        let registered: Registered = agent.ok(Method::POST, "register", &register).await;
+        Agent { token: registered.session_token.expose().to_owned(), ..agent }
     }
 }
 
@@ -419,6 +432,7 @@ impl Job {
             log_sha256: hex::encode(Sha256::digest(log)),
             unsaved_state: None,
             image: None,
+            summary: None,
         }
     }
 

@@ -9,6 +9,7 @@ mod lists;
 mod logs;
 mod packages;
 mod pools;
+mod run_options;
 mod run_settings;
 mod run_tokens;
 mod start;

@@ -201,28 +201,6 @@ async fn a_workspace_stays_locked_until_its_unsaved_state_is_dealt_with() {
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
-#[tokio::test]
-async fn a_run_that_asks_for_less_than_this_server_does_is_refused() {
-    let server = Server::start().await;
-    let site = server.pool_and_workspace().await;
-    let links = [("workspace", site.workspace.as_str())];
-    for (name, value) in [
-        ("is-dry", json!(true)),
-        ("plan-only", json!(true)),
-        ("refresh-only", json!(true)),
-        ("target-addrs", json!(["null_resource.a"])),
-        ("terraform-version", json!("1.9.8")),
-    ] {
-        let body = resource(json!({ name: value }), &links);
-        let (status, document) = server.call(Method::POST, "/runs", body).await;
-        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{name}: {document}");
-        assert_eq!(error(&document).2, format!("/data/attributes/{name}"));
-    }
-    assert_eq!(server.get("/runs").await["data"], json!([]), "no run was made");
-    let nothing = json!({ "is-dry": false, "target-addrs": [], "terraform-version": null });
-    server.create("/runs", nothing, &links).await;
-}
-
 /// An agent whose apply runs.
 async fn applying(server: &Server, site: &Site) -> (Agent, Job) {
     let agent = server.agent(site, "one").await;

@@ -15,7 +15,7 @@ use crate::client::CallError;
 use crate::connection::State;
 use cli::Failure;
 use config::Config;
-use protocol::{Code, Identity, Register};
+use protocol::{Code, Identity, LEVEL, Register};
 
 /// How long the first registration is tried before the agent gives up, to be
 /// started again by systemd, which then tells that it failed.
@@ -130,5 +130,6 @@ pub(super) fn introduction(config: &Config, identity: Identity) -> Result<Regist
         },
         concurrency: config.concurrency,
         identity: Some(identity),
+        level: LEVEL,
     })
 }

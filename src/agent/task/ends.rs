@@ -68,6 +68,7 @@ async fn an_outcome_that_may_have_been_heard_is_said_again_and_nothing_else() {
         log_sha256: String::new(),
         unsaved_state: None,
         image: None,
+        summary: None,
     };
     entry.note_finish(finish).unwrap();
     drop(entry);
@@ -364,6 +365,70 @@ async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failur
         let mut files = configuration::Reader::new(put.as_slice(), None).unwrap();
         assert_eq!(files.next().unwrap().unwrap().path, Path::new("fn.zip"));
         assert_eq!(files.next().unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_plan_is_counted_and_its_json_leaves_the_host_masked() {
+    const PLAN: &str = include_str!("recorded/plan-1.11.4.json");
+    const OLD: StatusCode = StatusCode::NOT_FOUND;
+    for (json, status, additions, note, is_sent) in [
+        (PLAN, StatusCode::NO_CONTENT, Some(1), None, true),
+        (PLAN, OLD, Some(1), None, false),
+        (PLAN, StatusCode::PAYLOAD_TOO_LARGE, Some(1), Some("only its numbers"), true),
+        ("", StatusCode::NO_CONTENT, None, None, false),
+        ("{", StatusCode::NO_CONTENT, None, Some("The plan is not counted"), false),
+        (r#"{"format_version": "1.2"}"#, StatusCode::NO_CONTENT, Some(0), None, true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let put = Arc::new(Mutex::new(Vec::new()));
+        let of_server = Arc::clone(&put);
+        let server = Router::new().fallback(async move |request: Request| {
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            assert!(path.ends_with("/plan-json"), "{path}");
+            let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+            if method == Method::GET && status != OLD {
+                return StatusCode::NO_CONTENT.into_response();
+            }
+            of_server.lock().unwrap().extend_from_slice(&body);
+            if status.is_success() { status.into_response() } else { refusal(status) }
+        });
+        let engine = Router::new().fallback(async move |request: Request| {
+            let uri = request.uri();
+            let asked = format!("GET {}?{}", uri.path(), uri.query().unwrap_or_default());
+            match uri.path().ends_with("/archive") {
+                true => packed(json).into_response(),
+                false => self::engine(&asked),
+            }
+        });
+        let context = context(folder.path(), server, engine).await;
+        let mut claimed = claimed();
+        claimed.task.variables = vec![protocol::Variable {
+            key: "size".to_owned(),
+            value: Secret::new("terraform_data"),
+            category: protocol::Category::Terraform,
+            hcl: false,
+            sensitive: true,
+        }];
+        let mut entry = context.journal.begin(claimed, 0).unwrap();
+        let container =
+            Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+        entry.note_container(container).unwrap();
+        let job = job(&context, entry);
+        let finished = End { outcome: Outcome::Finished, ..failed(String::new()) };
+        let said = job.hand_over_plan_json(&finished).await.unwrap();
+        assert_eq!(said.summary.map(|summary| summary.additions), additions, "{status}");
+        match note {
+            None => assert_eq!(said.note, None),
+            Some(note) => assert!(said.note.as_ref().unwrap().contains(note), "{:?}", said.note),
+        }
+        let put = String::from_utf8(std::mem::take(&mut *put.lock().unwrap())).unwrap();
+        assert_eq!(!put.is_empty(), is_sent);
+        if json == PLAN && is_sent {
+            let plan: serde_json::Value = serde_json::from_str(&put).unwrap();
+            assert_eq!(plan["variables"]["size"]["value"], "(sensitive value)");
+            assert!(!put.contains("hunter") && !put.contains("terraform_data"), "{plan:#}");
+        }
     }
 }
 

@@ -60,6 +60,17 @@ impl Run {
     }
 
     fn start_in(&self, shell: &[&str], kind: &str, folder: &str, version: &str) -> Child {
+        self.start_with(shell, [kind, "apply"], folder, &[version])
+    }
+
+    /// `rest` is what follows the container's name.
+    fn start_with(
+        &self,
+        shell: &[&str],
+        kind_and_operation: [&str; 2],
+        folder: &str,
+        rest: &[&str],
+    ) -> Child {
         let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
         // As in a container: a shell can't trap what it was started to ignore, as
         // everything in the background is.
@@ -67,9 +78,10 @@ impl Run {
             .arg("--default-signal")
             .args(shell)
             .arg(self.path("entrypoint.sh"))
-            .args([kind, "apply"])
+            .args(kind_and_operation)
             .arg(self.path(folder))
-            .args(["task-1-1", version])
+            .arg("task-1-1")
+            .args(rest)
             .env("PATH", path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -95,6 +107,73 @@ impl Run {
         let said = [end.push(&output.stdout), end.finish()].concat();
         assert!(end.is_seen(), "it has no end: {}", String::from_utf8_lossy(&said));
         (String::from_utf8(said).unwrap(), status)
+    }
+}
+
+#[test]
+fn the_flags_of_a_run_reach_terraform_plan_as_they_are_and_no_other_step() {
+    let target = r#"-target=module.a["b c; $(id) 'd' \\ *"].e.f"#;
+    let out = "-input=false -detailed-exitcode -out=RUN/plan";
+    for (kind_and_operation, flags, step) in [
+        (["plan", "apply"], &[][..], format!("plan {out}")),
+        (["plan", "destroy"], &[], format!("plan {out} -destroy")),
+        (["plan", "apply"], &["-refresh-only"], format!("plan {out} -refresh-only")),
+        (["plan", "destroy"], &["-refresh=false"], format!("plan {out} -refresh=false -destroy")),
+        (
+            ["plan", "apply"],
+            &[target, "-replace=a.b[0]"],
+            format!("plan {out} {target} -replace=a.b[0]"),
+        ),
+        (["apply", "apply"], &[], "apply -input=false RUN/plan".to_owned()),
+    ] {
+        for shell in SHELLS {
+            let run = Run::new(&[]);
+            // A line for each word, so that none is two.
+            run.terraform("printf '%s\\n' \"$@\" >\"$0.$1\"");
+            let rest: Vec<&str> = [""].iter().chain(flags).copied().collect();
+            let (said, status) = run.end(run.start_with(shell, kind_and_operation, "work", &rest));
+            let [kind, _] = kind_and_operation;
+            assert!(status.contains(&format!("{kind} 0")), "{shell:?}: {said}{status}");
+            let words = fs::read_to_string(run.path(&format!("bin/terraform.{kind}"))).unwrap();
+            let folder = run.path("").display().to_string();
+            let words = words.trim_end().replace(&folder, "RUN");
+            let count = 4 + flags.len() + usize::from(kind_and_operation[1] == "destroy");
+            assert_eq!(words.lines().count(), if kind == "plan" { count } else { 3 }, "{words}");
+            assert_eq!(words.replace('\n', " "), step, "{shell:?}");
+            let init = fs::read_to_string(run.path("bin/terraform.init")).unwrap();
+            assert_eq!(init, "init\n-input=false\n-reconfigure\n");
+        }
+    }
+}
+
+#[test]
+fn a_plans_json_is_written_beside_it_and_not_into_the_log() {
+    for shell in SHELLS {
+        for (show, json) in [
+            (
+                "echo \"{\\\"args\\\": \\\"$* $TF_CLI_ARGS\\\"}\"; echo noise >&2",
+                "{\"args\": \"show -no-color -json RUN/plan \"}\n",
+            ),
+            ("echo half; exit 1", ""),
+        ] {
+            let run = Run::new(&[("workspace/post-plan", "cat $SCALR_TEST_JSON")]);
+            run.terraform(&format!("[ \"$1\" = show ] || exit 0\n{show}"));
+            let path = run.path("plan.json").display().to_string();
+            run.variables(&[("TF_CLI_ARGS", "-parallelism=1"), ("SCALR_TEST_JSON", &path)]);
+            let (said, status) = run.end(run.start_in(shell, "plan", "work", ""));
+            let folder = run.path("").display().to_string();
+            let written = fs::read_to_string(&path).unwrap().replace(&folder, "RUN");
+            assert_eq!(written, json, "{shell:?}");
+            assert!(!said.contains("noise") && status.ends_with("plan 0\n"), "{said}{status}");
+            assert_eq!(
+                said.contains("show -no-color"),
+                !json.is_empty(),
+                "the hook has it: {said}"
+            );
+            let run = Run::new(&[]);
+            run.end(run.start_in(shell, "apply", "work", ""));
+            assert!(!run.path("plan.json").exists(), "it is a plan's");
+        }
     }
 }
 
@@ -343,6 +422,7 @@ fn an_image_with_tofu_alone_runs_that_and_the_log_says_so() {
         assert_eq!(status, "init 0\nplan 0\n", "{shell:?} {said}");
         let using = "Using tofu: this run's image has no program terraform\n";
         assert!(said.contains(using) && said.contains("tofu plan\n"), "{said}");
+        assert_eq!(fs::read_to_string(run.path("plan.json")).unwrap(), "tofu show\n");
         let (_, status) = run.end(run.start_in(shell, "plan", "work", "1.8.0"));
         assert!(
             status.contains("has OpenTofu 1.9.0, and the workspace asks for 1.8.0"),

@@ -13,13 +13,14 @@ use zip::read::Config;
 use zip::unstable::read::ZipIterable;
 
 use super::plan_files::{Before, Packed, not_handed_over, pack};
-use super::{End, Job, directory_inside, lost, paths};
+use super::{End, Job, directory_inside, lost, paths, plan_json};
 use crate::client::{CallError, TaskFile};
 use crate::engine::{self, LARGE_FILE, SMALL_FILE};
 use crate::journal::Container;
 use crate::sum;
 use configuration::Reader;
-use protocol::{Kind, Outcome, Task};
+use protocol::limits::MAX_FILE;
+use protocol::{Kind, Outcome, PlanSummary, Task};
 
 /// What a run's log says of a plan that is not there.
 const NO_PLAN: &str = "Error: Terraform says that the plan succeeded, but did not save it in /scalr/run/plan. Is there a flag in TF_CLI_ARGS_plan, or a hook, that prevents this?";
@@ -30,6 +31,16 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// What a run's log says of a plan that can't be applied.
 const CUT_OFF: &str = "Error: the plan was not written whole, though Terraform says nothing of it. Is the disk of the agent's host full?";
+
+const NO_JSON: &str = "cannot make a file for the plan's JSON";
+
+/// What became of a plan's JSON.
+#[derive(Default)]
+pub(super) struct PlanJson {
+    pub(super) summary: Option<PlanSummary>,
+    /// What the run's log has to say of it.
+    pub(super) note: Option<String>,
+}
 
 /// Why the server does not have a file of a run.
 enum Unsaved {
@@ -152,6 +163,67 @@ impl Job {
         }
     }
 
+    /// Gives the server what Terraform says of a finished plan in JSON, without what is
+    /// sensitive. That the server does not have it fails nothing.
+    pub(super) async fn hand_over_plan_json(&self, end: &End) -> Result<PlanJson, CallError> {
+        let Some(Container { id, .. }) = &self.entry.record().container else {
+            return Ok(PlanJson::default());
+        };
+        if self.task().kind != Kind::Plan || end.outcome != Outcome::Finished {
+            return Ok(PlanJson::default());
+        }
+        let unread = |error: anyhow::Error| PlanJson {
+            summary: None,
+            note: Some(format!(
+                "The plan is not counted, because its JSON cannot be read: {error:#}"
+            )),
+        };
+        let plan = match self.copy_out(id, paths::PLAN_JSON, MAX_FILE).await {
+            Ok(Some(plan)) if file_size(plan.as_file())? > 0 => plan,
+            // Terraform is too old, or was interrupted.
+            Ok(_) => return Ok(PlanJson::default()),
+            Err(error) if engine::is_away(&error) => return Err(error.into()),
+            Err(error) => return Ok(unread(error)),
+        };
+        let survey = match plan_json::survey(plan.reopen().context(NO_JSON)?) {
+            Ok(survey) => survey,
+            Err(error) => return Ok(unread(error)),
+        };
+        let summary = Some(survey.summary);
+        if self.fetch(TaskFile::PlanJson).await?.is_none() {
+            return Ok(PlanJson { summary, note: None });
+        }
+        let masked = NamedTempFile::new_in(self.entry.directory()).context(NO_JSON)?;
+        let why = match self.mask_plan_json(&plan, &masked, survey).await {
+            Ok(()) => match self.client.put(TaskFile::PlanJson, masked.path()).await {
+                Ok(()) => return Ok(PlanJson { summary, note: None }),
+                Err(CallError::FileRefused(why)) => why,
+                Err(error) => return Err(error),
+            },
+            Err(error) => format!("{error:#}"),
+        };
+        let note = Some(format!("The plan's JSON is not saved, only its numbers: {why}"));
+        Ok(PlanJson { summary, note })
+    }
+
+    async fn mask_plan_json(
+        &self,
+        plan: &NamedTempFile,
+        to: &NamedTempFile,
+        survey: plan_json::Survey,
+    ) -> Result<()> {
+        let variables = self.task().variables.iter().filter(|variable| variable.sensitive);
+        let sensitive = variables
+            .map(|variable| {
+                variable.key.strip_prefix("TF_VAR_").unwrap_or(&variable.key).to_owned()
+            })
+            .collect();
+        let (from, to, redactor) = (plan.reopen()?, to.reopen()?, self.redactor());
+        // A large one takes seconds.
+        let masking = move || plan_json::mask(from, to, &survey, &sensitive, &redactor);
+        tokio::task::spawn_blocking(masking).await.context("the masking panicked")?
+    }
+
     /// Packs what the plan made into a file here; none if the container has no working
     /// directory any more.
     async fn pack_plan_files(
@@ -254,6 +326,10 @@ impl Job {
         let to = copy.reopen().context(cannot)?;
         Ok(self.context.engine.copy_out(container, path, limit, to).await?.then_some(copy))
     }
+}
+
+fn file_size(file: &File) -> Result<u64> {
+    Ok(file.metadata().context(NO_JSON)?.len())
 }
 
 /// Whether a plan is not whole: Terraform takes no notice when the end of it can't be

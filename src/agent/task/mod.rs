@@ -25,6 +25,8 @@ mod memory;
 mod outcome;
 mod paths;
 mod plan_files;
+mod plan_flags;
+mod plan_json;
 #[cfg(test)]
 mod planned_image;
 mod prepare;
@@ -238,6 +240,7 @@ impl Job {
                 )
             }),
             image: None,
+            summary: None,
         };
         if let Err(error) = self.entry.note_finish(finish.clone()) {
             warn!("the outcome is reported without a note of it here: {error:#}");
@@ -296,9 +299,11 @@ impl Job {
         self.channels.state.send_replace(TaskState::Uploading);
         let handing_over = async {
             self.hand_over(&mut end).await?;
-            self.hand_over_plan_files(&end).await
+            let note = self.hand_over_plan_files(&end).await?;
+            Ok::<_, CallError>((note, self.hand_over_plan_json(&end).await?))
         };
-        if let Some(note) = self.progress.during(Phase::Uploading, handing_over).await? {
+        let (note, plan) = self.progress.during(Phase::Uploading, handing_over).await?;
+        for note in note.into_iter().chain(plan.note) {
             let note = self.redactor().mask(&note);
             spool.write_patiently(format!("\n{note}\n").as_bytes()).await?;
         }
@@ -323,6 +328,7 @@ impl Job {
             log_sha256: sha256,
             unsaved_state: end.unsaved_state,
             image,
+            summary: plan.summary,
         };
         self.entry.note_finish(finish.clone())?;
         Ok(Some(finish))
@@ -661,6 +667,8 @@ pub(super) mod tests {
                 run_id: "run-1".to_owned(),
                 run_source: "api".to_owned(),
                 operation: Operation::Apply,
+                options: protocol::RunOptions::default(),
+                changes_nothing: false,
                 workspace: named("ws-1"),
                 environment: named("env-1"),
                 terraform_version: None,

@@ -34,6 +34,8 @@ pub(super) const HOOKS: &str = "/scalr/run/hooks";
 pub(super) const HOOK: &str = "/scalr/run/hook";
 /// The saved plan.
 pub(super) const PLAN: &str = "/scalr/run/plan";
+/// What Terraform says of it in JSON; empty: nothing.
+pub(super) const PLAN_JSON: &str = "/scalr/run/plan.json";
 /// A line `STEP EXIT-CODE` for each step that ended.
 pub(super) const STATUS: &str = "/scalr/run/status";
 /// Put there when the run is interrupted because it has nearly used up its

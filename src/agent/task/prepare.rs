@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::{info, warn};
 
 use super::archive::Archive;
+use super::plan_flags::plan_flags;
 use super::{Job, directory_inside, environment, hooks, paths, work_directory};
 use crate::client::{CallError, TaskFile};
 use crate::engine::ContainerSpec;
@@ -284,6 +285,18 @@ impl Job {
             Operation::Destroy => "destroy",
         };
         let directory = work_directory(task)?;
+        let mut command = [
+            "/bin/sh",
+            paths::ENTRYPOINT,
+            &task.kind.to_string(),
+            operation,
+            &directory,
+            &self.container_name(),
+            required_version(task).unwrap_or_default(),
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        command.extend(plan_flags(task));
         let labels = HashMap::from([
             (label::TASK.to_owned(), task.id.clone()),
             (label::ATTEMPT.to_owned(), task.attempt.to_string()),
@@ -295,17 +308,7 @@ impl Job {
         Ok(ContainerSpec {
             name: self.container_name(),
             image,
-            command: [
-                "/bin/sh",
-                paths::ENTRYPOINT,
-                &task.kind.to_string(),
-                operation,
-                &directory,
-                &self.container_name(),
-                required_version(task).unwrap_or_default(),
-            ]
-            .map(str::to_owned)
-            .to_vec(),
+            command,
             environment: vec![format!("HOME={}", paths::HOME)],
             user: format!("{}:{}", user.uid, user.gid),
             working_directory: paths::WORK.to_owned(),

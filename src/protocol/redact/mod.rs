@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use fold::{Fold, folded};
 use forms::forms;
@@ -30,7 +31,7 @@ const MASK: &[u8] = b"***";
 /// Escape sequences inside of it stay as well, so that colours end.
 pub struct Redactor {
     /// None when there is nothing to mask.
-    needles: Option<Needles>,
+    needles: Option<Arc<Needles>>,
     fold: Fold,
     /// What may be the beginning of a secret, with what is known of each byte.
     kept: Vec<u8>,
@@ -58,8 +59,18 @@ impl Redactor {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let exact: BTreeSet<Vec<u8>> = secrets.into_iter().flat_map(forms).collect();
         let seen = exact.iter().map(|form| folded(form)).filter(|form| forms::is_long(form));
+        Self::with(Needles::new(seen.chain(exact.iter().cloned()).collect()).map(Arc::new))
+    }
+
+    /// A filter for the same secrets, for another stream.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self::with(self.needles.clone())
+    }
+
+    fn with(needles: Option<Arc<Needles>>) -> Self {
         Self {
-            needles: Needles::new(seen.chain(exact.iter().cloned()).collect()),
+            needles,
             fold: Fold::new(),
             kept: Vec::new(),
             marks: Vec::new(),

@@ -183,7 +183,7 @@ proptest! {
         let text = text.as_bytes();
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         let mut redactor = Redactor::new(secrets.iter().copied());
-        let longest = redactor.needles.as_ref().map_or(0, Needles::longest);
+        let longest = redactor.needles.as_deref().map_or(0, Needles::longest);
         let mut out = Vec::new();
         for piece in cut(text, &cuts) {
             out.extend(redactor.push(piece));

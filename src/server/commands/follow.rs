@@ -51,8 +51,16 @@ pub(super) async fn follow(
 
 /// Whether nothing happens to a run of this status by itself.
 pub(super) fn is_at_rest(status: &str) -> bool {
-    ["planned", "applied", "planned_and_finished", "errored", "discarded", "canceled"]
-        .contains(&status)
+    [
+        "planned",
+        "planned_and_saved",
+        "applied",
+        "planned_and_finished",
+        "errored",
+        "discarded",
+        "canceled",
+    ]
+    .contains(&status)
 }
 
 /// The log of one phase, as far as it is printed.

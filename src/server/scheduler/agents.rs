@@ -74,6 +74,7 @@ impl Scheduler {
             driver: register.driver.clone(),
             platform: register.platform.clone(),
             concurrency: register.concurrency.into(),
+            level: register.level.into(),
             // What it can take now, its first poll tells.
             free_slots: 0,
             connected: true,

@@ -1,14 +1,17 @@
 //! What the agent of a claimed task has to do. An apply runs what was planned: its plan's
 //! settings are kept when that is claimed, and the workspace may be changed meanwhile.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 
 use super::{Change, Error, Terms};
+use crate::store::run::{self, Run};
 use crate::store::run_settings::{self, RunSettings};
 use crate::store::task::{Phase, Task};
 use crate::store::workspace::Workspace;
-use crate::store::{agent_pool, environment, variable};
-use protocol::{Category, Named, Operation, Variable};
+use crate::store::{agent_pool, environment, state_version, variable};
+use protocol::{Category, Named, Operation, RunOptions, Secret, Variable};
 
 impl Change {
     /// What an agent has to do that has claimed the task.
@@ -17,15 +20,18 @@ impl Change {
         task: &Task,
         terms: Terms,
     ) -> Result<protocol::Task, Error> {
-        let run = self.run(&task.run_id).await?;
+        let mut run = self.run(&task.run_id).await?;
         let workspace = self.workspace_of(&run).await?;
         let timeout = terms.timeout(&workspace, task.phase).as_secs();
         let environment = environment::find(&mut self.tx, &workspace.environment_id).await?;
         let environment = environment.context("a workspace without its environment")?;
-        let now = self.settings_of(&workspace, task.pool_id.as_deref()).await?;
+        let now = self.settings_of(&run, &workspace, task.pool_id.as_deref()).await?;
         let settings = match task.phase {
             Phase::Plan => {
                 run_settings::upsert(&mut self.tx, &run.id, &now).await?;
+                let state = state_version::current(&mut self.tx, &workspace.id).await?;
+                run.planned_state = Some(state.map_or(0, |state| state.number));
+                run::update(&mut self.tx, &run).await?;
                 now
             }
             Phase::Apply => match run_settings::find(&mut self.tx, &run.id).await? {
@@ -43,8 +49,13 @@ impl Change {
             attempt: super::offers::wire_attempt(task.attempt),
             kind: task.phase.into(),
             run_id: run.id,
-            run_source: run.source,
+            run_source: run.source.name().to_owned(),
             operation: if run.is_destroy { Operation::Destroy } else { Operation::Apply },
+            options: match task.phase {
+                Phase::Plan => run.inputs.options,
+                Phase::Apply => RunOptions::default(),
+            },
+            changes_nothing: task.phase == Phase::Apply && run.has_changes == Some(false),
             workspace: Named { id: workspace.id, name: workspace.name },
             environment: Named { id: environment.id, name: environment.name },
             terraform_version: settings.terraform_version,
@@ -61,6 +72,7 @@ impl Change {
 
     async fn settings_of(
         &mut self,
+        run: &Run,
         workspace: &Workspace,
         pool_id: Option<&str>,
     ) -> sqlx::Result<RunSettings> {
@@ -70,23 +82,53 @@ impl Change {
         };
         let variables = variable::of_workspace(&mut self.tx, &workspace.id).await?.into_iter();
         Ok(RunSettings {
-            terraform_version: workspace.terraform_version.clone(),
+            terraform_version: run
+                .terraform_version
+                .clone()
+                .or_else(|| workspace.terraform_version.clone()),
             allow_other_terraform_version: workspace.allow_other_terraform_version,
             image: workspace.image.clone().or(pool.and_then(|pool| pool.image)),
             working_directory: workspace.working_directory.clone(),
             hooks: workspace.hooks.0.clone(),
-            variables: variables
-                .map(|variable| Variable {
-                    key: variable.key,
-                    value: variable.value.0,
-                    category: variable.category.into(),
-                    hcl: variable.hcl,
-                    sensitive: variable.sensitive,
-                })
-                .collect(),
+            variables: with_own(
+                variables
+                    .map(|variable| Variable {
+                        key: variable.key,
+                        value: variable.value.0,
+                        category: variable.category.into(),
+                        hcl: variable.hcl,
+                        sensitive: variable.sensitive,
+                    })
+                    .collect(),
+                &run.inputs.variables,
+            ),
             ran_image: None,
         })
     }
+}
+
+/// The workspace's variables with the run's own, which take precedence. One that has the name
+/// of a sensitive one is sensitive, too.
+fn with_own(mut variables: Vec<Variable>, own: &BTreeMap<String, String>) -> Vec<Variable> {
+    let is_sensitive = |key: &str| {
+        let has_key = |one: &&Variable| one.category == Category::Terraform && one.key == key;
+        variables.iter().find(has_key).is_some_and(|one| one.sensitive)
+    };
+    let own: Vec<Variable> = own
+        .iter()
+        .map(|(key, value)| Variable {
+            key: key.clone(),
+            value: Secret::new(value.as_str()),
+            category: Category::Terraform,
+            hcl: true,
+            sensitive: is_sensitive(key),
+        })
+        .collect();
+    variables.retain(|one| {
+        one.category != Category::Terraform || own.iter().all(|own| own.key != one.key)
+    });
+    variables.extend(own);
+    variables
 }
 
 /// What an apply gets: all that was planned, and the environment as it is now, since
@@ -118,10 +160,8 @@ fn is_of_terraform(variable: &Variable) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use protocol::{Hook, Secret};
+    use protocol::Hook;
 
     fn settings(image: &str, variables: &[(&str, &str, Category, bool)]) -> RunSettings {
         RunSettings {

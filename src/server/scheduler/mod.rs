@@ -2,10 +2,15 @@
 //!
 //! ```text
 //! run    pending → plan_queued → planning → planned → confirmed → apply_queued → applying → applied
+//!        planning → planned_and_saved → confirmed; planning → planned_and_finished
 //!        planning, applying → canceling → canceled, applied
 //! task   pending → queued → offered → claimed → running → finished | errored | canceled
 //!                    ↑_________|_________|_________|         ↖ unreachable (an apply)
 //! ```
+//!
+//! The runs of a workspace go one after the other, but for those that are never applied and
+//! those whose plan is kept for later: these start at once and nobody waits for them, until
+//! the kept plan is confirmed.
 //!
 //! A task is lent to an agent: its lease is renewed whenever the agent is heard
 //! of with it. When it expires, the task goes back into the queue with the next
@@ -23,6 +28,8 @@ mod leases;
 mod locks;
 mod offers;
 mod placement;
+mod run_events;
+mod run_inputs;
 mod runs;
 mod states;
 mod tasks;
@@ -33,12 +40,15 @@ use std::time::Duration;
 
 pub(crate) use agents::Denied;
 pub(crate) use placement::pool_of;
-pub(crate) use runs::NewRun;
+pub(crate) use run_events::Decision;
+pub(crate) use run_inputs::NewRun;
+pub(crate) use runs::force_cancel_available_at;
 pub(crate) use states::{NewState, Saved};
 pub(crate) use wake::Wake;
 
 use super::clock::{Clock, Millis};
 use super::objects::Objects;
+use super::store::run_event::Actor;
 use super::store::task::Phase;
 use super::store::workspace::Workspace;
 use super::store::{Store, WriteTransaction};
@@ -128,6 +138,14 @@ pub(crate) enum Error {
     /// It can't be right at any time.
     #[error("{0}")]
     Invalid(String),
+    /// An attribute, by its name in the APIs, that can't be right at any time.
+    #[error("{detail}")]
+    InvalidAttribute {
+        /// For example `target-addrs`.
+        name: &'static str,
+        /// Why, in a sentence.
+        detail: String,
+    },
     /// The server failed.
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
@@ -148,17 +166,28 @@ impl From<io::Error> for Error {
     }
 }
 
-/// A change under way: what it writes, and whom it wakes when it is through.
+/// A change under way: who makes it, what it writes, and whom it wakes when it is through.
 struct Change {
     tx: WriteTransaction,
     now: Millis,
+    actor: Actor,
+    /// What the actor says about the first thing that happens to a run.
+    comment: Option<String>,
     woken_pools: Vec<String>,
 }
 
 impl Scheduler {
+    /// A change that the server makes itself.
     async fn change(&self) -> sqlx::Result<Change> {
         let tx = self.store.write().await?;
-        Ok(Change { tx, now: self.clock.now(), woken_pools: Vec::new() })
+        let (now, actor, woken_pools) = (self.clock.now(), Actor::SERVER, Vec::new());
+        Ok(Change { tx, now, actor, comment: None, woken_pools })
+    }
+
+    async fn change_by(&self, decision: Decision) -> Result<Change, Error> {
+        decision.check()?;
+        let Decision { actor, comment } = decision;
+        Ok(Change { actor, comment, ..self.change().await? })
     }
 
     async fn commit(&self, change: Change) -> sqlx::Result<()> {

@@ -177,7 +177,8 @@ impl Scheduler {
         // What was offered a moment ago is about to be claimed.
         let offered = task::count_offered(db, &session.agent_id, self.repeat_before()).await?;
         let limit = (i64::from(poll.free_slots) - offered).max(0);
-        task::offerable(db, &session.pool_id, &session.agent_id, self.repeat_before(), limit).await
+        let agent = (session.agent_id.as_str(), session.level);
+        task::offerable(db, &session.pool_id, agent, self.repeat_before(), limit).await
     }
 
     fn repeat_before(&self) -> Millis {

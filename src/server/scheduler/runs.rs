@@ -1,73 +1,89 @@
 //! Runs: made, confirmed, discarded, canceled; and what follows when their
 //! plan or apply ends.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use tracing::info;
 
-use super::{Change, Error, Scheduler, pool_of};
-use crate::store::configuration_version;
+use super::{Change, Decision, Error, NewRun, Scheduler, millis, pool_of};
+use crate::clock::{Millis, rfc3339};
 use crate::store::run::{self, Run, Status};
-use crate::store::run_settings;
-use crate::store::task::{self, Phase, State, Task};
+use crate::store::run_event::Actor;
+use crate::store::state_version::{self, StateVersion};
+use crate::store::task::{self, Phase, State, Summary, Task};
 use crate::store::workspace::{self, Workspace};
+use crate::store::{configuration_version, run_settings, variable};
 use crate::token::new_id;
+use protocol::RunOptions;
 
-/// What a run is made of.
-#[derive(Debug)]
-pub(crate) struct NewRun {
-    /// Its workspace.
-    pub workspace_id: String,
-    /// What it runs.
-    pub configuration_version_id: String,
-    /// Where it came from.
-    pub source: &'static str,
-    /// Why, for people.
-    pub message: Option<String>,
-    /// Whether it destroys.
-    pub is_destroy: bool,
-    /// Whether its plan is applied without asking.
-    pub auto_apply: bool,
+/// The [`protocol::LEVEL`] of agents that know a run's options and applies without changes.
+const OPTIONS_LEVEL: i64 = 2;
+
+/// How long after a cancel a run can be given up: longer than an agent with the usual
+/// settings takes until it kills the run's container.
+const FORCE_CANCEL_GRACE: Duration = Duration::from_secs(2 * 60);
+
+/// From when on a canceled run can be given up; none: it cannot.
+pub(crate) fn force_cancel_available_at(run: &Run) -> Option<Millis> {
+    (run.status == Status::Canceling).then(|| run.updated_at + millis(FORCE_CANCEL_GRACE))
 }
 
 impl Scheduler {
     /// Makes a run; it starts at once unless its workspace has another one
-    /// under way.
+    /// under way and both may be applied.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the configuration version is gone.
-    pub(crate) async fn create_run(&self, new: NewRun) -> Result<Run, Error> {
-        let mut change = self.change().await?;
-        let run = Run {
+    /// [`Error::InvalidAttribute`], [`Error::Conflict`] when the configuration version is gone.
+    pub(crate) async fn create_run(&self, mut new: NewRun) -> Result<Run, Error> {
+        let mut change = self.change_by(std::mem::take(&mut new.by)).await?;
+        let workspace = workspace::find(&mut change.tx, &new.workspace_id).await?;
+        let workspace = workspace.context("a new run without its workspace")?;
+        let version =
+            configuration_version::find(&mut change.tx, &new.configuration_version_id).await?;
+        let version = version.context("a new run without its configuration version")?;
+        // Retention may have been faster.
+        if version.removed_at.is_some() {
+            return Err(Error::Conflict(format!(
+                "The configuration version {} is gone: the server's retention removed it.",
+                version.id
+            )));
+        }
+        let variables = variable::of_workspace(&mut change.tx, &workspace.id).await?;
+        let inputs = new.settle(&workspace, &version, &variables)?;
+        let mut run = Run {
             id: new_id("run"),
             workspace_id: new.workspace_id,
             configuration_version_id: new.configuration_version_id,
             status: Status::Pending,
-            source: new.source.to_owned(),
+            source: new.source,
             message: new.message,
             is_destroy: new.is_destroy,
-            auto_apply: new.auto_apply,
+            auto_apply: new.auto_apply.unwrap_or_default(),
+            is_plan_only: new.is_plan_only,
+            save_plan: new.save_plan,
+            allow_empty_apply: new.allow_empty_apply,
+            inputs,
+            terraform_version: new.terraform_version,
+            is_exclusive: !new.is_plan_only && !new.save_plan,
+            planned_state: None,
             has_changes: None,
             error_message: None,
             created_at: change.now,
             updated_at: change.now,
             files_removed_at: None,
         };
-        // Retention may have been faster.
-        let version =
-            configuration_version::find(&mut change.tx, &run.configuration_version_id).await?;
-        if version.is_some_and(|version| version.removed_at.is_some()) {
-            return Err(Error::Conflict(format!(
-                "The configuration version {} is gone: the server's retention removed it.",
-                run.configuration_version_id
-            )));
-        }
         run::insert(&mut change.tx, &run).await?;
         for (phase, prefix) in [(Phase::Plan, "plan"), (Phase::Apply, "apply")] {
             let task = new_task(&run, phase, new_id(prefix));
             task::insert(&mut change.tx, &task).await?;
         }
         info!(run = run.id, workspace = run.workspace_id, "run made");
-        change.start_next(&run.workspace_id).await?;
+        change.record(&run, run.status.name()).await?;
+        match run.is_exclusive {
+            true => change.start_next(&run.workspace_id).await?,
+            false => change.start_plan(&mut run, &workspace).await?,
+        }
         let run = change.run(&run.id).await?;
         self.commit(change).await?;
         Ok(run)
@@ -77,11 +93,13 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Conflict`] when the run does not wait for it.
-    pub(crate) async fn confirm(&self, run_id: &str) -> Result<Run, Error> {
-        let mut change = self.change().await?;
+    pub(crate) async fn confirm(&self, run_id: &str, decision: Decision) -> Result<Run, Error> {
+        let mut change = self.change_by(decision).await?;
         let mut run = change.run(run_id).await?;
-        if run.status != Status::Planned {
-            return Err(wrong_status(&run, "applied", "only a planned run can"));
+        match run.status {
+            Status::Planned => {}
+            Status::PlannedAndSaved => change.take_turn(&mut run).await?,
+            _ => return Err(wrong_status(&run, "applied", "only a planned run can")),
         }
         change.confirm(&mut run).await?;
         self.commit(change).await?;
@@ -92,10 +110,10 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Conflict`] when the run does not wait for it.
-    pub(crate) async fn discard(&self, run_id: &str) -> Result<Run, Error> {
-        let mut change = self.change().await?;
+    pub(crate) async fn discard(&self, run_id: &str, decision: Decision) -> Result<Run, Error> {
+        let mut change = self.change_by(decision).await?;
         let mut run = change.run(run_id).await?;
-        if run.status != Status::Planned {
+        if !matches!(run.status, Status::Planned | Status::PlannedAndSaved) {
             return Err(wrong_status(&run, "discarded", "only a planned run can"));
         }
         change.end_run(&mut run, Status::Discarded, None).await?;
@@ -109,11 +127,13 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::Conflict`] when there is nothing to cancel.
-    pub(crate) async fn cancel(&self, run_id: &str) -> Result<Run, Error> {
-        let mut change = self.change().await?;
+    pub(crate) async fn cancel(&self, run_id: &str, decision: Decision) -> Result<Run, Error> {
+        let mut change = self.change_by(decision).await?;
         let mut run = change.run(run_id).await?;
         let phase = match run.status {
-            Status::Planned => return Err(wrong_status(&run, "canceled", "discard it instead")),
+            Status::Planned | Status::PlannedAndSaved => {
+                return Err(wrong_status(&run, "canceled", "discard it instead"));
+            }
             _ => run.phase(),
         };
         let phase = phase.ok_or_else(|| wrong_status(&run, "canceled", "it has ended"))?;
@@ -144,6 +164,42 @@ impl Scheduler {
         self.commit(change).await?;
         Ok(run)
     }
+
+    /// Gives up a run that has been canceling for some time: it ends, whatever its agent does.
+    /// The workspace of an apply stays locked.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the run is not canceling, or not long enough.
+    pub(crate) async fn force_cancel(
+        &self,
+        run_id: &str,
+        decision: Decision,
+    ) -> Result<Run, Error> {
+        let mut change = self.change_by(decision).await?;
+        let mut run = change.run(run_id).await?;
+        let (Some(available_at), Some(phase)) = (force_cancel_available_at(&run), run.phase())
+        else {
+            return Err(wrong_status(&run, "force-canceled", "cancel it first"));
+        };
+        if change.now < available_at {
+            return Err(Error::Conflict(format!(
+                "Run {} is being canceled: it can be force-canceled from {} on.",
+                run.id,
+                rfc3339(available_at)
+            )));
+        }
+        let mut message = format!("It was force-canceled before its {} had ended.", phase.name());
+        if phase == Phase::Apply {
+            let advice = change.lock(&run, &message).await?;
+            message = format!("{message}\n{advice}");
+        }
+        let mut task = task::of_run(&mut change.tx, run_id, phase).await?;
+        change.take_back(&mut task, State::Canceled).await?;
+        change.end_run(&mut run, Status::Canceled, Some(message)).await?;
+        info!(run = run.id, "run force-canceled");
+        self.commit(change).await?;
+        Ok(run)
+    }
 }
 
 impl Change {
@@ -165,7 +221,53 @@ impl Change {
         run.status = status;
         run.updated_at = self.now;
         info!(run = run.id, ?status, "run");
-        run::update(&mut self.tx, run).await
+        run::update(&mut self.tx, run).await?;
+        self.record(run, status.name()).await.map(drop)
+    }
+
+    /// Gives a run whose plan is kept its turn among the workspace's runs.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when another run has it, or the workspace is locked.
+    async fn take_turn(&mut self, run: &mut Run) -> Result<(), Error> {
+        if let Some(current) = run::current(&mut self.tx, &run.workspace_id).await? {
+            return Err(Error::Conflict(format!(
+                "Run {} of the workspace is under way. Apply this plan when that has ended, \
+                 unless it changes the state: then make a new plan.",
+                current.id
+            )));
+        }
+        if let Some(reason) = self.workspace_of(run).await?.lock_reason {
+            return Err(Error::Conflict(format!("The workspace is locked. {reason}")));
+        }
+        run.is_exclusive = true;
+        Ok(())
+    }
+
+    /// Keeps the plan of a run for later, unless the state has changed since it began.
+    pub(super) async fn save_plan(&mut self, run: &mut Run) -> Result<(), Error> {
+        self.set_status(run, Status::PlannedAndSaved).await?;
+        let current = state_version::current(&mut self.tx, &run.workspace_id).await?;
+        Ok(self.discard_stale(run, current.map_or(0, |state| state.number)).await?)
+    }
+
+    /// Discards the kept plans that were made with another state than the workspace's.
+    pub(super) async fn discard_all_stale(&mut self, state: &StateVersion) -> sqlx::Result<()> {
+        for mut run in run::saved(&mut self.tx, &state.workspace_id).await? {
+            self.discard_stale(&mut run, state.number).await?;
+        }
+        Ok(())
+    }
+
+    async fn discard_stale(&mut self, run: &mut Run, state_number: i64) -> sqlx::Result<()> {
+        if run.planned_state == Some(state_number) {
+            return Ok(());
+        }
+        self.actor = Actor::SERVER;
+        let message =
+            "The workspace's state has changed since this plan was made. Start a new run."
+                .to_owned();
+        self.end_run(run, Status::Discarded, Some(message)).await
     }
 
     /// Goes on from a plan that has changes.
@@ -178,6 +280,10 @@ impl Change {
         };
         self.set_status(run, Status::Confirmed).await?;
         let mut apply = task::of_run(&mut self.tx, &run.id, Phase::Apply).await?;
+        if run.has_changes == Some(false) {
+            // Others take it for a failure that the state is as before.
+            apply.level = OPTIONS_LEVEL;
+        }
         self.queue(&mut apply, pool_id).await?;
         Ok(self.set_status(run, Status::ApplyQueued).await?)
     }
@@ -212,6 +318,7 @@ impl Change {
         if run::current(&mut self.tx, workspace_id).await?.is_some() {
             return Ok(());
         }
+        self.actor = Actor::SERVER;
         let Some(mut run) = run::next(&mut self.tx, workspace_id).await? else {
             return Ok(());
         };
@@ -219,16 +326,20 @@ impl Change {
         let Some(workspace) = workspace.filter(|workspace| workspace.lock_reason.is_none()) else {
             return Ok(());
         };
-        let pool = pool_of(&mut self.tx, &workspace).await?;
+        self.start_plan(&mut run, &workspace).await
+    }
+
+    async fn start_plan(&mut self, run: &mut Run, workspace: &Workspace) -> sqlx::Result<()> {
+        let pool = pool_of(&mut self.tx, workspace).await?;
         let Some(pool) = pool else {
             let message = "The workspace has no agent pool: link it to one, or give its \
                            environment or the account a default pool."
                 .to_owned();
-            return self.end_run(&mut run, Status::Errored, Some(message)).await;
+            return self.end_run(run, Status::Errored, Some(message)).await;
         };
         let mut plan = task::of_run(&mut self.tx, &run.id, Phase::Plan).await?;
         self.queue(&mut plan, pool.id).await?;
-        self.set_status(&mut run, Status::PlanQueued).await
+        self.set_status(run, Status::PlanQueued).await
     }
 
     async fn queue(&mut self, task: &mut Task, pool_id: String) -> sqlx::Result<()> {
@@ -248,6 +359,11 @@ fn new_task(run: &Run, phase: Phase, phase_id: String) -> Task {
         phase,
         state: State::Pending,
         attempt: 1,
+        // An apply does what was planned.
+        level: match phase {
+            Phase::Plan if run.inputs.options != RunOptions::default() => OPTIONS_LEVEL,
+            _ => 1,
+        },
         pool_id: None,
         agent_id: None,
         cancel_requested: false,
@@ -257,6 +373,7 @@ fn new_task(run: &Run, phase: Phase, phase_id: String) -> Task {
         message: None,
         exit_code: None,
         oom_killed: false,
+        summary: Summary::default(),
         created_at: run.created_at,
         queued_at: None,
         started_at: None,
@@ -265,7 +382,6 @@ fn new_task(run: &Run, phase: Phase, phase_id: String) -> Task {
 }
 
 fn wrong_status(run: &Run, done: &str, but: &str) -> Error {
-    let status = serde_json::to_value(run.status).unwrap_or_default();
-    let status = status.as_str().unwrap_or_default().replace('_', " ");
+    let status = run.status.name().replace('_', " ");
     Error::Conflict(format!("Run {} is {status} and can't be {done}: {but}.", run.id))
 }

@@ -231,6 +231,7 @@ impl Change {
             serial = version.serial,
             "state version made"
         );
+        self.discard_all_stale(&version).await?;
         Ok(Saved::New(version))
     }
 }

@@ -5,8 +5,9 @@ use tracing::{info, warn};
 use super::leases::OVERDUE_GRACE;
 use super::{Change, Error, Scheduler, millis};
 use crate::store::run::{Run, Status};
+use crate::store::run_event::Actor;
 use crate::store::run_settings;
-use crate::store::task::{self, Phase, State, Task};
+use crate::store::task::{self, Claim, Phase, State, Summary, Task};
 use crate::token::PresentedToken;
 use protocol::{Finish, Outcome};
 
@@ -80,6 +81,7 @@ impl Scheduler {
             State::Running => return Ok(()),
             _ => return Err(over(&task)),
         }
+        change.act_as_agent(&task).await?;
         task.state = State::Running;
         task.started_at = Some(change.now);
         task.lease_expires_at = Some(change.now + millis(self.terms.lease));
@@ -113,6 +115,7 @@ impl Scheduler {
         if !task.state.is_with_agent() {
             return Err(over(&task));
         }
+        change.act_as_agent(&task).await?;
         task.state = match finish.outcome {
             Outcome::Finished => State::Finished,
             Outcome::Errored => State::Errored,
@@ -121,6 +124,14 @@ impl Scheduler {
         task.message.clone_from(&finish.message);
         task.exit_code = finish.exit_code;
         task.oom_killed = finish.oom_killed;
+        task.summary = match (task.phase, finish.outcome) {
+            (Phase::Plan, _) => Summary(finish.summary),
+            // It has done all that was planned.
+            (Phase::Apply, Outcome::Finished) => {
+                task::of_run(&mut change.tx, &task.run_id, Phase::Plan).await?.summary
+            }
+            (Phase::Apply, _) => Summary(None),
+        };
         task.lease_expires_at = None;
         task.ended_at = Some(change.now);
         task::update(&mut change.tx, &task).await?;
@@ -143,6 +154,15 @@ impl Change {
             .ok_or_else(|| Error::NotFound(format!("there is no task {id}")))
     }
 
+    /// From here on it is the task's agent that makes the change.
+    async fn act_as_agent(&mut self, task: &Task) -> sqlx::Result<()> {
+        let claim = task::find_claim(&mut self.tx, &task.id, task.attempt).await?;
+        if let Some(Claim { agent_id: Some(id), agent_name, .. }) = claim {
+            self.actor = Actor::agent(&id, agent_name.as_deref());
+        }
+        Ok(())
+    }
+
     async fn after_plan(
         &mut self,
         run: &mut Run,
@@ -157,7 +177,7 @@ impl Change {
             Outcome::Finished if plan.cancel_requested => {
                 self.end_run(run, Status::Canceled, None).await?;
             }
-            Outcome::Finished if run.has_changes == Some(false) => {
+            Outcome::Finished if run.ends_with_its_plan() => {
                 self.end_run(run, Status::PlannedAndFinished, None).await?;
             }
             Outcome::Finished => {
@@ -165,8 +185,12 @@ impl Change {
                     settings.ran_image.clone_from(&finish.image);
                     run_settings::upsert(&mut self.tx, &run.id, &settings).await?;
                 }
+                if run.save_plan {
+                    return self.save_plan(run).await;
+                }
                 self.set_status(run, Status::Planned).await?;
                 if run.auto_apply {
+                    self.actor = Actor::SERVER;
                     self.confirm(run).await?;
                 }
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-use super::{Denied, Error, NewRun, NewState, Saved, Scheduler, Terms, Wake};
+use super::{Decision, Denied, Error, NewRun, NewState, Saved, Scheduler, Terms, Wake};
 use crate::clock::Clock;
 use crate::disk::Reserve;
 use crate::objects::Objects;
@@ -15,17 +15,22 @@ use crate::store::account::Account;
 use crate::store::agent_pool::AgentPool;
 use crate::store::configuration_version::ConfigurationVersion;
 use crate::store::environment::Environment;
-use crate::store::run::{Run, Status};
+use crate::store::run::{Run, Source, Status};
+use crate::store::run_event::Actor;
 use crate::store::session::Session;
 use crate::store::task::{Phase, State, Task};
+use crate::store::variable::Variable;
 use crate::store::workspace::Workspace;
 use crate::store::{
-    Store, access_token, account, agent, agent_pool, configuration_version, environment, run, task,
-    workspace,
+    Page, Store, access_token, account, agent, agent_pool, configuration_version, environment, run,
+    run_event, task, variable, workspace,
 };
 use crate::token::NewToken;
 use crate::usage::Usage;
-use protocol::{Event, Finish, Identity, Outcome, Poll, Register, Resume, TaskState, TaskStatus};
+use protocol::{
+    Event, Finish, Identity, LEVEL, Outcome, Poll, Refresh, Register, Resume, RunOptions,
+    TaskState, TaskStatus,
+};
 
 const LEASE: Duration = Duration::from_secs(40);
 const PLAN_TIMEOUT: Duration = Duration::from_secs(100);
@@ -43,7 +48,7 @@ async fn a_run_goes_from_plan_to_apply() {
     world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
     assert_eq!(world.status(&run).await, Status::Planned);
 
-    world.scheduler.confirm(&run.id).await.unwrap();
+    world.scheduler.confirm(&run.id, Decision::default()).await.unwrap();
     let apply = world.take(&agent).await;
     assert_eq!((apply.phase, world.status(&run).await), (Phase::Apply, Status::Applying));
     world.finish(&apply, Outcome::Finished, None).await.unwrap();
@@ -103,6 +108,7 @@ async fn a_run_is_current_from_its_queued_plan_to_its_end() {
         (Status::PlanQueued, true),
         (Status::Planning, true),
         (Status::Planned, true),
+        (Status::PlannedAndSaved, false),
         (Status::Confirmed, true),
         (Status::ApplyQueued, true),
         (Status::Applying, true),
@@ -117,7 +123,307 @@ async fn a_run_is_current_from_its_queued_plan_to_its_end() {
         run::update(&mut tx, &run).await.unwrap();
         let current = run::current(&mut tx, &run.workspace_id).await.unwrap();
         assert_eq!(current.is_some(), is_current, "{status:?}");
+        let of_sql: String = sqlx::query_scalar("SELECT status FROM runs WHERE id = $1")
+            .bind(&run.id)
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+        assert_eq!(status.name(), of_sql);
+        assert_eq!(serde_json::to_value(status).unwrap(), of_sql);
     }
+}
+
+#[tokio::test]
+async fn a_plan_only_run_neither_waits_nor_is_waited_for_and_is_never_applied() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let (applying, apply) = world.applying(&agent).await;
+    let plan_only = world.create(NewRun { is_plan_only: true, ..world.new_run() }).await;
+    assert_eq!(plan_only.status, Status::PlanQueued, "it starts beside an apply");
+    let plan = world.take(&agent).await;
+    assert_eq!(plan.run_id, plan_only.id);
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    assert_eq!(world.status(&applying).await, Status::Applied);
+
+    let next = world.run().await;
+    assert_eq!(next.status, Status::PlanQueued, "it does not wait for a plan-only run");
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    assert_eq!(world.status(&plan_only).await, Status::PlannedAndFinished);
+    assert_eq!(world.task(&plan_only, Phase::Apply).await.state, State::Canceled);
+    let confirmed = world.scheduler.confirm(&plan_only.id, Decision::default()).await;
+    assert!(is_conflict(confirmed));
+}
+
+#[tokio::test]
+async fn a_plan_only_run_starts_while_its_workspace_is_locked() {
+    let world = World::new().await;
+    let mut tx = world.scheduler.store.write().await.unwrap();
+    workspace::set_lock(&mut tx, "ws-main", Some("Not now.")).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(world.run().await.status, Status::Pending);
+    let plan_only = world.create(NewRun { is_plan_only: true, ..world.new_run() }).await;
+    assert_eq!(plan_only.status, Status::PlanQueued);
+}
+
+#[tokio::test]
+async fn a_run_of_a_speculative_configuration_is_plan_only() {
+    let world = World::new().await;
+    let mut tx = world.scheduler.store.write().await.unwrap();
+    let version = configuration_version::find(&mut tx, "cv-main").await.unwrap().unwrap();
+    let version = ConfigurationVersion { id: "cv-2".into(), is_speculative: true, ..version };
+    configuration_version::insert(&mut tx, &version).await.unwrap();
+    tx.commit().await.unwrap();
+    let new = || NewRun { configuration_version_id: "cv-2".into(), ..world.new_run() };
+    assert!(world.create(new()).await.is_plan_only);
+    let saved = NewRun { save_plan: true, ..new() };
+    assert_eq!(world.refused(saved).await, "save-plan");
+}
+
+#[tokio::test]
+async fn a_saved_plan_waits_beside_the_queue_until_it_is_confirmed() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let saved = world.saved(&agent).await;
+    assert_eq!(world.status(&saved).await, Status::PlannedAndSaved);
+    let other = world.planned(&agent).await;
+    let confirm = || world.scheduler.confirm(&saved.id, Decision::default());
+    assert!(is_conflict(confirm().await), "another run is under way");
+    world.scheduler.discard(&other.id, Decision::default()).await.unwrap();
+    let confirmed = confirm().await.unwrap();
+    assert_eq!(confirmed.status, Status::ApplyQueued);
+    assert_eq!(world.run().await.status, Status::Pending, "the confirmed plan has its turn");
+    let apply = world.take(&agent).await;
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    assert_eq!(world.status(&saved).await, Status::Applied);
+}
+
+#[tokio::test]
+async fn a_saved_plan_without_changes_is_finished() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.create(NewRun { save_plan: true, ..world.new_run() }).await;
+    let plan = world.take(&agent).await;
+    world.finish(&plan, Outcome::Finished, Some(false)).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::PlannedAndFinished);
+}
+
+#[tokio::test]
+async fn a_saved_plan_is_discarded_when_the_state_moves_on() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let saved = world.saved(&agent).await;
+    // It began before the apply wrote its state, and ends after that.
+    let late = world.create(NewRun { save_plan: true, ..world.new_run() }).await;
+    let late_plan = world.take(&agent).await;
+    let (_, apply) = world.applying(&agent).await;
+    world.save_state(&apply, 1, "a").await.unwrap();
+    for run in [&saved, &late] {
+        let is_late = run.id == late.id;
+        if is_late {
+            assert_eq!(world.status(run).await, Status::Planning);
+            world.finish(&late_plan, Outcome::Finished, Some(true)).await.unwrap();
+        }
+        let run = world.reload(run).await;
+        assert_eq!(run.status, Status::Discarded, "late: {is_late}");
+        assert!(run.error_message.unwrap().contains("state has changed"));
+    }
+    world.finish(&apply, Outcome::Finished, None).await.unwrap();
+    let fresh = world.saved(&agent).await;
+    assert_eq!(world.status(&fresh).await, Status::PlannedAndSaved);
+}
+
+#[tokio::test]
+async fn a_plan_without_changes_is_applied_when_the_run_allows_it() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let new = NewRun { allow_empty_apply: true, auto_apply: Some(true), ..world.new_run() };
+    let run = world.create(new).await;
+    let plan = world.take(&agent).await;
+    world.finish(&plan, Outcome::Finished, Some(false)).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::ApplyQueued);
+}
+
+#[tokio::test]
+async fn options_that_do_not_go_together_are_refused_by_name() {
+    let world = World::new().await;
+    let options = |refresh, targets: &[&str], replace: &[&str]| RunOptions {
+        refresh,
+        targets: targets.iter().map(|&one| one.to_owned()).collect(),
+        replace: replace.iter().map(|&one| one.to_owned()).collect(),
+    };
+    let variables = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
+    };
+    let new = || world.new_run();
+    let only = || options(Refresh::Only, &[], &[]);
+    let long = "x".repeat(65);
+    for (name, run) in [
+        ("refresh-only", NewRun { options: only(), is_destroy: true, ..new() }),
+        ("replace-addrs", NewRun { options: options(Refresh::Only, &[], &["a.b"]), ..new() }),
+        (
+            "replace-addrs",
+            NewRun { options: options(Refresh::First, &[], &["a.b"]), is_destroy: true, ..new() },
+        ),
+        ("target-addrs", NewRun { options: options(Refresh::First, &["-destroy"], &[]), ..new() }),
+        ("save-plan", NewRun { is_plan_only: true, save_plan: true, ..new() }),
+        ("allow-empty-apply", NewRun { is_plan_only: true, allow_empty_apply: true, ..new() }),
+        ("auto-apply", NewRun { is_plan_only: true, auto_apply: Some(true), ..new() }),
+        ("auto-apply", NewRun { save_plan: true, auto_apply: Some(true), ..new() }),
+        ("terraform-version", NewRun { terraform_version: Some("1.9.8".into()), ..new() }),
+        (
+            "terraform-version",
+            NewRun { terraform_version: Some(long), is_plan_only: true, ..new() },
+        ),
+        ("variables", NewRun { variables: variables(&[("a b", "1")]), ..new() }),
+        ("variables", NewRun { variables: variables(&[("a", " ")]), ..new() }),
+        ("variables", NewRun { variables: variables(&[("a", "1"), ("a", "2")]), ..new() }),
+        (
+            "variables",
+            NewRun { variables: variables(&[("a", &"1".repeat(5 * 1024 * 1024))]), ..new() },
+        ),
+    ] {
+        assert_eq!(world.refused(run).await, name);
+    }
+    assert!(world.events(&world.agent("one").await, 1).await.is_empty(), "none was made");
+}
+
+#[tokio::test]
+async fn a_runs_own_inputs_take_precedence_over_its_workspaces() {
+    let world = World::new().await;
+    let mut tx = world.scheduler.store.write().await.unwrap();
+    let workspace = workspace::find(&mut tx, "ws-main").await.unwrap().unwrap();
+    let terraform_version = Some("1.5.0".to_owned());
+    workspace::update(&mut tx, &Workspace { terraform_version, ..workspace }).await.unwrap();
+    for (key, sensitive) in [("size", false), ("password", true), ("other", false)] {
+        let variable = Variable {
+            id: format!("var-{key}"),
+            workspace_id: "ws-main".into(),
+            key: key.into(),
+            value: "of the workspace".to_owned().into(),
+            category: variable::Category::Terraform,
+            hcl: false,
+            sensitive,
+            description: None,
+            created_at: 0,
+        };
+        variable::insert(&mut tx, &variable).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let agent = world.agent("one").await;
+    let options = RunOptions { targets: vec!["a.b".into()], ..RunOptions::default() };
+    world
+        .create(NewRun {
+            is_plan_only: true,
+            terraform_version: Some("1.9.8".into()),
+            options: options.clone(),
+            variables: vec![("size".into(), "2".into()), ("password".into(), "\"x\"".into())],
+            source: Source::Cli,
+            ..world.new_run()
+        })
+        .await;
+    let (id, attempt) = offer(&world.events(&agent, 1).await);
+    let (task, _) = world.scheduler.claim(&agent, &id, attempt).await.unwrap();
+    assert_eq!((task.options, task.run_source.as_str()), (options, "cli"));
+    assert_eq!(task.terraform_version.as_deref(), Some("1.9.8"));
+    let mut variables: Vec<_> = task
+        .variables
+        .iter()
+        .map(|one| (one.key.as_str(), one.value.expose(), one.hcl, one.sensitive))
+        .collect();
+    variables.sort_unstable();
+    let expected = [
+        ("other", "of the workspace", false, false),
+        ("password", "\"x\"", true, true),
+        ("size", "2", true, false),
+    ];
+    assert_eq!(variables, expected);
+}
+
+#[tokio::test]
+async fn a_task_with_options_is_offered_to_no_agent_that_would_run_without_them() {
+    let world = World::new().await;
+    let (old, new) = (world.agent("old").await, world.agent("new").await);
+    let old = Session { level: 1, ..old };
+    let options = RunOptions { refresh: Refresh::Skip, ..RunOptions::default() };
+    let run = world.create(NewRun { options, ..world.new_run() }).await;
+    assert!(world.events(&old, 1).await.is_empty());
+    let plan = world.take(&new).await;
+    assert_eq!(plan.run_id, run.id);
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    world.scheduler.confirm(&run.id, Decision::default()).await.unwrap();
+    assert_eq!(world.events(&old, 1).await.len(), 1, "an apply does what was planned");
+}
+
+#[tokio::test]
+async fn every_change_of_a_run_is_remembered_with_who_made_it() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let ann = || Actor::access_token("at-ann", Some("ann"));
+    let says = |text: &str| Decision { actor: ann(), comment: Some(text.to_owned()) };
+    let run = world.create(NewRun { by: says("please"), ..world.new_run() }).await;
+    let plan = world.take(&agent).await;
+    world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+    world.scheduler.comment(&run.id, says("looks good")).await.unwrap();
+    world.scheduler.confirm(&run.id, says("go")).await.unwrap();
+    let apply = world.take(&agent).await;
+    world.scheduler.cancel(&run.id, says("stop")).await.unwrap();
+    world.finish(&apply, Outcome::Canceled, None).await.unwrap();
+    let by_agent = Actor::agent(&agent.agent_id, Some("one"));
+    let expected = [
+        ("pending", ann(), Some("please")),
+        ("plan_queued", Actor::SERVER, None),
+        ("planning", by_agent.clone(), None),
+        ("planned", by_agent.clone(), None),
+        ("commented", ann(), Some("looks good")),
+        ("confirmed", ann(), Some("go")),
+        ("apply_queued", ann(), None),
+        ("applying", by_agent.clone(), None),
+        ("canceling", ann(), Some("stop")),
+        ("canceled", by_agent, None),
+    ];
+    let mut db = world.scheduler.store.read().await.unwrap();
+    let events =
+        run_event::list(&mut db, &run.id, None, Page { number: 1, size: 100 }.into()).await;
+    let events = events.unwrap().rows;
+    let events: Vec<_> = events
+        .iter()
+        .map(|event| (event.action.as_str(), event.actor.clone(), event.comment.as_deref()))
+        .collect();
+    assert_eq!(events, expected);
+    drop(db);
+
+    let long = "x".repeat(64 * 1024 + 1);
+    let refused = world.scheduler.comment(&run.id, says(&long)).await;
+    assert!(matches!(refused, Err(Error::InvalidAttribute { name: "comment", .. })));
+    let refused = world.scheduler.comment(&run.id, says(" ")).await;
+    assert!(matches!(refused, Err(Error::InvalidAttribute { name: "body", .. })));
+}
+
+#[tokio::test]
+async fn a_run_that_goes_on_after_its_cancel_can_be_given_up_after_a_while() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let give_up =
+        async |run: &Run| world.scheduler.force_cancel(&run.id, Decision::default()).await;
+    let (run, apply) = world.applying(&agent).await;
+    assert!(is_conflict(give_up(&run).await), "it was not canceled");
+    world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
+    assert!(is_conflict(give_up(&run).await), "its agent has some time");
+    world.scheduler.clock.advance(Duration::from_secs(120));
+    let ended = give_up(&run).await.unwrap();
+    assert_eq!(ended.status, Status::Canceled);
+    assert!(is_conflict(world.finish(&apply, Outcome::Finished, None).await));
+    assert_eq!(world.run().await.status, Status::Pending, "the apply may go on");
+
+    let poll = Poll { free_slots: 0, tasks: vec![has(&apply)] };
+    let events = world.scheduler.events(&agent, &poll).await.unwrap();
+    assert_eq!(events, [Event::Cancel { task_id: apply.id, attempt: 1 }]);
+
+    let plan_only = world.create(NewRun { is_plan_only: true, ..world.new_run() }).await;
+    world.take(&agent).await;
+    world.scheduler.cancel(&plan_only.id, Decision::default()).await.unwrap();
+    world.scheduler.clock.advance(Duration::from_secs(120));
+    assert_eq!(give_up(&plan_only).await.unwrap().status, Status::Canceled);
 }
 
 #[tokio::test]
@@ -290,7 +596,7 @@ async fn a_task_that_three_agents_have_lost_fails_with_what_became_of_each() {
     // An apply that is not started neither.
     let agent = world.agent("four").await;
     let run = world.planned(&agent).await;
-    world.scheduler.confirm(&run.id).await.unwrap();
+    world.scheduler.confirm(&run.id, Decision::default()).await.unwrap();
     for _ in 0..3 {
         assert_eq!(world.status(&run).await, Status::ApplyQueued);
         let (id, attempt) = offer(&world.events(&agent, 1).await);
@@ -306,7 +612,7 @@ async fn an_agent_has_no_say_in_the_tasks_of_others() {
     let (one, two) = (world.agent("one").await, world.agent("two").await);
     let run = world.run().await;
     let plan = world.take(&one).await;
-    world.scheduler.cancel(&run.id).await.unwrap();
+    world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
     let poll = poll_with(&plan);
     world.scheduler.renew(&two, &poll).await.unwrap();
     assert!(world.scheduler.events(&two, &poll).await.unwrap().is_empty());
@@ -328,7 +634,7 @@ async fn an_apply_that_was_not_started_is_offered_again() {
     let world = World::new().await;
     let (one, two) = (world.agent("one").await, world.agent("two").await);
     let run = world.planned(&one).await;
-    world.scheduler.confirm(&run.id).await.unwrap();
+    world.scheduler.confirm(&run.id, Decision::default()).await.unwrap();
     let (id, attempt) = offer(&world.events(&one, 1).await);
     world.scheduler.claim(&one, &id, attempt).await.unwrap();
     world.expire_after(LEASE).await;
@@ -376,7 +682,7 @@ async fn an_operator_ends_an_unreachable_apply() {
     let agent = world.agent("one").await;
     let (run, apply) = world.applying(&agent).await;
     world.expire_after(LEASE).await;
-    world.scheduler.cancel(&run.id).await.unwrap();
+    world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
     let canceled = world.reload(&run).await;
     assert_eq!(canceled.status, Status::Canceled);
     assert!(canceled.error_message.unwrap().contains("compare the workspace's state"));
@@ -510,17 +816,17 @@ async fn what_is_not_started_is_canceled_at_once() {
     let world = World::new().await;
     let agent = world.agent("one").await;
     let queued = world.run().await;
-    world.scheduler.cancel(&queued.id).await.unwrap();
+    world.scheduler.cancel(&queued.id, Decision::default()).await.unwrap();
     assert_eq!(world.status(&queued).await, Status::Canceled);
     assert!(world.events(&agent, 1).await.is_empty());
 
     let claimed = world.run().await;
     let (id, attempt) = offer(&world.events(&agent, 1).await);
     world.scheduler.claim(&agent, &id, attempt).await.unwrap();
-    world.scheduler.cancel(&claimed.id).await.unwrap();
+    world.scheduler.cancel(&claimed.id, Decision::default()).await.unwrap();
     assert!(is_conflict(world.scheduler.start(&id, attempt).await));
     assert_eq!(world.status(&claimed).await, Status::Canceled);
-    assert!(is_conflict(world.scheduler.cancel(&claimed.id).await));
+    assert!(is_conflict(world.scheduler.cancel(&claimed.id, Decision::default()).await));
 }
 
 #[tokio::test]
@@ -529,9 +835,9 @@ async fn the_agent_is_told_to_interrupt_what_runs() {
     let agent = world.agent("one").await;
     let run = world.run().await;
     let plan = world.take(&agent).await;
-    world.scheduler.cancel(&run.id).await.unwrap();
+    world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
     assert_eq!(world.status(&run).await, Status::Canceling);
-    world.scheduler.cancel(&run.id).await.unwrap();
+    world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
     let cancel = Event::Cancel { task_id: plan.id.clone(), attempt: 1 };
     assert_eq!(world.events(&agent, 1).await, std::slice::from_ref(&cancel));
     assert!(world.events(&agent, 1).await.is_empty());
@@ -551,25 +857,25 @@ async fn a_run_is_canceling_until_its_apply_has_ended_and_keeps_its_workspace_lo
     {
         let (run, apply) = world.applying(&agent).await;
         let waiting = world.run().await;
-        world.scheduler.cancel(&run.id).await.unwrap();
+        world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
         assert_eq!(world.status(&run).await, Status::Canceling);
         assert!(world.reload(&run).await.locks_workspace());
-        assert!(is_conflict(world.scheduler.confirm(&run.id).await));
+        assert!(is_conflict(world.scheduler.confirm(&run.id, Decision::default()).await));
         assert!(is_conflict(world.scheduler.unlock("ws-main").await), "a run applies");
         assert_eq!(world.status(&waiting).await, Status::Pending);
         world.finish(&apply, outcome, None).await.unwrap();
         assert_eq!(world.status(&run).await, end);
-        world.scheduler.cancel(&waiting.id).await.unwrap();
+        world.scheduler.cancel(&waiting.id, Decision::default()).await.unwrap();
     }
 
     // The agent is lost before it has interrupted the apply.
     let (run, _) = world.applying(&agent).await;
-    world.scheduler.cancel(&run.id).await.unwrap();
+    world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
     world.expire_after(LEASE).await;
     let lost = world.reload(&run).await;
     assert_eq!(lost.status, Status::Canceling);
     assert!(lost.error_message.unwrap().contains("cancel the run"));
-    world.scheduler.cancel(&run.id).await.unwrap();
+    world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
     assert_eq!(world.status(&run).await, Status::Canceled);
 }
 
@@ -640,7 +946,7 @@ async fn a_canceled_plan_whose_agent_is_gone_is_not_run_again() {
     let agent = world.agent("one").await;
     let run = world.run().await;
     world.take(&agent).await;
-    world.scheduler.cancel(&run.id).await.unwrap();
+    world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
     world.expire_after(LEASE).await;
     assert_eq!(world.status(&run).await, Status::Canceled);
 }
@@ -650,14 +956,14 @@ async fn only_what_waits_for_an_answer_gets_one() {
     let world = World::new().await;
     let agent = world.agent("one").await;
     let run = world.run().await;
-    assert!(is_conflict(world.scheduler.confirm(&run.id).await));
-    assert!(is_conflict(world.scheduler.discard(&run.id).await));
+    assert!(is_conflict(world.scheduler.confirm(&run.id, Decision::default()).await));
+    assert!(is_conflict(world.scheduler.discard(&run.id, Decision::default()).await));
     let plan = world.take(&agent).await;
     world.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
-    assert!(is_conflict(world.scheduler.cancel(&run.id).await));
-    world.scheduler.discard(&run.id).await.unwrap();
+    assert!(is_conflict(world.scheduler.cancel(&run.id, Decision::default()).await));
+    world.scheduler.discard(&run.id, Decision::default()).await.unwrap();
     assert_eq!(world.status(&run).await, Status::Discarded);
-    assert!(is_conflict(world.scheduler.confirm(&run.id).await));
+    assert!(is_conflict(world.scheduler.confirm(&run.id, Decision::default()).await));
 }
 
 #[tokio::test]
@@ -770,7 +1076,7 @@ async fn a_machine_that_was_booted_again_goes_on_with_its_tasks_and_the_earlier_
     let world = World::new().await;
     let (first, _) = world.register_from("one", Some(("machine-1", "boot-1"))).await.unwrap();
     let run = world.planned(&first).await;
-    world.scheduler.confirm(&run.id).await.unwrap();
+    world.scheduler.confirm(&run.id, Decision::default()).await.unwrap();
     let (id, attempt) = offer(&world.events(&first, 1).await);
     let (_, tokens) = world.scheduler.claim(&first, &id, attempt).await.unwrap();
     world.scheduler.start(&id, attempt).await.unwrap();
@@ -1000,6 +1306,7 @@ impl World {
                 id: format!("cv-{name}"),
                 workspace_id: workspace.id,
                 uploaded: true,
+                is_speculative: false,
                 upload_hash: String::new(),
                 archive_sha256: None,
                 removed_at: None,
@@ -1027,15 +1334,39 @@ impl World {
     }
 
     async fn run_in(&self, workspace: &str) -> Run {
-        let new = NewRun {
+        self.create(NewRun {
             workspace_id: format!("ws-{workspace}"),
             configuration_version_id: format!("cv-{workspace}"),
-            source: "api",
-            message: None,
-            is_destroy: false,
-            auto_apply: false,
-        };
+            ..NewRun::default()
+        })
+        .await
+    }
+
+    fn new_run(&self) -> NewRun {
+        NewRun {
+            workspace_id: "ws-main".into(),
+            configuration_version_id: "cv-main".into(),
+            ..NewRun::default()
+        }
+    }
+
+    async fn create(&self, new: NewRun) -> Run {
         self.scheduler.create_run(new).await.unwrap()
+    }
+
+    /// The attribute for which a run is refused.
+    async fn refused(&self, new: NewRun) -> &'static str {
+        let refused = self.scheduler.create_run(new).await;
+        let Err(Error::InvalidAttribute { name, .. }) = refused else { panic!("{refused:?}") };
+        name
+    }
+
+    /// A run whose plan is kept for later.
+    async fn saved(&self, agent: &Session) -> Run {
+        let run = self.create(NewRun { save_plan: true, ..self.new_run() }).await;
+        let plan = self.take(agent).await;
+        self.finish(&plan, Outcome::Finished, Some(true)).await.unwrap();
+        run
     }
 
     /// A run whose plan waits for a yes.
@@ -1049,7 +1380,7 @@ impl World {
     /// A run whose apply was started by the agent.
     async fn applying(&self, agent: &Session) -> (Run, Task) {
         let run = self.planned(agent).await;
-        self.scheduler.confirm(&run.id).await.unwrap();
+        self.scheduler.confirm(&run.id, Decision::default()).await.unwrap();
         let apply = self.take(agent).await;
         (run, apply)
     }
@@ -1081,6 +1412,7 @@ impl World {
             driver: "docker".to_owned(),
             platform: "linux_amd64".to_owned(),
             concurrency: 5,
+            level: LEVEL,
             identity: from.map(|(machine_id, boot_id)| Identity {
                 machine_id: machine_id.to_owned(),
                 boot_id: boot_id.to_owned(),
@@ -1182,6 +1514,7 @@ fn ended(task: &Task, outcome: Outcome, has_changes: Option<bool>) -> Finish {
         log_sha256: String::new(),
         unsaved_state: None,
         image: None,
+        summary: None,
     }
 }
 

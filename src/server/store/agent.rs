@@ -24,6 +24,8 @@ pub(crate) struct Agent {
     pub platform: String,
     /// How many tasks it runs at once.
     pub concurrency: i64,
+    /// What it can do ([`protocol::LEVEL`]).
+    pub level: i64,
     /// How many more it can take now, by its last poll and what it was offered
     /// since.
     pub free_slots: i64,
@@ -83,15 +85,16 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     sqlx::query(
         "INSERT INTO agents
             (id, pool_id, name, version, os, driver, platform, concurrency, free_slots,
-             connected, errored, error_message, created_at, last_seen_at, machine_id, boot_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+             connected, errored, error_message, created_at, last_seen_at, machine_id, boot_id,
+             level)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
          ON CONFLICT (id) DO UPDATE SET
             version = excluded.version, os = excluded.os, driver = excluded.driver,
             platform = excluded.platform, concurrency = excluded.concurrency,
             free_slots = excluded.free_slots, connected = excluded.connected,
             errored = excluded.errored, error_message = excluded.error_message,
             last_seen_at = excluded.last_seen_at, machine_id = excluded.machine_id,
-            boot_id = excluded.boot_id",
+            boot_id = excluded.boot_id, level = excluded.level",
     )
     .bind(&agent.id)
     .bind(&agent.pool_id)
@@ -109,6 +112,7 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     .bind(agent.last_seen_at)
     .bind(&agent.machine_id)
     .bind(&agent.boot_id)
+    .bind(agent.level)
     .execute(db)
     .await
     .map(drop)
@@ -242,6 +246,20 @@ pub(crate) async fn list(
         "t.name, t.id",
         &[filter.id, filter.pool, filter.name],
         view.into(),
+    )
+    .await
+}
+
+/// What the registered agents of these pools can do: (pool, [`Agent::level`]).
+pub(crate) async fn levels_of(
+    db: &mut Connection,
+    pools: &[&str],
+) -> sqlx::Result<Vec<(String, i64)>> {
+    super::of_any(
+        db,
+        "SELECT pool_id, MAX(level) FROM agents WHERE connected AND pool_id",
+        pools,
+        "GROUP BY pool_id",
     )
     .await
 }

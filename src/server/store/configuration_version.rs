@@ -14,6 +14,8 @@ pub(crate) struct ConfigurationVersion {
     pub workspace_id: String,
     /// Whether its archive is there.
     pub uploaded: bool,
+    /// Whether its runs are never applied.
+    pub is_speculative: bool,
     /// The SHA-256 of the secret in its upload link.
     pub upload_hash: String,
     /// The SHA-256 of its archive, in lower-case hex; none before the upload, and for
@@ -37,14 +39,16 @@ pub(crate) async fn insert(
     version: &ConfigurationVersion,
 ) -> sqlx::Result<()> {
     sqlx::query(
-        "INSERT INTO configuration_versions (id, workspace_id, uploaded, upload_hash, created_at)
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO configuration_versions 
+            (id, workspace_id, uploaded, upload_hash, created_at, is_speculative)
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(&version.id)
     .bind(&version.workspace_id)
     .bind(version.uploaded)
     .bind(&version.upload_hash)
     .bind(version.created_at)
+    .bind(version.is_speculative)
     .execute(db)
     .await
     .map(drop)
@@ -80,7 +84,7 @@ pub(crate) async fn find(
 }
 
 /// Up to `limit` archives from before `before` that no run with files needs, and that are
-/// not the latest of their workspace; and uploads from before `unfinished_before` that were
+/// not the latest of their workspace for runs that are applied; and uploads from before `unfinished_before` that were
 /// never finished.
 pub(crate) async fn removable(
     db: &mut Connection,
@@ -93,12 +97,12 @@ pub(crate) async fn removable(
          WHERE removed_at IS NULL
            AND ((NOT uploaded AND created_at < $2)
                 OR (uploaded AND created_at < $1
-                    AND EXISTS (
+                    AND (v.is_speculative OR EXISTS (
                         SELECT 1 FROM configuration_versions w
                         WHERE w.workspace_id = v.workspace_id AND w.uploaded
-                          AND w.removed_at IS NULL
+                          AND w.removed_at IS NULL AND NOT w.is_speculative
                           AND (w.created_at > v.created_at
-                               OR (w.created_at = v.created_at AND w.id < v.id)))
+                               OR (w.created_at = v.created_at AND w.id < v.id))))
                     AND NOT EXISTS (
                         SELECT 1 FROM runs r
                         WHERE r.configuration_version_id = v.id
@@ -141,13 +145,14 @@ pub(crate) async fn kept(
     .await
 }
 
-/// The latest one of a workspace whose archive is there.
+/// The latest one of a workspace whose archive is there and whose runs may be applied.
 pub(crate) async fn latest_uploaded(
     db: &mut Connection,
     workspace_id: &str,
 ) -> sqlx::Result<Option<ConfigurationVersion>> {
     sqlx::query_as(
-        "SELECT * FROM configuration_versions WHERE workspace_id = $1 AND uploaded AND removed_at IS NULL
+        "SELECT * FROM configuration_versions 
+         WHERE workspace_id = $1 AND uploaded AND removed_at IS NULL AND NOT is_speculative
          ORDER BY created_at DESC, id LIMIT 1",
     )
     .bind(workspace_id)

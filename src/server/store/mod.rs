@@ -14,6 +14,7 @@ pub(crate) mod configuration_version;
 pub(crate) mod environment;
 pub(crate) mod page_session;
 pub(crate) mod run;
+pub(crate) mod run_event;
 pub(crate) mod run_settings;
 pub(crate) mod session;
 pub(crate) mod sign_in_code;

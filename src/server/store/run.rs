@@ -1,11 +1,14 @@
 //! Runs.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use super::task::Phase;
 use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
+use protocol::RunOptions;
 
 /// A run.
 #[derive(Clone, Debug, FromRow)]
@@ -18,14 +21,30 @@ pub(crate) struct Run {
     pub configuration_version_id: String,
     /// How far it is.
     pub status: Status,
-    /// Where it came from: `api`.
-    pub source: String,
+    /// Where it came from.
+    pub source: Source,
     /// Why it was made, for people.
     pub message: Option<String>,
     /// Whether it destroys.
     pub is_destroy: bool,
     /// Whether its plan is applied without asking.
     pub auto_apply: bool,
+    /// Whether it is never applied.
+    pub is_plan_only: bool,
+    /// Whether its plan is kept for later.
+    pub save_plan: bool,
+    /// Whether a plan without changes is applied, too.
+    pub allow_empty_apply: bool,
+    /// What it asks of Terraform beside its operation.
+    #[sqlx(try_from = "String")]
+    pub inputs: Inputs,
+    /// The Terraform version that it asks for instead of its workspace's.
+    pub terraform_version: Option<String>,
+    /// Whether its workspace's other runs wait for it, and it for them.
+    pub is_exclusive: bool,
+    /// The number of the state version that its plan began with, 0 if there was none; none
+    /// before the plan.
+    pub planned_state: Option<i64>,
     /// Whether its plan changes anything: known from its end on.
     pub has_changes: Option<bool>,
     /// What went wrong.
@@ -36,6 +55,55 @@ pub(crate) struct Run {
     pub updated_at: Millis,
     /// When retention removed its logs and what its plan left.
     pub files_removed_at: Option<Millis>,
+}
+
+/// What a run asks of Terraform beside its operation; kept as a JSON object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Inputs {
+    /// The options of its plan.
+    pub options: RunOptions,
+    /// Its own variables: expressions by name.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl Inputs {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("names and texts have a form in JSON")
+    }
+}
+
+impl TryFrom<String> for Inputs {
+    type Error = serde_json::Error;
+
+    fn try_from(json: String) -> Result<Self, Self::Error> {
+        serde_json::from_str(&json)
+    }
+}
+
+/// Where a run came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
+pub(crate) enum Source {
+    /// The pool API.
+    #[default]
+    Api,
+    /// Terraform's own command line.
+    Cli,
+    /// The server's pages.
+    Ui,
+}
+
+impl Source {
+    /// As clients and runs know it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Source::Api => "api",
+            Source::Cli => "cli",
+            Source::Ui => "ui",
+        }
+    }
 }
 
 /// How far a run is.
@@ -51,6 +119,8 @@ pub(crate) enum Status {
     Planning,
     /// Its plan waits for a yes.
     Planned,
+    /// The same, and other runs don't wait for it.
+    PlannedAndSaved,
     /// Its plan got a yes.
     Confirmed,
     /// Its apply waits for an agent.
@@ -71,6 +141,28 @@ pub(crate) enum Status {
     Canceled,
 }
 
+impl Status {
+    /// As clients know it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Status::Pending => "pending",
+            Status::PlanQueued => "plan_queued",
+            Status::Planning => "planning",
+            Status::Planned => "planned",
+            Status::PlannedAndSaved => "planned_and_saved",
+            Status::Confirmed => "confirmed",
+            Status::ApplyQueued => "apply_queued",
+            Status::Applying => "applying",
+            Status::Canceling => "canceling",
+            Status::Applied => "applied",
+            Status::PlannedAndFinished => "planned_and_finished",
+            Status::Errored => "errored",
+            Status::Discarded => "discarded",
+            Status::Canceled => "canceled",
+        }
+    }
+}
+
 impl Run {
     /// What the run does or waits to do; none while it waits for a yes, and at
     /// its end.
@@ -84,12 +176,18 @@ impl Run {
                 Some(_) => Some(Phase::Apply),
             },
             Status::Planned
+            | Status::PlannedAndSaved
             | Status::Applied
             | Status::PlannedAndFinished
             | Status::Errored
             | Status::Discarded
             | Status::Canceled => None,
         }
+    }
+
+    /// Whether there is nothing to apply once its plan is done.
+    pub(crate) fn ends_with_its_plan(&self) -> bool {
+        self.is_plan_only || (self.has_changes == Some(false) && !self.allow_empty_apply)
     }
 
     /// Whether the workspace's state is the run's alone.
@@ -121,14 +219,15 @@ pub(crate) async fn insert(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO runs
             (id, workspace_id, configuration_version_id, status, source, message, is_destroy,
-             auto_apply, has_changes, error_message, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             auto_apply, has_changes, error_message, created_at, updated_at, is_plan_only,
+             save_plan, allow_empty_apply, inputs, terraform_version, is_exclusive)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
     )
     .bind(&run.id)
     .bind(&run.workspace_id)
     .bind(&run.configuration_version_id)
     .bind(run.status)
-    .bind(&run.source)
+    .bind(run.source)
     .bind(&run.message)
     .bind(run.is_destroy)
     .bind(run.auto_apply)
@@ -136,6 +235,12 @@ pub(crate) async fn insert(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
     .bind(&run.error_message)
     .bind(run.created_at)
     .bind(run.updated_at)
+    .bind(run.is_plan_only)
+    .bind(run.save_plan)
+    .bind(run.allow_empty_apply)
+    .bind(run.inputs.to_json())
+    .bind(&run.terraform_version)
+    .bind(run.is_exclusive)
     .execute(db)
     .await
     .map(drop)
@@ -144,7 +249,8 @@ pub(crate) async fn insert(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
 /// Writes what can change.
 pub(crate) async fn update(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
     sqlx::query(
-        "UPDATE runs SET status = $2, has_changes = $3, error_message = $4, updated_at = $5
+        "UPDATE runs SET status = $2, has_changes = $3, error_message = $4, updated_at = $5,
+            is_exclusive = $6, planned_state = $7
          WHERE id = $1",
     )
     .bind(&run.id)
@@ -152,6 +258,8 @@ pub(crate) async fn update(db: &mut Connection, run: &Run) -> sqlx::Result<()> {
     .bind(run.has_changes)
     .bind(&run.error_message)
     .bind(run.updated_at)
+    .bind(run.is_exclusive)
+    .bind(run.planned_state)
     .execute(db)
     .await
     .map(drop)
@@ -194,12 +302,12 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<R
     sqlx::query_as("SELECT * FROM runs WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
-/// The run of a workspace that has begun and is not through.
+/// The exclusive run of a workspace that has begun and is not through.
 pub(crate) async fn current(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
     Ok(current_of(db, &[workspace_id]).await?.into_iter().next())
 }
 
-/// The runs of these workspaces that have begun and are not through, oldest
+/// The exclusive runs of these workspaces that have begun and are not through, oldest
 /// first.
 pub(crate) async fn current_of(db: &mut Connection, workspaces: &[&str]) -> sqlx::Result<Vec<Run>> {
     super::of_any(
@@ -207,10 +315,26 @@ pub(crate) async fn current_of(db: &mut Connection, workspaces: &[&str]) -> sqlx
         "SELECT * FROM runs WHERE status IN
             ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying',
              'canceling')
-           AND workspace_id",
+           AND is_exclusive AND workspace_id",
         workspaces,
         "ORDER BY created_at",
     )
+    .await
+}
+
+/// A run of a workspace that an agent may be working on, exclusive or not.
+pub(crate) async fn under_way(
+    db: &mut Connection,
+    workspace_id: &str,
+) -> sqlx::Result<Option<Run>> {
+    sqlx::query_as(
+        "SELECT * FROM runs WHERE workspace_id = $1 AND status IN
+            ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying',
+             'canceling')
+         ORDER BY created_at LIMIT 1",
+    )
+    .bind(workspace_id)
+    .fetch_optional(db)
     .await
 }
 
@@ -228,6 +352,32 @@ pub(crate) async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Resul
 /// The runs with these ids.
 pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Run>> {
     super::of_any(db, "SELECT * FROM runs WHERE id", ids, "").await
+}
+
+/// The runs of a workspace whose plan is kept for later.
+pub(crate) async fn saved(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Vec<Run>> {
+    sqlx::query_as("SELECT * FROM runs WHERE workspace_id = $1 AND status = 'planned_and_saved'")
+        .bind(workspace_id)
+        .fetch_all(db)
+        .await
+}
+
+/// The exclusive runs of these workspaces that have not ended, each workspace's in the order
+/// in which they have their turn: (workspace, run).
+pub(crate) async fn queues(
+    db: &mut Connection,
+    workspaces: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
+    super::of_any(
+        db,
+        "SELECT workspace_id, id FROM runs WHERE status IN
+            ('pending', 'plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued',
+             'applying', 'canceling')
+           AND is_exclusive AND workspace_id",
+        workspaces,
+        "ORDER BY workspace_id, status = 'pending', created_at, id",
+    )
+    .await
 }
 
 /// A page of them, latest first.

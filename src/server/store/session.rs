@@ -17,6 +17,8 @@ pub(crate) struct Session {
     pub agent_id: String,
     /// The agent's name.
     pub agent_name: String,
+    /// What the agent can do.
+    pub level: i64,
     /// The agent's pool.
     pub pool_id: String,
     /// The pool's token that it was made with; none: that was revoked.
@@ -63,8 +65,8 @@ pub(crate) async fn insert(
 /// The session with this id.
 pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Session>> {
     sqlx::query_as(
-        "SELECT s.secret_hash, s.end_reason, s.agent_id, a.name AS agent_name, a.pool_id,
-                s.access_token_id, t.expires_at AS token_expires_at
+        "SELECT s.secret_hash, s.end_reason, s.agent_id, a.name AS agent_name, a.level,
+                a.pool_id, s.access_token_id, t.expires_at AS token_expires_at
          FROM sessions s
          JOIN agents a ON a.id = s.agent_id
          LEFT JOIN access_tokens t ON t.id = s.access_token_id

@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 use super::Connection;
 use crate::clock::Millis;
-use protocol::Kind;
+use protocol::{Kind, PlanSummary};
 
 /// A plan or an apply.
 #[derive(Clone, Debug, FromRow)]
@@ -22,6 +22,8 @@ pub(crate) struct Task {
     pub state: State,
     /// The attempt that counts, from 1; writes of earlier ones are refused.
     pub attempt: i64,
+    /// What an agent has to be able to do for it ([`protocol::LEVEL`]).
+    pub level: i64,
     /// The pool that it is queued in.
     pub pool_id: Option<String>,
     /// The agent that it was offered to, or that has it.
@@ -42,6 +44,9 @@ pub(crate) struct Task {
     pub exit_code: Option<i64>,
     /// Whether it was killed for memory.
     pub oom_killed: bool,
+    /// What a finished plan does, or a finished apply did.
+    #[sqlx(try_from = "Option<String>")]
+    pub summary: Summary,
     /// When it was made.
     pub created_at: Millis,
     /// When it was queued.
@@ -50,6 +55,24 @@ pub(crate) struct Task {
     pub started_at: Option<Millis>,
     /// When it ended; set exactly when [`State::is_ended`].
     pub ended_at: Option<Millis>,
+}
+
+/// What a plan does, if that is known; kept as a JSON object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary(pub Option<PlanSummary>);
+
+impl Summary {
+    fn to_json(self) -> Option<String> {
+        self.0.map(|summary| serde_json::to_string(&summary).expect("numbers have a form in JSON"))
+    }
+}
+
+impl TryFrom<Option<String>> for Summary {
+    type Error = serde_json::Error;
+
+    fn try_from(json: Option<String>) -> Result<Self, Self::Error> {
+        json.map(|json| serde_json::from_str(&json)).transpose().map(Self)
+    }
 }
 
 /// Plan or apply.
@@ -134,8 +157,9 @@ impl State {
 pub(crate) async fn insert(db: &mut Connection, task: &Task) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO tasks
-            (id, phase_id, run_id, phase, state, attempt, cancel_requested, oom_killed, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            (id, phase_id, run_id, phase, state, attempt, cancel_requested, oom_killed, created_at,
+             level)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(&task.id)
     .bind(&task.phase_id)
@@ -146,6 +170,7 @@ pub(crate) async fn insert(db: &mut Connection, task: &Task) -> sqlx::Result<()>
     .bind(task.cancel_requested)
     .bind(task.oom_killed)
     .bind(task.created_at)
+    .bind(task.level)
     .execute(db)
     .await
     .map(drop)
@@ -161,7 +186,7 @@ pub(crate) async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()>
             state = $2, attempt = $3, pool_id = $4, agent_id = $5, cancel_requested = $6,
             offered_at = $7, lease_expires_at = $8, message = $9, exit_code = $10,
             oom_killed = $11, queued_at = $12, started_at = $13, ended_at = $14,
-            overdue_at = $15
+            overdue_at = $15, level = $16, summary = $17
          WHERE id = $1",
     )
     .bind(&task.id)
@@ -179,6 +204,8 @@ pub(crate) async fn update(db: &mut Connection, task: &Task) -> sqlx::Result<()>
     .bind(task.started_at)
     .bind(task.ended_at)
     .bind(task.overdue_at)
+    .bind(task.level)
+    .bind(task.summary.to_json())
     .execute(db)
     .await
     .map(drop)
@@ -227,19 +254,19 @@ pub(crate) async fn of_runs(db: &mut Connection, runs: &[&str]) -> sqlx::Result<
     super::of_any(db, "SELECT * FROM tasks WHERE run_id", runs, "").await
 }
 
-/// What an agent could take: its pool's queue, oldest first, and before that
+/// What an agent of a `level` could take: its pool's queue, oldest first, and before that
 /// what was offered to it before `reoffer_before` and never claimed, because
 /// that answer may have been lost.
 pub(crate) async fn offerable(
     db: &mut Connection,
     pool_id: &str,
-    agent_id: &str,
+    (agent_id, level): (&str, i64),
     reoffer_before: Millis,
     limit: i64,
 ) -> sqlx::Result<Vec<Task>> {
     sqlx::query_as(
         "SELECT * FROM tasks
-         WHERE pool_id = $1
+         WHERE pool_id = $1 AND level <= $5
            AND (state = 'queued'
                 OR (state = 'offered' AND agent_id = $2 AND offered_at <= $3))
          ORDER BY queued_at, id LIMIT $4",
@@ -248,6 +275,7 @@ pub(crate) async fn offerable(
     .bind(agent_id)
     .bind(reoffer_before)
     .bind(limit)
+    .bind(level)
     .fetch_all(db)
     .await
 }

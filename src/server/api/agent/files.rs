@@ -93,6 +93,21 @@ pub(super) async fn put_plan_files(
     put(&app, &plan_that_writes(task, of?)?, content, objects::plan_files).await
 }
 
+/// `GET tasks/ID/plan-json`: whether this server has the call; the plan's agent has the plan.
+pub(super) async fn get_plan_json(OfLiveTask(_): OfLiveTask) -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
+/// `PUT tasks/ID/plan-json`
+pub(super) async fn put_plan_json(
+    State(app): State<App>,
+    task: OfLiveTask,
+    of: Result<Query<OfAttempt>, QueryRejection>,
+    content: Upload,
+) -> Result<StatusCode, Refusal> {
+    put(&app, &plan_that_writes(task, of?)?, content, objects::plan_json).await
+}
+
 /// `GET tasks/ID/state`: the workspace's.
 pub(super) async fn get_state(
     State(app): State<App>,

@@ -57,6 +57,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/tasks/{id}/configuration", get(files::configuration))
         .route("/tasks/{id}/plan", get(files::get_plan).put(files::put_plan))
         .route("/tasks/{id}/lock-file", get(files::get_lock_file).put(files::put_lock_file))
+        .route("/tasks/{id}/plan-json", get(files::get_plan_json).put(files::put_plan_json))
         .route("/tasks/{id}/plan-files", get(files::get_plan_files).put(files::put_plan_files))
         .route("/tasks/{id}/state", get(files::get_state).put(files::put_state))
         .layer(RequestBodyDeadlineLayer::new(upload::TIME));

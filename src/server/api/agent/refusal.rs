@@ -84,7 +84,7 @@ impl From<Error> for Refusal {
                     .code(Code::TooLarge);
             }
             Error::Conflict(_) => StatusCode::CONFLICT,
-            Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::Invalid(_) | Error::InvalidAttribute { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Failed(error) => return error.into(),
         };
         Self::new(status, error.to_string())

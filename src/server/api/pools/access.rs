@@ -25,6 +25,7 @@ use crate::app::{App, Bearer};
 use crate::connections::authenticated;
 use crate::local_api::LocalAdmin;
 use crate::store::run::{self, Run};
+use crate::store::run_event::Actor;
 use crate::store::task::Task;
 use crate::store::workspace::{self, Workspace};
 use crate::store::{Connection, access_token, state_version};
@@ -37,26 +38,31 @@ pub(super) async fn check(
     next: Next,
 ) -> Result<Response, ApiError> {
     if request.extensions().get::<LocalAdmin>().is_some() {
+        request.extensions_mut().insert(Actor::LOCAL_ADMIN);
         return Ok(next.run(request).await);
     }
     let token = Bearer::of(request.headers()).0;
     let shown = PresentedToken::parse(token.expose()).ok_or_else(ApiError::unauthorized)?;
     match app.scheduler.task_of_run_token(&shown).await? {
         Some(task) => check_run(&app, &task, &mut request).await?,
-        None => check_admin(&app, &shown).await?,
+        None => {
+            let actor = check_admin(&app, &shown).await?;
+            request.extensions_mut().insert(actor);
+        }
     }
     authenticated(request.extensions());
     Ok(next.run(request).await)
 }
 
-async fn check_admin(app: &App, shown: &PresentedToken) -> Result<(), ApiError> {
+async fn check_admin(app: &App, shown: &PresentedToken) -> Result<Actor, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let now = app.scheduler.clock.now();
     let token = admin::of_token(&mut db, shown).await?.ok_or_else(ApiError::unauthorized)?;
     if let Some(expired_at) = token.expires_at.filter(|_| token.is_expired(now)) {
         return Err(ApiError::expired(&token.id, expired_at));
     }
-    Ok(access_token::touch(&mut db, &token, now).await?)
+    access_token::touch(&mut db, &token, now).await?;
+    Ok(Actor::access_token(&token.id, token.name.as_deref()))
 }
 
 /// Checks what the run of `task` asks for. A call that is not named here is not

@@ -26,7 +26,7 @@ pub(super) struct Kind {
     unrelated: &'static [(&'static str, bool)],
 }
 
-static KINDS: [Kind; 8] = [
+static KINDS: [Kind; 9] = [
     Kind {
         name: "access-tokens",
         attributes: &["name", "description", "expires-in"],
@@ -52,11 +52,19 @@ static KINDS: [Kind; 8] = [
         unrelated: &[("environment", false)],
     },
     Kind {
+        name: "comments",
+        attributes: &["body"],
+        relationships: &[],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
+    },
+    Kind {
         name: "configuration-versions",
-        attributes: &[],
+        attributes: &["is-dry", "speculative"],
         relationships: &["workspace"],
         fixed: &[("source", "\"api\"")],
-        unsupported: &["auto-queue-runs", "is-dry"],
+        unsupported: &["auto-queue-runs"],
         unrelated: &[],
     },
     Kind {
@@ -82,19 +90,25 @@ static KINDS: [Kind; 8] = [
     },
     Kind {
         name: "runs",
-        attributes: &["auto-apply", "is-destroy", "message"],
-        relationships: &["configuration-version", "workspace"],
-        fixed: &[("source", "\"api\"")],
-        unsupported: &[
+        attributes: &[
+            "allow-empty-apply",
+            "auto-apply",
+            "is-destroy",
             "is-dry",
+            "message",
             "plan-only",
+            "refresh",
             "refresh-only",
             "replace-addrs",
             "save-plan",
+            "source",
             "target-addrs",
             "terraform-version",
             "variables",
         ],
+        relationships: &["configuration-version", "workspace"],
+        fixed: &[],
+        unsupported: &[],
         unrelated: &[("cost-estimate", false), ("policy-checks", true), ("vcs-revision", false)],
     },
     Kind {
@@ -369,6 +383,7 @@ mod tests {
         for kind in &KINDS {
             let post = match kind.name {
                 "access-tokens" => "/access-tokens".to_owned(),
+                "comments" => "/runs/run-1/comments".to_owned(),
                 name => format!("/{name}"),
             };
             paths.push((kind, Method::POST, post));

@@ -129,6 +129,20 @@ impl Payload {
         self.attribute(name)?.ok_or_else(|| ApiError::attribute(name, "This field is required."))
     }
 
+    /// An attribute that clients know under two names.
+    ///
+    /// # Errors
+    /// Both are there and differ.
+    pub(super) fn either(&self, name: &str, other: &str) -> Result<Option<bool>, ApiError> {
+        match (self.attribute(name)?, self.attribute(other)?) {
+            (Some(one), Some(two)) if one != two => Err(ApiError::attribute(
+                other,
+                format!("This field is another name of {name}, which has another value."),
+            )),
+            (one, two) => Ok(one.or(two)),
+        }
+    }
+
     /// What to make of an attribute: nothing if it is missing, else its value
     /// or null.
     pub(super) fn change<T: DeserializeOwned>(

@@ -193,6 +193,7 @@ impl From<Error> for ApiError {
             Error::Invalid(detail) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable Entity").detail(detail)
             }
+            Error::InvalidAttribute { name, detail } => Self::attribute(name, detail),
             Error::Failed(error) => error.into(),
         }
     }

@@ -16,6 +16,7 @@ mod phases;
 mod query;
 mod quotas;
 mod resource_types;
+mod run_events;
 mod runs;
 mod server;
 mod state_upload;

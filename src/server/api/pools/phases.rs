@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, RANGE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
@@ -24,6 +24,7 @@ use super::error::ApiError;
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::logs::Key;
+use crate::objects;
 use crate::store::Connection;
 use crate::store::run::{self, Run};
 use crate::store::task::{self, Phase, State as TaskState, Task};
@@ -32,6 +33,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/plans/{id}", get(read_plan))
         .route("/plans/{id}/output", get(plan_output))
+        .route("/plans/{id}/json-output", get(plan_json))
         .route("/applies/{id}", get(read_apply))
         .route("/applies/{id}/output", get(apply_output))
 }
@@ -64,6 +66,21 @@ async fn apply_output(
 ) -> Result<Response, ApiError> {
     let (task, run) = find(&app, Phase::Apply, &id).await?;
     output(&app, task, run, from?.0, &headers).await
+}
+
+/// What Terraform says of the plan in JSON, without what is sensitive. 204 when there is
+/// none.
+async fn plan_json(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let (task, run) = find(&app, Phase::Plan, &id).await?;
+    let key = objects::plan_json(&run.workspace_id, &task.id, task.attempt);
+    let found = app.scheduler.objects.get(&key)?.filter(|_| task.state == TaskState::Finished);
+    if let Some(removed_at) = run.files_removed_at {
+        return Err(ApiError::gone(&format!("JSON of {}", task.phase_id), removed_at));
+    }
+    let Some(json) = found else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    let mut response = objects::answer(json)?;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 #[derive(Debug, Deserialize)]
@@ -155,6 +172,7 @@ fn render(task: &Task, run: &Run) -> Value {
         state if state.is_assigned() => TaskState::Queued,
         state => state,
     };
+    let summary = task.summary.0;
     json!({
         "type": kind,
         "id": task.phase_id,
@@ -165,6 +183,13 @@ fn render(task: &Task, run: &Run) -> Value {
             "error-message": task.message,
             "exit-code": task.exit_code,
             "oom-killed": task.oom_killed,
+            "resource-additions": summary.map(|of| of.additions),
+            "resource-changes": summary.map(|of| of.changes),
+            "resource-destructions": summary.map(|of| of.destructions),
+            "resource-imports": summary.map(|of| of.imports),
+            "resource-replacements": summary.map(|of| of.replacements),
+            "resource-drifts": summary.map(|of| of.drifted),
+            "output-changes": summary.map(|of| of.output_changes),
             "queued-at": task.queued_at.map(rfc3339),
             "started-at": task.started_at.map(rfc3339),
             "finished-at": task.ended_at.map(rfc3339),

@@ -152,7 +152,7 @@ impl Asked {
                 list.filters.insert(filter.to_owned(), value);
             }
             (Answer::Page(listed), "sort", "") => list.order = order(listed, &value)?,
-            (Answer::Page(listed), "query", "") => {
+            (Answer::Page(listed), "query", "") if !listed.searched.is_empty() => {
                 list.searched = listed.searched;
                 list.search = Some(value).filter(|text| !text.is_empty());
             }
@@ -273,13 +273,15 @@ mod tests {
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    /// The paths of all lists; one needs the id of a pool.
+    /// The paths of all lists; some need the id of a pool or of a run.
     async fn lists(server: &InProcess) -> Vec<(&'static ResourceType, String)> {
+        let (_, run) = server.run().await;
         let (_, pools) = get(server, "/agent-pools").await;
         let pool = pools["data"][0]["id"].as_str().unwrap();
         let listed = TYPES.iter().filter(|listed| !listed.searched.is_empty());
         let path = |name: &str| match name {
             "access-tokens" => format!("/agent-pools/{pool}/access-tokens"),
+            "comments" | "run-events" => format!("/runs/{run}/{name}"),
             name => format!("/{name}"),
         };
         listed.map(|listed| (listed, path(listed.name))).collect()
@@ -418,7 +420,8 @@ mod tests {
                 }
             }
         }
-        let (_, answer) = get(&server, "/runs?include=workspace.environment,plan").await;
+        let runs = format!("/runs?filter[workspace]={}", working.workspace);
+        let (_, answer) = get(&server, &format!("{runs}&include=workspace.environment,plan")).await;
         let types: Vec<_> = answer["included"]
             .as_array()
             .unwrap()
@@ -429,7 +432,7 @@ mod tests {
         // Not again what is in `data`.
         let own = format!("/workspaces/{}?include=agent-pool.workspaces", working.workspace);
         let (_, answer) = get(&server, &own).await;
-        assert_eq!(answer["included"].as_array().unwrap().len(), 2, "{answer}");
+        assert_eq!(answer["included"].as_array().unwrap().len(), 3, "{answer}");
         assert!(!answer["included"].to_string().contains(&format!(
             "\"id\":\"{}\",\"type\":\"workspaces\",\"attributes",
             working.workspace

@@ -3,8 +3,8 @@
 
 use super::attributes::Kind;
 use crate::store::{
-    Sorts, access_token, agent, agent_pool, configuration_version, environment, run, state_version,
-    variable, workspace,
+    Sorts, access_token, agent, agent_pool, configuration_version, environment, run, run_event,
+    state_version, variable, workspace,
 };
 
 /// A type of resource.
@@ -20,11 +20,11 @@ pub(super) struct ResourceType {
     pub flags: &'static [&'static str],
     /// What a list of it can be sorted by.
     pub sorts: Sorts,
-    /// Where `query` looks for a text in a list of it; nowhere: it has no list.
+    /// Where `query` looks for a text in a list of it; nowhere: there is no `query`.
     pub searched: &'static [&'static str],
 }
 
-pub(super) static TYPES: [ResourceType; 12] = [
+pub(super) static TYPES: [ResourceType; 14] = [
     ResourceType {
         name: "access-tokens",
         related: &[("agent-pool", "agent-pools")],
@@ -73,6 +73,14 @@ pub(super) static TYPES: [ResourceType; 12] = [
         searched: &[],
     },
     ResourceType {
+        name: "comments",
+        related: &[("run", "runs")],
+        filters: &[],
+        flags: &[],
+        sorts: run_event::SORTS,
+        searched: run_event::SEARCHED,
+    },
+    ResourceType {
         name: "configuration-versions",
         related: &[("workspace", "workspaces")],
         filters: &["workspace"],
@@ -95,6 +103,14 @@ pub(super) static TYPES: [ResourceType; 12] = [
         flags: &[],
         sorts: &[],
         searched: &[],
+    },
+    ResourceType {
+        name: "run-events",
+        related: &[("run", "runs")],
+        filters: &[],
+        flags: &[],
+        sorts: run_event::SORTS,
+        searched: run_event::SEARCHED,
     },
     ResourceType {
         name: "runs",

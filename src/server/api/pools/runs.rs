@@ -3,22 +3,26 @@
 use std::slice;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::document::{Document, Payload, to_one};
 use super::error::ApiError;
 use super::query::ListQuery;
+use super::run_events::{self, Decided};
 use super::{quotas, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::scheduler::{NewRun, pool_of};
-use crate::store::run::{self, Filter, Run, Status};
-use crate::store::task::{self, Phase, Task};
+use crate::scheduler::{Decision, NewRun, force_cancel_available_at, pool_of};
+use crate::store::run::{self, Filter, Run, Source, Status};
+use crate::store::run_event::Actor;
+use crate::store::task::{self, Phase, State as TaskState, Task};
 use crate::store::workspace::{self, Workspace};
-use crate::store::{Connection, configuration_version};
+use crate::store::{Connection, agent, configuration_version};
+use protocol::{Refresh, RunOptions};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -27,6 +31,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/runs/{id}/actions/apply", post(apply))
         .route("/runs/{id}/actions/discard", post(discard))
         .route("/runs/{id}/actions/cancel", post(cancel))
+        .route("/runs/{id}/actions/force-cancel", post(force_cancel))
+        .merge(run_events::routes())
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -47,7 +53,11 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
     Ok(Document::of(render(&mut db, &run).await?))
 }
 
-async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+async fn create(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    payload: Payload,
+) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let workspace = workspaces::related(&mut db, &payload).await?;
     let configuration_version_id = configuration(&mut db, &workspace, &payload).await?;
@@ -60,44 +70,108 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     }
     drop(db);
     quotas::check(&app, &workspace, 0).await?;
-    let run = app
-        .scheduler
-        .create_run(NewRun {
-            workspace_id: workspace.id,
-            configuration_version_id,
-            source: "api",
-            message: payload.text("message")?.flatten(),
-            is_destroy: payload.attribute("is-destroy")?.unwrap_or(false),
-            auto_apply: payload.attribute("auto-apply")?.unwrap_or(workspace.auto_apply),
-        })
-        .await?;
+    let new = NewRun {
+        workspace_id: workspace.id,
+        configuration_version_id,
+        source: source(&payload)?,
+        message: payload.text("message")?.flatten(),
+        is_destroy: payload.attribute("is-destroy")?.unwrap_or(false),
+        auto_apply: payload.attribute("auto-apply")?,
+        is_plan_only: payload.either("plan-only", "is-dry")?.unwrap_or(false),
+        save_plan: payload.attribute("save-plan")?.unwrap_or(false),
+        allow_empty_apply: payload.attribute("allow-empty-apply")?.unwrap_or(false),
+        terraform_version: payload.text("terraform-version")?.flatten(),
+        options: RunOptions {
+            refresh: refresh(&payload)?,
+            targets: payload.attribute("target-addrs")?.unwrap_or_default(),
+            replace: payload.attribute("replace-addrs")?.unwrap_or_default(),
+        },
+        variables: variables(&payload)?,
+        by: Decision { actor, comment: None },
+    };
+    let run = app.scheduler.create_run(new).await?;
     let mut db = app.scheduler.store.read().await?;
     Ok(Document::created(render(&mut db, &run).await?))
 }
 
-async fn apply(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+async fn apply(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Decided(decision): Decided,
+) -> Result<Document, ApiError> {
     known(&app, &id).await?;
-    let run = app.scheduler.confirm(&id).await?;
+    let run = app.scheduler.confirm(&id, decision).await?;
     accepted(&app, &run).await
 }
 
-async fn discard(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+async fn discard(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Decided(decision): Decided,
+) -> Result<Document, ApiError> {
     known(&app, &id).await?;
-    let run = app.scheduler.discard(&id).await?;
+    let run = app.scheduler.discard(&id, decision).await?;
     accepted(&app, &run).await
 }
 
-async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+async fn cancel(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Decided(decision): Decided,
+) -> Result<Document, ApiError> {
     known(&app, &id).await?;
-    let run = app.scheduler.cancel(&id).await?;
+    let run = app.scheduler.cancel(&id, decision).await?;
     accepted(&app, &run).await
+}
+
+async fn force_cancel(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Decided(decision): Decided,
+) -> Result<Document, ApiError> {
+    known(&app, &id).await?;
+    let run = app.scheduler.force_cancel(&id, decision).await?;
+    accepted(&app, &run).await
+}
+
+fn source(payload: &Payload) -> Result<Source, ApiError> {
+    match payload.attribute::<String>("source")?.as_deref() {
+        None | Some("api" | "tfe-api") => Ok(Source::Api),
+        Some("cli") => Ok(Source::Cli),
+        Some("ui") => Ok(Source::Ui),
+        Some(_) => Err(ApiError::attribute("source", "A run comes from one of: api, cli, ui.")),
+    }
+}
+
+fn refresh(payload: &Payload) -> Result<Refresh, ApiError> {
+    let (refresh, only) = (payload.attribute("refresh")?, payload.attribute("refresh-only")?);
+    match (refresh.unwrap_or(true), only.unwrap_or(false)) {
+        (true, false) => Ok(Refresh::First),
+        (true, true) => Ok(Refresh::Only),
+        (false, false) => Ok(Refresh::Skip),
+        (false, true) => Err(ApiError::attribute(
+            "refresh-only",
+            "A run with refresh false cannot be refresh-only.",
+        )),
+    }
+}
+
+fn variables(payload: &Payload) -> Result<Vec<(String, String)>, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Variable {
+        key: String,
+        value: String,
+    }
+    let variables: Vec<Variable> = payload.attribute("variables")?.unwrap_or_default();
+    Ok(variables.into_iter().map(|variable| (variable.key, variable.value)).collect())
 }
 
 async fn find(db: &mut Connection, id: &str) -> Result<Run, ApiError> {
     run::find(db, id).await?.ok_or_else(|| ApiError::not_found("Run", id))
 }
 
-async fn known(app: &App, id: &str) -> Result<(), ApiError> {
+pub(super) async fn known(app: &App, id: &str) -> Result<(), ApiError> {
     let mut db = app.scheduler.store.read().await?;
     find(&mut db, id).await.map(drop)
 }
@@ -162,36 +236,91 @@ async fn render_all(db: &mut Connection, runs: &[Run]) -> Result<Vec<Value>, Api
     };
     let workspace_ids: Vec<&str> = runs.iter().map(|run| run.workspace_id.as_str()).collect();
     let locks = workspace::locks_of(db, &workspace_ids).await?;
+    let queues = run::queues(db, &workspace_ids).await?;
+    let pools: Vec<&str> = tasks.iter().filter_map(|task| task.pool_id.as_deref()).collect();
+    let levels = agent::levels_of(db, &pools).await?;
     let render = |run: &Run| {
         let (plan, apply) = (phase(run, Phase::Plan)?, phase(run, Phase::Apply)?);
         let lock = locks.iter().find(|(workspace, _)| *workspace == run.workspace_id);
-        Ok(render_with(run, plan, apply, lock.map(|(_, reason)| reason.as_str())))
+        let mut queue = queues.iter().filter(|(workspace, _)| *workspace == run.workspace_id);
+        let place = Place {
+            lock: lock.map(|(_, reason)| reason.as_str()),
+            position: queue.position(|(_, id)| *id == run.id),
+            has_no_agent_for: [plan, apply].into_iter().any(|task| {
+                task.state == TaskState::Queued
+                    && task.level > 1
+                    && !levels.iter().any(|(pool, level)| {
+                        Some(pool) == task.pool_id.as_ref() && *level >= task.level
+                    })
+            }),
+        };
+        Ok(render_with(run, plan, apply, &place))
     };
     runs.iter().map(render).collect()
 }
 
-/// `lock` is why its workspace is locked.
-fn render_with(run: &Run, plan: &Task, apply: &Task, lock: Option<&str>) -> Value {
-    let pending_reason = match (run.status, lock) {
+/// What a run waits for.
+struct Place<'a> {
+    /// Why its workspace is locked.
+    lock: Option<&'a str>,
+    /// How many runs of the workspace go first; none if it waits for no others.
+    position: Option<usize>,
+    /// Whether all agents of its pool are too old for what is queued.
+    has_no_agent_for: bool,
+}
+
+fn pending_reason(run: &Run, place: &Place<'_>) -> Option<String> {
+    match (run.status, place.lock) {
         (Status::Pending, Some(reason)) => Some(format!("The workspace is locked. {reason}")),
         (Status::Pending, None) => Some("Another run of the workspace goes first.".to_owned()),
+        (Status::PlanQueued | Status::ApplyQueued, _) if place.has_no_agent_for => Some(
+            "No agent of the pool supports the run's options: upgrade one, or start a run \
+             without them."
+                .to_owned(),
+        ),
         _ => None,
-    };
+    }
+}
+
+fn render_with(run: &Run, plan: &Task, apply: &Task, place: &Place<'_>) -> Value {
+    let RunOptions { refresh, targets, replace } = &run.inputs.options;
+    let variables = run.inputs.variables.iter();
+    let variables = variables.map(|(key, value)| json!({ "key": key, "value": value }));
+    let is_planned = matches!(run.status, Status::Planned | Status::PlannedAndSaved);
+    let force_cancel_at = force_cancel_available_at(run);
     let configuration_version = Some(run.configuration_version_id.as_str());
     json!({
         "type": "runs",
         "id": run.id,
         "attributes": {
             "status": run.status,
-            "pending-reason": pending_reason,
+            "pending-reason": pending_reason(run, place),
+            "position-in-queue": place.position,
             "source": run.source,
             "message": run.message,
             "is-destroy": run.is_destroy,
             "auto-apply": run.auto_apply,
+            "plan-only": run.is_plan_only,
+            "is-dry": run.is_plan_only,
+            "save-plan": run.save_plan,
+            "allow-empty-apply": run.allow_empty_apply,
+            "refresh": *refresh != Refresh::Skip,
+            "refresh-only": *refresh == Refresh::Only,
+            "target-addrs": targets,
+            "replace-addrs": replace,
+            "variables": variables.collect::<Vec<_>>(),
+            "terraform-version": run.terraform_version,
             "has-changes": run.has_changes,
             "error-message": run.error_message,
             "created-at": rfc3339(run.created_at),
             "updated-at": rfc3339(run.updated_at),
+            "actions": {
+                "is-cancelable": !is_planned && run.phase().is_some(),
+                "is-confirmable": is_planned,
+                "is-discardable": is_planned,
+                "is-force-cancelable": force_cancel_at.is_some(),
+            },
+            "force-cancel-available-at": force_cancel_at.map(rfc3339),
         },
         "relationships": {
             "workspace": to_one("workspaces", Some(&run.workspace_id)),

@@ -115,7 +115,7 @@ async fn update(
 async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let workspace = find(&mut tx, &id).await?;
-    if let Some(run) = run::current(&mut tx, &id).await? {
+    if let Some(run) = run::under_way(&mut tx, &id).await? {
         return Err(ApiError::conflict(format!("The run {} is under way.", run.id)));
     }
     if workspace.deletion_protection {
