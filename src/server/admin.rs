@@ -156,6 +156,8 @@ fn new_token(
         created_at: now,
         expires_at: expires_in.map(|time| now.saturating_add(millis(time))),
         last_used_at: None,
+        for_one_agent: false,
+        agent_id: None,
     };
     (token, issued.token)
 }

@@ -16,6 +16,7 @@
 //! | [`local_api`] | the pool API for the host's own administrators |
 //! | [`commands`] | the commands that call the pool API |
 //! | [`disk`], [`usage`] | what of the disk has to stay free, and who uses it |
+//! | [`install_line`] | the command that installs an agent |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
 mod api;
@@ -27,6 +28,7 @@ mod clock;
 mod commands;
 mod connections;
 mod disk;
+mod install_line;
 mod local_api;
 mod logs;
 mod objects;

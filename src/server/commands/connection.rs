@@ -155,7 +155,7 @@ pub(super) fn local(data: &Path, instead: &str) -> Result<Client> {
 }
 
 /// Words as a shell takes them.
-pub(super) fn quote<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn quote<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     // No command line has a NUL in it.
     shlex::try_join(words).unwrap_or_default()
 }

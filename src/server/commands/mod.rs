@@ -13,6 +13,7 @@ mod workspace;
 
 use anyhow::Result;
 
+pub(crate) use connection::quote;
 pub(crate) use pool::Pool;
 pub(crate) use run::Run;
 pub(crate) use sign_in_link::SignInLink;

@@ -11,15 +11,10 @@ use cli::Failure;
 use cli::whole_file::{WholeFile, folder_of};
 
 use super::client::{Client, POOL, attribute, id};
-use super::connection::{Connection, quote};
+use super::connection::Connection;
 use super::table;
 use crate::args::expiry;
-
-/// Where the token is on a host.
-const TOKEN_ON_HOST: &str = "/root/pool.token";
-
-/// Where a host keeps the server's authority: the agent's account reads it, too.
-const AUTHORITY_ON_HOST: &str = "/etc/scalr-server-ca.pem";
+use crate::install_line::{Server, TOKEN_ON_HOST};
 
 /// What to do with agent pools.
 #[derive(Debug, Subcommand)]
@@ -254,39 +249,19 @@ fn print_install_lines(server: &Value) {
     println!("\nOn each host, put the token into a file (paste it, Enter, Ctrl-D):");
     println!("  sudo sh -c 'umask 077 && cat >{TOKEN_ON_HOST}'");
     println!("\nThen install the agent:");
-    println!("  {}", install_line(server));
+    let text = |name: &str| server["attributes"][name].as_str().map(str::to_owned);
+    let pins = Server {
+        url: attribute(server, "url"),
+        ca_sha256: text("ca-sha256"),
+        key_sha256: text("packages-key-sha256"),
+    };
+    println!("  {}", pins.install_line(&[]));
     if server["attributes"]["packages-key-sha256"].is_null() {
         println!(
             "\nThe server serves no packages yet, so this line fails: start it with --packages \
              (SCALR_SERVER_PACKAGES)."
         );
     }
-}
-
-/// The line that installs an agent on a host that does not trust this server yet: it
-/// goes on only with the authority and the key that the server has now.
-fn install_line(server: &Value) -> String {
-    let url = attribute(server, "url");
-    let script = format!("{url}/install.sh");
-    let (fetch_authority, trust, install_trust) = match &server["attributes"]["ca-sha256"] {
-        Value::String(sha256) => {
-            let (file, address) = (AUTHORITY_ON_HOST, format!("{url}/ca.pem"));
-            let fetch = quote(["sudo", "curl", "-fsS", "--insecure", "-o", file, &address]);
-            let check = format!("echo '{sha256}  {file}' | sha256sum --check");
-            let trust = (format!("--cacert {file} "), format!(" --ca-cert {file}"));
-            (format!("{fetch} && {check} && "), trust.0, trust.1)
-        }
-        _ => (String::new(), String::new(), String::new()),
-    };
-    let key = match &server["attributes"]["packages-key-sha256"] {
-        Value::String(sha256) => format!(" --key-fingerprint {sha256}"),
-        _ => String::new(),
-    };
-    format!(
-        "{fetch_authority}curl -fsSL {trust}{} | sudo sh -s --{install_trust}{key} \
-         --token-file {TOKEN_ON_HOST}",
-        quote([script.as_str()])
-    )
 }
 
 /// Refuses a file that there is, or that can't be written, before there is a token for it.
@@ -303,40 +278,4 @@ fn require_new(file: &Path) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(authority: Option<&str>) -> Value {
-        json!({ "attributes": {
-            "url": "https://pools.example.com:8443",
-            "ca-sha256": authority,
-            "packages-key-sha256": "0b1c",
-        } })
-    }
-
-    #[test]
-    fn the_install_line_checks_a_private_authority_before_it_trusts_it() {
-        assert_eq!(
-            install_line(&server(Some("f852"))),
-            "sudo curl -fsS --insecure -o /etc/scalr-server-ca.pem \
-             https://pools.example.com:8443/ca.pem && \
-             echo 'f852  /etc/scalr-server-ca.pem' | sha256sum --check && \
-             curl -fsSL --cacert /etc/scalr-server-ca.pem \
-             https://pools.example.com:8443/install.sh | \
-             sudo sh -s -- --ca-cert /etc/scalr-server-ca.pem --key-fingerprint 0b1c \
-             --token-file /root/pool.token"
-        );
-    }
-
-    #[test]
-    fn the_install_line_of_a_public_certificate_trusts_the_system() {
-        assert_eq!(
-            install_line(&server(None)),
-            "curl -fsSL https://pools.example.com:8443/install.sh | sudo sh -s -- \
-             --key-fingerprint 0b1c --token-file /root/pool.token"
-        );
-    }
 }

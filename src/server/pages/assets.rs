@@ -24,6 +24,11 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         Asset::new("style.css", CSS, include_str!("../../../templates/pages/assets/style.css")),
         Asset::new("copy.js", SCRIPT, include_str!("../../../templates/pages/assets/copy.js")),
         Asset::new("live.js", SCRIPT, include_str!("../../../templates/pages/assets/live.js")),
+        Asset::new(
+            "preview.js",
+            SCRIPT,
+            include_str!("../../../templates/pages/assets/preview.js"),
+        ),
         Asset::new("time.js", SCRIPT, include_str!("../../../templates/pages/assets/time.js")),
     ]
 });

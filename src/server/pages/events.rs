@@ -1,5 +1,5 @@
-//! Tells open pages what was changed, as server-sent events. An event has no content but the
-//! topics: the page fetches what it shows again.
+//! Tells open pages what was changed, as server-sent events. An event says no more than
+//! that: the page fetches what it shows again.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -54,7 +54,8 @@ async fn events(
                     tokio::time::sleep(COLLECT).await;
                     // What was changed meanwhile, the same fetch shows.
                     changes = changes.resubscribe();
-                    let event = Event::default().event("change").data("");
+                    // Browsers drop an event without data.
+                    let event = Event::default().event("change").data("changed");
                     return Some((Ok(event), (app, changes, wanted)));
                 }
             }

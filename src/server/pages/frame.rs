@@ -16,13 +16,24 @@ use crate::app::App;
 
 const TEMPLATES: &[(&str, &str)] = &[
     ("account.html", include_str!("../../../templates/pages/account.html")),
+    ("agent.html", include_str!("../../../templates/pages/agent.html")),
+    ("agent-remove.html", include_str!("../../../templates/pages/agent-remove.html")),
+    ("arrival.html", include_str!("../../../templates/pages/arrival.html")),
     ("base.html", include_str!("../../../templates/pages/base.html")),
     ("components.html", include_str!("../../../templates/pages/components.html")),
     ("error.html", include_str!("../../../templates/pages/error.html")),
+    ("pool.html", include_str!("../../../templates/pages/pool.html")),
+    ("pool-delete.html", include_str!("../../../templates/pages/pool-delete.html")),
     ("pool-form.html", include_str!("../../../templates/pages/pool-form.html")),
     ("pools.html", include_str!("../../../templates/pages/pools.html")),
+    ("register.html", include_str!("../../../templates/pages/register.html")),
+    ("registration.html", include_str!("../../../templates/pages/registration.html")),
     ("sign-in.html", include_str!("../../../templates/pages/sign-in.html")),
     ("sign-in-link.html", include_str!("../../../templates/pages/sign-in-link.html")),
+    ("token-form.html", include_str!("../../../templates/pages/token-form.html")),
+    ("token-new.html", include_str!("../../../templates/pages/token-new.html")),
+    ("token-revoke.html", include_str!("../../../templates/pages/token-revoke.html")),
+    ("work.html", include_str!("../../../templates/pages/work.html")),
 ];
 
 static TERA: LazyLock<Tera> = LazyLock::new(|| {

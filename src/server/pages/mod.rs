@@ -10,12 +10,14 @@
 //! | [`form`] | a form that was sent, with its token checked; an extractor |
 //! | [`error`] | the pages for what did not work |
 //! | [`refusal`] | what the pool API does not accept, at the fields of a form |
-//! | [`pools`] | the agent pools |
+//! | [`pools`], [`pool`], [`pool_form`], [`pool_token`] | the agent pools, and one of them |
+//! | [`agent`], [`register`] | an agent, and how a machine becomes one |
 //! | [`events`] | tells open pages what was changed |
 //! | [`assets`], [`headers`] | stylesheet and scripts, and what browsers may do with the pages |
 //! | [`sign_in`], [`attempts`], [`account`] | how sessions begin and end |
 
 mod account;
+mod agent;
 mod assets;
 mod attempts;
 mod cookie;
@@ -24,8 +26,12 @@ mod events;
 mod form;
 mod frame;
 mod headers;
+mod pool;
+mod pool_form;
+mod pool_token;
 mod pools;
 mod refusal;
+mod register;
 mod session;
 mod sign_in;
 mod time;
@@ -54,7 +60,12 @@ pub(crate) fn routes() -> Router<App> {
         .route("/", get(start))
         .merge(account::routes())
         .merge(events::routes())
+        .merge(agent::routes())
+        .merge(pool::routes())
+        .merge(pool_form::routes())
+        .merge(pool_token::routes())
         .merge(pools::routes())
+        .merge(register::routes())
         .merge(sign_in::routes())
         .fallback(no_such_page)
         .layer((DefaultBodyLimit::max(MAX_FORM), RequestBodyDeadlineLayer::new(FORM_TIME)))

@@ -1,31 +1,25 @@
-//! `/pools`: the agent pools, and a new one.
+//! `/pools`: the agent pools.
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
-use serde_json::json;
 
 use super::error::PageError;
-use super::form::{Fields, Form};
-use super::frame::{self, Page};
-use super::refusal::{Refusal, payload};
-use super::session::{self, Session};
-use crate::api::pools::agent_pools;
+use super::frame::Page;
+use super::session::Session;
 use crate::api::pools::agents::{self, Status};
 use crate::app::App;
 use crate::clock::Millis;
 use crate::store::agent_pool::{self, AgentPool, Filter};
-use crate::store::environment::{self, Environment};
 use crate::store::{Connection, agent, task, workspace};
 
 /// Lists are shown whole.
-const ALL: crate::store::Page = crate::store::Page { number: 1, size: 10_000 };
+pub(super) const ALL: crate::store::Page = crate::store::Page { number: 1, size: 10_000 };
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/pools", get(list).post(create)).route("/pools/new", get(ask))
+    Router::new().route("/pools", get(list))
 }
 
 #[derive(Serialize)]
@@ -33,8 +27,9 @@ struct Pools {
     pools: Vec<PoolRow>,
 }
 
+/// A pool, as lists show it.
 #[derive(Default, Serialize)]
-struct PoolRow {
+pub(super) struct PoolRow {
     id: String,
     name: String,
     is_default: bool,
@@ -63,7 +58,7 @@ async fn list(State(app): State<App>, session: Session) -> Result<Response, Page
     page.show(&app, &session, &Pools { pools })
 }
 
-async fn rows(
+pub(super) async fn rows(
     app: &App,
     db: &mut Connection,
     pools: &[AgentPool],
@@ -109,86 +104,4 @@ async fn rows(
             row
         })
         .collect())
-}
-
-/// What the form for a pool shows.
-#[derive(Default, Serialize)]
-struct PoolForm {
-    name: String,
-    image: String,
-    is_default: bool,
-    is_shared: bool,
-    environments: Vec<EnvironmentChoice>,
-    refusal: Refusal,
-}
-
-#[derive(Serialize)]
-struct EnvironmentChoice {
-    id: String,
-    name: String,
-    is_chosen: bool,
-}
-
-impl PoolForm {
-    /// As somebody filled it in.
-    fn of(fields: &Fields, environments: Vec<Environment>, refusal: Refusal) -> Self {
-        let chosen: Vec<&str> = fields.all("environment").collect();
-        let environments = environments.into_iter().map(|environment| EnvironmentChoice {
-            is_chosen: chosen.contains(&environment.id.as_str()),
-            id: environment.id,
-            name: environment.name,
-        });
-        Self {
-            name: fields.get("name").to_owned(),
-            image: fields.get("image").to_owned(),
-            is_default: fields.has("default"),
-            is_shared: fields.get("sharing") != "named",
-            environments: environments.collect(),
-            refusal,
-        }
-    }
-}
-
-const NEW: Page<'_> =
-    Page { template: "pool-form.html", title: "New pool", section: "pools", topics: &[] };
-
-async fn ask(State(app): State<App>, session: Session) -> Result<Response, PageError> {
-    let environments = environments(&app).await?;
-    let form = PoolForm::of(&Fields::default(), environments, Refusal::default());
-    NEW.show(&app, &session, &form)
-}
-
-async fn create(State(app): State<App>, form: Form) -> Result<Response, PageError> {
-    let Form { session, fields } = form;
-    let is_shared = fields.get("sharing") != "named";
-    let named: Vec<_> =
-        fields.all("environment").map(|id| json!({ "type": "environments", "id": id })).collect();
-    let refusal = if !is_shared && named.is_empty() {
-        let text = "Choose at least one environment, or share the pool with all.".to_owned();
-        Refusal { fields: [("environments".to_owned(), text)].into(), ..Refusal::default() }
-    } else {
-        let attributes = json!({
-            "name": fields.get("name"),
-            "image": fields.get("image"),
-            "default": fields.has("default"),
-            "is-shared": is_shared,
-        });
-        let named = if is_shared { Vec::new() } else { named };
-        let payload = payload(attributes, json!({ "environments": { "data": named } }));
-        match agent_pools::create(State(App::clone(&app)), payload).await {
-            Ok(made) => {
-                let id = made.resource()["id"].as_str().unwrap_or_default();
-                let text = format!("Created the pool {}.", fields.get("name"));
-                return Ok(frame::redirect(&format!("/pools/{id}"), session::message(&text, &app)));
-            }
-            Err(error) => Refusal::of(error)?,
-        }
-    };
-    let form = PoolForm::of(&fields, environments(&app).await?, refusal);
-    NEW.show_with(StatusCode::UNPROCESSABLE_ENTITY, &app, &session, &form)
-}
-
-async fn environments(app: &App) -> Result<Vec<Environment>, PageError> {
-    let mut db = app.scheduler.store.read().await?;
-    Ok(environment::list(&mut db, environment::Filter::default(), ALL).await?.rows)
 }

@@ -19,6 +19,12 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// All of it in one text.
+    pub(super) fn whole(&self) -> String {
+        let texts = self.text.iter().chain(self.fields.values());
+        texts.map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
+
     /// Reads an error of the API.
     ///
     /// # Errors

@@ -80,7 +80,8 @@ struct Asked {
 #[derive(Serialize)]
 struct SignIn<'a> {
     next: &'a str,
-    error: Option<&'a str>,
+    /// Empty: none.
+    error: &'a str,
 }
 
 async fn ask(
@@ -91,7 +92,7 @@ async fn ask(
     if session::find(&app, &headers).await?.is_some() {
         return Ok(Redirect::to(own_path(&asked.next)).into_response());
     }
-    let content = SignIn { next: &asked.next, error: None };
+    let content = SignIn { next: &asked.next, error: "" };
     show(&app, &headers, "sign-in.html", StatusCode::OK, &content)
 }
 
@@ -146,7 +147,7 @@ async fn with_token(
     let address = address(connection.as_ref());
     let next = form.fields.get("next");
     let refuse = |status, error| {
-        let content = SignIn { next, error: Some(error) };
+        let content = SignIn { next, error };
         show(&app, &form.headers, "sign-in.html", status, &content)
     };
     if !app.sign_ins.may_try(address) {

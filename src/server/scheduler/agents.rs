@@ -109,6 +109,13 @@ impl Scheduler {
         )
         .await?;
         access_token::touch(&mut change.tx, token, change.now).await?;
+        if token.for_one_agent && !access_token::bind(&mut change.tx, &token.id, &agent.id).await? {
+            return Err(Error::Invalid(
+                "another agent has registered with this token, which is for one agent; create \
+                 another token on the pool's page, or with `scalr-server pool token`"
+                    .to_owned(),
+            ));
+        }
         change.woken_pools.push(pool_id);
         self.commit(change).await?;
         info!(agent = agent.id, name = agent.name, pool = agent.pool_id, "agent registered");

@@ -1285,6 +1285,8 @@ impl World {
             created_at: now,
             expires_at: None,
             last_used_at: None,
+            for_one_agent: false,
+            agent_id: None,
         };
         access_token::insert(&mut tx, &token).await.unwrap();
         for name in ["main", "other"] {

@@ -26,6 +26,10 @@ pub(crate) struct AccessToken {
     pub expires_at: Option<Millis>,
     /// When it was last used, to the minute.
     pub last_used_at: Option<Millis>,
+    /// Whether only one agent may register with it. Its expiry is that of the registration.
+    pub for_one_agent: bool,
+    /// The agent that has, if so.
+    pub agent_id: Option<String>,
 }
 
 impl AccessToken {
@@ -50,8 +54,9 @@ pub(crate) const SEARCHED: &[&str] = &["t.id", "t.name", "t.description"];
 pub(crate) async fn insert(db: &mut Connection, token: &AccessToken) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO access_tokens
-            (id, account_id, pool_id, name, description, secret_hash, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            (id, account_id, pool_id, name, description, secret_hash, created_at, expires_at,
+             for_one_agent)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(&token.id)
     .bind(&token.account_id)
@@ -61,6 +66,7 @@ pub(crate) async fn insert(db: &mut Connection, token: &AccessToken) -> sqlx::Re
     .bind(&token.secret_hash)
     .bind(token.created_at)
     .bind(token.expires_at)
+    .bind(token.for_one_agent)
     .execute(db)
     .await
     .map(drop)
@@ -92,6 +98,19 @@ pub(crate) async fn touch(
         .execute(db)
         .await
         .map(drop)
+}
+
+/// Makes a token for one agent the token of `agent_id`; false: it is another agent's.
+pub(crate) async fn bind(db: &mut Connection, id: &str, agent_id: &str) -> sqlx::Result<bool> {
+    sqlx::query(
+        "UPDATE access_tokens SET agent_id = $2, expires_at = NULL
+         WHERE id = $1 AND (agent_id IS NULL OR agent_id = $2)",
+    )
+    .bind(id)
+    .bind(agent_id)
+    .execute(db)
+    .await
+    .map(|done| done.rows_affected() > 0)
 }
 
 /// Deletes a token; the sessions that were made with it are revoked.

@@ -228,6 +228,20 @@ pub(crate) async fn of_pools(db: &mut Connection, pools: &[&str]) -> sqlx::Resul
     super::of_any(db, "SELECT * FROM agents WHERE pool_id", pools, "ORDER BY id").await
 }
 
+/// The agents that registered with a token and have not registered with another one since, by
+/// name.
+pub(crate) async fn of_token(db: &mut Connection, token_id: &str) -> sqlx::Result<Vec<Agent>> {
+    sqlx::query_as(
+        "SELECT * FROM agents WHERE id IN
+            (SELECT agent_id FROM sessions WHERE access_token_id = $1
+               AND (end_reason IS NULL OR end_reason = 'left'))
+         ORDER BY name, id",
+    )
+    .bind(token_id)
+    .fetch_all(db)
+    .await
+}
+
 /// The agents with these ids.
 pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Agent>> {
     super::of_any(db, "SELECT * FROM agents WHERE id", ids, "").await

@@ -125,6 +125,9 @@ async fn topics_of(db: &mut Connection, row: &Row) -> sqlx::Result<Vec<String>> 
             "SELECT 'agent:' || id FROM agents WHERE rowid = $1
              UNION SELECT 'pool:' || pool_id FROM agents WHERE rowid = $1",
         ),
+        "page_sessions" => {
+            sqlx::query_scalar("SELECT 'session:' || id FROM page_sessions WHERE rowid = $1")
+        }
         "environments" => {
             sqlx::query_scalar("SELECT 'environment:' || id FROM environments WHERE rowid = $1")
         }

@@ -76,7 +76,8 @@ impl TryFrom<Option<String>> for Summary {
 }
 
 /// Plan or apply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
 pub enum Phase {
     /// The plan.
@@ -327,6 +328,65 @@ pub(crate) async fn of_agents(db: &mut Connection, agents: &[&str]) -> sqlx::Res
         agents,
         "ORDER BY id",
     )
+    .await
+}
+
+/// A task as the pages of pools and agents show it.
+#[derive(Clone, Debug, Serialize, FromRow)]
+pub(crate) struct Work {
+    /// The agent that has it.
+    pub agent_id: String,
+    /// Its run.
+    pub run_id: String,
+    /// The run's workspace.
+    pub workspace_id: String,
+    /// The workspace's name.
+    pub workspace: String,
+    /// What it is.
+    pub phase: Phase,
+    /// How far it is.
+    pub state: State,
+    /// When its container was started.
+    pub started_at: Option<Millis>,
+    /// When it ended.
+    pub ended_at: Option<Millis>,
+}
+
+/// What the agents of a pool have, oldest first.
+pub(crate) async fn work_of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Work>> {
+    sqlx::query_as(
+        "SELECT t.agent_id, t.run_id, r.workspace_id, w.name AS workspace, t.phase, t.state,
+                t.started_at, t.ended_at
+         FROM tasks t
+         JOIN runs r ON r.id = t.run_id
+         JOIN workspaces w ON w.id = r.workspace_id
+         WHERE t.pool_id = $1 AND t.agent_id IS NOT NULL
+           AND t.state IN ('offered', 'claimed', 'running', 'unreachable')
+         ORDER BY t.created_at, t.id",
+    )
+    .bind(pool_id)
+    .fetch_all(db)
+    .await
+}
+
+/// What an agent has and had, newest first.
+pub(crate) async fn work_of_agent(
+    db: &mut Connection,
+    agent_id: &str,
+    limit: i64,
+) -> sqlx::Result<Vec<Work>> {
+    sqlx::query_as(
+        "SELECT t.agent_id, t.run_id, r.workspace_id, w.name AS workspace, t.phase, t.state,
+                t.started_at, t.ended_at
+         FROM tasks t
+         JOIN runs r ON r.id = t.run_id
+         JOIN workspaces w ON w.id = r.workspace_id
+         WHERE t.agent_id = $1
+         ORDER BY t.created_at DESC, t.id LIMIT $2",
+    )
+    .bind(agent_id)
+    .bind(limit)
+    .fetch_all(db)
     .await
 }
 

@@ -1,6 +1,7 @@
 // Keeps the parts of a page that are marked with data-live (and an id) up to date: when the
 // server says that something was changed, the page is fetched again and the difference applied,
-// so that focus, scroll position, selection and open forms stay.
+// so that focus, scroll position, selection and open forms stay. A page that cannot be fetched
+// again names another one with the same parts in data-source.
 "use strict";
 (() => {
   const RETRY = 2000;
@@ -40,7 +41,8 @@
     if (fetching) { again = true; return; }
     fetching = true;
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      const source = document.querySelector("[data-source]")?.dataset.source;
+      const answer = await fetch(source ?? location.href, { headers: { accept: "text/html" } });
       // Somebody ended the session, or deleted the thing.
       if (answer.redirected || answer.status === 404) { location.reload(); return; }
       if (answer.ok) apply(new DOMParser().parseFromString(await answer.text(), "text/html"));
@@ -60,7 +62,6 @@
       const fresh = page.getElementById(part.id);
       if (fresh) morph(part, fresh);
     }
-    document.title = page.title;
     document.dispatchEvent(new CustomEvent("live"));
   }
 

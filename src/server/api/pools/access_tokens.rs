@@ -44,7 +44,8 @@ async fn list_admins(State(app): State<App>, query: ListQuery) -> Result<Documen
     Ok(Document::page(resources, &listed, &query))
 }
 
-async fn create(
+/// Creates a token of a pool.
+pub(crate) async fn create(
     State(app): State<App>,
     Path(pool_id): Path<String>,
     payload: Payload,
@@ -79,6 +80,8 @@ async fn issue(
         created_at: now,
         expires_at: expires_at(payload, now)?,
         last_used_at: None,
+        for_one_agent: payload.attribute("for-one-agent")?.unwrap_or(false),
+        agent_id: None,
     };
     change(&mut token, payload)?;
     access_token::insert(&mut tx, &token).await?;
@@ -107,7 +110,11 @@ async fn update(
     Ok(Document::of(render(&token, app.scheduler.clock.now())))
 }
 
-async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+/// Revokes a token.
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let token = find(&mut tx, &id).await?;
     if access_token::is_last_admin(&mut tx, &token, app.scheduler.clock.now()).await? {
@@ -162,9 +169,11 @@ fn render(token: &AccessToken, now: Millis) -> Value {
             "expires-at": token.expires_at.map(rfc3339),
             "is-expired": token.is_expired(now),
             "last-used-at": token.last_used_at.map(rfc3339),
+            "for-one-agent": token.for_one_agent,
         },
         "relationships": {
             "agent-pool": to_one("agent-pools", token.pool_id.as_deref()),
+            "agent": to_one("agents", token.agent_id.as_deref()),
         },
     })
 }

@@ -93,7 +93,8 @@ pub(crate) async fn create(State(app): State<App>, payload: Payload) -> Result<D
     Ok(Document::created(resource))
 }
 
-async fn update(
+/// Changes a pool.
+pub(crate) async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     payload: Payload,
@@ -106,7 +107,11 @@ async fn update(
     Ok(Document::of(resource))
 }
 
-async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+/// Deletes a pool that nothing uses.
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     find(&mut tx, &id).await?;
     let workspaces = workspace::of_pool(&mut tx, &id).await?;

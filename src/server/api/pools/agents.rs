@@ -40,7 +40,11 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
     Ok(Document::of(render(&app, &agent, &tasks)))
 }
 
-async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+/// Deletes an agent that is offline.
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let agent = find(&mut tx, &id).await?;
     let tasks = task::of_agent(&mut tx, &id).await?;

@@ -29,7 +29,7 @@ pub(super) struct Kind {
 static KINDS: [Kind; 10] = [
     Kind {
         name: "access-tokens",
-        attributes: &["name", "description", "expires-in"],
+        attributes: &["name", "description", "expires-in", "for-one-agent"],
         relationships: &[],
         fixed: &[],
         unsupported: &[],

@@ -2,7 +2,7 @@
 //! that existing clients of the vendor's API expect (its public OpenAPI).
 
 mod access;
-mod access_tokens;
+pub(crate) mod access_tokens;
 mod accounts;
 pub(crate) mod agent_pools;
 pub(crate) mod agents;
@@ -23,7 +23,7 @@ mod state_upload;
 mod state_versions;
 mod variables;
 mod webhook;
-mod workspaces;
+pub(crate) mod workspaces;
 
 use std::time::Duration;
 

@@ -97,7 +97,8 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     Ok(Document::created(resource))
 }
 
-async fn update(
+/// Changes a workspace.
+pub(crate) async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     payload: Payload,

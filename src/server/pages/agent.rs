@@ -1,0 +1,175 @@
+//! `/agents/ID`: an agent, and its removal.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use serde::Serialize;
+
+use super::error::PageError;
+use super::form::Form;
+use super::frame::{self, Page};
+use super::refusal::Refusal;
+use super::session::{self, Session};
+use crate::api::pools::agents::{self, Status};
+use crate::app::App;
+use crate::clock::Millis;
+use crate::store::agent::{self as store, Agent};
+use crate::store::agent_pool::AgentPool;
+use crate::store::task::{self, Task, Work};
+use crate::store::{Connection, agent_pool};
+
+/// How many of an agent's runs are shown.
+const RUNS: i64 = 50;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/agents/{id}", get(show))
+        .route("/agents/{id}/remove", get(ask_to_remove).post(remove))
+}
+
+/// An agent, as lists show it.
+#[derive(Serialize)]
+pub(super) struct Row {
+    id: String,
+    name: String,
+    status: Status,
+    error: Option<String>,
+    version: String,
+    os: String,
+    driver: String,
+    platform: String,
+    slots: i64,
+    busy: usize,
+    created_at: Millis,
+    last_seen_at: Millis,
+    work: Vec<Work>,
+}
+
+impl Row {
+    fn of(app: &App, agent: Agent, tasks: &[Task], work: &[Work]) -> Self {
+        let is_own = |work: &&Work| work.agent_id == agent.id;
+        let work: Vec<Work> = work.iter().filter(is_own).cloned().collect();
+        Self {
+            status: agents::status(app, &agent, tasks),
+            error: agent.error_message,
+            busy: work.iter().filter(|work| work.state.is_with_agent()).count(),
+            slots: agent.concurrency,
+            id: agent.id,
+            name: agent.name,
+            version: agent.version,
+            os: agent.os.replace('_', " "),
+            driver: agent.driver,
+            platform: agent.platform.replace('_', "/"),
+            created_at: agent.created_at,
+            last_seen_at: agent.last_seen_at,
+            work,
+        }
+    }
+}
+
+/// The agents of a pool, by name; `work` is what they have.
+pub(super) async fn rows_of_pool(
+    app: &App,
+    db: &mut Connection,
+    pool_id: &str,
+    work: &[Work],
+) -> Result<Vec<Row>, PageError> {
+    let mut agents = store::of_pools(db, &[pool_id]).await?;
+    agents.sort_by(|a, b| a.name.cmp(&b.name));
+    rows(app, db, agents, work).await
+}
+
+pub(super) async fn rows(
+    app: &App,
+    db: &mut Connection,
+    agents: Vec<Agent>,
+    work: &[Work],
+) -> Result<Vec<Row>, PageError> {
+    let ids: Vec<&str> = agents.iter().map(|agent| agent.id.as_str()).collect();
+    let tasks = task::of_agents(db, &ids).await?;
+    Ok(agents.into_iter().map(|agent| Row::of(app, agent, &tasks, work)).collect())
+}
+
+async fn find(db: &mut Connection, id: &str) -> Result<(Agent, AgentPool), PageError> {
+    let agent = store::find(db, id).await?.ok_or(PageError::NotFound("agent"))?;
+    let pool = agent_pool::find(db, &agent.pool_id).await?.ok_or(PageError::NotFound("pool"))?;
+    Ok((agent, pool))
+}
+
+#[derive(Serialize)]
+struct AgentPage {
+    agent: Row,
+    pool_id: String,
+    pool: String,
+    past: Vec<Work>,
+    refusal: Refusal,
+}
+
+async fn read(app: &App, id: &str, refusal: Refusal) -> Result<AgentPage, PageError> {
+    let mut db = app.scheduler.store.read().await?;
+    let (agent, pool) = find(&mut db, id).await?;
+    let work = task::work_of_agent(&mut db, id, RUNS).await?;
+    let (past, present): (Vec<Work>, Vec<Work>) =
+        work.into_iter().partition(|work| work.state.is_ended());
+    let agent = rows(app, &mut db, vec![agent], &present).await?.remove(0);
+    Ok(AgentPage { agent, pool_id: pool.id, pool: pool.name, past, refusal })
+}
+
+async fn show(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    session: Session,
+) -> Result<Response, PageError> {
+    let content = read(&app, &id, Refusal::default()).await?;
+    let page = Page {
+        template: "agent.html",
+        title: &content.agent.name,
+        section: "pools",
+        topics: &[&format!("agent:{id}")],
+    };
+    page.show(&app, &session, &content)
+}
+
+async fn ask_to_remove(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    session: Session,
+) -> Result<Response, PageError> {
+    confirm(&app, &session, &id, StatusCode::OK, Refusal::default()).await
+}
+
+async fn confirm(
+    app: &App,
+    session: &Session,
+    id: &str,
+    status: StatusCode,
+    refusal: Refusal,
+) -> Result<Response, PageError> {
+    let content = read(app, id, refusal).await?;
+    let title = format!("Remove {}", content.agent.name);
+    let page = Page { template: "agent-remove.html", title: &title, section: "pools", topics: &[] };
+    page.show_with(status, app, session, &content)
+}
+
+async fn remove(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    let pool_id = {
+        let mut db = app.scheduler.store.read().await?;
+        find(&mut db, &id).await?.1.id
+    };
+    match agents::delete(State(App::clone(&app)), Path(id.clone())).await {
+        Ok(_) => {
+            let message = session::message("Removed the agent.", &app);
+            Ok(frame::redirect(&format!("/pools/{pool_id}"), message))
+        }
+        Err(error) => {
+            let refusal = Refusal::of(error)?;
+            confirm(&app, &form.session, &id, StatusCode::CONFLICT, refusal).await
+        }
+    }
+}

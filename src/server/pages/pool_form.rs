@@ -1,0 +1,192 @@
+//! The form for a new pool, and for a pool that is changed.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use serde::Serialize;
+use serde_json::json;
+
+use super::error::PageError;
+use super::form::{Fields, Form};
+use super::frame::{self, Page};
+use super::pool;
+use super::pools::ALL;
+use super::refusal::{Refusal, payload};
+use super::session::{self, Session};
+use crate::api::pools::{Payload, agent_pools};
+use crate::app::App;
+use crate::store::agent_pool;
+use crate::store::environment::{self, Environment};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/pools/new", get(ask).post(create))
+        .route("/pools/{id}/edit", get(ask_to_change).post(change))
+}
+
+#[derive(Default, Serialize)]
+struct PoolForm {
+    /// The pool's id; none: it is a new one.
+    id: Option<String>,
+    /// The pool's name as it is, not as it is to be.
+    heading: String,
+    name: String,
+    image: String,
+    is_default: bool,
+    is_shared: bool,
+    environments: Vec<EnvironmentChoice>,
+    refusal: Refusal,
+}
+
+#[derive(Serialize)]
+struct EnvironmentChoice {
+    id: String,
+    name: String,
+    is_chosen: bool,
+}
+
+impl PoolForm {
+    /// As somebody filled it in.
+    fn of(fields: &Fields, environments: Vec<Environment>, refusal: Refusal) -> Self {
+        let chosen: Vec<&str> = fields.all("environment").collect();
+        Self {
+            id: None,
+            heading: "New pool".to_owned(),
+            name: fields.get("name").to_owned(),
+            image: fields.get("image").to_owned(),
+            is_default: fields.has("default"),
+            is_shared: fields.get("sharing") != "named",
+            environments: choices(environments, &chosen),
+            refusal,
+        }
+    }
+
+    fn show(
+        &self,
+        status: StatusCode,
+        app: &App,
+        session: &Session,
+    ) -> Result<Response, PageError> {
+        let page = Page {
+            template: "pool-form.html",
+            title: &self.heading,
+            section: "pools",
+            topics: &[],
+        };
+        page.show_with(status, app, session, self)
+    }
+}
+
+fn choices(environments: Vec<Environment>, chosen: &[&str]) -> Vec<EnvironmentChoice> {
+    let choice = |environment: Environment| EnvironmentChoice {
+        is_chosen: chosen.contains(&environment.id.as_str()),
+        id: environment.id,
+        name: environment.name,
+    };
+    environments.into_iter().map(choice).collect()
+}
+
+async fn ask(State(app): State<App>, session: Session) -> Result<Response, PageError> {
+    let form = PoolForm::of(&Fields::default(), environments(&app).await?, Refusal::default());
+    form.show(StatusCode::OK, &app, &session)
+}
+
+async fn create(State(app): State<App>, form: Form) -> Result<Response, PageError> {
+    let Form { session, fields } = form;
+    let refusal = match resource(&fields) {
+        Ok(payload) => match agent_pools::create(State(App::clone(&app)), payload).await {
+            Ok(made) => {
+                let id = made.resource()["id"].as_str().unwrap_or_default();
+                let text = format!("Created the pool {}.", fields.get("name"));
+                return Ok(frame::redirect(&format!("/pools/{id}"), session::message(&text, &app)));
+            }
+            Err(error) => Refusal::of(error)?,
+        },
+        Err(refusal) => refusal,
+    };
+    let form = PoolForm::of(&fields, environments(&app).await?, refusal);
+    form.show(StatusCode::UNPROCESSABLE_ENTITY, &app, &session)
+}
+
+async fn ask_to_change(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    session: Session,
+) -> Result<Response, PageError> {
+    let environments = environments(&app).await?;
+    let mut db = app.scheduler.store.read().await?;
+    let pool = pool::find(&mut db, &id).await?;
+    let named = agent_pool::environments(&mut db, &id).await?;
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    let form = PoolForm {
+        id: Some(pool.id),
+        heading: format!("Edit {}", pool.name),
+        name: pool.name,
+        image: pool.image.unwrap_or_default(),
+        is_default: pool.is_default,
+        is_shared: pool.is_shared,
+        environments: choices(environments, &named),
+        refusal: Refusal::default(),
+    };
+    form.show(StatusCode::OK, &app, &session)
+}
+
+async fn change(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    let Form { session, fields } = form;
+    let pool = {
+        let mut db = app.scheduler.store.read().await?;
+        pool::find(&mut db, &id).await?
+    };
+    let refusal = match resource(&fields) {
+        Ok(payload) => {
+            let path = Path(id.clone());
+            match agent_pools::update(State(App::clone(&app)), path, payload).await {
+                Ok(_) => {
+                    let message = session::message("Saved.", &app);
+                    return Ok(frame::redirect(&format!("/pools/{id}"), message));
+                }
+                Err(error) => Refusal::of(error)?,
+            }
+        }
+        Err(refusal) => refusal,
+    };
+    let form = PoolForm {
+        id: Some(id),
+        heading: format!("Edit {}", pool.name),
+        ..PoolForm::of(&fields, environments(&app).await?, refusal)
+    };
+    form.show(StatusCode::UNPROCESSABLE_ENTITY, &app, &session)
+}
+
+/// The pool as the API takes it.
+fn resource(fields: &Fields) -> Result<Payload, Refusal> {
+    let is_shared = fields.get("sharing") != "named";
+    let environment = |id: &str| json!({ "type": "environments", "id": id });
+    let named: Vec<_> = match is_shared {
+        true => Vec::new(),
+        false => fields.all("environment").map(environment).collect(),
+    };
+    if !is_shared && named.is_empty() {
+        // A form without a tick; to the API it would be a pool for nobody.
+        let text = "Choose at least one environment, or share the pool with all.".to_owned();
+        return Err(Refusal { fields: [("environments".to_owned(), text)].into(), text: None });
+    }
+    let attributes = json!({
+        "name": fields.get("name"),
+        "image": fields.get("image"),
+        "default": fields.has("default"),
+        "is-shared": is_shared,
+    });
+    Ok(payload(attributes, json!({ "environments": { "data": named } })))
+}
+
+async fn environments(app: &App) -> Result<Vec<Environment>, PageError> {
+    let mut db = app.scheduler.store.read().await?;
+    Ok(environment::list(&mut db, environment::Filter::default(), ALL).await?.rows)
+}
