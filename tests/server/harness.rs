@@ -386,11 +386,15 @@ impl Job {
     }
 
     pub(crate) async fn put(&self, what: &str, content: &str) -> (StatusCode, String) {
+        self.put_bytes(what, content.into()).await
+    }
+
+    pub(crate) async fn put_bytes(&self, what: &str, content: Vec<u8>) -> (StatusCode, String) {
         let attempt = self.task.attempt;
         let separator = if what.contains('?') { '&' } else { '?' };
         let url = format!("{}/{}{separator}attempt={attempt}", self.agent.url, self.path(what));
         let request = self.agent.http.put(url).bearer_auth(&self.agent.token);
-        let answer = request.body(content.to_owned()).send().await.unwrap();
+        let answer = request.body(content).send().await.unwrap();
         (answer.status(), answer.text().await.unwrap())
     }
 

@@ -14,5 +14,6 @@ mod run_settings;
 mod run_tokens;
 mod start;
 mod states;
+mod terraform;
 mod time_limits;
 mod webhooks;

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod pools;
+pub(crate) mod terraform;
 
 use std::error::Error;
 

@@ -39,6 +39,7 @@ use std::io;
 use std::time::Duration;
 
 pub(crate) use agents::Denied;
+pub(crate) use locks::check_lock;
 pub(crate) use placement::pool_of;
 pub(crate) use run_events::Decision;
 pub(crate) use run_inputs::NewRun;

@@ -37,6 +37,11 @@ pub(crate) struct NewState {
 }
 
 impl NewState {
+    /// How long it is, in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.content.length()
+    }
+
     /// Reads what a state says of itself.
     ///
     /// # Errors

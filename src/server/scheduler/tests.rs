@@ -158,7 +158,7 @@ async fn a_plan_only_run_neither_waits_nor_is_waited_for_and_is_never_applied() 
 async fn a_plan_only_run_starts_while_its_workspace_is_locked() {
     let world = World::new().await;
     let mut tx = world.scheduler.store.write().await.unwrap();
-    workspace::set_lock(&mut tx, "ws-main", Some("Not now.")).await.unwrap();
+    workspace::set_lock(&mut tx, "ws-main", Some("Not now."), None).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(world.run().await.status, Status::Pending);
     let plan_only = world.create(NewRun { is_plan_only: true, ..world.new_run() }).await;
@@ -1305,6 +1305,8 @@ impl World {
                 plan_timeout: None,
                 apply_timeout: None,
                 lock_reason: None,
+                locked_by: None,
+                execution_mode: workspace::ExecutionMode::default(),
                 created_at: now,
                 updated_at: now,
             };

@@ -12,12 +12,15 @@ pub(crate) mod agent_pool;
 pub(crate) mod changes;
 pub(crate) mod configuration_version;
 pub(crate) mod environment;
+pub(crate) mod log_link;
 pub(crate) mod page_session;
 pub(crate) mod run;
 pub(crate) mod run_event;
+pub(crate) mod run_queue;
 pub(crate) mod run_settings;
 pub(crate) mod session;
 pub(crate) mod sign_in_code;
+pub(crate) mod state_upload;
 pub(crate) mod state_version;
 #[cfg(test)]
 mod statements;
@@ -25,6 +28,7 @@ pub(crate) mod task;
 pub(crate) mod variable;
 pub(crate) mod webhook_call;
 pub(crate) mod workspace;
+pub(crate) mod workspace_tag;
 
 use std::path::Path;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Sorts, View};
@@ -40,10 +41,26 @@ pub(crate) struct Workspace {
     pub apply_timeout: Option<u32>,
     /// Why no run of it starts until it is unlocked, if that is so.
     pub lock_reason: Option<String>,
+    /// The admin's token that locked it; none: the server did, or nobody.
+    pub locked_by: Option<String>,
+    /// Where its plans and applies run.
+    pub execution_mode: ExecutionMode,
     /// When it was made.
     pub created_at: Millis,
     /// When it was last changed.
     pub updated_at: Millis,
+}
+
+/// Where plans and applies run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
+pub(crate) enum ExecutionMode {
+    /// On the agents of a pool.
+    #[default]
+    Remote,
+    /// On the client's machine; only the state is here.
+    Local,
 }
 
 /// Commands by their place; kept as a JSON object.
@@ -96,8 +113,8 @@ pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::
         "INSERT INTO workspaces
             (id, environment_id, pool_id, name, terraform_version, working_directory, image,
              auto_apply, deletion_protection, created_at, updated_at, hooks,
-             allow_other_terraform_version, plan_timeout, apply_timeout)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+             allow_other_terraform_version, plan_timeout, apply_timeout, execution_mode)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(&workspace.id)
     .bind(&workspace.environment_id)
@@ -114,6 +131,7 @@ pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::
     .bind(workspace.allow_other_terraform_version)
     .bind(workspace.plan_timeout)
     .bind(workspace.apply_timeout)
+    .bind(workspace.execution_mode)
     .execute(db)
     .await
     .map(drop)
@@ -125,7 +143,8 @@ pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::
         "UPDATE workspaces SET
             pool_id = $2, name = $3, terraform_version = $4, working_directory = $5, image = $6,
             auto_apply = $7, deletion_protection = $8, updated_at = $9, hooks = $10,
-            allow_other_terraform_version = $11, plan_timeout = $12, apply_timeout = $13
+            allow_other_terraform_version = $11, plan_timeout = $12, apply_timeout = $13,
+            execution_mode = $14
          WHERE id = $1",
     )
     .bind(&workspace.id)
@@ -141,20 +160,24 @@ pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::
     .bind(workspace.allow_other_terraform_version)
     .bind(workspace.plan_timeout)
     .bind(workspace.apply_timeout)
+    .bind(workspace.execution_mode)
     .execute(db)
     .await
     .map(drop)
 }
 
-/// Locks a workspace for a reason, or unlocks it.
+/// Locks a workspace for a reason, or unlocks it; `locked_by` is the admin's token that
+/// locks it, if one does.
 pub(crate) async fn set_lock(
     db: &mut Connection,
     id: &str,
     reason: Option<&str>,
+    locked_by: Option<&str>,
 ) -> sqlx::Result<()> {
-    sqlx::query("UPDATE workspaces SET lock_reason = $2 WHERE id = $1")
+    sqlx::query("UPDATE workspaces SET lock_reason = $2, locked_by = $3 WHERE id = $1")
         .bind(id)
         .bind(reason)
+        .bind(locked_by)
         .execute(db)
         .await
         .map(drop)

@@ -25,11 +25,12 @@ use crate::admin;
 use crate::app::{App, Bearer};
 use crate::connections::authenticated;
 use crate::local_api::LocalAdmin;
+use crate::store::access_token::{self, AccessToken};
 use crate::store::run::{self, Run};
 use crate::store::run_event::Actor;
 use crate::store::task::Task;
 use crate::store::workspace::{self, Workspace};
-use crate::store::{Connection, access_token, state_version};
+use crate::store::{Connection, state_version};
 use crate::token::PresentedToken;
 
 /// A request whose token is good for reading only.
@@ -64,7 +65,8 @@ pub(super) async fn check(
             request.extensions_mut().insert(ReadOnly);
         }
         None => {
-            let actor = check_admin(&app, &shown).await?;
+            let token = check_admin(&app, &shown).await?;
+            let actor = Actor::access_token(&token.id, token.name.as_deref());
             request.extensions_mut().insert(actor);
         }
     }
@@ -72,7 +74,11 @@ pub(super) async fn check(
     Ok(next.run(request).await)
 }
 
-async fn check_admin(app: &App, shown: &PresentedToken) -> Result<Actor, ApiError> {
+/// The admin's token that `shown` is.
+pub(in crate::api) async fn check_admin(
+    app: &App,
+    shown: &PresentedToken,
+) -> Result<AccessToken, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let now = app.scheduler.clock.now();
     let token = admin::of_token(&mut db, shown).await?.ok_or_else(ApiError::unauthorized)?;
@@ -80,7 +86,7 @@ async fn check_admin(app: &App, shown: &PresentedToken) -> Result<Actor, ApiErro
         return Err(ApiError::expired(&token.id, expired_at));
     }
     access_token::touch(&mut db, &token, now).await?;
-    Ok(Actor::access_token(&token.id, token.name.as_deref()))
+    Ok(token)
 }
 
 /// Checks what the run of `task` asks for. A call that is not named here is not

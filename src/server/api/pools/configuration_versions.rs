@@ -20,6 +20,7 @@ use crate::objects;
 use crate::scheduler::Error;
 use crate::store::Connection;
 use crate::store::configuration_version::{self, ConfigurationVersion};
+use crate::store::workspace::Workspace;
 use crate::token::{NewToken, PresentedToken, new_id};
 use crate::upload::Upload;
 
@@ -49,26 +50,39 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
 async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let workspace = workspaces::related(&mut tx, &payload).await?;
+    let is_speculative = payload.either("speculative", "is-dry")?.unwrap_or(false);
+    let (version, link) = insert(&app, &mut tx, workspace, is_speculative).await?;
+    tx.commit().await?;
+    let mut resource = render(&version);
+    // The only time that it is shown.
+    resource["links"] = json!({ "upload": link });
+    Ok(Document::created(resource))
+}
+
+/// Makes a configuration version, and the link that its archive is uploaded to.
+pub(in crate::api) async fn insert(
+    app: &App,
+    tx: &mut Connection,
+    workspace: Workspace,
+    is_speculative: bool,
+) -> Result<(ConfigurationVersion, String), ApiError> {
     let id = new_id("cv");
     let issued = NewToken::new(&id);
     let version = ConfigurationVersion {
         id,
         workspace_id: workspace.id,
         uploaded: false,
-        is_speculative: payload.either("speculative", "is-dry")?.unwrap_or(false),
+        is_speculative,
         upload_hash: issued.secret_hash,
         archive_sha256: None,
         removed_at: None,
         created_at: app.scheduler.clock.now(),
     };
-    configuration_version::insert(&mut tx, &version).await?;
-    tx.commit().await?;
-    let mut resource = render(&version);
+    configuration_version::insert(tx, &version).await?;
     let signature = issued.token.expose();
     let path = format!("{BASE}/configuration-versions/{}/upload/{signature}", version.id);
-    // The only time that it is shown.
-    resource["links"] = json!({ "upload": app.link(&path) });
-    Ok(Document::created(resource))
+    let link = app.link(&path);
+    Ok((version, link))
 }
 
 async fn upload(
@@ -168,7 +182,10 @@ fn not_received(error: Error) -> ApiError {
     }
 }
 
-async fn find(db: &mut Connection, id: &str) -> Result<ConfigurationVersion, ApiError> {
+pub(in crate::api) async fn find(
+    db: &mut Connection,
+    id: &str,
+) -> Result<ConfigurationVersion, ApiError> {
     configuration_version::find(db, id)
         .await?
         .ok_or_else(|| ApiError::not_found("ConfigurationVersion", id))

@@ -86,7 +86,7 @@ impl IntoResponse for Document {
 }
 
 /// A to-one relationship as it goes out.
-pub(super) fn to_one(kind: &str, id: Option<&str>) -> Value {
+pub(in crate::api) fn to_one(kind: &str, id: Option<&str>) -> Value {
     json!({ "data": id.map(|id| json!({ "type": kind, "id": id })) })
 }
 
@@ -120,12 +120,12 @@ impl Payload {
     }
 
     /// An attribute; none if it is missing or null.
-    pub(super) fn attribute<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
+    pub(crate) fn attribute<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
         Ok(self.change(name)?.flatten())
     }
 
     /// An attribute that has to be there.
-    pub(super) fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, ApiError> {
+    pub(crate) fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, ApiError> {
         self.attribute(name)?.ok_or_else(|| ApiError::attribute(name, "This field is required."))
     }
 
@@ -145,7 +145,7 @@ impl Payload {
 
     /// What to make of an attribute: nothing if it is missing, else its value
     /// or null.
-    pub(super) fn change<T: DeserializeOwned>(
+    pub(crate) fn change<T: DeserializeOwned>(
         &self,
         name: &str,
     ) -> Result<Option<Option<T>>, ApiError> {
@@ -158,7 +158,7 @@ impl Payload {
     }
 
     /// A name: printable, not empty, not long.
-    pub(super) fn name(&self, name: &str) -> Result<Option<String>, ApiError> {
+    pub(crate) fn name(&self, name: &str) -> Result<Option<String>, ApiError> {
         let Some(text) = self.attribute::<String>(name)? else { return Ok(None) };
         let length = text.chars().count();
         if text.trim() != text || length == 0 || length > 255 || text.chars().any(char::is_control)
@@ -173,7 +173,7 @@ impl Payload {
 
     /// What to make of an optional text: nothing if it is missing, else its
     /// value; an empty one counts as null.
-    pub(super) fn text(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
         let text = self.change::<String>(name)?;
         if text.iter().flatten().any(|text| text.len() > MAX_TEXT) {
             let detail = format!("This field takes at most {MAX_TEXT} bytes.");
@@ -183,7 +183,7 @@ impl Payload {
     }
 
     /// What to make of the name of an image, which is optional.
-    pub(super) fn image(&self) -> Result<Option<Option<String>>, ApiError> {
+    pub(crate) fn image(&self) -> Result<Option<Option<String>>, ApiError> {
         let image = self.text("image")?;
         if image.iter().flatten().any(|image| image.len() > MAX_IMAGE) {
             let detail = format!("This field takes at most {MAX_IMAGE} bytes.");
@@ -194,7 +194,7 @@ impl Payload {
 
     /// The id in a to-one relationship: nothing if it is missing, else its
     /// id or null.
-    pub(super) fn to_one(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
+    pub(crate) fn to_one(&self, name: &str) -> Result<Option<Option<String>>, ApiError> {
         let Some(relationship) = self.relationships.get(name) else { return Ok(None) };
         let related: ToOne = serde_json::from_value(relationship.clone()).map_err(|_| {
             ApiError::relationship(name, "This is not a to-one relationship: {\"data\": {…}}.")
@@ -203,14 +203,14 @@ impl Payload {
     }
 
     /// The id in a to-one relationship that has to be there.
-    pub(super) fn required_to_one(&self, name: &str) -> Result<String, ApiError> {
+    pub(crate) fn required_to_one(&self, name: &str) -> Result<String, ApiError> {
         self.to_one(name)?
             .flatten()
             .ok_or_else(|| ApiError::relationship(name, "This relationship is required."))
     }
 
     /// The ids in a to-many relationship; none if it is missing.
-    pub(super) fn to_many(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
+    pub(crate) fn to_many(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
         let Some(relationship) = self.relationships.get(name) else { return Ok(None) };
         let related: ToMany = serde_json::from_value(relationship.clone()).map_err(|_| {
             ApiError::relationship(name, "This is not a to-many relationship: {\"data\": […]}.")

@@ -27,12 +27,12 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     /// An error with a status and a title.
-    pub(super) fn new(status: StatusCode, title: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, title: impl Into<String>) -> Self {
         Self { status, title: title.into(), detail: None, pointer: None, parameter: None }
     }
 
     /// Says more.
-    pub(super) fn detail(mut self, detail: impl Into<String>) -> Self {
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
@@ -44,14 +44,14 @@ impl ApiError {
     }
 
     /// 401.
-    pub(super) fn unauthorized() -> Self {
+    pub(crate) fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized").detail(
             "Send an admin's token, or a run's while it goes on: `Authorization: Bearer …`.",
         )
     }
 
     /// 401: an admin's token that has expired.
-    pub(super) fn expired(id: &str, expired_at: Millis) -> Self {
+    pub(crate) fn expired(id: &str, expired_at: Millis) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized").detail(format!(
             "The token {id} expired at {}. Make another one on the server's host: `scalr-server \
              admin-token create`.",
@@ -60,12 +60,12 @@ impl ApiError {
     }
 
     /// 403: a call that the token is not for.
-    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "Forbidden").detail(detail)
     }
 
     /// 404: `kind` is a type as clients know it, `AgentPool` for example.
-    pub(super) fn not_found(kind: &str, id: &str) -> Self {
+    pub(crate) fn not_found(kind: &str, id: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             format!("{kind} with ID '{id}' not found or user unauthorized."),
@@ -73,7 +73,7 @@ impl ApiError {
     }
 
     /// 410: something whose content is not kept any more.
-    pub(super) fn gone(what: &str, removed_at: Millis) -> Self {
+    pub(crate) fn gone(what: &str, removed_at: Millis) -> Self {
         Self::new(StatusCode::GONE, "Gone").detail(format!(
             "The {what} is gone: the server's retention removed it at {}.",
             rfc3339(removed_at)
@@ -81,43 +81,43 @@ impl ApiError {
     }
 
     /// 409.
-    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict").detail(detail)
     }
 
     /// 400: a request that can't be read.
-    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Bad Request").detail(detail)
     }
 
     /// 400: a parameter of the query that can't be.
-    pub(super) fn parameter(name: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn parameter(name: &str, detail: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::BAD_REQUEST, "Invalid Query Parameter").detail(detail);
         Self { parameter: Some(name.to_owned()), ..error }
     }
 
     /// 422: an attribute that can't be.
-    pub(super) fn attribute(name: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn attribute(name: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Attribute")
             .detail(detail)
             .pointer(format!("/data/attributes/{name}"))
     }
 
     /// 422: a relationship that can't be.
-    pub(super) fn relationship(name: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn relationship(name: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Relationship")
             .detail(detail)
             .pointer(format!("/data/relationships/{name}"))
     }
 
     /// 404: a to-one relationship to something that is not there.
-    pub(super) fn no_related(name: &str, kind: &str, id: &str) -> Self {
+    pub(crate) fn no_related(name: &str, kind: &str, id: &str) -> Self {
         let detail = format!("{kind} with ID '{id}' not found or user unauthorized.");
         Self { status: StatusCode::NOT_FOUND, ..Self::relationship(name, detail) }
     }
 
     /// 404: a to-many relationship with something that is not there.
-    pub(super) fn no_related_many(name: &str, id: &str) -> Self {
+    pub(crate) fn no_related_many(name: &str, id: &str) -> Self {
         let detail =
             format!("Relationship '{name}' with ID '{id}' not found or user unauthorized.");
         Self { status: StatusCode::NOT_FOUND, ..Self::relationship(name, detail) }

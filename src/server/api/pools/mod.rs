@@ -1,26 +1,26 @@
 //! The pool API: JSON:API documents under [`BASE`], with the shapes and texts
 //! that existing clients of the vendor's API expect (its public OpenAPI).
 
-mod access;
+pub(super) mod access;
 pub(crate) mod access_tokens;
 mod accounts;
 pub(crate) mod agent_pools;
 pub(crate) mod agents;
 mod attributes;
-mod configuration_versions;
+pub(super) mod configuration_versions;
 mod document;
 mod environments;
 mod error;
 mod included;
 mod phases;
 mod query;
-mod quotas;
+pub(super) mod quotas;
 mod resource_types;
 mod run_events;
-mod runs;
+pub(super) mod runs;
 mod server;
-mod state_upload;
-mod state_versions;
+pub(super) mod state_upload;
+pub(super) mod state_versions;
 mod variables;
 mod webhook;
 pub(crate) mod workspaces;
@@ -40,6 +40,7 @@ use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
 pub(crate) use document::Payload;
+pub(super) use document::to_one;
 pub(crate) use error::ApiError;
 pub(crate) use quotas::Quotas;
 
@@ -47,12 +48,12 @@ pub(crate) use quotas::Quotas;
 pub(crate) const BASE: &str = "/api/iacp/v3";
 
 /// The media type of JSON:API.
-const MEDIA_TYPE: &str = "application/vnd.api+json";
+pub(super) const MEDIA_TYPE: &str = "application/vnd.api+json";
 
 /// The largest document, in bytes, and how long it may take; but for those with a state in
 /// them.
-const MAX_DOCUMENT: usize = 1024 * 1024;
-const DOCUMENT_TIME: Duration = Duration::from_secs(30);
+pub(super) const MAX_DOCUMENT: usize = 1024 * 1024;
+pub(super) const DOCUMENT_TIME: Duration = Duration::from_secs(30);
 
 /// The API's calls.
 pub(crate) fn routes(app: &App) -> Router<App> {

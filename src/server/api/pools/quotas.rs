@@ -28,7 +28,11 @@ const NAMED: usize = 3;
 ///
 /// # Errors
 /// It or the account has a quota that does not allow it.
-pub(super) async fn check(app: &App, workspace: &Workspace, new: u64) -> Result<(), ApiError> {
+pub(in crate::api) async fn check(
+    app: &App,
+    workspace: &Workspace,
+    new: u64,
+) -> Result<(), ApiError> {
     let Quotas { workspace: of_workspace, account: of_account } = app.quotas;
     if let Some(quota) = of_workspace {
         let ids = vec![workspace.id.clone()];

@@ -78,7 +78,7 @@ fn render(event: &RunEvent) -> Value {
 }
 
 /// Who asks for something, and the comment in the body: `{"comment": "…"}`, or no body.
-pub(super) struct Decided(pub Decision);
+pub(in crate::api) struct Decided(pub Decision);
 
 impl FromRequest<App> for Decided {
     type Rejection = ApiError;

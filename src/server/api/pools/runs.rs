@@ -20,7 +20,7 @@ use crate::scheduler::{Decision, NewRun, force_cancel_available_at, pool_of};
 use crate::store::run::{self, Filter, Run, Source, Status};
 use crate::store::run_event::Actor;
 use crate::store::task::{self, Phase, State as TaskState, Task};
-use crate::store::workspace::{self, Workspace};
+use crate::store::workspace::{self, ExecutionMode, Workspace};
 use crate::store::{Connection, agent, configuration_version};
 use protocol::{Refresh, RunOptions};
 
@@ -58,9 +58,23 @@ async fn create(
     Extension(actor): Extension<Actor>,
     payload: Payload,
 ) -> Result<Document, ApiError> {
+    let source = source(&payload)?;
+    let run = start(&app, actor, &payload, source).await?;
     let mut db = app.scheduler.store.read().await?;
-    let workspace = workspaces::related(&mut db, &payload).await?;
-    let configuration_version_id = configuration(&mut db, &workspace, &payload).await?;
+    Ok(Document::created(render(&mut db, &run).await?))
+}
+
+/// Makes a run.
+pub(in crate::api) async fn start(
+    app: &App,
+    actor: Actor,
+    payload: &Payload,
+    source: Source,
+) -> Result<Run, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let workspace = workspaces::related(&mut db, payload).await?;
+    let configuration_version_id = configuration(&mut db, &workspace, payload).await?;
+    check_remote(&workspace)?;
     if pool_of(&mut db, &workspace).await?.is_none() {
         return Err(ApiError::relationship(
             "workspace",
@@ -69,11 +83,11 @@ async fn create(
         ));
     }
     drop(db);
-    quotas::check(&app, &workspace, 0).await?;
+    quotas::check(app, &workspace, 0).await?;
     let new = NewRun {
         workspace_id: workspace.id,
         configuration_version_id,
-        source: source(&payload)?,
+        source,
         message: payload.text("message")?.flatten(),
         is_destroy: payload.attribute("is-destroy")?.unwrap_or(false),
         auto_apply: payload.attribute("auto-apply")?,
@@ -82,19 +96,17 @@ async fn create(
         allow_empty_apply: payload.attribute("allow-empty-apply")?.unwrap_or(false),
         terraform_version: payload.text("terraform-version")?.flatten(),
         options: RunOptions {
-            refresh: refresh(&payload)?,
+            refresh: refresh(payload)?,
             targets: payload.attribute("target-addrs")?.unwrap_or_default(),
             replace: payload.attribute("replace-addrs")?.unwrap_or_default(),
         },
-        variables: variables(&payload)?,
+        variables: variables(payload)?,
         by: Decision { actor, comment: None },
     };
-    let run = app.scheduler.create_run(new).await?;
-    let mut db = app.scheduler.store.read().await?;
-    Ok(Document::created(render(&mut db, &run).await?))
+    Ok(app.scheduler.create_run(new).await?)
 }
 
-async fn apply(
+pub(in crate::api) async fn apply(
     State(app): State<App>,
     Path(id): Path<String>,
     Decided(decision): Decided,
@@ -104,7 +116,7 @@ async fn apply(
     accepted(&app, &run).await
 }
 
-async fn discard(
+pub(in crate::api) async fn discard(
     State(app): State<App>,
     Path(id): Path<String>,
     Decided(decision): Decided,
@@ -114,7 +126,7 @@ async fn discard(
     accepted(&app, &run).await
 }
 
-async fn cancel(
+pub(in crate::api) async fn cancel(
     State(app): State<App>,
     Path(id): Path<String>,
     Decided(decision): Decided,
@@ -124,7 +136,7 @@ async fn cancel(
     accepted(&app, &run).await
 }
 
-async fn force_cancel(
+pub(in crate::api) async fn force_cancel(
     State(app): State<App>,
     Path(id): Path<String>,
     Decided(decision): Decided,
@@ -179,6 +191,18 @@ pub(super) async fn known(app: &App, id: &str) -> Result<(), ApiError> {
 async fn accepted(app: &App, run: &Run) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     Ok(Document::accepted(render(&mut db, run).await?))
+}
+
+/// Checks that runs of a workspace are this server's.
+fn check_remote(workspace: &Workspace) -> Result<(), ApiError> {
+    match workspace.execution_mode {
+        ExecutionMode::Remote => Ok(()),
+        ExecutionMode::Local => Err(ApiError::relationship(
+            "workspace",
+            "The workspace's execution mode is local: plan and apply with Terraform on your \
+             machine, or set execution-mode to remote.",
+        )),
+    }
 }
 
 /// What a new run is to run: what it says, else the workspace's latest.

@@ -26,7 +26,7 @@ use crate::upload::Upload;
 const MAX_REST: u64 = 1024 * 1024;
 
 /// The largest document: the largest state in base64, and the rest.
-const MAX_DOCUMENT: u64 = MAX_OBJECT / 3 * 4 + MAX_REST;
+pub(in crate::api) const MAX_DOCUMENT: u64 = MAX_OBJECT / 3 * 4 + MAX_REST;
 
 /// A new state version.
 pub(super) struct StateUpload {
@@ -44,11 +44,32 @@ impl FromRequest<App> for StateUpload {
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let Ok(upload) = Upload::from_request(request, app).await;
         let draft = app.scheduler.objects.draft()?;
-        upload.read(MAX_DOCUMENT, |body| read(body, draft)).await
+        let document = upload.read(MAX_DOCUMENT, |body| read(body, draft, &[])).await?;
+        let StateDocument { payload, state, md5 } = document;
+        if let Some(kind) = Kind::named("state-versions") {
+            payload.check(kind)?;
+        }
+        let md5 = md5.ok_or_else(|| ApiError::attribute("state", "This field is required."))?;
+        Ok(Self { payload, state, md5 })
     }
 }
 
-fn read(body: &mut dyn Read, mut draft: Draft) -> Result<StateUpload, ApiError> {
+/// A document with or without a state in it.
+pub(in crate::api) struct StateDocument {
+    /// All but the state.
+    pub payload: Payload,
+    /// The state's content; empty if there is none.
+    pub state: Draft,
+    /// The MD5 of the content, in hex; none if there is no state.
+    pub md5: Option<String>,
+}
+
+/// Reads a document; texts of the attributes `ignored`, which may be long, are passed over.
+pub(in crate::api) fn read(
+    body: &mut dyn Read,
+    mut draft: Draft,
+    ignored: &[&str],
+) -> Result<StateDocument, ApiError> {
     let left = Rc::new(Cell::new(Some(MAX_REST)));
     let mut json = JsonStreamReader::new(Bounded { body, left: Rc::clone(&left) });
     let (mut attributes, mut relationships) = (Map::new(), Map::new());
@@ -73,6 +94,11 @@ fn read(body: &mut dyn Read, mut draft: Draft) -> Result<StateUpload, ApiError> 
                             let text = json.next_string_reader()?;
                             md5 = Some(decode(text, &mut draft)?);
                             left.set(rest);
+                        } else if is_text && ignored.contains(&name.as_str()) {
+                            let rest = left.replace(None);
+                            let mut text = json.next_string_reader()?;
+                            io::copy(&mut text, &mut io::sink()).map_err(unreadable)?;
+                            left.set(rest);
                         } else {
                             let value: Value = json.deserialize_next()?;
                             attributes.insert(name, value);
@@ -92,11 +118,7 @@ fn read(body: &mut dyn Read, mut draft: Draft) -> Result<StateUpload, ApiError> 
     if payload.attribute::<Value>("state")?.is_some() {
         return Err(ApiError::attribute("state", "This field takes one state in base64."));
     }
-    if let Some(kind) = Kind::named("state-versions") {
-        payload.check(kind)?;
-    }
-    let md5 = md5.ok_or_else(|| ApiError::attribute("state", "This field is required."))?;
-    Ok(StateUpload { payload, state: draft, md5 })
+    Ok(StateDocument { payload, state: draft, md5 })
 }
 
 /// Writes what `text` is the base64 of; gives its MD5.

@@ -75,7 +75,11 @@ async fn create(State(app): State<App>, upload: StateUpload) -> Result<Document,
     }
 }
 
-async fn download(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+/// The content of a state version.
+pub(in crate::api) async fn download(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let version = find(&mut db, &id).await?;
     drop(db);
@@ -91,37 +95,15 @@ async fn outputs(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    #[derive(Deserialize)]
-    struct Outputs {
-        #[serde(default)]
-        outputs: BTreeMap<String, Output>,
-    }
-    #[derive(Deserialize)]
-    struct Output {
-        value: Value,
-        #[serde(rename = "type")]
-        kind: Value,
-        #[serde(default)]
-        sensitive: bool,
-    }
     let mut db = app.scheduler.store.read().await?;
     workspaces::find(&mut db, &id).await?;
     let current = state_version::current(&mut db, &id).await?;
     drop(db);
-    let state = match current {
-        Some(current) => {
-            let content = BufReader::new(content(&app, &current)?);
-            let read = tokio::task::spawn_blocking(move || serde_json::from_reader(content));
-            // A state is kept whatever its outputs are: better a strange one than none.
-            read.await.map_err(anyhow::Error::from)?.map_err(|error: serde_json::Error| {
-                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Unreadable Outputs")
-                    .detail(format!("cannot read the outputs in the current state: {error}"))
-            })?
-        }
-        None => Outputs { outputs: BTreeMap::new() },
+    let outputs = match current {
+        Some(current) => outputs_of(&app, &current).await?,
+        None => BTreeMap::new(),
     };
-    let outputs: Vec<Value> = state
-        .outputs
+    let outputs: Vec<Value> = outputs
         .into_iter()
         .map(|(name, output)| {
             json!({
@@ -135,11 +117,43 @@ async fn outputs(
     Ok((StatusCode::OK, Json(json!({ "data": outputs }))))
 }
 
-async fn find(db: &mut Connection, id: &str) -> Result<StateVersion, ApiError> {
+/// An output in a state.
+#[derive(Deserialize)]
+pub(in crate::api) struct Output {
+    pub value: Value,
+    #[serde(rename = "type")]
+    pub kind: Value,
+    #[serde(default)]
+    pub sensitive: bool,
+}
+
+/// The outputs in a state, by name.
+pub(in crate::api) async fn outputs_of(
+    app: &App,
+    version: &StateVersion,
+) -> Result<BTreeMap<String, Output>, ApiError> {
+    #[derive(Deserialize)]
+    struct State {
+        #[serde(default)]
+        outputs: BTreeMap<String, Output>,
+    }
+    let content = BufReader::new(content(app, version)?);
+    let read = tokio::task::spawn_blocking(move || serde_json::from_reader(content));
+    // A state is kept whatever its outputs are: better a strange one than none.
+    let state: State =
+        read.await.map_err(anyhow::Error::from)?.map_err(|error: serde_json::Error| {
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Unreadable Outputs")
+                .detail(format!("cannot read the outputs in the state: {error}"))
+        })?;
+    Ok(state.outputs)
+}
+
+pub(in crate::api) async fn find(db: &mut Connection, id: &str) -> Result<StateVersion, ApiError> {
     state_version::find(db, id).await?.ok_or_else(|| ApiError::not_found("StateVersion", id))
 }
 
-fn content(app: &App, version: &StateVersion) -> Result<File, ApiError> {
+/// The file with a state.
+pub(in crate::api) fn content(app: &App, version: &StateVersion) -> Result<File, ApiError> {
     let key = objects::state(&version.workspace_id, &version.id);
     let content = app.scheduler.objects.get(&key)?;
     Ok(content.with_context(|| format!("the content of {} is gone", version.id))?)

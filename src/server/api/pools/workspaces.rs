@@ -16,10 +16,10 @@ use super::error::ApiError;
 use super::query::ListQuery;
 use crate::app::App;
 use crate::args::TIMEOUTS;
-use crate::clock::rfc3339;
+use crate::clock::{Millis, rfc3339};
 use crate::store::run::{self, Run};
 use crate::store::state_version::{self, StateVersion};
-use crate::store::workspace::{self, Filter, Hooks, Workspace};
+use crate::store::workspace::{self, ExecutionMode, Filter, Hooks, Workspace};
 use crate::store::{Connection, configuration_version, environment, is_taken};
 use crate::token::new_id;
 use protocol::Hook;
@@ -33,7 +33,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// The workspace with this id.
-pub(super) async fn find(db: &mut Connection, id: &str) -> Result<Workspace, ApiError> {
+pub(in crate::api) async fn find(db: &mut Connection, id: &str) -> Result<Workspace, ApiError> {
     workspace::find(db, id).await?.ok_or_else(|| ApiError::not_found("Workspace", id))
 }
 
@@ -66,12 +66,24 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
 }
 
 async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
-    let now = app.scheduler.clock.now();
     let mut tx = app.scheduler.store.write().await?;
     let environment_id = payload.required_to_one("environment")?;
     if environment::find(&mut tx, &environment_id).await?.is_none() {
         return Err(ApiError::no_related("environment", "Environment", &environment_id));
     }
+    let workspace = insert(&mut tx, environment_id, &payload, app.scheduler.clock.now()).await?;
+    let resource = render(&mut tx, &workspace).await?;
+    tx.commit().await?;
+    Ok(Document::created(resource))
+}
+
+/// Makes a workspace in an environment.
+pub(in crate::api) async fn insert(
+    tx: &mut Connection,
+    environment_id: String,
+    payload: &Payload,
+    now: Millis,
+) -> Result<Workspace, ApiError> {
     let mut workspace = Workspace {
         id: new_id("ws"),
         environment_id,
@@ -87,14 +99,14 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
         plan_timeout: None,
         apply_timeout: None,
         lock_reason: None,
+        locked_by: None,
+        execution_mode: ExecutionMode::default(),
         created_at: now,
         updated_at: now,
     };
-    change(&mut tx, &mut workspace, &payload).await?;
-    workspace::insert(&mut tx, &workspace).await.map_err(name_taken)?;
-    let resource = render(&mut tx, &workspace).await?;
-    tx.commit().await?;
-    Ok(Document::created(resource))
+    change(tx, &mut workspace, payload).await?;
+    workspace::insert(tx, &workspace).await.map_err(name_taken)?;
+    Ok(workspace)
 }
 
 /// Changes a workspace.
@@ -105,22 +117,38 @@ pub(crate) async fn update(
 ) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let mut workspace = find(&mut tx, &id).await?;
-    change(&mut tx, &mut workspace, &payload).await?;
-    workspace.updated_at = app.scheduler.clock.now();
-    workspace::update(&mut tx, &workspace).await.map_err(name_taken)?;
+    save_changes(&mut tx, &mut workspace, &payload, app.scheduler.clock.now()).await?;
     let resource = render(&mut tx, &workspace).await?;
     tx.commit().await?;
     Ok(Document::of(resource))
 }
 
+/// Changes a workspace.
+pub(in crate::api) async fn save_changes(
+    tx: &mut Connection,
+    workspace: &mut Workspace,
+    payload: &Payload,
+    now: Millis,
+) -> Result<(), ApiError> {
+    change(tx, workspace, payload).await?;
+    workspace.updated_at = now;
+    workspace::update(tx, workspace).await.map_err(name_taken)
+}
+
 async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    remove(&app, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a workspace with everything of it.
+pub(in crate::api) async fn remove(app: &App, id: &str) -> Result<(), ApiError> {
     let mut tx = app.scheduler.store.write().await?;
-    let workspace = find(&mut tx, &id).await?;
-    if let Some(run) = run::under_way(&mut tx, &id).await? {
+    let workspace = find(&mut tx, id).await?;
+    if let Some(run) = run::under_way(&mut tx, id).await? {
         return Err(ApiError::conflict(format!("The run {} is under way.", run.id)));
     }
     if workspace.deletion_protection {
-        if has_resources(&mut tx, &id).await? {
+        if has_resources(&mut tx, id).await? {
             return Err(ApiError::conflict(
                 "The workspace has resources and deletion protection: destroy them, or switch \
                  deletion-protection-enabled off.",
@@ -133,15 +161,15 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Status
             )));
         }
     }
-    workspace::delete(&mut tx, &id).await?;
+    workspace::delete(&mut tx, id).await?;
     tx.commit().await?;
     // Nothing refers to its files any more: leaving some is untidy, no more.
-    let objects = app.scheduler.objects.delete_workspace(&id).await;
-    let logs = app.logs.delete_workspace(&id).await;
+    let objects = app.scheduler.objects.delete_workspace(id).await;
+    let logs = app.logs.delete_workspace(id).await;
     if let Err(error) = objects.and(logs) {
         warn!("{error:#}");
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 async fn unlock(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
@@ -192,6 +220,15 @@ async fn change(
     }
     if let Some(seconds) = timeout(payload, "apply-timeout-seconds")? {
         workspace.apply_timeout = seconds;
+    }
+    if let Some(is_remote) = payload.attribute("operations")? {
+        workspace.execution_mode =
+            if is_remote { ExecutionMode::Remote } else { ExecutionMode::Local };
+    }
+    if let Some(mode) = payload.attribute::<Value>("execution-mode")? {
+        workspace.execution_mode = serde_json::from_value(mode).map_err(|_| {
+            ApiError::attribute("execution-mode", "This field takes remote or local.")
+        })?;
     }
     if let Some(pool) = payload.to_one("agent-pool")? {
         if let Some(pool) = &pool {
@@ -364,6 +401,8 @@ fn render_with(workspace: &Workspace, related: &Related) -> Value {
             "plan-timeout-seconds": workspace.plan_timeout,
             "apply-timeout-seconds": workspace.apply_timeout,
             "run-operation-timeout": operation_minutes,
+            "execution-mode": workspace.execution_mode,
+            "operations": workspace.execution_mode == ExecutionMode::Remote,
             "actions": { "is-destroyable": configuration.is_some() },
             "can-queue-destroy-plan": configuration.is_some(),
             "migration-environment": null,

@@ -1,0 +1,72 @@
+//! Configuration versions: Terraform makes one for each run, and uploads its folder to it.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::document::{Data, Document};
+use crate::api::pools::{ApiError, configuration_versions, to_one, workspaces};
+use crate::app::App;
+use crate::store::configuration_version::ConfigurationVersion;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/workspaces/{id}/configuration-versions", post(create))
+        .route("/configuration-versions/{id}", get(read))
+}
+
+/// A new configuration version as it comes in. That its runs start only when they are asked
+/// for is what Terraform wants anyway.
+#[derive(Debug, Default, Deserialize)]
+struct SentVersion {
+    #[serde(default)]
+    attributes: SentAttributes,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SentAttributes {
+    #[serde(default)]
+    speculative: bool,
+}
+
+async fn create(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Data(sent): Data<SentVersion>,
+) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let workspace = workspaces::find(&mut tx, &id).await?;
+    let is_speculative = sent.attributes.speculative;
+    let (version, link) =
+        configuration_versions::insert(&app, &mut tx, workspace, is_speculative).await?;
+    tx.commit().await?;
+    let mut resource = render(&version);
+    // The only time that it is shown.
+    resource["attributes"]["upload-url"] = link.into();
+    Ok(Document::created(resource))
+}
+
+async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    Ok(Document::of(render(&configuration_versions::find(&mut db, &id).await?)))
+}
+
+fn render(version: &ConfigurationVersion) -> Value {
+    json!({
+        "type": "configuration-versions",
+        "id": version.id,
+        "attributes": {
+            "auto-queue-runs": false,
+            "source": "tfe-api",
+            "speculative": version.is_speculative,
+            "status": match version {
+                ConfigurationVersion { removed_at: Some(_), .. } => "archived",
+                ConfigurationVersion { uploaded: true, .. } => "uploaded",
+                _ => "pending",
+            },
+        },
+        "relationships": { "workspace": to_one("workspaces", Some(&version.workspace_id)) },
+    })
+}

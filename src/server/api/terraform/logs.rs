@@ -1,0 +1,198 @@
+//! The logs of plans and applies, as Terraform reads them: without a token, so that their
+//! links have a secret, and with its own query instead of the link's.
+//!
+//! A log begins with STX and ends with ETX; Terraform stops there. ETX is there as soon as the
+//! task has ended, which is written in one transaction with what that means for its run:
+//! Terraform looks at the run next, to see whether it can ask for a yes.
+
+use std::io::SeekFrom;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::Extensions;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use subtle::ConstantTimeEq as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::api::pools::ApiError;
+use crate::app::App;
+use crate::connections::authenticated;
+use crate::logs::Key;
+use crate::store::log_link;
+use crate::store::run::{self, Run};
+use crate::store::task::{self, Phase, Task};
+use crate::token::NewToken;
+
+const STX: u8 = 0x02;
+const ETX: u8 = 0x03;
+
+/// Terraform leaves out the first three lines of an apply's log, which repeat the plan's
+/// where it was made for.
+const APPLY_LEAD: &[u8] = b"\n\n\n";
+
+/// How long a read without anything new is held. After an empty one, Terraform waits for half
+/// a second and more before the next.
+const HOLD: Duration = Duration::from_secs(25);
+
+/// How often a log's length is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The most that a read answers, in bytes.
+const MAX_PIECE: u64 = 64 * 1024;
+
+/// The call that needs no token.
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/logs/{id}/{secret}", get(read))
+}
+
+/// The secret in the link to the log of a plan or an apply.
+pub(super) async fn secret(app: &App, phase_id: &str) -> Result<String, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    if let Some(secret) = log_link::find(&mut db, phase_id).await? {
+        return Ok(secret);
+    }
+    drop(db);
+    let new = NewToken::new(phase_id).token;
+    let mut tx = app.scheduler.store.write().await?;
+    let secret = log_link::secret(&mut tx, phase_id, new.expose()).await?;
+    tx.commit().await?;
+    Ok(secret)
+}
+
+#[derive(Debug, Deserialize)]
+struct Part {
+    #[serde(default)]
+    offset: u64,
+    #[serde(default = "max_piece")]
+    limit: u64,
+}
+
+fn max_piece() -> u64 {
+    MAX_PIECE
+}
+
+async fn read(
+    State(app): State<App>,
+    Path((id, secret)): Path<(String, String)>,
+    Query(part): Query<Part>,
+    extensions: Extensions,
+) -> Result<Response, ApiError> {
+    let not_found = || ApiError::not_found("Log", &id);
+    let mut db = app.scheduler.store.read().await?;
+    let known = log_link::find(&mut db, &id).await?.ok_or_else(not_found)?;
+    if !bool::from(known.as_bytes().ct_eq(secret.as_bytes())) {
+        return Err(not_found());
+    }
+    let run_id = task::find_phase(&mut db, &id).await?.ok_or_else(not_found)?.run_id;
+    drop(db);
+    authenticated(&extensions);
+
+    let topic = format!("run:{run_id}");
+    let until = Instant::now() + HOLD;
+    // Before the log is read, else what comes in between is missed.
+    let mut changes = app.scheduler.store.changes.watch();
+    let mut log = Log::of(&app, &id).await?;
+    loop {
+        app.watched.asked(&log.key.task_id);
+        let piece = log.piece(&app, part.offset, part.limit.min(MAX_PIECE)).await?;
+        let is_over = Instant::now() >= until || app.scheduler.wake.is_stopping();
+        if !piece.is_empty() || log.is_ended || is_over {
+            let head = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
+            return Ok((head, piece).into_response());
+        }
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            changed = timeout_at(until, changes.recv()) => match changed {
+                Ok(Ok(topics)) if !topics.contains(&topic) => {}
+                Ok(Ok(_) | Err(RecvError::Lagged(_))) => log = Log::of(&app, &id).await?,
+                Ok(Err(RecvError::Closed)) | Err(_) => {}
+            },
+            () = app.scheduler.wake.stopped() => {}
+        }
+    }
+}
+
+/// The log of a plan or an apply, with what stands around it.
+struct Log {
+    key: Key,
+    lead: Vec<u8>,
+    tail: Vec<u8>,
+    is_ended: bool,
+}
+
+impl Log {
+    async fn of(app: &App, phase_id: &str) -> Result<Self, ApiError> {
+        let mut db = app.scheduler.store.read().await?;
+        let task = task::find_phase(&mut db, phase_id).await?;
+        let task = task.ok_or_else(|| ApiError::not_found("Log", phase_id))?;
+        let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
+        Ok(Self::new(&task, run))
+    }
+
+    fn new(task: &Task, run: Run) -> Self {
+        let mut lead = vec![STX];
+        if task.phase == Phase::Apply {
+            lead.extend(APPLY_LEAD);
+        }
+        let mut tail = Vec::new();
+        if task.state.is_ended() {
+            if run.files_removed_at.is_some() {
+                tail.extend(b"The log is gone: the server's retention removed it.\n");
+            }
+            // Otherwise nobody at a terminal learns why.
+            if let Some(message) = &task.message {
+                tail.extend(format!("\n{}\n", message.trim_end()).bytes());
+            }
+            tail.push(ETX);
+        }
+        Self {
+            key: Key {
+                workspace_id: run.workspace_id,
+                task_id: task.id.clone(),
+                attempt: task.attempt,
+            },
+            lead,
+            tail,
+            is_ended: task.state.is_ended(),
+        }
+    }
+
+    /// What is there from an offset on.
+    async fn piece(&self, app: &App, offset: u64, limit: u64) -> Result<Vec<u8>, ApiError> {
+        let file = app.logs.reader(&self.key).await?;
+        let length = match &file {
+            Some(file) => file.metadata().await.context("cannot look at a log")?.len(),
+            None => 0,
+        };
+        let lead = self.lead.len() as u64;
+        let mut piece = Vec::new();
+        piece.extend(part(&self.lead, offset, limit));
+        let at = offset.saturating_sub(lead);
+        let count = length.saturating_sub(at).min(limit - piece.len() as u64);
+        if let Some(mut file) = file.filter(|_| count > 0) {
+            file.seek(SeekFrom::Start(at)).await.context("cannot read a log")?;
+            file.take(count).read_to_end(&mut piece).await.context("cannot read a log")?;
+        }
+        let after = offset.saturating_sub(lead + length);
+        // The tail only follows the whole log.
+        if offset + piece.len() as u64 >= lead + length {
+            piece.extend(part(&self.tail, after, limit - piece.len() as u64));
+        }
+        Ok(piece)
+    }
+}
+
+/// Up to `limit` bytes of `content` from `offset` on.
+fn part(content: &[u8], offset: u64, limit: u64) -> &[u8] {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+    let rest = &content[start..];
+    let end = usize::try_from(limit).unwrap_or(usize::MAX).min(rest.len());
+    &rest[..end]
+}

@@ -1,0 +1,75 @@
+//! The API of Terraform's own command line, its `cloud` block and `remote` backend: JSON:API
+//! documents under [`BASE`]. An environment is an organization, by its name or its id.
+
+mod access;
+mod configuration_versions;
+mod discovery;
+mod document;
+mod logs;
+mod organizations;
+mod outputs;
+mod phases;
+mod projects;
+mod query;
+mod runs;
+mod state_rollback;
+mod state_uploads;
+mod state_versions;
+mod tags;
+mod workspaces;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::get;
+use tower_http::timeout::RequestBodyDeadlineLayer;
+
+use super::pools::{ApiError, DOCUMENT_TIME, MAX_DOCUMENT};
+use crate::app::App;
+use crate::upload;
+
+/// Where the API is on the server.
+pub(crate) const BASE: &str = "/api/v2";
+
+/// The version of the API that Terraform goes by.
+const VERSION: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("tfp-api-version"), HeaderValue::from_static("2.6"));
+
+/// The API's calls.
+pub(crate) fn routes(app: &App) -> Router<App> {
+    let with_token = Router::new()
+        .merge(configuration_versions::routes())
+        .merge(organizations::routes())
+        .merge(outputs::routes())
+        .merge(phases::routes())
+        .merge(projects::routes())
+        .merge(runs::routes())
+        .merge(state_rollback::routes())
+        .merge(tags::routes())
+        .merge(workspaces::routes())
+        .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
+        .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
+        .fallback(no_such_call)
+        .layer(from_fn_with_state(App::clone(app), access::check));
+    let anybody = Router::new()
+        .route("/ping", get(async || StatusCode::NO_CONTENT))
+        .merge(logs::routes())
+        .merge(state_uploads::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)));
+    Router::new()
+        .nest(BASE, anybody.merge(with_token).layer(from_fn(add_version)))
+        .merge(discovery::routes())
+}
+
+async fn no_such_call(uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "Not Found")
+        .detail(format!("There is no {} in this API.", uri.path()))
+}
+
+async fn add_version(request: Request, next: Next) -> Response {
+    let mut answer = next.run(request).await;
+    let (name, value) = VERSION;
+    answer.headers_mut().insert(name, value);
+    answer
+}

@@ -1,0 +1,282 @@
+//! Runs, and the queue that they wait in.
+
+use std::slice;
+
+use anyhow::Context as _;
+use axum::extract::{Path, Query, State};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::document::{Data, Document};
+use super::query::ListQuery;
+use super::{organizations, phases, workspaces as terraform_workspaces};
+use crate::api::pools::{ApiError, Payload, runs, to_one, workspaces};
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::scheduler::force_cancel_available_at;
+use crate::store::run::{self, Filter, Run, Source, Status};
+use crate::store::run_event::{self, Actor, RunEvent};
+use crate::store::task::{self, Phase, Task};
+use crate::store::{Connection, run_queue, workspace};
+use protocol::Refresh;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/runs", post(create))
+        .route("/runs/{id}", get(read))
+        .route("/runs/{id}/run-events", get(list_events))
+        .route("/runs/{id}/task-stages", get(list_nothing))
+        .route("/runs/{id}/policy-checks", get(list_nothing))
+        .route("/runs/{id}/actions/apply", post(runs::apply))
+        .route("/runs/{id}/actions/discard", post(runs::discard))
+        .route("/runs/{id}/actions/cancel", post(runs::cancel))
+        .route("/runs/{id}/actions/force-cancel", post(runs::force_cancel))
+        .route("/workspaces/{id}/runs", get(list))
+        .route("/organizations/{organization}/runs/queue", get(queue))
+        .route("/organizations/{organization}/capacity", get(capacity))
+}
+
+/// A new run as it comes in.
+#[derive(Debug, Default, Deserialize)]
+struct SentRun {
+    #[serde(default)]
+    attributes: Map<String, Value>,
+    #[serde(default)]
+    relationships: Map<String, Value>,
+}
+
+async fn create(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    Data(sent): Data<SentRun>,
+) -> Result<Document, ApiError> {
+    /// What the pool API's runs have, too.
+    const KNOWN: [&str; 13] = [
+        "allow-empty-apply",
+        "auto-apply",
+        "is-destroy",
+        "message",
+        "plan-only",
+        "refresh",
+        "refresh-only",
+        "replace-addrs",
+        "save-plan",
+        "target-addrs",
+        "terraform-version",
+        "variables",
+        "source",
+    ];
+    for (name, value) in &sent.attributes {
+        let is_nothing = matches!(value, Value::Null | Value::Bool(false)) || *value == json!([]);
+        if !KNOWN.contains(&name.as_str()) && !is_nothing {
+            return Err(ApiError::attribute(name, "This server's runs do not support it."));
+        }
+    }
+    let payload = Payload::new(sent.attributes, sent.relationships);
+    let run = runs::start(&app, actor, &payload, Source::Cli).await?;
+    let mut db = app.scheduler.store.read().await?;
+    Ok(Document::created(render(&mut db, &run).await?))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Include {
+    #[serde(default)]
+    include: String,
+}
+
+async fn read(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(Include { include }): Query<Include>,
+) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let run = find(&mut db, &id).await?;
+    let resource = render(&mut db, &run).await?;
+    let mut included = Vec::new();
+    for name in include.split(',') {
+        match name {
+            "workspace" => {
+                let workspace = workspaces::find(&mut db, &run.workspace_id).await?;
+                included.push(terraform_workspaces::render(&mut db, &workspace).await?);
+            }
+            "plan" | "apply" => {
+                let phase = if name == "plan" { Phase::Plan } else { Phase::Apply };
+                let task = task::of_run(&mut db, &run.id, phase).await?;
+                included.push(phases::render(&task, &run));
+            }
+            // Runs have no more than that here.
+            _ => {}
+        }
+    }
+    Ok(Document::of(resource).including(included))
+}
+
+async fn list(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: ListQuery,
+) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    workspaces::find(&mut db, &id).await?;
+    let filter = Filter { workspace: Some(&id), ..Filter::default() };
+    let listed = run::list(&mut db, filter, query.page).await?;
+    let resources = render_all(&mut db, &listed.rows).await?;
+    Ok(Document::page(resources, listed.total, &query))
+}
+
+async fn queue(
+    State(app): State<App>,
+    Path(organization): Path<String>,
+    query: ListQuery,
+) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let environment = organizations::find(&mut db, &organization).await?;
+    let listed = run_queue::list(&mut db, &environment.id, query.page).await?;
+    let mut resources = render_all(&mut db, &listed.rows).await?;
+    let first = (query.page.number - 1).saturating_mul(query.page.size) + 1;
+    for (position, resource) in (first..).zip(&mut resources) {
+        resource["attributes"]["position-in-queue"] = position.into();
+    }
+    Ok(Document::page(resources, listed.total, &query))
+}
+
+async fn capacity(
+    State(app): State<App>,
+    Path(organization): Path<String>,
+) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let environment = organizations::find(&mut db, &organization).await?;
+    let (pending, running) = run_queue::counts(&mut db, &environment.id).await?;
+    Ok(Document::of(json!({
+        "type": "organization-capacity",
+        "id": environment.name,
+        "attributes": { "pending": pending, "running": running },
+    })))
+}
+
+async fn list_events(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: ListQuery,
+) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    find(&mut db, &id).await?;
+    let listed = run_event::list(&mut db, &id, None, query.page.into()).await?;
+    let resources = listed.rows.iter().map(render_event).collect();
+    Ok(Document::page(resources, listed.total, &query))
+}
+
+fn render_event(event: &RunEvent) -> Value {
+    json!({
+        "type": "run-events",
+        "id": event.id,
+        "attributes": {
+            "action": event.action,
+            "created-at": rfc3339(event.created_at),
+            "description": event.comment,
+        },
+    })
+}
+
+/// Runs have no task stages and no policy checks.
+async fn list_nothing(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: ListQuery,
+) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    find(&mut db, &id).await?;
+    Ok(Document::page(Vec::new(), 0, &query))
+}
+
+async fn find(db: &mut Connection, id: &str) -> Result<Run, ApiError> {
+    run::find(db, id).await?.ok_or_else(|| ApiError::not_found("Run", id))
+}
+
+async fn render(db: &mut Connection, run: &Run) -> Result<Value, ApiError> {
+    Ok(render_all(db, slice::from_ref(run)).await?.remove(0))
+}
+
+async fn render_all(db: &mut Connection, runs: &[Run]) -> Result<Vec<Value>, ApiError> {
+    let ids: Vec<&str> = runs.iter().map(|run| run.id.as_str()).collect();
+    let tasks = task::of_runs(db, &ids).await?;
+    let workspaces: Vec<&str> = runs.iter().map(|run| run.workspace_id.as_str()).collect();
+    let locks = workspace::locks_of(db, &workspaces).await?;
+    let render = |run: &Run| {
+        let of_phase = |phase| {
+            let task = tasks.iter().find(|task| task.run_id == run.id && task.phase == phase);
+            task.context("a run without its tasks")
+        };
+        let is_locked = locks.iter().any(|(workspace, _)| *workspace == run.workspace_id);
+        Ok(render_with(run, of_phase(Phase::Plan)?, of_phase(Phase::Apply)?, is_locked))
+    };
+    runs.iter().map(render).collect()
+}
+
+/// How far a run is, in the words that Terraform knows.
+fn status(run: &Run) -> &'static str {
+    match (run.status, run.phase()) {
+        (Status::Canceling, Some(Phase::Apply)) => "applying",
+        (Status::Canceling, _) => "planning",
+        (status, _) => status.name(),
+    }
+}
+
+fn render_with(run: &Run, plan: &Task, apply: &Task, is_locked: bool) -> Value {
+    let is_planned = matches!(run.status, Status::Planned | Status::PlannedAndSaved);
+    let refresh = run.inputs.options.refresh;
+    json!({
+        "type": "runs",
+        "id": run.id,
+        "attributes": {
+            "status": status(run),
+            "source": "tfe-api",
+            "message": run.message,
+            "error-message": run.error_message,
+            "auto-apply": run.auto_apply,
+            "created-at": rfc3339(run.created_at),
+            "has-changes": run.has_changes.unwrap_or(false),
+            "is-destroy": run.is_destroy,
+            "plan-only": run.is_plan_only,
+            "save-plan": run.save_plan,
+            "allow-empty-apply": run.allow_empty_apply,
+            "refresh": refresh != Refresh::Skip,
+            "refresh-only": refresh == Refresh::Only,
+            "target-addrs": run.inputs.options.targets,
+            "replace-addrs": run.inputs.options.replace,
+            "terraform-version": run.terraform_version,
+            "position-in-queue": 0,
+            "actions": {
+                "is-cancelable": run.phase().is_some() && run.status != Status::Canceling,
+                "is-confirmable": is_planned && !is_locked,
+                "is-discardable": is_planned,
+                "is-force-cancelable": force_cancel_available_at(run).is_some(),
+            },
+            "force-cancel-available-at": force_cancel_available_at(run).map(rfc3339),
+            "permissions": {
+                "can-apply": true,
+                "can-cancel": true,
+                "can-comment": true,
+                "can-discard": true,
+                "can-force-cancel": true,
+                "can-force-execute": false,
+                "can-override-policy-check": false,
+            },
+            "status-timestamps": {
+                "plan-queued-at": plan.queued_at.map(rfc3339),
+                "planning-at": plan.started_at.map(rfc3339),
+                "apply-queued-at": apply.queued_at.map(rfc3339),
+                "applying-at": apply.started_at.map(rfc3339),
+            },
+        },
+        "relationships": {
+            "workspace": to_one("workspaces", Some(&run.workspace_id)),
+            "configuration-version":
+                to_one("configuration-versions", Some(&run.configuration_version_id)),
+            "plan": to_one("plans", Some(&plan.phase_id)),
+            "apply": to_one("applies", Some(&apply.phase_id)),
+        },
+    })
+}

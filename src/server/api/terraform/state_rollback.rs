@@ -1,0 +1,102 @@
+//! Rollback: an earlier state becomes the current one, as a new version with the next serial.
+
+use std::fs::File;
+use std::io::BufReader;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::patch;
+use serde::Deserialize;
+use struson::reader::{JsonReader as _, JsonStreamReader};
+use struson::writer::{JsonStreamWriter, JsonWriter as _};
+
+use super::access::Admin;
+use super::document::{Data, Document};
+use super::state_versions::{self, render};
+use crate::api::pools::{ApiError, quotas, state_versions as pool_state_versions, workspaces};
+use crate::app::App;
+use crate::objects::Draft;
+use crate::scheduler::{NewState, Saved, check_lock};
+use crate::store::state_version;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/workspaces/{id}/state-versions", patch(roll_back))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Rollback {
+    relationships: Relationships,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Relationships {
+    rollback_state_version: Related,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Related {
+    data: Id,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Id {
+    id: String,
+}
+
+async fn roll_back(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Admin(by): Admin,
+    Data(sent): Data<Rollback>,
+) -> Result<Document, ApiError> {
+    const NAME: &str = "rollback-state-version";
+    let earlier = sent.relationships.rollback_state_version.data.id;
+    let mut db = app.scheduler.store.read().await?;
+    let workspace = workspaces::find(&mut db, &id).await?;
+    check_lock(&workspace, &by)?;
+    let current = state_version::current(&mut db, &id).await?;
+    drop(db);
+    let version = state_versions::find(&app, &earlier).await.ok();
+    let version = version.filter(|version| version.workspace_id == id);
+    let (version, current) =
+        version.zip(current).ok_or_else(|| ApiError::no_related(NAME, "StateVersion", &earlier))?;
+    if let Some(removed_at) = version.removed_at {
+        return Err(ApiError::gone(&format!("content of state version {earlier}"), removed_at));
+    }
+    let content = pool_state_versions::content(&app, &version)?;
+    let draft = app.scheduler.objects.draft()?;
+    let serial = current.serial + 1;
+    let rewritten = tokio::task::spawn_blocking(move || with_serial(content, serial, draft));
+    let rewritten = rewritten.await.map_err(anyhow::Error::from)?;
+    let state = NewState::read(rewritten.context("cannot copy a state")?).await?;
+    quotas::check(&app, &workspace, state.length()).await?;
+    // Not if the lineage is the same: a state that comes in the meantime is not overwritten.
+    let force = version.lineage != current.lineage;
+    match app.scheduler.save_uploaded_state(&id, state, force).await? {
+        Saved::New(version) | Saved::Same(version) => Ok(Document::created(render(&app, &version))),
+    }
+}
+
+/// A copy of a state with another serial.
+fn with_serial(content: File, serial: i64, mut draft: Draft) -> anyhow::Result<Draft> {
+    let mut old = JsonStreamReader::new(BufReader::new(content));
+    let mut new = JsonStreamWriter::new(&mut draft);
+    old.begin_object()?;
+    new.begin_object()?;
+    while old.has_next()? {
+        let name = old.next_name_owned()?;
+        new.name(&name)?;
+        if name == "serial" {
+            old.skip_value()?;
+            new.number_value(serial)?;
+        } else {
+            old.transfer_to(&mut new)?;
+        }
+    }
+    old.end_object()?;
+    new.end_object()?;
+    new.finish_document()?;
+    Ok(draft)
+}

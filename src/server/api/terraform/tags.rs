@@ -1,0 +1,142 @@
+//! Tags of workspaces: plain ones, and those with a key and a value.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::document::{Data, Document};
+use super::query::ListQuery;
+use crate::api::pools::{ApiError, workspaces};
+use crate::app::App;
+use crate::store::Connection;
+use crate::store::workspace_tag::{self, WorkspaceTag};
+
+/// The longest key and value of a tag, in characters.
+const MAX_LENGTH: usize = 255;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/workspaces/{id}/relationships/tags", post(add).get(list).delete(remove))
+        .route("/workspaces/{id}/tag-bindings", get(list_bindings).patch(add_bindings))
+        .route("/workspaces/{id}/effective-tag-bindings", get(list_bindings))
+}
+
+/// A tag as it comes in: plain ones have a name.
+#[derive(Debug, Deserialize)]
+pub(super) struct SentTag {
+    attributes: SentAttributes,
+}
+
+#[derive(Debug, Deserialize)]
+struct SentAttributes {
+    #[serde(alias = "name")]
+    key: String,
+    #[serde(default)]
+    value: String,
+}
+
+/// Tags a workspace.
+pub(super) async fn save(
+    db: &mut Connection,
+    workspace_id: &str,
+    tags: Vec<SentTag>,
+) -> Result<(), ApiError> {
+    for SentTag { attributes: SentAttributes { key, value } } in tags {
+        let is_text =
+            |text: &str| text.chars().count() <= MAX_LENGTH && !text.chars().any(char::is_control);
+        // Lists of tags are written with commas.
+        if key.is_empty() || key.contains(',') || !is_text(&key) || !is_text(&value) {
+            return Err(ApiError::relationship(
+                "tags",
+                format!(
+                    "A tag takes 1 to {MAX_LENGTH} printable characters without commas, and its \
+                     value at most as many."
+                ),
+            ));
+        }
+        let tag = WorkspaceTag { workspace_id: workspace_id.to_owned(), key, value };
+        workspace_tag::upsert(db, &tag).await?;
+    }
+    Ok(())
+}
+
+async fn add(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Data(tags): Data<Vec<SentTag>>,
+) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    workspaces::find(&mut tx, &id).await?;
+    save(&mut tx, &id, tags).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Data(tags): Data<Vec<SentTag>>,
+) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    workspaces::find(&mut tx, &id).await?;
+    for tag in tags {
+        workspace_tag::delete(&mut tx, &id, &tag.attributes.key).await?;
+    }
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: ListQuery,
+) -> Result<Document, ApiError> {
+    let tags = of_workspace(&app, &id).await?;
+    let plain = |tag: &WorkspaceTag| json!({ "type": "tags", "id": tag.key, "attributes": { "name": tag.key } });
+    Ok(whole(tags.iter().map(plain).collect(), &query))
+}
+
+async fn list_bindings(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: ListQuery,
+) -> Result<Document, ApiError> {
+    let tags = of_workspace(&app, &id).await?;
+    Ok(whole(tags.iter().map(render_binding).collect(), &query))
+}
+
+async fn add_bindings(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: ListQuery,
+    Data(tags): Data<Vec<SentTag>>,
+) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    workspaces::find(&mut tx, &id).await?;
+    save(&mut tx, &id, tags).await?;
+    tx.commit().await?;
+    list_bindings(State(app), Path(id), query).await
+}
+
+async fn of_workspace(app: &App, id: &str) -> Result<Vec<WorkspaceTag>, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    workspaces::find(&mut db, id).await?;
+    Ok(workspace_tag::of_workspaces(&mut db, &[id]).await?)
+}
+
+/// A list that is always one page.
+fn whole(resources: Vec<Value>, query: &ListQuery) -> Document {
+    let total = i64::try_from(resources.len()).unwrap_or(i64::MAX);
+    Document::page(resources, total, query)
+}
+
+fn render_binding(tag: &WorkspaceTag) -> Value {
+    json!({
+        "type": "tag-bindings",
+        "id": format!("{}.{}", tag.workspace_id, tag.key),
+        "attributes": { "key": tag.key, "value": tag.value },
+    })
+}

@@ -1,0 +1,169 @@
+//! A `terraform` that is logged in to a test's server.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::harness::Server;
+
+/// How long a command may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A server that Terraform can name: its host is `localhost`.
+pub(crate) async fn server() -> Server {
+    Server::start_with(&["--tls-name", "localhost"]).await
+}
+
+/// The old Terraform, if the tests were given one.
+pub(crate) fn old_terraform() -> Option<OsString> {
+    let program = env::var_os("TERRAFORM_OLD");
+    if program.is_none() {
+        eprintln!("not run with an old Terraform: TERRAFORM_OLD names none");
+    }
+    program
+}
+
+/// A folder with a configuration, and the `terraform` that works in it.
+pub(crate) struct Cli {
+    program: OsString,
+    host: String,
+    ca: PathBuf,
+    home: TempDir,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub code: Option<i32>,
+    /// Both streams, without colours.
+    pub text: String,
+    pub stdout: String,
+}
+
+impl Cli {
+    /// One with an admin's token.
+    pub(crate) fn new(server: &Server) -> Self {
+        let cli = Self::without_token(server);
+        let credentials =
+            format!("credentials \"{}\" {{\n  token = \"{}\"\n}}\n", cli.host, server.admin);
+        fs::write(cli.home.path().join("terraformrc"), credentials).unwrap();
+        cli
+    }
+
+    pub(crate) fn without_token(server: &Server) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("work")).unwrap();
+        fs::write(home.path().join("terraformrc"), "").unwrap();
+        let port = server.url.rsplit(':').next().unwrap();
+        Self {
+            program: "terraform".into(),
+            host: format!("localhost:{port}"),
+            ca: server.data.join("tls/ca.pem"),
+            home,
+        }
+    }
+
+    pub(crate) fn with_program(mut self, program: OsString) -> Self {
+        self.program = program;
+        self
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.home.path().join("work")
+    }
+
+    /// Writes a file of the configuration.
+    pub(crate) fn write(&self, name: &str, content: &str) {
+        let path = self.folder().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Writes a `cloud` block with these lines in its `workspaces`.
+    pub(crate) fn cloud(&self, workspaces: &str) {
+        self.write(
+            "cloud.tf",
+            &format!(
+                "terraform {{\n  cloud {{\n    hostname = \"{}\"\n    organization = \"default\"\n    \
+                 workspaces {{\n      {workspaces}\n    }}\n  }}\n}}\n",
+                self.host
+            ),
+        );
+    }
+
+    /// Writes a `remote` backend with these lines in its `workspaces`.
+    pub(crate) fn remote(&self, workspaces: &str) {
+        self.write(
+            "cloud.tf",
+            &format!(
+                "terraform {{\n  backend \"remote\" {{\n    hostname = \"{}\"\n    \
+                 organization = \"default\"\n    workspaces {{\n      {workspaces}\n    }}\n  }}\n}}\n",
+                self.host
+            ),
+        );
+    }
+
+    /// A command in the folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .current_dir(self.folder())
+            .env_clear()
+            .env("PATH", env::var_os("PATH").unwrap())
+            .env("HOME", self.home.path())
+            .env("TF_CLI_CONFIG_FILE", self.home.path().join("terraformrc"))
+            .env("SSL_CERT_FILE", &self.ca)
+            .env("CHECKPOINT_DISABLE", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Said {
+        said(self.command(arguments)).await
+    }
+
+    /// Runs a command, with this on its standard input.
+    pub(crate) async fn answering(&self, arguments: &[&str], answer: &str) -> Said {
+        let file = self.home.path().join("answer");
+        fs::write(&file, answer).unwrap();
+        let mut command = self.command(arguments);
+        command.stdin(fs::File::open(file).unwrap());
+        said(command).await
+    }
+
+    /// Runs a command that succeeds; its output.
+    pub(crate) async fn ok(&self, arguments: &[&str]) -> String {
+        let said = self.run(arguments).await;
+        assert_eq!(said.code, Some(0), "{arguments:?}: {}", said.text);
+        said.text
+    }
+
+    /// Runs a command that fails; its output.
+    pub(crate) async fn fails(&self, arguments: &[&str]) -> String {
+        let said = self.run(arguments).await;
+        assert_eq!(said.code, Some(1), "{arguments:?}: {}", said.text);
+        said.text
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) async fn said(mut command: Command) -> Said {
+    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    let Output { status, stdout, stderr } = output.expect("terraform does not end").unwrap();
+    let text =
+        |bytes: &[u8]| anstream::adapter::strip_str(&String::from_utf8_lossy(bytes)).to_string();
+    // Terraform wraps its messages, and draws a line beside them.
+    let joined = format!("{}\n{}", text(&stdout), text(&stderr)).replace('│', "");
+    let text_of_both = joined.split_whitespace().collect::<Vec<_>>().join(" ");
+    Said { code: status.code(), text: text_of_both, stdout: text(&stdout) }
+}

@@ -1,0 +1,261 @@
+//! Plans and applies on an agent, asked for on the command line.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::agent;
+use super::cli::{Cli, old_terraform, said, server};
+use crate::harness::{Server, Site, id};
+
+/// Outputs only, so that the old Terraform knows it, too.
+const CONFIGURATION: &str =
+    "variable \"a\" {\n  default = \"one\"\n}\n\noutput \"a\" {\n  value = var.a\n}\n";
+
+/// How a workspace is named in a configuration.
+#[derive(Clone, Copy, Debug)]
+enum Block {
+    Cloud,
+    Remote,
+}
+
+struct Case {
+    program: OsString,
+    block: Block,
+    name: &'static str,
+}
+
+fn cases() -> Vec<Case> {
+    let new = |block, name| Case { program: "terraform".into(), block, name };
+    let mut cases = vec![new(Block::Cloud, "cloud"), new(Block::Remote, "remote")];
+    cases.extend(old_terraform().map(|program| Case {
+        program,
+        block: Block::Remote,
+        name: "old",
+    }));
+    cases
+}
+
+/// The pool is the account's default one, so that it has the workspaces that Terraform makes.
+async fn site(server: &Server) -> Site {
+    let site = server.pool_and_workspace().await;
+    let default = json!({ "data": { "attributes": { "default": true } } });
+    let path = format!("/agent-pools/{}", site.pool);
+    assert_eq!(server.call(Method::PATCH, &path, default).await.0, StatusCode::OK);
+    site
+}
+
+async fn initialised(server: &Server, case: &Case) -> Cli {
+    let cli = Cli::new(server).with_program(case.program.clone());
+    let name = format!("name = \"{}\"", case.name);
+    match case.block {
+        Block::Cloud => cli.cloud(&name),
+        Block::Remote => cli.remote(&name),
+    }
+    cli.write("main.tf", CONFIGURATION);
+    cli.ok(&["init", "-input=false"]).await;
+    cli
+}
+
+async fn workspace(server: &Server, name: &str) -> Value {
+    server.get(&format!("/workspaces?filter[name]={name}")).await["data"][0].clone()
+}
+
+async fn latest_run(server: &Server, name: &str) -> Value {
+    let workspace = id(&workspace(server, name).await);
+    server.get(&format!("/runs?filter[workspace]={workspace}")).await["data"][0].clone()
+}
+
+#[tokio::test]
+async fn plan_apply_and_destroy_show_the_agents_log_and_ask_before_they_change_anything() {
+    let server = server().await;
+    let site = site(&server).await;
+    let _agents = [
+        agent::start(&server, &site, "one").await,
+        agent::start(&server, &site, "two").await,
+        agent::start(&server, &site, "three").await,
+    ];
+    let checks = cases().into_iter().map(|case| {
+        let server = &server;
+        async move {
+            let cli = initialised(server, &case).await;
+            let status =
+                async || latest_run(server, case.name).await["attributes"]["status"].clone();
+            let planned = cli.ok(&["plan"]).await;
+            assert!(planned.contains("+ a = \"one\""), "{planned}");
+            assert_eq!(status().await, "planned_and_finished", "a plan alone is never applied");
+
+            let said = cli.answering(&["apply"], "no\n").await;
+            assert!(said.code == Some(1) && said.text.contains("Apply discarded"), "{said:?}");
+            assert_eq!(status().await, "discarded");
+            let said = cli.answering(&["apply"], "yes\n").await;
+            assert_eq!(said.code, Some(0), "{}", said.text);
+            assert!(said.text.contains("Apply complete!"), "{}", said.text);
+            assert_eq!(status().await, "applied");
+            assert_eq!(cli.ok(&["output", "a"]).await.trim(), "\"one\"");
+
+            // The backend has no `-var`.
+            cli.write("two.auto.tfvars", "a = \"two\"\n");
+            let applied = cli.ok(&["apply", "-auto-approve"]).await;
+            assert!(applied.contains("a = \"two\""), "{applied}");
+            let destroyed = cli.ok(&["destroy", "-auto-approve"]).await;
+            assert!(destroyed.contains("- a = \"two\""), "{destroyed}");
+            assert_eq!(status().await, "applied");
+            let locked = &workspace(server, case.name).await["attributes"]["locked"];
+            assert_eq!(*locked, false);
+        }
+    });
+    futures_util::future::join_all(checks).await;
+}
+
+#[tokio::test]
+async fn a_failed_plan_ends_the_command_with_the_agents_error() {
+    let server = server().await;
+    let site = site(&server).await;
+    let _agent = agent::start(&server, &site, "one").await;
+    let case = &cases()[0];
+    let cli = initialised(&server, case).await;
+    cli.write("main.tf", "output \"a\" {\n  value = file(\"missing\")\n}\n");
+    let failed = cli.fails(&["plan"]).await;
+    assert!(failed.contains("no file exists"), "{failed}");
+    assert_eq!(latest_run(&server, case.name).await["attributes"]["status"], "errored");
+}
+
+#[tokio::test]
+async fn options_that_runs_do_not_have_are_refused_by_terraform_itself() {
+    let server = server().await;
+    site(&server).await;
+    let cli = initialised(&server, &cases()[0]).await;
+    let refused = cli.fails(&["apply", "-auto-approve", "-parallelism=3"]).await;
+    assert!(refused.contains("parallelism values are currently not supported"), "{refused}");
+    let runs = server.get("/runs").await;
+    assert_eq!(runs["meta"]["pagination"]["total-count"], 0);
+}
+
+#[tokio::test]
+async fn an_interrupted_command_cancels_its_run() {
+    let server = server().await;
+    let site = site(&server).await;
+    let cli = initialised(&server, &cases()[0]).await;
+    // Without an agent, the plan stays in its queue.
+    let child = cli.command(&["apply", "-auto-approve"]).spawn().unwrap();
+    let queued = async {
+        loop {
+            let run = latest_run(&server, "cloud").await;
+            if run["attributes"]["status"] == "plan_queued" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), queued).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    kill(Pid::from_raw(child.id().unwrap().cast_signed()), Signal::SIGINT).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
+    let ended = ended.unwrap().unwrap();
+    let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(text.contains("cancelled"), "{text}");
+    assert_eq!(latest_run(&server, "cloud").await["attributes"]["status"], "canceled");
+    let _agent = agent::start(&server, &site, "one").await;
+    cli.ok(&["plan"]).await;
+}
+
+mod full {
+    use super::*;
+
+    /// What needs a resource.
+    const RESOURCES: &str = "variable \"a\" {\n  default = \"one\"\n}\n\nresource \"terraform_data\" \"a\" {\n  input = var.a\n}\n\nresource \"terraform_data\" \"b\" {\n  input = 1\n}\n";
+
+    #[tokio::test]
+    async fn a_runs_options_reach_the_plan() {
+        let server = server().await;
+        let site = site(&server).await;
+        let _agent = agent::start(&server, &site, "one").await;
+        for case in &cases()[..2] {
+            let cli = initialised(&server, case).await;
+            cli.write("main.tf", RESOURCES);
+            cli.write("more.tfvars", "a = \"of a file\"\n");
+            for (option, there, not_there) in [
+                (
+                    "-target=terraform_data.a",
+                    "terraform_data.a will be created",
+                    "terraform_data.b will",
+                ),
+                ("-var=a=of an option", "of an option", "\"one\""),
+                ("-var-file=more.tfvars", "of a file", "\"one\""),
+            ] {
+                let planned = cli.run(&["plan", option]).await.text;
+                if matches!(case.block, Block::Remote) && option.starts_with("-var") {
+                    assert!(planned.contains("variables are currently not supported"), "{planned}");
+                    continue;
+                }
+                assert!(planned.contains(there), "{option}: {planned}");
+                assert!(!planned.contains(not_there), "{option}: {planned}");
+            }
+            cli.ok(&["apply", "-auto-approve"]).await;
+            for (option, there) in [
+                ("-replace=terraform_data.b", "terraform_data.b will be replaced"),
+                ("-refresh-only", "No changes."),
+                ("-refresh=false", "No changes."),
+                ("-destroy", "2 to destroy"),
+            ] {
+                let planned = cli.ok(&["plan", option]).await;
+                assert!(planned.contains(there), "{option}: {planned}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_saved_plan_is_applied_once() {
+        let server = server().await;
+        let site = site(&server).await;
+        let _agent = agent::start(&server, &site, "one").await;
+        let cli = initialised(&server, &cases()[0]).await;
+        cli.ok(&["plan", "-out=saved"]).await;
+        let status = async || latest_run(&server, "cloud").await["attributes"]["status"].clone();
+        assert_eq!(status().await, "planned_and_saved");
+        let said = cli.ok(&["apply", "saved"]).await;
+        assert!(said.contains("Apply complete!"), "{said}");
+        assert_eq!(status().await, "applied");
+        cli.fails(&["apply", "saved"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_working_directory_and_ignored_files_are_terraforms() {
+        let server = server().await;
+        let site = site(&server).await;
+        let _agent = agent::start(&server, &site, "one").await;
+        let cli = initialised(&server, &cases()[0]).await;
+        let path = format!("/workspaces/{}", id(&workspace(&server, "cloud").await));
+        let directory = json!({ "data": { "attributes": { "working-directory": "live" } } });
+        server.call(Method::PATCH, &path, directory).await;
+        // The workspace's directory is the one that Terraform is called in.
+        for (name, content) in [
+            (
+                "live/main.tf",
+                "output \"up\" {\n  value = fileexists(\"../kept\")\n}\noutput \"left_out\" {\n  value = fileexists(\"../secret\")\n}\n",
+            ),
+            ("kept", "x"),
+            ("secret", "x"),
+            (".terraformignore", "secret\n"),
+        ] {
+            cli.write(name, content);
+        }
+        std::fs::rename(cli.folder().join("cloud.tf"), cli.folder().join("live/cloud.tf")).unwrap();
+        std::fs::remove_file(cli.folder().join("main.tf")).unwrap();
+        let mut planned = String::new();
+        for arguments in [&["-chdir=live", "init", "-input=false"][..], &["-chdir=live", "plan"]] {
+            let mut command = cli.command(arguments);
+            command.env("TF_WORKSPACE", "cloud");
+            let said = said(command).await;
+            assert_eq!(said.code, Some(0), "{}", said.text);
+            planned = said.text;
+        }
+        assert!(planned.contains("+ up = true"), "{planned}");
+        assert!(planned.contains("+ left_out = false"), "{planned}");
+    }
+}
