@@ -337,7 +337,10 @@ impl<'a> Host<'a> {
         let (before, engine) = (self.fleet.shell(STATE), self.fleet.shell(ENGINE_PROCESSES));
         let said = match fault {
             Fault::DiskFull => self.fail_for_lack_of_space(step),
-            Fault::Signal(name) => self.signal(step, &format!("kill -s {name} -- -$job")),
+            Fault::Signal(name) => {
+                self.fleet.shell(&self.at(step, &format!("kill -s {name} -- -$job")));
+                self.said()
+            }
             Fault::ServerGone => self.lose_server(step),
         };
         let recovered = self.fleet.shell(&format!("! [ -e {UNFINISHED} ] || {SETUP} recover 2>&1"));
@@ -384,30 +387,41 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Sends a signal at the step, and gives what the command said when all has ended.
-    fn signal(&self, step: &Step, signal: &str) -> String {
-        // In a group of its own, which `set -m` makes; dash has it on terminals only.
+    /// A shell line that begins the step's command in a process group of its own and does
+    /// `action` at the step.
+    fn at(&self, step: &Step, action: &str) -> String {
+        // The group is made by `set -m`, which dash has on terminals only.
         let line = format!(
             "set -m; {} </dev/null >/root/said 2>&1 & job=$!; \
              until {{ {}; }} >/dev/null 2>&1; do \
                  kill -0 $job || {{ cat /root/said; exit 1; }}; done; \
-             {signal}; echo $job >/root/job",
+             {action}; echo $job >/root/job",
             self.command(step.command),
             step.reached
         );
-        self.fleet.shell(&format!("timeout 180 bash -c '{}'", line.replace('\'', "'\\''")));
-        self.said()
+        format!("timeout 180 bash -c '{}'", line.replace('\'', "'\\''"))
     }
 
+    /// Stops the command while the server goes, or it might be at its end first. The shell
+    /// stays meanwhile: stopped processes without it get a hangup.
     fn lose_server(&self, step: &Step) -> String {
-        self.signal(step, ":");
+        let action = "kill -s STOP -- -$job; touch /root/stopped; \
+            while [ -e /root/stopped ]; do sleep 0.1; done; kill -s CONT -- -$job";
+        let line = self.at(step, action);
+        self.fleet.shell(&format!("rm -f /root/job; {line} </dev/null >/dev/null 2>&1 &"));
+        wait_for(step.name, Duration::from_secs(180), || {
+            self.fleet.shell("ls /root/stopped 2>/dev/null || :").contains("stopped").then_some(())
+        });
         self.fleet.kill_server();
+        self.fleet.shell(
+            "rm /root/stopped; timeout 20 sh -c 'until [ -s /root/job ]; do sleep 0.1; done'",
+        );
         let said = self.said();
         self.fleet.start_server(&[]);
         said
     }
 
-    /// What the command that [`Self::signal`] began says, when it has ended.
+    /// What the command says that was begun, when it has ended.
     fn said(&self) -> String {
         self.fleet.shell(
             "timeout 400 sh -c 'while env kill -0 $(cat /root/job) 2>/dev/null; do sleep 0.2; done'; \
