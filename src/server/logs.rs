@@ -6,16 +6,25 @@
 //! acknowledged: an agent that was told an offset never sends what is before
 //! it again.
 
+mod ansi;
+mod indexes;
+mod lines;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 
 use crate::disk::Reserve;
 use crate::usage::Usage;
+use indexes::Indexes;
+
+pub(crate) use lines::{Lines, Matches};
 
 /// The logs' folder.
 #[derive(Clone, Debug)]
@@ -23,6 +32,7 @@ pub(crate) struct Logs {
     folder: PathBuf,
     reserve: Reserve,
     usage: Usage,
+    indexes: Indexes,
 }
 
 /// Which log.
@@ -52,7 +62,7 @@ impl Logs {
     /// The folder can't be made.
     pub(crate) fn open(folder: &Path, reserve: Reserve, usage: Usage) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { folder: folder.to_owned(), reserve, usage })
+        Ok(Self { folder: folder.to_owned(), reserve, usage, indexes: Indexes::default() })
     }
 
     /// Where the logs are.
@@ -65,7 +75,7 @@ impl Logs {
     /// # Errors
     /// It can't be written; then the log is as it was.
     pub(crate) async fn append(&self, key: &Key, offset: u64, piece: Bytes) -> Result<Appended> {
-        let reserve = self.reserve.clone();
+        let (reserve, indexes) = (self.reserve.clone(), self.indexes.clone());
         self.blocking(key, move |path| {
             let mut file = open_for_writing(path)?;
             let length = file.metadata()?.len();
@@ -79,8 +89,10 @@ impl Logs {
             if let Err(error) = written {
                 // Half a piece would shift everything behind it.
                 file.set_len(length)?;
+                indexes.forget(path);
                 return Err(error);
             }
+            indexes.grown(path);
             Ok(Appended::To(length + piece.len() as u64))
         })
         .await
@@ -99,7 +111,7 @@ impl Logs {
         length: u64,
         sha256: &str,
     ) -> Result<Result<(), u64>> {
-        let sha256 = sha256.to_owned();
+        let (sha256, indexes) = (sha256.to_owned(), self.indexes.clone());
         self.blocking(key, move |path| {
             let file = open_for_writing(path)?;
             let have = file.metadata()?.len();
@@ -110,6 +122,7 @@ impl Logs {
                 return Ok(Ok(()));
             }
             file.set_len(0)?;
+            indexes.forget(path);
             Ok(Err(0))
         })
         .await
@@ -126,6 +139,40 @@ impl Logs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    /// Up to `count` lines from `first` on, a number from 1, or the last ones; none if there is
+    /// no log.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub(crate) async fn lines(
+        &self,
+        key: &Key,
+        first: Option<u64>,
+        count: u64,
+    ) -> Result<Option<Lines>> {
+        let indexes = self.indexes.clone();
+        self.read(key, move |path, log, length| {
+            let index = indexes.of(path);
+            let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
+            index.extend(log, length)?;
+            index.read(log, length, first, count)
+        })
+        .await
+    }
+
+    /// The lines with `text` in them, whatever its case in ASCII; none if there is no log.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub(crate) async fn search(&self, key: &Key, text: String) -> Result<Option<Matches>> {
+        self.read(key, move |_, log, length| lines::search(log, length, &text)).await
+    }
+
+    /// Notifies its waiters each time that the log grows.
+    pub(crate) fn growth(&self, key: &Key) -> Arc<Notify> {
+        self.indexes.growth(&self.path(key))
     }
 
     /// Deletes the logs of a workspace.
@@ -147,6 +194,24 @@ impl Logs {
     /// Where a log is.
     pub(crate) fn path(&self, key: &Key) -> PathBuf {
         self.folder.join(&key.workspace_id).join(format!("{}.{}.log", key.task_id, key.attempt))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        key: &Key,
+        read: impl FnOnce(&Path, &File, u64) -> io::Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let path = self.path(key);
+        let name = path.display().to_string();
+        let read = tokio::task::spawn_blocking(move || {
+            let log = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                opened => opened?,
+            };
+            let length = log.metadata()?.len();
+            read(&path, &log, length).map(Some)
+        });
+        read.await?.with_context(|| format!("cannot read the log {name}"))
     }
 
     async fn blocking<T: Send + 'static>(

@@ -1,6 +1,11 @@
 // What the scripts of this folder share: a browser, somebody who is signed in, and an agent.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 export { assert };
@@ -103,6 +108,47 @@ export function agent(session, call, body) {
     headers: { authorization: `Bearer ${session}`, "content-type": "application/json" },
     body: JSON.stringify(body),
   });
+}
+
+/** Uploads a small configuration to a workspace. */
+export async function configuration(workspaceId) {
+  const made = await api("POST", "/configuration-versions", {
+    relationships: { workspace: { data: { type: "workspaces", id: workspaceId } } },
+  });
+  const folder = mkdtempSync(join(tmpdir(), "configuration-"));
+  writeFileSync(join(folder, "main.tf"), 'resource "terraform_data" "one" {}\n');
+  const body = execFileSync("tar", ["--create", "--gzip", "--directory", folder, "."]);
+  rmSync(folder, { recursive: true });
+  const answer = await fetch(made.links.upload, { method: "PUT", body });
+  assert(answer.ok, `upload: ${answer.status}`);
+}
+
+/** The next task of an agent, claimed and started: what the agent writes and how it ends. */
+export async function work(session) {
+  const polled = await (await agent(session, "poll", { free_slots: 2, tasks: [] })).json();
+  const offer = polled.events.find((event) => event.task_id);
+  assert(offer, JSON.stringify(polled));
+  const attempt = offer.attempt;
+  const claimed = await (await agent(session, `tasks/${offer.task_id}/claim`, { attempt })).json();
+  const { task_token: secret } = claimed;
+  assert((await agent(secret, `tasks/${offer.task_id}/start`, { attempt })).ok);
+  let log = Buffer.alloc(0);
+  return {
+    async write(text) {
+      const piece = Buffer.from(text);
+      const url = `${server}/api/agent/v1/tasks/${offer.task_id}/log?attempt=${attempt}&offset=${log.length}`;
+      const answer = await fetch(url, { method: "PUT", headers: { authorization: `Bearer ${secret}` }, body: piece });
+      assert(answer.ok, `log: ${answer.status} ${await answer.clone().text()}`);
+      log = Buffer.concat([log, piece]);
+    },
+    async finish(outcome, hasChanges = null) {
+      const answer = await agent(secret, `tasks/${offer.task_id}/finish`, {
+        attempt, outcome, message: null, exit_code: outcome === "finished" ? 0 : 1, oom_killed: false,
+        has_changes: hasChanges, log_bytes: log.length, log_sha256: createHash("sha256").update(log).digest("hex"),
+      });
+      assert(answer.ok, `finish: ${answer.status} ${await answer.clone().text()}`);
+    },
+  };
 }
 
 /** A token of a pool. */

@@ -2,7 +2,9 @@
 // With UPDATE_SCREENSHOTS=1 it also writes pictures into docs/pages.
 import { mkdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { agent, api, assert, axe, done, link, pool, poolToken, register, server, signIn, workspace } from "./lib.mjs";
+import {
+  agent, api, assert, axe, configuration, done, link, pool, poolToken, register, server, signIn, work, workspace,
+} from "./lib.mjs";
 
 const MOST = 150_000;
 const folder = fileURLToPath(new URL("../../docs/pages", import.meta.url));
@@ -22,12 +24,35 @@ for (const name of ["build-1", "build-2", "build-3", "build-4"]) agents[name] = 
 const message = "cannot use the engine: unix:///run/scalr-docker.sock does not answer";
 await agent(agents["build-3"].session_token, "heartbeat", { status: "errored", error_message: message, tasks: [] });
 await agent(agents["build-4"].session_token, "deregister", {});
+const workspaces = {};
 for (const name of ["network", "cluster"]) {
   const { id } = await workspace(name);
+  workspaces[name] = id;
   const related = { "agent-pool": { data: { type: "agent-pools", id: made.id } } };
   await api("PATCH", `/workspaces/${id}`, { attributes: {}, relationships: related });
 }
 await workspace("dns");
+const network = workspaces.network;
+await api("POST", "/vars", {
+  attributes: { key: "region", value: "eu-central-1", category: "terraform" },
+  relationships: { workspace: { data: { type: "workspaces", id: network } } },
+});
+await configuration(network);
+const started = await api("POST", "/runs", {
+  attributes: { message: "Open port 443" },
+  relationships: { workspace: { data: { type: "workspaces", id: network } } },
+});
+const plan = await work(agents["build-1"].session_token);
+await plan.write(`\u001b[1mTerraform will perform the following actions:\u001b[0m
+
+  # terraform_data.one will be created
+\u001b[32m  +\u001b[0m resource "terraform_data" "one" {
+\u001b[32m      +\u001b[0m id = \u001b[90m(known after apply)\u001b[0m
+    }
+
+\u001b[1mPlan:\u001b[0m 1 to add, 0 to change, 0 to destroy.
+`);
+await plan.finish("finished", true);
 const all = await api("GET", "/agents");
 const id = (name) => all.find((one) => one.attributes.name === name).id;
 const [token] = await api("GET", `/agent-pools/${made.id}/access-tokens`);
@@ -40,6 +65,13 @@ await look("pool-delete", `/pools/${made.id}/delete`);
 await look("agent", `/agents/${id("build-1")}`);
 await look("agent-errored", `/agents/${id("build-3")}`);
 await look("agent-remove", `/agents/${id("build-4")}/remove`);
+await look("workspaces", "/workspaces");
+await look("workspace", `/workspaces/${network}`);
+await look("workspace-variables", `/workspaces/${network}/variables`);
+await look("workspace-settings", `/workspaces/${network}/settings`);
+await look("workspace-states", `/workspaces/${network}/states`);
+await look("runs", "/runs");
+await look("run", `/runs/${started.id}`);
 await look("register", `/pools/${made.id}/register`);
 await look("token-new", `/pools/${made.id}/tokens/new`);
 await look("token-revoke", `/pools/${made.id}/tokens/${token.id}/revoke`);

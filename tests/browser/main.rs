@@ -26,6 +26,11 @@ async fn a_pool_lives_from_sign_in_to_deletion() {
 }
 
 #[tokio::test]
+async fn a_run_is_followed_searched_and_approved() {
+    run("run.mjs").await;
+}
+
+#[tokio::test]
 async fn every_page_is_accessible_light_and_fits_a_phone() {
     run("looks.mjs").await;
 }

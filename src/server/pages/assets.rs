@@ -1,6 +1,7 @@
 //! Stylesheet, scripts and icon. Their addresses have a hash of their content, so browsers may
 //! keep them for ever.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use axum::Router;
@@ -12,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tera::{Function, Kwargs, State, TeraResult};
 
 use super::error::PageError;
+use super::palette;
 use crate::app::App;
 
 const CSS: &str = "text/css; charset=utf-8";
@@ -21,6 +23,33 @@ const SVG: &str = "image/svg+xml";
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     vec![
         Asset::new("icon.svg", SVG, include_str!("../../../templates/pages/assets/icon.svg")),
+        Asset::new("palette.css", CSS, palette::style_sheet()),
+        Asset::new("runs.css", CSS, include_str!("../../../templates/pages/assets/runs.css")),
+        Asset::new(
+            "state-bad.svg",
+            SVG,
+            include_str!("../../../templates/pages/assets/state-bad.svg"),
+        ),
+        Asset::new(
+            "state-busy.svg",
+            SVG,
+            include_str!("../../../templates/pages/assets/state-busy.svg"),
+        ),
+        Asset::new(
+            "state-good.svg",
+            SVG,
+            include_str!("../../../templates/pages/assets/state-good.svg"),
+        ),
+        Asset::new(
+            "state-off.svg",
+            SVG,
+            include_str!("../../../templates/pages/assets/state-off.svg"),
+        ),
+        Asset::new(
+            "state-waiting.svg",
+            SVG,
+            include_str!("../../../templates/pages/assets/state-waiting.svg"),
+        ),
         Asset::new("style.css", CSS, include_str!("../../../templates/pages/assets/style.css")),
         Asset::new("copy.js", SCRIPT, include_str!("../../../templates/pages/assets/copy.js")),
         Asset::new("live.js", SCRIPT, include_str!("../../../templates/pages/assets/live.js")),
@@ -29,7 +58,14 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
             SCRIPT,
             include_str!("../../../templates/pages/assets/preview.js"),
         ),
+        Asset::new("log.js", SCRIPT, include_str!("../../../templates/pages/assets/log.js")),
+        Asset::new(
+            "state-icon.js",
+            SCRIPT,
+            include_str!("../../../templates/pages/assets/state-icon.js"),
+        ),
         Asset::new("time.js", SCRIPT, include_str!("../../../templates/pages/assets/time.js")),
+        Asset::new("upload.js", SCRIPT, include_str!("../../../templates/pages/assets/upload.js")),
     ]
 });
 
@@ -38,12 +74,13 @@ struct Asset {
     /// The name with the hash.
     file: String,
     kind: &'static str,
-    text: &'static str,
+    text: Cow<'static, str>,
 }
 
 impl Asset {
-    fn new(name: &'static str, kind: &'static str, text: &'static str) -> Self {
-        let hash = hex::encode(&Sha256::digest(text)[..8]);
+    fn new(name: &'static str, kind: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        let text = text.into();
+        let hash = hex::encode(&Sha256::digest(&*text)[..8]);
         let (stem, end) = name.rsplit_once('.').unwrap_or((name, ""));
         Self { name, file: format!("{stem}-{hash}.{end}"), kind, text }
     }
@@ -61,7 +98,7 @@ async fn asset(Path(file): Path<String>) -> Result<Response, PageError> {
         (CACHE_CONTROL, "public, max-age=31536000, immutable"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    Ok((headers, asset.text).into_response())
+    Ok((headers, &*asset.text).into_response())
 }
 
 /// The function `asset`: the address of the asset `name`.

@@ -7,6 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tracing::error;
 
 use super::frame;
+use crate::api::pools::CallError;
 use crate::api::status_of;
 use crate::scheduler::Error;
 
@@ -50,6 +51,16 @@ impl From<Error> for PageError {
         match error {
             Error::Failed(error) => Self::Failed(error),
             refused => Self::Refused(refused.to_string()),
+        }
+    }
+}
+
+impl From<CallError> for PageError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::NotFound(_) => Self::NotFound("thing"),
+            CallError::Refused(why) => Self::Refused(why),
+            CallError::Failed(error) => Self::Failed(error),
         }
     }
 }

@@ -68,6 +68,12 @@ impl Fields {
         self.all(name).next().unwrap_or_default()
     }
 
+    /// A field as it was written, but for the line ends that browsers make of its own.
+    pub(super) fn raw(&self, name: &str) -> String {
+        let value = self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value);
+        value.map_or_else(String::new, |value| value.replace("\r\n", "\n"))
+    }
+
     /// All fields of a name: the boxes that are ticked.
     pub(super) fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.trim())
@@ -84,9 +90,20 @@ impl Fields {
     }
 
     fn check(&self, headers: &HeaderMap, token: &str) -> Result<(), PageError> {
-        let is_own: bool = self.get(TOKEN).as_bytes().ct_eq(token.as_bytes()).into();
-        let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-        let is_from_here = matches!(site, None | Some(b"same-origin" | b"none"));
-        if is_own && is_from_here { Ok(()) } else { Err(PageError::Forged) }
+        check(self.get(TOKEN), headers, token)
     }
+}
+
+/// Checks a request of a script, which has the token in the header `x-form-token`.
+pub(super) fn check_header(session: &Session, headers: &HeaderMap) -> Result<(), PageError> {
+    let sent = headers.get("x-form-token").and_then(|token| token.to_str().ok());
+    check(sent.unwrap_or_default(), headers, &session.form_token)
+}
+
+/// Checks that a request comes from a page of this server: it has that page's token.
+fn check(sent: &str, headers: &HeaderMap, token: &str) -> Result<(), PageError> {
+    let is_own: bool = sent.as_bytes().ct_eq(token.as_bytes()).into();
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let is_from_here = matches!(site, None | Some(b"same-origin" | b"none"));
+    if is_own && is_from_here { Ok(()) } else { Err(PageError::Forged) }
 }

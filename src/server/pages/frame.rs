@@ -9,6 +9,7 @@ use serde::Serialize;
 use tera::{Context, Tera};
 
 use super::cookie::Cookie;
+use super::duration::Duration;
 use super::error::PageError;
 use super::session::Session;
 use super::{assets, time};
@@ -22,23 +23,35 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("base.html", include_str!("../../../templates/pages/base.html")),
     ("components.html", include_str!("../../../templates/pages/components.html")),
     ("error.html", include_str!("../../../templates/pages/error.html")),
-    ("pool.html", include_str!("../../../templates/pages/pool.html")),
+    ("list-pages.html", include_str!("../../../templates/pages/list-pages.html")),
     ("pool-delete.html", include_str!("../../../templates/pages/pool-delete.html")),
     ("pool-form.html", include_str!("../../../templates/pages/pool-form.html")),
+    ("pool.html", include_str!("../../../templates/pages/pool.html")),
     ("pools.html", include_str!("../../../templates/pages/pools.html")),
     ("register.html", include_str!("../../../templates/pages/register.html")),
     ("registration.html", include_str!("../../../templates/pages/registration.html")),
-    ("sign-in.html", include_str!("../../../templates/pages/sign-in.html")),
+    ("run-table.html", include_str!("../../../templates/pages/run-table.html")),
+    ("run.html", include_str!("../../../templates/pages/run.html")),
+    ("runs.html", include_str!("../../../templates/pages/runs.html")),
     ("sign-in-link.html", include_str!("../../../templates/pages/sign-in-link.html")),
+    ("sign-in.html", include_str!("../../../templates/pages/sign-in.html")),
+    ("state-change.html", include_str!("../../../templates/pages/state-change.html")),
+    ("states.html", include_str!("../../../templates/pages/states.html")),
     ("token-form.html", include_str!("../../../templates/pages/token-form.html")),
     ("token-new.html", include_str!("../../../templates/pages/token-new.html")),
     ("token-revoke.html", include_str!("../../../templates/pages/token-revoke.html")),
+    ("variables.html", include_str!("../../../templates/pages/variables.html")),
     ("work.html", include_str!("../../../templates/pages/work.html")),
+    ("workspace-settings.html", include_str!("../../../templates/pages/workspace-settings.html")),
+    ("workspace-top.html", include_str!("../../../templates/pages/workspace-top.html")),
+    ("workspace.html", include_str!("../../../templates/pages/workspace.html")),
+    ("workspaces.html", include_str!("../../../templates/pages/workspaces.html")),
 ];
 
 static TERA: LazyLock<Tera> = LazyLock::new(|| {
     let mut tera = Tera::default();
     tera.register_filter("time", time::Relative);
+    tera.register_filter("duration", Duration);
     tera.register_function("asset", assets::Address);
     tera.add_raw_templates(TEMPLATES.iter().copied()).expect("a template is no good");
     tera

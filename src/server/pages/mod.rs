@@ -20,21 +20,37 @@ mod account;
 mod agent;
 mod assets;
 mod attempts;
+#[cfg(test)]
+mod browser;
 mod cookie;
+mod duration;
 mod error;
 mod events;
 mod form;
 mod frame;
 mod headers;
+mod list;
+mod log;
+mod palette;
 mod pool;
 mod pool_form;
 mod pool_token;
 mod pools;
 mod refusal;
 mod register;
+mod run;
+mod run_status;
+mod runs;
 mod session;
 mod sign_in;
+mod state_diff;
+mod states;
 mod time;
+mod timeline;
+mod variables;
+mod workspace;
+mod workspace_settings;
+mod workspaces;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -65,10 +81,19 @@ pub(crate) fn routes() -> Router<App> {
         .merge(pool_form::routes())
         .merge(pool_token::routes())
         .merge(pools::routes())
+        .merge(log::routes())
         .merge(register::routes())
+        .merge(run::routes())
+        .merge(runs::routes())
         .merge(sign_in::routes())
+        .merge(states::routes())
+        .merge(variables::routes())
+        .merge(workspace::routes())
+        .merge(workspace_settings::routes())
+        .merge(workspaces::routes())
         .fallback(no_such_page)
         .layer((DefaultBodyLimit::max(MAX_FORM), RequestBodyDeadlineLayer::new(FORM_TIME)))
+        .merge(workspace::upload_route())
         .layer(from_fn(headers::add))
         .merge(assets::routes())
 }

@@ -20,6 +20,7 @@ use crate::connections::authenticated;
 use crate::scheduler::millis;
 use crate::store::Connection;
 use crate::store::page_session::{self, PageSession};
+use crate::store::run_event::Actor;
 use crate::token::{NewToken, PresentedToken, new_id};
 use protocol::Secret;
 
@@ -40,6 +41,13 @@ pub(super) struct Session {
     pub form_token: String,
     /// What the page before said.
     pub message: Option<String>,
+}
+
+impl Session {
+    /// Who does what they ask for.
+    pub(super) fn actor(&self) -> Actor {
+        Actor::session(&self.id, &self.name)
+    }
 }
 
 impl FromRequestParts<App> for Session {

@@ -172,6 +172,11 @@ pub(crate) async fn find_default(
         .await
 }
 
+/// The ids and names of all.
+pub(crate) async fn names(db: &mut Connection) -> sqlx::Result<Vec<(String, String)>> {
+    sqlx::query_as("SELECT id, name FROM agent_pools ORDER BY name, id").fetch_all(db).await
+}
+
 /// The pools with these ids.
 pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<AgentPool>> {
     super::of_any(db, "SELECT * FROM agent_pools WHERE id", ids, "").await

@@ -145,6 +145,9 @@ async fn topics_of(db: &mut Connection, row: &Row) -> sqlx::Result<Vec<String>> 
             "SELECT 'run:' || id FROM runs WHERE rowid = $1
              UNION SELECT 'workspace:' || workspace_id FROM runs WHERE rowid = $1",
         ),
+        "run_events" => {
+            sqlx::query_scalar("SELECT 'run:' || run_id FROM run_events WHERE rowid = $1")
+        }
         "tasks" => sqlx::query_scalar(
             "SELECT 'run:' || run_id FROM tasks WHERE rowid = $1
              UNION SELECT 'pool:' || pool_id FROM tasks WHERE rowid = $1

@@ -74,6 +74,11 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<E
     sqlx::query_as("SELECT * FROM environments WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
+/// The ids and names of all.
+pub(crate) async fn names(db: &mut Connection) -> sqlx::Result<Vec<(String, String)>> {
+    sqlx::query_as("SELECT id, name FROM environments ORDER BY name, id").fetch_all(db).await
+}
+
 /// The environments with these ids.
 pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Environment>> {
     super::of_any(db, "SELECT * FROM environments WHERE id", ids, "").await

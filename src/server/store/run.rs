@@ -185,6 +185,18 @@ impl Run {
         }
     }
 
+    /// Whether nothing more happens to it.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(
+            self.status,
+            Status::Applied
+                | Status::PlannedAndFinished
+                | Status::Errored
+                | Status::Discarded
+                | Status::Canceled
+        )
+    }
+
     /// Whether there is nothing to apply once its plan is done.
     pub(crate) fn ends_with_its_plan(&self) -> bool {
         self.is_plan_only || (self.has_changes == Some(false) && !self.allow_empty_apply)
@@ -322,17 +334,13 @@ pub(crate) async fn current_of(db: &mut Connection, workspaces: &[&str]) -> sqlx
     .await
 }
 
-/// These workspaces and the ids of their latest runs.
-pub(crate) async fn latest_of(
-    db: &mut Connection,
-    workspaces: &[&str],
-) -> sqlx::Result<Vec<(String, String)>> {
+/// The latest runs of these workspaces.
+pub(crate) async fn latest_of(db: &mut Connection, workspaces: &[&str]) -> sqlx::Result<Vec<Run>> {
     super::of_any(
         db,
-        "SELECT workspace_id, id FROM runs r WHERE id =
-            (SELECT id FROM runs WHERE workspace_id = r.workspace_id
-             ORDER BY created_at DESC, id LIMIT 1)
-           AND workspace_id",
+        "SELECT r.* FROM workspaces w JOIN runs r ON r.id =
+            (SELECT id FROM runs WHERE workspace_id = w.id ORDER BY created_at DESC, id LIMIT 1)
+         WHERE w.id",
         workspaces,
         "",
     )
@@ -369,6 +377,39 @@ pub(crate) async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Resul
 /// The runs with these ids.
 pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Run>> {
     super::of_any(db, "SELECT * FROM runs WHERE id", ids, "").await
+}
+
+/// What people look for among runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Search<'a> {
+    /// Of this workspace.
+    pub workspace_id: Option<&'a str>,
+    /// With this status.
+    pub status: Option<&'a str>,
+    /// Of workspaces with this in their names.
+    pub workspace: Option<&'a str>,
+    /// Planned or applied in this pool.
+    pub pool_id: Option<&'a str>,
+}
+
+/// A page of what people look for, latest first.
+pub(crate) async fn search(
+    db: &mut Connection,
+    search: Search<'_>,
+    page: super::Page,
+) -> sqlx::Result<Listed<Run>> {
+    super::list(
+        db,
+        "FROM runs t JOIN workspaces w ON w.id = t.workspace_id
+         WHERE ($1 IS NULL OR t.workspace_id = $1) AND ($2 IS NULL OR t.status = $2)
+           AND ($3 IS NULL OR instr(lower(w.name), lower($3)) > 0)
+           AND ($4 IS NULL OR EXISTS
+                (SELECT 1 FROM tasks WHERE run_id = t.id AND pool_id = $4))",
+        "t.created_at DESC, t.id",
+        &[search.workspace_id, search.status, search.workspace, search.pool_id],
+        page.into(),
+    )
+    .await
 }
 
 /// The runs of a workspace whose plan is kept for later.

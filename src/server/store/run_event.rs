@@ -33,10 +33,10 @@ pub(crate) struct Actor {
     /// What it is.
     #[sqlx(rename = "actor_kind")]
     pub kind: ActorKind,
-    /// The id of a token or an agent.
+    /// The id of a token, a session or an agent.
     #[sqlx(rename = "actor_id")]
     pub id: Option<String>,
-    /// The name of a token or an agent.
+    /// The name of a token or an agent, or of who is signed in.
     #[sqlx(rename = "actor_name")]
     pub name: Option<String>,
 }
@@ -50,6 +50,8 @@ pub(crate) enum ActorKind {
     AccessToken,
     /// An administrator of the server's host, who needs no token.
     LocalAdmin,
+    /// Somebody who is signed in to the server's pages.
+    Session,
     /// An agent.
     Agent,
     /// The server itself.
@@ -69,6 +71,10 @@ impl Actor {
     pub(crate) fn access_token(id: &str, name: Option<&str>) -> Self {
         let name = name.map(str::to_owned);
         Self { kind: ActorKind::AccessToken, id: Some(id.to_owned()), name }
+    }
+
+    pub(crate) fn session(id: &str, name: &str) -> Self {
+        Self { kind: ActorKind::Session, id: Some(id.to_owned()), name: Some(name.to_owned()) }
     }
 
     pub(crate) fn agent(id: &str, name: Option<&str>) -> Self {

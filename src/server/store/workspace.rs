@@ -232,6 +232,33 @@ pub(crate) async fn ids_of_pools(
         .await
 }
 
+/// A page of those of an environment with `name` in their names, by environment and name.
+pub(crate) async fn search(
+    db: &mut Connection,
+    environment_id: Option<&str>,
+    name: Option<&str>,
+    page: super::Page,
+) -> sqlx::Result<Listed<Workspace>> {
+    super::list(
+        db,
+        "FROM workspaces t JOIN environments e ON e.id = t.environment_id
+         WHERE ($1 IS NULL OR t.environment_id = $1)
+           AND ($2 IS NULL OR instr(lower(t.name), lower($2)) > 0)",
+        "e.name, t.name, t.id",
+        &[environment_id, name],
+        page.into(),
+    )
+    .await
+}
+
+/// The names of these workspaces by their ids.
+pub(crate) async fn names_of(
+    db: &mut Connection,
+    workspaces: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
+    super::of_any(db, "SELECT id, name FROM workspaces WHERE id", workspaces, "").await
+}
+
 /// The workspaces with these ids.
 pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Workspace>> {
     super::of_any(db, "SELECT * FROM workspaces WHERE id", ids, "").await

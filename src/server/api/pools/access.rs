@@ -54,7 +54,10 @@ pub(super) async fn check(
     next: Next,
 ) -> Result<Response, ApiError> {
     if request.extensions().get::<LocalAdmin>().is_some() {
-        request.extensions_mut().insert(Actor::LOCAL_ADMIN);
+        // The server's own pages say who it is.
+        if request.extensions().get::<Actor>().is_none() {
+            request.extensions_mut().insert(Actor::LOCAL_ADMIN);
+        }
         return Ok(next.run(request).await);
     }
     let token = Bearer::of(request.headers()).0;

@@ -1,0 +1,55 @@
+//! Somebody who is signed in, for tests: the pages are called directly.
+
+use axum::http::{HeaderMap, Method, StatusCode};
+use url::form_urlencoded::Serializer;
+
+use super::session;
+use crate::in_process::InProcess;
+
+pub(super) struct Browser<'a> {
+    server: &'a InProcess,
+    cookie: String,
+    form_token: String,
+}
+
+impl<'a> Browser<'a> {
+    pub(super) async fn new(server: &'a InProcess) -> Self {
+        let app = &server.app;
+        let mut tx = app.scheduler.store.write().await.unwrap();
+        let name = "admin".to_owned();
+        let cookie = session::begin(app, &mut tx, None, name, &HeaderMap::new()).await.unwrap();
+        tx.commit().await.unwrap();
+        let cookie = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
+        let value = cookie.split_once('=').unwrap().1;
+        Self { form_token: session::form_token(value), cookie, server }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> (StatusCode, String) {
+        self.send(Method::GET, path, String::new()).await
+    }
+
+    /// A page that is there.
+    pub(super) async fn page(&self, path: &str) -> String {
+        let (status, html) = self.get(path).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {html}");
+        html
+    }
+
+    /// Sends a form with its token.
+    pub(super) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> (StatusCode, String) {
+        let mut form = Serializer::new(String::new());
+        form.extend_pairs(fields).append_pair("form-token", &self.form_token);
+        self.send(Method::POST, path, form.finish()).await
+    }
+
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> (StatusCode, String) {
+        let headers = [("cookie", self.cookie.as_str())];
+        let (status, body) = self.server.call(method, path, "", &headers, body).await;
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+}
