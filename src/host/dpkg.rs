@@ -49,6 +49,25 @@ pub(crate) fn configure_pending_command() -> Command {
     command
 }
 
+/// Whether it has left nothing half done, of any package.
+///
+/// # Errors
+/// dpkg-query is missing.
+pub(crate) fn is_whole() -> Result<bool> {
+    let all = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Abbrev}\n"])
+        .probe()?;
+    let all = String::from_utf8_lossy(&all.stdout).into_owned();
+    Ok(!was_interrupted(&Machine::at("/")) && all.lines().all(is_whole_status))
+}
+
+/// `ii `: what is wanted, what is there, and whether it needs a reinstallation.
+fn is_whole_status(status: &str) -> bool {
+    let mut letters = status.chars().skip(1);
+    letters.next().is_none_or(|there| ['n', 'c', 'i'].contains(&there))
+        && letters.next() != Some('R')
+}
+
 /// Whether it was interrupted while it unpacked or removed the package.
 ///
 /// # Errors
@@ -140,6 +159,16 @@ menu option in dselect for them to work:
 ";
         assert_eq!(parse_audit(text), ["postfix", "man-db"]);
         assert!(parse_audit("").is_empty());
+    }
+
+    #[test]
+    fn a_package_is_whole_when_it_is_installed_or_gone() {
+        for whole in ["ii ", "hi ", "rc ", "un ", "pn ", ""] {
+            assert!(is_whole_status(whole), "{whole}");
+        }
+        for half in ["iU ", "iF ", "iH ", "rH ", "iHR", "iiR", "iW ", "it "] {
+            assert!(!is_whole_status(half), "{half}");
+        }
     }
 
     #[test]

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::changes::CommandLine;
 use super::command::CommandExt as _;
+use super::machine::Machine;
 use super::os::Family;
 use super::package_tool::PackageTool;
-use super::{dpkg, rpm};
+use super::{dpkg, locks, rpm};
 use cli::Failure;
 
 /// How long it waits for the package tool's lock.
@@ -72,6 +73,10 @@ impl Installation {
     }
 
     fn finish_dpkg(&self, tool: &PackageTool, was_installed: bool) -> Result<()> {
+        // Somebody else's lock is not waited for when there is nothing to do.
+        if dpkg::is_whole()? && !may_be_at_work()? {
+            return Ok(());
+        }
         match tool.configure_pending() {
             Err(error) if Failure::of(&error) == Failure::Locked => return Err(error),
             // A script that fails does not keep the package from being removed.
@@ -104,4 +109,10 @@ impl Installation {
         eprintln!("Finishing the interrupted installation of {} …", self.package);
         tool.run(self.command())
     }
+}
+
+/// Whether an apt or dpkg runs: one that outlived what started it may still install a package.
+fn may_be_at_work() -> Result<bool> {
+    let lock = locks::of_package_tools(&Machine::at("/"))?;
+    Ok(lock.is_some_and(|(_, holder)| ["apt", "apt-get", "dpkg"].contains(&holder.name.as_str())))
 }
