@@ -55,6 +55,8 @@ async fn show(
     let listed = workspace::search(&mut db, environment_id, name, page).await?;
     let ids: Vec<&str> = listed.rows.iter().map(|workspace| workspace.id.as_str()).collect();
     let latest = run::latest_of(&mut db, &ids).await?;
+    let latest: Vec<&str> = latest.iter().map(|(_, run)| run.as_str()).collect();
+    let latest = run::with_ids(&mut db, &latest).await?;
     let latest = runs::rows(&mut db, &latest, app.scheduler.clock.now()).await?;
     let mut latest: HashMap<_, _> =
         latest.into_iter().map(|row| (row.workspace_id.clone(), row)).collect();

@@ -334,13 +334,17 @@ pub(crate) async fn current_of(db: &mut Connection, workspaces: &[&str]) -> sqlx
     .await
 }
 
-/// The latest runs of these workspaces.
-pub(crate) async fn latest_of(db: &mut Connection, workspaces: &[&str]) -> sqlx::Result<Vec<Run>> {
+/// These workspaces and the ids of their latest runs.
+pub(crate) async fn latest_of(
+    db: &mut Connection,
+    workspaces: &[&str],
+) -> sqlx::Result<Vec<(String, String)>> {
     super::of_any(
         db,
-        "SELECT r.* FROM workspaces w JOIN runs r ON r.id =
-            (SELECT id FROM runs WHERE workspace_id = w.id ORDER BY created_at DESC, id LIMIT 1)
-         WHERE w.id",
+        "SELECT workspace_id, id FROM runs r WHERE id =
+            (SELECT id FROM runs WHERE workspace_id = r.workspace_id
+             ORDER BY created_at DESC, id LIMIT 1)
+           AND workspace_id",
         workspaces,
         "",
     )
@@ -374,11 +378,6 @@ pub(crate) async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Resul
     .await
 }
 
-/// The runs with these ids.
-pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Run>> {
-    super::of_any(db, "SELECT * FROM runs WHERE id", ids, "").await
-}
-
 /// What people look for among runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Search<'a> {
@@ -410,6 +409,11 @@ pub(crate) async fn search(
         page.into(),
     )
     .await
+}
+
+/// The runs with these ids.
+pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Run>> {
+    super::of_any(db, "SELECT * FROM runs WHERE id", ids, "").await
 }
 
 /// The runs of a workspace whose plan is kept for later.

@@ -90,7 +90,7 @@ function Log(panel) {
       element.className = "log-block";
       element.dataset.block = String(blocks.length);
       view.append(element);
-      blocks.push({ element, isLoaded: false, isLoading: false, isSeen: false });
+      blocks.push({ element, isLoaded: false, loading: null, isSeen: false });
       observer.observe(element);
     }
     blocks.forEach((block, index) => block.isLoaded || reserve(block, index));
@@ -123,12 +123,18 @@ function Log(panel) {
     }
   }
 
-  async function load(index) {
+  // Ends when the block's lines are there; for who asks meanwhile, too.
+  function load(index) {
     const block = blocks[index];
-    if (block.isLoaded || block.isLoading || size(index) <= 0) {
-      return;
+    if (!block.isLoaded && size(index) > 0) {
+      block.loading ??= fetchLines(index).finally(() => {
+        block.loading = null;
+      });
     }
-    block.isLoading = true;
+    return block.loading;
+  }
+
+  async function fetchLines(index) {
     let first = index * BLOCK + 1;
     const end = first + size(index);
     const html = [];
@@ -144,8 +150,6 @@ function Log(panel) {
       keep(index * BLOCK + 1, html);
     } catch {
       // It is loaded when it is looked at again.
-    } finally {
-      block.isLoading = false;
     }
   }
 

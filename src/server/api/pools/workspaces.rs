@@ -349,8 +349,7 @@ async fn render(db: &mut Connection, workspace: &Workspace) -> Result<Value, Api
 async fn render_all(db: &mut Connection, workspaces: &[Workspace]) -> Result<Vec<Value>, ApiError> {
     let ids: Vec<&str> = workspaces.iter().map(|workspace| workspace.id.as_str()).collect();
     let runs = run::current_of(db, &ids).await?;
-    let latest_runs = run::latest_of(db, &ids).await?.into_iter();
-    let latest_runs: Vec<_> = latest_runs.map(|run| (run.workspace_id, run.id)).collect();
+    let latest_runs = run::latest_of(db, &ids).await?;
     let configurations = configuration_version::latest_uploaded_of(db, &ids).await?;
     let states = state_version::current_of(db, &ids).await?;
     let render = |workspace: &Workspace| {
