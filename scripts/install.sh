@@ -78,6 +78,7 @@ the checks that come first
 
 with --uninstall
   --purge             delete settings, data and accounts, too
+  --undo-fixes        undo what --fix changed on this host, too
   --force             although runs are active
   --keep-package      leave the package and its repository
 
