@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::session::End;
 use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
@@ -234,10 +235,11 @@ pub(crate) async fn of_token(db: &mut Connection, token_id: &str) -> sqlx::Resul
     sqlx::query_as(
         "SELECT * FROM agents WHERE id IN
             (SELECT agent_id FROM sessions WHERE access_token_id = $1
-               AND (end_reason IS NULL OR end_reason = 'left'))
+               AND (end_reason IS NULL OR end_reason = $2))
          ORDER BY name, id",
     )
     .bind(token_id)
+    .bind(End::Left)
     .fetch_all(db)
     .await
 }

@@ -24,6 +24,7 @@ pub(crate) mod state_upload;
 pub(crate) mod state_version;
 #[cfg(test)]
 mod statements;
+mod status_sets;
 pub(crate) mod task;
 pub(crate) mod variable;
 pub(crate) mod webhook_call;
@@ -41,6 +42,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
 
 use changes::Changes;
+use status_sets::with_sets;
 
 pub(crate) use changes::WriteTransaction;
 
@@ -172,7 +174,7 @@ async fn list<T>(
 where
     T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
 {
-    let mut found = from_where.to_owned();
+    let mut found = with_sets(from_where);
     if let Some(search) = view.search {
         let parameter = filters.len() + 1;
         let has = |column: &&str| format!("LOWER({column}) LIKE ${parameter} ESCAPE '!'");
@@ -224,13 +226,13 @@ where
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::<Sqlite>::new(select);
+    let mut query = QueryBuilder::<Sqlite>::new(with_sets(select));
     query.push(" IN (");
     let mut list = query.separated(", ");
     for id in ids {
         list.push_bind(*id);
     }
-    query.push(") ").push(rest);
+    query.push(") ").push(with_sets(rest));
     query.build_query_as().fetch_all(db).await
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::Connection;
+use super::status_sets::statement;
 use crate::clock::Millis;
 use protocol::{Kind, PlanSummary};
 
@@ -132,6 +133,25 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// An agent was offered these tasks, or has them.
+    pub(super) const OF_AGENTS: &[Self] =
+        &[State::Offered, State::Claimed, State::Running, State::Unreachable];
+
+    /// As statements know it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            State::Pending => "pending",
+            State::Queued => "queued",
+            State::Offered => "offered",
+            State::Claimed => "claimed",
+            State::Running => "running",
+            State::Finished => "finished",
+            State::Errored => "errored",
+            State::Canceled => "canceled",
+            State::Unreachable => "unreachable",
+        }
+    }
+
     /// Whether an agent has an offer or a claim of it, and has not started it.
     pub(crate) fn is_assigned(self) -> bool {
         matches!(self, State::Offered | State::Claimed)
@@ -265,13 +285,13 @@ pub(crate) async fn offerable(
     reoffer_before: Millis,
     limit: i64,
 ) -> sqlx::Result<Vec<Task>> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT * FROM tasks
          WHERE pool_id = $1 AND level <= $5
-           AND (state = 'queued'
-                OR (state = 'offered' AND agent_id = $2 AND offered_at <= $3))
+           AND (state IN {queued_tasks}
+                OR (state IN {offered_tasks} AND agent_id = $2 AND offered_at <= $3))
          ORDER BY queued_at, id LIMIT $4",
-    )
+    ))
     .bind(pool_id)
     .bind(agent_id)
     .bind(reoffer_before)
@@ -290,7 +310,7 @@ pub(crate) async fn waiting(
     super::of_any(
         db,
         "SELECT pool_id, COUNT(*), MIN(queued_at) FROM tasks
-         WHERE state = 'queued' AND pool_id",
+         WHERE state IN {queued_tasks} AND pool_id",
         pools,
         "GROUP BY pool_id",
     )
@@ -303,9 +323,10 @@ pub(crate) async fn count_offered(
     agent_id: &str,
     since: Millis,
 ) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
-        "SELECT COUNT(*) FROM tasks WHERE agent_id = $1 AND state = 'offered' AND offered_at > $2",
-    )
+    sqlx::query_scalar(statement(
+        "SELECT COUNT(*) FROM tasks
+         WHERE agent_id = $1 AND state IN {offered_tasks} AND offered_at > $2",
+    ))
     .bind(agent_id)
     .bind(since)
     .fetch_one(db)
@@ -324,7 +345,7 @@ pub(crate) async fn of_agents(db: &mut Connection, agents: &[&str]) -> sqlx::Res
     super::of_any(
         db,
         "SELECT * FROM tasks
-         WHERE state IN ('offered', 'claimed', 'running', 'unreachable') AND agent_id",
+         WHERE state IN {tasks_of_agents} AND agent_id",
         agents,
         "ORDER BY id",
     )
@@ -354,16 +375,16 @@ pub(crate) struct Work {
 
 /// What the agents of a pool have, oldest first.
 pub(crate) async fn work_of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Work>> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT t.agent_id, t.run_id, r.workspace_id, w.name AS workspace, t.phase, t.state,
                 t.started_at, t.ended_at
          FROM tasks t
          JOIN runs r ON r.id = t.run_id
          JOIN workspaces w ON w.id = r.workspace_id
          WHERE t.pool_id = $1 AND t.agent_id IS NOT NULL
-           AND t.state IN ('offered', 'claimed', 'running', 'unreachable')
+           AND t.state IN {tasks_of_agents}
          ORDER BY t.created_at, t.id",
-    )
+    ))
     .bind(pool_id)
     .fetch_all(db)
     .await
@@ -408,19 +429,23 @@ pub(crate) async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Ve
 
 /// The tasks that run although their agents should have ended them.
 pub(crate) async fn overdue(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>> {
-    sqlx::query_as("SELECT * FROM tasks WHERE state = 'running' AND overdue_at <= $1 ORDER BY id")
-        .bind(now)
-        .fetch_all(db)
-        .await
+    sqlx::query_as(statement(
+        "SELECT * FROM tasks WHERE state IN {running_tasks} AND overdue_at <= $1 ORDER BY id",
+    ))
+    .bind(now)
+    .fetch_all(db)
+    .await
 }
 
 /// Makes no task overdue before `time`.
 pub(crate) async fn delay_overdue(db: &mut Connection, time: Millis) -> sqlx::Result<()> {
-    sqlx::query("UPDATE tasks SET overdue_at = $1 WHERE state = 'running' AND overdue_at < $1")
-        .bind(time)
-        .execute(db)
-        .await
-        .map(drop)
+    sqlx::query(statement(
+        "UPDATE tasks SET overdue_at = $1 WHERE state IN {running_tasks} AND overdue_at < $1",
+    ))
+    .bind(time)
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// Gives every lease a new end.
@@ -455,11 +480,11 @@ pub(crate) async fn extend(
     agent_id: &str,
     lease_expires_at: Millis,
 ) -> sqlx::Result<()> {
-    sqlx::query(
+    sqlx::query(statement(
         "UPDATE tasks SET lease_expires_at = $4
          WHERE id = $1 AND attempt = $2 AND agent_id = $3
-           AND lease_expires_at IS NOT NULL AND state <> 'offered'",
-    )
+           AND lease_expires_at IS NOT NULL AND state NOT IN {offered_tasks}",
+    ))
     .bind(id)
     .bind(attempt)
     .bind(agent_id)
