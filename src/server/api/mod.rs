@@ -1,6 +1,7 @@
 //! What the server answers: the agents' protocol and the pool API.
 
 pub(crate) mod agent;
+pub(crate) mod json_api;
 pub(crate) mod pools;
 pub(crate) mod terraform;
 

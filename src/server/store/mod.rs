@@ -114,6 +114,12 @@ pub(crate) struct Page {
     pub size: i64,
 }
 
+impl Default for Page {
+    fn default() -> Self {
+        Self { number: 1, size: 20 }
+    }
+}
+
 /// Which rows of a list, and in which order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {

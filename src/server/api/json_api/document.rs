@@ -1,50 +1,45 @@
-//! JSON:API documents as Terraform sends and expects them.
+//! What goes out.
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::Extension;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::query::ListQuery;
-use crate::api::pools::{ApiError, MEDIA_TYPE};
+use super::MEDIA_TYPE;
+use crate::store::Page;
 
-/// An answer.
-#[derive(Debug)]
-pub(super) struct Document {
+/// An answer. [`send`] writes it, so that an API can add to it before.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
     status: StatusCode,
-    body: Value,
+    /// Its `data`, `included` and `meta`.
+    pub body: Value,
 }
 
 impl Document {
     /// 200 with a resource.
-    pub(super) fn of(resource: Value) -> Self {
+    pub(in crate::api) fn of(resource: Value) -> Self {
         Self::with(StatusCode::OK, resource)
     }
 
     /// 201 with a new resource.
-    pub(super) fn created(resource: Value) -> Self {
+    pub(in crate::api) fn created(resource: Value) -> Self {
         Self::with(StatusCode::CREATED, resource)
     }
 
-    /// The same, with related resources.
-    pub(super) fn including(mut self, included: Vec<Value>) -> Self {
-        if !included.is_empty() {
-            self.body["included"] = included.into();
-        }
-        self
+    /// 202 with a resource that something was begun with.
+    pub(in crate::api) fn accepted(resource: Value) -> Self {
+        Self::with(StatusCode::ACCEPTED, resource)
     }
 
-    fn with(status: StatusCode, data: Value) -> Self {
-        Self { status, body: json!({ "data": data }) }
+    fn with(status: StatusCode, resource: Value) -> Self {
+        Self { status, body: json!({ "data": resource }) }
     }
 
     /// 200 with a page of resources, of `total` in the whole list.
-    pub(super) fn page(resources: Vec<Value>, total: i64, query: &ListQuery) -> Self {
-        let (number, size) = (query.page.number, query.page.size);
+    pub(in crate::api) fn page(resources: Vec<Value>, total: i64, page: Page) -> Self {
+        let Page { number, size } = page;
         let pages = (total + size - 1) / size;
         let pagination = json!({
             "current-page": number,
@@ -56,40 +51,47 @@ impl Document {
         let body = json!({ "data": resources, "meta": { "pagination": pagination } });
         Self { status: StatusCode::OK, body }
     }
-}
 
-impl IntoResponse for Document {
-    fn into_response(self) -> Response {
+    /// The same, with related resources.
+    pub(in crate::api) fn including(mut self, included: Vec<Value>) -> Self {
+        if !included.is_empty() {
+            self.body["included"] = included.into();
+        }
+        self
+    }
+
+    /// The resource in it.
+    pub(crate) fn resource(&self) -> &Value {
+        &self.body["data"]
+    }
+
+    /// The answer as it is sent.
+    pub(in crate::api) fn send(self) -> Response {
         (self.status, [(CONTENT_TYPE, MEDIA_TYPE)], self.body.to_string()).into_response()
     }
 }
 
-/// The `data` of a document that comes in; that of an empty body is `T`'s default.
-#[derive(Debug)]
-pub(super) struct Data<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for Data<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        #[derive(Deserialize)]
-        struct Body<T> {
-            data: T,
-        }
-        let body = Bytes::from_request(request, state).await?;
-        if body.is_empty() {
-            return Ok(Self(T::default()));
-        }
-        // The error quotes no values, which may be sensitive.
-        let body: Body<T> = serde_json::from_slice(&body).map_err(|error| {
-            ApiError::bad_request(format!(
-                "The body is not the JSON:API document that this call takes ({:?} error in line {}, \
-                 column {}).",
-                error.classify(),
-                error.line(),
-                error.column()
-            ))
-        })?;
-        Ok(Self(body.data))
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        (self.status, Extension(self)).into_response()
     }
+}
+
+/// Writes the document that a call answered with, if it did with one.
+pub(in crate::api) async fn send(mut response: Response) -> Response {
+    match response.extensions_mut().remove::<Document>() {
+        Some(document) => document.send(),
+        None => response,
+    }
+}
+
+/// A to-one relationship.
+pub(in crate::api) fn to_one(kind: &str, id: Option<&str>) -> Value {
+    json!({ "data": id.map(|id| json!({ "type": kind, "id": id })) })
+}
+
+/// A to-many relationship.
+pub(in crate::api) fn to_many<'a>(kind: &str, ids: impl IntoIterator<Item = &'a String>) -> Value {
+    let data: Vec<Value> = ids.into_iter().map(|id| json!({ "type": kind, "id": id })).collect();
+    json!({ "data": data })
 }

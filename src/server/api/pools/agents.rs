@@ -8,9 +8,8 @@ use semver::Version;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::document::{Document, to_one};
-use super::error::ApiError;
 use super::query::ListQuery;
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::Connection;
@@ -30,7 +29,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     };
     let listed = agent::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&app, &mut db, &listed.rows).await?;
-    Ok(Document::page(resources, &listed, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
