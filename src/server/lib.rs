@@ -302,9 +302,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
 fn routes(app: &App) -> Router {
     Router::new()
         .route("/healthz", get(health))
-        .merge(api::agent::routes())
-        .merge(api::pools::routes(app))
-        .merge(api::terraform::routes(app))
+        .merge(api::routes(app))
         .merge(packages::routes(app))
         .merge(pages::routes())
         .layer(RequestBodyTimeoutLayer::new(SILENT_BODY))

@@ -4,7 +4,7 @@ mod data;
 mod document;
 mod error;
 
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 
 pub(super) use data::Data;
 pub(crate) use document::Document;
@@ -21,4 +21,10 @@ pub(super) const MAX_PAGE: i64 = 100;
 pub(super) async fn no_such_call(uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "Not Found")
         .detail(format!("There is no {} in this API.", uri.path()))
+}
+
+/// The answer to a method that a path does not have.
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+        .detail(format!("There is no {method} of {} in this API.", uri.path()))
 }

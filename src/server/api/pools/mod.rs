@@ -69,11 +69,16 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
         .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
         .fallback(json_api::no_such_call)
+        .method_not_allowed_fallback(json_api::no_such_method)
         .layer(from_fn_with_state(App::clone(app), query::answer))
         .layer(from_fn_with_state(App::clone(app), access::check));
-    let anybody = Router::new().route("/ping", get(async || StatusCode::OK)).merge(
-        configuration_versions::upload_route().layer(RequestBodyDeadlineLayer::new(upload::TIME)),
-    );
+    let anybody = Router::new()
+        .route("/ping", get(async || StatusCode::OK))
+        .merge(
+            configuration_versions::upload_route()
+                .layer(RequestBodyDeadlineLayer::new(upload::TIME)),
+        )
+        .method_not_allowed_fallback(json_api::no_such_method);
     Router::new().nest(BASE, anybody.merge(with_token))
 }
 

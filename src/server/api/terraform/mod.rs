@@ -52,11 +52,13 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
         .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
         .fallback(json_api::no_such_call)
+        .method_not_allowed_fallback(json_api::no_such_method)
         .layer(from_fn_with_state(App::clone(app), access::check));
     let anybody = Router::new()
         .route("/ping", get(async || StatusCode::NO_CONTENT))
         .merge(logs::routes())
-        .merge(state_uploads::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)));
+        .merge(state_uploads::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
+        .method_not_allowed_fallback(json_api::no_such_method);
     Router::new()
         .nest(
             BASE,
