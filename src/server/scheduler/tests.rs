@@ -656,7 +656,7 @@ async fn a_started_apply_is_never_run_twice() {
     assert_eq!(world.task(&run, Phase::Apply).await.state, State::Unreachable);
     let lost = world.reload(&run).await;
     assert_eq!(lost.status, Status::Applying);
-    assert!(lost.error_message.unwrap().contains("Agent one has not been heard of"));
+    assert!(lost.error_message.unwrap().contains("Agent one stopped sending heartbeats"));
     assert!(world.events(&two, 5).await.is_empty());
     world.run().await;
     assert!(world.events(&two, 5).await.is_empty(), "the workspace stays locked");

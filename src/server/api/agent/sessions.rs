@@ -58,7 +58,7 @@ pub(super) async fn poll(
         if scheduler.wake.is_stopping() {
             return Ok(Json(Events::default()));
         }
-        // Anew each time: what rang may have been the end of the session.
+        // Read again each time: what rang may have been the end of the session.
         let session = scheduler.session(token.expose()).await?;
         let events = scheduler.events(&session, &poll).await?;
         if !events.is_empty() {
