@@ -14,6 +14,7 @@ use super::os::Family;
 use super::yum::{self, Yum};
 use super::{apt, clock, dpkg, interrupt, locks, rpm};
 use cli::Failure;
+use cli::eprintln;
 
 /// How long between two tries.
 const PAUSE: Duration = Duration::from_secs(2);

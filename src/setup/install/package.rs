@@ -8,6 +8,7 @@ use url::Url;
 
 use super::source::{self, Access, Repository, Source};
 use cli::Failure;
+use cli::eprintln;
 use config::layout;
 use host::changes::Changes;
 use host::hold::Operation;
