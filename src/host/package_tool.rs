@@ -133,6 +133,18 @@ impl PackageTool {
         }
     }
 
+    /// What makes it install a package of this name that the repository `id` does not have,
+    /// which is set up.
+    ///
+    /// # Errors
+    /// The repositories can't be read; a lock is held (10).
+    pub fn rival(&self, package: &str, id: &str) -> Result<Option<Hold>> {
+        match self.kind {
+            Kind::Apt => Ok(None),
+            Kind::Yum(yum) => yum.rival(&Machine::at("/"), package, id),
+        }
+    }
+
     /// Removes packages and nothing else, also those that were installed or removed in part;
     /// with `purge` their settings as well, where the tool keeps those.
     ///
