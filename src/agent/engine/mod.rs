@@ -2,8 +2,8 @@
 //! socket.
 
 mod containers;
-mod disk;
 mod disk_limit;
+mod disk_usage;
 mod files;
 mod host_network;
 mod images;
@@ -52,7 +52,7 @@ pub(crate) struct Engine {
     docker: Docker,
     /// For what bollard does not read.
     http: reqwest::Client,
-    sizes: Arc<disk::Sizes>,
+    sizes: Arc<disk_usage::Sizes>,
     disk_limits: Arc<disk_limit::Known>,
 }
 
