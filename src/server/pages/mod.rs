@@ -51,6 +51,7 @@ mod state_diff;
 mod states;
 mod time;
 mod timeline;
+mod trouble;
 mod value_change;
 mod variables;
 mod workspace;
