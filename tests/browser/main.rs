@@ -51,6 +51,11 @@ async fn texts_of_users_are_never_executed() {
 }
 
 #[tokio::test]
+async fn a_page_of_a_busy_pool_fetches_itself_once_a_second() {
+    run("quiet.mjs").await;
+}
+
+#[tokio::test]
 async fn an_open_page_recovers_from_a_restart_of_the_server() {
     run("restart.mjs").await;
 }

@@ -35,12 +35,14 @@ mod palette;
 mod plan_changes;
 mod plan_summary;
 mod pool;
+mod pool_chart;
 mod pool_form;
 mod pool_token;
 mod pools;
 mod refusal;
 mod register;
 mod run;
+mod run_chart;
 mod run_status;
 mod runs;
 mod session;
@@ -49,6 +51,7 @@ mod state_diff;
 mod states;
 mod time;
 mod timeline;
+mod trouble;
 mod value_change;
 mod variables;
 mod workspace;
@@ -67,6 +70,7 @@ use error::PageError;
 use session::Session;
 
 pub(crate) use attempts::Attempts;
+pub(crate) use pools::loads as pool_loads;
 pub(crate) use sign_in::{local_routes, new_link};
 
 /// The largest form, in bytes, and how long it may take.

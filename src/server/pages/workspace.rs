@@ -14,6 +14,7 @@ use super::error::PageError;
 use super::form::{Form, check_header};
 use super::frame::{self, Page};
 use super::list::{self, Pages};
+use super::run_chart;
 use super::runs::{self, Row};
 use super::session::{self, Session};
 use crate::api::pools::{BASE, CallError, call};
@@ -97,8 +98,10 @@ async fn show(
         let place = queue.iter().position(|(_, waiting)| *waiting == row.id);
         row.position = place.filter(|place| *place > 0);
     }
+    let chart = run_chart::read(&mut db, &id).await?;
     let content = json!({
         "tab": "runs",
+        "chart": chart,
         "runs": rows,
         "show_workspace": false,
         "pages": Pages::of(&format!("/workspaces/{id}"), &[], page, listed.total),

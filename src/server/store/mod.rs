@@ -14,6 +14,7 @@ pub(crate) mod configuration_version;
 pub(crate) mod environment;
 pub(crate) mod log_link;
 pub(crate) mod page_session;
+pub(crate) mod pool_sample;
 pub(crate) mod run;
 pub(crate) mod run_event;
 pub(crate) mod run_queue;
