@@ -24,6 +24,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("components.html", include_str!("../../../templates/pages/components.html")),
     ("error.html", include_str!("../../../templates/pages/error.html")),
     ("list-pages.html", include_str!("../../../templates/pages/list-pages.html")),
+    ("login-consent.html", include_str!("../../../templates/pages/login-consent.html")),
     ("pool-delete.html", include_str!("../../../templates/pages/pool-delete.html")),
     ("pool-form.html", include_str!("../../../templates/pages/pool-form.html")),
     ("pool.html", include_str!("../../../templates/pages/pool.html")),
