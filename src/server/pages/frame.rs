@@ -24,6 +24,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("components.html", include_str!("../../../templates/pages/components.html")),
     ("error.html", include_str!("../../../templates/pages/error.html")),
     ("list-pages.html", include_str!("../../../templates/pages/list-pages.html")),
+    ("login-consent.html", include_str!("../../../templates/pages/login-consent.html")),
     ("plan-changes.html", include_str!("../../../templates/pages/plan-changes.html")),
     ("plan-summary.html", include_str!("../../../templates/pages/plan-summary.html")),
     ("pool-chart.html", include_str!("../../../templates/pages/pool-chart.html")),

@@ -15,6 +15,7 @@
 //! | [`events`] | tells open pages what was changed |
 //! | [`assets`], [`headers`] | stylesheet and scripts, and what browsers may do with the pages |
 //! | [`sign_in`], [`attempts`], [`account`] | how sessions begin and end |
+//! | [`login_consent`] | whether `terraform login` gets a token |
 
 mod account;
 mod agent;
@@ -31,6 +32,7 @@ mod frame;
 mod headers;
 mod list;
 mod log;
+mod login_consent;
 mod palette;
 mod plan_changes;
 mod plan_summary;
@@ -89,6 +91,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(pool_token::routes())
         .merge(pools::routes())
         .merge(log::routes())
+        .merge(login_consent::routes())
         .merge(register::routes())
         .merge(run::routes())
         .merge(runs::routes())

@@ -13,6 +13,7 @@ pub(crate) mod changes;
 pub(crate) mod configuration_version;
 pub(crate) mod environment;
 pub(crate) mod log_link;
+pub(crate) mod login_code;
 pub(crate) mod page_session;
 pub(crate) mod pool_sample;
 pub(crate) mod run;

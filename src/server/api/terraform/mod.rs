@@ -5,6 +5,7 @@ mod access;
 mod configuration_versions;
 mod discovery;
 mod document;
+pub(crate) mod login;
 mod logs;
 mod organizations;
 mod outputs;
@@ -60,6 +61,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
     Router::new()
         .nest(BASE, anybody.merge(with_token).layer(from_fn(add_version)))
         .merge(discovery::routes())
+        .merge(login::routes())
 }
 
 async fn no_such_call(uri: Uri) -> ApiError {
