@@ -1,7 +1,7 @@
 //! `proxy`: the proxy that scalr-agent and scalr-docker use.
 
 mod drop_in;
-mod engine;
+mod engine_proxy;
 mod restart;
 mod show;
 
@@ -15,6 +15,7 @@ use self::restart::{Restart, restart};
 use crate::context::{Context, RECORDS, require_root};
 use crate::install::route;
 use cli::Failure;
+use cli::{eprintln, println};
 use config::layout::{AGENT_UNIT, ENGINE_UNIT};
 use config::proxy::{self, ProxySettings};
 use host::changes::Changes;
