@@ -29,6 +29,8 @@ mod clock;
 mod commands;
 mod connections;
 mod disk;
+mod hcl_value;
+mod inherited_variables;
 mod install_line;
 mod local_api;
 mod logs;
