@@ -3,7 +3,7 @@
 import { mkdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import {
-  agent, api, assert, axe, configuration, done, link, pool, poolToken, register, server, signIn, work, workspace,
+  agent, api, assert, axe, configuration, done, link, planned, pool, poolToken, register, server, signIn, work, workspace,
 } from "./lib.mjs";
 
 const MOST = 150_000;
@@ -52,7 +52,8 @@ await plan.write(`\u001b[1mTerraform will perform the following actions:\u001b[0
 
 \u001b[1mPlan:\u001b[0m 1 to add, 0 to change, 0 to destroy.
 `);
-await plan.finish("finished", true);
+await plan.planJson(planned.json);
+await plan.finish("finished", true, planned.summary);
 const all = await api("GET", "/agents");
 const id = (name) => all.find((one) => one.attributes.name === name).id;
 const [token] = await api("GET", `/agent-pools/${made.id}/access-tokens`);
@@ -76,6 +77,13 @@ await look("register", `/pools/${made.id}/register`);
 await look("token-new", `/pools/${made.id}/tokens/new`);
 await look("token-revoke", `/pools/${made.id}/tokens/${token.id}/revoke`);
 await look("account", "/account");
+await look("login-consent", `/oauth/authorize?${new URLSearchParams({
+  client_id: "terraform-cli",
+  response_type: "code",
+  redirect_uri: "http://localhost:10000/login",
+  code_challenge_method: "S256",
+  code_challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+})}`);
 await look("not-found", "/nothing");
 await look("registration", `/pools/${made.id}/register`, async () => {
   await page.getByRole("button", { name: "Create the token" }).click();

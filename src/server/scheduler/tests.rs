@@ -302,14 +302,18 @@ async fn a_runs_own_inputs_take_precedence_over_its_workspaces() {
     for (key, sensitive) in [("size", false), ("password", true), ("other", false)] {
         let variable = Variable {
             id: format!("var-{key}"),
-            workspace_id: "ws-main".into(),
+            account_id: "acc-1".into(),
+            environment_id: Some("env-1".into()),
+            workspace_id: Some("ws-main".into()),
             key: key.into(),
             value: "of the workspace".to_owned().into(),
             category: variable::Category::Terraform,
             hcl: false,
             sensitive,
+            is_final: false,
             description: None,
             created_at: 0,
+            updated_at: 0,
         };
         variable::insert(&mut tx, &variable).await.unwrap();
     }

@@ -40,6 +40,9 @@ pub(crate) struct Agent {
     pub machine_id: Option<String>,
     /// The machine's boot.
     pub boot_id: Option<String>,
+    /// Since when it is offered nothing, because somebody drains it. A registration changes
+    /// nothing in that.
+    pub draining_since: Option<Millis>,
     /// When it registered first.
     pub created_at: Millis,
     /// When it was last heard of.
@@ -163,6 +166,20 @@ pub(crate) async fn set_health(
         .bind(id)
         .bind(errored)
         .bind(error_message)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Drains an agent since a time, or lets it have tasks again.
+pub(crate) async fn set_draining(
+    db: &mut Connection,
+    id: &str,
+    since: Option<Millis>,
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET draining_since = $2 WHERE id = $1")
+        .bind(id)
+        .bind(since)
         .execute(db)
         .await
         .map(drop)

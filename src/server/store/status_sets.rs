@@ -58,6 +58,12 @@ fn sql<'a>(statuses: impl Iterator<Item = &'a str>) -> String {
     format!("({})", texts.join(", "))
 }
 
+/// Whether a set has this status.
+#[cfg(test)]
+pub(super) fn is_status(name: &str) -> bool {
+    SETS.values().any(|set| set.contains(&format!("'{name}'")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

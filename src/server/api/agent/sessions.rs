@@ -44,10 +44,14 @@ pub(super) async fn poll(
     State(app): State<App>,
     headers: HeaderMap,
     InSession(session): InSession,
-    Received(poll): Received<Poll>,
+    Received(mut poll): Received<Poll>,
 ) -> Result<Json<Events>, Refusal> {
     let scheduler = &app.scheduler;
     let token = Bearer::of(&headers).0;
+    let is_draining = session.is_draining;
+    if is_draining {
+        poll.free_slots = 0;
+    }
     scheduler.renew(&session, &poll).await?;
 
     let deadline = Instant::now() + scheduler.terms.poll();
@@ -60,6 +64,10 @@ pub(super) async fn poll(
         }
         // Read again each time: what rang may have been the end of the session.
         let session = scheduler.session(token.expose()).await?;
+        if session.is_draining != is_draining {
+            // The next poll is answered accordingly.
+            return Ok(Json(Events::default()));
+        }
         let events = scheduler.events(&session, &poll).await?;
         if !events.is_empty() {
             return Ok(Json(Events { events }));

@@ -55,7 +55,11 @@ pub(crate) async fn create(
     issue(tx, pool.account_id, Some(pool.id), &payload, app.scheduler.clock.now()).await
 }
 
-async fn create_admin(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+/// Creates an admin's token.
+pub(crate) async fn create_admin(
+    State(app): State<App>,
+    payload: Payload,
+) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let account = the_account(&mut tx).await?;
     issue(tx, account.id, None, &payload, app.scheduler.clock.now()).await

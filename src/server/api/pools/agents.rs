@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use semver::Version;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -17,7 +17,11 @@ use crate::store::agent::{self, Agent, Filter};
 use crate::store::task::{self, Task};
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/agents", get(list)).route("/agents/{id}", get(read).delete(delete))
+    Router::new()
+        .route("/agents", get(list))
+        .route("/agents/{id}", get(read).delete(delete))
+        .route("/agents/{id}/actions/drain", post(drain))
+        .route("/agents/{id}/actions/resume", post(resume))
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -61,6 +65,22 @@ pub(crate) async fn delete(
     agent::delete(&mut tx, &id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn drain(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    set_draining(app, id, true).await
+}
+
+async fn resume(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    set_draining(app, id, false).await
+}
+
+async fn set_draining(app: App, id: String, drain: bool) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let agent = find(&mut db, &id).await?;
+    drop(db);
+    app.scheduler.set_draining(&agent, drain).await?;
+    read(State(app), Path(id)).await
 }
 
 async fn find(db: &mut Connection, id: &str) -> Result<Agent, ApiError> {
@@ -134,6 +154,7 @@ fn render(app: &App, agent: &Agent, tasks: &[Task]) -> Value {
             "name": agent.name,
             "status": status(app, agent, tasks),
             "error-message": agent.error_message,
+            "draining-since": agent.draining_since.map(rfc3339),
             "version": agent.version,
             "os": agent.os,
             "driver": agent.driver,

@@ -130,11 +130,12 @@ static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "vars",
-        attributes: &["category", "description", "hcl", "key", "sensitive", "value"],
-        relationships: &["workspace"],
-        fixed: &[("final", "false")],
+        attributes: &["category", "description", "final", "hcl", "key", "sensitive", "value"],
+        relationships: &["account", "environment", "workspace"],
+        // Admins' tokens have no address.
+        fixed: &[("updated-by-email", "null")],
         unsupported: &[],
-        unrelated: &[("account", false), ("environment", false), ("updated-by", false)],
+        unrelated: &[("updated-by", false)],
     },
     Kind {
         name: "workspaces",

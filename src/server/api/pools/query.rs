@@ -137,7 +137,14 @@ impl Asked {
             if !seen.insert(name.clone()) {
                 return Err(ApiError::parameter(&name, format!("{name} is there twice.")));
             }
-            asked.read(answer, &name, value)?;
+            match answer {
+                Answer::One(written)
+                    if written.name == "vars" && name == "force" && parts.method != Method::GET =>
+                {
+                    check_flag(&name, &value)?;
+                }
+                _ => asked.read(answer, &name, value)?,
+            }
         }
         Ok(asked)
     }
@@ -215,9 +222,13 @@ fn check_filter(
         let detail = format!("There is no {name} here; there is: {known}.");
         return Err(ApiError::parameter(name, detail));
     }
-    match listed.flags.contains(&filter) && !["true", "false"].contains(&value) {
-        true => Err(ApiError::parameter(name, format!("{name} takes true or false."))),
-        false => Ok(()),
+    if listed.flags.contains(&filter) { check_flag(name, value) } else { Ok(()) }
+}
+
+fn check_flag(name: &str, value: &str) -> Result<(), ApiError> {
+    match ["true", "false"].contains(&value) {
+        true => Ok(()),
+        false => Err(ApiError::parameter(name, format!("{name} takes true or false."))),
     }
 }
 

@@ -4,6 +4,7 @@
 mod access;
 mod configuration_versions;
 mod discovery;
+pub(crate) mod login;
 mod logs;
 mod organizations;
 mod outputs;
@@ -65,6 +66,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
             anybody.merge(with_token).layer((from_fn(add_version), map_response(json_api::send))),
         )
         .merge(discovery::routes())
+        .merge(login::routes())
 }
 
 async fn add_version(request: Request, next: Next) -> Response {
