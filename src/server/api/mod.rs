@@ -10,6 +10,7 @@ use std::error::Error;
 use axum::Router;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
+use axum::routing::any;
 use tower_http::timeout::TimeoutError;
 
 use crate::app::App;
@@ -22,6 +23,9 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(terraform::routes(app))
         .nest("/api/agent", Router::new().fallback(agent::no_such_call))
         .nest("/api", Router::new().fallback(json_api::no_such_call))
+        // axum does not ask a nested fallback for the path that it is nested at with a slash.
+        .route("/api/agent/", any(agent::no_such_call))
+        .route("/api/", any(json_api::no_such_call))
 }
 
 /// The status of the answer to a body that can't be read: 408 for one that was too slow.
