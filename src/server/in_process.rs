@@ -17,7 +17,7 @@ use crate::disk::Reserve;
 use crate::logs::Logs;
 use crate::objects::Objects;
 use crate::pages::Attempts;
-use crate::scheduler::{Scheduler, Terms, Wake};
+use crate::scheduler::{Presence, Scheduler, Terms, Wake};
 use crate::store::Store;
 use crate::token::new_id;
 use crate::usage::Usage;
@@ -75,6 +75,7 @@ impl InProcess {
                 .unwrap(),
             clock,
             wake: Wake::default(),
+            presence: Presence::default(),
             // A poll without events is not held for long; nothing sweeps the leases.
             terms: Terms {
                 lease: Duration::from_millis(20),

@@ -89,7 +89,7 @@ use logs::Logs;
 use objects::Objects;
 use pages::Attempts;
 use retention::Retention;
-use scheduler::{Scheduler, Terms, Wake};
+use scheduler::{Presence, Scheduler, Terms, Wake};
 use store::Store;
 use usage::Usage;
 use watched::Watched;
@@ -221,6 +221,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         objects: Objects::open(&options.data.join("objects"), reserve.clone(), usage.clone())?,
         clock: Clock::default(),
         wake: Wake::default(),
+        presence: Presence::default(),
         terms: Terms {
             lease: options.lease,
             plan_timeout: options.plan_timeout,
@@ -232,6 +233,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     let admin_token =
         admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;
     scheduler.restart_leases().await?;
+    scheduler.restart_presence().await?;
 
     let app = Arc::new(Parts {
         scheduler,

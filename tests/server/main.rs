@@ -3,6 +3,7 @@
 mod agents;
 mod certificates;
 mod commands;
+mod fleet;
 mod flood;
 mod harness;
 mod lists;

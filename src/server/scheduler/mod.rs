@@ -12,15 +12,15 @@
 //! those whose plan is kept for later: these start at once and nobody waits for them, until
 //! the kept plan is confirmed.
 //!
-//! A task is lent to an agent: its lease is renewed whenever the agent is heard
-//! of with it. When it expires, the task goes back into the queue with the next
+//! A task is lent to an agent: its lease is renewed, in memory, whenever the agent reports
+//! it. When it expires, the task goes back into the queue with the next
 //! attempt number, and whatever is still written for the old attempt is
 //! refused. A run whose task three agents have lost fails. Only an apply that was started is
 //! never lent again: it becomes unreachable until its agent comes back or somebody cancels
 //! the run.
 //!
 //! Every change is one transaction; the agents that it concerns are woken after
-//! it is committed.
+//! it is committed: for a queued task one that has a free slot.
 
 mod agents;
 mod descriptions;
@@ -28,6 +28,7 @@ mod leases;
 mod locks;
 mod offers;
 mod placement;
+mod presence;
 mod run_events;
 mod run_inputs;
 mod runs;
@@ -41,6 +42,7 @@ use std::time::Duration;
 pub(crate) use agents::Denied;
 pub(crate) use locks::check_lock;
 pub(crate) use placement::pool_of;
+pub(crate) use presence::Presence;
 pub(crate) use run_events::Decision;
 pub(crate) use run_inputs::NewRun;
 pub(crate) use runs::force_cancel_available_at;
@@ -66,6 +68,8 @@ pub(crate) struct Scheduler {
     pub clock: Clock,
     /// Wakes held polls.
     pub wake: Wake,
+    /// Which agents are there.
+    pub presence: Presence,
     /// How long leases last.
     pub terms: Terms,
 }
@@ -174,15 +178,23 @@ struct Change {
     actor: Actor,
     /// What the actor says about the first thing that happens to a run.
     comment: Option<String>,
-    woken_pools: Vec<String>,
+    /// The tasks that were queued, by pool and level: each wakes one poll.
+    queued: Vec<(String, i64)>,
+    woken_agents: Vec<String>,
 }
 
 impl Scheduler {
     /// A change that the server makes itself.
     async fn change(&self) -> sqlx::Result<Change> {
         let tx = self.store.write().await?;
-        let (now, actor, woken_pools) = (self.clock.now(), Actor::SERVER, Vec::new());
-        Ok(Change { tx, now, actor, comment: None, woken_pools })
+        Ok(Change {
+            tx,
+            now: self.clock.now(),
+            actor: Actor::SERVER,
+            comment: None,
+            queued: Vec::new(),
+            woken_agents: Vec::new(),
+        })
     }
 
     async fn change_by(&self, decision: Decision) -> Result<Change, Error> {
@@ -193,8 +205,11 @@ impl Scheduler {
 
     async fn commit(&self, change: Change) -> sqlx::Result<()> {
         change.tx.commit().await?;
-        for pool in &change.woken_pools {
-            self.wake.pool(pool);
+        for (pool, level) in &change.queued {
+            self.wake.queued(pool, *level);
+        }
+        for agent in &change.woken_agents {
+            self.wake.agent(agent);
         }
         Ok(())
     }

@@ -228,13 +228,16 @@ impl Change {
     /// Takes a task from its agent, for another one or for good; what the agent
     /// writes is refused from here on.
     pub(super) async fn take_back(&mut self, task: &mut Task, state: State) -> sqlx::Result<()> {
-        if task.agent_id.take().is_some() {
+        if let Some(agent_id) = task.agent_id.take() {
             warn!(task = task.id, attempt = task.attempt, ?state, "task taken back");
             // Whoever has it is told at once.
-            self.woken_pools.extend(task.pool_id.clone());
+            self.woken_agents.push(agent_id);
             if !state.is_ended() {
                 task.attempt += 1;
             }
+        }
+        if state == State::Queued {
+            self.queued.extend(task.pool_id.clone().map(|pool_id| (pool_id, task.level)));
         }
         task.state = state;
         task.offered_at = None;

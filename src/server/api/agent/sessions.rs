@@ -1,7 +1,5 @@
 //! Registration, polls and heartbeats.
 
-use std::pin::pin;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -51,21 +49,20 @@ pub(super) async fn poll(
     scheduler.renew(&session, &poll).await?;
 
     let deadline = Instant::now() + scheduler.terms.poll();
-    let bell = scheduler.wake.of_pool(&session.pool_id);
+    let held = scheduler.hold(&session, &poll);
     loop {
-        let mut rung = pin!(bell.notified());
-        rung.as_mut().enable();
+        held.ready();
         if scheduler.wake.is_stopping() {
             return Ok(Json(Events::default()));
         }
-        // Anew each time: what rang may have been the end of the session.
+        // It may have been woken because the session has ended.
         let session = scheduler.session(token.expose()).await?;
         let events = scheduler.events(&session, &poll).await?;
         if !events.is_empty() {
             return Ok(Json(Events { events }));
         }
         tokio::select! {
-            () = rung => {}
+            () = held.woken() => {}
             () = scheduler.wake.stopped() => {}
             () = tokio::time::sleep_until(deadline) => return Ok(Json(Events::default())),
         }
