@@ -232,8 +232,8 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     let token_file = options.admin_token_file.as_deref();
     let admin_token =
         admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;
-    scheduler.restart_leases().await?;
     scheduler.restart_presence().await?;
+    scheduler.restart_leases().await?;
 
     let app = Arc::new(Parts {
         scheduler,

@@ -59,7 +59,8 @@ impl Service {
                 Err(error) => {
                     // 409: the heartbeat registers again.
                     warn!("cannot poll: {error}");
-                    tokio::time::sleep(pause).await;
+                    // The agents of a server that was away do not come back all at once.
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
                     pause = (pause * 2).min(Duration::from_secs(15));
                 }
             }

@@ -63,7 +63,7 @@ impl Scheduler {
         let end = match &known {
             Some(holder) => {
                 change
-                    .take_name(holder, self.presence.last_seen_at(holder), register, self.terms)
+                    .take_name(holder, self.presence.last_seen_at(holder), register, self.terms())
                     .await?
             }
             None => End::Replaced,
@@ -122,6 +122,8 @@ impl Scheduler {
         change.woken_agents.push(agent.id.clone());
         self.commit(change).await?;
         self.presence.insert(&agent, agent.last_seen_at);
+        // The answer has them.
+        self.presence.set_intervals(&agent.id, self.terms().intervals());
         info!(agent = agent.id, name = agent.name, pool = agent.pool_id, "agent registered");
         Ok((agent, issued.token))
     }

@@ -23,6 +23,9 @@ pub(super) const UNCLAIMED: Duration = Duration::from_secs(1);
 /// How often the database gets to know when agents were last seen.
 const SAVE: Duration = Duration::from_secs(60);
 
+/// Of how many agents at once, so that other writers do not wait for long.
+const SAVE_AT_ONCE: usize = 200;
+
 /// After how long an agent that is offline is forgotten.
 const FORGET_AGENT: Duration = Duration::from_secs(4 * 60 * 60);
 
@@ -66,7 +69,7 @@ impl Scheduler {
     /// The server failed.
     pub(super) async fn seen(&self, session: &Session, tasks: &[TaskStatus]) -> Result<(), Error> {
         let now = self.clock.now();
-        let lease = millis(self.terms.lease);
+        let lease = millis(self.terms().lease);
         self.presence.seen(&session.agent_id, now, tasks, now + lease);
         if tasks.is_empty() {
             return Ok(());
@@ -110,7 +113,7 @@ impl Scheduler {
                 task::update(&mut change.tx, &task).await?;
                 continue;
             }
-            let renewed_at = renewed_until.map(|at| at - millis(self.terms.lease));
+            let renewed_at = renewed_until.map(|at| at - millis(self.terms().lease));
             let since = rfc3339(renewed_at.unwrap_or(change.now));
             change.lost(task, &format!("has not reported it since {since}")).await?;
         }
@@ -143,16 +146,19 @@ impl Scheduler {
     /// # Errors
     /// The server failed.
     pub(crate) async fn save_presence(&self) -> Result<(), Error> {
-        let mut change = self.change().await?;
-        let unsaved = self.presence.unsaved();
-        for (agent_id, last_seen_at) in &unsaved {
-            agent::touch(&mut change.tx, agent_id, *last_seen_at).await?;
+        for unsaved in self.presence.unsaved().chunks(SAVE_AT_ONCE) {
+            let mut change = self.change().await?;
+            for (agent_id, last_seen_at) in unsaved {
+                agent::touch(&mut change.tx, agent_id, *last_seen_at).await?;
+            }
+            self.commit(change).await?;
+            self.presence.saved(unsaved);
         }
+        let mut change = self.change().await?;
         agent::delete_silent(&mut change.tx, change.now - millis(FORGET_AGENT)).await?;
         session::delete_ended(&mut change.tx, change.now - millis(FORGET_SESSION)).await?;
-        self.commit(change).await?;
-        self.presence.saved(&unsaved);
-        Ok(())
+        self.presence.forget(change.now - millis(FORGET_AGENT));
+        Ok(self.commit(change).await?)
     }
 
     /// When an agent was last seen.
@@ -162,7 +168,7 @@ impl Scheduler {
 
     /// Whether an agent is registered and was seen lately.
     pub(crate) fn is_online(&self, agent: &Agent) -> bool {
-        agent.connected && self.last_seen_at(agent) >= self.terms.online_since(self.clock.now())
+        agent.connected && self.last_seen_at(agent) >= self.terms().online_since(self.clock.now())
     }
 
     /// How many more tasks an agent can take now, by its last poll and what it was offered
@@ -180,7 +186,7 @@ impl Scheduler {
     pub(crate) async fn restart_leases(&self) -> Result<(), Error> {
         let mut change = self.change().await?;
         let leases =
-            task::extend_all(&mut change.tx, change.now + millis(self.terms.lease)).await?;
+            task::extend_all(&mut change.tx, change.now + millis(self.terms().lease)).await?;
         task::delay_overdue(&mut change.tx, change.now + millis(OVERDUE_GRACE)).await?;
         task::forget_future(&mut change.tx, change.now).await?;
         agent::forget_future(&mut change.tx, change.now).await?;
@@ -200,7 +206,7 @@ impl Scheduler {
         let now = self.clock.now();
         let agents = agent::all(&mut *self.store.read().await?).await?;
         let ended_at = agents.iter().map(|agent| agent.last_seen_at).max().unwrap_or(now);
-        let since = self.terms.online_since(ended_at) - millis(SAVE);
+        let since = self.terms.for_fleet(agents.len()).online_since(ended_at) - millis(SAVE);
         for agent in agents {
             let was_there = agent.connected && agent.last_seen_at >= since;
             self.presence.insert(&agent, if was_there { now } else { agent.last_seen_at });
@@ -229,7 +235,7 @@ impl Scheduler {
                 return;
             }
             let now = self.clock.now();
-            let has_jumped = has_jumped(now - last, self.terms.lease);
+            let has_jumped = has_jumped(now - last, self.terms().lease);
             last = now;
             let swept = match has_jumped {
                 true => self.restart_leases().await,

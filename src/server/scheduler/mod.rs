@@ -70,9 +70,12 @@ pub(crate) struct Scheduler {
     pub wake: Wake,
     /// Which agents are there.
     pub presence: Presence,
-    /// How long leases last.
+    /// How long leases last, in a small fleet.
     pub terms: Terms,
 }
+
+/// From how many agents on a fleet is large.
+const LARGE_FLEET: usize = 2000;
 
 /// How long things last. All but the time limits follow from the lease.
 #[derive(Clone, Copy, Debug)]
@@ -86,9 +89,18 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// The terms of a fleet of so many agents: those of a large one call half as often.
+    ///
+    /// More than twice would be too much for them: their watchdog needs a heartbeat, and the
+    /// time that a failed one takes, within a minute.
+    fn for_fleet(self, agents: usize) -> Self {
+        let times = if agents < LARGE_FLEET { 1 } else { 2 };
+        Self { lease: self.lease * times, ..self }
+    }
+
     /// How long a poll is held.
     pub(crate) fn poll(self) -> Duration {
-        (self.lease * 5 / 8).min(Duration::from_secs(25))
+        (self.lease * 5 / 8).min(Duration::from_secs(50))
     }
 
     /// Since when an agent was heard of that is not offline at `now`.
@@ -184,6 +196,11 @@ struct Change {
 }
 
 impl Scheduler {
+    /// How long things last now.
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms.for_fleet(self.presence.count())
+    }
+
     /// A change that the server makes itself.
     async fn change(&self) -> sqlx::Result<Change> {
         let tx = self.store.write().await?;

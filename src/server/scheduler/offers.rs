@@ -12,7 +12,7 @@ use crate::store::session::Session;
 use crate::store::task::{self, Claim, Phase, State, Task};
 use crate::token::NewToken;
 use protocol::Secret;
-use protocol::{Event, Poll, Resume, TaskState, TaskStatus};
+use protocol::{Event, Intervals, Poll, Resume, TaskState, TaskStatus};
 
 /// What an attempt at a task is given, each narrower than the session's.
 #[derive(Debug)]
@@ -28,6 +28,12 @@ impl Scheduler {
     pub(crate) fn hold(&self, session: &Session, poll: &Poll) -> Held<'_> {
         let rank = Rank::new(poll.free_slots, self.presence.idle_since(&session.agent_id));
         self.wake.hold(&session.pool_id, &session.agent_id, rank, session.level)
+    }
+
+    /// The intervals that a polling agent is to use from now on, if they are new to it.
+    pub(crate) fn new_intervals(&self, session: &Session) -> Option<Intervals> {
+        let intervals = self.terms().intervals();
+        self.presence.set_intervals(&session.agent_id, intervals).then_some(intervals)
     }
 
     /// What an agent is to be told now; empty when there is nothing.
@@ -55,7 +61,7 @@ impl Scheduler {
         for task in self.offers(&mut change.tx, session, poll).await? {
             let is_again = task.agent_id.as_ref() == Some(&session.agent_id);
             offers.push((task.id.clone(), task.attempt, is_again));
-            events.push(change.offer(task, session, millis(self.terms.lease)).await?);
+            events.push(change.offer(task, session, millis(self.terms().lease)).await?);
         }
         self.commit(change).await?;
         for (task_id, attempt, is_again) in offers {
@@ -91,7 +97,7 @@ impl Scheduler {
         }
         task.state = State::Claimed;
         task.agent_id = Some(session.agent_id.clone());
-        task.lease_expires_at = Some(change.now + millis(self.terms.lease));
+        task.lease_expires_at = Some(change.now + millis(self.terms().lease));
         task::update(&mut change.tx, &task).await?;
         let of_agent = NewToken::new(&format!("{}.{attempt}", task.id));
         let of_run = NewToken::new(&format!("{RUN_TOKEN}{}.{attempt}", task.id));
@@ -148,7 +154,7 @@ impl Scheduler {
             attempt: resume.attempt,
             state: if resume.started { TaskState::Running } else { TaskState::Claimed },
         }];
-        change.reach_again(session, &reported, millis(self.terms.lease)).await?;
+        change.reach_again(session, &reported, millis(self.terms().lease)).await?;
         info!(task = task_id, attempt = resume.attempt, agent = session.agent_id, "task resumed");
         self.commit(change).await?;
         self.seen(session, &reported).await?;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::clock::Millis;
 use crate::store::agent::Agent;
 use crate::store::task::{State, Task};
-use protocol::{Heartbeat, Status, TaskStatus};
+use protocol::{Heartbeat, Intervals, Status, TaskStatus};
 
 /// The agents of all pools.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ struct Present {
     idle_since: u64,
     /// The attempts that it reports, and until when each is its own.
     leases: HashMap<(String, i64), Millis>,
+    /// What the server told it last; none: it does not matter, since it is as it was.
+    intervals: Option<Intervals>,
 }
 
 impl Presence {
@@ -56,6 +58,23 @@ impl Presence {
     /// An agent took its leave.
     pub(super) fn remove(&self, agent_id: &str) {
         self.agents().present.remove(agent_id);
+    }
+
+    /// How many agents there are, also those that were not seen for a while.
+    pub(super) fn count(&self) -> usize {
+        self.agents().present.len()
+    }
+
+    /// Forgets the agents that were not seen since.
+    pub(super) fn forget(&self, since: Millis) {
+        self.agents().present.retain(|_, present| present.last_seen_at >= since);
+    }
+
+    /// An agent gets these intervals; whether they are new to it.
+    pub(super) fn set_intervals(&self, agent_id: &str, intervals: Intervals) -> bool {
+        let mut agents = self.agents();
+        let Some(present) = agents.present.get_mut(agent_id) else { return false };
+        present.intervals.replace(intervals).is_some_and(|before| before != intervals)
     }
 
     /// An agent has called, and has these tasks: their leases are renewed until `lease_ends`.

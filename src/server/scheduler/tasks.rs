@@ -84,7 +84,7 @@ impl Scheduler {
         change.act_as_agent(&task).await?;
         task.state = State::Running;
         task.started_at = Some(change.now);
-        task.lease_expires_at = Some(change.now + millis(self.terms.lease));
+        task.lease_expires_at = Some(change.now + millis(self.terms().lease));
         let mut run = change.run(&task.run_id).await?;
         let workspace = change.workspace_of(&run).await?;
         let timeout = self.terms.timeout(&workspace, task.phase);

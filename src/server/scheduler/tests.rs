@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
+use super::LARGE_FLEET;
 use super::wake::Held;
 use super::{
     Decision, Denied, Error, NewRun, NewState, Presence, Saved, Scheduler, Terms, Wake, millis,
@@ -562,6 +563,31 @@ async fn idle_agents_and_renewed_leases_cost_no_write() {
     let task = world.task_with_id(&plan.id).await;
     let ends = world.scheduler.clock.now() + millis(LEASE * 3 / 4);
     assert_eq!((task.state, task.lease_expires_at), (State::Running, Some(ends)));
+}
+
+#[tokio::test]
+async fn a_large_fleet_calls_half_as_often_and_its_leases_last_twice_as_long() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    let plan = world.take(&agent).await;
+    assert_eq!(world.scheduler.new_intervals(&agent), None);
+    let now = world.scheduler.clock.now();
+    for number in 1..LARGE_FLEET {
+        world.scheduler.presence.seen(&format!("agent-{number}"), now, &[], now);
+    }
+    let slower = world.scheduler.new_intervals(&agent).unwrap();
+    assert_eq!((slower.heartbeat_seconds, slower.poll_seconds), (20, 50));
+    assert_eq!(world.scheduler.new_intervals(&agent), None, "once");
+    world.scheduler.renew(&agent, &poll_with(&plan)).await.unwrap();
+    world.expire_after(LEASE * 2 - Duration::from_millis(1)).await;
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Running);
+    world.expire_after(Duration::from_millis(1)).await;
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Queued);
+
+    world.scheduler.renew(&agent, &poll_with(&plan)).await.unwrap();
+    world.scheduler.presence.forget(now + 1);
+    assert_eq!(world.scheduler.new_intervals(&agent), Some(world.scheduler.terms.intervals()));
 }
 
 #[tokio::test]

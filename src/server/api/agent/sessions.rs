@@ -9,7 +9,7 @@ use super::received::Received;
 use super::refusal::Refusal;
 use super::{InSession, WithPoolToken};
 use crate::app::{App, Bearer};
-use protocol::{CheckToken, Events, Heartbeat, Poll, Register, Registered};
+use protocol::{CheckToken, Event, Events, Heartbeat, Poll, Register, Registered};
 
 /// `POST register`
 pub(super) async fn register(
@@ -23,7 +23,7 @@ pub(super) async fn register(
         agent_id: agent.id,
         pool_id: agent.pool_id,
         session_token,
-        intervals: app.scheduler.terms.intervals(),
+        intervals: app.scheduler.terms().intervals(),
     };
     Ok((StatusCode::CREATED, Json(registered)))
 }
@@ -48,7 +48,11 @@ pub(super) async fn poll(
     let token = Bearer::of(&headers).0;
     scheduler.renew(&session, &poll).await?;
 
-    let deadline = Instant::now() + scheduler.terms.poll();
+    if let Some(intervals) = scheduler.new_intervals(&session) {
+        return Ok(Json(Events { events: vec![Event::NewIntervals(intervals)] }));
+    }
+
+    let deadline = Instant::now() + scheduler.terms().poll();
     let held = scheduler.hold(&session, &poll);
     loop {
         held.ready();
