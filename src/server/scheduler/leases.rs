@@ -207,8 +207,8 @@ impl Scheduler {
         let agents = agent::all(&mut *self.store.read().await?).await?;
         let ended_at = agents.iter().map(|agent| agent.last_seen_at).max().unwrap_or(now);
         let since = self.terms.for_fleet(agents.len()).online_since(ended_at) - millis(SAVE);
-        for agent in agents {
-            let was_there = agent.connected && agent.last_seen_at >= since;
+        for agent in agents.into_iter().filter(|agent| agent.connected) {
+            let was_there = agent.last_seen_at >= since;
             self.presence.insert(&agent, if was_there { now } else { agent.last_seen_at });
         }
         Ok(())

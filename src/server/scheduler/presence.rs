@@ -38,7 +38,8 @@ struct Present {
     idle_since: u64,
     /// The attempts that it reports, and until when each is its own.
     leases: HashMap<(String, i64), Millis>,
-    /// What the server told it last; none: it does not matter, since it is as it was.
+    /// The intervals that it got last; none: those of an earlier server, of a fleet that may
+    /// have had another size.
     intervals: Option<Intervals>,
 }
 
@@ -74,7 +75,7 @@ impl Presence {
     pub(super) fn set_intervals(&self, agent_id: &str, intervals: Intervals) -> bool {
         let mut agents = self.agents();
         let Some(present) = agents.present.get_mut(agent_id) else { return false };
-        present.intervals.replace(intervals).is_some_and(|before| before != intervals)
+        present.intervals.replace(intervals) != Some(intervals)
     }
 
     /// An agent has called, and has these tasks: their leases are renewed until `lease_ends`.

@@ -591,6 +591,20 @@ async fn a_large_fleet_calls_half_as_often_and_its_leases_last_twice_as_long() {
 }
 
 #[tokio::test]
+async fn after_a_restart_each_agent_gets_the_intervals_of_the_fleet_once() {
+    let mut world = World::new().await;
+    let (here, left) = (world.agent("here").await, world.agent("left").await);
+    assert_eq!(world.scheduler.new_intervals(&here), None, "its registration had them");
+    world.scheduler.deregister(&left).await.unwrap();
+    world.scheduler.presence = Presence::default();
+    world.scheduler.restart_presence().await.unwrap();
+    assert_eq!(world.scheduler.presence.count(), 1, "who has left is not of the fleet");
+    // They may be those of a fleet of another size, whose polls end earlier.
+    assert_eq!(world.scheduler.new_intervals(&here), Some(world.scheduler.terms.intervals()));
+    assert_eq!(world.scheduler.new_intervals(&here), None);
+}
+
+#[tokio::test]
 async fn agents_that_were_there_before_a_restart_have_a_full_term_to_come_back() {
     let mut world = World::new().await;
     let (here, gone) = (world.agent("here").await, world.agent("gone").await);
