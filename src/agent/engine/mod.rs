@@ -2,7 +2,7 @@
 //! socket.
 
 mod containers;
-mod disk;
+mod disk_usage;
 mod files;
 mod host_network;
 mod images;
@@ -51,7 +51,7 @@ pub(crate) struct Engine {
     docker: Docker,
     /// For what bollard does not read.
     http: reqwest::Client,
-    sizes: Arc<disk::Sizes>,
+    sizes: Arc<disk_usage::Sizes>,
 }
 
 impl Engine {

@@ -1,6 +1,6 @@
 //! The service: registers, sends heartbeats, takes tasks, and stops.
 
-mod firewall;
+mod firewall_watch;
 mod heartbeat;
 mod polling;
 mod received;
@@ -27,12 +27,12 @@ use crate::context::{Context, RunUser, certificates};
 use crate::engine::Engine;
 use crate::firewall::Firewall;
 use crate::identity;
-use crate::images::{Images, Limits};
 use crate::journal::Journal;
 use crate::logging;
 use crate::progress;
 use crate::providers::Providers;
 use crate::proxy_variables;
+use crate::pulled_images::{Images, Limits};
 use crate::slots::Slots;
 use crate::stop::{Order, Signals, become_the_new_program};
 use crate::task::interrupt::Interrupt;

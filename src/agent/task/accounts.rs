@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::archive::Archive;
+use super::input_archive::Archive;
 use super::{Job, paths};
 use crate::context::RunUser;
 use crate::engine;

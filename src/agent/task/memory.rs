@@ -7,7 +7,7 @@ use anyhow::Result;
 use tracing::{debug, warn};
 
 use super::{Job, paths};
-use crate::task::archive::Archive;
+use crate::task::input_archive::Archive;
 
 /// The share of its memory at which a run is interrupted, in percent.
 pub(super) const PRESSED_PERCENT: u64 = 80;

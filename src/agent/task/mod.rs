@@ -6,7 +6,6 @@
 //! disk until its outcome is with the server, so the log can be made again.
 
 mod accounts;
-mod archive;
 #[cfg(test)]
 mod cancel_tests;
 pub(crate) mod disk;
@@ -19,6 +18,7 @@ mod follow;
 mod hand_over;
 mod hooks;
 mod inner_strings;
+mod input_archive;
 pub(crate) mod interrupt;
 pub(crate) mod lost;
 mod memory;

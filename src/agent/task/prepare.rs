@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::{info, warn};
 
-use super::archive::Archive;
+use super::input_archive::Archive;
 use super::plan_flags::plan_flags;
 use super::{Job, directory_inside, environment, hooks, paths, work_directory};
 use crate::client::{CallError, TaskFile};

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::{Outcome, Subject};
 use super::{
-    container_selinux, disks, engine, host, network, os, packages, proxy, resources, run_account,
-    security, server, service,
+    container_selinux, disks, engine, host, network, os, packages, resources, run_account,
+    security, server, service, service_proxy,
 };
 
 /// A check: what it is and how it is done.
@@ -193,7 +193,7 @@ pub(crate) const CHECKS: &[Check] = &[
         area: "network",
         severity: Severity::Warning,
         about: "engine and agent use the same proxy, and only root can read its password",
-        look: proxy::proxy,
+        look: service_proxy::proxy,
     },
     Check {
         name: "dns",

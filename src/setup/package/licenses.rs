@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
 
+use super::bundled_engine::Record;
 use super::crates::Crate;
-use super::engine::Record;
 
 /// Ours, which is the Apache License 2.0 as it is.
 const APACHE: &str = include_str!("../../../LICENSE");

@@ -18,12 +18,12 @@
 //! | [`archive_size`] | adds the tag to an rpm that old rpms draw their progress by |
 
 mod archive_size;
+mod bundled_engine;
 mod changelog;
 mod checkout;
 mod crates;
 mod debug;
 mod documents;
-mod engine;
 mod formats;
 mod licenses;
 mod product;
@@ -42,8 +42,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use self::bundled_engine::Family;
 use self::checkout::Checkout;
-use self::engine::Family;
 use self::product::Product;
 use self::stage::Stage;
 use self::symbols::Processor;
@@ -129,7 +129,7 @@ struct Made {
     version: String,
     architecture: &'static str,
     /// By the systems that get them; none if the packages have no engine.
-    engines: BTreeMap<Family, engine::Record>,
+    engines: BTreeMap<Family, bundled_engine::Record>,
     files: Vec<File>,
     warnings: Vec<String>,
 }
@@ -277,8 +277,8 @@ fn stage_engine(
     checkout: &Checkout,
     stage: &Stage,
     warnings: &mut Vec<String>,
-) -> Result<engine::Record> {
-    let pin = engine::Pin::read(&checkout.file("pkg/engine.toml"))?;
+) -> Result<bundled_engine::Record> {
+    let pin = bundled_engine::Pin::read(&checkout.file("pkg/engine.toml"))?;
     let record = pin.stage(family, args.engine_archive.as_deref(), args.target, stage)?;
     warnings.extend(record.warning(family));
     let programs = pin.programs.iter();
@@ -320,7 +320,7 @@ fn stage_papers(
     checkout: &Checkout,
     stage: &Stage,
     crates: &[crates::Crate],
-    engine: Option<&engine::Record>,
+    engine: Option<&bundled_engine::Record>,
     source_date: i64,
 ) -> Result<()> {
     let name = product.name();

@@ -5,8 +5,8 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::bundled_engine::Record;
 use super::crates::Crate;
-use super::engine::Record;
 
 /// The document for a package. It has no serial number and the sources' date: the
 /// same sources give the same document.

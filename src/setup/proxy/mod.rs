@@ -1,7 +1,7 @@
 //! `proxy`: the proxy that scalr-agent and scalr-docker use.
 
 mod drop_in;
-mod engine;
+mod engine_proxy;
 mod restart;
 mod show;
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::drop_in::{is_linked, of_units};
-use super::engine::{Engine, EngineProxy};
+use super::engine_proxy::{Engine, EngineProxy};
 use crate::context::{Context, RECORDS};
 use crate::output::Format;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
