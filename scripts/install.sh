@@ -98,7 +98,7 @@ exit codes
    6  the package, or what it          too long
       needs, was not installed     11  no temporary folder from which programs
                                        may run
-  129, 130, 143  ended by SIGHUP, SIGINT, SIGTERM
+  129, 130, 131, 143  ended by SIGHUP, SIGINT, SIGQUIT, SIGTERM
 (4, only warnings, is no reason to stop.)
 
 examples
@@ -126,7 +126,11 @@ main() {
     trap finish EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
+    trap 'exit 131' QUIT
     trap 'exit 143' TERM
+    # Output that nobody reads any more, for example because the ssh session has ended,
+    # is an error of its line: then `finish` runs, as it does in no shell after the signal.
+    trap '' PIPE
     make_work_folder
     case $action in
         install) install ;;
@@ -589,8 +593,9 @@ unfinished=/var/lib/scalr-agent-setup.unfinished
 finish() {
     code=$?
     trap - EXIT
-    # Nothing may stop the undoing half way.
-    trap '' HUP INT TERM
+    # Nothing may stop the undoing half way, nor a line that can't be written.
+    trap '' HUP INT QUIT TERM
+    set +e
     # The setup program undoes what it did by itself, unless it was killed.
     if [ "$code" -gt 128 ] && [ -e "$unfinished" ] && [ -n "$setup" ]; then
         "$setup" recover </dev/null || warn "not everything could be undone; see the lines above"

@@ -89,7 +89,7 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
             if error.downcast_ref::<Failure>().is_none() {
                 // An error's priority, as sd-daemon(3) has it.
                 let priority = if in_journal() { "<3>" } else { "" };
-                eprintln!("{priority}error: {error:#}");
+                crate::eprintln!("{priority}error: {error:#}");
             }
             Failure::of(&error).into()
         }

@@ -3,6 +3,7 @@
 
 pub mod documents;
 pub mod exit;
+pub mod print;
 pub mod untrusted_file;
 pub mod whole_file;
 

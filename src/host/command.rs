@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::interrupt;
+use cli::{eprint, eprintln};
 
 /// Whether each command is named on standard error before it is run.
 static NAMED: AtomicBool = AtomicBool::new(false);
@@ -148,7 +149,8 @@ impl CommandExt for Command {
 
     fn run_shown(&mut self) -> Result<(), CommandError> {
         let verbose = NAMED.load(Ordering::Relaxed);
-        if verbose {
+        // What undoes must not fail because nobody reads its output any more.
+        if verbose && !interrupt::is_undoing() {
             self.stdout(Stdio::inherit());
         }
         let output = self.probe()?;

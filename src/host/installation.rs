@@ -13,6 +13,7 @@ use super::os::Family;
 use super::package_tool::PackageTool;
 use super::{dpkg, locks, rpm};
 use cli::Failure;
+use cli::eprintln;
 
 /// How long it waits for the package tool's lock.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -35,7 +35,7 @@ pub(crate) fn postpone() -> Result<()> {
     // SAFETY: as above.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.context("cannot ignore a signal")?;
     let asked = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&asked))
             .context("cannot watch for signals")?;
     }
@@ -58,7 +58,7 @@ pub(crate) fn shield(command: &mut Command) {
     // that is ignored.
     command.process_group(0);
     let ignore = || {
-        for terminal in [Signal::SIGHUP, Signal::SIGINT] {
+        for terminal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
             // SAFETY: no handler is installed, so none can do anything unsafe.
             unsafe { signal(terminal, SigHandler::SigIgn) }?;
         }

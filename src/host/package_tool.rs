@@ -14,6 +14,7 @@ use super::os::Family;
 use super::yum::{self, Yum};
 use super::{apt, clock, dpkg, interrupt, locks, rpm};
 use cli::Failure;
+use cli::eprintln;
 
 /// How long between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -129,6 +130,18 @@ impl PackageTool {
                 let installed = rpm::installed(package)?;
                 Ok(yum::hold::against(&machine, yum, package, installed.as_deref(), operation))
             }
+        }
+    }
+
+    /// What makes it install a package of this name that the repository `id` does not have,
+    /// which is set up.
+    ///
+    /// # Errors
+    /// The repositories can't be read; a lock is held (10).
+    pub fn rival(&self, package: &str, id: &str) -> Result<Option<Hold>> {
+        match self.kind {
+            Kind::Apt => Ok(None),
+            Kind::Yum(yum) => yum.rival(&Machine::at("/"), package, id),
         }
     }
 

@@ -12,6 +12,7 @@ use super::installation::Installation;
 use super::os::Family;
 use super::package_tool::PackageTool;
 use super::{dpkg, rpm};
+use cli::eprintln;
 
 /// How long the undoing of an installation waits for the package tool's lock.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -11,6 +11,7 @@ use cli::Failure;
 
 pub(crate) mod config;
 pub(crate) mod hold;
+mod precedence;
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,15 +69,29 @@ impl Yum {
     /// # Errors
     /// It can't be started; another one is at work (10).
     pub fn offer(self, package: &str) -> Result<Offer> {
+        let (stdout, stderr) = self.list_available(&[package])?;
+        Ok(parse_offer(package, &stdout, &stderr))
+    }
+
+    /// The same, as if no repository had a priority.
+    ///
+    /// # Errors
+    /// As [`Self::offer`].
+    pub fn offer_without_priorities(self, machine: &Machine, package: &str) -> Result<Offer> {
+        let (stdout, stderr) = self.list_available(&[self.no_priorities(machine), package])?;
+        Ok(parse_offer(package, &stdout, &stderr))
+    }
+
+    fn list_available(self, arguments: &[&str]) -> Result<(String, String)> {
         let available = if self == Self::Dnf5 { "--available" } else { "available" };
-        let mut command = self.command(&["--quiet", "list", available, package]);
-        let output = command.probe()?;
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        let stderr = String::from_utf8_lossy(&output.stderr);
+        let list = ["--quiet", "list", available];
+        let output = self.command(&[&list[..], arguments].concat()).probe()?;
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.code().is_some_and(|status| reports_lock(status, &stderr)) {
             return Err(self.busy());
         }
-        Ok(parse_offer(package, &stdout, &stderr))
+        Ok((stdout, stderr))
     }
 
     /// The ids of the repositories that are set up and disabled. Unlike a list of all
@@ -113,6 +128,47 @@ impl Yum {
         hold(None)
             .or_else(|| ids.into_iter().find_map(|id| hold(Some(id))))
             .or_else(|| hold::disabled_module(machine, module))
+    }
+
+    /// The priority of another repository that hides a package of the repository `id`: the
+    /// plugin of yum 3 hides what a package there replaces.
+    pub fn priority_filter(self, machine: &Machine, id: &str) -> Option<Hold> {
+        precedence::over(&config::settings(machine, self), id)
+    }
+
+    /// Whether any repository has a priority.
+    pub fn has_priorities(self, machine: &Machine) -> bool {
+        config::settings(machine, self).iter().any(precedence::is_priority)
+    }
+
+    /// What makes it install another version of a package than those of the repository `id`.
+    ///
+    /// # Errors
+    /// As [`Self::offer`].
+    pub(crate) fn rival(self, machine: &Machine, package: &str, id: &str) -> Result<Option<Hold>> {
+        let (all, _) = self.list_available(&[package])?;
+        let Some((version, repository)) = rows(package, &all).next() else { return Ok(None) };
+        if repository == id {
+            return Ok(None);
+        }
+        let (only, none) = (enable(id), self.no_priorities(machine));
+        let of_id = ["--showduplicates", "--disablerepo=*", &only, none, package];
+        let (own, _) = self.list_available(&of_id)?;
+        // A mirror of it.
+        if rows(package, &own).any(|(own, _)| own == version) {
+            return Ok(None);
+        }
+        let settings = config::settings(machine, self);
+        Ok(Some(precedence::of_rival(&settings, self, package, id, (version, &repository))))
+    }
+
+    /// The option that makes it ignore all priorities, which are a plugin's for yum 3.
+    fn no_priorities(self, machine: &Machine) -> &'static str {
+        if config::is_yum_3(machine, self) {
+            "--disableplugin=priorities"
+        } else {
+            "--setopt=*.priority=99"
+        }
     }
 
     /// The proxy that its configuration names for a repository, and where.
@@ -206,16 +262,10 @@ pub(crate) fn has_nothing_to_do(error: &CommandError) -> bool {
         if stderr.lines().any(|line| line.trim() == "Error: Nothing to do"))
 }
 
-/// Rows like `container-selinux.noarch  2:2.119.2-1.911c772.el7_8  extras`. yum wraps
-/// them between the columns where one is long.
+/// Who offers a package, as `list available` prints it.
 pub fn parse_offer(package: &str, stdout: &str, stderr: &str) -> Offer {
-    let mut words = stdout.split_whitespace();
-    let is_package =
-        |word: &str| word.rsplit_once('.').is_some_and(|(name, _architecture)| name == package);
-    if words.any(is_package)
-        && let Some(id) = words.nth(1)
-    {
-        return Offer::By(plain_id(id));
+    if let Some((_, repository)) = rows(package, stdout).next() {
+        return Offer::By(repository);
     }
     let none = ["No matching Packages to list", "No matching packages to list"];
     if stderr.trim().is_empty() || none.iter().any(|text| stderr.contains(text)) {
@@ -223,6 +273,21 @@ pub fn parse_offer(package: &str, stdout: &str, stderr: &str) -> Offer {
     } else {
         Offer::Unreadable { repository: unreadable_repository(stderr), why: cause(stderr) }
     }
+}
+
+/// The versions and repositories of rows like
+/// `container-selinux.noarch  2:2.119.2-1.911c772.el7_8  extras`. yum wraps them between
+/// the columns where one is long.
+fn rows<'a>(package: &str, list: &'a str) -> impl Iterator<Item = (&'a str, String)> {
+    let is_package = move |word: &str| {
+        word.rsplit_once('.').is_some_and(|(name, _architecture)| name == package)
+    };
+    let words: Vec<&str> = list.split_whitespace().collect();
+    let row = move |words: &[&'a str]| match words {
+        [name, version, id] if is_package(name) => Some((*version, plain_id(id))),
+        _ => None,
+    };
+    words.windows(3).filter_map(row).collect::<Vec<_>>().into_iter()
 }
 
 /// The repository that yum 3 or dnf gave up at.

@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::output::Format;
 use crate::package::sha256;
 use crate::repository::verify;
+use cli::eprintln;
 use cli::whole_file::{WholeFile, folder_of};
 
 /// The script that installs, the same that a server hands out.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::RECORDS;
 use cli::whole_file::WholeFile;
+use cli::{eprintln, println};
 use config::layout::{ENGINE_PROXY_DROP_IN, SETUP_FIXES};
 use host::changes::{Changes, FileChange, Snapshot};
 use host::command::CommandExt as _;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::context::{Context, RECORDS, require_root};
+use cli::println;
 use host::changes;
 
 const EXAMPLES: &str = "\

@@ -16,6 +16,7 @@ use crate::output::Format;
 use crate::secrets::Secrets;
 use crate::status::{AGENT_PROGRAM, Status, UNITS, docker_client};
 use cli::Failure;
+use cli::eprintln;
 use cli::whole_file::WholeFile;
 use config::layout::{self, label};
 use config::{ENGINE, Settings};

@@ -10,6 +10,7 @@ use anyhow::Result;
 
 use crate::{settings, status};
 use cli::Failure;
+use cli::{eprint, eprintln};
 use config::layout::{AGENT_DROP_INS, AGENT_UNIT};
 use host::command::CommandExt as _;
 use host::machine::Machine;

@@ -17,6 +17,7 @@ use crate::network;
 use crate::runs::{self, Places};
 use crate::status::docker_client;
 use cli::Failure;
+use cli::{eprintln, println};
 use config::layout::{self, AGENT_UNIT, CONTAINERD_UNIT, ENGINE_UNIT, NETWORK_UNIT};
 use config::{DATA_DIR, ENGINE};
 use host::changes::{Changes, Membership};

@@ -10,6 +10,7 @@ use crate::context::{Context, RECORDS, require_root};
 use crate::{data_dir, settings};
 use cli::Failure;
 use cli::whole_file::WholeFile;
+use cli::{eprintln, println};
 use config::defaults;
 use config::layout;
 use config::layout::AGENT_DROP_INS;

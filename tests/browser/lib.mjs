@@ -141,14 +141,39 @@ export async function work(session) {
       assert(answer.ok, `log: ${answer.status} ${await answer.clone().text()}`);
       log = Buffer.concat([log, piece]);
     },
-    async finish(outcome, hasChanges = null) {
+    async planJson(json) {
+      const url = `${server}/api/agent/v1/tasks/${offer.task_id}/plan-json?attempt=${attempt}`;
+      const headers = { authorization: `Bearer ${secret}` };
+      const answer = await fetch(url, { method: "PUT", headers, body: JSON.stringify(json) });
+      assert(answer.ok, `plan-json: ${answer.status} ${await answer.clone().text()}`);
+    },
+    async finish(outcome, hasChanges = null, summary = null) {
       const answer = await agent(secret, `tasks/${offer.task_id}/finish`, {
         attempt, outcome, message: null, exit_code: outcome === "finished" ? 0 : 1, oom_killed: false,
-        has_changes: hasChanges, log_bytes: log.length, log_sha256: createHash("sha256").update(log).digest("hex"),
+        has_changes: hasChanges, summary, log_bytes: log.length, log_sha256: createHash("sha256").update(log).digest("hex"),
       });
       assert(answer.ok, `finish: ${answer.status} ${await answer.clone().text()}`);
     },
   };
+}
+
+/** What Terraform says of a plan that adds, changes, replaces and destroys. */
+export const planned = {
+  json: {
+    format_version: "1.2",
+    resource_changes: [
+      resource("terraform_data.one", ["create"], null, { input: "a <img src=x onerror=alert(1)>" }, { id: true }),
+      resource("module.db.terraform_data.size", ["update"], { input: 4, password: "hunter1" }, { input: 5, password: "hunter2" }),
+      resource("terraform_data.again[\"x\"]", ["delete", "create"], { input: 1 }, { input: 2 }),
+      resource("terraform_data.gone", ["delete"], { input: "old" }, null),
+    ],
+    output_changes: { address: { actions: ["create"], before: null, after: "10.0.0.1", after_unknown: false } },
+  },
+  summary: { additions: 2, changes: 1, destructions: 2, replacements: 1, imports: 0, drifted: 0, output_changes: 1 },
+};
+
+function resource(address, actions, before, after, after_unknown = {}) {
+  return { address, change: { actions, before, after, after_unknown, before_sensitive: {}, after_sensitive: {} } };
 }
 
 /** A token of a pool. */

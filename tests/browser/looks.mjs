@@ -3,7 +3,7 @@
 import { mkdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import {
-  agent, api, assert, axe, configuration, done, link, pool, poolToken, register, server, signIn, work, workspace,
+  agent, api, assert, axe, configuration, done, link, planned, pool, poolToken, register, server, signIn, work, workspace,
 } from "./lib.mjs";
 
 const MOST = 150_000;
@@ -52,7 +52,8 @@ await plan.write(`\u001b[1mTerraform will perform the following actions:\u001b[0
 
 \u001b[1mPlan:\u001b[0m 1 to add, 0 to change, 0 to destroy.
 `);
-await plan.finish("finished", true);
+await plan.planJson(planned.json);
+await plan.finish("finished", true, planned.summary);
 const all = await api("GET", "/agents");
 const id = (name) => all.find((one) => one.attributes.name === name).id;
 const [token] = await api("GET", `/agent-pools/${made.id}/access-tokens`);

@@ -1,5 +1,5 @@
 // A run from its start to its apply: its log as it grows, its search, its lines, the approval.
-import { agent, api, assert, configuration, done, pool, poolToken, register, server, signIn, work, workspace } from "./lib.mjs";
+import { agent, api, assert, configuration, done, pool, planned, poolToken, register, server, signIn, work, workspace } from "./lib.mjs";
 
 const made = await pool("production");
 const { session_token: session } = await register(await poolToken(made.id), "build-1");
@@ -37,7 +37,20 @@ await page.fill("#log-search", "line 2777 ");
 await page.keyboard.press("Enter");
 await text.getByText("line 2777 <img").waitFor();
 
-await plan.finish("finished", true);
+await plan.planJson(planned.json);
+await plan.finish("finished", true, planned.summary);
+const summary = page.locator(".plan-summary");
+await summary.getByText("2 to add").waitFor();
+assert.match(await summary.innerText(), /2 to add, 1 to change, 2 to destroy\s+1 of them replaced. 1 output to change/);
+await summary.getByText("module.db.terraform_data.size").click();
+await summary.getByText("input: 4 → 5").waitFor();
+assert.doesNotMatch(await summary.innerHTML(), /hunter/);
+await summary.getByText("terraform_data.one").click();
+await summary.getByText("a <img src=x onerror=alert(1)>").waitFor();
+// What somebody has opened stays open when the page follows a change.
+await api("POST", `/runs/${address.split("/").pop()}/comments`, { attributes: { body: "a look" } });
+await page.locator("#history").getByText("a look").waitFor();
+assert(await summary.getByText("input: 4 → 5").isVisible());
 await page.getByLabel("The plan needs approval").fill("looks right <script>alert(1)</script>");
 await page.getByRole("button", { name: "Approve and apply" }).click();
 const apply = await work(session);

@@ -1,5 +1,7 @@
 //! Packages that an administrator holds, excludes, locks or protects.
 
+use std::process::Command;
+
 use crate::fleet::{Fleet, refusal};
 
 /// What a refusal must leave as it is.
@@ -56,6 +58,51 @@ fn dnf_is_asked_for_nothing_that_a_filter_hides() {
     fleet.shell("yum versionlock add scalr-agent");
     fleet.shell(uninstall);
     assert_eq!(fleet.shell("rpm -qa | grep scalr || true"), "");
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn dnf_takes_the_package_of_no_other_repository() {
+    let fleet = Fleet::boot("centos-8", &[]);
+    let _pool = fleet.pool();
+    let install = Fleet::install_line("--no-start");
+    fleet.world.feed(&fleet.machine, "tar -x -C /srv", &repository("scalr-agent", "0.40.0"));
+    let define = |priority: &str| {
+        fleet.shell(&format!(
+            "printf '%s\n' '[vendor]' name=Vendor baseurl=file:///srv/repository gpgcheck=0 \
+             {priority} >/etc/yum.repos.d/vendor.repo"
+        ));
+    };
+    define("priority=10");
+    let said = refused(&fleet, &install, 6);
+    assert!(said.contains("/etc/yum.repos.d/vendor.repo:5 gives the repository vendor"), "{said}");
+    // The newest is taken where none takes precedence.
+    define("");
+    let said = refused(&fleet, &install, 6);
+    assert!(said.contains("the repository vendor has another package of that name"), "{said}");
+    fleet.shell(&install);
+    assert!(!fleet.shell("rpm -q scalr-agent").contains("0.40"));
+    define("priority=10");
+    let said = refused(&fleet, &install, 6);
+    assert!(said.contains("cannot upgrade") && said.contains("vendor.repo:5 "), "{said}");
+    fleet.shell(&install);
+}
+
+/// A tar file of a yum repository with one empty package, below `repository`.
+fn repository(name: &str, version: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spec = format!(
+        "Name: {name}\nVersion: {version}\nRelease: 1\nSummary: empty\nLicense: Apache-2.0\n\
+         BuildArch: noarch\n%description\nempty\n%files\n"
+    );
+    std::fs::write(folder.path().join("a.spec"), spec).expect("the folder takes files");
+    let script = "rpmbuild --quiet -bb --define \"_topdir $PWD\" --define \"_rpmdir $PWD/repository\" \
+                  --define '_binary_payload w6.gzdio' a.spec >&2 && \
+                  createrepo_c --quiet repository >&2 && tar -c repository";
+    let output = Command::new("sh").args(["-c", script]).current_dir(&folder).output();
+    let output = output.expect("sh starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 #[test]

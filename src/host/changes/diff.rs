@@ -1,10 +1,10 @@
 //! The output of a dry run.
 
-use anstream::println;
 use anstyle::{AnsiColor, Style};
 use similar::{ChangeTag, TextDiff};
 
 use super::path_state::PathState;
+use cli::println;
 
 /// Prints a unified diff; of a secret only that it would change.
 pub(super) fn show(path: &str, before: &PathState, after: &PathState, secret: bool) {

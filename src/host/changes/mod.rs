@@ -21,7 +21,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use anstream::println;
 use anyhow::{Context as _, Result, bail};
 
 use self::diff::show;
@@ -37,6 +36,7 @@ use super::machine::Machine;
 use super::packages::Packages;
 use super::{full_disk, interrupt, selinux, systemd, users};
 use cli::Failure;
+use cli::{eprintln, println};
 
 /// Where a program keeps its records of what it changes on a machine.
 #[derive(Debug)]
@@ -532,6 +532,7 @@ fn undo_interrupted(machine: &Machine, records: &Records) -> Result<bool> {
 /// As [`Changes::begin`].
 pub fn recover(machine: &Machine, records: &Records) -> Result<bool> {
     let _lock = Lock::take(machine, records.lock)?;
+    interrupt::postpone()?;
     undo_interrupted(machine, records)
 }
 

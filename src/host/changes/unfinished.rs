@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::path_state::{Mark, PathState, remove_temporary};
@@ -17,6 +17,7 @@ use crate::installation::Installation;
 use crate::machine::Machine;
 use crate::packages::Packages;
 use crate::systemd::Services;
+use cli::eprintln;
 
 /// The changes of an unfinished transaction.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -79,8 +80,13 @@ impl Unfinished {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result.with_context(|| format!("cannot read {path}"))?,
         };
-        let unfinished: Self = serde_json::from_str(&text)
-            .with_context(|| format!("{path} is damaged; look at it, then remove it"))?;
+        let unfinished: Self = serde_json::from_str(&text).map_err(|error| {
+            anyhow!(
+                "cannot read what an interrupted command has left to undo: {path}: {error}\n\
+                 If a newer scalr-agent-setup wrote it, run that one's `recover`. If it is damaged, \
+                 `scalr-agent-setup recover --discard` forgets it, and the machine stays as it is."
+            )
+        })?;
         Ok(Some(Self { path, ..unfinished }))
     }
 

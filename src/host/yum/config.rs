@@ -27,16 +27,21 @@ impl Setting {
 }
 
 /// The main configuration of yum 3.
-pub(crate) const OF_YUM_3: &str = "/etc/yum.conf";
+const OF_YUM_3: &str = "/etc/yum.conf";
 
 /// The main configuration; a yum without one of its own is dnf by another name.
-pub(crate) fn main_file(machine: &Machine, yum: Yum) -> &'static Path {
+fn main_file(machine: &Machine, yum: Yum) -> &'static Path {
     let yum_3 = Path::new(OF_YUM_3);
     if yum == Yum::Yum && machine.path(yum_3).exists() {
         yum_3
     } else {
         Path::new("/etc/dnf/dnf.conf")
     }
+}
+
+/// Whether it is yum 3, and not dnf by that name.
+pub(crate) fn is_yum_3(machine: &Machine, yum: Yum) -> bool {
+    main_file(machine, yum) == Path::new(OF_YUM_3)
 }
 
 /// All settings, of the main configuration and of the repositories.

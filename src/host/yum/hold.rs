@@ -54,7 +54,7 @@ struct Subject<'a> {
 
 impl Subject<'_> {
     fn is_yum_3(&self) -> bool {
-        config::main_file(self.machine, self.yum) == Path::new(config::OF_YUM_3)
+        config::is_yum_3(self.machine, self.yum)
     }
 
     /// `exclude`, `excludepkgs` (dnf calls both the same) or `includepkgs`.

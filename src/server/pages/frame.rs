@@ -24,6 +24,8 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("components.html", include_str!("../../../templates/pages/components.html")),
     ("error.html", include_str!("../../../templates/pages/error.html")),
     ("list-pages.html", include_str!("../../../templates/pages/list-pages.html")),
+    ("plan-changes.html", include_str!("../../../templates/pages/plan-changes.html")),
+    ("plan-summary.html", include_str!("../../../templates/pages/plan-summary.html")),
     ("pool-delete.html", include_str!("../../../templates/pages/pool-delete.html")),
     ("pool-form.html", include_str!("../../../templates/pages/pool-form.html")),
     ("pool.html", include_str!("../../../templates/pages/pool.html")),

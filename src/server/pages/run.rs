@@ -12,6 +12,7 @@ use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};
 use super::log;
+use super::plan_summary::{self, Summary};
 use super::run_status::{self, Shown};
 use super::session::{self, Session};
 use super::timeline::{self, Times};
@@ -22,7 +23,8 @@ use crate::logs::Lines;
 use crate::store::run::{self, Run, Status};
 use crate::store::run_event::{self, ActorKind, COMMENTED, RunEvent};
 use crate::store::task::{self, Phase, State as TaskState, Task};
-use crate::store::{Connection, environment, workspace};
+use crate::store::{Connection, agent_pool, environment, workspace};
+use protocol::Refresh;
 
 /// How many lines of the log the page has in it.
 const LINES: u64 = 1000;
@@ -81,12 +83,22 @@ struct View {
     environment: String,
     message: Option<String>,
     source: &'static str,
-    is_destroy: bool,
+    /// What is unusual about it.
+    tags: Vec<&'static str>,
+    terraform_version: Option<String>,
+    targets: Vec<String>,
+    replace: Vec<String>,
+    /// The names of its own variables.
+    variables: Vec<String>,
     auto_apply: bool,
+    plan: Option<Summary>,
     error: Option<Trouble>,
     lock: Option<String>,
     /// Why it waits.
     pending: Option<String>,
+    /// How many runs of its workspace go first; none if it does not wait for any.
+    ahead: Option<u64>,
+    pool_queue: Option<PoolQueue>,
     actions: Actions,
     events: Vec<Event>,
     created_at: Millis,
@@ -111,6 +123,15 @@ struct Actions {
     can_cancel: bool,
     can_force_cancel: bool,
     can_retry: bool,
+}
+
+/// Where it stands among the plans and applies that wait for the agents of a pool.
+#[derive(Serialize)]
+struct PoolQueue {
+    pool_id: String,
+    pool: String,
+    position: i64,
+    length: i64,
 }
 
 /// Something that happened to it.
@@ -184,7 +205,9 @@ async fn show(
         phases.push(phase(&mut db, task, task.id == shown.id).await?);
     }
     let events = events(&mut db, &id).await?;
+    let pool_queue = pool_queue(&mut db, [&plan, &apply]).await?;
     drop(db);
+    let summary = plan_summary::read(&app, &run, &plan).await?;
     let log = log_view(&app, &run, shown, &asked).await?;
     let status = Shown::of(run.status);
     let now = app.scheduler.clock.now();
@@ -197,7 +220,14 @@ async fn show(
         environment: environment.map(|environment| environment.name).unwrap_or_default(),
         message: text("message"),
         source: run.source.name(),
-        is_destroy: run.is_destroy,
+        tags: tags(&run),
+        terraform_version: run.terraform_version.clone(),
+        targets: run.inputs.options.targets.clone(),
+        replace: run.inputs.options.replace.clone(),
+        variables: run.inputs.variables.keys().cloned().collect(),
+        plan: summary,
+        ahead: attributes["position-in-queue"].as_u64().filter(|ahead| *ahead > 0),
+        pool_queue,
         auto_apply: run.auto_apply,
         error: trouble(&run, &plan, &apply),
         lock: of.lock_reason,
@@ -227,6 +257,31 @@ async fn show(
         topics: &[&format!("run:{}", view.id), &format!("workspace:{}", view.workspace_id)],
     };
     page.show(&app, &session, &json!({ "run": view }))
+}
+
+fn tags(run: &Run) -> Vec<&'static str> {
+    let refresh = run.inputs.options.refresh;
+    let tags = [
+        ("destroy", run.is_destroy),
+        ("plan only", run.is_plan_only),
+        ("refresh only", refresh == Refresh::Only),
+        ("without refresh", refresh == Refresh::Skip),
+        ("saved plan", run.save_plan),
+    ];
+    tags.into_iter().filter(|(_, is_so)| *is_so).map(|(tag, _)| tag).collect()
+}
+
+async fn pool_queue(
+    db: &mut Connection,
+    tasks: [&Task; 2],
+) -> Result<Option<PoolQueue>, PageError> {
+    let Some(task) = tasks.into_iter().find(|task| task.state == TaskState::Queued) else {
+        return Ok(None);
+    };
+    let Some(pool_id) = &task.pool_id else { return Ok(None) };
+    let (position, length) = task::place_in_queue(db, &task.id, pool_id).await?;
+    let pool = agent_pool::find(db, pool_id).await?.ok_or(PageError::NotFound("pool"))?;
+    Ok(Some(PoolQueue { pool_id: pool.id, pool: pool.name, position, length }))
 }
 
 async fn events(db: &mut Connection, run_id: &str) -> Result<Vec<Event>, PageError> {
@@ -471,6 +526,25 @@ mod tests {
         assert_eq!((&answer["live"], &answer["total"]), (&json!(true), &json!(2)));
         let (_, found) = browser.get(&format!("/runs/{run}/log/search?phase=plan&q=TWO")).await;
         assert_eq!(found, "{\"lines\":[2],\"more\":false}");
+    }
+
+    #[tokio::test]
+    async fn a_run_shows_what_is_unusual_about_it_and_where_it_waits() {
+        let server = InProcess::new().await;
+        let (_, other) = server.run().await;
+        let (workspace, _) = server.run().await;
+        let attributes = json!({ "plan-only": true, "target-addrs": ["x.y[\"<b>\"]"] });
+        let second = server.create("/runs", attributes, &[("workspace", &workspace)]).await;
+        let waiting = server.create("/runs", json!({}), &[("workspace", &workspace)]).await;
+        let browser = Browser::new(&server).await;
+        let page = browser.page(&format!("/runs/{other}")).await;
+        assert!(page.contains("1 of 3 in the queue of the pool"), "{page}");
+        let page = browser.page(&format!("/runs/{second}")).await;
+        assert!(page.contains("3 of 3 in the queue of the pool"), "{page}");
+        assert!(page.contains("<span class=\"tag\">plan only</span>"), "{page}");
+        assert!(page.contains("<code>x.y[&quot;&lt;b&gt;&quot;]</code>"), "{page}");
+        let page = browser.page(&format!("/runs/{waiting}")).await;
+        assert!(page.contains("1 run of the workspace goes first"), "{page}");
     }
 
     #[tokio::test]

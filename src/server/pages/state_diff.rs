@@ -5,15 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The longest value that is shown whole, in characters.
-const MAX_VALUE: usize = 400;
-
-/// What stands for a value that nobody is to see.
-const HIDDEN: &str = "(sensitive value)";
-
-/// Names of attributes that hold secrets, also where a state does not say so: many do not.
-const SECRET_NAMES: [&str; 7] =
-    ["password", "secret", "token", "private_key", "access_key", "credential", "passphrase"];
+use super::value_change::{ValueChange, has_secret_name, shown};
 
 /// The parts of a state that people look at.
 #[derive(Debug, Default, Deserialize)]
@@ -67,14 +59,6 @@ pub(super) struct Change {
     pub values: Vec<ValueChange>,
 }
 
-/// A value that differs, as JSON; none where there is none.
-#[derive(Debug, PartialEq, Serialize)]
-pub(super) struct ValueChange {
-    pub name: String,
-    pub before: Option<String>,
-    pub after: Option<String>,
-}
-
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub(super) struct Diff {
     pub outputs: Vec<Change>,
@@ -106,8 +90,7 @@ fn resources(content: &Content) -> BTreeMap<String, Values<'_>> {
         for instance in &resource.instances {
             let sensitive = instance.sensitive();
             let values = instance.attributes.iter().map(|(name, value)| {
-                let is_secret = sensitive.contains(name.as_str())
-                    || SECRET_NAMES.iter().any(|secret| name.to_lowercase().contains(secret));
+                let is_secret = sensitive.contains(name.as_str()) || has_secret_name(name);
                 (name.as_str(), (value, is_secret))
             });
             all.insert(resource.address(instance), values.collect());
@@ -177,10 +160,7 @@ fn value_changes(before: &Values<'_>, after: &Values<'_>) -> Vec<ValueChange> {
             }
             // One that was sensitive may have the same value now.
             let is_secret = [old, new].into_iter().flatten().any(|(_, is_secret)| *is_secret);
-            let show = |value: Option<&(&Value, bool)>| {
-                let (value, _) = value.filter(|(value, _)| !value.is_null())?;
-                Some(if is_secret { HIDDEN.to_owned() } else { shown(value) })
-            };
+            let show = |value: Option<&(&Value, bool)>| shown(value?.0, is_secret);
             let (before, after) = (show(old), show(new));
             (before.is_some() || after.is_some()).then(|| ValueChange {
                 name: name.to_owned(),
@@ -189,14 +169,6 @@ fn value_changes(before: &Values<'_>, after: &Values<'_>) -> Vec<ValueChange> {
             })
         })
         .collect()
-}
-
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(MAX_VALUE) {
-        None => text,
-        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
-    }
 }
 
 #[cfg(test)]

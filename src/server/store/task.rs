@@ -303,6 +303,24 @@ pub(crate) async fn unclaimed(
     .await
 }
 
+/// Which place a queued task has among those that wait for agents of its pool, from 1, and how
+/// many wait.
+pub(crate) async fn place_in_queue(
+    db: &mut Connection,
+    id: &str,
+    pool_id: &str,
+) -> sqlx::Result<(i64, i64)> {
+    sqlx::query_as(
+        "SELECT COUNT(*) FILTER (WHERE (t.queued_at, t.id) <= (own.queued_at, own.id)), COUNT(*)
+         FROM tasks t JOIN tasks own ON own.id = $1
+         WHERE t.pool_id = $2 AND t.state = 'queued'",
+    )
+    .bind(id)
+    .bind(pool_id)
+    .fetch_one(db)
+    .await
+}
+
 /// For each of these pools with a queue: how many tasks wait for an agent, and
 /// since when the oldest does.
 pub(crate) async fn waiting(

@@ -11,6 +11,7 @@ use super::vault::{self, VAULT};
 use super::{Outcome, Subject};
 use config::proxy::masked;
 use host::clock;
+use host::hold::Hold;
 use host::machine::Machine;
 use host::os::{Family, Os};
 use host::subscription;
@@ -48,7 +49,13 @@ pub(super) fn container_selinux(subject: &Subject) -> Outcome {
 fn look(machine: &Machine, os: &Os) -> Result<Outcome> {
     let yum = Yum::find()?;
     let tools = Tools { yum, has_config_manager: has_config_manager(yum) };
-    judge(machine, os, tools, || yum.offer(PACKAGE), || yum.disabled_repositories(), subscribed)
+    let questions = Questions {
+        offer: || yum.offer(PACKAGE),
+        unprioritized: || yum.offer_without_priorities(machine, PACKAGE),
+        disabled: || yum.disabled_repositories(),
+        subscribed,
+    };
+    judge(machine, os, tools, questions)
 }
 
 /// Who has no subscription gets an error here, and loses nothing by that.
@@ -115,15 +122,25 @@ const fn row(
 
 /// Each is asked only where the answers before it will not do, for it takes a
 /// second or two.
+struct Questions<O, U, D, S> {
+    offer: O,
+    unprioritized: U,
+    disabled: D,
+    subscribed: S,
+}
+
 fn judge(
     machine: &Machine,
     os: &Os,
     tools: Tools,
-    offer: impl FnOnce() -> Result<Offer>,
-    disabled: impl FnOnce() -> Result<Vec<String>>,
-    subscribed: impl FnOnce() -> Vec<String>,
+    questions: Questions<
+        impl FnOnce() -> Result<Offer>,
+        impl FnOnce() -> Result<Offer>,
+        impl FnOnce() -> Result<Vec<String>>,
+        impl FnOnce() -> Vec<String>,
+    >,
 ) -> Result<Outcome> {
-    let offer = offer()?;
+    let offer = (questions.offer)()?;
     if let Offer::By(repository) = &offer {
         return Ok(Outcome::Passed(format!(
             "the repository {repository} has it; it is installed with the agent"
@@ -152,15 +169,18 @@ fn judge(
         ));
     }
     let has_it = |id: &str| row_for(os, id).is_some();
-    if offer == Offer::Nowhere
-        && let Some(filter) = tools.yum.filter(machine, PACKAGE, MODULE, has_it)
-    {
-        return Ok(Outcome::Problem(
-            format!("{PACKAGE} is hidden: {}", filter.by),
-            vec![filter.release],
-        ));
+    if offer == Offer::Nowhere {
+        if let Some(filter) = tools.yum.filter(machine, PACKAGE, MODULE, has_it) {
+            return Ok(is_hidden(filter));
+        }
+        if tools.yum.has_priorities(machine)
+            && let Offer::By(id) = (questions.unprioritized)()?
+            && let Some(filter) = tools.yum.priority_filter(machine, &id)
+        {
+            return Ok(is_hidden(filter));
+        }
     }
-    if let Some((id, row)) = switched_off(os, &disabled()?) {
+    if let Some((id, row)) = switched_off(os, &(questions.disabled)()?) {
         let mut commands = Vec::new();
         if dead.iter().any(|repository| repository.id == id) {
             commands = vault::move_to_the_vault(os, &dead);
@@ -169,7 +189,7 @@ fn judge(
         return Ok(is_off(&id, commands));
     }
     if os.id == "rhel"
-        && let Some((id, _)) = switched_off(os, &subscribed())
+        && let Some((id, _)) = switched_off(os, &(questions.subscribed)())
     {
         return Ok(is_off(&id, vec![subscribe(&id)]));
     }
@@ -195,6 +215,10 @@ fn judge(
             vault::put_back(machine, os)?.into_iter().collect(),
         ),
     })
+}
+
+fn is_hidden(filter: Hold) -> Outcome {
+    Outcome::Problem(format!("{PACKAGE} is hidden: {}", filter.by), vec![filter.release])
 }
 
 fn is_off(id: &str, commands: Vec<String>) -> Outcome {

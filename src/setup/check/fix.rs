@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use super::results::Results;
 use crate::fixes::Fixes;
 use cli::Failure;
+use cli::{eprint, eprintln};
 use host::machine::Machine;
 
 /// Who says whether a command is run.

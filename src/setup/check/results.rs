@@ -2,12 +2,12 @@
 
 use std::io::{self, IsTerminal as _};
 
-use anstream::println;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::{Check, Outcome, Severity};
 use cli::Failure;
+use cli::println;
 use host::machine::Machine;
 use host::os::Os;
 

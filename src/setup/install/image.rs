@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::status::AGENT_PROGRAM;
 use cli::Failure;
+use cli::eprintln;
 use host::command::{CommandExt as _, within};
 
 /// Asks the installed agent, which asks the engine and by it the registry. Where they do not

@@ -24,6 +24,7 @@ use crate::document::{self, Progress};
 use crate::runs::{self, Places};
 use crate::{network, proxy, settings, start, units};
 use cli::Failure;
+use cli::{eprintln, println};
 use config::edit::{self, Change};
 use config::layout::{self, AGENT_UNIT, ENGINE_UNIT};
 use config::proxy::ProxySettings;

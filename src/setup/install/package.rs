@@ -8,9 +8,10 @@ use url::Url;
 
 use super::source::{self, Access, Repository, Source};
 use cli::Failure;
+use cli::eprintln;
 use config::layout;
 use host::changes::Changes;
-use host::hold::Operation;
+use host::hold::{Hold, Operation};
 use host::installation::Installation;
 use host::machine::Machine;
 use host::os::Os;
@@ -46,14 +47,16 @@ pub(super) fn require_no_hold(machine: &Machine, source: &Source, url: Option<&U
     let repository = source.repository.clone().or_else(|| url.cloned().map(Repository::Server));
     let id = repository.filter(|_| source.package.is_none()).map(|repository| repository.id());
     let tool = PackageTool::of(Os::of(machine)?.family, source.patience())?;
-    match tool.hold(layout::AGENT, Operation::Install(id))? {
-        None => Ok(()),
-        Some(hold) => Err(Failure::NotInstalled.because(format!(
-            "cannot {} the package {}: {hold}",
-            if is_there { "upgrade" } else { "install" },
-            layout::AGENT
-        ))),
-    }
+    refuse(machine, tool.hold(layout::AGENT, Operation::Install(id))?)
+}
+
+fn refuse(machine: &Machine, hold: Option<Hold>) -> Result<()> {
+    let Some(hold) = hold else { return Ok(()) };
+    Err(Failure::NotInstalled.because(format!(
+        "cannot {} the package {}: {hold}",
+        if is_there(machine) { "upgrade" } else { "install" },
+        layout::AGENT
+    )))
 }
 
 /// Installs the package unless it is there, or is to become newer. Its repository
@@ -143,6 +146,9 @@ fn from_repository(
         // A folder may be gone tomorrow, and then each later call of apt or yum
         // would fail.
         return source::forget_folder(changes, os.family, &keys);
+    }
+    if !changes.is_dry_run() {
+        refuse(changes.machine(), tool.rival(layout::AGENT, repository.id())?)?;
     }
     let keys = install(changes, &before, &tool, layout::AGENT, || tool.install(layout::AGENT))?;
     changes.record_keys(keys);

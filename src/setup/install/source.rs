@@ -15,6 +15,7 @@ use super::authority::{self, Authority};
 use super::key::Fingerprint;
 use super::{route, signed_by};
 use cli::Failure;
+use cli::eprintln;
 use config::layout;
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;

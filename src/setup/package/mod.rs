@@ -50,6 +50,7 @@ use self::symbols::Processor;
 use crate::context::Context;
 use crate::output::Format;
 use cli::Failure;
+use cli::eprintln;
 
 /// Make the deb and rpm of the agent or the server; run it in a source checkout
 #[derive(Debug, clap::Args)]

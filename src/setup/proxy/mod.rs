@@ -15,6 +15,7 @@ use self::restart::{Restart, restart};
 use crate::context::{Context, RECORDS, require_root};
 use crate::install::route;
 use cli::Failure;
+use cli::{eprintln, println};
 use config::layout::{AGENT_UNIT, ENGINE_UNIT};
 use config::proxy::{self, ProxySettings};
 use host::changes::Changes;

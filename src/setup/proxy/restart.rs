@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use crate::start;
+use cli::{eprintln, println};
 use config::layout::{AGENT_UNIT, ENGINE_UNIT};
 use host::changes::Changes;
 use host::systemd::Services;

@@ -15,6 +15,7 @@ use super::keys::Keys;
 use super::publication::Publication;
 use super::versions::{self, Choice, Package};
 use crate::package::sha256;
+use cli::eprintln;
 use host::command::CommandExt as _;
 use host::dpkg;
 

@@ -34,6 +34,7 @@ use crate::context::Context;
 use crate::output::Format;
 use crate::package::sha256;
 use cli::Failure;
+use cli::eprintln;
 
 /// The public keys' file.
 const KEY: &str = "scalr-agent.asc";

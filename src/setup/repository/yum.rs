@@ -15,6 +15,7 @@ use super::Terms;
 use super::keys::Keys;
 use super::publication::Publication;
 use super::versions::{self, Choice, Package};
+use cli::eprintln;
 use host::command::CommandExt as _;
 
 /// The index of the indexes.

@@ -46,14 +46,19 @@ impl Host {
     }
 
     fn judged(&self, tools: Tools) -> Outcome {
-        let offer = || {
-            let stdout = self.said_or_nothing("yum-list-available.stdout");
-            Ok(parse_offer(PACKAGE, &stdout, &self.said_or_nothing("yum-list-available.stderr")))
+        let questions = Questions {
+            offer: || {
+                let stdout = self.said_or_nothing("yum-list-available.stdout");
+                let stderr = self.said_or_nothing("yum-list-available.stderr");
+                Ok(parse_offer(PACKAGE, &stdout, &stderr))
+            },
+            unprioritized: || {
+                Ok(parse_offer(PACKAGE, &self.said("yum-list-without-priorities.stdout"), ""))
+            },
+            disabled: || Ok(parse_repositories(&self.said("yum-repolist-disabled"))),
+            subscribed: || subscription::parse(&self.said("subscription-manager-repos-list")),
         };
-        let disabled = || Ok(parse_repositories(&self.said("yum-repolist-disabled")));
-        let subscribed = || subscription::parse(&self.said("subscription-manager-repos-list"));
-        let machine = Machine::at(&self.folder);
-        judge(&machine, &self.os(), tools, offer, disabled, subscribed).unwrap()
+        judge(&Machine::at(&self.folder), &self.os(), tools, questions).unwrap()
     }
 
     fn check(&self) {

@@ -20,6 +20,7 @@ use super::{KEY, PROGRAM, require};
 use crate::output::Format;
 use crate::package::sha256;
 use cli::Failure;
+use cli::eprintln;
 
 /// The architectures of setup programs, as `uname -m` has them.
 const MACHINES: [&str; 2] = ["x86_64", "aarch64"];

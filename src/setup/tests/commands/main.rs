@@ -6,6 +6,7 @@ mod install;
 mod links;
 mod network;
 mod proxy;
+mod recover;
 mod report;
 mod status;
 mod tree;

@@ -69,15 +69,8 @@ impl Tree {
         variables: &[(&str, &str)],
         input: &str,
     ) -> Said {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_scalr-agent-setup"))
-            .arg("--root")
-            .arg(self.directory.path())
-            .args(arguments)
-            .env_remove("SCALR_AGENT_TOKEN")
-            .env_remove("HTTP_PROXY")
-            .env_remove("http_proxy")
-            .env_remove("HTTPS_PROXY")
-            .env_remove("https_proxy")
+        let mut child = self
+            .command(arguments)
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -87,6 +80,18 @@ impl Tree {
         // It may end without reading.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         Said::from(child.wait_with_output().unwrap())
+    }
+
+    /// The program with these arguments, to be run on the tree.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scalr-agent-setup"));
+        command.arg("--root").arg(self.directory.path()).args(arguments);
+        let inherited =
+            ["SCALR_AGENT_TOKEN", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
+        for variable in inherited {
+            command.env_remove(variable);
+        }
+        command
     }
 
     /// Every path with its kind, mode, owner and content.
