@@ -93,6 +93,7 @@ impl InProcess {
             watched: Watched::default(),
             sign_ins: Attempts::default(),
             url: "https://pools.example.com".parse().unwrap(),
+            metrics_token: None,
             packages: None,
         });
         let mut server = Self {

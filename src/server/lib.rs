@@ -13,6 +13,7 @@
 //! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
 //! | [`pages`] | the pages for people |
+//! | [`metrics`] | what Prometheus reads |
 //! | [`local_api`] | the pool API for the host's own administrators |
 //! | [`commands`] | the commands that call the pool API |
 //! | [`disk`], [`usage`] | what of the disk has to stay free, and who uses it |
@@ -31,6 +32,7 @@ mod disk;
 mod install_line;
 mod local_api;
 mod logs;
+mod metrics;
 mod objects;
 mod paced;
 mod packages;
@@ -63,7 +65,7 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
@@ -182,6 +184,8 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     if let Some(folder) = &options.packages {
         packages::require_repository(folder)?;
     }
+    let metrics_token =
+        options.metrics_token_file.as_deref().map(metrics::endpoint::read_token).transpose()?;
     let listener =
         bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
@@ -245,6 +249,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         url,
         authority: own_authority,
         packages: options.packages,
+        metrics_token,
     });
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
@@ -309,8 +314,10 @@ fn routes(app: &App) -> Router {
         .merge(api::terraform::routes(app))
         .merge(packages::routes(app))
         .merge(pages::routes())
+        .merge(metrics::endpoint::routes())
         .layer(RequestBodyTimeoutLayer::new(SILENT_BODY))
         .layer(from_fn(connections::close_unauthenticated))
+        .layer(from_fn_with_state(Arc::clone(app), metrics::measure))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
         .with_state(Arc::clone(app))
 }

@@ -8,6 +8,7 @@ mod flood;
 mod harness;
 mod lists;
 mod logs;
+mod metrics;
 mod packages;
 mod pools;
 mod run_options;

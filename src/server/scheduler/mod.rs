@@ -52,7 +52,7 @@ pub(crate) use wake::Wake;
 use super::clock::{Clock, Millis};
 use super::objects::Objects;
 use super::store::run_event::Actor;
-use super::store::task::Phase;
+use super::store::task::{Phase, State};
 use super::store::workspace::Workspace;
 use super::store::{Store, WriteTransaction};
 use protocol::Intervals;
@@ -193,6 +193,8 @@ struct Change {
     /// The tasks that were queued, by pool and level: each wakes one poll.
     queued: Vec<(String, i64)>,
     woken_agents: Vec<String>,
+    /// The tasks that ended after they had been queued.
+    ended: Vec<(Phase, State)>,
 }
 
 impl Scheduler {
@@ -211,6 +213,7 @@ impl Scheduler {
             comment: None,
             queued: Vec::new(),
             woken_agents: Vec::new(),
+            ended: Vec::new(),
         })
     }
 
@@ -227,6 +230,9 @@ impl Scheduler {
         }
         for agent in &change.woken_agents {
             self.wake.agent(agent);
+        }
+        for (phase, state) in &change.ended {
+            self.store.metrics.ended(*phase, *state);
         }
         Ok(())
     }

@@ -95,6 +95,7 @@ impl Scheduler {
         if !is_its_own && !is_still_there {
             return Err(Error::Conflict(format!("task {task_id} is not offered to this agent")));
         }
+        let is_new = task.state == State::Offered;
         task.state = State::Claimed;
         task.agent_id = Some(session.agent_id.clone());
         task.lease_expires_at = Some(change.now + millis(self.terms().lease));
@@ -115,7 +116,11 @@ impl Scheduler {
         task::upsert_claim(&mut change.tx, &claim).await?;
         let described = change.describe(&task, self.terms).await?;
         info!(task = task.id, attempt, agent = session.agent_id, "task claimed");
+        let waited = change.now - task.queued_at.unwrap_or(change.now);
         self.commit(change).await?;
+        if is_new {
+            self.store.metrics.picked_up(task.phase, waited);
+        }
         Ok((described, Tokens { of_agent: of_agent.token, of_run: of_run.token }))
     }
 

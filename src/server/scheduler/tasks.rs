@@ -135,6 +135,7 @@ impl Scheduler {
         task.lease_expires_at = None;
         task.ended_at = Some(change.now);
         task::update(&mut change.tx, &task).await?;
+        change.ended.push((task.phase, task.state));
         info!(task = task.id, attempt = task.attempt, outcome = ?finish.outcome, "task ended");
 
         let mut run = change.run(&task.run_id).await?;
@@ -243,7 +244,10 @@ impl Change {
         task.offered_at = None;
         task.lease_expires_at = None;
         match state.is_ended() {
-            true => task.ended_at = Some(self.now),
+            true => {
+                task.ended_at = Some(self.now);
+                self.ended.push((task.phase, state));
+            }
             false => task.started_at = None,
         }
         task::update(&mut self.tx, task).await

@@ -31,7 +31,7 @@ pub(crate) mod workspace;
 pub(crate) mod workspace_tag;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use sqlx::pool::PoolConnection;
@@ -40,6 +40,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
 
+use crate::metrics::{Metrics, Operation};
 use changes::Changes;
 
 pub(crate) use changes::WriteTransaction;
@@ -53,6 +54,8 @@ pub(crate) struct Store {
     pool: SqlitePool,
     /// What is written.
     pub changes: Changes,
+    /// What is measured: how long the database takes, among others.
+    pub metrics: Metrics,
 }
 
 impl Store {
@@ -74,7 +77,7 @@ impl Store {
         let open = async {
             let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
             sqlx::migrate!("store/migrations").run(&pool).await?;
-            anyhow::Ok(Self { pool, changes: Changes::default() })
+            anyhow::Ok(Self { pool, changes: Changes::default(), metrics: Metrics::default() })
         };
         open.await.with_context(|| format!("cannot open the database {}", file.display()))
     }
@@ -84,7 +87,10 @@ impl Store {
     /// # Errors
     /// None gets free in time.
     pub(crate) async fn read(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
-        self.pool.acquire().await
+        let begun = Instant::now();
+        let connection = self.pool.acquire().await?;
+        self.metrics.database(Operation::ReadWait, begun.elapsed());
+        Ok(connection)
     }
 
     /// A transaction for writing; it is undone unless it is committed.
@@ -94,7 +100,10 @@ impl Store {
     pub(crate) async fn write(&self) -> sqlx::Result<WriteTransaction> {
         // "Immediate" takes the write lock now: a transaction that reads first
         // and asks for it later can be refused.
-        self.changes.note(self.pool.begin_with("BEGIN IMMEDIATE").await?).await
+        let begun = Instant::now();
+        let tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        self.metrics.database(Operation::WriteWait, begun.elapsed());
+        self.changes.note(tx, self.metrics.clone()).await
     }
 
     /// Closes the database.

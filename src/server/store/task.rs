@@ -132,6 +132,21 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// As the database has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            State::Pending => "pending",
+            State::Queued => "queued",
+            State::Offered => "offered",
+            State::Claimed => "claimed",
+            State::Running => "running",
+            State::Finished => "finished",
+            State::Errored => "errored",
+            State::Canceled => "canceled",
+            State::Unreachable => "unreachable",
+        }
+    }
+
     /// Whether an agent has an offer or a claim of it, and has not started it.
     pub(crate) fn is_assigned(self) -> bool {
         matches!(self, State::Offered | State::Claimed)
@@ -319,6 +334,11 @@ pub(crate) async fn place_in_queue(
     .bind(pool_id)
     .fetch_one(db)
     .await
+}
+
+/// The tasks that have not ended.
+pub(crate) async fn open(db: &mut Connection) -> sqlx::Result<Vec<Task>> {
+    sqlx::query_as("SELECT * FROM tasks WHERE ended_at IS NULL").fetch_all(db).await
 }
 
 /// For each of these pools with a queue: how many tasks wait for an agent, and

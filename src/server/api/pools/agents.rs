@@ -77,6 +77,21 @@ pub(crate) enum Status {
     Errored,
 }
 
+impl Status {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Idle, Self::Busy, Self::Offline, Self::Errored];
+
+    /// As the API has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Offline => "offline",
+            Self::Errored => "errored",
+        }
+    }
+}
+
 /// `tasks` include those that the agent was offered or has.
 pub(crate) fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
     if !app.scheduler.is_online(agent) {
