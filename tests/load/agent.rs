@@ -1,7 +1,7 @@
 //! One simulated agent.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ pub(crate) struct Agent {
     session: Mutex<String>,
     intervals: Mutex<Intervals>,
     tasks: Mutex<Vec<TaskStatus>>,
+    is_polling: AtomicBool,
     freed: Notify,
     /// The server's life in which a call was last answered.
     seen_life: AtomicUsize,
@@ -54,6 +55,7 @@ impl Agent {
             session: Mutex::default(),
             intervals: Mutex::new(Intervals::default()),
             tasks: Mutex::default(),
+            is_polling: AtomicBool::new(false),
             freed: Notify::new(),
             seen_life: AtomicUsize::new(0),
         }))
@@ -92,6 +94,10 @@ impl Agent {
             let seconds = self.intervals.lock().unwrap().heartbeat_seconds;
             pause(Duration::from_secs(seconds.into())).await;
             let tasks = self.tasks.lock().unwrap().clone();
+            // As of the real one: a poll that is held stands for an idle agent's heartbeat.
+            if tasks.is_empty() && self.is_polling.load(Ordering::Relaxed) {
+                continue;
+            }
             let status = if tasks.is_empty() { Status::Idle } else { Status::Busy };
             let beat = Heartbeat { status, error_message: None, tasks };
             let session = self.session();
@@ -113,10 +119,12 @@ impl Agent {
             let tasks = self.tasks.lock().unwrap().clone();
             let poll = Poll { free_slots: u32::from(tasks.is_empty()), tasks };
             let session = self.session();
+            self.is_polling.store(true, Ordering::Relaxed);
             let answer = tokio::select! {
                 answer = self.call::<Events>("poll", &session, &poll) => answer,
                 () = self.freed.notified() => continue,
             };
+            self.is_polling.store(false, Ordering::Relaxed);
             match answer {
                 Ok(events) => {
                     self.seen();

@@ -24,7 +24,7 @@ use crate::app::App;
 use crate::clock::Millis;
 use crate::store::task::{Phase, State as TaskState};
 
-/// Of requests and of the database, in seconds. A poll is held for up to 50 s.
+/// Of requests and of the database, in seconds. A poll is held for up to 40 s.
 const FAST: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0];
 

@@ -98,9 +98,10 @@ impl Terms {
         Self { lease: self.lease * times, ..self }
     }
 
-    /// How long a poll is held.
+    /// How long a poll is held: two heartbeats, so that it stands for those of an idle agent,
+    /// which is offline after three.
     pub(crate) fn poll(self) -> Duration {
-        (self.lease * 5 / 8).min(Duration::from_secs(50))
+        (self.lease / 2).min(Duration::from_secs(40))
     }
 
     /// Since when an agent was heard of that is not offline at `now`.

@@ -33,7 +33,7 @@ use crate::store::{
 use crate::token::NewToken;
 use crate::usage::Usage;
 use protocol::{
-    Event, Finish, Heartbeat, Identity, LEVEL, Outcome, Poll, Refresh, Register, Resume,
+    Event, Finish, Heartbeat, Identity, Intervals, LEVEL, Outcome, Poll, Refresh, Register, Resume,
     RunOptions, TaskState, TaskStatus,
 };
 
@@ -577,7 +577,7 @@ async fn a_large_fleet_calls_half_as_often_and_its_leases_last_twice_as_long() {
         world.scheduler.presence.seen(&format!("agent-{number}"), now, &[], now);
     }
     let slower = world.scheduler.new_intervals(&agent).unwrap();
-    assert_eq!((slower.heartbeat_seconds, slower.poll_seconds), (20, 50));
+    assert_eq!((slower.heartbeat_seconds, slower.poll_seconds), (20, 40));
     assert_eq!(world.scheduler.new_intervals(&agent), None, "once");
     world.scheduler.renew(&agent, &poll_with(&plan)).await.unwrap();
     world.expire_after(LEASE * 2 - Duration::from_millis(1)).await;
@@ -588,6 +588,21 @@ async fn a_large_fleet_calls_half_as_often_and_its_leases_last_twice_as_long() {
     world.scheduler.renew(&agent, &poll_with(&plan)).await.unwrap();
     world.scheduler.presence.forget(now + 1);
     assert_eq!(world.scheduler.new_intervals(&agent), Some(world.scheduler.terms.intervals()));
+}
+
+#[test]
+fn an_agent_that_only_polls_is_never_offline() {
+    for lease in [4, 40, 80, 600] {
+        let terms = Terms {
+            lease: Duration::from_secs(lease),
+            plan_timeout: PLAN_TIMEOUT,
+            apply_timeout: APPLY_TIMEOUT,
+        };
+        let Intervals { heartbeat_seconds, poll_seconds, .. } = terms.intervals();
+        // Else agents send heartbeats while they are idle.
+        assert!(poll_seconds <= 2 * heartbeat_seconds, "{lease} s");
+        assert!(terms.online_since(0) <= -millis(terms.poll() * 3 / 2), "{lease} s");
+    }
 }
 
 #[tokio::test]
