@@ -7,8 +7,6 @@ bench_agents() {
     step "Building the server and the simulated agents (profile release)"
     (cd "$scripts/.." && cargo build --release --package server --package load --bins >&2) || return 1
     target=$(cd "$scripts/.." && cargo metadata --no-deps --format-version 1 | jq -r .target_directory) || return 1
-    # Each agent has two connections: two open files of either program.
-    ulimit -n "$(ulimit -Hn)"
     step "Measuring"
     "$target/release/scalr-load" --server "$target/release/scalr-server" "$@"
 }

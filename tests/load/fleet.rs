@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -14,6 +15,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::agent::Agent;
 use crate::site::Site;
+
+/// Open files besides those of agents.
+const OTHER_FILES: u64 = 512;
 
 /// What an agent does with a task.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,8 +73,9 @@ impl Fleet {
     /// Agents for the pool of a server, which register at once.
     ///
     /// # Errors
-    /// The server's certificate can't be used.
+    /// There may not be as many connections, or the server's certificate can't be used.
     pub fn start(site: &Site, agents: u32, work: Work) -> Result<Self> {
+        raise_file_limit(agents)?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&site.authority) {
             roots.add(certificate?)?;
@@ -167,5 +172,35 @@ impl Fleet {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
+    }
+}
+
+fn raise_file_limit(agents: u32) -> Result<()> {
+    // An agent has one connection while it is idle, and another one with a task.
+    let needed = u64::from(agents) * 3 / 2 + OTHER_FILES;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if needed > hard {
+        let most = hard.saturating_sub(OTHER_FILES) * 2 / 3;
+        bail!(
+            "cannot simulate {agents} agents: they need {needed} open files, and the limit is \
+             {hard}\nRaise it as root with `ulimit -n {needed}`, or simulate at most {most}"
+        );
+    }
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_agents_than_files_are_refused_with_the_limit_and_the_most() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let Ok(too_many) = u32::try_from(hard) else { return };
+        let error = raise_file_limit(too_many).unwrap_err().to_string();
+        assert!(error.contains(&format!("the limit is {hard}\n")), "{error}");
+        let most = (hard - OTHER_FILES) * 2 / 3;
+        assert!(error.ends_with(&format!("at most {most}")), "{error}");
+        raise_file_limit(1).unwrap();
     }
 }
