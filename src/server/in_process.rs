@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{Method, Request, StatusCode};
+use axum::response::Response;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
@@ -131,15 +132,27 @@ impl InProcess {
         headers: &[(&str, &str)],
         body: impl Into<Body>,
     ) -> (StatusCode, Bytes) {
+        let answer = self.answer(method, path, token, headers, body).await;
+        let status = answer.status();
+        (status, to_bytes(answer.into_body(), usize::MAX).await.unwrap())
+    }
+
+    /// A call; all of what it answers.
+    pub(crate) async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Response {
         let mut request = Request::builder().method(method).uri(path);
         request = request.header("authorization", format!("Bearer {token}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(body.into()).unwrap();
-        let answer = self.routes.clone().oneshot(request).await.unwrap();
-        let status = answer.status();
-        (status, to_bytes(answer.into_body(), usize::MAX).await.unwrap())
+        self.routes.clone().oneshot(request).await.unwrap()
     }
 
     /// A call of the agents' protocol with a message.

@@ -7,6 +7,7 @@
 //! | [`store`] | the database: a file for each noun |
 //! | [`objects`], [`logs`] | what is too large for it |
 //! | [`retention`] | removes old content |
+//! | [`samples`] | keeps how busy the pools were |
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
 //! | [`connections`], [`paced`] | how many there may be, for how long, and how slow |
@@ -29,6 +30,8 @@ mod clock;
 mod commands;
 mod connections;
 mod disk;
+mod hcl_value;
+mod inherited_variables;
 mod install_line;
 mod local_api;
 mod logs;
@@ -38,6 +41,7 @@ mod paced;
 mod packages;
 mod pages;
 mod retention;
+mod samples;
 mod scheduler;
 mod store;
 mod tls;
@@ -288,6 +292,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         let app = Arc::clone(&app);
         async move { app.call_webhooks().await }
     });
+    let sampler = tokio::spawn(samples::sample_pools(Arc::clone(&app)));
     let remover = tokio::spawn({
         let app = Arc::clone(&app);
         let retention = Retention { states: options.keep_states, runs: options.keep_runs };
@@ -300,6 +305,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     stopping.await?;
     sweeper.await?;
     caller.await?;
+    sampler.await?;
     remover.await?;
     app.scheduler.store.close().await;
     info!("server has stopped");
@@ -309,9 +315,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
 fn routes(app: &App) -> Router {
     Router::new()
         .route("/healthz", get(health))
-        .merge(api::agent::routes())
-        .merge(api::pools::routes(app))
-        .merge(api::terraform::routes(app))
+        .merge(api::routes(app))
         .merge(packages::routes(app))
         .merge(pages::routes())
         .merge(metrics::endpoint::routes())

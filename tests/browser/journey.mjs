@@ -69,6 +69,17 @@ assert.equal(await page.locator(`main a[href="/workspaces/${main.id}"]`).count()
 await other.getByRole("button", { name: "Unlink network" }).click();
 await other.locator(".flash", { hasText: "Unlinked" }).waitFor();
 
+// Drained on its pool's page, resumed on its own; both browsers see it.
+await other.getByRole("button", { name: "Drain build 1" }).click();
+await other.locator("#agents-list .status", { hasText: "drained" }).waitFor();
+await page.goto(pool);
+await page.locator("#agents-list .status", { hasText: "drained" }).waitFor();
+await other.getByRole("link", { name: "build 1" }).click();
+await other.getByRole("button", { name: "Resume build 1" }).click();
+await page.locator("#agents-list .status", { hasText: "idle" }).waitFor();
+await other.goto(pool);
+await page.goto(`${pool}/delete`);
+
 // An agent that is online stays; one that has left is removed.
 await other.getByRole("link", { name: "build 1" }).click();
 assert.match(await other.textContent("#journal"), /journalctl --unit scalr-agent/);

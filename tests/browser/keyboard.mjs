@@ -7,6 +7,21 @@ await page.keyboard.type(token);
 await page.keyboard.press("Enter");
 await page.waitForURL(`${server}/pools`);
 
+// The list of shortcuts, and what is on it.
+await page.keyboard.press("?");
+await page.getByRole("heading", { name: "Keyboard shortcuts" }).waitFor();
+await page.keyboard.press("Escape");
+await page.getByRole("heading", { name: "Keyboard shortcuts" }).waitFor({ state: "hidden" });
+await page.keyboard.press("g");
+await page.keyboard.press("w");
+await page.waitForURL(`${server}/workspaces`);
+await page.keyboard.press("/");
+assert.equal(await focused("id"), "q");
+// What is typed is text, and no shortcut.
+await page.keyboard.type("gp?");
+assert.equal(await focused("value"), "gp?");
+await page.goto(`${server}/pools`);
+
 await page.keyboard.press("Tab");
 assert.equal(await focused("textContent"), "Skip to content");
 await page.keyboard.press("Enter");

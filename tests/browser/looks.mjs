@@ -77,6 +77,13 @@ await look("register", `/pools/${made.id}/register`);
 await look("token-new", `/pools/${made.id}/tokens/new`);
 await look("token-revoke", `/pools/${made.id}/tokens/${token.id}/revoke`);
 await look("account", "/account");
+await look("login-consent", `/oauth/authorize?${new URLSearchParams({
+  client_id: "terraform-cli",
+  response_type: "code",
+  redirect_uri: "http://localhost:10000/login",
+  code_challenge_method: "S256",
+  code_challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+})}`);
 await look("not-found", "/nothing");
 await look("registration", `/pools/${made.id}/register`, async () => {
   await page.getByRole("button", { name: "Create the token" }).click();

@@ -31,6 +31,11 @@ async fn a_run_is_followed_searched_and_approved() {
 }
 
 #[tokio::test]
+async fn terraform_login_gets_its_code_from_the_browser() {
+    run("login.mjs").await;
+}
+
+#[tokio::test]
 async fn every_page_is_accessible_light_and_fits_a_phone() {
     run("looks.mjs").await;
 }
@@ -48,6 +53,11 @@ async fn pages_work_without_scripts() {
 #[tokio::test]
 async fn texts_of_users_are_never_executed() {
     run("injection.mjs").await;
+}
+
+#[tokio::test]
+async fn a_page_of_a_busy_pool_fetches_itself_once_a_second() {
+    run("quiet.mjs").await;
 }
 
 #[tokio::test]

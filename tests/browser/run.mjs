@@ -67,6 +67,16 @@ assert.equal(run.attributes.status, "applied");
 await page.goto(`${server}/app/default/network/runs/${run.id}`);
 await page.waitForURL(address);
 
+// Again, and canceled, each with a comment.
+await page.getByText("Run again", { exact: true }).first().click();
+await page.fill("#retry-comment", "Once more <b>");
+await page.locator("#retry button").click();
+await page.getByRole("heading", { name: "Once more <b>" }).waitFor();
+await page.getByText("Cancel run", { exact: true }).first().click();
+await page.fill("#cancel-comment", "Not today <b>");
+await page.locator("#cancel button").click();
+await page.locator("#history blockquote", { hasText: "Not today <b>" }).waitFor();
+
 // The same for somebody without scripts.
 const plain = await signIn({ javaScriptEnabled: false });
 await plain.goto(`${address}?phase=plan`);

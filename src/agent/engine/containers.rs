@@ -6,15 +6,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use backon::{ExponentialBuilder, Retryable as _};
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, NetworkingConfig,
+    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType,
+    MountVolumeOptions, MountVolumeOptionsDriverConfig, NetworkingConfig,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StatsOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
+use tracing::warn;
 
-use super::{Engine, ReadOnlyVolume, is_gone, is_missing, status};
+use super::disk_limit::{DiskLimits, size};
+use super::{Engine, ReadOnlyVolume, is_answer, is_gone, is_missing, status};
 
 /// How many processes and threads a run may have. A large provider has some
 /// hundreds; a fork bomb has more.
@@ -38,6 +41,9 @@ pub(crate) struct ContainerSpec {
     /// Folders on volumes of its own, which go with it. At first each is as the
     /// image has it.
     pub folders: Vec<String>,
+    /// In MB, for each of these folders and for its copy of the image's files, where the
+    /// engine has such limits.
+    pub disk_megabytes: u64,
     /// Whether all but these folders is read-only.
     pub read_only: bool,
     /// By which it is found again.
@@ -83,8 +89,36 @@ impl Engine {
     /// # Errors
     /// The engine refuses, for example because the name is taken.
     pub(crate) async fn create(&self, spec: ContainerSpec) -> Result<String> {
+        let limits = self.disk_limits(spec.disk_megabytes).await;
+        if limits == DiskLimits::default() {
+            return self.create_within(spec, limits).await;
+        }
+        match self.create_within(spec.clone(), limits).await {
+            Err(error) if is_answer(&error) => {
+                let id = self.create_within(spec, DiskLimits::default()).await?;
+                // Its disk is mounted otherwise now, for example.
+                warn!("the engine limits no container's disk any more: {error:#}");
+                self.forget_disk_limits().await;
+                Ok(id)
+            }
+            created => created,
+        }
+    }
+
+    async fn create_within(&self, spec: ContainerSpec, limits: DiskLimits) -> Result<String> {
         let memory = i64::try_from(spec.memory_megabytes * 1024 * 1024)
             .context("the memory limit is too large")?;
+        let limit_of_files = match limits.files.filter(|_| !spec.read_only) {
+            Some(files) => {
+                Some(self.limit_of_files(files, &spec.image, spec.disk_megabytes).await?)
+            }
+            None => None,
+        };
+        let (limited, folders) = match limits.volumes {
+            true => (spec.folders, Vec::new()),
+            false => (Vec::new(), spec.folders),
+        };
+        let limited = limited.into_iter().map(|folder| limited_folder(folder, spec.disk_megabytes));
         let host = HostConfig {
             memory: Some(memory),
             // Memory and swap together: no swap.
@@ -96,7 +130,10 @@ impl Engine {
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             readonly_rootfs: Some(spec.read_only),
             network_mode: Some(spec.network.clone()),
-            mounts: Some(spec.volumes.into_iter().map(ReadOnlyVolume::mount).collect()),
+            mounts: Some(
+                spec.volumes.into_iter().map(ReadOnlyVolume::mount).chain(limited).collect(),
+            ),
+            storage_opt: limit_of_files.map(size),
             // Read again from its start after a crash of ours: the one driver
             // that keeps all and gives it back.
             log_config: Some(HostConfigLogConfig {
@@ -118,7 +155,7 @@ impl Engine {
             env: Some(spec.environment),
             user: Some(spec.user),
             working_dir: Some(spec.working_directory),
-            volumes: Some(spec.folders),
+            volumes: Some(folders),
             labels: Some(spec.labels),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -270,6 +307,23 @@ impl Engine {
             Err(error) if is_missing(&error) || status(&error) == Some(409) => Ok(()),
             other => other.context("cannot remove the container"),
         }
+    }
+}
+
+/// A folder on a volume that goes with its container, as those of `volumes` do.
+fn limited_folder(target: String, megabytes: u64) -> Mount {
+    let driver = MountVolumeOptionsDriverConfig {
+        name: Some("local".to_owned()),
+        options: Some(size(megabytes)),
+    };
+    Mount {
+        typ: Some(MountType::VOLUME),
+        target: Some(target),
+        volume_options: Some(MountVolumeOptions {
+            driver_config: Some(driver),
+            ..MountVolumeOptions::default()
+        }),
+        ..Mount::default()
     }
 }
 

@@ -11,9 +11,6 @@ use tokio::sync::Mutex;
 
 use super::{Engine, TIMEOUT_SECONDS};
 
-/// How old the sizes of volumes may be: the engine reads all its volumes for them.
-const FRESH: Duration = Duration::from_secs(4);
-
 /// The newest API whose answer is [`Answer`] is 1.51; 1.44 is the oldest that Docker 29
 /// has. From 1.42 on the engine can be asked for volumes alone.
 const NEWEST_API: usize = 44;
@@ -44,25 +41,26 @@ struct Usage {
 
 impl Engine {
     /// How much a container has in its volumes and in its copy of its image's files, in
-    /// bytes. A sparse file counts with its whole length.
+    /// bytes. A sparse file counts with its whole length. The sizes of volumes may be as old
+    /// as `max_age`: the engine reads all its volumes for them.
     ///
     /// # Errors
     /// The engine doesn't answer, or reads its volumes for somebody else.
-    pub(crate) async fn disk_used(&self, id: &str) -> Result<u64> {
+    pub(crate) async fn disk_used(&self, id: &str, max_age: Duration) -> Result<u64> {
         let options = InspectContainerOptionsBuilder::default().size(true).build();
         let container = self.docker.inspect_container(id, Some(options)).await;
         let container = container.context("cannot look at the container's files")?;
-        let sizes = self.volume_sizes().await?;
+        let sizes = self.volume_sizes(max_age).await?;
         let mounts = container.mounts.unwrap_or_default().into_iter();
         let volumes = mounts.filter(|mount| mount.rw == Some(true)).filter_map(|mount| mount.name);
         let in_volumes: u64 = volumes.filter_map(|name| sizes.get(&name)).sum();
         Ok(in_volumes + u64::try_from(container.size_rw.unwrap_or(0)).unwrap_or(0))
     }
 
-    async fn volume_sizes(&self) -> Result<Arc<HashMap<String, u64>>> {
+    async fn volume_sizes(&self, max_age: Duration) -> Result<Arc<HashMap<String, u64>>> {
         let mut known = self.sizes.lock().await;
         if let Some((at, sizes)) = &*known
-            && at.elapsed() < FRESH
+            && at.elapsed() < max_age
         {
             return Ok(Arc::clone(sizes));
         }

@@ -2,6 +2,7 @@
 //! socket.
 
 mod containers;
+mod disk_limit;
 mod disk_usage;
 mod files;
 mod host_network;
@@ -52,6 +53,7 @@ pub(crate) struct Engine {
     /// For what bollard does not read.
     http: reqwest::Client,
     sizes: Arc<disk_usage::Sizes>,
+    disk_limits: Arc<disk_limit::Known>,
 }
 
 impl Engine {
@@ -74,7 +76,7 @@ impl Engine {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().unix_socket(path).no_proxy().build();
         let http = http.context("cannot set up calls to the engine")?;
-        Ok(Self { docker, http, sizes: Arc::default() })
+        Ok(Self { docker, http, sizes: Arc::default(), disk_limits: Arc::default() })
     }
 
     /// Connects as [`Engine::connect`], and waits for an engine that is restarting.

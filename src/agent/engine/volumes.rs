@@ -18,7 +18,7 @@ use super::{Engine, is_missing, status};
 
 /// An image with nothing in it. A volume is filled through a container of it, so
 /// that no image of a run has a part in what other runs execute.
-const EMPTY_IMAGE: &str = "scalr-empty:1";
+pub(super) const EMPTY_IMAGE: &str = "scalr-empty:1";
 
 /// An archive with nothing in it, as `tar(5)` has it: two blocks of zeros.
 const EMPTY_ARCHIVE: &[u8] = &[0; 1024];
@@ -121,7 +121,7 @@ impl Engine {
         Ok(answer.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
     }
 
-    async fn ensure_empty_image(&self) -> Result<()> {
+    pub(super) async fn ensure_empty_image(&self) -> Result<()> {
         if self.image_id(EMPTY_IMAGE).await?.is_some() {
             return Ok(());
         }

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::{Job, paths};
+use config::Config;
+
+const MEBIBYTE: u64 = 1024 * 1024;
 
 /// What to do about it.
 pub(super) const ADVICE: &str = "Let it write less to /scalr, /tmp and its log, or give runs more with `scalr-agent configure --disk MB` on the agent's host, and restart the agent.";
@@ -14,11 +17,20 @@ pub(super) const ADVICE: &str = "Let it write less to /scalr, /tmp and its log, 
 /// Between two looks at what a run has written. The engine reads all its volumes for that,
 /// so a slow look makes the next one later.
 const LOOK: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
+/// How old the sizes of volumes may be: less than [`LOOK`], and runs share them.
+const FRESH: Duration = Duration::from_secs(4);
 const PAUSE_PER_LOOK: u32 = 10;
 
 /// While the engine's disk has less free than this, in bytes, there are no new tasks, and
 /// runs that have more than a tenth of what they may have are interrupted.
-pub(crate) const RESERVE: u64 = 128 * 1024 * 1024;
+pub(crate) const RESERVE: u64 = 128 * MEBIBYTE;
+
+/// What the engine itself lets a run write to each of its folders, in MB, where it has such
+/// limits: more than the run may have in all of them, so that a run that writes slowly is
+/// interrupted, and not refused the space for its state.
+pub(super) fn engine_limit(config: &Config) -> u64 {
+    config.disk + RESERVE / MEBIBYTE
+}
 
 /// What a line of a run's output takes in the engine's file besides its text, in bytes.
 const LINE: u64 = 80;
@@ -44,7 +56,6 @@ impl Job {
     /// notice there that its entry point prints when it is interrupted. `replay`: as in
     /// [`Job::pressed_for_memory`].
     pub(super) async fn pressed_for_disk(&self, container: &str, output: &Output, replay: bool) {
-        const MEBIBYTE: u64 = 1024 * 1024;
         let engine = &self.context.engine;
         if replay && matches!(engine.read(container, paths::DISK_NOTICE).await, Ok(Some(_))) {
             return;
@@ -54,7 +65,7 @@ impl Job {
         let what = loop {
             tokio::time::sleep(pause).await;
             let begun = Instant::now();
-            let used = match engine.disk_used(container).await {
+            let used = match engine.disk_used(container, FRESH).await {
                 Ok(used) => used + output.0.load(Ordering::Relaxed),
                 Err(error) if has_failed => {
                     debug!(container, "cannot tell what it has on the disk: {error:#}");
@@ -86,6 +97,23 @@ impl Job {
             warn!("cannot tell in the run's log: {error:#}");
         }
     }
+
+    /// How much the container of a failed run has on the engine's disk, in MB, if that is
+    /// more than it may have: where the engine refuses writes, a run can end by itself before
+    /// anybody looks. None too when the engine does not tell.
+    pub(super) async fn over_disk_at_end(&self, container: &str) -> Option<u64> {
+        let engine = &self.context.engine;
+        if !engine.limits_disk(engine_limit(&self.context.config)).await {
+            return None;
+        }
+        match engine.disk_used(container, Duration::ZERO).await {
+            Ok(used) => Some(used / MEBIBYTE).filter(|used| *used > self.context.config.disk),
+            Err(error) => {
+                warn!(container, "cannot tell what it has on the disk: {error:#}");
+                None
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +129,8 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::journal::Container;
+    use crate::context::Context;
+    use crate::journal::{Container, Entry};
     use crate::task::ends::{Finishes, choosy, context, engine, job, json, packed, run_task_alone};
     use crate::task::tests::claimed;
     use protocol::Outcome;
@@ -165,13 +194,26 @@ mod tests {
                     *self.notice.lock().unwrap() = Some(text);
                     json("")
                 }
-                _ if query.ends_with("run%2Fdisk") && *self.signaled.borrow() => {
+                _ if query.ends_with("run%2Fdisk") && self.notice.lock().unwrap().is_some() => {
                     packed("Warning").into_response()
                 }
+                path if path.ends_with("/create") => json(
+                    r#"{"Id": "c2", "Warnings": [], "Name": "v3", "Driver": "local", "Mountpoint": "/",
+                        "Labels": {}, "Scope": "local", "Options": {}}"#,
+                ),
                 _ if query.ends_with("run%2Fstatus") => packed("init 0\nplan 1\n").into_response(),
                 path => engine(&format!("GET {path}?{query}")),
             }
         }
+    }
+
+    /// A plan whose container was made before.
+    fn with_container(context: &Context) -> Entry {
+        let mut entry = context.journal.begin(claimed(), 0).unwrap();
+        let container =
+            Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+        entry.note_container(container).unwrap();
+        entry
     }
 
     #[tokio::test]
@@ -181,20 +223,33 @@ mod tests {
             let (finishes, engine) = (Finishes::default(), Running::with(has));
             let server = choosy(&finishes, |_| None);
             let context = context(folder.path(), server, engine.router()).await;
-            let mut entry = context.journal.begin(claimed(), 0).unwrap();
-            let container =
-                Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
-            entry.note_container(container).unwrap();
-            let ended = run_task_alone(&context, entry);
+            let ended = run_task_alone(&context, with_container(&context));
             tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends");
             let finish = finishes.lock().unwrap().remove(0);
             assert_eq!(finish.outcome, Outcome::Errored);
             let message = finish.message.unwrap();
             assert!(message.contains("where a run may have 64 MB"), "{message}");
-            let notice = engine.notice.lock().unwrap().take().unwrap();
+            let notice = engine.notice.lock().unwrap().clone().unwrap();
             let expected = "Warning: the run has 64 MB on the engine's disk, more than its 64 MB.";
             assert!(notice.contains(expected), "{notice}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_fails_on_a_limit_of_its_engine_says_how_to_raise_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (finishes, engine) = (Finishes::default(), Running::with([0, 2 * LIMIT, 0]));
+        engine.signaled.send_replace(true);
+        let server = choosy(&finishes, |_| None);
+        let context = context(folder.path(), server, engine.router()).await;
+        run_task_alone(&context, with_container(&context)).await;
+        let finish = finishes.lock().unwrap().remove(0);
+        assert_eq!(finish.outcome, Outcome::Errored);
+        let message = finish.message.unwrap();
+        assert!(message.contains("had 128 MB on the engine's disk when it failed"), "{message}");
+        assert!(message.contains("where a run may have 64 MB"), "{message}");
+        assert!(message.contains("beyond 192 MB in one folder"), "{message}");
+        assert!(message.contains("scalr-agent configure --disk MB"), "{message}");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::log::end_mark::EndMark;
+use protocol::{Category, Secret, Variable};
 
 /// The shells that images call `/bin/sh`.
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
@@ -470,6 +471,122 @@ fn the_agents_files_are_read_after_all_others() {
         let left = names(&run.path("work"));
         assert_eq!(left.len(), own.len(), "they are removed again: {left:?}");
     }
+}
+
+/// What Terraform makes of the variables of a run and of the same ones in a file of its user's,
+/// with the files of the configuration that also set some.
+#[test]
+fn variables_have_the_values_that_the_cli_gives_them() {
+    const OF_FILES: [(&str, &str); 3] = [
+        ("terraform.tfvars", "tfvars = \"a\"\nauto = \"a\"\nrun = \"a\"\nrun_in_hcl = \"a\"\n"),
+        ("a.auto.tfvars", "auto = \"b\"\nrun = \"b\"\n"),
+        ("zz.auto.tfvars.json", "{\"run\": \"c\", \"run_in_hcl\": \"c\"}"),
+    ];
+    // The type, the value of the run's variable, and how it stands in a `.tfvars` file. Those
+    // that have the same in both are HCL.
+    let values = [
+        ("string", "plain", "\"plain\""),
+        ("string", r#"a "b" \ c\n"#, r#""a \"b\" \\ c\\n""#),
+        ("string", "${x} %{y} #{z}", r#""$${x} %%{y} #{z}""#),
+        ("string", "$${x}", r#""\u0024\u0024{x}""#),
+        ("string", "one\n  two\r\n", r#""one\n  two\r\n""#),
+        ("string", "ü 😀 \u{2028} \u{1}", r#""\u00fc \U0001f600 \u2028 \u0001""#),
+        ("string", "", "\"\""),
+        ("string", "null", "\"null\""),
+        ("any", "[1]", "\"[1]\""),
+        ("number", "007", "\"007\""),
+        ("number", "12345678901234567890123", "12345678901234567890123"),
+        ("bool", "true", "true"),
+        ("any", "true", "true"),
+        ("string", "true", "true"),
+        ("number", "1e3", "1e3"),
+        ("number", "-1.50", "-1.50"),
+        ("number", "1 + 2", "1 + 2"),
+        ("any", "null", "null"),
+        ("string", "null", "null"),
+        ("list(string)", "[\"a\", 1, true]", "[\"a\", 1, true]"),
+        ("set(string)", "[\n  \"b\",\n  \"a\",\n  \"b\",\n]", "[\n  \"b\",\n  \"a\",\n  \"b\",\n]"),
+        ("map(number)", "{ a = 1, \"b c\" : 2 }", "{ a = 1, \"b c\" : 2 }"),
+        ("object({ a = number, b = optional(string) })", "{ a = \"1\" }", "{ a = \"1\" }"),
+        ("any", "{ a = [1, { b = null }] }", "{ a = [1, { b = null }] }"),
+        ("list(number)", "[for n in [1, 2] : n * 2]", "[for n in [1, 2] : n * 2]"),
+        ("string", r#""$${x} \u00fc ${1 + 1}""#, r#""$${x} \u00fc ${1 + 1}""#),
+        ("string", "<<EOT\none\n  $${two}\nEOT", "<<EOT\none\n  $${two}\nEOT"),
+        ("string", "<<-EOT\n    one\n      two\n  EOT", "<<-EOT\n    one\n      two\n  EOT"),
+        ("string", "\"a\" # why", "\"a\" # why"),
+        ("list(any)", "[]", "[]"),
+    ];
+    let mut claimed = crate::task::tests::claimed();
+    claimed.task.variables.clear();
+    let mut configuration = String::new();
+    let mut of_user = "run = \"run\"\nrun_in_hcl = \"run\"\n".to_owned();
+    let mut declare = |name: &str, kind: &str, is_sensitive: bool| {
+        configuration += &format!(
+            "variable \"{name}\" {{\n  type = {kind}\n  sensitive = {is_sensitive}\n}}\n\
+             output \"{name}\" {{\n  value = var.{name}\n  sensitive = true\n}}\n"
+        );
+    };
+    let mut give = |key: &str, value: &str, hcl: bool, sensitive: bool| {
+        let (key, value) = (key.to_owned(), Secret::new(value));
+        let category = Category::Terraform;
+        claimed.task.variables.push(Variable { key, value, category, hcl, sensitive });
+    };
+    for name in ["tfvars", "auto", "run", "run_in_hcl"] {
+        declare(name, "string", false);
+    }
+    give("run", "run", false, false);
+    give("run_in_hcl", "\"run\"", true, false);
+    for (number, (kind, value, written)) in values.into_iter().enumerate() {
+        let (name, is_sensitive) = (format!("v{number}"), number % 3 == 0);
+        declare(&name, kind, is_sensitive);
+        give(&name, value, value == written, is_sensitive);
+        of_user += &format!("{name} = {written}\n");
+    }
+
+    let run = Run::new(&[]);
+    let terraform = path_of("terraform");
+    run.script("bin/terraform", &format!("#!/bin/sh\nexec '{}' \"$@\"\n", terraform.display()));
+    run.variables(&[("CHECKPOINT_DISABLE", "1")]);
+    let local = tempfile::tempdir().unwrap();
+    for (name, content) in OF_FILES.into_iter().chain([("main.tf", configuration.as_str())]) {
+        fs::write(run.path("work").join(name), content).unwrap();
+        fs::write(local.path().join(name), content).unwrap();
+    }
+    fs::write(local.path().join("of-user"), of_user).unwrap();
+    for (path, content) in super::environment::terraform(&claimed.task).unwrap() {
+        fs::write(run.path(path.strip_prefix("/scalr/run/").unwrap()), content).unwrap();
+    }
+    let (said, status) = run.end(run.start("plan"));
+    assert!(status.contains("plan 2"), "{said}{status}");
+    let terraform = |arguments: &[&str]| {
+        let mut command = Command::new(&terraform);
+        command.args(arguments).current_dir(local.path()).env("CHECKPOINT_DISABLE", "1");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    terraform(&["init"]);
+    terraform(&["plan", "-var-file=of-user", "-out=plan"]);
+    let outputs = |plan: &[u8]| {
+        let plan: serde_json::Value = serde_json::from_slice(plan).unwrap();
+        plan["planned_values"]["outputs"].clone()
+    };
+    let expected = outputs(&terraform(&["show", "-json", "plan"]));
+    let found = outputs(&fs::read(run.path("plan.json")).unwrap());
+    assert_eq!(found.as_object().unwrap().len(), 4 + values.len());
+    for (name, output) in expected.as_object().unwrap() {
+        assert_eq!(found[name], *output, "{name}");
+    }
+    for (name, value) in [("tfvars", "a"), ("auto", "b"), ("run", "run"), ("run_in_hcl", "run")] {
+        assert_eq!(found[name]["value"], value, "{name}");
+    }
+}
+
+/// Where a program is on PATH.
+fn path_of(program: &str) -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap();
+    let mut paths = std::env::split_paths(&folders).map(|folder| folder.join(program));
+    paths.find(|path| path.is_file()).unwrap_or_else(|| panic!("{program} is not on PATH"))
 }
 
 /// The names in a folder, as Terraform sorts them.

@@ -462,6 +462,11 @@ impl Job {
             127 => engine.image_of(&container.id).await.ok().map(|image| image.name),
             _ => None,
         };
+        let interrupt = *self.channels.orders.borrow();
+        let filled_disk = match (exit_code, interrupt) {
+            (0, _) | (_, Some(_)) => None,
+            _ => self.over_disk_at_end(&container.id).await,
+        };
         let ending = Ending {
             kind: self.task().kind,
             status: &status,
@@ -469,8 +474,9 @@ impl Job {
             oom_killed,
             was_pressed,
             was_over_disk,
+            filled_disk,
             reached: self.time_limit().filter(|_| was_overdue),
-            interrupt: *self.channels.orders.borrow(),
+            interrupt,
             image: image.as_deref(),
         };
         let mut end = outcome(&ending, &self.context.config);

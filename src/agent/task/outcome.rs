@@ -46,6 +46,9 @@ pub(super) struct Ending<'a> {
     pub(super) was_pressed: bool,
     /// Whether this agent interrupted it for what it had on the engine's disk.
     pub(super) was_over_disk: bool,
+    /// How much it had on the engine's disk when it ended, in MB, if that is more than it
+    /// may have and the engine refuses writes beyond that.
+    pub(super) filled_disk: Option<u64>,
     /// The time limit, if this agent interrupted it because it reached that.
     pub(super) reached: Option<Duration>,
     /// Who else interrupted it, if anybody did.
@@ -118,6 +121,14 @@ fn reason(
             disk::ADVICE
         ));
     }
+    if let Some(used) = ending.filled_disk {
+        return Some(format!(
+            "Error: the run had {used} MB on the engine's disk when it failed, where a run may have {} MB; the engine refuses writes beyond {} MB in one folder. {}",
+            config.disk,
+            disk::engine_limit(config),
+            disk::ADVICE
+        ));
+    }
     if let Some(("error", why)) = last {
         return Some(format!("Error: {why}."));
     }
@@ -171,6 +182,7 @@ mod tests {
             oom_killed: false,
             was_pressed: false,
             was_over_disk: false,
+            filled_disk: None,
             reached: None,
             interrupt: None,
             image: (exit_code == 127).then_some("alpine:3"),
@@ -185,6 +197,7 @@ mod tests {
         let killed = |ending| Ending { oom_killed: true, ..ending };
         let pressed = |ending| Ending { was_pressed: true, ..ending };
         let late = |ending| Ending { reached: Some(Duration::from_secs(20)), ..ending };
+        let filled = |ending| Ending { filled_disk: Some(200), ..ending };
         let over_disk = |ending| Ending { was_over_disk: true, ..ending };
         let interrupted = |who, ending| Ending { interrupt: Some(who), ..ending };
         for (ending, outcome_is, has_changes, reason_has) in [
@@ -256,6 +269,14 @@ mod tests {
                 Errored,
                 None,
                 Some("where a run may have 10240 MB"),
+            ),
+            (
+                filled(ended(Plan, "init 0\nplan 1\n", 1)),
+                Errored,
+                None,
+                Some(
+                    "200 MB on the engine's disk when it failed, where a run may have 10240 MB; the engine refuses writes beyond 10368 MB in one folder. Let it write less",
+                ),
             ),
             // The step finished before anything reached it.
             (killed(ended(Apply, "init 0\napply 0\n", 0)), Finished, None, None),

@@ -2,6 +2,9 @@
 
 /// Where all else of ours is: a volume.
 pub(super) const SCALR: &str = "/scalr";
+/// What the run and its agent exchange: a volume of its own, so that there is room for the
+/// state when the run has filled the other one.
+pub(super) const RUN: &str = "/scalr/run";
 /// The folder for what is to be forgotten.
 pub(super) const TMP: &str = "/tmp";
 /// Where programs look users and groups up.

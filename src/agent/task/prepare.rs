@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::input_archive::Archive;
 use super::plan_flags::plan_flags;
-use super::{Job, directory_inside, environment, hooks, paths, work_directory};
+use super::{Job, directory_inside, disk, environment, hooks, paths, work_directory};
 use crate::client::{CallError, TaskFile};
 use crate::engine::ContainerSpec;
 use crate::log::spool::Spool;
@@ -127,7 +127,7 @@ impl Job {
             .context("the server has no configuration for this run")?;
         let directory = self.entry.directory();
         let mut archive = Archive::new(directory, paths::SCALR, self.context.user)?;
-        for (path, mode) in [("/scalr/run", 0o700), (paths::HOME, 0o700), (paths::WORK, 0o755)] {
+        for (path, mode) in [(paths::RUN, 0o700), (paths::HOME, 0o700), (paths::WORK, 0o755)] {
             archive.directory(path, mode)?;
         }
         let lock_path = self.in_work(paths::LOCK_FILE)?;
@@ -312,7 +312,8 @@ impl Job {
             environment: vec![format!("HOME={}", paths::HOME)],
             user: format!("{}:{}", user.uid, user.gid),
             working_directory: paths::WORK.to_owned(),
-            folders: vec![paths::SCALR.to_owned()],
+            folders: vec![paths::SCALR.to_owned(), paths::RUN.to_owned()],
+            disk_megabytes: disk::engine_limit(config),
             read_only: false,
             labels,
             network: self.slot.network(),

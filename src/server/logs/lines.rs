@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 
 use aho_corasick::AhoCorasick;
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 use serde::Serialize;
 
 use super::ansi::{Line, Style};
@@ -183,15 +183,14 @@ pub(super) fn search(log: &File, length: u64, text: &str) -> io::Result<Matches>
         .build([text])
         .map_err(io::Error::other)?;
     let mut reader = reader(log, 0..length)?;
-    let mut line = Vec::new();
+    let (mut line, mut plain) = (Vec::new(), Vec::new());
     for number in 1.. {
         if read_line(&mut reader, &mut line)?.bytes == 0 {
             break;
         }
-        let is_plain = memchr::memchr3(b'\x1b', b'\r', 0x08, &line).is_none();
-        let matches = match is_plain {
-            true => searcher.is_match(&line),
-            false => searcher.is_match(&Line::read(&line, Style::default()).text()),
+        let matches = match without_colours(&line, &mut plain) {
+            Some(plain) => searcher.is_match(plain),
+            None => searcher.is_match(&Line::read(&line, Style::default()).text()),
         };
         if matches {
             if found.lines.len() == MAX_MATCHES {
@@ -202,6 +201,27 @@ pub(super) fn search(log: &File, length: u64, text: &str) -> io::Result<Matches>
         }
     }
     Ok(found)
+}
+
+/// The text of a line in which there are colours and nothing else that is not text, made in
+/// `plain`; reading a line as a terminal does takes twenty times as long. None: there is more.
+fn without_colours<'a>(line: &'a [u8], plain: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    if memchr2(b'\r', 0x08, line).is_some() {
+        return None;
+    }
+    let mut rest = line;
+    plain.clear();
+    while let Some(at) = memchr(b'\x1b', rest) {
+        plain.extend_from_slice(&rest[..at]);
+        let parameters = rest[at + 1..].strip_prefix(b"[")?;
+        let end = parameters.iter().position(|byte| !matches!(byte, b'0'..=b';'))?;
+        rest = parameters[end..].strip_prefix(b"m")?;
+    }
+    if plain.is_empty() && rest.len() == line.len() {
+        return Some(line);
+    }
+    plain.extend_from_slice(rest);
+    Some(plain)
 }
 
 /// What [`read_line`] read.

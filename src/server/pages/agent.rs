@@ -2,9 +2,9 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Serialize;
 
 use super::error::PageError;
@@ -13,6 +13,7 @@ use super::frame::{self, Page};
 use super::refusal::Refusal;
 use super::session::{self, Session};
 use crate::api::pools::agents::{self, Status};
+use crate::api::pools::call;
 use crate::app::App;
 use crate::clock::Millis;
 use crate::store::agent::{self as store, Agent};
@@ -27,6 +28,8 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/agents/{id}", get(show))
         .route("/agents/{id}/remove", get(ask_to_remove).post(remove))
+        .route("/agents/{id}/drain", post(drain))
+        .route("/agents/{id}/resume", post(resume))
 }
 
 /// An agent, as lists show it.
@@ -35,6 +38,7 @@ pub(super) struct Row {
     id: String,
     name: String,
     status: Status,
+    draining_since: Option<Millis>,
     error: Option<String>,
     version: String,
     os: String,
@@ -54,6 +58,7 @@ impl Row {
         let last_seen_at = app.scheduler.last_seen_at(&agent);
         Self {
             status: agents::status(app, &agent, tasks),
+            draining_since: agent.draining_since,
             error: agent.error_message,
             busy: work.iter().filter(|work| work.state.is_with_agent()).count(),
             slots: agent.concurrency,
@@ -133,6 +138,40 @@ async fn show(
     page.show(&app, &session, &content)
 }
 
+async fn drain(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    act(&app, &form, &id, "drain", "Draining: the agent is offered no more runs.").await
+}
+
+async fn resume(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    act(&app, &form, &id, "resume", "Resumed: the agent is offered runs again.").await
+}
+
+/// Acts on an agent, and shows the page again that the button is on: the agent's or its pool's.
+async fn act(
+    app: &App,
+    form: &Form,
+    id: &str,
+    action: &str,
+    done: &str,
+) -> Result<Response, PageError> {
+    let path = format!("/agents/{id}/actions/{action}");
+    let agent = call(app, form.session.actor(), Method::POST, &path, "").await?;
+    let pool = agent["data"]["relationships"]["pool"]["data"]["id"].as_str();
+    let page = match (form.fields.get("page"), pool) {
+        ("pool", Some(pool)) => format!("/pools/{pool}"),
+        _ => format!("/agents/{id}"),
+    };
+    Ok(frame::redirect(&page, session::message(done, app)))
+}
+
 async fn ask_to_remove(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -172,5 +211,77 @@ async fn remove(
             let refusal = Refusal::of(error)?;
             confirm(&app, &form.session, &id, StatusCode::CONFLICT, refusal).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::in_process::{InProcess, register};
+    use crate::pages::browser::Browser;
+
+    /// An agent's id and session.
+    async fn agent(server: &InProcess) -> (String, String) {
+        let (_, registered) = server.tell("register", &server.pool_token, &register()).await;
+        let text = |name: &str| registered[name].as_str().unwrap().to_owned();
+        (text("agent_id"), text("session_token"))
+    }
+
+    async fn polled(server: &InProcess, session: &str) -> Value {
+        let poll = json!({ "free_slots": 1, "tasks": [] });
+        server.tell("poll", session, &poll).await.1["events"].clone()
+    }
+
+    #[tokio::test]
+    async fn a_drained_agent_is_offered_nothing_until_it_is_resumed_on_its_page() {
+        let server = InProcess::with_clock(Clock::standing()).await;
+        let (id, session) = agent(&server).await;
+        let browser = Browser::new(&server).await;
+        let page = browser.page(&format!("/agents/{id}")).await;
+        assert!(page.contains("Drain one") && !page.contains("Resume one"), "{page}");
+        let (status, _) = browser.post(&format!("/agents/{id}/drain"), &[]).await;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        let page = browser.page(&format!("/agents/{id}")).await;
+        assert!(page.contains(">drained<") && page.contains("Resume one"), "{page}");
+        server.run().await;
+        assert_eq!(polled(&server, &session).await, json!([]));
+        // Its next session, after a restart of its machine, is drained, too.
+        let (again, session) = agent(&server).await;
+        assert_eq!(again, id);
+        assert_eq!(polled(&server, &session).await, json!([]));
+        let attributes = async || {
+            let agent = server.api(Method::GET, &format!("/agents/{id}"), Value::Null).await;
+            agent["data"]["attributes"].clone()
+        };
+        assert!(attributes().await["draining-since"].is_string());
+
+        let (status, page) = browser.post(&format!("/agents/{id}/drain"), &[]).await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(page.contains("draining already"), "{page}");
+        let (status, _) = browser.post(&format!("/agents/{id}/resume"), &[("page", "pool")]).await;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        assert_eq!(attributes().await["draining-since"], Value::Null);
+        assert_eq!(polled(&server, &session).await[0]["event"], "offer");
+    }
+
+    #[tokio::test]
+    async fn draining_ends_a_held_poll_and_leaves_the_current_run_alone() {
+        let server = InProcess::with_clock(Clock::standing()).await;
+        let working = server.working().await;
+        let agents = server.api(Method::GET, "/agents", Value::Null).await;
+        let id = agents["data"][0]["id"].as_str().unwrap().to_owned();
+        let browser = Browser::new(&server).await;
+        browser.post(&format!("/agents/{id}/drain"), &[]).await;
+        let path = agents["data"][0]["relationships"]["pool"]["data"]["id"].as_str().unwrap();
+        let page = browser.page(&format!("/pools/{path}")).await;
+        assert!(page.contains(">draining<") && page.contains("Resume one"), "{page}");
+        let log = format!("tasks/{}/log?attempt=1&offset=0", working.task);
+        let log = format!("{}/{log}", protocol::BASE);
+        let (status, _) =
+            server.call(Method::PUT, &log, &working.task_token, &[], "still at work\n").await;
+        assert_eq!(status, StatusCode::OK);
     }
 }

@@ -58,6 +58,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
             SCRIPT,
             include_str!("../../../templates/pages/assets/preview.js"),
         ),
+        Asset::new("keys.js", SCRIPT, include_str!("../../../templates/pages/assets/keys.js")),
         Asset::new("log.js", SCRIPT, include_str!("../../../templates/pages/assets/log.js")),
         Asset::new(
             "state-icon.js",

@@ -1,5 +1,6 @@
 //! Somebody who is signed in, for tests: the pages are called directly.
 
+use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, Method, StatusCode};
 use url::form_urlencoded::Serializer;
 
@@ -37,9 +38,24 @@ impl<'a> Browser<'a> {
 
     /// Sends a form with its token.
     pub(super) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> (StatusCode, String) {
+        self.send(Method::POST, path, self.form(fields)).await
+    }
+
+    /// Sends a form with its token; where the answer leads.
+    pub(super) async fn post_for_location(
+        &self,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> (StatusCode, Option<String>) {
+        let headers = [("cookie", self.cookie.as_str())];
+        let answer = self.server.answer(Method::POST, path, "", &headers, self.form(fields)).await;
+        let location = answer.headers().get(LOCATION);
+        (answer.status(), location.map(|location| location.to_str().unwrap().to_owned()))
+    }
+
+    fn form(&self, fields: &[(&str, &str)]) -> String {
         let mut form = Serializer::new(String::new());
-        form.extend_pairs(fields).append_pair("form-token", &self.form_token);
-        self.send(Method::POST, path, form.finish()).await
+        form.extend_pairs(fields).append_pair("form-token", &self.form_token).finish()
     }
 
     pub(super) async fn send(

@@ -13,7 +13,7 @@ impl Filter<Millis, String> for Duration {
 }
 
 /// Two units at most: what is smaller says nothing beside them.
-fn text(milliseconds: Millis) -> String {
+pub(super) fn text(milliseconds: Millis) -> String {
     let seconds = milliseconds.max(0) / 1000;
     match seconds {
         0 => "under 1 s".to_owned(),

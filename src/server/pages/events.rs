@@ -11,6 +11,7 @@ use axum::response::sse::{Event, KeepAlive};
 use axum::routing::get;
 use futures_util::Stream;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::session::Session;
@@ -19,6 +20,9 @@ use crate::store::changes::{REMOVED, Topics};
 
 /// How long changes are collected before a page fetches itself.
 const COLLECT: Duration = Duration::from_millis(200);
+
+/// How long a page is left alone after that: the heartbeats of a large pool are many.
+const REST: Duration = Duration::from_secs(1);
 
 /// How often something is sent while nothing changes: proxies end silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -38,28 +42,30 @@ async fn events(
     let mut wanted: Vec<String> = wanted.map(|(_, topic)| topic.into_owned()).collect();
     wanted.push(REMOVED.to_owned());
     let changes = app.scheduler.store.changes.watch();
-    let events =
-        futures_util::stream::unfold((app, changes, wanted), async |(app, mut changes, wanted)| {
-            loop {
-                let topics = tokio::select! {
-                    topics = changes.recv() => topics,
-                    () = app.scheduler.wake.stopped() => return None,
-                };
-                let concerns_page = match topics {
-                    Ok(topics) => concerns(&wanted, &topics),
-                    Err(RecvError::Lagged(_)) => true,
-                    Err(RecvError::Closed) => return None,
-                };
-                if concerns_page {
-                    tokio::time::sleep(COLLECT).await;
-                    // What was changed meanwhile, the same fetch shows.
-                    changes = changes.resubscribe();
-                    // Browsers drop an event without data.
-                    let event = Event::default().event("change").data("changed");
-                    return Some((Ok(event), (app, changes, wanted)));
-                }
+    let events = futures_util::stream::unfold((app, changes, wanted, None), async |state| {
+        let (app, mut changes, wanted, last) = state;
+        loop {
+            let topics = tokio::select! {
+                topics = changes.recv() => topics,
+                () = app.scheduler.wake.stopped() => return None,
+            };
+            let concerns_page = match topics {
+                Ok(topics) => concerns(&wanted, &topics),
+                Err(RecvError::Lagged(_)) => true,
+                Err(RecvError::Closed) => return None,
+            };
+            if concerns_page {
+                let rested = last.map(|last: Instant| last + REST);
+                let collected = Instant::now() + COLLECT;
+                tokio::time::sleep_until(rested.map_or(collected, |at| at.max(collected))).await;
+                // What was changed meanwhile, the same fetch shows.
+                changes = changes.resubscribe();
+                // Browsers drop an event without data.
+                let event = Event::default().event("change").data("changed");
+                return Some((Ok(event), (app, changes, wanted, Some(Instant::now()))));
             }
-        });
+        }
+    });
     Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 

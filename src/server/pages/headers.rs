@@ -11,8 +11,14 @@ use axum::response::Response;
 
 /// Scripts and styles are files of this server; a text that somebody wrote is never one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-                      connect-src 'self'; form-action 'self'; base-uri 'none'; \
-                      frame-ancestors 'none'";
+                      connect-src 'self'; base-uri 'none'; frame-ancestors 'none'; \
+                      form-action 'self'";
+
+/// The policy of a page whose form leads to `origin` in the end: browsers look at redirects, too.
+pub(super) fn with_form_to(origin: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("{POLICY} {origin}"))
+        .unwrap_or_else(|_| HeaderValue::from_static(POLICY))
+}
 
 pub(super) async fn add(request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;
@@ -24,7 +30,8 @@ pub(super) async fn add(request: Request, next: Next) -> Response {
         (REFERRER_POLICY, "same-origin"),
         (CACHE_CONTROL, "no-store"),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        // A page may have a policy of its own.
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     answer
 }

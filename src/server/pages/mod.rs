@@ -15,6 +15,7 @@
 //! | [`events`] | tells open pages what was changed |
 //! | [`assets`], [`headers`] | stylesheet and scripts, and what browsers may do with the pages |
 //! | [`sign_in`], [`attempts`], [`account`] | how sessions begin and end |
+//! | [`login_consent`] | whether `terraform login` gets a token |
 
 mod account;
 mod agent;
@@ -31,16 +32,19 @@ mod frame;
 mod headers;
 mod list;
 mod log;
+mod login_consent;
 mod palette;
 mod plan_changes;
 mod plan_summary;
 mod pool;
+mod pool_chart;
 mod pool_form;
 mod pool_token;
 mod pools;
 mod refusal;
 mod register;
 mod run;
+mod run_chart;
 mod run_status;
 mod runs;
 mod session;
@@ -49,6 +53,7 @@ mod state_diff;
 mod states;
 mod time;
 mod timeline;
+mod trouble;
 mod value_change;
 mod variables;
 mod workspace;
@@ -67,6 +72,7 @@ use error::PageError;
 use session::Session;
 
 pub(crate) use attempts::Attempts;
+pub(crate) use pools::loads as pool_loads;
 pub(crate) use sign_in::{local_routes, new_link};
 
 /// The largest form, in bytes, and how long it may take.
@@ -85,6 +91,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(pool_token::routes())
         .merge(pools::routes())
         .merge(log::routes())
+        .merge(login_consent::routes())
         .merge(register::routes())
         .merge(run::routes())
         .merge(runs::routes())

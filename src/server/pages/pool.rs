@@ -1,16 +1,17 @@
 //! `/pools/ID`: a pool with its agents, workspaces and tokens, and its deletion.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};
+use super::pool_chart::{self, Chart, Span};
 use super::pools::{ALL, PoolRow};
 use super::refusal::{Refusal, payload};
 use super::session::{self, Session};
@@ -35,9 +36,17 @@ pub(super) async fn find(db: &mut Connection, id: &str) -> Result<AgentPool, Pag
     agent_pool::find(db, id).await?.ok_or(PageError::NotFound("pool"))
 }
 
+#[derive(Debug, Deserialize)]
+struct Asked {
+    /// How far back its pictures go.
+    #[serde(default)]
+    span: Span,
+}
+
 #[derive(Serialize)]
 struct PoolPage {
     pool: PoolRow,
+    chart: Chart,
     image: Option<String>,
     shared_with: Vec<String>,
     default_of: Vec<String>,
@@ -72,14 +81,16 @@ async fn show(
     State(app): State<App>,
     Path(id): Path<String>,
     session: Session,
+    Query(asked): Query<Asked>,
 ) -> Result<Response, PageError> {
-    render(&app, &session, &id, StatusCode::OK, Refusal::default()).await
+    render(&app, &session, &id, asked.span, StatusCode::OK, Refusal::default()).await
 }
 
 async fn render(
     app: &App,
     session: &Session,
     id: &str,
+    span: Span,
     status: StatusCode,
     refusal: Refusal,
 ) -> Result<Response, PageError> {
@@ -114,6 +125,7 @@ async fn render(
         }
     }
     let now = app.scheduler.clock.now();
+    let chart = pool_chart::read(&mut db, id, span, now).await?;
     let tokens = access_token::list(&mut db, id, ALL).await?.rows.into_iter();
     let tokens = tokens.map(|token| TokenRow {
         is_expired: token.is_expired(now),
@@ -132,6 +144,7 @@ async fn render(
     };
     let content = PoolPage {
         pool: row,
+        chart,
         image: pool.image.clone(),
         shared_with: shared_with.iter().map(|id| name_of(id)).collect(),
         default_of: default_of.iter().map(|id| name_of(id)).collect(),
@@ -155,7 +168,10 @@ async fn link(
             let text = "Linked the workspace. Its next runs use this pool.";
             Ok(frame::redirect(&format!("/pools/{id}#workspaces"), session::message(text, &app)))
         }
-        Some(refusal) => render(&app, &form.session, &id, StatusCode::CONFLICT, refusal).await,
+        Some(refusal) => {
+            let (session, status) = (&form.session, StatusCode::CONFLICT);
+            render(&app, session, &id, Span::default(), status, refusal).await
+        }
     }
 }
 
@@ -169,7 +185,10 @@ async fn unlink(
             let text = "Unlinked the workspace.";
             Ok(frame::redirect(&format!("/pools/{id}#workspaces"), session::message(text, &app)))
         }
-        Some(refusal) => render(&app, &form.session, &id, StatusCode::CONFLICT, refusal).await,
+        Some(refusal) => {
+            let (session, status) = (&form.session, StatusCode::CONFLICT);
+            render(&app, session, &id, Span::default(), status, refusal).await
+        }
     }
 }
 
@@ -250,5 +269,37 @@ async fn delete(
             let refusal = Refusal::of(error)?;
             confirm(&app, &form.session, &id, StatusCode::CONFLICT, refusal).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::in_process::InProcess;
+    use crate::pages::browser::Browser;
+    use crate::samples;
+
+    #[tokio::test]
+    async fn a_pool_has_pictures_of_its_queue_and_slots_with_the_numbers_in_a_table() {
+        let server = InProcess::with_clock(Clock::standing()).await;
+        server.working().await;
+        server.run().await;
+        let pools = server.api(Method::GET, "/agent-pools", Value::Null).await;
+        let path = format!("/pools/{}", pools["data"][0]["id"].as_str().unwrap());
+        let browser = Browser::new(&server).await;
+        assert!(browser.page(&path).await.contains("There is none of this time yet"));
+        samples::sample(&server.app).await.unwrap();
+        for span in ["hour", "day", "week"] {
+            let page = browser.page(&format!("{path}?span={span}")).await;
+            assert!(page.contains(" UTC: 1 queued, 1 of 5 slots busy</title>"), "{page}");
+            assert!(page.contains("<td data-label=\"Slots\" class=\"number\">5</td>"), "{page}");
+            assert!(page.contains(&format!("in the last {span}")), "{page}");
+        }
+        let (status, _) = browser.get(&format!("{path}?span=year")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
     }
 }

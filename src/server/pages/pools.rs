@@ -13,6 +13,7 @@ use crate::api::pools::agents::{self, Status};
 use crate::app::App;
 use crate::clock::Millis;
 use crate::store::agent_pool::{self, AgentPool, Filter};
+use crate::store::pool_sample::Load;
 use crate::store::{Connection, agent, task, workspace};
 
 /// Lists are shown whole.
@@ -58,11 +59,21 @@ async fn list(State(app): State<App>, session: Session) -> Result<Response, Page
     page.show(&app, &session, &Pools { pools })
 }
 
+/// The load of each pool now, by its id.
+pub(crate) async fn loads(app: &App, db: &mut Connection) -> anyhow::Result<Vec<(String, Load)>> {
+    let pools = agent_pool::list(db, Filter::default(), ALL).await?.rows;
+    let load = |row: PoolRow| {
+        let busy = i64::try_from(row.busy).unwrap_or(i64::MAX);
+        (row.id, Load { queued: row.queued, busy, slots: row.slots })
+    };
+    Ok(rows(app, db, &pools).await?.into_iter().map(load).collect())
+}
+
 pub(super) async fn rows(
     app: &App,
     db: &mut Connection,
     pools: &[AgentPool],
-) -> Result<Vec<PoolRow>, PageError> {
+) -> sqlx::Result<Vec<PoolRow>> {
     let ids: Vec<&str> = pools.iter().map(|pool| pool.id.as_str()).collect();
     let environments = agent_pool::environments_of(db, &ids).await?;
     let workspaces = workspace::ids_of_pools(db, &ids).await?;

@@ -16,11 +16,12 @@ use super::plan_summary::{self, Summary};
 use super::run_status::{self, Shown};
 use super::session::{self, Session};
 use super::timeline::{self, Times};
+use super::trouble::{self, Trouble};
 use crate::api::pools::call;
 use crate::app::App;
 use crate::clock::Millis;
 use crate::logs::Lines;
-use crate::store::run::{self, Run, Status};
+use crate::store::run::{self, Run};
 use crate::store::run_event::{self, ActorKind, COMMENTED, RunEvent};
 use crate::store::task::{self, Phase, State as TaskState, Task};
 use crate::store::{Connection, agent_pool, environment, workspace};
@@ -94,6 +95,8 @@ struct View {
     plan: Option<Summary>,
     error: Option<Trouble>,
     lock: Option<String>,
+    /// The pool of its plan and apply.
+    pool_id: Option<String>,
     /// Why it waits.
     pending: Option<String>,
     /// How many runs of its workspace go first; none if it does not wait for any.
@@ -107,13 +110,6 @@ struct View {
     spans: Vec<timeline::Span>,
     phases: Vec<PhaseView>,
     log: LogView,
-}
-
-/// What went wrong, and a heading for it.
-#[derive(Serialize)]
-struct Trouble {
-    title: &'static str,
-    text: String,
 }
 
 #[derive(Serialize)]
@@ -229,8 +225,9 @@ async fn show(
         ahead: attributes["position-in-queue"].as_u64().filter(|ahead| *ahead > 0),
         pool_queue,
         auto_apply: run.auto_apply,
-        error: trouble(&run, &plan, &apply),
+        error: trouble::of(&run, &plan, &apply),
         lock: of.lock_reason,
+        pool_id: plan.pool_id.clone(),
         actions: Actions {
             can_confirm: may("is-confirmable"),
             can_discard: may("is-discardable"),
@@ -364,27 +361,6 @@ async fn log_view(app: &App, run: &Run, task: &Task, asked: &Asked) -> Result<Lo
 /// The first line of the block that a line is in.
 fn block(line: u64) -> u64 {
     (line.max(1) - 1) / BLOCK * BLOCK + 1
-}
-
-/// What went wrong, and what kind of thing it is.
-fn trouble(run: &Run, plan: &Task, apply: &Task) -> Option<Trouble> {
-    let tasks = [apply, plan];
-    let of_task = || tasks.iter().find_map(|task| task.message.clone());
-    let unreachable = tasks.iter().any(|task| task.state == TaskState::Unreachable);
-    let text = match &run.error_message {
-        Some(text) => text.clone(),
-        None if unreachable || run.status == Status::Errored => of_task().unwrap_or_default(),
-        None => return None,
-    };
-    let title = match () {
-        () if tasks.iter().any(|task| task.oom_killed) => "Out of memory",
-        () if unreachable => "The agent is unreachable",
-        () if run.status == Status::Canceled => "Canceled",
-        () if apply.started_at.is_some() => "The apply failed",
-        () if plan.started_at.is_some() => "The plan failed",
-        () => "The run did not start",
-    };
-    Some(Trouble { title, text })
 }
 
 async fn act(

@@ -1,11 +1,12 @@
-//! `/workspaces/ID/variables`: a workspace's own variables. The value of a sensitive one can be
-//! replaced, never seen.
+//! `/workspaces/ID/variables`: a workspace's own variables, and those that it inherits. The value
+//! of a sensitive one can be replaced, never seen.
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::error::PageError;
@@ -15,6 +16,9 @@ use super::session::{self, Session};
 use super::workspace;
 use crate::api::pools::{CallError, call};
 use crate::app::App;
+use crate::inherited_variables::resolve;
+use crate::store::Connection;
+use crate::store::variable::{self, Category, Scope};
 
 /// The largest page of the API.
 const SIZE: usize = 100;
@@ -42,11 +46,14 @@ async fn page(
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
     let top = workspace::top(app, &mut db, id).await?;
+    let inherited = inherited(&mut db, id).await?;
     drop(db);
+    let variables = variables(app, session, id).await?;
     let content = json!({
         "tab": "variables",
         "workspace": top,
-        "variables": variables(app, session, id).await?,
+        "variables": variables,
+        "inherited": inherited,
         "refusal": refusal,
     });
     let title = format!("Variables · {}", top.name);
@@ -54,7 +61,8 @@ async fn page(
         template: "variables.html",
         title: &title,
         section: "workspaces",
-        topics: &[&format!("workspace:{id}")],
+        // Those that it inherits are no part of it.
+        topics: &[&format!("workspace:{id}"), "variables"],
     };
     let status = if refusal.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     page.show_with(status, app, session, &content)
@@ -80,6 +88,46 @@ async fn variables(
         }
     }
     Ok(all)
+}
+
+/// Variables of a wider scope, as the page shows them.
+#[derive(Serialize)]
+struct InheritedRow {
+    key: String,
+    category: Category,
+    scope: Scope,
+    /// None: it is sensitive.
+    value: Option<String>,
+    hcl: bool,
+    is_final: bool,
+    description: Option<String>,
+    /// Whether runs get it, and no other one with its key.
+    is_used: bool,
+}
+
+async fn inherited(
+    db: &mut Connection,
+    workspace_id: &str,
+) -> Result<Vec<InheritedRow>, PageError> {
+    let mut rows = Vec::new();
+    for resolved in resolve(variable::reaching(db, workspace_id).await?) {
+        let overridden = resolved.overridden.into_iter().map(|variable| (variable, false));
+        for (variable, is_used) in overridden.chain([(resolved.winner, true)]) {
+            if variable.scope() < Scope::Workspace {
+                rows.push(InheritedRow {
+                    scope: variable.scope(),
+                    value: (!variable.sensitive).then(|| variable.value.0.expose().to_owned()),
+                    key: variable.key,
+                    category: variable.category,
+                    hcl: variable.hcl,
+                    is_final: variable.is_final,
+                    description: variable.description,
+                    is_used,
+                });
+            }
+        }
+    }
+    Ok(rows)
 }
 
 async fn create(

@@ -14,6 +14,7 @@ use super::error::PageError;
 use super::form::{Form, check_header};
 use super::frame::{self, Page};
 use super::list::{self, Pages};
+use super::run_chart;
 use super::runs::{self, Row};
 use super::session::{self, Session};
 use crate::api::pools::{BASE, CallError, call};
@@ -97,8 +98,10 @@ async fn show(
         let place = queue.iter().position(|(_, waiting)| *waiting == row.id);
         row.position = place.filter(|place| *place > 0);
     }
+    let chart = run_chart::read(&mut db, &id).await?;
     let content = json!({
         "tab": "runs",
+        "chart": chart,
         "runs": rows,
         "show_workspace": false,
         "pages": Pages::of(&format!("/workspaces/{id}"), &[], page, listed.total),
@@ -234,6 +237,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn inherited_variables_are_shown_with_their_scope_and_which_one_runs_get() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let environments = server.api(Method::GET, "/environments", Value::Null).await;
+        let environment = environments["data"][0]["id"].as_str().unwrap();
+        let account = &environments["data"][0]["relationships"]["account"]["data"]["id"];
+        let (account, workspace) = (account.as_str().unwrap(), server.workspace.as_str());
+        for (scope, id, key, value, sensitive) in [
+            ("account", account, "region", "of-account", false),
+            ("environment", environment, "size", "of-environment", false),
+            ("account", account, "password", "hunter2", true),
+            ("workspace", workspace, "size", "of-workspace", false),
+        ] {
+            let attributes = json!({
+                "key": key, "value": value, "category": "terraform", "sensitive": sensitive,
+            });
+            server.create("/vars", attributes, &[(scope, id)]).await;
+        }
+        let page = browser.page(&format!("/workspaces/{workspace}/variables")).await;
+        let (_, inherited) = page.split_once("<h2>Inherited</h2>").unwrap();
+        let row = |key: &str| {
+            let (_, row) = inherited.split_once(&format!("<th scope=\"row\">{key} ")).unwrap();
+            row.split_once("</tr>").unwrap().0.to_owned()
+        };
+        assert!(
+            row("region").contains("of-account") && row("region").contains(">account"),
+            "{page}"
+        );
+        assert!(row("region").contains(">yes<"), "{page}");
+        assert!(row("size").contains("of-environment"), "{page}");
+        assert!(row("size").contains("another scope takes precedence"), "{page}");
+        assert!(row("password").contains("sensitive") && !page.contains("hunter2"), "{page}");
+        assert!(!inherited.contains("of-workspace"), "{page}");
+    }
+
+    #[tokio::test]
     async fn sensitive_values_are_replaced_and_never_shown() {
         let server = InProcess::new().await;
         let browser = Browser::new(&server).await;
@@ -250,7 +289,7 @@ mod tests {
         assert!(page.contains("password") && !page.contains("hunter2"), "{page}");
         let stored = async || {
             let mut db = server.app.scheduler.store.read().await.unwrap();
-            let all = crate::store::variable::of_workspace(&mut db, &server.workspace).await;
+            let all = crate::store::variable::reaching(&mut db, &server.workspace).await;
             all.unwrap().pop().unwrap()
         };
         assert_eq!(stored().await.value.0.expose(), "hunter2\n  second line\n");

@@ -69,6 +69,7 @@ impl Scheduler {
             None => End::Replaced,
         };
         let created_at = known.as_ref().map_or(change.now, |agent| agent.created_at);
+        let draining_since = known.as_ref().and_then(|agent| agent.draining_since);
         let agent = Agent {
             id: known.map_or_else(|| new_id("agent"), |agent| agent.id),
             pool_id: pool_id.clone(),
@@ -84,6 +85,7 @@ impl Scheduler {
             error_message: None,
             machine_id: register.identity.as_ref().map(|identity| identity.machine_id.clone()),
             boot_id: register.identity.as_ref().map(|identity| identity.boot_id.clone()),
+            draining_since,
             created_at,
             last_seen_at: change.now,
         };

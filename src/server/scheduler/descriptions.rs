@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 
 use super::{Change, Error, Terms};
+use crate::inherited_variables::{Inherited, resolve};
 use crate::store::run::{self, Run};
 use crate::store::run_settings::{self, RunSettings};
 use crate::store::task::{Phase, Task};
@@ -80,7 +81,7 @@ impl Change {
             Some(id) => agent_pool::find(&mut self.tx, id).await?,
             None => None,
         };
-        let variables = variable::of_workspace(&mut self.tx, &workspace.id).await?.into_iter();
+        let reaching = variable::reaching(&mut self.tx, &workspace.id).await?;
         Ok(RunSettings {
             terraform_version: run
                 .terraform_version
@@ -91,19 +92,25 @@ impl Change {
             working_directory: workspace.working_directory.clone(),
             hooks: workspace.hooks.0.clone(),
             variables: with_own(
-                variables
-                    .map(|variable| Variable {
-                        key: variable.key,
-                        value: variable.value.0,
-                        category: variable.category.into(),
-                        hcl: variable.hcl,
-                        sensitive: variable.sensitive,
-                    })
-                    .collect(),
+                resolve(reaching).into_iter().map(Variable::from).collect(),
                 &run.inputs.variables,
             ),
             ran_image: None,
         })
+    }
+}
+
+impl From<Inherited> for Variable {
+    fn from(inherited: Inherited) -> Self {
+        let sensitive = inherited.is_sensitive();
+        let variable = inherited.winner;
+        Self {
+            key: variable.key,
+            value: variable.value.0,
+            category: variable.category.into(),
+            hcl: variable.hcl,
+            sensitive,
+        }
     }
 }
 

@@ -286,7 +286,7 @@ impl Change {
             task.lease_expires_at = None;
             task::update(&mut self.tx, &task).await?;
             run.error_message = Some(format!(
-                "Agent {agent} has not been heard of since it started this apply, which may still \
+                "Agent {agent} stopped sending heartbeats during this apply, which may still \
                  be running there. It is not run again, and the workspace stays locked. When the \
                  agent comes back, its outcome counts; if it never will, cancel the run: the \
                  workspace stays locked until it is unlocked."

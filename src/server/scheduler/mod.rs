@@ -24,6 +24,7 @@
 
 mod agents;
 mod descriptions;
+mod drain;
 mod leases;
 mod locks;
 mod offers;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Error;
 use super::run_events::Decision;
+use crate::hcl_value;
 use crate::store::configuration_version::ConfigurationVersion;
 use crate::store::run::{Inputs, Source};
 use crate::store::variable::Variable;
@@ -44,7 +45,7 @@ pub(crate) struct NewRun {
 
 impl NewRun {
     /// Fills in what follows from its workspace and its configuration version, and checks
-    /// that everything goes together. `variables` are the workspace's.
+    /// that everything goes together. `variables` are those that the workspace has or inherits.
     ///
     /// # Errors
     /// [`Error::InvalidAttribute`].
@@ -112,10 +113,8 @@ fn check_variables(
             let shown: String = key.chars().take(80).collect();
             return refuse(format!("{shown:?} is not the name of a Terraform variable."));
         }
-        if value.trim().is_empty() || value.contains('\0') {
-            return refuse(format!(
-                "The value of {key} is not an expression of Terraform; a text has quotes."
-            ));
+        if let Err(why) = hcl_value::check(key, value) {
+            return refuse(format!("{key}: {why}"));
         }
     }
     let names: HashSet<&str> = own.iter().map(|(key, _)| key.as_str()).collect();

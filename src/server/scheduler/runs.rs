@@ -49,7 +49,7 @@ impl Scheduler {
                 version.id
             )));
         }
-        let variables = variable::of_workspace(&mut change.tx, &workspace.id).await?;
+        let variables = variable::reaching(&mut change.tx, &workspace.id).await?;
         let inputs = new.settle(&workspace, &version, &variables)?;
         let mut run = Run {
             id: new_id("run"),

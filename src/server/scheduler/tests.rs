@@ -311,14 +311,18 @@ async fn a_runs_own_inputs_take_precedence_over_its_workspaces() {
     for (key, sensitive) in [("size", false), ("password", true), ("other", false)] {
         let variable = Variable {
             id: format!("var-{key}"),
-            workspace_id: "ws-main".into(),
+            account_id: "acc-1".into(),
+            environment_id: Some("env-1".into()),
+            workspace_id: Some("ws-main".into()),
             key: key.into(),
             value: "of the workspace".to_owned().into(),
             category: variable::Category::Terraform,
             hcl: false,
             sensitive,
+            is_final: false,
             description: None,
             created_at: 0,
+            updated_at: 0,
         };
         variable::insert(&mut tx, &variable).await.unwrap();
     }
@@ -827,7 +831,7 @@ async fn a_started_apply_is_never_run_twice() {
     assert_eq!(world.task(&run, Phase::Apply).await.state, State::Unreachable);
     let lost = world.reload(&run).await;
     assert_eq!(lost.status, Status::Applying);
-    assert!(lost.error_message.unwrap().contains("Agent one has not been heard of"));
+    assert!(lost.error_message.unwrap().contains("Agent one stopped sending heartbeats"));
     assert!(world.events(&two, 5).await.is_empty());
     world.run().await;
     assert!(world.events(&two, 5).await.is_empty(), "the workspace stays locked");

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::session::End;
 use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
@@ -36,6 +37,9 @@ pub(crate) struct Agent {
     pub machine_id: Option<String>,
     /// The machine's boot.
     pub boot_id: Option<String>,
+    /// Since when it is offered nothing, because somebody drains it. A registration changes
+    /// nothing in that.
+    pub draining_since: Option<Millis>,
     /// When it registered first.
     pub created_at: Millis,
     /// When it was last seen, as of the last save; the scheduler knows better.
@@ -127,6 +131,20 @@ pub(crate) async fn set_health(
         .map(drop)
 }
 
+/// Drains an agent since a time, or lets it have tasks again.
+pub(crate) async fn set_draining(
+    db: &mut Connection,
+    id: &str,
+    since: Option<Millis>,
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET draining_since = $2 WHERE id = $1")
+        .bind(id)
+        .bind(since)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
 /// Remembers that an agent has taken its leave.
 pub(crate) async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("UPDATE agents SET connected = $2 WHERE id = $1")
@@ -199,10 +217,11 @@ pub(crate) async fn of_token(db: &mut Connection, token_id: &str) -> sqlx::Resul
     sqlx::query_as(
         "SELECT * FROM agents WHERE id IN
             (SELECT agent_id FROM sessions WHERE access_token_id = $1
-               AND (end_reason IS NULL OR end_reason = 'left'))
+               AND (end_reason IS NULL OR end_reason = $2))
          ORDER BY name, id",
     )
     .bind(token_id)
+    .bind(End::Left)
     .fetch_all(db)
     .await
 }

@@ -13,7 +13,9 @@ pub(crate) mod changes;
 pub(crate) mod configuration_version;
 pub(crate) mod environment;
 pub(crate) mod log_link;
+pub(crate) mod login_code;
 pub(crate) mod page_session;
+pub(crate) mod pool_sample;
 pub(crate) mod run;
 pub(crate) mod run_event;
 pub(crate) mod run_queue;
@@ -24,6 +26,7 @@ pub(crate) mod state_upload;
 pub(crate) mod state_version;
 #[cfg(test)]
 mod statements;
+mod status_sets;
 pub(crate) mod task;
 pub(crate) mod variable;
 pub(crate) mod webhook_call;
@@ -42,6 +45,7 @@ use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
 
 use crate::metrics::{Metrics, Operation};
 use changes::Changes;
+use status_sets::with_sets;
 
 pub(crate) use changes::WriteTransaction;
 
@@ -121,6 +125,12 @@ pub(crate) struct Page {
     pub size: i64,
 }
 
+impl Default for Page {
+    fn default() -> Self {
+        Self { number: 1, size: 20 }
+    }
+}
+
 /// Which rows of a list, and in which order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
@@ -181,7 +191,7 @@ async fn list<T>(
 where
     T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
 {
-    let mut found = from_where.to_owned();
+    let mut found = with_sets(from_where);
     if let Some(search) = view.search {
         let parameter = filters.len() + 1;
         let has = |column: &&str| format!("LOWER({column}) LIKE ${parameter} ESCAPE '!'");
@@ -233,13 +243,13 @@ where
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::<Sqlite>::new(select);
+    let mut query = QueryBuilder::<Sqlite>::new(with_sets(select));
     query.push(" IN (");
     let mut list = query.separated(", ");
     for id in ids {
         list.push_bind(*id);
     }
-    query.push(") ").push(rest);
+    query.push(") ").push(with_sets(rest));
     query.build_query_as().fetch_all(db).await
 }
 
@@ -254,5 +264,42 @@ impl Store {
     pub(crate) async fn temporary() -> (Self, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         (Self::open(&folder.path().join("test.db")).await.unwrap(), folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Executor as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn variables_of_an_older_server_belong_to_their_workspaces() {
+        let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await;
+        let mut db = pool.unwrap().acquire().await.unwrap();
+        let migrations = sqlx::migrate!("store/migrations");
+        let (before, after): (Vec<_>, Vec<_>) =
+            migrations.iter().partition(|migration| migration.version < 20);
+        for migration in before {
+            db.execute(migration.sql.clone()).await.unwrap();
+        }
+        let old = "
+            INSERT INTO accounts (id, name, created_at) VALUES ('acc-1', 'main', 0);
+            INSERT INTO environments (id, account_id, name, created_at)
+                VALUES ('env-1', 'acc-1', 'main', 0);
+            INSERT INTO workspaces (id, environment_id, name, auto_apply, deletion_protection,
+                created_at, updated_at) VALUES ('ws-1', 'env-1', 'main', FALSE, TRUE, 0, 0);
+            INSERT INTO variables VALUES
+                ('var-1', 'ws-1', 'size', '2', 'terraform', TRUE, TRUE, 'why', 7);";
+        db.execute(old).await.unwrap();
+        for migration in after {
+            db.execute(migration.sql.clone()).await.unwrap();
+        }
+        let kept = variable::find(&mut db, "var-1").await.unwrap().unwrap();
+        assert_eq!(kept.account_id, "acc-1");
+        assert_eq!(kept.environment_id.as_deref(), Some("env-1"));
+        assert_eq!(kept.workspace_id.as_deref(), Some("ws-1"));
+        assert_eq!((kept.value.0.expose(), kept.hcl, kept.sensitive), ("2", true, true));
+        assert_eq!((kept.is_final, kept.created_at, kept.updated_at), (false, 7, 7));
     }
 }

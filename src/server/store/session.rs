@@ -19,6 +19,8 @@ pub(crate) struct Session {
     pub agent_name: String,
     /// What the agent can do.
     pub level: i64,
+    /// Whether somebody drains the agent: it is offered no tasks.
+    pub is_draining: bool,
     /// The agent's pool.
     pub pool_id: String,
     /// The pool's token that it was made with; none: that was revoked.
@@ -66,7 +68,7 @@ pub(crate) async fn insert(
 pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<Session>> {
     sqlx::query_as(
         "SELECT s.secret_hash, s.end_reason, s.agent_id, a.name AS agent_name, a.level,
-                a.pool_id, s.access_token_id, t.expires_at AS token_expires_at
+                a.draining_since IS NOT NULL AS is_draining, a.pool_id, s.access_token_id, t.expires_at AS token_expires_at
          FROM sessions s
          JOIN agents a ON a.id = s.agent_id
          LEFT JOIN access_tokens t ON t.id = s.access_token_id

@@ -4,6 +4,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::Connection;
+use super::status_sets::statement;
 use crate::clock::Millis;
 use protocol::{Kind, PlanSummary};
 
@@ -132,6 +133,10 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// An agent was offered these tasks, or has them.
+    pub(super) const OF_AGENTS: &[Self] =
+        &[State::Offered, State::Claimed, State::Running, State::Unreachable];
+
     /// As the database has it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -282,14 +287,14 @@ pub(crate) async fn offerable(
     unclaimed_before: Millis,
     limit: i64,
 ) -> sqlx::Result<Vec<Task>> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT * FROM tasks
          WHERE pool_id = $1 AND level <= $6
-           AND (state = 'queued'
-                OR (state = 'offered' AND agent_id = $2 AND offered_at <= $3)
-                OR (state = 'offered' AND agent_id <> $2 AND offered_at <= $4))
+           AND (state IN {queued_tasks}
+                OR (state IN {offered_tasks} AND agent_id = $2 AND offered_at <= $3)
+                OR (state IN {offered_tasks} AND agent_id <> $2 AND offered_at <= $4))
          ORDER BY queued_at, id LIMIT $5",
-    )
+    ))
     .bind(pool_id)
     .bind(agent_id)
     .bind(reoffer_before)
@@ -306,13 +311,13 @@ pub(crate) async fn unclaimed(
     db: &mut Connection,
     before: Millis,
 ) -> sqlx::Result<Vec<(String, i64, i64)>> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT pool_id, level, COUNT(*) FROM tasks
          WHERE ended_at IS NULL AND pool_id IS NOT NULL
-           AND ((state = 'queued' AND queued_at <= $1)
-                OR (state = 'offered' AND offered_at <= $1))
+           AND ((state IN {queued_tasks} AND queued_at <= $1)
+                OR (state IN {offered_tasks} AND offered_at <= $1))
          GROUP BY pool_id, level",
-    )
+    ))
     .bind(before)
     .fetch_all(db)
     .await
@@ -325,11 +330,11 @@ pub(crate) async fn place_in_queue(
     id: &str,
     pool_id: &str,
 ) -> sqlx::Result<(i64, i64)> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT COUNT(*) FILTER (WHERE (t.queued_at, t.id) <= (own.queued_at, own.id)), COUNT(*)
          FROM tasks t JOIN tasks own ON own.id = $1
-         WHERE t.pool_id = $2 AND t.state = 'queued'",
-    )
+         WHERE t.pool_id = $2 AND t.state IN {queued_tasks}",
+    ))
     .bind(id)
     .bind(pool_id)
     .fetch_one(db)
@@ -350,7 +355,7 @@ pub(crate) async fn waiting(
     super::of_any(
         db,
         "SELECT pool_id, COUNT(*), MIN(queued_at) FROM tasks
-         WHERE state = 'queued' AND pool_id",
+         WHERE state IN {queued_tasks} AND pool_id",
         pools,
         "GROUP BY pool_id",
     )
@@ -363,9 +368,10 @@ pub(crate) async fn count_offered(
     agent_id: &str,
     since: Millis,
 ) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
-        "SELECT COUNT(*) FROM tasks WHERE agent_id = $1 AND state = 'offered' AND offered_at > $2",
-    )
+    sqlx::query_scalar(statement(
+        "SELECT COUNT(*) FROM tasks
+         WHERE agent_id = $1 AND state IN {offered_tasks} AND offered_at > $2",
+    ))
     .bind(agent_id)
     .bind(since)
     .fetch_one(db)
@@ -384,7 +390,7 @@ pub(crate) async fn of_agents(db: &mut Connection, agents: &[&str]) -> sqlx::Res
     super::of_any(
         db,
         "SELECT * FROM tasks
-         WHERE state IN ('offered', 'claimed', 'running', 'unreachable') AND agent_id",
+         WHERE state IN {tasks_of_agents} AND agent_id",
         agents,
         "ORDER BY id",
     )
@@ -414,16 +420,16 @@ pub(crate) struct Work {
 
 /// What the agents of a pool have, oldest first.
 pub(crate) async fn work_of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Work>> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT t.agent_id, t.run_id, r.workspace_id, w.name AS workspace, t.phase, t.state,
                 t.started_at, t.ended_at
          FROM tasks t
          JOIN runs r ON r.id = t.run_id
          JOIN workspaces w ON w.id = r.workspace_id
          WHERE t.pool_id = $1 AND t.agent_id IS NOT NULL
-           AND t.state IN ('offered', 'claimed', 'running', 'unreachable')
+           AND t.state IN {tasks_of_agents}
          ORDER BY t.created_at, t.id",
-    )
+    ))
     .bind(pool_id)
     .fetch_all(db)
     .await
@@ -468,19 +474,23 @@ pub(crate) async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Ve
 
 /// The tasks that run although their agents should have ended them.
 pub(crate) async fn overdue(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>> {
-    sqlx::query_as("SELECT * FROM tasks WHERE state = 'running' AND overdue_at <= $1 ORDER BY id")
-        .bind(now)
-        .fetch_all(db)
-        .await
+    sqlx::query_as(statement(
+        "SELECT * FROM tasks WHERE state IN {running_tasks} AND overdue_at <= $1 ORDER BY id",
+    ))
+    .bind(now)
+    .fetch_all(db)
+    .await
 }
 
 /// Makes no task overdue before `time`.
 pub(crate) async fn delay_overdue(db: &mut Connection, time: Millis) -> sqlx::Result<()> {
-    sqlx::query("UPDATE tasks SET overdue_at = $1 WHERE state = 'running' AND overdue_at < $1")
-        .bind(time)
-        .execute(db)
-        .await
-        .map(drop)
+    sqlx::query(statement(
+        "UPDATE tasks SET overdue_at = $1 WHERE state IN {running_tasks} AND overdue_at < $1",
+    ))
+    .bind(time)
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// Gives every lease a new end.

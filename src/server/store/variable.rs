@@ -1,4 +1,4 @@
-//! Workspaces' variables.
+//! Variables of the account, of environments and of workspaces.
 
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
@@ -12,9 +12,13 @@ use protocol::Secret;
 pub(crate) struct Variable {
     /// `var-…`.
     pub id: String,
-    /// Its workspace.
-    pub workspace_id: String,
-    /// Its name, unique in the workspace and category.
+    /// Its account.
+    pub account_id: String,
+    /// Its environment; none: it belongs to the account.
+    pub environment_id: Option<String>,
+    /// Its workspace, which is in its environment; none: it belongs to a wider scope.
+    pub workspace_id: Option<String>,
+    /// Its name, unique in its scope and category.
     pub key: String,
     /// Its value.
     #[sqlx(try_from = "String")]
@@ -25,10 +29,37 @@ pub(crate) struct Variable {
     pub hcl: bool,
     /// Whether the value is never shown again.
     pub sensitive: bool,
+    /// Whether narrower scopes may not have another one with its key and category.
+    pub is_final: bool,
     /// What it is for, for people.
     pub description: Option<String>,
     /// When it was made.
     pub created_at: Millis,
+    /// When it was last changed.
+    pub updated_at: Millis,
+}
+
+/// Who gets a variable, the widest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Scope {
+    /// All workspaces of the account.
+    Account,
+    /// All workspaces of an environment.
+    Environment,
+    /// One workspace.
+    Workspace,
+}
+
+impl Variable {
+    /// Who gets it.
+    pub(crate) fn scope(&self) -> Scope {
+        match (&self.environment_id, &self.workspace_id) {
+            (_, Some(_)) => Scope::Workspace,
+            (Some(_), None) => Scope::Environment,
+            (None, None) => Scope::Account,
+        }
+    }
 }
 
 /// A value, masked where it could get into a log.
@@ -42,7 +73,9 @@ impl From<String> for Value {
 }
 
 /// What kind of variable it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
+)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
 pub enum Category {
@@ -63,21 +96,29 @@ impl From<Category> for protocol::Category {
 }
 
 /// What a list of them can be sorted by.
-pub(crate) const SORTS: Sorts =
-    &[("category", "t.category"), ("created-at", "t.created_at"), ("key", "t.key")];
+pub(crate) const SORTS: Sorts = &[
+    ("category", "t.category"),
+    ("created-at", "t.created_at"),
+    ("key", "t.key"),
+    ("updated-at", "t.updated_at"),
+];
 
 /// Where a text is looked for in a list of them.
 pub(crate) const SEARCHED: &[&str] = &["t.id", "t.key", "t.description"];
 
-/// Which variables.
+/// Which variables. The ids and keys are JSON lists of those that match.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Filter<'a> {
     /// With this id.
     pub id: Option<&'a str>,
-    /// Of this workspace.
-    pub workspace: Option<&'a str>,
-    /// With this name.
-    pub key: Option<&'a str>,
+    /// Of this account.
+    pub account: Option<&'a str>,
+    /// Of one of these environments and their workspaces; null: of the account.
+    pub environments: Option<&'a str>,
+    /// Of one of these workspaces; null: of a wider scope.
+    pub workspaces: Option<&'a str>,
+    /// With one of these names.
+    pub keys: Option<&'a str>,
     /// Of this category.
     pub category: Option<&'a str>,
 }
@@ -86,18 +127,23 @@ pub(crate) struct Filter<'a> {
 pub(crate) async fn insert(db: &mut Connection, variable: &Variable) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO variables
-            (id, workspace_id, key, value, category, hcl, sensitive, description, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            (id, account_id, environment_id, workspace_id, key, value, category, hcl, sensitive,
+             is_final, description, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(&variable.id)
+    .bind(&variable.account_id)
+    .bind(&variable.environment_id)
     .bind(&variable.workspace_id)
     .bind(&variable.key)
     .bind(variable.value.0.expose())
     .bind(variable.category)
     .bind(variable.hcl)
     .bind(variable.sensitive)
+    .bind(variable.is_final)
     .bind(&variable.description)
     .bind(variable.created_at)
+    .bind(variable.updated_at)
     .execute(db)
     .await
     .map(drop)
@@ -107,7 +153,7 @@ pub(crate) async fn insert(db: &mut Connection, variable: &Variable) -> sqlx::Re
 pub(crate) async fn update(db: &mut Connection, variable: &Variable) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE variables SET key = $2, value = $3, category = $4, hcl = $5, sensitive = $6,
-            description = $7
+            is_final = $7, description = $8, updated_at = $9
          WHERE id = $1",
     )
     .bind(&variable.id)
@@ -116,7 +162,9 @@ pub(crate) async fn update(db: &mut Connection, variable: &Variable) -> sqlx::Re
     .bind(variable.category)
     .bind(variable.hcl)
     .bind(variable.sensitive)
+    .bind(variable.is_final)
     .bind(&variable.description)
+    .bind(variable.updated_at)
     .execute(db)
     .await
     .map(drop)
@@ -132,15 +180,73 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<V
     sqlx::query_as("SELECT * FROM variables WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
-/// All variables of a workspace, by name.
-pub(crate) async fn of_workspace(
+/// All variables that a workspace has or inherits, by name.
+pub(crate) async fn reaching(
     db: &mut Connection,
     workspace_id: &str,
 ) -> sqlx::Result<Vec<Variable>> {
-    sqlx::query_as("SELECT * FROM variables WHERE workspace_id = $1 ORDER BY key, category")
-        .bind(workspace_id)
-        .fetch_all(db)
-        .await
+    sqlx::query_as(
+        "SELECT v.* FROM workspaces w
+         JOIN environments e ON e.id = w.environment_id
+         JOIN variables v ON v.account_id = e.account_id
+          AND (v.environment_id IS NULL OR v.environment_id = e.id)
+          AND (v.workspace_id IS NULL OR v.workspace_id = w.id)
+         WHERE w.id = $1 ORDER BY v.key, v.category",
+    )
+    .bind(workspace_id)
+    .fetch_all(db)
+    .await
+}
+
+/// The variables with the key and category of this one whose scope is within its scope or
+/// around it.
+pub(crate) async fn related(
+    db: &mut Connection,
+    variable: &Variable,
+) -> sqlx::Result<Vec<Variable>> {
+    sqlx::query_as(
+        "SELECT * FROM variables WHERE id <> $1 AND account_id = $2
+           AND ($3 IS NULL OR environment_id IS NULL OR environment_id = $3)
+           AND ($4 IS NULL OR workspace_id IS NULL OR workspace_id = $4)
+           AND category = $5 AND key = $6
+         ORDER BY id",
+    )
+    .bind(&variable.id)
+    .bind(&variable.account_id)
+    .bind(&variable.environment_id)
+    .bind(&variable.workspace_id)
+    .bind(variable.category)
+    .bind(&variable.key)
+    .fetch_all(db)
+    .await
+}
+
+/// How many variables, and how many bytes of values, one workspace in the scope of this
+/// variable gets at most, with those that it inherits.
+pub(crate) async fn most_in_scope(
+    db: &mut Connection,
+    variable: &Variable,
+) -> sqlx::Result<(i64, i64)> {
+    sqlx::query_as(
+        "WITH scopes AS (
+            SELECT id AS account_id, '' AS environment_id, '' AS workspace_id FROM accounts
+            UNION ALL SELECT account_id, id, '' FROM environments
+            UNION ALL SELECT e.account_id, e.id, w.id
+             FROM workspaces w JOIN environments e ON e.id = w.environment_id)
+         SELECT COALESCE(MAX(variables), 0), COALESCE(MAX(bytes), 0) FROM (
+            SELECT COUNT(*) AS variables, SUM(LENGTH(CAST(v.value AS BLOB))) AS bytes
+            FROM scopes s JOIN variables v ON v.account_id = s.account_id
+             AND (v.environment_id IS NULL OR v.environment_id = s.environment_id)
+             AND (v.workspace_id IS NULL OR v.workspace_id = s.workspace_id)
+            WHERE s.account_id = $1 AND ($2 IS NULL OR s.environment_id = $2)
+              AND ($3 IS NULL OR s.workspace_id = $3)
+            GROUP BY s.account_id, s.environment_id, s.workspace_id)",
+    )
+    .bind(&variable.account_id)
+    .bind(&variable.environment_id)
+    .bind(&variable.workspace_id)
+    .fetch_one(db)
+    .await
 }
 
 /// A page of them, by name.
@@ -151,11 +257,20 @@ pub(crate) async fn list(
 ) -> sqlx::Result<Listed<Variable>> {
     super::list(
         db,
-        "FROM variables t WHERE ($1 IS NULL OR t.id = $1)
-           AND ($2 IS NULL OR t.workspace_id = $2) AND ($3 IS NULL OR t.key = $3)
-           AND ($4 IS NULL OR t.category = $4)",
+        "FROM variables t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.account_id = $2)
+           AND ($3 IS NULL OR EXISTS (SELECT 1 FROM json_each($3) j WHERE j.value IS t.environment_id))
+           AND ($4 IS NULL OR EXISTS (SELECT 1 FROM json_each($4) j WHERE j.value IS t.workspace_id))
+           AND ($5 IS NULL OR EXISTS (SELECT 1 FROM json_each($5) j WHERE j.value = t.key))
+           AND ($6 IS NULL OR t.category = $6)",
         "t.key, t.id",
-        &[filter.id, filter.workspace, filter.key, filter.category],
+        &[
+            filter.id,
+            filter.account,
+            filter.environments,
+            filter.workspaces,
+            filter.keys,
+            filter.category,
+        ],
         view.into(),
     )
     .await

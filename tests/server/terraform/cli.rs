@@ -31,9 +31,9 @@ pub(crate) fn old_terraform() -> Option<OsString> {
 /// A folder with a configuration, and the `terraform` that works in it.
 pub(crate) struct Cli {
     program: OsString,
-    host: String,
+    pub(crate) host: String,
     ca: PathBuf,
-    home: TempDir,
+    pub(crate) home: TempDir,
 }
 
 /// What a command said.
@@ -111,8 +111,22 @@ impl Cli {
     /// A command in the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
+        command.args(arguments);
+        self.prepare(&mut command);
         command
-            .args(arguments)
+    }
+
+    /// A command in the folder, on a terminal of its own.
+    pub(crate) fn in_terminal(&self, arguments: &str) -> Command {
+        let line = format!("{} {arguments}", self.program.display());
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        self.prepare(&mut command);
+        command
+    }
+
+    fn prepare(&self, command: &mut Command) {
+        command
             .current_dir(self.folder())
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap())
@@ -124,7 +138,6 @@ impl Cli {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        command
     }
 
     /// Runs a command.

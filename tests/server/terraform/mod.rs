@@ -6,5 +6,6 @@
 mod agent;
 mod cli;
 mod local;
+mod login;
 mod logs;
 mod remote;

@@ -42,10 +42,14 @@ pub(super) async fn poll(
     State(app): State<App>,
     headers: HeaderMap,
     InSession(session): InSession,
-    Received(poll): Received<Poll>,
+    Received(mut poll): Received<Poll>,
 ) -> Result<Json<Events>, Refusal> {
     let scheduler = &app.scheduler;
     let token = Bearer::of(&headers).0;
+    let is_draining = session.is_draining;
+    if is_draining {
+        poll.free_slots = 0;
+    }
     scheduler.renew(&session, &poll).await?;
 
     if let Some(intervals) = scheduler.new_intervals(&session) {
@@ -61,6 +65,10 @@ pub(super) async fn poll(
         }
         // It may have been woken because the session has ended.
         let session = scheduler.session(token.expose()).await?;
+        if session.is_draining != is_draining {
+            // The next poll is answered accordingly.
+            return Ok(Json(Events::default()));
+        }
         let events = scheduler.events(&session, &poll).await?;
         if !events.is_empty() {
             return Ok(Json(Events { events }));

@@ -3,14 +3,13 @@
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use semver::Version;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::document::{Document, to_one};
-use super::error::ApiError;
 use super::query::ListQuery;
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::Connection;
@@ -18,7 +17,11 @@ use crate::store::agent::{self, Agent, Filter};
 use crate::store::task::{self, Task};
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/agents", get(list)).route("/agents/{id}", get(read).delete(delete))
+    Router::new()
+        .route("/agents", get(list))
+        .route("/agents/{id}", get(read).delete(delete))
+        .route("/agents/{id}/actions/drain", post(drain))
+        .route("/agents/{id}/actions/resume", post(resume))
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -30,7 +33,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     };
     let listed = agent::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&app, &mut db, &listed.rows).await?;
-    Ok(Document::page(resources, &listed, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
@@ -62,6 +65,22 @@ pub(crate) async fn delete(
     agent::delete(&mut tx, &id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn drain(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    set_draining(app, id, true).await
+}
+
+async fn resume(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    set_draining(app, id, false).await
+}
+
+async fn set_draining(app: App, id: String, drain: bool) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let agent = find(&mut db, &id).await?;
+    drop(db);
+    app.scheduler.set_draining(&agent, drain).await?;
+    read(State(app), Path(id)).await
 }
 
 async fn find(db: &mut Connection, id: &str) -> Result<Agent, ApiError> {
@@ -149,6 +168,7 @@ fn render(app: &App, agent: &Agent, tasks: &[Task]) -> Value {
             "name": agent.name,
             "status": status(app, agent, tasks),
             "error-message": agent.error_message,
+            "draining-since": agent.draining_since.map(rfc3339),
             "version": agent.version,
             "os": agent.os,
             "driver": agent.driver,

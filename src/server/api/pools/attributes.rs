@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::error::ApiError;
+use crate::api::json_api::ApiError;
 
 /// A kind of resource.
 pub(super) struct Kind {
@@ -130,11 +130,12 @@ static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "vars",
-        attributes: &["category", "description", "hcl", "key", "sensitive", "value"],
-        relationships: &["workspace"],
-        fixed: &[("final", "false")],
+        attributes: &["category", "description", "final", "hcl", "key", "sensitive", "value"],
+        relationships: &["account", "environment", "workspace"],
+        // Admins' tokens have no address.
+        fixed: &[("updated-by-email", "null")],
         unsupported: &[],
-        unrelated: &[("account", false), ("environment", false), ("updated-by", false)],
+        unrelated: &[("updated-by", false)],
     },
     Kind {
         name: "workspaces",

@@ -145,8 +145,12 @@ pub(super) static TYPES: [ResourceType; 14] = [
     },
     ResourceType {
         name: "vars",
-        related: &[("workspace", "workspaces")],
-        filters: &["category", "key", "var", "workspace"],
+        related: &[
+            ("account", "accounts"),
+            ("environment", "environments"),
+            ("workspace", "workspaces"),
+        ],
+        filters: &["account", "category", "environment", "key", "var", "workspace"],
         flags: &[],
         sorts: variable::SORTS,
         searched: variable::SEARCHED,

@@ -4,7 +4,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::BASE;
+use super::{BASE, login};
 use crate::api::pools;
 use crate::app::App;
 
@@ -16,6 +16,7 @@ async fn services() -> Json<Value> {
     let terraform = format!("{BASE}/");
     Json(json!({
         "iacp.v3": format!("{}/", pools::BASE),
+        "login.v1": login::service(),
         "state.v2": terraform,
         "tfe.v2": terraform,
         "tfe.v2.1": terraform,
