@@ -15,7 +15,8 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use subtle::ConstantTimeEq as _;
 
 use super::snapshot;
-use crate::api::pools::{ApiError, check_admin};
+use crate::api::json_api::ApiError;
+use crate::api::pools::check_admin;
 use crate::app::{App, Bearer};
 use crate::connections::authenticated;
 use crate::local_api::LocalAdmin;
