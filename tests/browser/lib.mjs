@@ -14,7 +14,7 @@ export const server = process.env.SERVER;
 export const token = process.env.TOKEN;
 export const link = process.env.LINK;
 
-const modules = createRequire(`${process.env.SCALR_TEST_BROWSER}/package.json`);
+export const modules = createRequire(`${process.env.SCALR_TEST_BROWSER}/package.json`);
 const { chromium } = modules("playwright-core");
 export const axe = modules.resolve("axe-core/axe.min.js");
 
@@ -110,16 +110,21 @@ export function agent(session, call, body) {
   });
 }
 
+/** A small configuration as a tar.gz. */
+export function archive() {
+  const folder = mkdtempSync(join(tmpdir(), "configuration-"));
+  writeFileSync(join(folder, "main.tf"), 'resource "terraform_data" "one" {}\n');
+  const packed = execFileSync("tar", ["--create", "--gzip", "--directory", folder, "."]);
+  rmSync(folder, { recursive: true });
+  return packed;
+}
+
 /** Uploads a small configuration to a workspace. */
 export async function configuration(workspaceId) {
   const made = await api("POST", "/configuration-versions", {
     relationships: { workspace: { data: { type: "workspaces", id: workspaceId } } },
   });
-  const folder = mkdtempSync(join(tmpdir(), "configuration-"));
-  writeFileSync(join(folder, "main.tf"), 'resource "terraform_data" "one" {}\n');
-  const body = execFileSync("tar", ["--create", "--gzip", "--directory", folder, "."]);
-  rmSync(folder, { recursive: true });
-  const answer = await fetch(made.links.upload, { method: "PUT", body });
+  const answer = await fetch(made.links.upload, { method: "PUT", body: archive() });
   assert(answer.ok, `upload: ${answer.status}`);
 }
 
@@ -132,14 +137,17 @@ export async function work(session) {
   const claimed = await (await agent(session, `tasks/${offer.task_id}/claim`, { attempt })).json();
   const { task_token: secret } = claimed;
   assert((await agent(secret, `tasks/${offer.task_id}/start`, { attempt })).ok);
-  let log = Buffer.alloc(0);
+  let length = 0;
+  const hash = createHash("sha256");
   return {
+    status: { task_id: offer.task_id, attempt, state: "running" },
     async write(text) {
       const piece = Buffer.from(text);
-      const url = `${server}/api/agent/v1/tasks/${offer.task_id}/log?attempt=${attempt}&offset=${log.length}`;
+      const url = `${server}/api/agent/v1/tasks/${offer.task_id}/log?attempt=${attempt}&offset=${length}`;
       const answer = await fetch(url, { method: "PUT", headers: { authorization: `Bearer ${secret}` }, body: piece });
       assert(answer.ok, `log: ${answer.status} ${await answer.clone().text()}`);
-      log = Buffer.concat([log, piece]);
+      length += piece.length;
+      hash.update(piece);
     },
     async planJson(json) {
       const url = `${server}/api/agent/v1/tasks/${offer.task_id}/plan-json?attempt=${attempt}`;
@@ -150,11 +158,17 @@ export async function work(session) {
     async finish(outcome, hasChanges = null, summary = null) {
       const answer = await agent(secret, `tasks/${offer.task_id}/finish`, {
         attempt, outcome, message: null, exit_code: outcome === "finished" ? 0 : 1, oom_killed: false,
-        has_changes: hasChanges, summary, log_bytes: log.length, log_sha256: createHash("sha256").update(log).digest("hex"),
+        has_changes: hasChanges, summary, log_bytes: length, log_sha256: hash.digest("hex"),
       });
       assert(answer.ok, `finish: ${answer.status} ${await answer.clone().text()}`);
     },
   };
+}
+
+/** Sends heartbeats: without them, another agent gets what takes longer than a lease. */
+export function beat(session, task) {
+  const heartbeat = { status: "busy", error_message: null, tasks: [task.status] };
+  setInterval(() => agent(session, "heartbeat", heartbeat), 5000).unref();
 }
 
 /** What Terraform says of a plan that adds, changes, replaces and destroys. */
@@ -174,6 +188,19 @@ export const planned = {
 
 function resource(address, actions, before, after, after_unknown = {}) {
   return { address, change: { actions, before, after, after_unknown, before_sensitive: {}, after_sensitive: {} } };
+}
+
+/** Samples of a pool as the server takes them each minute, in its database: nobody waits an hour. */
+export function samples(poolId) {
+  const now = Math.floor(Date.now() / 60000) * 60000;
+  const rows = Array.from({ length: 55 }, (_, minute) => {
+    const busy = Math.round(2 + 2 * Math.sin(minute / 7));
+    const queued = Math.max(0, Math.round(5 * Math.sin(minute / 7 + 0.5)));
+    return `('${poolId}', 60000, ${now - (55 - minute) * 60000}, ${queued}, ${busy}, ${minute < 20 ? 4 : 6})`;
+  });
+  const sql = `INSERT OR REPLACE INTO pool_samples (pool_id, step, at, queued, busy, slots) VALUES ${rows.join()}`;
+  const python = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=10); db.execute(sys.argv[2]); db.commit()";
+  execFileSync("python3", ["-c", python, join(process.env.DATA, "server.db"), sql]);
 }
 
 /** A token of a pool. */

@@ -1,19 +1,27 @@
-// Every page, light and dark, on a desk and on a phone: accessible, light, and within its width.
-// With UPDATE_SCREENSHOTS=1 it also writes pictures into docs/pages.
-import { mkdirSync } from "node:fs";
+// Every page, light and dark, on a desk and on a phone: valid, accessible, light, and within its
+// width. With UPDATE_SCREENSHOTS=1 it also writes pictures and a list of them into docs/pages.
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import {
-  agent, api, assert, axe, configuration, done, link, planned, pool, poolToken, register, server, signIn, work, workspace,
+  agent, api, assert, axe, configuration, done, link, modules, planned, pool, poolToken, register, samples, server, signIn, work, workspace,
 } from "./lib.mjs";
 
 const MOST = 150_000;
+const { HtmlValidate } = modules("html-validate");
+const validator = new HtmlValidate({ extends: ["html-validate:standard"] });
 const folder = fileURLToPath(new URL("../../docs/pages", import.meta.url));
 const pictures = process.env.UPDATE_SCREENSHOTS === "1";
-if (pictures) mkdirSync(folder, { recursive: true });
+const names = [];
+if (pictures) {
+  mkdirSync(folder, { recursive: true });
+  for (const file of readdirSync(folder)) rmSync(`${folder}/${file}`);
+}
 
 // A colour that is still changing has no contrast yet.
 const page = await signIn({ reducedMotion: "reduce" });
 const session = page.context();
+// Makes small pictures of large ones.
+const painter = await session.newPage();
 await look("pools-empty", "/pools");
 
 const made = await pool("production");
@@ -58,6 +66,13 @@ const all = await api("GET", "/agents");
 const id = (name) => all.find((one) => one.attributes.name === name).id;
 const [token] = await api("GET", `/agent-pools/${made.id}/access-tokens`);
 
+const canceled = await api("POST", "/runs", {
+  attributes: { message: "Try something", "plan-only": true },
+  relationships: { workspace: { data: { type: "workspaces", id: network } } },
+});
+await api("POST", `/runs/${canceled.id}/actions/cancel`);
+samples(made.id);
+
 await look("pools", "/pools");
 await look("pool", `/pools/${made.id}`);
 await look("pool-new", "/pools/new");
@@ -92,22 +107,26 @@ await look("registration", `/pools/${made.id}/register`, async () => {
 await session.clearCookies();
 await look("sign-in", "/sign-in");
 await look("sign-in-link", new URL(link).pathname);
+if (pictures) list();
 await done();
 
 async function look(name, path, then = async () => {}) {
-  let weight = 0;
-  const weigh = async (answer) => {
-    if (!answer.url().includes("/events")) weight += (await answer.body().catch(() => "")).length;
+  const weights = [];
+  const weigh = (answer) => {
+    if (answer.url().includes("/events")) return;
+    weights.push(answer.body().then((body) => body.length, () => 0));
   };
   page.on("response", weigh);
   await page.setViewportSize({ width: 1280, height: 800 });
   await page.emulateMedia({ colorScheme: "light" });
   await page.goto(server + path);
   await then();
-  await page.waitForTimeout(50);
   page.off("response", weigh);
+  const weight = (await Promise.all(weights)).reduce((all, one) => all + one, 0);
   assert(weight > 0 && weight < MOST, `${name} weighs ${weight} bytes`);
   assert.match(await page.title(), / · Agent pools$/);
+  names.push(name);
+  await validate(name);
   await check(name, "light");
   await picture(`${name}-light`);
   await page.emulateMedia({ colorScheme: "dark" });
@@ -122,12 +141,47 @@ async function look(name, path, then = async () => {}) {
 }
 
 async function picture(name) {
-  if (pictures) await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+  if (!pictures) return;
+  const png = await page.screenshot({ fullPage: true });
+  const webp = await painter.evaluate(async ([png, quality]) => {
+    const answer = await fetch(`data:image/png;base64,${png}`);
+    const image = await createImageBitmap(await answer.blob());
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.width, image.height];
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL("image/webp", quality).split(",")[1];
+  }, [png.toString("base64"), 0.6]);
+  writeFileSync(`${folder}/${name}.webp`, Buffer.from(webp, "base64"));
+}
+
+/** The pictures, for people who look at the folder. */
+function list() {
+  const rows = names.map((name) => {
+    const links = ["light", "dark", "phone-light", "phone-dark"].map((kind) => `[${kind}](${name}-${kind}.webp)`);
+    return `| ${name} | ${links.join(" ")} |`;
+  });
+  const text = `# Pictures of all pages
+
+\`UPDATE_SCREENSHOTS=1\` makes the browser test \`every_page\` write them.
+
+| page | pictures |
+|---|---|
+${rows.join("\n")}
+`;
+  writeFileSync(`${folder}/README.md`, text);
+}
+
+/** Checks the HTML as the server sends it. */
+async function validate(name) {
+  const answer = await session.request.get(page.url(), { failOnStatusCode: false });
+  const { results } = await validator.validateString(await answer.text());
+  const said = results.flatMap((one) => one.messages.map((at) => `${at.line}: ${at.ruleId}: ${at.message}`));
+  assert.deepEqual(said, [], `${name} is not valid HTML`);
 }
 
 async function check(name, scheme) {
   // Not as an element of the page: its policy allows no such script.
-  await page.evaluate(await import("node:fs").then((fs) => fs.readFileSync(axe, "utf8")));
+  await page.evaluate(readFileSync(axe, "utf8"));
   const { violations } = await page.evaluate(() => window.axe.run());
   const bad = violations.filter((one) => ["serious", "critical"].includes(one.impact));
   const said = bad.map((one) => `${one.id}: ${one.help}: ${one.nodes.map((node) => node.html + " " + (node.any[0]?.message ?? "")).join("\n  ")}`);

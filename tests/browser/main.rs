@@ -17,7 +17,7 @@ use harness::{Server, program};
 /// How long a script may take.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// The folder that scripts/test has installed Playwright and axe into.
+/// The folder that scripts/test has installed Playwright, axe and html-validate into.
 const MODULES: &str = "SCALR_TEST_BROWSER";
 
 #[tokio::test]
@@ -33,6 +33,11 @@ async fn a_run_is_followed_searched_and_approved() {
 #[tokio::test]
 async fn terraform_login_gets_its_code_from_the_browser() {
     run("login.mjs").await;
+}
+
+#[tokio::test]
+async fn a_log_of_200_000_lines_opens_at_its_end_and_is_searched() {
+    run("log.mjs").await;
 }
 
 #[tokio::test]
@@ -70,8 +75,8 @@ async fn run(script: &str) {
     let modules = env::var(MODULES).unwrap_or_else(|_| {
         panic!(
             "cannot run the tests in a browser: {MODULES} is not set\n\
-             scripts/test installs Chromium, Playwright and axe, and sets it to their folder, \
-             ~/.cache/scalr-agent/browser"
+             scripts/test installs Chromium, Playwright, axe and html-validate, and sets it to \
+             their folder, ~/.cache/scalr-agent/browser"
         )
     });
     let mut server = Server::start().await;
@@ -87,6 +92,7 @@ async fn run(script: &str) {
     let mut node = Command::new("node")
         .arg(&script)
         .envs([("SERVER", server.url.as_str()), ("TOKEN", &server.admin), ("LINK", link)])
+        .env("DATA", &server.data)
         .env(MODULES, modules)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

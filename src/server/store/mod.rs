@@ -34,7 +34,7 @@ pub(crate) mod workspace;
 pub(crate) mod workspace_tag;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use sqlx::pool::PoolConnection;
@@ -43,6 +43,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
 
+use crate::metrics::{Metrics, Operation};
 use changes::Changes;
 use status_sets::with_sets;
 
@@ -57,6 +58,8 @@ pub(crate) struct Store {
     pool: SqlitePool,
     /// What is written.
     pub changes: Changes,
+    /// What is measured: how long the database takes, among others.
+    pub metrics: Metrics,
 }
 
 impl Store {
@@ -78,7 +81,7 @@ impl Store {
         let open = async {
             let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
             sqlx::migrate!("store/migrations").run(&pool).await?;
-            anyhow::Ok(Self { pool, changes: Changes::default() })
+            anyhow::Ok(Self { pool, changes: Changes::default(), metrics: Metrics::default() })
         };
         open.await.with_context(|| format!("cannot open the database {}", file.display()))
     }
@@ -88,7 +91,10 @@ impl Store {
     /// # Errors
     /// None gets free in time.
     pub(crate) async fn read(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
-        self.pool.acquire().await
+        let begun = Instant::now();
+        let connection = self.pool.acquire().await?;
+        self.metrics.database(Operation::ReadWait, begun.elapsed());
+        Ok(connection)
     }
 
     /// A transaction for writing; it is undone unless it is committed.
@@ -98,7 +104,10 @@ impl Store {
     pub(crate) async fn write(&self) -> sqlx::Result<WriteTransaction> {
         // "Immediate" takes the write lock now: a transaction that reads first
         // and asks for it later can be refused.
-        self.changes.note(self.pool.begin_with("BEGIN IMMEDIATE").await?).await
+        let begun = Instant::now();
+        let tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        self.metrics.database(Operation::WriteWait, begun.elapsed());
+        self.changes.note(tx, self.metrics.clone()).await
     }
 
     /// Closes the database.

@@ -137,8 +137,8 @@ impl State {
     pub(super) const OF_AGENTS: &[Self] =
         &[State::Offered, State::Claimed, State::Running, State::Unreachable];
 
-    /// As statements know it.
-    pub(super) fn name(self) -> &'static str {
+    /// As the database has it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             State::Pending => "pending",
             State::Queued => "queued",
@@ -277,26 +277,48 @@ pub(crate) async fn of_runs(db: &mut Connection, runs: &[&str]) -> sqlx::Result<
 
 /// What an agent of a `level` could take: its pool's queue, oldest first, and before that
 /// what was offered to it before `reoffer_before` and never claimed, because
-/// that answer may have been lost.
+/// that answer may have been lost, and what was offered to another one before
+/// `unclaimed_before`.
 pub(crate) async fn offerable(
     db: &mut Connection,
     pool_id: &str,
     (agent_id, level): (&str, i64),
     reoffer_before: Millis,
+    unclaimed_before: Millis,
     limit: i64,
 ) -> sqlx::Result<Vec<Task>> {
     sqlx::query_as(statement(
         "SELECT * FROM tasks
-         WHERE pool_id = $1 AND level <= $5
+         WHERE pool_id = $1 AND level <= $6
            AND (state IN {queued_tasks}
-                OR (state IN {offered_tasks} AND agent_id = $2 AND offered_at <= $3))
-         ORDER BY queued_at, id LIMIT $4",
+                OR (state IN {offered_tasks} AND agent_id = $2 AND offered_at <= $3)
+                OR (state IN {offered_tasks} AND agent_id <> $2 AND offered_at <= $4))
+         ORDER BY queued_at, id LIMIT $5",
     ))
     .bind(pool_id)
     .bind(agent_id)
     .bind(reoffer_before)
+    .bind(unclaimed_before)
     .bind(limit)
     .bind(level)
+    .fetch_all(db)
+    .await
+}
+
+/// For each pool and level, how many tasks nobody has claimed that were queued, or last
+/// offered, before `before`.
+pub(crate) async fn unclaimed(
+    db: &mut Connection,
+    before: Millis,
+) -> sqlx::Result<Vec<(String, i64, i64)>> {
+    sqlx::query_as(statement(
+        "SELECT pool_id, level, COUNT(*) FROM tasks
+         WHERE ended_at IS NULL AND pool_id IS NOT NULL
+           AND ((state IN {queued_tasks} AND queued_at <= $1)
+                OR (state IN {offered_tasks} AND offered_at <= $1))
+         GROUP BY pool_id, level",
+    ))
+    .bind(before)
     .fetch_all(db)
     .await
 }
@@ -317,6 +339,11 @@ pub(crate) async fn place_in_queue(
     .bind(pool_id)
     .fetch_one(db)
     .await
+}
+
+/// The tasks that have not ended.
+pub(crate) async fn open(db: &mut Connection) -> sqlx::Result<Vec<Task>> {
+    sqlx::query_as("SELECT * FROM tasks WHERE ended_at IS NULL").fetch_all(db).await
 }
 
 /// For each of these pools with a queue: how many tasks wait for an agent, and
@@ -487,29 +514,6 @@ pub(crate) async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Res
         .execute(db)
         .await
         .map(drop)
-}
-
-/// Gives the lease of a task that an agent has claimed a new end, if the
-/// attempt is the one that counts.
-pub(crate) async fn extend(
-    db: &mut Connection,
-    id: &str,
-    attempt: i64,
-    agent_id: &str,
-    lease_expires_at: Millis,
-) -> sqlx::Result<()> {
-    sqlx::query(statement(
-        "UPDATE tasks SET lease_expires_at = $4
-         WHERE id = $1 AND attempt = $2 AND agent_id = $3
-           AND lease_expires_at IS NOT NULL AND state NOT IN {offered_tasks}",
-    ))
-    .bind(id)
-    .bind(attempt)
-    .bind(agent_id)
-    .bind(lease_expires_at)
-    .execute(db)
-    .await
-    .map(drop)
 }
 
 /// An attempt that an agent took.

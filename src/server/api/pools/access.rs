@@ -78,7 +78,7 @@ pub(super) async fn check(
 }
 
 /// The admin's token that `shown` is.
-pub(in crate::api) async fn check_admin(
+pub(crate) async fn check_admin(
     app: &App,
     shown: &PresentedToken,
 ) -> Result<AccessToken, ApiError> {

@@ -277,7 +277,6 @@ async fn render_all(
     let agents = agent::of_pools(db, &ids).await?;
     let waiting = task::waiting(db, &ids).await?;
     let now = app.scheduler.clock.now();
-    let online_since = app.scheduler.terms.online_since(now);
     let render = |pool: &AgentPool| {
         let related = |pairs: &[(String, String)]| -> Vec<String> {
             let of_pool = pairs.iter().filter(|(id, _)| *id == pool.id);
@@ -290,7 +289,7 @@ async fn render_all(
             _ => None,
         };
         let agents: Vec<_> = agents.iter().filter(|agent| agent.pool_id == pool.id).collect();
-        let free_slots: i64 = agents.iter().map(|agent| agent.usable_slots(online_since)).sum();
+        let free_slots: i64 = agents.iter().map(|agent| app.scheduler.usable_slots(agent)).sum();
         let queue = waiting.iter().find(|(id, ..)| *id == pool.id);
         let (queue_depth, oldest) = queue.map_or((0, None), |(_, depth, since)| (*depth, *since));
         let mut resource = json!({

@@ -96,10 +96,24 @@ pub(crate) enum Status {
     Errored,
 }
 
+impl Status {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Idle, Self::Busy, Self::Offline, Self::Errored];
+
+    /// As the API has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Offline => "offline",
+            Self::Errored => "errored",
+        }
+    }
+}
+
 /// `tasks` include those that the agent was offered or has.
 pub(crate) fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
-    let online_since = app.scheduler.terms.online_since(app.scheduler.clock.now());
-    if !agent.is_online(online_since) {
+    if !app.scheduler.is_online(agent) {
         return Status::Offline;
     }
     if agent.errored {
@@ -163,7 +177,7 @@ fn render(app: &App, agent: &Agent, tasks: &[Task]) -> Value {
             "concurrency": agent.concurrency,
             "upgrade-status": upgrade_status(&agent.version),
             "created-at": rfc3339(agent.created_at),
-            "last-seen-at": rfc3339(agent.last_seen_at),
+            "last-seen-at": rfc3339(app.scheduler.last_seen_at(agent)),
         },
         "relationships": { "pool": to_one("agent-pools", Some(&agent.pool_id)) },
     })

@@ -40,6 +40,7 @@ use crate::app::App;
 use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
+pub(crate) use access::check_admin;
 pub(crate) use call::{CallError, call};
 pub(crate) use payload::Payload;
 pub(crate) use quotas::Quotas;
