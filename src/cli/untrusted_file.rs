@@ -1,11 +1,18 @@
 //! Files that another user can put where we, maybe as root, read them: a pipe, a link to
 //! a secret, or a file without an end must not hold us up or be taken for the real one.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{CWD, Dir, Mode, OFlags, open, openat};
+
+/// A pipe without a writer would hold up the opening itself.
+const FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// The content of the regular file at `path`, of at most `limit` bytes; no link is
 /// followed.
@@ -13,9 +20,58 @@ use rustix::fs::{Mode, OFlags, open};
 /// # Errors
 /// It can't be read, is not a regular file, or is larger.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    // A pipe without a writer would hold up the opening itself.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(open(path, flags, Mode::empty())?);
+    content(open(path, FLAGS, Mode::empty())?, limit)
+}
+
+/// A folder whose entries another user can replace while they are read: they are opened below
+/// it, and none is followed as a link.
+#[derive(Debug)]
+pub struct Folder(OwnedFd);
+
+impl Folder {
+    /// The folder at `path`, which is no link itself.
+    ///
+    /// # Errors
+    /// It can't be opened; a link is `NotADirectory`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(openat(CWD, path, FLAGS | OFlags::DIRECTORY, Mode::empty())?))
+    }
+
+    /// The folder of that name in it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn folder(&self, name: &OsStr) -> io::Result<Self> {
+        Ok(Self(openat(&self.0, name, FLAGS | OFlags::DIRECTORY, Mode::empty())?))
+    }
+
+    /// The names of what is in it.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.0)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// The content of the regular file of that name in it, as [`read`].
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn read(&self, name: &str, limit: u64) -> io::Result<Vec<u8>> {
+        content(openat(&self.0, name, FLAGS, Mode::empty())?, limit)
+    }
+}
+
+fn content(file: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
+    let file = File::from(file);
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -62,5 +118,28 @@ mod tests {
             read(&at(name), 1024).expect_err(name);
         }
         read(Path::new("/dev/zero"), 1024).expect_err("a device");
+    }
+
+    #[test]
+    fn a_folder_gives_its_own_files_and_no_others() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("file"), "secret").unwrap();
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("own")).unwrap();
+        fs::write(root.path().join("own/file"), "own").unwrap();
+        symlink(outside.path(), root.path().join("link")).unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let mut names = folder.names().unwrap();
+        names.sort();
+        assert_eq!(names, ["link", "own"]);
+        let own = folder.folder(OsStr::new("own")).unwrap();
+        assert_eq!(own.read("file", 10).unwrap(), b"own");
+        for refused in [folder.folder(OsStr::new("link")), Folder::open(&root.path().join("link"))]
+        {
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        }
+        fs::remove_file(root.path().join("own/file")).unwrap();
+        symlink(outside.path().join("file"), root.path().join("own/file")).unwrap();
+        own.read("file", 10).unwrap_err();
     }
 }

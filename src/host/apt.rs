@@ -6,6 +6,7 @@ use std::process::Command;
 use super::command::CommandError;
 
 pub(crate) mod hold;
+mod policy;
 pub(crate) mod proxy;
 
 /// Where apt keeps the lists that it has fetched.

@@ -9,6 +9,10 @@ const SET_IT: &str = "set it with `timedatectl set-ntp true`, or without a time 
 /// What apt, OpenSSL and GnuTLS print of what begins in the future.
 const FUTURE: [&str; 3] = ["is not valid yet", "is not yet valid", "is not yet activated"];
 
+/// What dnf prints of a signature from the future, or by a key that has expired: dnf 4, which
+/// uses GPGME, and dnf 5, which uses rpm.
+const BAD_SIGNATURE: [&str; 2] = ["Bad GPG signature", "Bad PGP signature"];
+
 /// What to say about the clock, where the output of apt, yum, dnf or curl shows that it is
 /// behind or may be.
 pub fn advice(output: &str) -> Option<String> {
@@ -26,11 +30,11 @@ fn advice_at(output: &str, now: Timestamp) -> Option<String> {
             "This host's clock is behind{behind}: it is {now:.0} here; {SET_IT}."
         ));
     }
-    // dnf names no reason. A signature from the future is one.
-    output.contains("Bad GPG signature").then(|| {
+    // It names no reason.
+    BAD_SIGNATURE.iter().any(|text| output.contains(text)).then(|| {
         format!(
-            "dnf rejects good signatures, too, where the clock is behind. It is {now:.0} here; if \
-             that is wrong, {SET_IT}."
+            "dnf rejects good signatures, too, where the clock is wrong. It is {now:.0} here; if \
+             that is not the time, {SET_IT}."
         )
     })
 }
@@ -45,17 +49,19 @@ mod tests {
 
     #[test]
     fn what_is_not_valid_yet_is_traced_to_the_clock() {
-        let apt = "E: Release file for http://archive.ubuntu.com/ubuntu/dists/bionic/InRelease is \
-                   not valid yet (invalid for another 3d 2h 4min 53s). Updates for this repository \
-                   will not be applied.";
-        let found = said(apt).unwrap();
-        assert!(
-            found.starts_with(
-                "This host's clock is behind by at least 3d 2h 4min 53s: it is \
-                 2020-01-02T03:04:05Z here; set it with `timedatectl set-ntp true`"
-            ),
-            "{found}"
-        );
+        // apt 2.6.1 under `faketime -f -400d`, and -3h.
+        for behind in ["399d 23h 28min 10s", "2h 28min 11s"] {
+            let apt = format!(
+                "E: Release file for file:/srv/apt/dists/stable/InRelease is not valid yet (invalid \
+                 for another {behind}). Updates for this repository will not be applied."
+            );
+            let found = said(&apt).unwrap();
+            let start = format!(
+                "This host's clock is behind by at least {behind}: it is 2020-01-02T03:04:05Z \
+                 here; set it with `timedatectl set-ntp true`"
+            );
+            assert!(found.starts_with(&start), "{found}");
+        }
         for text in [
             "Curl error (60): SSL peer certificate or SSH remote key was not OK for \
              https://x.example.com/repodata/repomd.xml [SSL certificate problem: certificate is not \
@@ -74,12 +80,16 @@ mod tests {
 
     #[test]
     fn a_bad_signature_of_dnf_may_be_the_clocks_fault() {
-        let found = said(
-            "Error: Failed to download metadata for repo 'appstream': repomd.xml GPG signature \
-             verification error: Bad GPG signature",
-        )
-        .unwrap();
-        assert!(found.contains("if that is wrong, set it with"), "{found}");
+        // dnf 4.14.0 under `faketime -f -3h`, and +4000d, where the key has expired; of dnf 5 the
+        // end differs.
+        for end in ["Bad GPG signature", "Bad PGP signature"] {
+            let text = format!(
+                "Error: Failed to download metadata for repo 'scalr-agent': repomd.xml GPG \
+                 signature verification error: {end}"
+            );
+            let found = said(&text).unwrap();
+            assert!(found.contains("if that is not the time, set it with"), "{found}");
+        }
     }
 
     #[test]

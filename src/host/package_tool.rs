@@ -133,14 +133,14 @@ impl PackageTool {
         }
     }
 
-    /// What makes it install a package of this name that the repository `id` does not have,
-    /// which is set up.
+    /// What makes it install another version of a package than those of a repository that is
+    /// set up, or none: `uri` is its address for apt, `id` what it is called for yum.
     ///
     /// # Errors
     /// The repositories can't be read; a lock is held (10).
-    pub fn rival(&self, package: &str, id: &str) -> Result<Option<Hold>> {
+    pub fn rival(&self, package: &str, uri: &str, id: &str) -> Result<Option<Hold>> {
         match self.kind {
-            Kind::Apt => Ok(None),
+            Kind::Apt => apt::hold::rival(&Machine::at("/"), package, uri),
             Kind::Yum(yum) => yum.rival(&Machine::at("/"), package, id),
         }
     }

@@ -12,6 +12,7 @@ use cli::Failure;
 pub(crate) mod config;
 pub(crate) mod hold;
 mod precedence;
+mod version_lock;
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

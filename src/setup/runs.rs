@@ -1,15 +1,15 @@
 //! The active runs of this host.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::settings;
 use crate::status::docker_client;
-use cli::untrusted_file;
+use cli::untrusted_file::Folder;
 use config::layout::{data, label};
 use config::{DATA_DIR, ENGINE};
 use host::docker;
@@ -43,19 +43,11 @@ impl Places {
 /// # Errors
 /// The agent's data can't be read.
 pub(crate) fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> {
-    let tasks = machine.path(places.data_dir.join(data::TASKS));
     let mut known = BTreeSet::new();
     let mut lines = Vec::new();
-    let entries = match fs::read_dir(&tasks) {
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        result => Some(result.with_context(|| format!("cannot read {}", tasks.display()))?),
-    };
-    for entry in entries.into_iter().flatten() {
-        let directory = entry?.path();
-        if let Some((task, line)) = recorded(&directory) {
-            known.insert(task);
-            lines.push(line);
-        }
+    for (task, line) in journals(&machine.path(&places.data_dir).join(data::TASKS))? {
+        known.insert(task);
+        lines.push(line);
     }
     lines.sort();
     if machine.is_this_one() {
@@ -68,11 +60,27 @@ pub(crate) fn active(machine: &Machine, places: &Places) -> Result<Vec<String>> 
     Ok(lines)
 }
 
+/// What the journals below a folder say. The agent's account can put links there.
+fn journals(tasks: &Path) -> Result<Vec<(String, String)>> {
+    let cannot_read = || format!("cannot read {}", tasks.display());
+    let folder = match Folder::open(tasks) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => bail!(
+            "{}: it is a link or a file, and not the agent's folder\nLook at it, then remove it.",
+            cannot_read()
+        ),
+        folder => folder.with_context(cannot_read)?,
+    };
+    let names = folder.names().with_context(cannot_read)?;
+    Ok(names.into_iter().filter_map(|name| recorded(&folder, &name)).collect())
+}
+
 /// The task's id and a line about it; `None` for one whose claim was not written
-/// whole, so that nothing was done.
-fn recorded(directory: &Path) -> Option<(String, String)> {
-    let name = directory.file_name()?.to_string_lossy().into_owned();
-    let text = match untrusted_file::read(&directory.join(journal::FILE), journal::LARGEST) {
+/// whole, so that nothing was done, and for what is no task's folder.
+fn recorded(tasks: &Folder, name: &OsStr) -> Option<(String, String)> {
+    let text = tasks.folder(name).and_then(|task| task.read(journal::FILE, journal::LARGEST));
+    let name = name.to_string_lossy().into_owned();
+    let text = match text {
         Ok(text) => text,
         Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
             return None;

@@ -179,8 +179,11 @@ fn refusal(
     places: &Places,
     force: bool,
 ) -> Result<Option<String>> {
+    if force {
+        return Ok(None);
+    }
     let active = runs::active(machine, places)?;
-    if active.is_empty() || force {
+    if active.is_empty() {
         return Ok(None);
     }
     let what = if services.is_active(AGENT_UNIT) || !services.can_run() {

@@ -80,6 +80,12 @@ fn dnf_takes_the_package_of_no_other_repository() {
     define("");
     let said = refused(&fleet, &install, 6);
     assert!(said.contains("the repository vendor has another package of that name"), "{said}");
+    // Nor from a definition with the name of the server's.
+    let other = "/etc/yum.repos.d/a.repo";
+    fleet.shell(&format!("printf '[scalr-agent]\\nbaseurl=file:///srv/repository\\n' >{other}"));
+    let said = refusal(&fleet.world.try_shell(&fleet.machine, &format!("{install} 2>&1")));
+    assert!(said.contains(&format!("{other}:1 defines one of that name")), "{said}");
+    fleet.shell(&format!("rm {other}"));
     fleet.shell(&install);
     assert!(!fleet.shell("rpm -q scalr-agent").contains("0.40"));
     define("priority=10");

@@ -31,11 +31,20 @@ fn without_credentials(rest: &str) -> String {
 pub(super) fn hint(value: &str) -> &'static str {
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
     let credentials = rest.rsplit_once('@').map_or("", |(credentials, _)| credentials);
-    if credentials.contains(['@', '#', '/', '?']) {
-        "\nIn a user or password, write @ as %40, # as %23, / as %2F and ? as %3F."
+    if credentials.contains(['@', '#', '/', '?', '\\']) || has_bare_percent(credentials) {
+        "\nIn a user or password, write @ as %40, # as %23, / as %2F, ? as %3F, \\ as %5C and \
+         % as %25."
     } else {
         ""
     }
+}
+
+/// Whether a `%` begins no escape: Docker's and other Go programs take no such URL.
+pub(super) fn has_bare_percent(text: &str) -> bool {
+    text.split('%').skip(1).any(|rest| {
+        let digits = rest.as_bytes().iter().take(2).take_while(|byte| byte.is_ascii_hexdigit());
+        digits.count() < 2
+    })
 }
 
 /// The password in the value of a proxy's variable, or a user name without one, as

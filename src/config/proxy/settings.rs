@@ -3,7 +3,7 @@
 use anyhow::Result;
 use url::Url;
 
-use super::credentials::hint;
+use super::credentials::{has_bare_percent, hint};
 use super::{masked_value, with_port};
 use cli::Failure;
 
@@ -72,6 +72,9 @@ fn checked(text: &str) -> Result<String> {
     if !["", "/"].contains(&url.path()) || url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("should end after its port"));
     }
+    if has_bare_percent(url.username()) || url.password().is_some_and(has_bare_percent) {
+        return Err(wrong("has a % in its user or password that begins no escape"));
+    }
     // The port always, for programs differ in what they take for granted.
     with_port(&url).ok_or_else(|| wrong("has no valid port"))
 }
@@ -114,6 +117,7 @@ mod tests {
             ("http://u:p%2Fw@proxy:1", "http://u:p%2Fw@proxy:1"),
             ("http://u:p\"w@proxy:1", "http://u:p%22w@proxy:1"),
             ("http://u:p@w@proxy:1", "http://u:p%40w@proxy:1"),
+            ("http://u:p%25w@proxy:1", "http://u:p%25w@proxy:1"),
         ] {
             let proxy = check(given).unwrap();
             assert_eq!((proxy.http.as_str(), proxy.https.as_str()), (kept, kept));
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_password_that_ends_the_url_gets_the_form_in_which_it_does_not() {
-        for password in ["p#w", "p/w", "p?w", "1#w", "@#w"] {
+        for password in ["p#w", "p/w", "p?w", "1#w", "@#w", "p\\w", "p%w", "p%4", "%zz"] {
             let error = check(&format!("http://u:{password}@proxy:1")).err().unwrap().to_string();
             assert!(error.contains("# as %23"), "{error}");
             assert!(!error.contains(password), "{error}");

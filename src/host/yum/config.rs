@@ -48,9 +48,17 @@ pub(crate) fn is_yum_3(machine: &Machine, yum: Yum) -> bool {
 pub(crate) fn settings(machine: &Machine, yum: Yum) -> Vec<Setting> {
     let mut files = vec![main_file(machine, yum).to_owned()];
     if yum == Yum::Dnf5 {
-        files.extend(files_in(machine, "/etc/dnf/libdnf5.conf.d", "conf"));
+        for folder in ["/usr/share/dnf5/libdnf.conf.d", "/etc/dnf/libdnf5.conf.d"] {
+            files.extend(files_in(machine, folder, "conf"));
+        }
     }
     files.extend(files_in(machine, "/etc/yum.repos.d", "repo"));
+    if yum == Yum::Dnf5 {
+        // Where `dnf config-manager setopt` writes to.
+        for folder in ["/usr/share/dnf5/repos.override.d", "/etc/dnf/repos.override.d"] {
+            files.extend(files_in(machine, folder, "repo"));
+        }
+    }
     files.into_iter().flat_map(|file| settings_of(machine, &file)).collect()
 }
 

@@ -3,10 +3,11 @@
 
 use std::env::consts::ARCH;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::Yum;
 use super::config::{self, Setting};
+use super::{Yum, version_lock};
+use crate::command::quoted;
 use crate::hold::{Hold, Operation, edit, matches, place, take_word_out};
 use crate::machine::Machine;
 
@@ -86,35 +87,17 @@ impl Subject<'_> {
         None
     }
 
-    /// A line of the plugin versionlock that names the installed version: no other one is
-    /// installed then. What starts with `!` excludes single versions and keeps nothing.
+    /// The version lock that lets no other version than the installed one be installed.
     fn lock(&self, installed: &str) -> Option<Hold> {
-        let file = self.locks()?;
-        let text = fs::read_to_string(self.machine.path(&file)).ok()?;
-        let locked = format!("{}-{installed}", self.package);
-        let number = text.lines().position(|line| {
-            let entry = without_epoch(line.trim());
-            [".*", ".noarch", &format!(".{ARCH}"), ""]
-                .iter()
-                .any(|architecture| entry == format!("{locked}{architecture}"))
-        })?;
+        let lock = match self.yum {
+            Yum::Dnf5 => version_lock::of_dnf5(self.machine, self.package, installed),
+            _ => version_lock::of_plugin(self.machine, self.is_yum_3(), self.package, installed),
+        }?;
+        let (program, entry) = (self.yum.program(), quoted(&lock.entry));
         Some(Hold {
-            by: format!("{} locks its version {installed}", place(&file, number + 1)),
-            release: format!("{} versionlock delete {}", self.yum.program(), self.package),
+            by: format!("{} locks its version {installed}", place(&lock.file, lock.line)),
+            release: format!("{program} versionlock delete {entry}"),
         })
-    }
-
-    /// The plugin's list, if it is enabled.
-    fn locks(&self) -> Option<PathBuf> {
-        let folder = if self.is_yum_3() { "/etc/yum/pluginconf.d" } else { "/etc/dnf/plugins" };
-        let settings =
-            config::settings_of(self.machine, &Path::new(folder).join("versionlock.conf"));
-        let value = |name: &str| settings.iter().rfind(|setting| setting.name == name);
-        let is_on = value("enabled").is_some_and(|setting| {
-            ["1", "true", "yes"].contains(&setting.value.to_ascii_lowercase().as_str())
-        });
-        let list = value("locklist").map(|setting| PathBuf::from(&setting.value));
-        is_on.then(|| list.unwrap_or_else(|| Path::new(folder).join("versionlock.list")))
     }
 
     /// What may never be removed.
@@ -158,14 +141,6 @@ impl Subject<'_> {
 
 fn at(setting: &Setting) -> String {
     place(&setting.file, setting.line)
-}
-
-/// yum 3 writes it before the name, dnf before the version.
-fn without_epoch(entry: &str) -> String {
-    entry.split_once(':').map_or_else(
-        || entry.to_owned(),
-        |(before, rest)| format!("{}{rest}", before.trim_end_matches(|c: char| c.is_ascii_digit())),
-    )
 }
 
 #[cfg(test)]

@@ -85,11 +85,12 @@ impl Subject {
     /// The settings or the units can't be read, unless that is not permitted to
     /// us.
     pub(crate) fn of(machine: &Machine) -> Result<Self> {
-        let settings = match Settings::read(&machine.path(config::FILE)) {
+        let mut settings = match Settings::read(&machine.path(config::FILE)) {
             // Whoever may not read them can still check the host.
             Err(error) if Failure::of(&error) == Failure::NotPermitted => Settings::default(),
             result => result?,
         };
+        settings.ca_cert = settings.ca_cert.map(|file| machine.path(file));
         Ok(Self {
             url: settings.url.clone(),
             concurrency: settings.concurrency.unwrap_or(defaults::CONCURRENCY),

@@ -6,6 +6,7 @@ mod key;
 mod package;
 mod pool_token;
 pub(crate) mod route;
+mod same_id;
 mod signed_by;
 pub(crate) mod source;
 

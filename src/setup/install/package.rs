@@ -148,7 +148,8 @@ fn from_repository(
         return source::forget_folder(changes, os.family, &keys);
     }
     if !changes.is_dry_run() {
-        refuse(changes.machine(), tool.rival(layout::AGENT, repository.id())?)?;
+        let rival = tool.rival(layout::AGENT, &repository.apt_uri(), repository.id())?;
+        refuse(changes.machine(), rival)?;
     }
     let keys = install(changes, &before, &tool, layout::AGENT, || tool.install(layout::AGENT))?;
     changes.record_keys(keys);

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::authority::{self, Authority};
 use super::key::Fingerprint;
-use super::{route, signed_by};
+use super::{route, same_id, signed_by};
 use cli::Failure;
 use cli::eprintln;
 use config::layout;
@@ -124,6 +124,10 @@ impl Repository {
         }
     }
 
+    pub(super) fn apt_uri(&self) -> String {
+        apt_uri(&self.base())
+    }
+
     /// Refuses an address over which anybody on the network could change what root
     /// installs.
     fn require_encryption(&self) -> Result<()> {
@@ -201,6 +205,8 @@ pub(crate) fn add(
             &apt_uri(&base),
             &files.key,
         )?;
+    } else {
+        same_id::require_no_other(changes.machine(), &files.definition, id)?;
     }
     let key = repository.key(access)?;
     match expected {

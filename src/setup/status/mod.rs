@@ -407,7 +407,11 @@ impl ListedSettings {
             };
             Setting { name: listed.name, value: listed.value, source, variable, file, text }
         };
-        let usable = || Settings::load(&file, variables.clone())?.resolve();
+        let usable = || {
+            let mut settings = Settings::load(&file, variables.clone())?;
+            settings.ca_cert = settings.ca_cert.map(|file| machine.path(file));
+            settings.resolve()
+        };
         let (values, problem) = match listed(&file, variables.clone()) {
             Ok(all) => {
                 let values = all.into_iter().map(setting).collect();

@@ -60,6 +60,24 @@ fn each_setting_has_its_source() {
 }
 
 #[test]
+fn the_authorities_that_the_settings_name_are_the_trees_own() {
+    let tree = Tree::new();
+    let host = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&host, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let problem = |file: &str| {
+        let url = "url = \"https://pools.example.com\"\ntoken = \"the-token\"";
+        tree.put(SETTINGS, &format!("{url}\nca_cert = \"{file}\"\n"));
+        let said = tree.setup(&["status", "--format", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        status["settings"]["problem"].clone()
+    };
+    tree.put("/srv/only-in-the-tree.pem", "-----BEGIN CERTIFICATE-----\n");
+    assert_eq!(problem("/srv/only-in-the-tree.pem"), serde_json::Value::Null);
+    let of_host = problem(host.path().to_str().unwrap());
+    assert!(of_host.as_str().is_some_and(|text| text.starts_with("`ca_cert`: ")), "{of_host}");
+}
+
+#[test]
 fn it_fits_one_screen() {
     let said = configured().setup(&["status"]);
     assert_eq!(said.code, 0, "{}", said.all());

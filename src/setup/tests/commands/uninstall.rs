@@ -63,6 +63,28 @@ fn what_the_agent_s_user_puts_in_place_of_a_journal_holds_nothing_up() {
 }
 
 #[test]
+fn a_link_that_the_agent_s_user_puts_in_place_of_a_folder_is_not_followed() {
+    let outside = Tree::new();
+    take_tasks(&outside, "");
+    let tree = Tree::new();
+    let tasks = tree.path("/var/lib/scalr-agent/tasks");
+    fs::create_dir_all(&tasks).unwrap();
+    symlink(outside.path("/tasks/task-9-1"), tasks.join("task-9-1")).unwrap();
+    let said = tree.setup(&["uninstall", "--dry-run"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    fs::remove_dir_all(&tasks).unwrap();
+
+    symlink(outside.path("/tasks"), &tasks).unwrap();
+    let said = tree.setup(&["uninstall"]);
+    assert_eq!(said.code, 1, "{}", said.all());
+    let named = format!("cannot read {}: it is a link", tasks.display());
+    assert!(said.stderr.contains(&named) && !said.all().contains("run-7"), "{}", said.all());
+    let said = tree.setup(&["uninstall", "--force", "--purge"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(outside.path("/tasks/task-9-1/journal").exists() && !tasks.exists());
+}
+
+#[test]
 fn it_refuses_while_runs_are_active() {
     let tree = installed();
     take_tasks(&tree, "/var/lib/scalr-agent");
