@@ -16,4 +16,5 @@ mod start;
 mod states;
 mod terraform;
 mod time_limits;
+mod trial;
 mod webhooks;
