@@ -91,7 +91,7 @@ is_made_of() {
     [[ -f $1/made-of && $(<"$1/made-of") == "$(kit_fingerprint "$2" "$3")" ]]
 }
 
-# begin_kit KIT PROGRAMS: the kit anew, with its programs.
+# begin_kit KIT PROGRAMS: an empty kit with its programs.
 begin_kit() {
     rm -rf "$1"
     mkdir -p "$1/bin"

@@ -30,10 +30,11 @@ use protocol::{
 };
 
 /// How long the server may take to answer anything but a poll.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(25);
 
-/// How much longer than announced a held poll may take.
-const POLL_GRACE: Duration = Duration::from_secs(15);
+/// How much longer than announced a held poll may take. A server that asks for polls of 40 s
+/// instead of 20 s holds them for that long also when its answer was lost.
+const POLL_GRACE: Duration = Duration::from_secs(30);
 
 /// How long a file may take, a plan or a state for example.
 const FILE_TIMEOUT: Duration = Duration::from_secs(600);

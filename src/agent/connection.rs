@@ -93,6 +93,11 @@ impl Keeper {
         });
     }
 
+    /// The server answered what says nothing about how the agent stands with it.
+    pub(crate) fn still_answers(&self) {
+        self.update(|known| known.answered_at = Some(Timestamp::now()));
+    }
+
     /// The server did not answer.
     pub(crate) fn away(&self, why: String) {
         self.update(|known| {

@@ -3,6 +3,9 @@
 //! Each external tool is wrapped in one module of its own; nothing here knows
 //! of `setup`, `agent` or `server`.
 
+// A terminal that is gone must not end a change half way: see `cli::print`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod command;
 pub mod machine;
 

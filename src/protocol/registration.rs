@@ -74,7 +74,8 @@ pub struct Registered {
 pub struct Intervals {
     /// Between two heartbeats, in seconds.
     pub heartbeat_seconds: u32,
-    /// How long a poll may be held by the server, in seconds.
+    /// How long a poll may be held by the server, in seconds. Up to twice the time between
+    /// heartbeats, a poll stands for the heartbeats of an agent that is idle and well.
     pub poll_seconds: u32,
     /// Between the first uploads of a growing log, in milliseconds; the answer to
     /// each upload says how it goes on.

@@ -36,6 +36,8 @@ pub(crate) struct Parts {
     pub authority: Option<String>,
     /// The packages' repositories, if the server has them.
     pub packages: Option<PathBuf>,
+    /// What may read the metrics, besides an admin's token.
+    pub metrics_token: Option<Secret>,
 }
 
 /// The parts, shared by all handlers.

@@ -230,6 +230,12 @@ pub struct Serve {
     #[command(flatten)]
     pub connections: ConnectionOptions,
 
+    /// A token that may read GET /metrics and nothing else, in a file
+    ///
+    /// Of at least 32 letters and digits, for example from: openssl rand -hex 32
+    #[arg(long, value_name = "FILE", env = "SCALR_SERVER_METRICS_TOKEN_FILE")]
+    pub metrics_token_file: Option<PathBuf>,
+
     /// How the log on standard error looks
     #[arg(long, value_enum, default_value_t = LogFormat::Plain, env = "SCALR_SERVER_LOG_FORMAT")]
     pub log_format: LogFormat,

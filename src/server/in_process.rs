@@ -18,7 +18,7 @@ use crate::disk::Reserve;
 use crate::logs::Logs;
 use crate::objects::Objects;
 use crate::pages::Attempts;
-use crate::scheduler::{Scheduler, Terms, Wake};
+use crate::scheduler::{Presence, Scheduler, Terms, Wake};
 use crate::store::Store;
 use crate::token::new_id;
 use crate::usage::Usage;
@@ -76,6 +76,7 @@ impl InProcess {
                 .unwrap(),
             clock,
             wake: Wake::default(),
+            presence: Presence::default(),
             // A poll without events is not held for long; nothing sweeps the leases.
             terms: Terms {
                 lease: Duration::from_millis(20),
@@ -93,6 +94,7 @@ impl InProcess {
             watched: Watched::default(),
             sign_ins: Attempts::default(),
             url: "https://pools.example.com".parse().unwrap(),
+            metrics_token: None,
             packages: None,
         });
         let mut server = Self {

@@ -14,6 +14,7 @@
 //! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
 //! | [`pages`] | the pages for people |
+//! | [`metrics`] | what Prometheus reads |
 //! | [`local_api`] | the pool API for the host's own administrators |
 //! | [`commands`] | the commands that call the pool API |
 //! | [`disk`], [`usage`] | what of the disk has to stay free, and who uses it |
@@ -34,6 +35,7 @@ mod inherited_variables;
 mod install_line;
 mod local_api;
 mod logs;
+mod metrics;
 mod objects;
 mod paced;
 mod packages;
@@ -67,7 +69,7 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
@@ -93,7 +95,7 @@ use logs::Logs;
 use objects::Objects;
 use pages::Attempts;
 use retention::Retention;
-use scheduler::{Scheduler, Terms, Wake};
+use scheduler::{Presence, Scheduler, Terms, Wake};
 use store::Store;
 use usage::Usage;
 use watched::Watched;
@@ -187,6 +189,8 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     if let Some(folder) = &options.packages {
         packages::require_repository(folder)?;
     }
+    let metrics_token =
+        options.metrics_token_file.as_deref().map(metrics::endpoint::read_token).transpose()?;
     let listener =
         bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
@@ -226,6 +230,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         objects: Objects::open(&options.data.join("objects"), reserve.clone(), usage.clone())?,
         clock: Clock::default(),
         wake: Wake::default(),
+        presence: Presence::default(),
         terms: Terms {
             lease: options.lease,
             plan_timeout: options.plan_timeout,
@@ -236,6 +241,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     let token_file = options.admin_token_file.as_deref();
     let admin_token =
         admin::first_start(&scheduler.store, scheduler.clock.now(), token_file).await?;
+    scheduler.restart_presence().await?;
     scheduler.restart_leases().await?;
 
     let app = Arc::new(Parts {
@@ -248,6 +254,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         url,
         authority: own_authority,
         packages: options.packages,
+        metrics_token,
     });
     if let Some(token) = admin_token {
         println!("Admin token: {}", token.expose());
@@ -309,13 +316,13 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
 fn routes(app: &App) -> Router {
     Router::new()
         .route("/healthz", get(health))
-        .merge(api::agent::routes())
-        .merge(api::pools::routes(app))
-        .merge(api::terraform::routes(app))
+        .merge(api::routes(app))
         .merge(packages::routes(app))
         .merge(pages::routes())
+        .merge(metrics::endpoint::routes())
         .layer(RequestBodyTimeoutLayer::new(SILENT_BODY))
         .layer(from_fn(connections::close_unauthenticated))
+        .layer(from_fn_with_state(Arc::clone(app), metrics::measure))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
         .with_state(Arc::clone(app))
 }

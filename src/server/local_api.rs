@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use tokio::net::UnixListener;
 
 use crate::app::App;
-use crate::{api, packages, pages};
+use crate::{api, metrics, packages, pages};
 
 /// The socket's file in the data folder.
 pub(crate) const SOCKET: &str = "api.sock";
@@ -44,6 +44,7 @@ pub(crate) async fn serve(listener: UnixListener, app: App) -> Result<()> {
         .merge(api::pools::routes(&app))
         .merge(packages::routes(&app))
         .merge(pages::local_routes())
+        .merge(metrics::endpoint::routes())
         .layer(Extension(LocalAdmin))
         .with_state(app);
     axum::serve(listener, routes).await.context("the socket failed")

@@ -48,7 +48,7 @@ impl Objects {
             result => result,
         }
         .and_then(|()| fs::create_dir_all(&drafts))
-        .with_context(|| format!("cannot make {} anew", drafts.display()))?;
+        .with_context(|| format!("cannot empty {}", drafts.display()))?;
         Ok(Self { folder: folder.to_owned(), drafts, reserve, usage })
     }
 

@@ -155,7 +155,7 @@ fn make(folder: &Path, certificate: &Path, key: &Path, names: &[String]) -> Resu
     let pair = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     // Two authorities of one name would be taken for each other where both are
-    // trusted, after the data folder was made anew for example.
+    // trusted, after the data folder was replaced for example.
     let name = format!("scalr-server authority {}", hex::encode(rand::random::<[u8; 4]>()));
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -3,6 +3,9 @@
 //! Each subcommand has its arguments in `Args` and does its work in
 //! `run(&Context, &Args)`.
 
+// A terminal that is gone must not end a change half way: see `cli::print`.
+#![warn(clippy::print_stderr)]
+
 mod bundle;
 mod check;
 mod context;

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate and those of ours that it may depend on, also for its tests.
-const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ("cli", &[]),
     ("protocol", &[]),
     ("config", &["cli", "protocol"]),
@@ -15,7 +15,11 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("agent", &["cli", "config", "configuration", "host", "protocol"]),
     ("server", &["cli", "config", "configuration", "host", "protocol"]),
     ("setup", &["cli", "config", "host", "protocol"]),
-    ("tests", &["agent", "cli", "config", "configuration", "host", "protocol", "server", "setup"]),
+    ("load", &["protocol"]),
+    (
+        "tests",
+        &["agent", "cli", "config", "configuration", "host", "load", "protocol", "server", "setup"],
+    ),
 ];
 
 #[test]

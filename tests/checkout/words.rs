@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// What is not written, and what is written instead.
-const WORDS: [(&str, &str); 20] = [
+const WORDS: [(&str, &str); 26] = [
     ("mend", "fix"),
     ("mends", "fixes"),
     ("mended", "fixed"),
@@ -24,6 +24,12 @@ const WORDS: [(&str, &str); 20] = [
     ("gone about", "done"),
     ("come to nothing", "fail"),
     ("no more start", "disable"),
+    ("could not be told", "unavailable"),
+    ("journal's end", "last 1000 journal lines"),
+    ("set up like this already", "already up to date; nothing changed"),
+    ("brings with it", "includes"),
+    ("bring with it", "include"),
+    ("anew", "again"),
 ];
 
 #[test]

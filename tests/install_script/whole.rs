@@ -1,6 +1,8 @@
 //! The whole script: what it hands over to the setup program, and what it leaves.
 
 use std::fs;
+use std::io::pipe;
+use std::process::Stdio;
 
 use crate::host::{Host, Packages, sha256};
 use crate::keys::Keys;
@@ -140,12 +142,29 @@ fn what_a_killed_setup_program_has_left_is_undone() {
 
 #[test]
 fn a_signal_ends_it_and_leaves_nothing() {
-    for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+    for (signal, code) in [("TERM", 143), ("INT", 130), ("QUIT", 131), ("HUP", 129)] {
         Host::each(Packages::Apt, |host| {
             host.install_with("", &[("signal", signal)]).refused(code, "");
             left_nothing(host);
         });
     }
+}
+
+#[test]
+fn it_leaves_nothing_when_nobody_reads_its_output_any_more() {
+    let ended = || Stdio::from(pipe().unwrap().1);
+    Host::each(Packages::Apt, |host| {
+        let line = "unfinished=$host/unfinished; main --url https://pools.test";
+        host.command(line).stdout(ended()).stderr(ended()).status().unwrap();
+        left_nothing(host);
+
+        // A killed setup program has left something, and the shell says so.
+        let mut killed = host.command(line);
+        killed.env("killed", "install").stdout(Stdio::null()).stderr(ended()).status().unwrap();
+        assert_eq!(calls(host).last().unwrap(), "recover");
+        assert!(!host.path("unfinished").exists());
+        left_nothing(host);
+    });
 }
 
 #[test]

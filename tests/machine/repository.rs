@@ -7,7 +7,7 @@ use crate::fleet::{Fleet, URL, kit, refusal};
 use crate::machine::text;
 use tests::workshop::Workshop;
 
-/// Sets the repository up, and fetches its keys anew where it is.
+/// Sets the repository up, and fetches its keys again where it is.
 const ADD: &str = "curl -fsSL https://pools.test:8443/install.sh | sh -s -- --repository-only 2>&1";
 
 /// A machine, its server, and what that serves as packages.
@@ -37,7 +37,7 @@ impl Site {
         self.fleet.machine.starts_with("ubuntu")
     }
 
-    /// Has the package tool read the indexes anew.
+    /// Has the package tool read the indexes again.
     fn update(&self) -> &'static str {
         if self.is_apt() {
             "apt-get -o APT::Update::Error-Mode=any update 2>&1"

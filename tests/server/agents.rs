@@ -198,7 +198,7 @@ async fn a_lost_apply_is_told_and_its_late_outcome_counts() {
     server.wait_for(&format!("/applies/{}", related(&run, "apply")), "status", "unreachable").await;
     let told = server.get(&format!("/runs/{}", id(&run))).await;
     let why = told["data"]["attributes"]["error-message"].as_str().unwrap().to_owned();
-    assert!(why.contains("Agent one has not been heard of"), "{why}");
+    assert!(why.contains("Agent one stopped sending heartbeats"), "{why}");
     let workspace = server.get(&format!("/workspaces/{}", site.workspace)).await;
     assert_eq!(workspace["data"]["attributes"]["locked"], true);
 

@@ -324,11 +324,12 @@ impl Agent {
         self.call(Method::POST, "poll", &Poll { free_slots: 1, tasks }).await
     }
 
-    /// Polls until there are events.
+    /// Polls until there are events, besides the new intervals that a restarted server sends.
     pub(crate) async fn events(&self, tasks: &[TaskStatus]) -> Vec<Event> {
         let poll = Poll { free_slots: 1, tasks: tasks.to_vec() };
         loop {
-            let events: Events = self.ok(Method::POST, "poll", &poll).await;
+            let mut events: Events = self.ok(Method::POST, "poll", &poll).await;
+            events.events.retain(|event| !matches!(event, Event::NewIntervals(_)));
             if !events.events.is_empty() {
                 return events.events;
             }

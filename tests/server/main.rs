@@ -3,10 +3,12 @@
 mod agents;
 mod certificates;
 mod commands;
+mod fleet;
 mod flood;
 mod harness;
 mod lists;
 mod logs;
+mod metrics;
 mod packages;
 mod pools;
 mod run_options;

@@ -19,6 +19,9 @@ const ENGINE_ANSWERS: Duration = Duration::from_secs(3);
 impl Service {
     /// Sends heartbeats; ends only when the server refuses the agent.
     pub(super) async fn beat(self: Arc<Self>) -> anyhow::Error {
+        // What the server knows: from a registration, that all is well.
+        let idle = Heartbeat { status: Status::Idle, error_message: None, tasks: Vec::new() };
+        let mut known = Some(idle.clone());
         loop {
             let seconds = self.context.intervals().heartbeat_seconds;
             tokio::time::sleep(Duration::from_secs(seconds.into())).await;
@@ -37,7 +40,12 @@ impl Service {
             // The watchdog is for an agent that hangs. One whose server is away
             // has to stay, to look after its runs.
             notify(&[NotifyState::Watchdog]);
-            let answer = self.context.client.heartbeat(beat).await;
+            if beat == idle && known.as_ref() == Some(&idle) && self.is_poll_a_heartbeat() {
+                // So it needs one connection instead of two.
+                continue;
+            }
+            let answer = self.context.client.heartbeat(beat.clone()).await;
+            known = answer.is_ok().then_some(beat);
             if answer.is_err() {
                 self.context.telemetry.heartbeat_failed();
             }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::prctl;
@@ -145,6 +145,8 @@ struct Service {
     draining: AtomicBool,
     /// Whether the engine answered when it was last asked.
     engine_answers: AtomicBool,
+    /// Since when the server has had a poll that it has not answered.
+    polling_since: Mutex<Option<Instant>>,
 }
 
 impl Service {
@@ -187,6 +189,7 @@ impl Service {
             freed: Notify::new(),
             draining: AtomicBool::new(false),
             engine_answers: AtomicBool::new(true),
+            polling_since: Mutex::default(),
         });
         let entries = service.context.journal.entries()?;
         let in_hand = !entries.is_empty();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use reqwest::StatusCode;
@@ -16,7 +16,7 @@ use crate::logging;
 use crate::slots::Slot;
 use crate::task::interrupt::Interrupt;
 use crate::task::{TaskChannels, disk, run_task};
-use protocol::{Event, Poll, TaskState, TaskStatus};
+use protocol::{Event, Intervals, Poll, TaskState, TaskStatus};
 
 /// How long the engine may take to tell where its data is.
 const ENGINE_TELLS: Duration = Duration::from_secs(3);
@@ -40,14 +40,17 @@ impl Service {
             let free_slots = if self.once { free_slots.min(1) } else { free_slots };
             let poll = Poll { free_slots, tasks: self.statuses() };
             let held = Duration::from_secs(self.context.intervals().poll_seconds.into());
+            self.set_polling_since(Some(Instant::now()));
             let answer = tokio::select! {
                 answer = self.context.client.poll(&poll, held) => answer,
                 // There is room now for what was not asked for.
                 () = self.freed.notified() => continue,
             };
+            self.set_polling_since(None);
             match answer {
                 Ok(events) => {
                     pause = Duration::from_millis(500);
+                    self.context.connection.still_answers();
                     for event in events.events {
                         took_one |= matches!(event, Event::Offer { .. });
                         self.act_on(event).await;
@@ -59,11 +62,22 @@ impl Service {
                 Err(error) => {
                     // 409: the heartbeat registers again.
                     warn!("cannot poll: {error}");
-                    tokio::time::sleep(pause).await;
+                    // The agents of a server that was away do not come back all at once.
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
                     pause = (pause * 2).min(Duration::from_secs(15));
                 }
             }
         }
+    }
+
+    fn set_polling_since(&self, since: Option<Instant>) {
+        *self.polling_since.lock().expect("nothing panics while it holds the time") = since;
+    }
+
+    /// Whether the server holds a poll that stands for a heartbeat.
+    pub(super) fn is_poll_a_heartbeat(&self) -> bool {
+        let since = *self.polling_since.lock().expect("nothing panics while it holds the time");
+        since.is_some_and(|since| is_a_heartbeat(since.elapsed(), self.context.intervals()))
     }
 
     /// Whether the engine's disk has no room for another run. One that does not tell, since
@@ -179,5 +193,38 @@ impl Service {
                 state: *running.state.borrow(),
             })
             .collect()
+    }
+}
+
+/// Whether a poll that is held for that long stands for a heartbeat. The server takes an agent
+/// for offline that has not called for three heartbeats.
+fn is_a_heartbeat(held: Duration, intervals: Intervals) -> bool {
+    intervals.poll_seconds <= intervals.heartbeat_seconds.saturating_mul(2)
+        && held < Duration::from_secs(intervals.poll_seconds.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_stands_for_heartbeats_if_the_server_answers_it_before_three_are_missed() {
+        let intervals = |heartbeat_seconds, poll_seconds| Intervals {
+            heartbeat_seconds,
+            poll_seconds,
+            ..Intervals::default()
+        };
+        for (held, heartbeat, poll, stands) in [
+            (0, 10, 20, true),
+            (19, 10, 20, true),
+            // The connection may be dead.
+            (20, 10, 20, false),
+            (39, 20, 40, true),
+            // Servers of earlier versions.
+            (1, 10, 25, false),
+        ] {
+            let held = Duration::from_secs(held);
+            assert_eq!(is_a_heartbeat(held, intervals(heartbeat, poll)), stands, "{held:?}");
+        }
     }
 }

@@ -65,7 +65,7 @@ impl Before {
 
 /// What was packed.
 pub(super) struct Packed {
-    /// Whether there is anything to hand over.
+    /// Whether there is anything to upload.
     pub(super) has_entries: bool,
     /// What the run's log says of what is not handed over.
     pub(super) note: Option<String>,
@@ -106,7 +106,7 @@ pub(super) fn pack(
     packer.finish()
 }
 
-/// Whether Terraform or the agent makes it anew for each task.
+/// Whether Terraform or the agent makes a new one for each task.
 fn is_ours(path: &Path, directory: &Path) -> bool {
     // What the entry point puts there, if the image has no `rm`.
     const PLACED: [&str; 3] =

@@ -55,6 +55,7 @@ impl Row {
     fn of(app: &App, agent: Agent, tasks: &[Task], work: &[Work]) -> Self {
         let is_own = |work: &&Work| work.agent_id == agent.id;
         let work: Vec<Work> = work.iter().filter(is_own).cloned().collect();
+        let last_seen_at = app.scheduler.last_seen_at(&agent);
         Self {
             status: agents::status(app, &agent, tasks),
             draining_since: agent.draining_since,
@@ -68,7 +69,7 @@ impl Row {
             driver: agent.driver,
             platform: agent.platform.replace('_', "/"),
             created_at: agent.created_at,
-            last_seen_at: agent.last_seen_at,
+            last_seen_at,
             work,
         }
     }

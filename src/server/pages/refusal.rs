@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::PageError;
-use crate::api::pools::{ApiError, Payload};
+use crate::api::json_api::ApiError;
+use crate::api::pools::Payload;
 
 /// Why a form was not accepted.
 #[derive(Debug, Default, Serialize)]

@@ -2,8 +2,8 @@
 
 use tracing::{info, warn};
 
-use super::{Change, Error, Scheduler, Terms, millis};
-use crate::clock::rfc3339;
+use super::{Change, Error, Scheduler, Terms};
+use crate::clock::{Millis, rfc3339};
 use crate::store::access_token::{self, AccessToken};
 use crate::store::agent::{self, Agent};
 use crate::store::session::{self, End, Session};
@@ -61,7 +61,11 @@ impl Scheduler {
         let mut change = self.change().await?;
         let known = agent::find_named(&mut change.tx, &pool_id, &register.name).await?;
         let end = match &known {
-            Some(holder) => change.take_name(holder, register, self.terms).await?,
+            Some(holder) => {
+                change
+                    .take_name(holder, self.presence.last_seen_at(holder), register, self.terms())
+                    .await?
+            }
             None => End::Replaced,
         };
         let created_at = known.as_ref().map_or(change.now, |agent| agent.created_at);
@@ -76,8 +80,6 @@ impl Scheduler {
             platform: register.platform.clone(),
             concurrency: register.concurrency.into(),
             level: register.level.into(),
-            // What it can take now, its first poll tells.
-            free_slots: 0,
             connected: true,
             errored: false,
             error_message: None,
@@ -118,8 +120,12 @@ impl Scheduler {
                     .to_owned(),
             ));
         }
-        change.woken_pools.push(pool_id);
+        // Polls of the earlier session end.
+        change.woken_agents.push(agent.id.clone());
         self.commit(change).await?;
+        self.presence.insert(&agent, agent.last_seen_at);
+        // The answer has them.
+        self.presence.set_intervals(&agent.id, self.terms().intervals());
         info!(agent = agent.id, name = agent.name, pool = agent.pool_id, "agent registered");
         Ok((agent, issued.token))
     }
@@ -170,12 +176,16 @@ impl Scheduler {
     /// # Errors
     /// The server failed.
     pub(crate) async fn heartbeat(&self, session: &Session, beat: &Heartbeat) -> Result<(), Error> {
-        let errored = beat.status == Status::Errored;
-        let message = beat.error_message.as_deref().filter(|_| errored);
-        let mut change = self.change().await?;
-        change.renew(session, &beat.tasks, millis(self.terms.lease)).await?;
-        agent::set_health(&mut change.tx, &session.agent_id, errored, message).await?;
-        Ok(self.commit(change).await?)
+        self.seen(session, &beat.tasks).await?;
+        if self.presence.is_health_new(&session.agent_id, beat) {
+            let errored = beat.status == Status::Errored;
+            let message = beat.error_message.as_deref().filter(|_| errored);
+            let mut change = self.change().await?;
+            agent::set_health(&mut change.tx, &session.agent_id, errored, message).await?;
+            self.commit(change).await?;
+            self.presence.health_saved(&session.agent_id, beat);
+        }
+        Ok(())
     }
 
     /// An agent takes its leave. What it has is treated as if its lease had
@@ -194,6 +204,7 @@ impl Scheduler {
         }
         agent::disconnect(&mut change.tx, &session.agent_id).await?;
         self.commit(change).await?;
+        self.presence.remove(&session.agent_id);
         info!(agent = session.agent_id, name = session.agent_name, "agent left");
         Ok(())
     }
@@ -208,6 +219,7 @@ impl Change {
     async fn take_name(
         &mut self,
         holder: &Agent,
+        last_seen_at: Millis,
         register: &Register,
         terms: Terms,
     ) -> Result<End, Error> {
@@ -221,12 +233,12 @@ impl Change {
         if is_same || holder.machine_id.is_none() {
             return Ok(End::Replaced);
         }
-        if !holder.is_online(terms.online_since(self.now)) {
+        if !holder.connected || last_seen_at < terms.online_since(self.now) {
             return Ok(End::Superseded);
         }
         let since = session::open_since(&mut self.tx, &holder.id).await?;
         let since = rfc3339(since.unwrap_or(holder.created_at));
-        let seconds = (self.now - holder.last_seen_at).max(0) / 1000;
+        let seconds = (self.now - last_seen_at).max(0) / 1000;
         Err(Error::NameTaken(format!(
             "the name {} is in use in this pool by an agent on another machine (version {}, {}, \
              registered at {since}, last seen {seconds} s ago): give each machine a name of its \

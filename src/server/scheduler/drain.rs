@@ -21,7 +21,7 @@ impl Scheduler {
         }
         agent::set_draining(&mut change.tx, &agent.id, drain.then_some(change.now)).await?;
         // Its poll ends, and the next one gets tasks, or none.
-        change.woken_pools.push(agent.pool_id.clone());
+        change.woken_agents.push(agent.id.clone());
         self.commit(change).await?;
         info!(agent = agent.id, name = agent.name, drain, "agent draining changed");
         Ok(())

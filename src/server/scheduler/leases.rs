@@ -1,20 +1,30 @@
 //! Leases: how long a task stays with an agent without a heartbeat.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use super::{Change, Error, Scheduler, Terms, millis};
 use crate::clock::{Millis, rfc3339};
+use crate::store::agent::Agent;
 use crate::store::run::{self, Status};
 use crate::store::session::Session;
 use crate::store::task::{self, Claim, Phase, State, Task};
-use crate::store::{agent, session};
+use crate::store::{Connection, agent, session};
 use protocol::{Poll, TaskStatus};
 
 /// How often the leases are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// After how long a poll is woken for a task that nobody has claimed.
+pub(super) const UNCLAIMED: Duration = Duration::from_secs(1);
+
+/// How often the database gets to know when agents were last seen.
+const SAVE: Duration = Duration::from_secs(60);
+
+/// Of how many agents at once, so that other writers do not wait for long.
+const SAVE_AT_ONCE: usize = 200;
 
 /// After how long an agent that is offline is forgotten.
 const FORGET_AGENT: Duration = Duration::from_secs(4 * 60 * 60);
@@ -32,40 +42,139 @@ const MAX_ATTEMPTS: usize = 3;
 
 impl Scheduler {
     /// Renews the leases of the tasks that a polling agent says it has, and
-    /// remembers its free slots. An apply that was given up as unreachable is
-    /// back with it.
+    /// remembers its free slots.
     ///
     /// # Errors
     /// The server failed.
     pub(crate) async fn renew(&self, session: &Session, poll: &Poll) -> Result<(), Error> {
-        let mut change = self.change().await?;
-        change.renew(session, &poll.tasks, millis(self.terms.lease)).await?;
-        // The agent does not know these, or does not count them yet.
-        let offered = task::count_offered(&mut change.tx, &session.agent_id, 0).await?;
-        let free = (i64::from(poll.free_slots) - offered).max(0);
-        agent::set_free_slots(&mut change.tx, &session.agent_id, free).await?;
-        Ok(self.commit(change).await?)
+        self.seen(session, &poll.tasks).await?;
+        let agent_id = &session.agent_id;
+        let mut free = i64::from(poll.free_slots);
+        if self.presence.has_offers(agent_id) {
+            // The agent does not know these, or does not count them yet.
+            let offered = task::count_offered(&mut *self.store.read().await?, agent_id, 0).await?;
+            free = (free - offered).max(0);
+            if offered == 0 {
+                self.presence.forget_offers(agent_id);
+            }
+        }
+        self.presence.set_free_slots(agent_id, free);
+        Ok(())
+    }
+
+    /// Renews the leases of the tasks that an agent says it has. An apply that was given up
+    /// as unreachable is back with it.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub(super) async fn seen(&self, session: &Session, tasks: &[TaskStatus]) -> Result<(), Error> {
+        let now = self.clock.now();
+        let lease = millis(self.terms().lease);
+        self.presence.seen(&session.agent_id, now, tasks, now + lease);
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let mut db = self.store.read().await?;
+        let mut is_back = false;
+        for status in tasks {
+            is_back |= unreachable(&mut db, session, status).await?.is_some();
+        }
+        drop(db);
+        if is_back {
+            let mut change = self.change().await?;
+            change.reach_again(session, tasks, lease).await?;
+            self.commit(change).await?;
+        }
+        Ok(())
     }
 
     /// Takes the tasks whose lease has expired from their agents, and those that they
-    /// should have ended long ago, and forgets
-    /// agents and sessions that ended long ago.
+    /// should have ended long ago.
     ///
     /// # Errors
     /// The server failed.
     pub(crate) async fn expire(&self) -> Result<(), Error> {
+        // Most looks find nothing, and one that only reads disturbs nobody.
+        let mut db = self.store.read().await?;
+        let now = self.clock.now();
+        if task::expired(&mut db, now).await?.is_empty()
+            && task::overdue(&mut db, now).await?.is_empty()
+        {
+            return Ok(());
+        }
+        drop(db);
+
         let mut change = self.change().await?;
-        for task in task::expired(&mut change.tx, change.now).await? {
-            let renewed_at = task.lease_expires_at.map(|at| at - millis(self.terms.lease));
+        for mut task in task::expired(&mut change.tx, change.now).await? {
+            let renewed_until = self.presence.renewed_until(&task).max(task.lease_expires_at);
+            if renewed_until > Some(change.now) {
+                // The database gets to know of a renewal only now, once in a term.
+                task.lease_expires_at = renewed_until;
+                task::update(&mut change.tx, &task).await?;
+                continue;
+            }
+            let renewed_at = renewed_until.map(|at| at - millis(self.terms().lease));
             let since = rfc3339(renewed_at.unwrap_or(change.now));
             change.lost(task, &format!("has not reported it since {since}")).await?;
         }
         for task in task::overdue(&mut change.tx, change.now).await? {
             change.overdue(task, self.terms).await?;
         }
+        Ok(self.commit(change).await?)
+    }
+
+    /// Wakes a poll for each task that nobody has claimed although it was queued, or offered,
+    /// a while ago: the agent that it was for may be gone.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub(crate) async fn wake_for_unclaimed(&self) -> Result<(), Error> {
+        let before = self.clock.now() - millis(UNCLAIMED);
+        let unclaimed = task::unclaimed(&mut *self.store.read().await?, before).await?;
+        for (pool, level, tasks) in unclaimed {
+            for _ in 0..tasks {
+                if !self.wake.queued(&pool, level) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves when agents were last seen, and forgets agents and sessions that ended long ago.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub(crate) async fn save_presence(&self) -> Result<(), Error> {
+        for unsaved in self.presence.unsaved().chunks(SAVE_AT_ONCE) {
+            let mut change = self.change().await?;
+            for (agent_id, last_seen_at) in unsaved {
+                agent::touch(&mut change.tx, agent_id, *last_seen_at).await?;
+            }
+            self.commit(change).await?;
+            self.presence.saved(unsaved);
+        }
+        let mut change = self.change().await?;
         agent::delete_silent(&mut change.tx, change.now - millis(FORGET_AGENT)).await?;
         session::delete_ended(&mut change.tx, change.now - millis(FORGET_SESSION)).await?;
+        self.presence.forget(change.now - millis(FORGET_AGENT));
         Ok(self.commit(change).await?)
+    }
+
+    /// When an agent was last seen.
+    pub(crate) fn last_seen_at(&self, agent: &Agent) -> Millis {
+        self.presence.last_seen_at(agent)
+    }
+
+    /// Whether an agent is registered and was seen lately.
+    pub(crate) fn is_online(&self, agent: &Agent) -> bool {
+        agent.connected && self.last_seen_at(agent) >= self.terms().online_since(self.clock.now())
+    }
+
+    /// How many more tasks an agent can take now, by its last poll and what it was offered
+    /// since.
+    pub(crate) fn usable_slots(&self, agent: &Agent) -> i64 {
+        if self.is_online(agent) && !agent.errored { self.presence.free_slots(agent) } else { 0 }
     }
 
     /// Gives every lease and every overdue task a full term: while the server itself was away, nobody
@@ -77,14 +186,32 @@ impl Scheduler {
     pub(crate) async fn restart_leases(&self) -> Result<(), Error> {
         let mut change = self.change().await?;
         let leases =
-            task::extend_all(&mut change.tx, change.now + millis(self.terms.lease)).await?;
+            task::extend_all(&mut change.tx, change.now + millis(self.terms().lease)).await?;
         task::delay_overdue(&mut change.tx, change.now + millis(OVERDUE_GRACE)).await?;
         task::forget_future(&mut change.tx, change.now).await?;
         agent::forget_future(&mut change.tx, change.now).await?;
+        self.presence.restart(change.now);
         if leases > 0 {
             info!(leases, "leases were given a full term");
         }
         Ok(self.commit(change).await?)
+    }
+
+    /// Takes the agents over from an earlier server. Those that were there when that ended
+    /// count as seen now: while no server was there, they could not be.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub(crate) async fn restart_presence(&self) -> Result<(), Error> {
+        let now = self.clock.now();
+        let agents = agent::all(&mut *self.store.read().await?).await?;
+        let ended_at = agents.iter().map(|agent| agent.last_seen_at).max().unwrap_or(now);
+        let since = self.terms.for_fleet(agents.len()).online_since(ended_at) - millis(SAVE);
+        for agent in agents.into_iter().filter(|agent| agent.connected) {
+            let was_there = agent.last_seen_at >= since;
+            self.presence.insert(&agent, if was_there { now } else { agent.last_seen_at });
+        }
+        Ok(())
     }
 
     /// Watches the leases until the server stops.
@@ -92,17 +219,31 @@ impl Scheduler {
         let mut interval = tokio::time::interval(SWEEP);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = self.clock.now();
+        let mut saved = Instant::now();
         loop {
-            tokio::select! {
-                _ = interval.tick() => {}
-                () = self.wake.stopped() => return,
+            let is_stopping = tokio::select! {
+                _ = interval.tick() => false,
+                () = self.wake.stopped() => true,
+            };
+            if is_stopping || saved.elapsed() >= SAVE {
+                saved = Instant::now();
+                if let Err(error) = self.save_presence().await {
+                    error!("cannot save when agents were last seen: {error:#}");
+                }
+            }
+            if is_stopping {
+                return;
             }
             let now = self.clock.now();
-            let has_jumped = has_jumped(now - last, self.terms.lease);
+            let has_jumped = has_jumped(now - last, self.terms().lease);
             last = now;
             let swept = match has_jumped {
                 true => self.restart_leases().await,
                 false => self.expire().await,
+            };
+            let swept = match swept {
+                Ok(()) => self.wake_for_unclaimed().await,
+                Err(error) => Err(error),
             };
             if let Err(error) = swept {
                 error!("cannot look after the leases: {error:#}");
@@ -118,26 +259,17 @@ fn has_jumped(passed: Millis, lease: Duration) -> bool {
 }
 
 impl Change {
-    /// Renews an agent's leases for the time `lease`.
-    pub(super) async fn renew(
+    /// Gives an agent the applies back that it reports and that were unreachable, for the time
+    /// `lease`.
+    pub(super) async fn reach_again(
         &mut self,
         session: &Session,
         tasks: &[TaskStatus],
         lease: Millis,
     ) -> Result<(), Error> {
-        let lease_expires_at = self.now + lease;
-        agent::touch(&mut self.tx, &session.agent_id, self.now).await?;
         for status in tasks {
-            let attempt = status.attempt.into();
-            let (id, agent) = (&status.task_id, &session.agent_id);
-            task::extend(&mut self.tx, id, attempt, agent, lease_expires_at).await?;
-            let found = task::find(&mut self.tx, id).await?.filter(|task| {
-                task.state == State::Unreachable
-                    && task.attempt == attempt
-                    && task.agent_id.as_ref() == Some(agent)
-            });
-            if let Some(task) = found {
-                self.reached_again(task, lease_expires_at).await?;
+            if let Some(task) = unreachable(&mut self.tx, session, status).await? {
+                self.reached_again(task, self.now + lease).await?;
             }
         }
         Ok(())
@@ -154,7 +286,7 @@ impl Change {
             task.lease_expires_at = None;
             task::update(&mut self.tx, &task).await?;
             run.error_message = Some(format!(
-                "Agent {agent} has not been heard of since it started this apply, which may still \
+                "Agent {agent} stopped sending heartbeats during this apply, which may still \
                  be running there. It is not run again, and the workspace stays locked. When the \
                  agent comes back, its outcome counts; if it never will, cancel the run: the \
                  workspace stays locked until it is unlocked."
@@ -228,6 +360,20 @@ impl Change {
         };
         Ok(agent.map_or_else(|| "of this apply".to_owned(), |agent| agent.name))
     }
+}
+
+/// The task that an agent reports, if its attempt is current and unreachable.
+async fn unreachable(
+    db: &mut Connection,
+    session: &Session,
+    status: &TaskStatus,
+) -> sqlx::Result<Option<Task>> {
+    let task = task::find(db, &status.task_id).await?;
+    Ok(task.filter(|task| {
+        task.state == State::Unreachable
+            && task.attempt == i64::from(status.attempt)
+            && task.agent_id.as_ref() == Some(&session.agent_id)
+    }))
 }
 
 /// Why a task is not given to another agent, with what became of each attempt.

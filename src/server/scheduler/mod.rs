@@ -12,15 +12,15 @@
 //! those whose plan is kept for later: these start at once and nobody waits for them, until
 //! the kept plan is confirmed.
 //!
-//! A task is lent to an agent: its lease is renewed whenever the agent is heard
-//! of with it. When it expires, the task goes back into the queue with the next
+//! A task is lent to an agent: its lease is renewed, in memory, whenever the agent reports
+//! it. When it expires, the task goes back into the queue with the next
 //! attempt number, and whatever is still written for the old attempt is
 //! refused. A run whose task three agents have lost fails. Only an apply that was started is
 //! never lent again: it becomes unreachable until its agent comes back or somebody cancels
 //! the run.
 //!
 //! Every change is one transaction; the agents that it concerns are woken after
-//! it is committed.
+//! it is committed: for a queued task one that has a free slot.
 
 mod agents;
 mod descriptions;
@@ -29,6 +29,7 @@ mod leases;
 mod locks;
 mod offers;
 mod placement;
+mod presence;
 mod run_events;
 mod run_inputs;
 mod runs;
@@ -42,6 +43,7 @@ use std::time::Duration;
 pub(crate) use agents::Denied;
 pub(crate) use locks::check_lock;
 pub(crate) use placement::pool_of;
+pub(crate) use presence::Presence;
 pub(crate) use run_events::Decision;
 pub(crate) use run_inputs::NewRun;
 pub(crate) use runs::force_cancel_available_at;
@@ -51,7 +53,7 @@ pub(crate) use wake::Wake;
 use super::clock::{Clock, Millis};
 use super::objects::Objects;
 use super::store::run_event::Actor;
-use super::store::task::Phase;
+use super::store::task::{Phase, State};
 use super::store::workspace::Workspace;
 use super::store::{Store, WriteTransaction};
 use protocol::Intervals;
@@ -67,9 +69,14 @@ pub(crate) struct Scheduler {
     pub clock: Clock,
     /// Wakes held polls.
     pub wake: Wake,
-    /// How long leases last.
+    /// Which agents are there.
+    pub presence: Presence,
+    /// How long leases last, in a small fleet.
     pub terms: Terms,
 }
+
+/// From how many agents on a fleet is large.
+const LARGE_FLEET: usize = 2000;
 
 /// How long things last. All but the time limits follow from the lease.
 #[derive(Clone, Copy, Debug)]
@@ -83,9 +90,19 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// How long a poll is held.
+    /// The terms of a fleet of so many agents: those of a large one call half as often.
+    ///
+    /// More than twice would be too much for them: their watchdog needs a heartbeat, and the
+    /// time that a failed one takes, within a minute.
+    fn for_fleet(self, agents: usize) -> Self {
+        let times = if agents < LARGE_FLEET { 1 } else { 2 };
+        Self { lease: self.lease * times, ..self }
+    }
+
+    /// How long a poll is held: two heartbeats, so that it stands for those of an idle agent,
+    /// which is offline after three.
     pub(crate) fn poll(self) -> Duration {
-        (self.lease * 5 / 8).min(Duration::from_secs(25))
+        (self.lease / 2).min(Duration::from_secs(40))
     }
 
     /// Since when an agent was heard of that is not offline at `now`.
@@ -175,15 +192,31 @@ struct Change {
     actor: Actor,
     /// What the actor says about the first thing that happens to a run.
     comment: Option<String>,
-    woken_pools: Vec<String>,
+    /// The tasks that were queued, by pool and level: each wakes one poll.
+    queued: Vec<(String, i64)>,
+    woken_agents: Vec<String>,
+    /// The tasks that ended after they had been queued.
+    ended: Vec<(Phase, State)>,
 }
 
 impl Scheduler {
+    /// How long things last now.
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms.for_fleet(self.presence.count())
+    }
+
     /// A change that the server makes itself.
     async fn change(&self) -> sqlx::Result<Change> {
         let tx = self.store.write().await?;
-        let (now, actor, woken_pools) = (self.clock.now(), Actor::SERVER, Vec::new());
-        Ok(Change { tx, now, actor, comment: None, woken_pools })
+        Ok(Change {
+            tx,
+            now: self.clock.now(),
+            actor: Actor::SERVER,
+            comment: None,
+            queued: Vec::new(),
+            woken_agents: Vec::new(),
+            ended: Vec::new(),
+        })
     }
 
     async fn change_by(&self, decision: Decision) -> Result<Change, Error> {
@@ -194,8 +227,14 @@ impl Scheduler {
 
     async fn commit(&self, change: Change) -> sqlx::Result<()> {
         change.tx.commit().await?;
-        for pool in &change.woken_pools {
-            self.wake.pool(pool);
+        for (pool, level) in &change.queued {
+            self.wake.queued(pool, *level);
+        }
+        for agent in &change.woken_agents {
+            self.wake.agent(agent);
+        }
+        for (phase, state) in &change.ended {
+            self.store.metrics.ended(*phase, *state);
         }
         Ok(())
     }

@@ -2,15 +2,17 @@
 
 use tracing::info;
 
+use super::leases::UNCLAIMED;
 use super::tasks::{RUN_TOKEN, check_attempt, over};
+use super::wake::{Held, Rank};
 use super::{Change, Error, Scheduler, millis};
 use crate::clock::Millis;
+use crate::store::Connection;
 use crate::store::session::Session;
 use crate::store::task::{self, Claim, Phase, State, Task};
-use crate::store::{Connection, agent};
 use crate::token::NewToken;
 use protocol::Secret;
-use protocol::{Event, Poll, Resume, TaskState, TaskStatus};
+use protocol::{Event, Intervals, Poll, Resume, TaskState, TaskStatus};
 
 /// What an attempt at a task is given, each narrower than the session's.
 #[derive(Debug)]
@@ -22,6 +24,18 @@ pub(crate) struct Tokens {
 }
 
 impl Scheduler {
+    /// Holds an agent's poll, so that it can be woken.
+    pub(crate) fn hold(&self, session: &Session, poll: &Poll) -> Held<'_> {
+        let rank = Rank::new(poll.free_slots, self.presence.idle_since(&session.agent_id));
+        self.wake.hold(&session.pool_id, &session.agent_id, rank, session.level)
+    }
+
+    /// The intervals that a polling agent is to use from now on, if they are new to it.
+    pub(crate) fn new_intervals(&self, session: &Session) -> Option<Intervals> {
+        let intervals = self.terms().intervals();
+        self.presence.set_intervals(&session.agent_id, intervals).then_some(intervals)
+    }
+
     /// What an agent is to be told now; empty when there is nothing.
     ///
     /// # Errors
@@ -38,15 +52,21 @@ impl Scheduler {
 
         let mut change = self.change().await?;
         let mut events = Vec::new();
+        let mut offers = Vec::new();
         for claim in self.cancels(&mut change.tx, session, poll).await? {
             task::set_cancel_told(&mut change.tx, &claim, change.now).await?;
             let attempt = wire_attempt(claim.attempt);
             events.push(Event::Cancel { task_id: claim.task_id, attempt });
         }
         for task in self.offers(&mut change.tx, session, poll).await? {
-            events.push(change.offer(task, session, millis(self.terms.lease)).await?);
+            let is_again = task.agent_id.as_ref() == Some(&session.agent_id);
+            offers.push((task.id.clone(), task.attempt, is_again));
+            events.push(change.offer(task, session, millis(self.terms().lease)).await?);
         }
         self.commit(change).await?;
+        for (task_id, attempt, is_again) in offers {
+            self.presence.offered(&session.agent_id, &task_id, attempt, is_again);
+        }
         Ok(events)
     }
 
@@ -69,11 +89,16 @@ impl Scheduler {
         // Claimed by the same agent: it asks again because the answer was lost.
         let is_its_own =
             task.agent_id.as_ref() == Some(&session.agent_id) && task.state.is_assigned();
-        if !is_its_own {
+        // Offered to another one since it was slow to claim; the first of them has it.
+        let is_still_there = task.state == State::Offered
+            && self.presence.was_offered(&session.agent_id, task_id, attempt);
+        if !is_its_own && !is_still_there {
             return Err(Error::Conflict(format!("task {task_id} is not offered to this agent")));
         }
+        let is_new = task.state == State::Offered;
         task.state = State::Claimed;
-        task.lease_expires_at = Some(change.now + millis(self.terms.lease));
+        task.agent_id = Some(session.agent_id.clone());
+        task.lease_expires_at = Some(change.now + millis(self.terms().lease));
         task::update(&mut change.tx, &task).await?;
         let of_agent = NewToken::new(&format!("{}.{attempt}", task.id));
         let of_run = NewToken::new(&format!("{RUN_TOKEN}{}.{attempt}", task.id));
@@ -91,7 +116,11 @@ impl Scheduler {
         task::upsert_claim(&mut change.tx, &claim).await?;
         let described = change.describe(&task, self.terms).await?;
         info!(task = task.id, attempt, agent = session.agent_id, "task claimed");
+        let waited = change.now - task.queued_at.unwrap_or(change.now);
         self.commit(change).await?;
+        if is_new {
+            self.store.metrics.picked_up(task.phase, waited);
+        }
         Ok((described, Tokens { of_agent: of_agent.token, of_run: of_run.token }))
     }
 
@@ -125,14 +154,15 @@ impl Scheduler {
         let of_agent = NewToken::new(&format!("{}.{}", task.id, task.attempt));
         claim.secret_hash = of_agent.secret_hash;
         task::upsert_claim(&mut change.tx, &claim).await?;
-        let status = TaskStatus {
+        let reported = [TaskStatus {
             task_id: task.id,
             attempt: resume.attempt,
             state: if resume.started { TaskState::Running } else { TaskState::Claimed },
-        };
-        change.renew(session, &[status], millis(self.terms.lease)).await?;
+        }];
+        change.reach_again(session, &reported, millis(self.terms().lease)).await?;
         info!(task = task_id, attempt = resume.attempt, agent = session.agent_id, "task resumed");
         self.commit(change).await?;
+        self.seen(session, &reported).await?;
         Ok(of_agent.token)
     }
 
@@ -177,8 +207,9 @@ impl Scheduler {
         // What was offered a moment ago is about to be claimed.
         let offered = task::count_offered(db, &session.agent_id, self.repeat_before()).await?;
         let limit = (i64::from(poll.free_slots) - offered).max(0);
-        let agent = (session.agent_id.as_str(), session.level);
-        task::offerable(db, &session.pool_id, agent, self.repeat_before(), limit).await
+        let unclaimed_before = self.clock.now() - millis(UNCLAIMED);
+        let (pool, agent) = (&session.pool_id, (session.agent_id.as_str(), session.level));
+        task::offerable(db, pool, agent, self.repeat_before(), unclaimed_before, limit).await
     }
 
     fn repeat_before(&self) -> Millis {
@@ -193,9 +224,6 @@ impl Change {
         session: &Session,
         lease: Millis,
     ) -> sqlx::Result<Event> {
-        if task.state == State::Queued {
-            agent::take_free_slot(&mut self.tx, &session.agent_id).await?;
-        }
         task.state = State::Offered;
         task.agent_id = Some(session.agent_id.clone());
         task.offered_at = Some(self.now);

@@ -141,7 +141,7 @@ impl Scheduler {
         if task.state == State::Running {
             task.cancel_requested = true;
             task::update(&mut change.tx, &task).await?;
-            change.woken_pools.extend(task.pool_id);
+            change.woken_agents.extend(task.agent_id);
             if run.status != Status::Canceling {
                 change.set_status(&mut run, Status::Canceling).await?;
             }
@@ -345,7 +345,7 @@ impl Change {
     async fn queue(&mut self, task: &mut Task, pool_id: String) -> sqlx::Result<()> {
         task.state = State::Queued;
         task.queued_at = Some(self.now);
-        self.woken_pools.push(pool_id.clone());
+        self.queued.push((pool_id.clone(), task.level));
         task.pool_id = Some(pool_id);
         task::update(&mut self.tx, task).await
     }

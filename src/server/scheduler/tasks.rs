@@ -84,7 +84,7 @@ impl Scheduler {
         change.act_as_agent(&task).await?;
         task.state = State::Running;
         task.started_at = Some(change.now);
-        task.lease_expires_at = Some(change.now + millis(self.terms.lease));
+        task.lease_expires_at = Some(change.now + millis(self.terms().lease));
         let mut run = change.run(&task.run_id).await?;
         let workspace = change.workspace_of(&run).await?;
         let timeout = self.terms.timeout(&workspace, task.phase);
@@ -135,6 +135,7 @@ impl Scheduler {
         task.lease_expires_at = None;
         task.ended_at = Some(change.now);
         task::update(&mut change.tx, &task).await?;
+        change.ended.push((task.phase, task.state));
         info!(task = task.id, attempt = task.attempt, outcome = ?finish.outcome, "task ended");
 
         let mut run = change.run(&task.run_id).await?;
@@ -228,19 +229,25 @@ impl Change {
     /// Takes a task from its agent, for another one or for good; what the agent
     /// writes is refused from here on.
     pub(super) async fn take_back(&mut self, task: &mut Task, state: State) -> sqlx::Result<()> {
-        if task.agent_id.take().is_some() {
+        if let Some(agent_id) = task.agent_id.take() {
             warn!(task = task.id, attempt = task.attempt, ?state, "task taken back");
             // Whoever has it is told at once.
-            self.woken_pools.extend(task.pool_id.clone());
+            self.woken_agents.push(agent_id);
             if !state.is_ended() {
                 task.attempt += 1;
             }
+        }
+        if state == State::Queued {
+            self.queued.extend(task.pool_id.clone().map(|pool_id| (pool_id, task.level)));
         }
         task.state = state;
         task.offered_at = None;
         task.lease_expires_at = None;
         match state.is_ended() {
-            true => task.ended_at = Some(self.now),
+            true => {
+                task.ended_at = Some(self.now);
+                self.ended.push((task.phase, state));
+            }
             false => task.started_at = None,
         }
         task::update(&mut self.tx, task).await

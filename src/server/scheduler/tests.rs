@@ -3,10 +3,15 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-use super::{Decision, Denied, Error, NewRun, NewState, Saved, Scheduler, Terms, Wake};
+use super::LARGE_FLEET;
+use super::wake::Held;
+use super::{
+    Decision, Denied, Error, NewRun, NewState, Presence, Saved, Scheduler, Terms, Wake, millis,
+};
 use crate::clock::Clock;
 use crate::disk::Reserve;
 use crate::objects::Objects;
@@ -28,8 +33,8 @@ use crate::store::{
 use crate::token::NewToken;
 use crate::usage::Usage;
 use protocol::{
-    Event, Finish, Identity, LEVEL, Outcome, Poll, Refresh, Register, Resume, RunOptions,
-    TaskState, TaskStatus,
+    Event, Finish, Heartbeat, Identity, Intervals, LEVEL, Outcome, Poll, Refresh, Register, Resume,
+    RunOptions, TaskState, TaskStatus,
 };
 
 const LEASE: Duration = Duration::from_secs(40);
@@ -62,6 +67,7 @@ async fn statements_select_tasks_as_their_states_say() {
     let mut task = world.task(&world.run().await, Phase::Plan).await;
     let mut tx = world.scheduler.store.write().await.unwrap();
     let now = world.scheduler.clock.now();
+    world.scheduler.presence.seen(&agent.agent_id, now, &[has(&task)], now + 1);
     for state in [
         State::Queued,
         State::Offered,
@@ -86,9 +92,12 @@ async fn statements_select_tasks_as_their_states_say() {
         assert_eq!(is_in_pool, !state.is_ended(), "{state:?}");
         let expired = task::expired(&mut tx, now).await.unwrap();
         assert_eq!(!expired.is_empty(), state.holds_lease(), "{state:?}");
-        task::extend(&mut tx, &task.id, task.attempt, &agent.agent_id, now + 1).await.unwrap();
-        let is_extended = task::expired(&mut tx, now).await.unwrap().len() < expired.len();
-        assert_eq!(is_extended, state.holds_lease() && state != State::Offered, "{state:?}");
+        let renewed = world.scheduler.presence.renewed_until(&task);
+        assert_eq!(
+            renewed.is_some(),
+            is_held && state != State::Offered || state.is_ended(),
+            "{state:?}"
+        );
         let leases = task::extend_all(&mut tx, now).await.unwrap();
         assert_eq!(leases, u64::from(state.holds_lease()), "{state:?}");
         let mut silent = tx.begin().await.unwrap();
@@ -476,6 +485,168 @@ async fn no_more_is_offered_than_there_are_free_slots() {
 }
 
 #[tokio::test]
+async fn what_an_agent_does_not_claim_within_a_second_is_another_ones_too() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let three = world.agent("three").await;
+    for first_claims in [true, false] {
+        let run = world.run_in(if first_claims { "main" } else { "other" }).await;
+        let (id, attempt) = offer(&world.events(&one, 1).await);
+        world.scheduler.clock.advance(Duration::from_millis(999));
+        assert!(world.events(&two, 1).await.is_empty());
+        world.scheduler.clock.advance(Duration::from_millis(1));
+        assert_eq!(offer(&world.events(&two, 1).await), (id.clone(), attempt));
+        assert!(is_conflict(world.scheduler.claim(&three, &id, attempt).await), "not offered");
+        let (first, second) = if first_claims { (&one, &two) } else { (&two, &one) };
+        world.scheduler.claim(first, &id, attempt).await.unwrap();
+        assert!(is_conflict(world.scheduler.claim(second, &id, attempt).await));
+        world.scheduler.claim(first, &id, attempt).await.unwrap();
+        let task = world.task(&run, Phase::Plan).await;
+        assert_eq!((task.agent_id, task.attempt), (Some(first.agent_id.clone()), 1));
+    }
+}
+
+#[tokio::test]
+async fn the_next_poll_is_woken_when_the_first_does_not_claim() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let poll = Poll { free_slots: 1, tasks: Vec::new() };
+    let polls = [&one, &two].map(|agent| world.scheduler.hold(agent, &poll));
+    polls.iter().for_each(Held::ready);
+    let woken = || polls.iter().filter(|poll| poll.woken().now_or_never().is_some()).count();
+    world.run().await;
+    assert_eq!(woken(), 1, "a task wakes one");
+    world.scheduler.wake_for_unclaimed().await.unwrap();
+    assert_eq!(woken(), 0, "the first one has time");
+    world.scheduler.clock.advance(Duration::from_secs(1));
+    world.scheduler.wake_for_unclaimed().await.unwrap();
+    assert_eq!(woken(), 1, "then it is the other one's turn");
+
+    // The same goes for an offer that nobody claims.
+    assert_eq!(world.events(&one, 1).await.len(), 1);
+    polls.iter().for_each(Held::ready);
+    world.scheduler.wake_for_unclaimed().await.unwrap();
+    assert_eq!(woken(), 0);
+    world.scheduler.clock.advance(Duration::from_secs(1));
+    world.scheduler.wake_for_unclaimed().await.unwrap();
+    assert_eq!(woken(), 1);
+}
+
+#[tokio::test]
+async fn a_registration_wakes_no_poll_of_another_agent() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let poll = Poll { free_slots: 1, tasks: Vec::new() };
+    let polls = [&one, &two].map(|agent| world.scheduler.hold(agent, &poll));
+    polls.iter().for_each(Held::ready);
+    world.agent("three").await;
+    world.agent("two").await;
+    let woken = polls.map(|poll| poll.woken().now_or_never().is_some());
+    assert_eq!(woken, [false, true], "only the poll of a session that has ended");
+}
+
+#[tokio::test]
+async fn idle_agents_and_renewed_leases_cost_no_write() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    world.run().await;
+    let plan = world.take(&agent).await;
+    // Another writer holds the database for as long as this lasts.
+    let writing = world.scheduler.store.write().await.unwrap();
+    let beat =
+        Heartbeat { status: protocol::Status::Busy, error_message: None, tasks: vec![has(&plan)] };
+    for _ in 0..3 {
+        world.scheduler.clock.advance(LEASE / 4);
+        world.scheduler.heartbeat(&agent, &beat).await.unwrap();
+        world.scheduler.renew(&agent, &poll_with(&plan)).await.unwrap();
+        assert!(world.scheduler.events(&agent, &poll_with(&plan)).await.unwrap().is_empty());
+        world.scheduler.expire().await.unwrap();
+    }
+    drop(writing);
+    world.expire_after(LEASE / 4).await;
+    let task = world.task_with_id(&plan.id).await;
+    let ends = world.scheduler.clock.now() + millis(LEASE * 3 / 4);
+    assert_eq!((task.state, task.lease_expires_at), (State::Running, Some(ends)));
+}
+
+#[tokio::test]
+async fn a_large_fleet_calls_half_as_often_and_its_leases_last_twice_as_long() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let run = world.run().await;
+    let plan = world.take(&agent).await;
+    assert_eq!(world.scheduler.new_intervals(&agent), None);
+    let now = world.scheduler.clock.now();
+    for number in 1..LARGE_FLEET {
+        world.scheduler.presence.seen(&format!("agent-{number}"), now, &[], now);
+    }
+    let slower = world.scheduler.new_intervals(&agent).unwrap();
+    assert_eq!((slower.heartbeat_seconds, slower.poll_seconds), (20, 40));
+    assert_eq!(world.scheduler.new_intervals(&agent), None, "once");
+    world.scheduler.renew(&agent, &poll_with(&plan)).await.unwrap();
+    world.expire_after(LEASE * 2 - Duration::from_millis(1)).await;
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Running);
+    world.expire_after(Duration::from_millis(1)).await;
+    assert_eq!(world.task(&run, Phase::Plan).await.state, State::Queued);
+
+    world.scheduler.renew(&agent, &poll_with(&plan)).await.unwrap();
+    world.scheduler.presence.forget(now + 1);
+    assert_eq!(world.scheduler.new_intervals(&agent), Some(world.scheduler.terms.intervals()));
+}
+
+#[test]
+fn an_agent_that_only_polls_is_never_offline() {
+    for lease in [4, 40, 80, 600] {
+        let terms = Terms {
+            lease: Duration::from_secs(lease),
+            plan_timeout: PLAN_TIMEOUT,
+            apply_timeout: APPLY_TIMEOUT,
+        };
+        let Intervals { heartbeat_seconds, poll_seconds, .. } = terms.intervals();
+        // Else agents send heartbeats while they are idle.
+        assert!(poll_seconds <= 2 * heartbeat_seconds, "{lease} s");
+        assert!(terms.online_since(0) <= -millis(terms.poll() * 3 / 2), "{lease} s");
+    }
+}
+
+#[tokio::test]
+async fn after_a_restart_each_agent_gets_the_intervals_of_the_fleet_once() {
+    let mut world = World::new().await;
+    let (here, left) = (world.agent("here").await, world.agent("left").await);
+    assert_eq!(world.scheduler.new_intervals(&here), None, "its registration had them");
+    world.scheduler.deregister(&left).await.unwrap();
+    world.scheduler.presence = Presence::default();
+    world.scheduler.restart_presence().await.unwrap();
+    assert_eq!(world.scheduler.presence.count(), 1, "who has left is not of the fleet");
+    // They may be those of a fleet of another size, whose polls end earlier.
+    assert_eq!(world.scheduler.new_intervals(&here), Some(world.scheduler.terms.intervals()));
+    assert_eq!(world.scheduler.new_intervals(&here), None);
+}
+
+#[tokio::test]
+async fn agents_that_were_there_before_a_restart_have_a_full_term_to_come_back() {
+    let mut world = World::new().await;
+    let (here, gone) = (world.agent("here").await, world.agent("gone").await);
+    world.scheduler.clock.advance(LEASE * 10);
+    let poll = Poll { free_slots: 1, tasks: Vec::new() };
+    world.scheduler.renew(&here, &poll).await.unwrap();
+    world.scheduler.save_presence().await.unwrap();
+    // The server is away for longer than any term.
+    world.scheduler.clock.advance(LEASE * 10);
+    world.scheduler.presence = Presence::default();
+    world.scheduler.restart_presence().await.unwrap();
+    let online = async || {
+        let mut db = world.scheduler.store.read().await.unwrap();
+        let here = agent::find(&mut db, &here.agent_id).await.unwrap().unwrap();
+        let gone = agent::find(&mut db, &gone.agent_id).await.unwrap().unwrap();
+        (world.scheduler.is_online(&here), world.scheduler.is_online(&gone))
+    };
+    assert_eq!(online().await, (true, false));
+    world.scheduler.clock.advance(LEASE);
+    assert_eq!(online().await, (false, false));
+}
+
+#[tokio::test]
 async fn a_pool_tells_what_waits_and_what_is_free() {
     let world = World::new().await;
     let one = world.agent("one").await;
@@ -660,7 +831,7 @@ async fn a_started_apply_is_never_run_twice() {
     assert_eq!(world.task(&run, Phase::Apply).await.state, State::Unreachable);
     let lost = world.reload(&run).await;
     assert_eq!(lost.status, Status::Applying);
-    assert!(lost.error_message.unwrap().contains("Agent one has not been heard of"));
+    assert!(lost.error_message.unwrap().contains("Agent one stopped sending heartbeats"));
     assert!(world.events(&two, 5).await.is_empty());
     world.run().await;
     assert!(world.events(&two, 5).await.is_empty(), "the workspace stays locked");
@@ -1338,7 +1509,8 @@ impl World {
             Wake::default(),
             Terms { lease: LEASE, plan_timeout: PLAN_TIMEOUT, apply_timeout: APPLY_TIMEOUT },
         );
-        let scheduler = Scheduler { store, objects, clock, wake, terms };
+        let presence = Presence::default();
+        let scheduler = Scheduler { store, objects, clock, wake, presence, terms };
         Self { scheduler, token, folder }
     }
 
@@ -1401,9 +1573,8 @@ impl World {
     /// How many tasks wait in the pool, and how many its agents can take.
     async fn demand(&self) -> (i64, i64) {
         let mut db = self.scheduler.store.read().await.unwrap();
-        let online_since = self.scheduler.terms.online_since(self.scheduler.clock.now());
         let free = agent::of_pools(&mut db, &["apool-1"]).await.unwrap();
-        let free: i64 = free.iter().map(|agent| agent.usable_slots(online_since)).sum();
+        let free: i64 = free.iter().map(|agent| self.scheduler.usable_slots(agent)).sum();
         let waiting = task::waiting(&mut db, &["apool-1"]).await.unwrap();
         (waiting.first().map_or(0, |(_, depth, _)| *depth), free)
     }
@@ -1450,8 +1621,7 @@ impl World {
         let (id, attempt) = offer(&self.events(agent, 1).await);
         self.scheduler.claim(agent, &id, attempt).await.unwrap();
         self.scheduler.start(&id, attempt).await.unwrap();
-        let mut db = self.scheduler.store.read().await.unwrap();
-        task::find(&mut db, &id).await.unwrap().unwrap()
+        self.task_with_id(&id).await
     }
 
     async fn finish(
@@ -1494,6 +1664,11 @@ impl World {
 
     async fn status(&self, run: &Run) -> Status {
         self.reload(run).await.status
+    }
+
+    async fn task_with_id(&self, id: &str) -> Task {
+        let mut db = self.scheduler.store.read().await.unwrap();
+        task::find(&mut db, id).await.unwrap().unwrap()
     }
 
     async fn task(&self, run: &Run, phase: Phase) -> Task {

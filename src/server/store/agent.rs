@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::session::End;
 use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
@@ -26,9 +27,6 @@ pub(crate) struct Agent {
     pub concurrency: i64,
     /// What it can do ([`protocol::LEVEL`]).
     pub level: i64,
-    /// How many more it can take now, by its last poll and what it was offered
-    /// since.
-    pub free_slots: i64,
     /// Whether it is registered: it has not taken its leave.
     pub connected: bool,
     /// Whether it says that it can run nothing.
@@ -44,20 +42,8 @@ pub(crate) struct Agent {
     pub draining_since: Option<Millis>,
     /// When it registered first.
     pub created_at: Millis,
-    /// When it was last heard of.
+    /// When it was last seen, as of the last save; the scheduler knows better.
     pub last_seen_at: Millis,
-}
-
-impl Agent {
-    /// Whether it is registered and was seen at `online_since` or later.
-    pub(crate) fn is_online(&self, online_since: Millis) -> bool {
-        self.connected && self.last_seen_at >= online_since
-    }
-
-    /// How many more tasks it can run now.
-    pub(crate) fn usable_slots(&self, online_since: Millis) -> i64 {
-        if self.is_online(online_since) && !self.errored { self.free_slots } else { 0 }
-    }
 }
 
 /// Which agents.
@@ -87,14 +73,13 @@ pub(crate) const SEARCHED: &[&str] = &["t.id", "t.name", "t.os"];
 pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO agents
-            (id, pool_id, name, version, os, driver, platform, concurrency, free_slots,
-             connected, errored, error_message, created_at, last_seen_at, machine_id, boot_id,
-             level)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+            (id, pool_id, name, version, os, driver, platform, concurrency, connected, errored,
+             error_message, created_at, last_seen_at, machine_id, boot_id, level)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
          ON CONFLICT (id) DO UPDATE SET
             version = excluded.version, os = excluded.os, driver = excluded.driver,
             platform = excluded.platform, concurrency = excluded.concurrency,
-            free_slots = excluded.free_slots, connected = excluded.connected,
+            connected = excluded.connected,
             errored = excluded.errored, error_message = excluded.error_message,
             last_seen_at = excluded.last_seen_at, machine_id = excluded.machine_id,
             boot_id = excluded.boot_id, level = excluded.level",
@@ -107,7 +92,6 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     .bind(&agent.driver)
     .bind(&agent.platform)
     .bind(agent.concurrency)
-    .bind(agent.free_slots)
     .bind(agent.connected)
     .bind(agent.errored)
     .bind(&agent.error_message)
@@ -126,29 +110,6 @@ pub(crate) async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::R
     sqlx::query("UPDATE agents SET last_seen_at = $2 WHERE id = $1")
         .bind(id)
         .bind(now)
-        .execute(db)
-        .await
-        .map(drop)
-}
-
-/// Remembers how many more tasks an agent can take.
-pub(crate) async fn set_free_slots(
-    db: &mut Connection,
-    id: &str,
-    free_slots: i64,
-) -> sqlx::Result<()> {
-    sqlx::query("UPDATE agents SET free_slots = $2 WHERE id = $1")
-        .bind(id)
-        .bind(free_slots)
-        .execute(db)
-        .await
-        .map(drop)
-}
-
-/// Counts one free slot less.
-pub(crate) async fn take_free_slot(db: &mut Connection, id: &str) -> sqlx::Result<()> {
-    sqlx::query("UPDATE agents SET free_slots = free_slots - 1 WHERE id = $1 AND free_slots > 0")
-        .bind(id)
         .execute(db)
         .await
         .map(drop)
@@ -240,6 +201,11 @@ pub(crate) async fn find_named(
         .await
 }
 
+/// All agents.
+pub(crate) async fn all(db: &mut Connection) -> sqlx::Result<Vec<Agent>> {
+    sqlx::query_as("SELECT * FROM agents").fetch_all(db).await
+}
+
 /// The agents of these pools.
 pub(crate) async fn of_pools(db: &mut Connection, pools: &[&str]) -> sqlx::Result<Vec<Agent>> {
     super::of_any(db, "SELECT * FROM agents WHERE pool_id", pools, "ORDER BY id").await
@@ -251,10 +217,11 @@ pub(crate) async fn of_token(db: &mut Connection, token_id: &str) -> sqlx::Resul
     sqlx::query_as(
         "SELECT * FROM agents WHERE id IN
             (SELECT agent_id FROM sessions WHERE access_token_id = $1
-               AND (end_reason IS NULL OR end_reason = 'left'))
+               AND (end_reason IS NULL OR end_reason = $2))
          ORDER BY name, id",
     )
     .bind(token_id)
+    .bind(End::Left)
     .fetch_all(db)
     .await
 }

@@ -240,7 +240,7 @@ pub(crate) async fn environments_of(
     .await
 }
 
-/// Says anew which environments may use a pool.
+/// Replaces the environments that may use a pool.
 pub(crate) async fn set_environments(
     db: &mut Connection,
     pool_id: &str,

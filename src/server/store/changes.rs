@@ -7,12 +7,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use sqlx::sqlite::SqliteOperation;
 use sqlx::{Sqlite, Transaction};
 use tokio::sync::broadcast;
 
 use super::Connection;
+use crate::metrics::{Metrics, Operation};
 
 /// Something was deleted; what it was, nobody can look up any more.
 pub(crate) const REMOVED: &str = "removed";
@@ -43,6 +45,7 @@ impl Changes {
     pub(super) async fn note(
         &self,
         mut tx: Transaction<'static, Sqlite>,
+        metrics: Metrics,
     ) -> sqlx::Result<WriteTransaction> {
         let rows = Arc::new(Mutex::new(HashSet::new()));
         if self.0.receiver_count() > 0 {
@@ -57,7 +60,7 @@ impl Changes {
                 }
             });
         }
-        Ok(WriteTransaction { tx, rows, changes: self.clone() })
+        Ok(WriteTransaction { tx, rows, changes: self.clone(), metrics })
     }
 }
 
@@ -67,6 +70,7 @@ pub(crate) struct WriteTransaction {
     tx: Transaction<'static, Sqlite>,
     rows: Arc<Mutex<HashSet<Row>>>,
     changes: Changes,
+    metrics: Metrics,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -87,7 +91,9 @@ impl WriteTransaction {
         for row in rows {
             topics.extend(topics_of(&mut self.tx, &row).await?);
         }
+        let begun = Instant::now();
         self.tx.commit().await?;
+        self.metrics.database(Operation::Commit, begun.elapsed());
         if !topics.is_empty() {
             // An error means that nobody watches any more.
             let _ = self.changes.0.send(Arc::new(topics));

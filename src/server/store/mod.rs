@@ -26,6 +26,7 @@ pub(crate) mod state_upload;
 pub(crate) mod state_version;
 #[cfg(test)]
 mod statements;
+mod status_sets;
 pub(crate) mod task;
 pub(crate) mod variable;
 pub(crate) mod webhook_call;
@@ -33,7 +34,7 @@ pub(crate) mod workspace;
 pub(crate) mod workspace_tag;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use sqlx::pool::PoolConnection;
@@ -42,7 +43,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
 
+use crate::metrics::{Metrics, Operation};
 use changes::Changes;
+use status_sets::with_sets;
 
 pub(crate) use changes::WriteTransaction;
 
@@ -55,6 +58,8 @@ pub(crate) struct Store {
     pool: SqlitePool,
     /// What is written.
     pub changes: Changes,
+    /// What is measured: how long the database takes, among others.
+    pub metrics: Metrics,
 }
 
 impl Store {
@@ -76,7 +81,7 @@ impl Store {
         let open = async {
             let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
             sqlx::migrate!("store/migrations").run(&pool).await?;
-            anyhow::Ok(Self { pool, changes: Changes::default() })
+            anyhow::Ok(Self { pool, changes: Changes::default(), metrics: Metrics::default() })
         };
         open.await.with_context(|| format!("cannot open the database {}", file.display()))
     }
@@ -86,7 +91,10 @@ impl Store {
     /// # Errors
     /// None gets free in time.
     pub(crate) async fn read(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
-        self.pool.acquire().await
+        let begun = Instant::now();
+        let connection = self.pool.acquire().await?;
+        self.metrics.database(Operation::ReadWait, begun.elapsed());
+        Ok(connection)
     }
 
     /// A transaction for writing; it is undone unless it is committed.
@@ -96,7 +104,10 @@ impl Store {
     pub(crate) async fn write(&self) -> sqlx::Result<WriteTransaction> {
         // "Immediate" takes the write lock now: a transaction that reads first
         // and asks for it later can be refused.
-        self.changes.note(self.pool.begin_with("BEGIN IMMEDIATE").await?).await
+        let begun = Instant::now();
+        let tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        self.metrics.database(Operation::WriteWait, begun.elapsed());
+        self.changes.note(tx, self.metrics.clone()).await
     }
 
     /// Closes the database.
@@ -112,6 +123,12 @@ pub(crate) struct Page {
     pub number: i64,
     /// How many rows a page has.
     pub size: i64,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { number: 1, size: 20 }
+    }
 }
 
 /// Which rows of a list, and in which order.
@@ -174,7 +191,7 @@ async fn list<T>(
 where
     T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
 {
-    let mut found = from_where.to_owned();
+    let mut found = with_sets(from_where);
     if let Some(search) = view.search {
         let parameter = filters.len() + 1;
         let has = |column: &&str| format!("LOWER({column}) LIKE ${parameter} ESCAPE '!'");
@@ -226,13 +243,13 @@ where
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::<Sqlite>::new(select);
+    let mut query = QueryBuilder::<Sqlite>::new(with_sets(select));
     query.push(" IN (");
     let mut list = query.separated(", ");
     for id in ids {
         list.push_bind(*id);
     }
-    query.push(") ").push(rest);
+    query.push(") ").push(with_sets(rest));
     query.build_query_as().fetch_all(db).await
 }
 

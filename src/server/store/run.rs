@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
+use super::status_sets::statement;
 use super::task::Phase;
 use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
@@ -142,6 +143,27 @@ pub(crate) enum Status {
 }
 
 impl Status {
+    /// Begun and not through: an agent works on these runs, or they wait for one or for a yes,
+    /// and their workspace's other runs wait for them.
+    pub(super) const UNDER_WAY: &[Self] = &[
+        Status::PlanQueued,
+        Status::Planning,
+        Status::Planned,
+        Status::Confirmed,
+        Status::ApplyQueued,
+        Status::Applying,
+        Status::Canceling,
+    ];
+
+    /// Nothing more happens to these runs.
+    pub(super) const ENDED: &[Self] = &[
+        Status::Applied,
+        Status::PlannedAndFinished,
+        Status::Errored,
+        Status::Discarded,
+        Status::Canceled,
+    ];
+
     /// As clients know it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -187,14 +209,7 @@ impl Run {
 
     /// Whether nothing more happens to it.
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(
-            self.status,
-            Status::Applied
-                | Status::PlannedAndFinished
-                | Status::Errored
-                | Status::Discarded
-                | Status::Canceled
-        )
+        Status::ENDED.contains(&self.status)
     }
 
     /// Whether there is nothing to apply once its plan is done.
@@ -283,12 +298,11 @@ pub(crate) async fn removable(
     before: Millis,
     limit: i64,
 ) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar(
+    sqlx::query_scalar(statement(
         "SELECT id FROM runs
-         WHERE files_removed_at IS NULL AND updated_at < $1
-           AND status IN ('applied', 'planned_and_finished', 'errored', 'discarded', 'canceled')
+         WHERE files_removed_at IS NULL AND updated_at < $1 AND status IN {ended_runs}
          LIMIT $2",
-    )
+    ))
     .bind(before)
     .bind(limit)
     .fetch_all(db)
@@ -324,10 +338,7 @@ pub(crate) async fn current(db: &mut Connection, workspace_id: &str) -> sqlx::Re
 pub(crate) async fn current_of(db: &mut Connection, workspaces: &[&str]) -> sqlx::Result<Vec<Run>> {
     super::of_any(
         db,
-        "SELECT * FROM runs WHERE status IN
-            ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying',
-             'canceling')
-           AND is_exclusive AND workspace_id",
+        "SELECT * FROM runs WHERE status IN {runs_under_way} AND is_exclusive AND workspace_id",
         workspaces,
         "ORDER BY created_at",
     )
@@ -356,12 +367,10 @@ pub(crate) async fn under_way(
     db: &mut Connection,
     workspace_id: &str,
 ) -> sqlx::Result<Option<Run>> {
-    sqlx::query_as(
-        "SELECT * FROM runs WHERE workspace_id = $1 AND status IN
-            ('plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued', 'applying',
-             'canceling')
+    sqlx::query_as(statement(
+        "SELECT * FROM runs WHERE workspace_id = $1 AND status IN {runs_under_way}
          ORDER BY created_at LIMIT 1",
-    )
+    ))
     .bind(workspace_id)
     .fetch_optional(db)
     .await
@@ -369,10 +378,10 @@ pub(crate) async fn under_way(
 
 /// The run of a workspace that has waited longest.
 pub(crate) async fn next(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Option<Run>> {
-    sqlx::query_as(
-        "SELECT * FROM runs WHERE workspace_id = $1 AND status = 'pending'
+    sqlx::query_as(statement(
+        "SELECT * FROM runs WHERE workspace_id = $1 AND status IN {pending_runs}
          ORDER BY created_at, id LIMIT 1",
-    )
+    ))
     .bind(workspace_id)
     .fetch_optional(db)
     .await
@@ -418,10 +427,12 @@ pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<
 
 /// The runs of a workspace whose plan is kept for later.
 pub(crate) async fn saved(db: &mut Connection, workspace_id: &str) -> sqlx::Result<Vec<Run>> {
-    sqlx::query_as("SELECT * FROM runs WHERE workspace_id = $1 AND status = 'planned_and_saved'")
-        .bind(workspace_id)
-        .fetch_all(db)
-        .await
+    sqlx::query_as(statement(
+        "SELECT * FROM runs WHERE workspace_id = $1 AND status IN {saved_runs}",
+    ))
+    .bind(workspace_id)
+    .fetch_all(db)
+    .await
 }
 
 /// The exclusive runs of these workspaces that have not ended, each workspace's in the order
@@ -432,12 +443,10 @@ pub(crate) async fn queues(
 ) -> sqlx::Result<Vec<(String, String)>> {
     super::of_any(
         db,
-        "SELECT workspace_id, id FROM runs WHERE status IN
-            ('pending', 'plan_queued', 'planning', 'planned', 'confirmed', 'apply_queued',
-             'applying', 'canceling')
-           AND is_exclusive AND workspace_id",
+        "SELECT workspace_id, id FROM runs
+         WHERE status IN {unended_runs} AND is_exclusive AND workspace_id",
         workspaces,
-        "ORDER BY workspace_id, status = 'pending', created_at, id",
+        "ORDER BY workspace_id, status IN {pending_runs}, created_at, id",
     )
     .await
 }

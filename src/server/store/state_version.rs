@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::status_sets::statement;
 use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
 
@@ -67,18 +68,16 @@ pub(crate) async fn removable(
     keep: u32,
     limit: i64,
 ) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar(
+    sqlx::query_scalar(statement(
         "SELECT id FROM state_versions v
          WHERE removed_at IS NULL
            AND number <= (SELECT MAX(number) FROM state_versions
                           WHERE workspace_id = v.workspace_id) - $1
            AND NOT EXISTS (
                SELECT 1 FROM runs r
-               WHERE r.workspace_id = v.workspace_id
-                 AND r.status NOT IN ('pending', 'applied', 'planned_and_finished', 'errored',
-                                      'discarded', 'canceled'))
+               WHERE r.workspace_id = v.workspace_id AND r.status IN {runs_with_state})
          LIMIT $2",
-    )
+    ))
     .bind(i64::from(keep))
     .bind(limit)
     .fetch_all(db)

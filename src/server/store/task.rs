@@ -4,6 +4,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::Connection;
+use super::status_sets::statement;
 use crate::clock::Millis;
 use protocol::{Kind, PlanSummary};
 
@@ -132,6 +133,25 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// An agent was offered these tasks, or has them.
+    pub(super) const OF_AGENTS: &[Self] =
+        &[State::Offered, State::Claimed, State::Running, State::Unreachable];
+
+    /// As the database has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            State::Pending => "pending",
+            State::Queued => "queued",
+            State::Offered => "offered",
+            State::Claimed => "claimed",
+            State::Running => "running",
+            State::Finished => "finished",
+            State::Errored => "errored",
+            State::Canceled => "canceled",
+            State::Unreachable => "unreachable",
+        }
+    }
+
     /// Whether an agent has an offer or a claim of it, and has not started it.
     pub(crate) fn is_assigned(self) -> bool {
         matches!(self, State::Offered | State::Claimed)
@@ -257,26 +277,48 @@ pub(crate) async fn of_runs(db: &mut Connection, runs: &[&str]) -> sqlx::Result<
 
 /// What an agent of a `level` could take: its pool's queue, oldest first, and before that
 /// what was offered to it before `reoffer_before` and never claimed, because
-/// that answer may have been lost.
+/// that answer may have been lost, and what was offered to another one before
+/// `unclaimed_before`.
 pub(crate) async fn offerable(
     db: &mut Connection,
     pool_id: &str,
     (agent_id, level): (&str, i64),
     reoffer_before: Millis,
+    unclaimed_before: Millis,
     limit: i64,
 ) -> sqlx::Result<Vec<Task>> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT * FROM tasks
-         WHERE pool_id = $1 AND level <= $5
-           AND (state = 'queued'
-                OR (state = 'offered' AND agent_id = $2 AND offered_at <= $3))
-         ORDER BY queued_at, id LIMIT $4",
-    )
+         WHERE pool_id = $1 AND level <= $6
+           AND (state IN {queued_tasks}
+                OR (state IN {offered_tasks} AND agent_id = $2 AND offered_at <= $3)
+                OR (state IN {offered_tasks} AND agent_id <> $2 AND offered_at <= $4))
+         ORDER BY queued_at, id LIMIT $5",
+    ))
     .bind(pool_id)
     .bind(agent_id)
     .bind(reoffer_before)
+    .bind(unclaimed_before)
     .bind(limit)
     .bind(level)
+    .fetch_all(db)
+    .await
+}
+
+/// For each pool and level, how many tasks nobody has claimed that were queued, or last
+/// offered, before `before`.
+pub(crate) async fn unclaimed(
+    db: &mut Connection,
+    before: Millis,
+) -> sqlx::Result<Vec<(String, i64, i64)>> {
+    sqlx::query_as(statement(
+        "SELECT pool_id, level, COUNT(*) FROM tasks
+         WHERE ended_at IS NULL AND pool_id IS NOT NULL
+           AND ((state IN {queued_tasks} AND queued_at <= $1)
+                OR (state IN {offered_tasks} AND offered_at <= $1))
+         GROUP BY pool_id, level",
+    ))
+    .bind(before)
     .fetch_all(db)
     .await
 }
@@ -288,15 +330,20 @@ pub(crate) async fn place_in_queue(
     id: &str,
     pool_id: &str,
 ) -> sqlx::Result<(i64, i64)> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT COUNT(*) FILTER (WHERE (t.queued_at, t.id) <= (own.queued_at, own.id)), COUNT(*)
          FROM tasks t JOIN tasks own ON own.id = $1
-         WHERE t.pool_id = $2 AND t.state = 'queued'",
-    )
+         WHERE t.pool_id = $2 AND t.state IN {queued_tasks}",
+    ))
     .bind(id)
     .bind(pool_id)
     .fetch_one(db)
     .await
+}
+
+/// The tasks that have not ended.
+pub(crate) async fn open(db: &mut Connection) -> sqlx::Result<Vec<Task>> {
+    sqlx::query_as("SELECT * FROM tasks WHERE ended_at IS NULL").fetch_all(db).await
 }
 
 /// For each of these pools with a queue: how many tasks wait for an agent, and
@@ -308,7 +355,7 @@ pub(crate) async fn waiting(
     super::of_any(
         db,
         "SELECT pool_id, COUNT(*), MIN(queued_at) FROM tasks
-         WHERE state = 'queued' AND pool_id",
+         WHERE state IN {queued_tasks} AND pool_id",
         pools,
         "GROUP BY pool_id",
     )
@@ -321,9 +368,10 @@ pub(crate) async fn count_offered(
     agent_id: &str,
     since: Millis,
 ) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
-        "SELECT COUNT(*) FROM tasks WHERE agent_id = $1 AND state = 'offered' AND offered_at > $2",
-    )
+    sqlx::query_scalar(statement(
+        "SELECT COUNT(*) FROM tasks
+         WHERE agent_id = $1 AND state IN {offered_tasks} AND offered_at > $2",
+    ))
     .bind(agent_id)
     .bind(since)
     .fetch_one(db)
@@ -342,7 +390,7 @@ pub(crate) async fn of_agents(db: &mut Connection, agents: &[&str]) -> sqlx::Res
     super::of_any(
         db,
         "SELECT * FROM tasks
-         WHERE state IN ('offered', 'claimed', 'running', 'unreachable') AND agent_id",
+         WHERE state IN {tasks_of_agents} AND agent_id",
         agents,
         "ORDER BY id",
     )
@@ -372,16 +420,16 @@ pub(crate) struct Work {
 
 /// What the agents of a pool have, oldest first.
 pub(crate) async fn work_of_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Vec<Work>> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT t.agent_id, t.run_id, r.workspace_id, w.name AS workspace, t.phase, t.state,
                 t.started_at, t.ended_at
          FROM tasks t
          JOIN runs r ON r.id = t.run_id
          JOIN workspaces w ON w.id = r.workspace_id
          WHERE t.pool_id = $1 AND t.agent_id IS NOT NULL
-           AND t.state IN ('offered', 'claimed', 'running', 'unreachable')
+           AND t.state IN {tasks_of_agents}
          ORDER BY t.created_at, t.id",
-    )
+    ))
     .bind(pool_id)
     .fetch_all(db)
     .await
@@ -426,19 +474,23 @@ pub(crate) async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Ve
 
 /// The tasks that run although their agents should have ended them.
 pub(crate) async fn overdue(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>> {
-    sqlx::query_as("SELECT * FROM tasks WHERE state = 'running' AND overdue_at <= $1 ORDER BY id")
-        .bind(now)
-        .fetch_all(db)
-        .await
+    sqlx::query_as(statement(
+        "SELECT * FROM tasks WHERE state IN {running_tasks} AND overdue_at <= $1 ORDER BY id",
+    ))
+    .bind(now)
+    .fetch_all(db)
+    .await
 }
 
 /// Makes no task overdue before `time`.
 pub(crate) async fn delay_overdue(db: &mut Connection, time: Millis) -> sqlx::Result<()> {
-    sqlx::query("UPDATE tasks SET overdue_at = $1 WHERE state = 'running' AND overdue_at < $1")
-        .bind(time)
-        .execute(db)
-        .await
-        .map(drop)
+    sqlx::query(statement(
+        "UPDATE tasks SET overdue_at = $1 WHERE state IN {running_tasks} AND overdue_at < $1",
+    ))
+    .bind(time)
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// Gives every lease a new end.
@@ -462,29 +514,6 @@ pub(crate) async fn forget_future(db: &mut Connection, now: Millis) -> sqlx::Res
         .execute(db)
         .await
         .map(drop)
-}
-
-/// Gives the lease of a task that an agent has claimed a new end, if the
-/// attempt is the one that counts.
-pub(crate) async fn extend(
-    db: &mut Connection,
-    id: &str,
-    attempt: i64,
-    agent_id: &str,
-    lease_expires_at: Millis,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "UPDATE tasks SET lease_expires_at = $4
-         WHERE id = $1 AND attempt = $2 AND agent_id = $3
-           AND lease_expires_at IS NOT NULL AND state <> 'offered'",
-    )
-    .bind(id)
-    .bind(attempt)
-    .bind(agent_id)
-    .bind(lease_expires_at)
-    .execute(db)
-    .await
-    .map(drop)
 }
 
 /// An attempt that an agent took.

@@ -4,6 +4,7 @@ use sqlx::FromRow;
 
 use super::Connection;
 use super::agent_pool::Webhook;
+use super::status_sets::statement;
 use super::task::Phase;
 use crate::clock::Millis;
 
@@ -39,18 +40,18 @@ pub(crate) async fn due(
     now: Millis,
     limit: i64,
 ) -> sqlx::Result<Vec<WebhookCall>> {
-    sqlx::query_as(
+    sqlx::query_as(statement(
         "SELECT t.id AS task_id, t.attempt, t.phase, t.queued_at, t.run_id, r.workspace_id,
             w.environment_id, p.id AS pool_id, p.webhook, COALESCE(c.failures, 0) AS failures
          FROM agent_pools p
-         JOIN tasks t ON t.pool_id = p.id AND t.state = 'queued'
+         JOIN tasks t ON t.pool_id = p.id AND t.state IN {queued_tasks}
          JOIN runs r ON r.id = t.run_id
          JOIN workspaces w ON w.id = r.workspace_id
          LEFT JOIN webhook_calls c ON c.task_id = t.id AND c.attempt = t.attempt
          WHERE p.webhook_enabled
            AND (c.task_id IS NULL OR (NOT c.delivered AND c.next_at <= $1))
          ORDER BY t.queued_at, t.id LIMIT $2",
-    )
+    ))
     .bind(now)
     .bind(limit)
     .fetch_all(db)

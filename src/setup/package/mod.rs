@@ -310,6 +310,13 @@ fn stage_server(checkout: &Checkout, stage: &Stage) -> Result<()> {
         let folder = Path::new(file).parent().and_then(Path::to_str).context("no folder")?;
         stage.add(&checkout.file(&format!("pkg/server/{file}")), folder, mode)?;
     }
+    // What reads its metrics.
+    for file in ["prometheus/alerts.yml", "prometheus/scrape.yml", "grafana/scalr-server.json"] {
+        let file = Path::new(file);
+        let folder = file.parent().and_then(Path::to_str).context("no folder")?;
+        let folder = format!("usr/share/scalr-server/{folder}");
+        stage.add(&checkout.file(&format!("pkg/{}", file.display())), &folder, 0o644)?;
+    }
     Ok(())
 }
 

@@ -4,7 +4,10 @@ use anstream::println;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use super::{Engine, FixesMade, ListedSettings, Package, Proxy, Setting, Status, Unit, Warnings};
+use super::{
+    Engine, FixesMade, JOURNAL_LINES, ListedSettings, Package, Proxy, Setting, Status, Unit,
+    Warnings,
+};
 use crate::fixes::ListedFix;
 
 const HEADING: Style = Style::new().bold();
@@ -225,7 +228,7 @@ impl Warnings {
             return vec![format!("unknown: {problem}")];
         }
         if self.entries.is_empty() {
-            return vec!["none in the journal's end".to_owned()];
+            return vec![format!("none in the last {JOURNAL_LINES} journal lines")];
         }
         self.entries
             .iter()

@@ -42,7 +42,7 @@ fn a_key_is_changed_with_both_for_a_while() {
     assert_eq!(signers(&workshop, &root), [&new[24..], &old[24..]]);
     assert!(has_rpms_of(&root, &old) && has_rpms_of(&root, &new));
 
-    // The new one alone: what the old one signed is signed anew, at another path.
+    // The new one alone: what the old one signed is signed again, at another path.
     workshop.clear();
     let before = tree(&root);
     workshop.publish(&root, &["--key", &new]);

@@ -157,7 +157,7 @@ fn corpus() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Writes a header's checksum anew, so that what was changed in it is looked at.
+/// Corrects a header's checksum, so that what was changed in it is looked at.
 fn seal(block: &mut [u8]) {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();

@@ -26,6 +26,7 @@ use crate::store::task::Task;
 use crate::upload;
 use protocol::BASE;
 use refusal::Refusal;
+pub(super) use refusal::no_such_call;
 
 /// The largest body of JSON, in bytes, and how long it may take.
 const MAX_JSON: usize = 1024 * 1024;
@@ -61,7 +62,11 @@ pub(crate) fn routes() -> Router<App> {
         .route("/tasks/{id}/plan-files", get(files::get_plan_files).put(files::put_plan_files))
         .route("/tasks/{id}/state", get(files::get_state).put(files::put_state))
         .layer(RequestBodyDeadlineLayer::new(upload::TIME));
-    let calls = json.merge(log).merge(files).fallback(refusal::no_such_call);
+    let calls = json
+        .merge(log)
+        .merge(files)
+        .fallback(refusal::no_such_call)
+        .method_not_allowed_fallback(refusal::no_such_method);
     Router::new().nest(BASE, calls)
 }
 

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use tracing::{error, info};
 
@@ -14,7 +14,7 @@ use protocol::{Code, LogOffset, Problem};
 
 /// A refused call.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(in crate::api) enum Refusal {
     /// With the reason.
     Problem(StatusCode, Problem),
     /// With the offset from which the log has to be sent.
@@ -160,8 +160,14 @@ fn short(mut why: String) -> String {
 }
 
 /// The answer to a call that the protocol does not have.
-pub(super) async fn no_such_call(uri: Uri) -> Refusal {
+pub(in crate::api) async fn no_such_call(uri: Uri) -> Refusal {
     Refusal::not_found(&format!("call {} in this version of the protocol", uri.path()))
+}
+
+/// The answer to a method that a call does not have.
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> Refusal {
+    let why = format!("there is no {method} of {} in this version of the protocol", uri.path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why)
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Refusal {

@@ -1,7 +1,5 @@
 //! Registration, polls and heartbeats.
 
-use std::pin::pin;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -11,7 +9,7 @@ use super::received::Received;
 use super::refusal::Refusal;
 use super::{InSession, WithPoolToken};
 use crate::app::{App, Bearer};
-use protocol::{CheckToken, Events, Heartbeat, Poll, Register, Registered};
+use protocol::{CheckToken, Event, Events, Heartbeat, Poll, Register, Registered};
 
 /// `POST register`
 pub(super) async fn register(
@@ -25,7 +23,7 @@ pub(super) async fn register(
         agent_id: agent.id,
         pool_id: agent.pool_id,
         session_token,
-        intervals: app.scheduler.terms.intervals(),
+        intervals: app.scheduler.terms().intervals(),
     };
     Ok((StatusCode::CREATED, Json(registered)))
 }
@@ -54,15 +52,18 @@ pub(super) async fn poll(
     }
     scheduler.renew(&session, &poll).await?;
 
-    let deadline = Instant::now() + scheduler.terms.poll();
-    let bell = scheduler.wake.of_pool(&session.pool_id);
+    if let Some(intervals) = scheduler.new_intervals(&session) {
+        return Ok(Json(Events { events: vec![Event::NewIntervals(intervals)] }));
+    }
+
+    let deadline = Instant::now() + scheduler.terms().poll();
+    let held = scheduler.hold(&session, &poll);
     loop {
-        let mut rung = pin!(bell.notified());
-        rung.as_mut().enable();
+        held.ready();
         if scheduler.wake.is_stopping() {
             return Ok(Json(Events::default()));
         }
-        // Anew each time: what rang may have been the end of the session.
+        // It may have been woken because the session has ended.
         let session = scheduler.session(token.expose()).await?;
         if session.is_draining != is_draining {
             // The next poll is answered accordingly.
@@ -73,7 +74,7 @@ pub(super) async fn poll(
             return Ok(Json(Events { events }));
         }
         tokio::select! {
-            () = rung => {}
+            () = held.woken() => {}
             () = scheduler.wake.stopped() => {}
             () = tokio::time::sleep_until(deadline) => return Ok(Json(Events::default())),
         }

@@ -18,10 +18,10 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::BASE;
-use super::error::ApiError;
 use super::query::{ListQuery, Shape};
 use super::resource_types::ResourceType;
 use crate::admin;
+use crate::api::json_api::ApiError;
 use crate::app::{App, Bearer};
 use crate::connections::authenticated;
 use crate::local_api::LocalAdmin;
@@ -78,7 +78,7 @@ pub(super) async fn check(
 }
 
 /// The admin's token that `shown` is.
-pub(in crate::api) async fn check_admin(
+pub(crate) async fn check_admin(
     app: &App,
     shown: &PresentedToken,
 ) -> Result<AccessToken, ApiError> {

@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::document::{Document, Payload, to_one};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
 use super::{agent_pools, the_account};
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::{Millis, rfc3339};
 use crate::store::access_token::{self, AccessToken};
@@ -33,7 +33,7 @@ async fn list(
     let listed = access_token::list(&mut db, &pool.id, query.view()).await?;
     let now = app.scheduler.clock.now();
     let resources = listed.rows.iter().map(|token| render(token, now)).collect();
-    Ok(Document::page(resources, &listed, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn list_admins(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -41,7 +41,7 @@ async fn list_admins(State(app): State<App>, query: ListQuery) -> Result<Documen
     let listed = access_token::list_admins(&mut db, query.view()).await?;
     let now = app.scheduler.clock.now();
     let resources = listed.rows.iter().map(|token| render(token, now)).collect();
-    Ok(Document::page(resources, &listed, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 /// Creates a token of a pool.

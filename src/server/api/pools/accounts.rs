@@ -5,10 +5,10 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::document::{Document, Payload};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
 use super::the_account;
+use crate::api::json_api::{ApiError, Document};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::account::Account;
@@ -29,7 +29,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         accounts.clear();
     }
     let listed = Listed { rows: accounts, total };
-    Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
+    Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

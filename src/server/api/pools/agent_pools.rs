@@ -8,10 +8,10 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::document::{Document, Payload, to_many, to_one};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
 use super::{the_account, webhook};
+use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::agent_pool::{self, AgentPool, Filter, Webhook};
@@ -62,7 +62,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     };
     let listed = agent_pool::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&app, &mut db, &listed.rows).await?;
-    Ok(Document::page(resources, &listed, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
@@ -277,7 +277,6 @@ async fn render_all(
     let agents = agent::of_pools(db, &ids).await?;
     let waiting = task::waiting(db, &ids).await?;
     let now = app.scheduler.clock.now();
-    let online_since = app.scheduler.terms.online_since(now);
     let render = |pool: &AgentPool| {
         let related = |pairs: &[(String, String)]| -> Vec<String> {
             let of_pool = pairs.iter().filter(|(id, _)| *id == pool.id);
@@ -290,7 +289,7 @@ async fn render_all(
             _ => None,
         };
         let agents: Vec<_> = agents.iter().filter(|agent| agent.pool_id == pool.id).collect();
-        let free_slots: i64 = agents.iter().map(|agent| agent.usable_slots(online_since)).sum();
+        let free_slots: i64 = agents.iter().map(|agent| app.scheduler.usable_slots(agent)).sum();
         let queue = waiting.iter().find(|(id, ..)| *id == pool.id);
         let (queue_depth, oldest) = queue.map_or((0, None), |(_, depth, since)| (*depth, *since));
         let mut resource = json!({

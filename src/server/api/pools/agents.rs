@@ -8,9 +8,8 @@ use semver::Version;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::document::{Document, to_one};
-use super::error::ApiError;
 use super::query::ListQuery;
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::Connection;
@@ -34,7 +33,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     };
     let listed = agent::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&app, &mut db, &listed.rows).await?;
-    Ok(Document::page(resources, &listed, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
@@ -97,10 +96,24 @@ pub(crate) enum Status {
     Errored,
 }
 
+impl Status {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Idle, Self::Busy, Self::Offline, Self::Errored];
+
+    /// As the API has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Offline => "offline",
+            Self::Errored => "errored",
+        }
+    }
+}
+
 /// `tasks` include those that the agent was offered or has.
 pub(crate) fn status(app: &App, agent: &Agent, tasks: &[Task]) -> Status {
-    let online_since = app.scheduler.terms.online_since(app.scheduler.clock.now());
-    if !agent.is_online(online_since) {
+    if !app.scheduler.is_online(agent) {
         return Status::Offline;
     }
     if agent.errored {
@@ -164,7 +177,7 @@ fn render(app: &App, agent: &Agent, tasks: &[Task]) -> Value {
             "concurrency": agent.concurrency,
             "upgrade-status": upgrade_status(&agent.version),
             "created-at": rfc3339(agent.created_at),
-            "last-seen-at": rfc3339(agent.last_seen_at),
+            "last-seen-at": rfc3339(app.scheduler.last_seen_at(agent)),
         },
         "relationships": { "pool": to_one("agent-pools", Some(&agent.pool_id)) },
     })

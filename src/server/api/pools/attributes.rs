@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::error::ApiError;
+use crate::api::json_api::ApiError;
 
 /// A kind of resource.
 pub(super) struct Kind {

@@ -9,10 +9,10 @@ use axum::http::{Extensions, StatusCode};
 use axum::routing::{get, put};
 use serde_json::{Value, json};
 
-use super::document::{Document, Payload, to_one};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
 use super::{BASE, quotas, workspaces};
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::connections::authenticated;
@@ -39,7 +39,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     let mut db = app.scheduler.store.read().await?;
     let listed =
         configuration_version::list(&mut db, query.filter("workspace"), query.view()).await?;
-    Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
+    Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

@@ -7,10 +7,10 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::agent_pools::usable_pool;
-use super::document::{Document, Payload, to_one};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
 use super::the_account;
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::environment::{self, Environment, Filter};
@@ -36,7 +36,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         account: query.filter("account"),
     };
     let listed = environment::list(&mut db, filter, query.view()).await?;
-    Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
+    Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

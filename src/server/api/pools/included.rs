@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::error::ApiError;
 use super::resource_types::ResourceType;
 use super::{
-    accounts, agent_pools, agents, attributes, configuration_versions, environments, phases, runs,
+    accounts, agent_pools, agents, configuration_versions, environments, phases, runs,
     state_versions, workspaces,
 };
+use crate::api::json_api::ApiError;
 use crate::app::App;
 use crate::store::Connection;
 
@@ -71,8 +71,7 @@ pub(super) async fn included(
                 .filter(|at| !primary.contains_key(*at) && !included.contains_key(*at))
                 .cloned()
                 .collect::<Vec<_>>();
-            for mut resource in load_all(app, &mut db, &missing).await? {
-                attributes::complete(&mut resource);
+            for resource in load_all(app, &mut db, &missing).await? {
                 if let Some(at) = identifier(&resource) {
                     included.insert(at, resource);
                 }

@@ -9,10 +9,9 @@ pub(crate) mod agents;
 mod attributes;
 mod call;
 pub(super) mod configuration_versions;
-mod document;
 mod environments;
-mod error;
 mod included;
+mod payload;
 mod phases;
 mod query;
 pub(super) mod quotas;
@@ -31,26 +30,23 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{StatusCode, Uri};
+use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
+use crate::api::json_api::{self, ApiError};
 use crate::app::App;
 use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
+pub(crate) use access::check_admin;
 pub(crate) use call::{CallError, call};
-pub(crate) use document::Payload;
-pub(super) use document::to_one;
-pub(crate) use error::ApiError;
+pub(crate) use payload::Payload;
 pub(crate) use quotas::Quotas;
 
 /// Where the API is on the server.
 pub(crate) const BASE: &str = "/api/iacp/v3";
-
-/// The media type of JSON:API.
-pub(super) const MEDIA_TYPE: &str = "application/vnd.api+json";
 
 /// The largest document, in bytes, and how long it may take; but for those with a state in
 /// them.
@@ -73,18 +69,18 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(workspaces::routes())
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
         .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
-        .fallback(no_such_call)
+        .fallback(json_api::no_such_call)
+        .method_not_allowed_fallback(json_api::no_such_method)
         .layer(from_fn_with_state(App::clone(app), query::answer))
         .layer(from_fn_with_state(App::clone(app), access::check));
-    let anybody = Router::new().route("/ping", get(async || StatusCode::OK)).merge(
-        configuration_versions::upload_route().layer(RequestBodyDeadlineLayer::new(upload::TIME)),
-    );
+    let anybody = Router::new()
+        .route("/ping", get(async || StatusCode::OK))
+        .merge(
+            configuration_versions::upload_route()
+                .layer(RequestBodyDeadlineLayer::new(upload::TIME)),
+        )
+        .method_not_allowed_fallback(json_api::no_such_method);
     Router::new().nest(BASE, anybody.merge(with_token))
-}
-
-async fn no_such_call(uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "Not Found")
-        .detail(format!("There is no {} in this API.", uri.path()))
 }
 
 /// The server's account.

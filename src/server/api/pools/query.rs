@@ -12,17 +12,13 @@ use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::Value;
 
-use super::BASE;
 use super::access::ReadOnly;
-use super::document::Document;
-use super::error::ApiError;
 use super::included::{IncludePath, included};
 use super::resource_types::{Answer, ResourceType};
+use super::{BASE, attributes};
+use crate::api::json_api::{ApiError, Document, MAX_PAGE};
 use crate::app::App;
 use crate::store::{Order, Page, Search, View};
-
-/// How many resources a page has unless the client says so, and at most.
-const SIZE: (i64, i64) = (20, 100);
 
 /// Checks a request's query, and answers with what it asks for.
 pub(super) async fn answer(
@@ -39,6 +35,7 @@ pub(super) async fn answer(
     };
     shape.include(&app, &mut document.body).await?;
     for resource in resources(&mut document.body) {
+        attributes::complete(resource);
         if is_read_only {
             ReadOnly::apply(resource);
         }
@@ -162,7 +159,7 @@ impl Asked {
             (Answer::Other(parameters), ..) if parameters.contains(&name) => {}
             (Answer::Page(_), "page", "number") => list.page.number = positive(name, &value)?,
             (Answer::Page(_), "page", "size") => {
-                list.page.size = positive(name, &value)?.min(SIZE.1);
+                list.page.size = positive(name, &value)?.min(MAX_PAGE);
             }
             (Answer::Page(listed), "filter", filter) if !filter.is_empty() => {
                 check_filter(listed, name, filter, &value)?;
@@ -190,12 +187,6 @@ impl Asked {
             _ => return Err(unknown(answer, name)),
         }
         Ok(())
-    }
-}
-
-impl Default for Page {
-    fn default() -> Self {
-        Self { number: 1, size: SIZE.0 }
     }
 }
 

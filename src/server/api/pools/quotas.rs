@@ -9,7 +9,7 @@ use std::fmt::Display;
 use anyhow::Context as _;
 use axum::http::StatusCode;
 
-use super::error::ApiError;
+use crate::api::json_api::ApiError;
 use crate::app::{App, Parts};
 use crate::store::workspace::{self, Workspace};
 use crate::usage::Sizes;

@@ -7,10 +7,10 @@ use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::document::{Document, Payload, to_one};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
 use super::runs::known;
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::Decision;
@@ -47,7 +47,7 @@ async fn page(
     known(app, run_id).await?;
     let mut db = app.scheduler.store.read().await?;
     let listed = run_event::list(&mut db, run_id, action, query.view()).await?;
-    Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, query))
+    Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, query.page))
 }
 
 async fn comment(

@@ -9,11 +9,11 @@ use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::document::{Document, Payload, to_one};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
 use super::run_events::{self, Decided};
 use super::{quotas, workspaces};
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::{Decision, NewRun, force_cancel_available_at, pool_of};
@@ -44,7 +44,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     };
     let listed = run::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&mut db, &listed.rows).await?;
-    Ok(Document::page(resources, &listed, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

@@ -5,8 +5,7 @@ use axum::extract::State;
 use axum::routing::get;
 use serde_json::json;
 
-use super::document::Document;
-use super::error::ApiError;
+use crate::api::json_api::{ApiError, Document};
 use crate::app::App;
 use crate::packages;
 

@@ -15,8 +15,8 @@ use struson::reader::{JsonReader as _, JsonStreamReader, ReaderError, ValueType}
 use struson::serde::DeserializerError;
 
 use super::attributes::Kind;
-use super::document::Payload;
-use super::error::ApiError;
+use super::payload::Payload;
+use crate::api::json_api::ApiError;
 use crate::app::App;
 use crate::objects::{Draft, MAX_OBJECT};
 use crate::scheduler::Error;

@@ -14,11 +14,11 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::document::{Document, Payload, to_one};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
 use super::state_upload::StateUpload;
 use super::{BASE, quotas, workspaces};
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::objects;
@@ -39,7 +39,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     let mut db = app.scheduler.store.read().await?;
     let listed = state_version::list(&mut db, query.filter("workspace"), query.view()).await?;
     let resources = listed.rows.iter().map(|version| render(&app, version)).collect();
-    Ok(Document::page(resources, &listed, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

@@ -8,10 +8,10 @@ use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::document::{Document, Payload, to_one};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
 use super::{the_account, workspaces};
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::{Millis, rfc3339};
 use crate::hcl_value;
@@ -50,7 +50,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         category: query.filter("category"),
     };
     let listed = variable::list(&mut db, filter, query.view()).await?;
-    Ok(Document::page(listed.rows.iter().map(render).collect(), &listed, &query))
+    Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, query.page))
 }
 
 /// The values that a filter lets through, as a JSON list: `in:a,b` are several, and `null` is

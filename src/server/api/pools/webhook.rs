@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::document::Payload;
-use super::error::ApiError;
+use super::payload::Payload;
+use crate::api::json_api::ApiError;
 use crate::store::agent_pool::{AgentPool, WebhookHeader};
 use protocol::Secret;
 

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::agent_pools::usable_pool;
-use super::document::{Document, Payload, to_one};
-use super::error::ApiError;
+use super::payload::Payload;
 use super::query::ListQuery;
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::args::TIMEOUTS;
 use crate::clock::{Millis, rfc3339};
@@ -56,7 +56,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     };
     let listed = workspace::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&mut db, &listed.rows).await?;
-    Ok(Document::page(resources, &listed, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

@@ -5,7 +5,8 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::api::pools::{ApiError, access};
+use crate::api::json_api::ApiError;
+use crate::api::pools::access;
 use crate::app::{App, Bearer};
 use crate::connections::authenticated;
 use crate::store::access_token::AccessToken;

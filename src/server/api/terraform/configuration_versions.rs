@@ -6,8 +6,8 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::document::{Data, Document};
-use crate::api::pools::{ApiError, configuration_versions, to_one, workspaces};
+use crate::api::json_api::{ApiError, Data, Document, to_one};
+use crate::api::pools::{configuration_versions, workspaces};
 use crate::app::App;
 use crate::store::configuration_version::ConfigurationVersion;
 

@@ -17,7 +17,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
-use crate::api::pools::{ApiError, DOCUMENT_TIME, Payload, access_tokens};
+use crate::api::json_api::ApiError;
+use crate::api::pools::{DOCUMENT_TIME, Payload, access_tokens};
 use crate::app::App;
 use crate::store::login_code::{self, LoginCode};
 use crate::token::PresentedToken;

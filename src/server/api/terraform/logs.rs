@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::api::pools::ApiError;
+use crate::api::json_api::ApiError;
 use crate::app::App;
 use crate::connections::authenticated;
 use crate::logs::Key;

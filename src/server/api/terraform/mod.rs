@@ -4,7 +4,6 @@
 mod access;
 mod configuration_versions;
 mod discovery;
-mod document;
 pub(crate) mod login;
 mod logs;
 mod organizations;
@@ -21,13 +20,14 @@ mod workspaces;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::get;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
-use super::pools::{ApiError, DOCUMENT_TIME, MAX_DOCUMENT};
+use super::pools::{DOCUMENT_TIME, MAX_DOCUMENT};
+use crate::api::json_api;
 use crate::app::App;
 use crate::upload;
 
@@ -52,21 +52,21 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(workspaces::routes())
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
         .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
-        .fallback(no_such_call)
+        .fallback(json_api::no_such_call)
+        .method_not_allowed_fallback(json_api::no_such_method)
         .layer(from_fn_with_state(App::clone(app), access::check));
     let anybody = Router::new()
         .route("/ping", get(async || StatusCode::NO_CONTENT))
         .merge(logs::routes())
-        .merge(state_uploads::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)));
+        .merge(state_uploads::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
+        .method_not_allowed_fallback(json_api::no_such_method);
     Router::new()
-        .nest(BASE, anybody.merge(with_token).layer(from_fn(add_version)))
+        .nest(
+            BASE,
+            anybody.merge(with_token).layer((from_fn(add_version), map_response(json_api::send))),
+        )
         .merge(discovery::routes())
         .merge(login::routes())
-}
-
-async fn no_such_call(uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "Not Found")
-        .detail(format!("There is no {} in this API.", uri.path()))
 }
 
 async fn add_version(request: Request, next: Next) -> Response {

@@ -5,10 +5,9 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::document::Document;
 use super::projects;
 use super::query::ListQuery;
-use crate::api::pools::{ApiError, to_one};
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::environment::{self, Environment, Filter};
@@ -34,7 +33,7 @@ pub(super) async fn find(db: &mut Connection, organization: &str) -> Result<Envi
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let listed = environment::list(&mut db, Filter::default(), query.page).await?;
-    Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, &query))
+    Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, query.page))
 }
 
 async fn read(

@@ -6,11 +6,11 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::document::Document;
 use super::query::ListQuery;
 use super::state_versions;
+use crate::api::json_api::{ApiError, Document};
 use crate::api::pools::state_versions::{Output, outputs_of};
-use crate::api::pools::{ApiError, workspaces};
+use crate::api::pools::workspaces;
 use crate::app::App;
 use crate::store::state_version::{self, StateVersion};
 
@@ -32,7 +32,7 @@ async fn current(
     drop(db);
     match current {
         Some(version) => page(&app, &version, &query).await,
-        None => Ok(Document::page(Vec::new(), 0, &query)),
+        None => Ok(Document::page(Vec::new(), 0, query.page)),
     }
 }
 
@@ -51,7 +51,7 @@ async fn page(app: &App, version: &StateVersion, query: &ListQuery) -> Result<Do
     let render = |(name, output): (&String, &Output)| render(version, name, output, false);
     let resources: Vec<Value> = outputs.iter().map(render).collect();
     let total = i64::try_from(resources.len()).unwrap_or(i64::MAX);
-    Ok(Document::page(resources, total, query))
+    Ok(Document::page(resources, total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

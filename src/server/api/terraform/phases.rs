@@ -6,9 +6,8 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::document::Document;
 use super::{BASE, logs};
-use crate::api::pools::ApiError;
+use crate::api::json_api::{ApiError, Document};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::run::{self, Run};

@@ -7,10 +7,9 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::document::Document;
 use super::organizations;
 use super::query::ListQuery;
-use crate::api::pools::{ApiError, to_one};
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::store::environment::{self, Environment};
 
@@ -44,7 +43,7 @@ async fn list(
     let is_searched = query.get("q").is_none_or(|text| NAME.to_lowercase().contains(text));
     let projects = if is_named && is_searched { vec![render(&environment)] } else { Vec::new() };
     let total = i64::from(!projects.is_empty());
-    Ok(Document::page(projects, total, &query))
+    Ok(Document::page(projects, total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

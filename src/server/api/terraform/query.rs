@@ -3,11 +3,8 @@
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
-use crate::api::pools::ApiError;
+use crate::api::json_api::{ApiError, MAX_PAGE};
 use crate::store::Page;
-
-/// How many resources a page has unless the client says so, and at most.
-const SIZE: (i64, i64) = (20, 100);
 
 /// A list's query.
 #[derive(Debug)]
@@ -37,7 +34,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
         };
         let page = Page {
             number: number("page[number]", 1)?,
-            size: number("page[size]", SIZE.0)?.min(SIZE.1),
+            size: number("page[size]", Page::default().size)?.min(MAX_PAGE),
         };
         Ok(Self { page, parameters })
     }

@@ -9,10 +9,10 @@ use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::document::{Data, Document};
 use super::query::ListQuery;
 use super::{organizations, phases, workspaces as terraform_workspaces};
-use crate::api::pools::{ApiError, Payload, runs, to_one, workspaces};
+use crate::api::json_api::{ApiError, Data, Document, to_one};
+use crate::api::pools::{Payload, runs, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::force_cancel_available_at;
@@ -123,7 +123,7 @@ async fn list(
     let filter = Filter { workspace: Some(&id), ..Filter::default() };
     let listed = run::list(&mut db, filter, query.page).await?;
     let resources = render_all(&mut db, &listed.rows).await?;
-    Ok(Document::page(resources, listed.total, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn queue(
@@ -139,7 +139,7 @@ async fn queue(
     for (position, resource) in (first..).zip(&mut resources) {
         resource["attributes"]["position-in-queue"] = position.into();
     }
-    Ok(Document::page(resources, listed.total, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn capacity(
@@ -165,7 +165,7 @@ async fn list_events(
     find(&mut db, &id).await?;
     let listed = run_event::list(&mut db, &id, None, query.page.into()).await?;
     let resources = listed.rows.iter().map(render_event).collect();
-    Ok(Document::page(resources, listed.total, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 fn render_event(event: &RunEvent) -> Value {
@@ -188,7 +188,7 @@ async fn list_nothing(
 ) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     find(&mut db, &id).await?;
-    Ok(Document::page(Vec::new(), 0, &query))
+    Ok(Document::page(Vec::new(), 0, query.page))
 }
 
 async fn find(db: &mut Connection, id: &str) -> Result<Run, ApiError> {

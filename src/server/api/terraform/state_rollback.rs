@@ -12,9 +12,9 @@ use struson::reader::{JsonReader as _, JsonStreamReader};
 use struson::writer::{JsonStreamWriter, JsonWriter as _};
 
 use super::access::Admin;
-use super::document::{Data, Document};
 use super::state_versions::{self, render};
-use crate::api::pools::{ApiError, quotas, state_versions as pool_state_versions, workspaces};
+use crate::api::json_api::{ApiError, Data, Document};
+use crate::api::pools::{quotas, state_versions as pool_state_versions, workspaces};
 use crate::app::App;
 use crate::objects::Draft;
 use crate::scheduler::{NewState, Saved, check_lock};

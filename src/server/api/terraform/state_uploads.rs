@@ -11,9 +11,9 @@ use md5::{Digest as _, Md5};
 use serde_json::json;
 
 use super::BASE;
-use super::document::Document;
 use super::state_versions::{Claims, of_state, save};
-use crate::api::pools::{ApiError, Payload, to_one, workspaces};
+use crate::api::json_api::{ApiError, Document, to_one};
+use crate::api::pools::{Payload, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::connections::authenticated;

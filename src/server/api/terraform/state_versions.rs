@@ -6,11 +6,11 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::access::Admin;
-use super::document::Document;
 use super::query::ListQuery;
 use super::{BASE, state_uploads, workspaces as terraform_workspaces};
+use crate::api::json_api::{ApiError, Document, to_one};
 use crate::api::pools::state_upload::{self, MAX_DOCUMENT, StateDocument};
-use crate::api::pools::{ApiError, Payload, quotas, state_versions, to_one, workspaces};
+use crate::api::pools::{Payload, quotas, state_versions, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::{self, NewState, Saved, check_lock};
@@ -46,7 +46,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
     let workspace = terraform_workspaces::named(&mut db, organization, name).await?;
     let listed = state_version::list(&mut db, Some(&workspace.id), query.page).await?;
     let resources = listed.rows.iter().map(|version| render(&app, version)).collect();
-    Ok(Document::page(resources, listed.total, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

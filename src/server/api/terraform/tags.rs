@@ -7,9 +7,9 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::document::{Data, Document};
 use super::query::ListQuery;
-use crate::api::pools::{ApiError, workspaces};
+use crate::api::json_api::{ApiError, Data, Document};
+use crate::api::pools::workspaces;
 use crate::app::App;
 use crate::store::Connection;
 use crate::store::workspace_tag::{self, WorkspaceTag};
@@ -130,7 +130,7 @@ async fn of_workspace(app: &App, id: &str) -> Result<Vec<WorkspaceTag>, ApiError
 /// A list that is always one page.
 fn whole(resources: Vec<Value>, query: &ListQuery) -> Document {
     let total = i64::try_from(resources.len()).unwrap_or(i64::MAX);
-    Document::page(resources, total, query)
+    Document::page(resources, total, query.page)
 }
 
 fn render_binding(tag: &WorkspaceTag) -> Value {

@@ -10,11 +10,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::access::Admin;
-use super::document::{Data, Document};
 use super::query::ListQuery;
 use super::tags::{self, SentTag};
 use super::{organizations, projects};
-use crate::api::pools::{ApiError, Payload, to_one, workspaces};
+use crate::api::json_api::{ApiError, Data, Document, to_one};
+use crate::api::pools::{Payload, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::environment::{self, Environment};
@@ -64,7 +64,7 @@ async fn list(
     let environment = organizations::find(&mut db, &organization).await?;
     let project = projects::id_of(&environment);
     if query.get("filter[project][id]").is_some_and(|wanted| wanted != project) {
-        return Ok(Document::page(Vec::new(), 0, &query));
+        return Ok(Document::page(Vec::new(), 0, query.page));
     }
     let tags = tags_of(&query);
     let excluded = query.get("search[exclude-tags]").map(plain_tags).unwrap_or_default();
@@ -77,7 +77,7 @@ async fn list(
     };
     let listed = workspace_tag::search(&mut db, &search, query.page).await?;
     let resources = render_all(&mut db, &listed.rows, &environment).await?;
-    Ok(Document::page(resources, listed.total, &query))
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 /// The tags that the workspaces of a list have to have.

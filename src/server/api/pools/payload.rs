@@ -1,100 +1,13 @@
-//! JSON:API documents: what comes in and what goes out.
+//! A resource as it comes in.
 
-use axum::Extension;
-use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::MEDIA_TYPE;
-use super::attributes::{self, Kind};
-use super::error::ApiError;
-use super::query::ListQuery;
-use crate::store::Listed;
+use super::attributes::Kind;
+use crate::api::json_api::{ApiError, Data};
 use protocol::limits::{MAX_IMAGE, MAX_TEXT};
-
-/// An answer. [`super::query::answer`] sends it, with what the query asks for.
-#[derive(Clone, Debug)]
-pub(crate) struct Document {
-    status: StatusCode,
-    /// Its `data` and `meta`.
-    pub body: Value,
-}
-
-impl Document {
-    /// The resource in it.
-    pub(crate) fn resource(&self) -> &Value {
-        &self.body["data"]
-    }
-
-    /// 200 with a resource.
-    pub(super) fn of(resource: Value) -> Self {
-        Self::with(StatusCode::OK, resource)
-    }
-
-    /// 201 with a new resource.
-    pub(super) fn created(resource: Value) -> Self {
-        Self::with(StatusCode::CREATED, resource)
-    }
-
-    /// 202 with a resource that something was begun with.
-    pub(super) fn accepted(resource: Value) -> Self {
-        Self::with(StatusCode::ACCEPTED, resource)
-    }
-
-    fn with(status: StatusCode, mut resource: Value) -> Self {
-        attributes::complete(&mut resource);
-        Self { status, body: json!({ "data": resource }) }
-    }
-
-    /// 200 with a page of resources, `listed` being what they were made of.
-    pub(super) fn page<T>(
-        mut resources: Vec<Value>,
-        listed: &Listed<T>,
-        query: &ListQuery,
-    ) -> Self {
-        resources.iter_mut().for_each(attributes::complete);
-        let (number, size, total) = (query.page.number, query.page.size, listed.total);
-        let pages = (total + size - 1) / size;
-        let pagination = json!({
-            "current-page": number,
-            "prev-page": (number > 1).then(|| number - 1),
-            "next-page": (number < pages).then(|| number + 1),
-            "total-pages": pages,
-            "total-count": total,
-        });
-        let body = json!({ "data": resources, "meta": { "pagination": pagination } });
-        Self { status: StatusCode::OK, body }
-    }
-}
-
-impl Document {
-    /// The answer as it is sent.
-    pub(super) fn send(self) -> Response {
-        (self.status, [(CONTENT_TYPE, MEDIA_TYPE)], self.body.to_string()).into_response()
-    }
-}
-
-impl IntoResponse for Document {
-    fn into_response(self) -> Response {
-        (self.status, Extension(self)).into_response()
-    }
-}
-
-/// A to-one relationship as it goes out.
-pub(in crate::api) fn to_one(kind: &str, id: Option<&str>) -> Value {
-    json!({ "data": id.map(|id| json!({ "type": kind, "id": id })) })
-}
-
-/// A to-many relationship as it goes out.
-pub(super) fn to_many<'a>(kind: &str, ids: impl IntoIterator<Item = &'a String>) -> Value {
-    let data: Vec<Value> = ids.into_iter().map(|id| json!({ "type": kind, "id": id })).collect();
-    json!({ "data": data })
-}
 
 /// A resource as it comes in. An empty body is a resource that says nothing.
 #[derive(Debug, Default, Deserialize)]
@@ -238,31 +151,17 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        #[derive(Deserialize)]
-        struct Body {
-            data: Payload,
-        }
         let kind = Kind::of_path(request.uri().path());
-        let body = Bytes::from_request(request, state).await?;
-        if body.is_empty() {
-            return Ok(Self::default());
-        }
-        // The error quotes no values, only what was expected where.
-        let body: Body = serde_json::from_slice(&body).map_err(|error| {
-            ApiError::bad_request(format!(
-                "The body is no JSON:API document ({:?} error in line {}, column {}).",
-                error.classify(),
-                error.line(),
-                error.column()
-            ))
-        })?;
-        kind.map_or(Ok(()), |kind| body.data.check(kind))?;
-        Ok(body.data)
+        let Data(payload) = Data::<Self>::from_request(request, state).await?;
+        kind.map_or(Ok(()), |kind| payload.check(kind))?;
+        Ok(payload)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn payload(data: Value) -> Payload {
