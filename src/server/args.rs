@@ -13,7 +13,7 @@ use cli::Failure;
 use cli::documents;
 
 use crate::api::pools::Quotas;
-use crate::commands::{Pool, Run, SignInLink, Variable, Workspace};
+use crate::commands::{Pool, Run, SignInLink, Trial, Variable, Workspace};
 use crate::connections::Limits;
 
 /// Keeps agent pools, workspaces, runs and state.
@@ -31,6 +31,13 @@ pub enum Command {
     /// Serve the agents, the pool API, the install script and the packages
     #[command(after_help = EXAMPLES)]
     Serve(Box<Serve>),
+
+    /// Try it out on this machine: a server, a pool, a workspace and an agent
+    ///
+    /// All of it is in a temporary folder, and Ctrl-C removes it. The agent needs
+    /// Docker and the program scalr-agent; without them, everything but runs works.
+    #[command(after_help = TRIAL_EXAMPLE)]
+    Trial(Trial),
 
     /// Make, list and revoke admins' tokens
     ///
@@ -131,6 +138,10 @@ pub struct ServerFolder {
     #[arg(env = "SCALR_SERVER_DATA")]
     pub data: PathBuf,
 }
+
+const TRIAL_EXAMPLE: &str = "\
+Example:
+  sudo scalr-server trial --image hashicorp/terraform:1.9";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -123,6 +123,7 @@ const STOP: Duration = Duration::from_secs(10);
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(options) => serve(*options),
+        Command::Trial(command) => commands::run(command.run()),
         Command::AdminToken(command) => admin_token(&command),
         Command::Pool(command) => commands::run(command.run()),
         Command::Workspace(command) => commands::run(command.run()),

@@ -51,6 +51,8 @@ await summary.getByText("a <img src=x onerror=alert(1)>").waitFor();
 await api("POST", `/runs/${address.split("/").pop()}/comments`, { attributes: { body: "a look" } });
 await page.locator("#history").getByText("a look").waitFor();
 assert(await summary.getByText("input: 4 → 5").isVisible());
+await page.waitForFunction(() => document.title.startsWith("Needs approval · network"));
+assert.match(await page.getAttribute("link[rel=icon]", "href"), /state-waiting/);
 await page.getByLabel("The plan needs approval").fill("looks right <script>alert(1)</script>");
 await page.getByRole("button", { name: "Approve and apply" }).click();
 const apply = await work(session);

@@ -61,10 +61,7 @@ impl Server {
         let url = url_in(&lines);
         let own = fs::read(data.join("tls/ca.pem")).ok();
         let ca = ca.or(own.as_deref()).map(|pem| Certificate::from_pem(pem).unwrap());
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            rustls::crypto::ring::default_provider().install_default().unwrap();
-        });
+        install_provider();
         let http =
             Client::builder().tls_certs_only(ca).no_proxy().timeout(PATIENCE).build().unwrap();
         Self { data, url, admin, http, options, child, _folder: folder }
@@ -490,6 +487,14 @@ pub(crate) fn state(serial: u32, outputs: Value) -> String {
         "resources": [{ "mode": "managed" }],
     })
     .to_string()
+}
+
+/// Gives HTTP clients their TLS.
+pub(crate) fn install_provider() {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        rustls::crypto::ring::default_provider().install_default().unwrap();
+    });
 }
 
 /// The command that runs the server.

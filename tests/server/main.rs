@@ -18,4 +18,5 @@ mod start;
 mod states;
 mod terraform;
 mod time_limits;
+mod trial;
 mod webhooks;

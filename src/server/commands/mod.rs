@@ -8,6 +8,7 @@ mod pool;
 mod run;
 mod sign_in_link;
 mod table;
+mod trial;
 mod variable;
 mod workspace;
 
@@ -17,6 +18,7 @@ pub(crate) use connection::quote;
 pub(crate) use pool::Pool;
 pub(crate) use run::Run;
 pub(crate) use sign_in_link::SignInLink;
+pub(crate) use trial::Trial;
 pub(crate) use variable::Variable;
 pub(crate) use workspace::Workspace;
 

@@ -210,7 +210,7 @@ async fn require_configuration(client: &Client, workspace: &Value) -> Result<()>
 }
 
 /// Uploads a configuration; gives the id of its version.
-async fn upload(
+pub(super) async fn upload(
     client: &Client,
     workspace: &str,
     path: &Path,

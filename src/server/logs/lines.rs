@@ -204,7 +204,8 @@ pub(super) fn search(log: &File, length: u64, text: &str) -> io::Result<Matches>
 }
 
 /// The text of a line in which there are colours and nothing else that is not text, made in
-/// `plain`; reading a line as a terminal does takes twenty times as long. None: there is more.
+/// `plain`: a search of 200,000 such lines takes half as long as if each was read as a terminal
+/// does, 7 s instead of 13 in a debug build. None: there is more.
 fn without_colours<'a>(line: &'a [u8], plain: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     if memchr2(b'\r', 0x08, line).is_some() {
         return None;

@@ -16,6 +16,9 @@ const RUNS: Page = Page { number: 1, size: 60 };
 const WIDTH: usize = 10;
 const HEIGHT: Millis = 100;
 
+/// The picture has room for so many bars, so that few of them stay narrow.
+const ROOM: usize = 20;
+
 /// The lowest bar that can be seen.
 const LEAST: Millis = 2;
 
@@ -56,7 +59,7 @@ fn draw(runs: Vec<Run>, tasks: &[Task]) -> Chart {
         let own = tasks.iter().filter(|task| task.run_id == run.id);
         own.filter_map(|task| Some(task.ended_at? - task.started_at?)).sum()
     };
-    let width = runs.len() * WIDTH;
+    let width = runs.len().max(ROOM) * WIDTH;
     let longest = runs.iter().map(took).max().unwrap_or_default();
     let bar = |(place, run): (usize, Run)| {
         let (milliseconds, status) = (took(&run), Shown::of(run.status));
