@@ -148,19 +148,23 @@ impl Yum {
     /// As [`Self::offer`].
     pub(crate) fn rival(self, machine: &Machine, package: &str, id: &str) -> Result<Option<Hold>> {
         let (all, _) = self.list_available(&[package])?;
-        let Some((version, repository)) = rows(package, &all).next() else { return Ok(None) };
-        if repository == id {
+        // One of each architecture.
+        let mut others = rows(package, &all).filter(|(_, repository)| repository != id).peekable();
+        if others.peek().is_none() {
             return Ok(None);
         }
         let (only, none) = (enable(id), self.no_priorities(machine));
         let of_id = ["--showduplicates", "--disablerepo=*", &only, none, package];
         let (own, _) = self.list_available(&of_id)?;
-        // A mirror of it.
-        if rows(package, &own).any(|(own, _)| own == version) {
-            return Ok(None);
-        }
+        // A mirror of it has the same versions.
+        let is_own = |version| rows(package, &own).any(|(own, _)| own == version);
         let settings = config::settings(machine, self);
-        Ok(Some(precedence::of_rival(&settings, self, package, id, (version, &repository))))
+        let rival = others.find(|(version, repository)| {
+            !is_own(*version) && !precedence::is_behind(&settings, repository, id)
+        });
+        Ok(rival.map(|(version, repository)| {
+            precedence::of_rival(&settings, self, package, id, (version, &repository))
+        }))
     }
 
     /// The option that makes it ignore all priorities, which are a plugin's for yum 3.

@@ -1,6 +1,5 @@
 //! What every request handler works with.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
@@ -9,6 +8,7 @@ use url::Url;
 
 use super::api::pools::Quotas;
 use super::logs::Logs;
+use super::packages::Packages;
 use super::pages::Attempts;
 use super::scheduler::Scheduler;
 use super::usage::Usage;
@@ -35,7 +35,7 @@ pub(crate) struct Parts {
     /// The certificate of the server's own authority, PEM, if it has one.
     pub authority: Option<String>,
     /// The packages' repositories, if the server has them.
-    pub packages: Option<PathBuf>,
+    pub packages: Option<Packages>,
     /// What may read the metrics, besides an admin's token.
     pub metrics_token: Option<Secret>,
 }

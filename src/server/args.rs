@@ -13,7 +13,7 @@ use cli::Failure;
 use cli::documents;
 
 use crate::api::pools::Quotas;
-use crate::commands::{Pool, Run, SignInLink, Trial, Variable, Workspace};
+use crate::commands::{AcceptPackagesKey, Pool, Run, SignInLink, Trial, Variable, Workspace};
 use crate::connections::Limits;
 
 /// Keeps agent pools, workspaces, runs and state.
@@ -49,6 +49,15 @@ pub enum Command {
     ///
     /// It works for 15 minutes. Only root and the server's user may make one.
     SignInLink(SignInLink),
+
+    /// Trust a new key of the packages
+    ///
+    /// The install script names the trusted key, which is the one of the first start, and is
+    /// not served while the packages have another one.
+    #[command(
+        after_help = "Example, on the server's host and as its user:\n  scalr-server accept-packages-key --packages ./repository \\\n      --sha256 \"$(ssh build sha256sum scalr-agent.asc | cut -c-64)\""
+    )]
+    AcceptPackagesKey(AcceptPackagesKey),
 
     /// Create, list, show and delete agent pools, and create their tokens
     #[command(subcommand)]

@@ -93,6 +93,7 @@ use connections::Gate;
 use disk::Reserve;
 use logs::Logs;
 use objects::Objects;
+use packages::Packages;
 use pages::Attempts;
 use retention::Retention;
 use scheduler::{Presence, Scheduler, Terms, Wake};
@@ -130,6 +131,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Variable(command) => commands::run(command.run()),
         Command::Run(command) => commands::run(command.run()),
         Command::SignInLink(command) => commands::run(command.run()),
+        Command::AcceptPackagesKey(command) => command.run(),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }
@@ -223,6 +225,10 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
             None
         }
     };
+    let packages = match options.packages {
+        Some(folder) => Some(Packages::open(folder, &options.data)?),
+        None => None,
+    };
     let reserve = Reserve::new(&options.data, options.reserve * 1024 * 1024);
     let usage = Usage::default();
     let scheduler = Scheduler {
@@ -253,7 +259,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         sign_ins: Attempts::default(),
         url,
         authority: own_authority,
-        packages: options.packages,
+        packages,
         metrics_token,
     });
     if let Some(token) = admin_token {

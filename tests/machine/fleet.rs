@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::machine::{World, text, wait_for};
@@ -117,6 +118,19 @@ impl Fleet {
     /// and never written to.
     pub(crate) fn repository(&self) -> PathBuf {
         self.work.path().join("repository")
+    }
+
+    /// Has the server trust the key that its packages have now.
+    pub(crate) fn accept_packages_key(&self) {
+        let key = std::fs::read(self.repository().join("scalr-agent.asc")).expect("a key");
+        let output = Command::new(kit().join("bin/scalr-server"))
+            .args(["accept-packages-key", "--sha256", &hex::encode(Sha256::digest(key)), "--data"])
+            .arg(self.work.path().join("data"))
+            .arg("--packages")
+            .arg(self.repository())
+            .output()
+            .expect("the server's program starts");
+        assert!(output.status.success(), "{}", text(&output));
     }
 
     /// The line that a person pastes, with `options` for `scalr-agent-setup install`.

@@ -12,6 +12,12 @@ pub(super) fn is_priority(setting: &Setting) -> bool {
     setting.section != "main" && setting.name == "priority"
 }
 
+/// Whether the repository `id` takes precedence over another one.
+pub(super) fn is_behind(settings: &[Setting], other: &str, id: &str) -> bool {
+    let number_of = |id| priority(settings, id).map_or(DEFAULT, number);
+    number_of(other) > number_of(id)
+}
+
 /// The priority of another repository that takes precedence over the repository `id`.
 pub(super) fn over(settings: &[Setting], id: &str) -> Option<Hold> {
     let own = priority(settings, id);
@@ -117,6 +123,13 @@ mod tests {
             assert!(by.ends_with(&format!("only {number}")), "{by}");
             assert!(released.starts_with(other) && released.contains("[extras]\n"), "{released}");
         }
+        let text = format!("{other}[extras]\nname=E\n");
+        tried(&text, |settings| {
+            assert!(is_behind(settings, "extras", "vendor"));
+            assert!(!is_behind(settings, "vendor", "extras"));
+            assert!(!is_behind(settings, "extras", "another"));
+            None
+        });
         for text in [
             "[extras]\npriority=10\n\n[vendor]\npriority=10\n",
             "[extras]\nname=E\n[vendor]\nx=1\n",

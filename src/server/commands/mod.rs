@@ -1,5 +1,6 @@
 //! The commands for people, which call the pool API: a file for each noun.
 
+mod accept_packages_key;
 mod archive;
 mod client;
 mod connection;
@@ -14,6 +15,7 @@ mod workspace;
 
 use anyhow::Result;
 
+pub(crate) use accept_packages_key::AcceptPackagesKey;
 pub(crate) use connection::quote;
 pub(crate) use pool::Pool;
 pub(crate) use run::Run;

@@ -202,7 +202,7 @@ async fn show(
     let server = Server {
         url: app.link(""),
         ca_sha256: packages::authority_sha256(app),
-        key_sha256: packages::key_sha256(app).await,
+        key_sha256: packages::key_sha256(app),
     };
     let (way, options) = (Way::of(fields), Options::of(fields));
     let token = issued.as_ref().map(|issued| issued.token.clone());

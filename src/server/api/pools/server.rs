@@ -22,7 +22,7 @@ async fn read(State(app): State<App>) -> Result<Document, ApiError> {
             "version": env!("CARGO_PKG_VERSION"),
             "serves-packages": app.packages.is_some(),
             "ca-sha256": packages::authority_sha256(&app),
-            "packages-key-sha256": packages::key_sha256(&app).await,
+            "packages-key-sha256": packages::key_sha256(&app),
         },
     })))
 }

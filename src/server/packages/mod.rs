@@ -1,6 +1,8 @@
 //! What agents are installed from: the install script, the definitions of the
 //! package repositories, and the repositories themselves.
 
+mod trust;
+
 use std::fs;
 use std::path::Path;
 
@@ -19,10 +21,12 @@ use url::Url;
 
 use super::app::App;
 use cli::Failure;
+use trust::Pins;
+pub(crate) use trust::{Packages, accept};
 
-const INSTALL: &str = include_str!("../../scripts/install.sh");
-const SOURCES: &str = include_str!("../../templates/repository/scalr-agent.sources.tera");
-const REPO: &str = include_str!("../../templates/repository/scalr-agent.repo.tera");
+const INSTALL: &str = include_str!("../../../scripts/install.sh");
+const SOURCES: &str = include_str!("../../../templates/repository/scalr-agent.sources.tera");
+const REPO: &str = include_str!("../../../templates/repository/scalr-agent.repo.tera");
 
 /// What package tools call the repository.
 const ID: &str = "scalr-agent";
@@ -45,8 +49,14 @@ const KEY_LINE: &str = "KEY_SHA256=\"\"";
 /// The line of the install script that the SHA-256 of each setup program is put into.
 const SETUP_LINE: &str = "SETUP_SHA256=\"\"";
 
-/// The architectures of setup programs, as `uname -m` has them.
-const MACHINES: [&str; 2] = ["x86_64", "aarch64"];
+/// The install script of a server whose packages are not what it trusts. It is a script: what
+/// `curl | sh` does with an error ends well, and says nothing.
+const REFUSAL: &str = "\
+#!/bin/sh
+echo 'install.sh: the server refuses to install: its packages are not signed with the key that it trusts
+  The log of the server says which file it is, and what to do.' >&2
+exit 9
+";
 
 /// `/install.sh`, `/ca.pem` and `/packages`.
 pub(crate) fn routes(app: &App) -> Router<App> {
@@ -57,9 +67,9 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .route("/packages/scalr-agent.repo", get(repo))
         .route("/packages/scalr-agent-el7.repo", get(el7_repo));
     match &app.packages {
-        Some(folder) => {
-            let files = get_service(ServeDir::new(folder)).layer(from_fn(cache_control));
-            routes.nest_service("/packages", files)
+        Some(packages) => {
+            let files = get_service(ServeDir::new(&packages.folder)).layer(from_fn(cache_control));
+            routes.route("/packages/scalr-agent.asc", get(key)).nest_service("/packages", files)
         }
         None => routes.route("/packages/{*path}", get(no_packages)),
     }
@@ -119,53 +129,34 @@ fn is_final(path: &str) -> bool {
 }
 
 /// The script knows this server, its setup programs and the key of its packages, so
-/// that it installs no others, whatever a cache or a mirror on the way holds.
+/// that it installs no others, whatever the packages' folder, a cache or a mirror holds.
 async fn install_script(State(app): State<App>) -> impl IntoResponse {
     let pins = match &app.packages {
-        Some(folder) => Pins::of(folder).await,
-        None => Pins::default(),
+        Some(packages) => packages.pins().await,
+        None => Ok(Pins::default()),
     };
-    let script = fill_in(INSTALL, &app.url, &pins);
+    let script = pins.map_or_else(|_| REFUSAL.to_owned(), |pins| fill_in(INSTALL, &app.url, &pins));
     ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], script)
 }
 
-/// What the install script compares with, in hexadecimal; empty where there is none.
-#[derive(Default)]
-struct Pins {
-    /// The SHA-256 of the key's file.
-    key: String,
-    /// Words, each an architecture and the SHA-256 of its setup program.
-    setup: String,
-}
-
-impl Pins {
-    /// Read each time: the folder may be replaced while the server runs.
-    async fn of(folder: &Path) -> Self {
-        let mut setup = Vec::new();
-        for machine in MACHINES {
-            let file = folder.join(format!("scalr-agent-setup-{machine}.sha256"));
-            let line = tokio::fs::read_to_string(file).await.unwrap_or_default();
-            setup.extend(checksum(&line).map(|sum| format!("{machine}:{sum}")));
+/// The trusted key, not the one that lies beside the packages.
+async fn key(State(app): State<App>) -> Response {
+    let key = match &app.packages {
+        Some(packages) => packages.key().await.ok(),
+        None => None,
+    };
+    match key {
+        Some(key) => {
+            let headers = [(CONTENT_TYPE, "application/pgp-keys"), (CACHE_CONTROL, "no-cache")];
+            (headers, key).into_response()
         }
-        let key = sum_of_key(folder).await.unwrap_or_default();
-        Self { key, setup: setup.join(" ") }
+        None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-/// The SHA-256 in a line of `sha256sum`: nothing else gets into a script.
-fn checksum(line: &str) -> Option<&str> {
-    let sum = line.split_whitespace().next()?;
-    (sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(sum)
-}
-
 /// The SHA-256 of the file with the key of the packages, if there is one.
-pub(crate) async fn key_sha256(app: &App) -> Option<String> {
-    sum_of_key(app.packages.as_ref()?).await
-}
-
-async fn sum_of_key(folder: &Path) -> Option<String> {
-    let key = tokio::fs::read(folder.join(KEY)).await.ok()?;
-    Some(hex::encode(Sha256::digest(key)))
+pub(crate) fn key_sha256(app: &App) -> Option<String> {
+    app.packages.as_ref()?.key_sha256()
 }
 
 /// The SHA-256 of what `/ca.pem` answers.
@@ -195,7 +186,7 @@ async fn repo(State(app): State<App>) -> Result<Response, StatusCode> {
 
 /// None where it would name what is not there, and break each later call of yum.
 async fn el7_repo(State(app): State<App>) -> Result<Response, StatusCode> {
-    if app.packages.as_ref().is_some_and(|folder| !folder.join(EL7).is_dir()) {
+    if app.packages.as_ref().is_some_and(|packages| !packages.folder.join(EL7).is_dir()) {
         let text = "This server has no packages for Enterprise Linux 7. Where its packages are \
                     made: `scalr-agent-setup package --type rpm-el7`, then `scalr-agent-setup \
                     repository`.\n";
@@ -244,31 +235,19 @@ fn fill_in(script: &str, url: &Url, pins: &Pins) -> String {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn the_install_script_gets_the_url_and_the_sums_of_key_and_programs() {
-        // The SHA-256 of "abc" (FIPS 180-2, B.1).
-        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(KEY), "abc").unwrap();
-        let file = folder.path().join("scalr-agent-setup-aarch64.sha256");
-        std::fs::write(file, format!("{sum}  scalr-agent-setup-aarch64\n")).unwrap();
+    #[test]
+    fn the_install_script_gets_the_url_and_the_sums_of_key_and_programs() {
         let url = Url::parse("https://pools.example.com:8443").unwrap();
-        let script = fill_in(INSTALL, &url, &Pins::of(folder.path()).await);
+        let pins = Pins { key: "ba78".to_owned(), setup: "aarch64:16bf".to_owned() };
+        let script = fill_in(INSTALL, &url, &pins);
         for line in [
             "SERVER_URL='https://pools.example.com:8443'",
-            &format!("KEY_SHA256='{sum}'"),
-            &format!("SETUP_SHA256='aarch64:{sum}'"),
+            "KEY_SHA256='ba78'",
+            "SETUP_SHA256='aarch64:16bf'",
         ] {
             assert!(script.contains(&format!("\n{line}\n")), "{line}: {script}");
         }
         assert_eq!(script.lines().count(), INSTALL.lines().count());
-    }
-
-    #[test]
-    fn only_a_checksum_gets_into_the_install_script() {
-        for line in ["", "abc  x", &"'; reboot #".repeat(8), &"g".repeat(64)] {
-            assert_eq!(checksum(line), None, "{line}");
-        }
     }
 
     #[test]
