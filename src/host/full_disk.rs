@@ -31,6 +31,20 @@ pub fn explain(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
+/// Where the package tools keep what is installed.
+const PACKAGE_DATABASES: [&str; 3] = ["/var/lib/dpkg", "/var/lib/rpm", "/usr/lib/sysimage/rpm"];
+
+/// Less than what a package tool writes at once, in bytes.
+const NO_SPACE: u64 = 1 << 20;
+
+/// The file system of the package database, what is free on it and what to do, if it is
+/// full: dnf reports success then.
+pub fn of_package_database() -> Option<String> {
+    let exist = PACKAGE_DATABASES.iter().map(Path::new).filter(|folder| folder.is_dir());
+    let full = exist.filter_map(Space::at).filter(|space| space.usable() < NO_SPACE);
+    full.min_by_key(Space::usable).map(|space| space.to_string())
+}
+
 /// The absolute paths that a message names.
 fn paths(text: &str) -> impl Iterator<Item = &Path> {
     let is_around = |c: char| c.is_whitespace() || "'\"`()[],;:".contains(c);

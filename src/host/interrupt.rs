@@ -1,12 +1,15 @@
 //! Signals that ask us to end: a transaction ends at its next step then, and is
 //! undone.
 
+use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result, bail};
+use nix::libc;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
@@ -24,7 +27,7 @@ pub fn end_with_the_reader() {
 }
 
 /// From now on, such a signal no longer ends the process at once, nor does output
-/// that nobody reads.
+/// that nobody reads. One that is ignored stays ignored.
 ///
 /// # Errors
 /// The system refuses the handlers.
@@ -36,11 +39,24 @@ pub(crate) fn postpone() -> Result<()> {
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.context("cannot ignore a signal")?;
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        // By nohup, or by a shell that started us in the background.
+        if is_ignored(signal) {
+            continue;
+        }
         signal_hook::flag::register(signal, Arc::clone(&asked))
             .context("cannot watch for signals")?;
     }
     ASKED.get_or_init(|| asked);
     Ok(())
+}
+
+/// Whether this process ignores a signal.
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action it only writes the present one.
+    let asked = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: zeros are an action, too.
+    asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
 /// Does `undo` to its end: no such signal ends it, whether it came before or comes

@@ -68,18 +68,39 @@ pub(crate) fn bring_up(services: Services, unit: &str) -> Result<()> {
     }
 }
 
+/// Restarts an agent that ran, and waits until the server has answered it: one with runs in
+/// hand is ready before that.
+///
+/// # Errors
+/// As [`bring_up`]; the server does not answer.
+pub(crate) fn restart_agent(machine: &Machine, services: Services) -> Result<()> {
+    let variables = unit::environment(machine, AGENT_DROP_INS)?;
+    let answered = || status::server_answered_at(machine, &variables);
+    let before = answered();
+    bring_up(services, AGENT_UNIT)?;
+    await_answer(services, "Registering", || answered().is_some_and(|at| Some(at) != before))
+}
+
 /// Reloads the agent and waits until the server has answered it again; runs go on.
 ///
 /// # Errors
 /// The settings cannot be used, and the agent goes on with those it has; or as
-/// [`bring_up`].
+/// [`restart_agent`].
 pub(crate) fn reload_agent(machine: &Machine, services: Services) -> Result<()> {
     let variables = unit::environment(machine, AGENT_DROP_INS)?;
     settings::of_service(machine)?.resolve()?;
-    let progress = Progress::begin("Reloading", AGENT_UNIT);
     let answered = || status::server_answered_at(machine, &variables);
     let before = answered();
     systemd::systemctl(&["reload", AGENT_UNIT]).run()?;
+    await_answer(services, "Reloading", || answered().is_some_and(|at| Some(at) != before))
+}
+
+fn await_answer(
+    services: Services,
+    doing: &'static str,
+    has_answered: impl Fn() -> bool,
+) -> Result<()> {
+    let progress = Progress::begin(doing, AGENT_UNIT);
     let begun = Instant::now();
     loop {
         sleep(Duration::from_millis(500));
@@ -89,7 +110,7 @@ pub(crate) fn reload_agent(machine: &Machine, services: Services) -> Result<()> 
             progress.end("does not come up");
             return Err(reason(AGENT_UNIT, &state));
         }
-        if answered().is_some_and(|at| Some(at) != before) {
+        if has_answered() {
             progress.end("is up");
             return Ok(());
         }
@@ -113,6 +134,7 @@ fn reason(unit: &str, state: &UnitState) -> anyhow::Error {
         _ => Failure::Failed,
     };
     let what = match state.load.as_str() {
+        "loaded" if state.active == "active" => "its server does not answer".to_owned(),
         "loaded" => format!("{} ({})", state.active, state.result),
         other => other.to_owned(),
     };

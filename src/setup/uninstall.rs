@@ -355,10 +355,14 @@ fn remove_package(context: &Context, args: &Args, progress: &mut Progress) -> Re
             progress.changed(&[change]);
             Ok(())
         }
-        Some(version) => Err(Failure::Failed.because(format!(
-            "cannot remove the package {package} {version}: its package manager reported success \
-             and kept it\nRemove it by hand and run this again."
-        ))),
+        Some(version) => {
+            let next = full_disk::of_package_database()
+                .unwrap_or_else(|| "Remove it by hand and run this again.".to_owned());
+            Err(Failure::Failed.because(format!(
+                "cannot remove the package {package} {version}: its package manager reported \
+                 success and kept it\n{next}"
+            )))
+        }
     }
 }
 

@@ -26,6 +26,20 @@ const UBUNTU: &[Fault] = &[
         says: &["No space left on device"],
     },
     Fault {
+        name: "the disk of the downloads is full",
+        provoke: "apt-get clean && mount -t tmpfs -o size=1m none /var/cache/apt/archives && mkdir /var/cache/apt/archives/partial",
+        undo: "umount /var/cache/apt/archives",
+        code: 6,
+        says: &["The file system /var/cache/apt/archives: 1 MB free of 1 MB"],
+    },
+    Fault {
+        name: "/etc is mounted for reading only",
+        provoke: "mount --bind /etc /etc && mount -o remount,ro,bind /etc",
+        undo: "umount /etc",
+        code: 1,
+        says: &["cannot change /etc/apt/sources.list.d/", "Read-only file system"],
+    },
+    Fault {
         name: "a lock is held for ever",
         provoke: LOCK,
         undo: "kill $(cat /run/locker)",
@@ -95,7 +109,7 @@ fn a_failed_installation_leaves_the_machine_as_it_was() {
     }
     broken_repositories(&fleet);
     killed(&fleet);
-    for signal in ["INT", "HUP"] {
+    for signal in ["INT", "QUIT", "HUP", "TERM"] {
         interrupted(&fleet, signal);
     }
     fleet.install("");
@@ -208,7 +222,7 @@ fn kill_in_the_middle(fleet: &Fleet, processes: &str) -> String {
 
 /// The script as a file, so that a name that can't be resolved breaks not the
 /// download but what comes after it.
-fn installation(fleet: &Fleet) -> String {
+pub(crate) fn installation(fleet: &Fleet) -> String {
     fleet.shell(&format!(
         "[ -s /root/install.sh ] || curl -fsSL {0}/install.sh -o /root/install.sh",
         crate::fleet::URL
@@ -218,7 +232,7 @@ fn installation(fleet: &Fleet) -> String {
 
 /// Packages, accounts, units, and every file that is not a cache, or of those that
 /// the engine makes for itself.
-fn state(fleet: &Fleet) -> Vec<String> {
+pub(crate) fn state(fleet: &Fleet) -> Vec<String> {
     let text = fleet.shell(
         "if command -v dpkg-query >/dev/null && [ -d /etc/apt ] && ! [ -d /etc/yum.repos.d ]; \
          then dpkg-query -W -f '${Package} ${Version} ${Status}\\n'; \
@@ -236,7 +250,7 @@ fn state(fleet: &Fleet) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-fn assert_same(what: &str, before: &[String], after: &[String]) {
+pub(crate) fn assert_same(what: &str, before: &[String], after: &[String]) {
     let gone: Vec<_> = before.iter().filter(|line| !after.contains(line)).collect();
     let new: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
     assert!(gone.is_empty() && new.is_empty(), "{what}: gone: {gone:#?}, new: {new:#?}");

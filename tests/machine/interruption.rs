@@ -62,6 +62,11 @@ const INSTALL_START: Step = Step {
     writes_to: "/var/lib/scalr-agent",
 };
 
+/// When the server has to go for the agent to start without it: it registers within
+/// milliseconds of its start.
+const ENGINE_STARTS: &str =
+    "systemctl show --property=ActiveState scalr-docker | grep -q =activating";
+
 const UPGRADE_PACKAGE: Step = Step {
     name: "the package",
     command: Command::Upgrade,
@@ -138,6 +143,10 @@ const FILL: &str = "set -e; mkdir -p PLACE /run/full; mount -t tmpfs -o size=64k
 const FREE: &str = "umount --lazy PLACE && umount --lazy /run/full; \
     rmdir PLACE /var/lib/scalr-agent /var/lib/scalr-docker 2>/dev/null; :";
 
+/// An agent that can't reach its server fails to start sooner than after 90 seconds.
+const IMPATIENT: &str = "folder=/run/systemd/system/scalr-agent.service.d; mkdir -p $folder; \
+    printf '[Service]\\nTimeoutStartSec=25\\n' >$folder/test.conf; systemctl daemon-reload";
+
 const ENGINE_PROCESSES: &str = "systemctl show --property=MainPID scalr-docker scalr-containerd";
 
 /// How long an apply takes in seconds.
@@ -152,9 +161,13 @@ fn ubuntu_18_04_survives_a_kill_during_an_upgrade_and_a_full_disk_during_a_remov
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
-fn centos_8_survives_a_kill_and_a_full_disk_during_an_installation() {
-    let kill = Fault::Signal("KILL");
-    survives("centos-8", &[(kill, INSTALL_PACKAGE), (Fault::DiskFull, INSTALL_SETTINGS)]);
+fn centos_8_survives_a_kill_during_an_installation_and_full_disks() {
+    let cells = [
+        (Fault::Signal("KILL"), INSTALL_PACKAGE),
+        (Fault::DiskFull, INSTALL_SETTINGS),
+        (Fault::DiskFull, UNINSTALL_PACKAGE),
+    ];
+    survives("centos-8", &cells);
 }
 
 mod full {
@@ -262,6 +275,7 @@ fn survives(flavour: &str, cells: &[(Fault, Step)]) {
     let host = Host::set_up(&fleet, &pool);
     for (fault, step) in cells {
         let begun = Instant::now();
+        host.prepare(step.command);
         let apply = (step.command == Command::Upgrade).then(|| host.applying());
         host.interrupt(step, *fault);
         if let Some(apply) = apply {
@@ -270,6 +284,7 @@ fn survives(flavour: &str, cells: &[(Fault, Step)]) {
         let seconds = begun.elapsed().as_secs();
         println!("{flavour}: {fault:?} at {} of {:?}: {seconds} s", step.name, step.command);
     }
+    host.prepare(Command::Upgrade);
 }
 
 /// A machine with an agent.
@@ -293,9 +308,23 @@ impl<'a> Host<'a> {
         fleet.shell(&format!(
             "curl -fsSL {URL}/packages/scalr-agent-setup-x86_64 -o {SETUP} && chmod 0700 {SETUP}"
         ));
-        fleet.install("");
-        fleet.wait_for_agent(pool, "idle");
+        fleet.shell(IMPATIENT);
         Self { fleet, pool, package: feed(fleet, "next", kind) }
+    }
+
+    /// Brings the machine to where a command begins: without an agent, or with one.
+    fn prepare(&self, command: Command) {
+        let is_installed = !self.fleet.shell(FILES).is_empty();
+        match command {
+            Command::Install if is_installed => {
+                self.fleet.shell(&format!("{SETUP} uninstall --purge"));
+            }
+            Command::Upgrade | Command::Uninstall if !is_installed => {
+                self.fleet.install("");
+                self.fleet.wait_for_agent(self.pool, "idle");
+            }
+            _ => {}
+        }
     }
 
     /// An apply whose first step is done.
@@ -328,9 +357,6 @@ impl<'a> Host<'a> {
     /// Runs the step's command, and has `fault` happen at the step.
     fn interrupt(&self, step: &Step, fault: Fault) {
         let what = format!("{fault:?} at {} of {:?}", step.name, step.command);
-        if step.command == Command::Install {
-            self.fleet.shell(&format!("{SETUP} uninstall --purge"));
-        }
         if fault == Fault::DiskFull {
             self.fleet.shell(&FILL.replace("PLACE", self.place(step)));
         }
@@ -370,8 +396,6 @@ impl<'a> Host<'a> {
         }
         if step.command == Command::Upgrade {
             assert_eq!(self.fleet.shell(ENGINE_PROCESSES), engine, "{what}: {said}");
-        } else {
-            self.fleet.install("");
         }
     }
 
@@ -405,6 +429,9 @@ impl<'a> Host<'a> {
     /// Stops the command while the server goes, or it might be at its end first. The shell
     /// stays meanwhile: stopped processes without it get a hangup.
     fn lose_server(&self, step: &Step) -> String {
+        let starts_agent = step.reached == INSTALL_START.reached;
+        let step =
+            &Step { reached: if starts_agent { ENGINE_STARTS } else { step.reached }, ..*step };
         let action = "kill -s STOP -- -$job; touch /root/stopped; \
             while [ -e /root/stopped ]; do sleep 0.1; done; kill -s CONT -- -$job";
         let line = self.at(step, action);

@@ -11,6 +11,7 @@
 //! left stands in a module named `full` (`lifecycle::full::…`) and runs only
 //! with `scripts/test --full`, which passes no `--skip ::full::`.
 
+mod abandoned_install;
 mod ansible;
 mod attack;
 mod authority;

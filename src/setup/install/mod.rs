@@ -464,7 +464,12 @@ fn bring_up(
         }
         Need::Restart => {
             changes.when_undone(start::again(unit))?;
-            changes.act(format!("restart {unit}"), || start::bring_up(services, unit), None)
+            let machine = changes.machine().clone();
+            let restart = || match unit {
+                AGENT_UNIT => start::restart_agent(&machine, services),
+                _ => start::bring_up(services, unit),
+            };
+            changes.act(format!("restart {unit}"), restart, None)
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) enum Restart {
 /// # Errors
 /// One that was up before does not come up again.
 pub(super) fn restart(changes: &mut Changes, services: Services, wait: Restart) -> Result<()> {
+    let machine = changes.machine().clone();
     for unit in UNITS {
         // One that has not come up yet may be waiting for just this proxy.
         let state = services.state(unit).unwrap_or_default();
@@ -42,7 +43,11 @@ pub(super) fn restart(changes: &mut Changes, services: Services, wait: Restart) 
                 );
                 return Ok(services.begin_restart(unit)?);
             }
-            match start::bring_up(services, unit) {
+            let restarted = match unit {
+                AGENT_UNIT if was_up => start::restart_agent(&machine, services),
+                _ => start::bring_up(services, unit),
+            };
+            match restarted {
                 // It failed before, so the proxy need not be what is wrong now.
                 Err(error) if !was_up => {
                     eprintln!("warning: {error:#}");

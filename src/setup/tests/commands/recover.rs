@@ -29,6 +29,21 @@ fn a_terminal_or_a_reader_that_is_gone_does_not_keep_changes_from_being_undone()
 }
 
 #[test]
+fn no_signal_of_the_terminal_ends_it() {
+    for signal in ["HUP", "INT", "QUIT", "TERM"] {
+        let tree = Tree::new();
+        let kill = format!(
+            r#"{{"steps":[{{"run":{{"what":"undo","command":{{"program":"sh",
+                "arguments":["-c","kill -{signal} $PPID"],"environment":{{}}}}}}}}]}}"#
+        );
+        tree.put(UNFINISHED, &kill);
+        let said = tree.setup(&["recover"]);
+        assert_eq!(said.code, 0, "{signal}: {}", said.all());
+        assert!(!tree.path(UNFINISHED).exists(), "{signal}");
+    }
+}
+
+#[test]
 fn it_runs_twice_and_the_second_time_changes_nothing() {
     let tree = interrupted();
     assert!(tree.setup(&["recover"]).stdout.contains("as it was before"));
