@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::disk::Reserve;
 use crate::usage::Usage;
@@ -33,7 +33,11 @@ pub(crate) struct Logs {
     reserve: Reserve,
     usage: Usage,
     indexes: Indexes,
+    searches: Arc<Semaphore>,
 }
+
+/// How many logs are searched at once: each search reads a whole log.
+const SEARCHES: usize = 2;
 
 /// Which log.
 #[derive(Clone, Debug)]
@@ -62,7 +66,9 @@ impl Logs {
     /// The folder can't be made.
     pub(crate) fn open(folder: &Path, reserve: Reserve, usage: Usage) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { folder: folder.to_owned(), reserve, usage, indexes: Indexes::default() })
+        let searches = Arc::new(Semaphore::new(SEARCHES));
+        let indexes = Indexes::default();
+        Ok(Self { folder: folder.to_owned(), reserve, usage, indexes, searches })
     }
 
     /// Where the logs are.
@@ -167,6 +173,7 @@ impl Logs {
     /// # Errors
     /// It can't be read.
     pub(crate) async fn search(&self, key: &Key, text: String) -> Result<Option<Matches>> {
+        let _turn = self.searches.acquire().await?;
         self.read(key, move |_, log, length| lines::search(log, length, &text)).await
     }
 

@@ -1,4 +1,5 @@
 //! What holds of the sources themselves.
 
 mod crates;
+mod security;
 mod words;

@@ -66,6 +66,10 @@ async fn a_flood_takes_little_memory_and_agents_go_on() {
         "/api/iacp/v3/workspaces",
         "/api/iacp/v3/state-versions",
         "/api/iacp/v3/configuration-versions/cv-1/upload/cv-1.00",
+        "/api/v2/workspaces/ws-1/state-versions",
+        "/api/v2/state-uploads/sv-1/sv-1.00",
+        "/api/v2/state-uploads/sv-1/sv-1.00/json",
+        "/sign-in",
     ] {
         let url = format!("{}{path}", server.url);
         for token in [None, Some("at-1.00")] {
@@ -74,7 +78,19 @@ async fn a_flood_takes_little_memory_and_agents_go_on() {
         }
     }
     for _ in 0..100 {
-        flood.push(("slow body", spawn(slow_body(connect_tls(&server, "127.0.0.5")))));
+        let connection = connect_tls(&server, "127.0.0.5");
+        flood.push(("slow body", spawn(slow_body(connection, "/api/agent/v1/register"))));
+        let connection = connect_tls(&server, "127.0.0.5");
+        flood.push(("slow form", spawn(slow_body(connection, "/sign-in"))));
+    }
+    for _ in 0..300 {
+        let http = client(&server, "127.0.0.7");
+        flood.push(("large form", spawn(large_form(http, format!("{}/sign-in", server.url)))));
+    }
+    for path in ["/events?topic=pools", "/api/v2/logs/plan-1/plan-1.00", "/runs/run-1/log"] {
+        for _ in 0..50 {
+            flood.push(("held", spawn(held(connect_tls(&server, "127.0.0.8"), path))));
+        }
     }
     for _ in 0..32 {
         let http = client(&server, "127.0.0.6");
@@ -250,12 +266,15 @@ async fn slow_head(connection: impl Future<Output = Option<TlsStream<TcpStream>>
     }
 }
 
-async fn slow_body(connection: impl Future<Output = Option<TlsStream<TcpStream>>>) {
+/// A body in chunks, without an end.
+async fn slow_body(connection: impl Future<Output = Option<TlsStream<TcpStream>>>, path: &str) {
     let Some(mut connection) = connection.await else { return };
-    let head = "POST /api/agent/v1/register HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n\
-                content-type: application/json\r\n\r\n{";
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\
+         content-type: application/json\r\n\r\n"
+    );
     let _ = connection.write_all(head.as_bytes()).await;
-    while connection.write_all(b" ").await.is_ok() {
+    while connection.write_all(b"1\r\n \r\n").await.is_ok() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -265,7 +284,8 @@ async fn large_body(http: Client, url: String, token: Option<&'static str>, read
         read.fetch_add(MIB, Ordering::Relaxed);
         Ok::<_, Infallible>(vec![b' '; 1024 * 1024])
     });
-    let method = if url.contains("/tasks/") || url.contains("/upload/") { "PUT" } else { "POST" };
+    let is_put = ["/tasks/", "/upload/", "/state-uploads/"].iter().any(|part| url.contains(part));
+    let method = if is_put { "PUT" } else { "POST" };
     let request = http
         .request(method.parse().unwrap(), url)
         .header("content-type", "application/json")
@@ -277,9 +297,27 @@ async fn large_body(http: Client, url: String, token: Option<&'static str>, read
     // The answer may come too late for a client that is still sending.
     if let Ok(answer) = request.send().await {
         let status = answer.status();
-        let refusals = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND];
+        let refusals =
+            [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND, StatusCode::PAYLOAD_TOO_LARGE];
         assert!(refusals.contains(&status), "{status}");
     }
+}
+
+/// Half a million fields.
+async fn large_form(http: Client, url: String) {
+    let form = http.post(url).header("content-type", "application/x-www-form-urlencoded");
+    // The answer may come too late for a client that is still sending.
+    if let Ok(answer) = form.body("a&".repeat(512 * 1024)).send().await {
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}
+
+/// Asks for an answer that the server holds for people who are signed in, and waits for its end.
+async fn held(connection: impl Future<Output = Option<TlsStream<TcpStream>>>, path: &str) {
+    let Some(mut connection) = connection.await else { return };
+    let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let _ = connection.write_all(head.as_bytes()).await;
+    let _ = connection.read_to_end(&mut Vec::new()).await;
 }
 
 /// 1 GiB of zeros.

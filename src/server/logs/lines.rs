@@ -150,7 +150,7 @@ impl Index {
         let (mut number, mark) = self.before(first - 1);
         let mut reader = reader(log, mark.offset..length)?;
         let (mut style, mut line, mut size) = (mark.style, Vec::new(), 0);
-        while number < total && number < first - 1 + count && size < MAX_HTML {
+        while number < total && number < (first - 1).saturating_add(count) && size < MAX_HTML {
             let Read { bytes, ended } = read_line(&mut reader, &mut line)?;
             if number + 1 >= first {
                 let shown = Line::read(&line, style);

@@ -9,7 +9,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use axum::routing::get;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use url::form_urlencoded;
@@ -26,6 +26,11 @@ const REST: Duration = Duration::from_secs(1);
 
 /// How often something is sent while nothing changes: proxies end silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long a page follows at most before its browser connects again, with a session that is
+/// still valid.
+const LONGEST: Duration =
+    if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(15 * 60) };
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/events", get(events))
@@ -66,9 +71,27 @@ async fn events(
             }
         }
     });
+    let events = events.take_until(tokio::time::sleep(LONGEST));
     Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 
 fn concerns(wanted: &[String], topics: &Topics) -> bool {
     wanted.iter().any(|topic| topics.contains(topic))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+    use crate::in_process::InProcess;
+    use crate::pages::browser::Browser;
+
+    #[tokio::test]
+    async fn a_page_follows_no_longer_than_its_session_was_checked_for() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let followed = tokio::time::timeout(10 * LONGEST, browser.get("/events?topic=pools"));
+        assert_eq!(followed.await.expect("it ends").0, StatusCode::OK);
+    }
 }

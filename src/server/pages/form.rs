@@ -12,6 +12,9 @@ use super::error::PageError;
 use super::session::{Session, form_token};
 use crate::app::App;
 
+/// How many fields a form has at most; the rest is left out.
+const MAX_FIELDS: usize = 1000;
+
 /// The field with the token.
 pub(super) const TOKEN: &str = "form-token";
 
@@ -86,7 +89,7 @@ impl Fields {
 
     async fn read(request: Request, app: &App) -> Result<Self, PageError> {
         let body = Bytes::from_request(request, app).await.map_err(PageError::Unread)?;
-        Ok(Self(form_urlencoded::parse(&body).into_owned().collect()))
+        Ok(Self(form_urlencoded::parse(&body).into_owned().take(MAX_FIELDS).collect()))
     }
 
     fn check(&self, headers: &HeaderMap, token: &str) -> Result<(), PageError> {

@@ -21,6 +21,9 @@ use crate::store::task::{self, Phase, Task};
 /// How many lines an answer has at most.
 const MOST_LINES: u64 = 2000;
 
+/// How long a text that is searched may be, in bytes.
+const MAX_TEXT: usize = 1000;
+
 /// How long an answer waits for more of a log.
 const HOLD: Duration = Duration::from_secs(20);
 
@@ -108,8 +111,20 @@ async fn search(
     Query(Which { phase }): Query<Which>,
     Query(Text { q }): Query<Text>,
 ) -> Result<Json<Matches>, PageError> {
+    check_text(&q)?;
     let (key, _) = find(&app, &id, phase).await?;
     Ok(Json(app.logs.search(&key, q).await?.unwrap_or_default()))
+}
+
+/// Refuses a text that takes too long to search.
+pub(super) fn check_text(text: &str) -> Result<(), PageError> {
+    match text.len() > MAX_TEXT {
+        true => {
+            let why = format!("A text that is searched has at most {MAX_TEXT} bytes.");
+            Err(PageError::Refused(why))
+        }
+        false => Ok(()),
+    }
 }
 
 async fn download(
@@ -140,4 +155,38 @@ async fn find(app: &App, run_id: &str, phase: PhaseName) -> Result<(Key, Task), 
 /// The log of the attempt that counts.
 pub(super) fn key(workspace_id: &str, task: &Task) -> Key {
     Key { workspace_id: workspace_id.to_owned(), task_id: task.id.clone(), attempt: task.attempt }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{Method, StatusCode};
+
+    use super::*;
+    use crate::in_process::InProcess;
+    use crate::pages::browser::Browser;
+
+    #[tokio::test]
+    async fn a_text_too_long_to_search_is_refused_and_no_line_number_is_too_large() {
+        let server = InProcess::new().await;
+        let working = server.working().await;
+        let mut db = server.app.scheduler.store.read().await.unwrap();
+        let run = task::find(&mut db, &working.task).await.unwrap().unwrap().run_id;
+        drop(db);
+        let log = |first| format!("tasks/{}/log?attempt=1&offset={first}", working.task);
+        let put = format!("{}/{}", protocol::BASE, log(0));
+        let written = server.call(Method::PUT, &put, &working.task_token, &[], "one\n").await;
+        assert!(written.0.is_success(), "{written:?}");
+        let browser = Browser::new(&server).await;
+        for (length, status) in [(MAX_TEXT, StatusCode::OK), (MAX_TEXT + 1, StatusCode::CONFLICT)] {
+            let text = "x".repeat(length);
+            for path in [
+                format!("/runs/{run}/log/search?phase=plan&q={text}"),
+                format!("/runs/{run}?phase=plan&q={text}"),
+            ] {
+                assert_eq!(browser.get(&path).await.0, status, "{length}: {path}");
+            }
+        }
+        let path = format!("/runs/{run}/log?phase=plan&first={}&count=2", u64::MAX);
+        assert_eq!(browser.get(&path).await.0, StatusCode::OK);
+    }
 }

@@ -339,6 +339,7 @@ async fn log_view(app: &App, run: &Run, task: &Task, asked: &Asked) -> Result<Lo
     let lines = app.logs.lines(&key, Some(first), count).await?;
     let lines = lines.unwrap_or_else(|| Lines::none(first));
     let last = first + lines.html.len() as u64 - 1;
+    log::check_text(&asked.q)?;
     let found = app.logs.search(&key, asked.q.clone()).await?.unwrap_or_default();
     let matches = found.lines.iter().take(MOST_MATCHES);
     let matches: Vec<_> = matches.map(|line| Found { line: *line, from: block(*line) }).collect();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse as _, Redirect, Response};
@@ -28,6 +28,9 @@ use crate::scheduler::millis;
 use crate::store::{page_session, sign_in_code};
 use crate::token::{NewToken, PresentedToken, new_id};
 
+/// The largest form, in bytes: anybody may send one.
+const MAX_FORM: usize = 8 * 1024;
+
 /// How long a link works.
 const LINK: Duration = Duration::from_secs(15 * 60);
 
@@ -36,6 +39,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/sign-in", get(ask).post(with_token))
         .route("/sign-in/{code}", get(ask_to_use_link).post(with_link))
         .route("/sign-out", post(sign_out))
+        .layer(DefaultBodyLimit::max(MAX_FORM))
 }
 
 /// What only this host's administrators may call.
@@ -121,9 +125,17 @@ async fn with_link(
     form: VisitorForm,
 ) -> Result<Response, PageError> {
     let address = address(connection.as_ref());
+    let refuse = || {
+        let content = json!({ "works": false });
+        show(&app, &form.headers, "sign-in-link.html", StatusCode::NOT_FOUND, &content)
+    };
+    // Whoever failed too often keeps no writer waiting.
+    if !app.sign_ins.may_try(address) {
+        return refuse();
+    }
     let mut tx = app.scheduler.store.write().await?;
     let now = app.scheduler.clock.now();
-    if let Some(shown) = PresentedToken::parse(&code).filter(|_| app.sign_ins.may_try(address))
+    if let Some(shown) = PresentedToken::parse(&code)
         && let Some(hash) = sign_in_code::find(&mut tx, &shown.id, now).await?
         && shown.matches(&hash)
     {
@@ -135,8 +147,7 @@ async fn with_link(
         return Ok(frame::redirect("/", cookie));
     }
     app.sign_ins.failed(address);
-    let content = json!({ "works": false });
-    show(&app, &form.headers, "sign-in-link.html", StatusCode::NOT_FOUND, &content)
+    refuse()
 }
 
 async fn with_token(
@@ -216,7 +227,10 @@ fn address(connection: Option<&Extension<Connection>>) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Method;
+
     use super::*;
+    use crate::in_process::InProcess;
 
     #[test]
     fn the_sign_in_leads_to_paths_of_this_server_alone() {
@@ -224,6 +238,41 @@ mod tests {
         for other in ["", "https://evil.example", "//evil.example", "/\\evil.example", "/a\nb", "x"]
         {
             assert_eq!(own_path(other), "/", "{other:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_form_of_a_visitor_is_refused_before_anything_is_made_of_it() {
+        let server = InProcess::new().await;
+        for path in ["/sign-in", "/sign-in/code-1.00"] {
+            for body in ["x".repeat(MAX_FORM + 1), "a&".repeat(MAX_FORM / 2 + 1)] {
+                let (status, _) = server.call(Method::POST, path, "", &[], body).await;
+                assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_failed_too_often_keeps_no_writer_waiting() {
+        let server = InProcess::new().await;
+        let visitor = "0".repeat(64);
+        let cookie = Cookie::Visitor.set(&visitor, &server.app.url);
+        let cookie = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
+        let body = format!("form-token={}&token=t-1.00", form_token(&visitor));
+        let post = async |path| {
+            let headers = [("cookie", cookie.as_str())];
+            server.call(Method::POST, path, "", &headers, body.clone()).await.0
+        };
+        for _ in 0..10 {
+            assert_eq!(post("/sign-in").await, StatusCode::UNPROCESSABLE_ENTITY);
+        }
+        let _writer = server.app.scheduler.store.write().await.unwrap();
+        for (path, status) in [
+            ("/sign-in", StatusCode::TOO_MANY_REQUESTS),
+            ("/sign-in/code-1.00", StatusCode::NOT_FOUND),
+        ] {
+            let answer = tokio::time::timeout(Duration::from_secs(2), post(path)).await;
+            assert_eq!(answer.expect(path), status);
         }
     }
 }

@@ -126,7 +126,9 @@ async fn find(app: &App, id: &str, signature: &str) -> Result<StateUpload, ApiEr
     let mut db = app.scheduler.store.read().await?;
     let announced = state_upload::find(&mut db, id).await?;
     let shown = PresentedToken::parse(signature);
+    let oldest = app.scheduler.clock.now() - millis(OPEN);
     announced
+        .filter(|upload| upload.created_at >= oldest)
         .filter(|upload| shown.is_some_and(|shown| shown.matches(&upload.upload_hash)))
         .ok_or_else(|| ApiError::not_found("StateVersion", id))
 }
@@ -146,5 +148,43 @@ impl<W: io::Write> io::Write for Hashed<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn a_state_can_be_uploaded_for_a_day_after_its_announcement() {
+        const STATE: &str = r#"{"version": 4, "serial": 1, "lineage": "l-1"}"#;
+        let clock = Clock::standing();
+        let server = InProcess::with_clock(clock.clone()).await;
+        let announce = async || {
+            let path = format!("{BASE}/workspaces/{}/state-versions", server.workspace);
+            let attributes =
+                json!({ "serial": 1, "lineage": "l-1", "md5": hex::encode(Md5::digest(STATE)) });
+            let body = json!({ "data": { "attributes": attributes } }).to_string();
+            let (status, made) = server.call(Method::POST, &path, &server.admin, &[], body).await;
+            let made: Value = serde_json::from_slice(&made).unwrap();
+            assert_eq!(status, StatusCode::CREATED, "{made}");
+            let link = made["data"]["attributes"]["hosted-state-upload-url"].as_str().unwrap();
+            link[link.find(BASE).unwrap()..].to_owned()
+        };
+        for (age, status) in
+            [(OPEN, StatusCode::OK), (OPEN + Duration::from_secs(1), StatusCode::NOT_FOUND)]
+        {
+            let link = announce().await;
+            clock.advance(age);
+            for path in [format!("{link}/json"), link] {
+                let (answer, body) = server.call(Method::PUT, &path, "", &[], STATE).await;
+                assert_eq!(answer, status, "{path}: {body:?}");
+            }
+        }
     }
 }
