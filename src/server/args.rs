@@ -52,8 +52,8 @@ pub enum Command {
 
     /// Trust a new key of the packages
     ///
-    /// The install script names the trusted key, which is the one of the first start, and is
-    /// not served while the packages have another one.
+    /// The install script names the trusted key, which is the one of the first
+    /// start. It is not served while the packages have another one.
     #[command(
         after_help = "Example, on the server's host and as its user:\n  scalr-server accept-packages-key --packages ./repository \\\n      --sha256 \"$(ssh build sha256sum scalr-agent.asc | cut -c-64)\""
     )]
