@@ -15,8 +15,9 @@
 #   /scalr/run/variables.tfvars   what goes beside the configuration
 #   /scalr/run/hooks/ORIGIN/HOOK  what to run before and after the steps; ORIGIN
 #                                 is "agent" or "workspace"
+#   /scalr/run/credentials.tfrc   the run's token for the server, for Terraform's CLI
 #   /scalr/run/providers.tfrc, /scalr/run/mirror.tfrc
-#                                 what the agent has of providers, for Terraform's CLI
+#                                 the same, and what the agent has of providers
 #   /scalr/run/plan               the saved plan: written by plan, read by apply
 #   /scalr/run/plan.json          written here: what Terraform says of the plan in JSON
 #   /scalr/run/memory, /scalr/run/time, /scalr/run/disk
@@ -56,7 +57,7 @@ _container=$4
 _version=$5
 shift 5
 _program=
-_providers=
+_cli_config=
 _notes=
 _placed=
 _child=
@@ -73,7 +74,7 @@ main() {
     hook pre-init || exit $?
     check_program
     check_configuration
-    _providers=$(load && find_providers)
+    _cli_config=$(load && find_cli_config)
     # Whatever a hook or the upload left in .terraform, our backend is the one.
     terraform_step init -input=false -reconfigure || exit $?
     hook "pre-$_kind" || exit $?
@@ -251,24 +252,32 @@ check_backend() {
     fail "a hook has initialized another backend; the run's state belongs where the agent finds it. Remove \`terraform init\` with its own backend from the hook"
 }
 
-# Prints where Terraform finds the providers that the agent has. A run's own CLI
-# configuration takes precedence. So do plugins that the image or the configuration
-# includes, unless there is a mirror: Terraform would no longer find them.
-find_providers() {
+# Prints which CLI configuration of the agent's Terraform uses, if any. A run's own takes
+# precedence.
+find_cli_config() {
     [ -n "${TF_CLI_CONFIG_FILE:-}${TERRAFORM_CONFIG:-}" ] && return
     for _file in "$HOME"/.terraformrc "$HOME"/.tofurc "$HOME"/.terraform.d/*.tfrc*; do
         [ -e "$_file" ] && return
     done
     if [ -f /scalr/run/mirror.tfrc ]; then
         echo /scalr/run/mirror.tfrc
-    elif [ -f /scalr/run/providers.tfrc ] && [ -z "${XDG_DATA_DIRS:-}" ]; then
-        for _file in terraform.d "$HOME"/.terraform.d "${XDG_DATA_HOME:-$HOME/.local/share}"/* \
-            /usr/local/share/terraform /usr/share/terraform \
-            /usr/local/share/opentofu /usr/share/opentofu; do
-            [ -d "$_file/plugins" ] && return
-        done
+    elif [ -f /scalr/run/providers.tfrc ] && ! has_plugins; then
         echo /scalr/run/providers.tfrc
+    elif [ -f /scalr/run/credentials.tfrc ]; then
+        echo /scalr/run/credentials.tfrc
     fi
+}
+
+# Whether the image or the configuration includes plugins: with a configuration that says where
+# providers are, Terraform would no longer find them.
+has_plugins() {
+    [ -z "${XDG_DATA_DIRS:-}" ] || return 0
+    for _file in terraform.d "$HOME"/.terraform.d "${XDG_DATA_HOME:-$HOME/.local/share}"/* \
+        /usr/local/share/terraform /usr/share/terraform \
+        /usr/local/share/opentofu /usr/share/opentofu; do
+        [ -d "$_file/plugins" ] && return
+    done
+    return 1
 }
 
 # Runs a step of Terraform and writes down how it ended.
@@ -397,7 +406,7 @@ has_plugin_cache() {
 
 # Sets the run's variables. Only in a subshell.
 load() {
-    set -- "$_providers"
+    set -- "$_cli_config"
     {
         # shellcheck source=/dev/null
         . /scalr/run/environment

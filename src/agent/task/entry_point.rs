@@ -214,7 +214,7 @@ fn a_failed_hook_ends_the_task() {
 }
 
 #[test]
-fn terraform_looks_for_providers_where_the_agent_has_put_them() {
+fn terraform_uses_the_cli_configuration_of_the_agent_unless_the_run_has_its_own() {
     // The agent's file, another file, and the file that Terraform's settings come from.
     for (agents, own, told) in [
         ("providers.tfrc", "work/main.tf", "providers.tfrc"),
@@ -226,6 +226,9 @@ fn terraform_looks_for_providers_where_the_agent_has_put_them() {
         ("mirror.tfrc", "work/terraform.d/plugins/own", "mirror.tfrc"),
         ("providers.tfrc", "home/.terraformrc", ""),
         ("mirror.tfrc", "home/.terraform.d/own.tfrc", ""),
+        ("credentials.tfrc", "work/main.tf", "credentials.tfrc"),
+        ("credentials.tfrc", "work/terraform.d/plugins/own", "credentials.tfrc"),
+        ("credentials.tfrc", "home/.terraformrc", ""),
     ] {
         let run = Run::new(&[]);
         run.terraform("echo \"$1 ${TF_CLI_CONFIG_FILE##*/}\"");
@@ -246,6 +249,20 @@ fn terraform_looks_for_providers_where_the_agent_has_put_them() {
         let (said, _) = run.end(run.start("plan"));
         assert_eq!(said, "init own\nplan own\n", "{agents} {own}");
     }
+}
+
+#[test]
+fn plugins_of_the_configuration_keep_the_agents_providers_away_and_not_the_token() {
+    let run = Run::new(&[]);
+    run.terraform("echo \"$1 ${TF_CLI_CONFIG_FILE##*/}\"");
+    fs::create_dir_all(run.path("work/terraform.d/plugins")).unwrap();
+    for file in ["providers.tfrc", "credentials.tfrc"] {
+        fs::write(run.path(file), "").unwrap();
+    }
+    let home = run.path("home");
+    run.variables(&[("HOME", home.to_str().unwrap()), ("XDG_DATA_DIRS", "")]);
+    let (said, _) = run.end(run.start("plan"));
+    assert_eq!(said, "init credentials.tfrc\nplan credentials.tfrc\n");
 }
 
 #[test]

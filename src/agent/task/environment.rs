@@ -116,6 +116,15 @@ fn credentials_variable(server: &Url) -> Option<String> {
     fits.then(|| format!("TF_TOKEN_{}", host.replace('-', "__").replace('.', "_")))
 }
 
+/// Terraform's CLI configuration with the run's token for the server: the one way for hosts with
+/// a port, and for a Terraform before 1.2. None for a host that Terraform does not take there,
+/// an IPv6 address.
+pub(super) fn credentials(claimed: &Claimed, server: &Url) -> Option<String> {
+    let token = serde_json::Value::from(claimed.run_token.as_ref()?.expose());
+    let host = hostname(server);
+    (!host.starts_with('[')).then(|| format!("credentials \"{host}\" {{\n  token = {token}\n}}\n"))
+}
+
 /// The files with the configuration's variables, which the entry point puts beside the
 /// configuration: their paths and contents.
 ///
@@ -214,6 +223,19 @@ mod tests {
         assert_eq!(named("https://10.0.0.5:443"), ("10.0.0.5".to_owned(), variable));
         assert_eq!(named("https://pools.test:8443"), ("pools.test:8443".to_owned(), None));
         assert_eq!(named("https://[::1]"), ("[::1]".to_owned(), None));
+    }
+
+    #[test]
+    fn terraforms_configuration_has_the_token_for_every_host_that_it_takes() {
+        let of = |url: &str| credentials(&claimed(), &url.parse().unwrap());
+        let block =
+            |host| Some(format!("credentials \"{host}\" {{\n  token = \"token-of-the-run\"\n}}\n"));
+        assert_eq!(of("https://pools.test"), block("pools.test"));
+        assert_eq!(of("https://pools.test:8443"), block("pools.test:8443"));
+        assert_eq!(of("https://10.0.0.5:8443"), block("10.0.0.5:8443"));
+        assert_eq!(of("https://[::1]:8443"), None, "Terraform would refuse all of the file");
+        let old_server = Claimed { run_token: None, ..claimed() };
+        assert_eq!(credentials(&old_server, &server()), None);
     }
 
     #[test]

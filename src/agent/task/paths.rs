@@ -26,8 +26,10 @@ pub(super) const TEXTS: &str = "/scalr/run/variables.tfvars.json";
 pub(super) const EXPRESSIONS: &str = "/scalr/run/variables.tfvars";
 /// The certificate authorities that the host trusts.
 pub(super) const CERTIFICATES: &str = "/scalr/run/certificates.pem";
-/// Terraform's CLI configuration, with the providers that the agent keeps; only for
-/// runs that have no plugins of their own.
+/// Terraform's CLI configuration, with the run's token for the server.
+pub(super) const CREDENTIALS_CONFIG: &str = "/scalr/run/credentials.tfrc";
+/// The same with the providers that the agent keeps; only for runs that have no plugins of
+/// their own.
 pub(super) const PROVIDERS_CONFIG: &str = "/scalr/run/providers.tfrc";
 /// The same where a mirror has all providers.
 pub(super) const MIRROR_CONFIG: &str = "/scalr/run/mirror.tfrc";

@@ -72,10 +72,16 @@ impl Job {
         }
         let engine = &self.context.engine;
         let provided = self.context.providers.provide(engine, lock_file.as_deref()).await?;
-        if let Some(text) = &provided.cli_config {
+        let claimed = &self.entry.record().claimed;
+        let credentials =
+            environment::credentials(claimed, &self.context.config.url).unwrap_or_default();
+        if let Some(providers) = &provided.cli_config {
             let mirrored = self.context.providers.is_mirrored();
             let path = if mirrored { paths::MIRROR_CONFIG } else { paths::PROVIDERS_CONFIG };
-            archive.file(path, 0o644, text.as_bytes())?;
+            archive.file(path, 0o600, format!("{providers}{credentials}").as_bytes())?;
+        }
+        if !credentials.is_empty() {
+            archive.file(paths::CREDENTIALS_CONFIG, 0o600, credentials.as_bytes())?;
         }
         let mut spec = self.container(image, registered)?;
         spec.volumes = provided.volumes;

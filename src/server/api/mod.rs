@@ -1,8 +1,9 @@
-//! What the server answers: the agents' protocol and the pool API.
+//! What the server answers: the agents' protocol, the pool API, and that of Terraform's CLI.
 
 pub(crate) mod agent;
 pub(crate) mod json_api;
 pub(crate) mod pools;
+mod run_scope;
 pub(crate) mod terraform;
 
 use std::error::Error;

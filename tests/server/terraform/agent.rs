@@ -7,8 +7,9 @@ use std::process::Stdio;
 use flate2::read::GzDecoder;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use protocol::{Category, Event, Finish, Kind, Operation, Outcome, Refresh, Task};
+use protocol::{Category, Event, Finish, Kind, Operation, Outcome, PlanSummary, Refresh, Task};
 use reqwest::StatusCode;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
@@ -33,18 +34,28 @@ pub(crate) async fn start(server: &Server, site: &Site, name: &str) -> Working {
     let agent = server.agent(site, name).await;
     // All agents have one: another one may apply than has planned.
     let folder = server.data.with_extension("runs");
+    let known = Known {
+        host: server.url.trim_start_matches("https://").to_owned(),
+        ca: server.data.join("tls/ca.pem"),
+    };
     Working(tokio::spawn(async move {
         loop {
             let events = agent.events(&[]).await;
             if let [Event::Offer { .. }] = events[..] {
                 let job = agent.claim_offer(&events).await;
-                work(&agent, &job, &folder).await;
+                work(&agent, &job, &folder, &known).await;
             }
         }
     }))
 }
 
-async fn work(agent: &Agent, job: &Job, folder: &Path) {
+/// What a run knows of the server.
+struct Known {
+    host: String,
+    ca: PathBuf,
+}
+
+async fn work(agent: &Agent, job: &Job, folder: &Path, known: &Known) {
     assert_eq!(job.start().await, StatusCode::NO_CONTENT);
     let task = &job.task;
     // A plan has to be applied where it was made.
@@ -61,7 +72,12 @@ async fn work(agent: &Agent, job: &Job, folder: &Path) {
     if status == StatusCode::OK {
         fs::write(folder.join(STATE), state).unwrap();
     }
-    let mut run = Running { agent, job, folder, log: Vec::new(), is_canceled: false };
+    let credentials =
+        format!("credentials \"{}\" {{\n  token = \"{}\"\n}}\n", known.host, job.run_token);
+    fs::write(top.with_extension("tfrc"), credentials).unwrap();
+    let environment =
+        [("TF_CLI_CONFIG_FILE", top.with_extension("tfrc")), ("SSL_CERT_FILE", known.ca.clone())];
+    let mut run = Running { agent, job, folder, environment, log: Vec::new(), is_canceled: false };
     let mut code = run.terraform(&["init", "-input=false"]).await;
     if code == Some(0) {
         code = run.terraform(&arguments(task)).await;
@@ -113,6 +129,7 @@ struct Running<'a> {
     agent: &'a Agent,
     job: &'a Job,
     folder: PathBuf,
+    environment: [(&'static str, PathBuf); 2],
     log: Vec<u8>,
     is_canceled: bool,
 }
@@ -127,8 +144,11 @@ impl Running<'_> {
             .current_dir(&self.folder)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
+            // Without a home it reads no credentials.
+            .env("HOME", &self.folder)
             .env("CHECKPOINT_DISABLE", "1")
             .env("TF_IN_AUTOMATION", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -166,6 +186,13 @@ impl Running<'_> {
         child.wait().await.unwrap().code()
     }
 
+    async fn plan_json(&self) -> Vec<u8> {
+        let mut command = Command::new("terraform");
+        command.args(["show", "-json", "run.plan"]).current_dir(&self.folder);
+        let output = command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).output();
+        output.await.unwrap().stdout
+    }
+
     /// Gives the server what terraform left, and says how it ended.
     async fn end(&mut self, code: Option<i32>) {
         let (job, kind) = (self.job, self.job.task.kind);
@@ -176,6 +203,7 @@ impl Running<'_> {
             (false, false) => Outcome::Errored,
         };
         let file = |name: &str| fs::read(self.folder.join(name)).ok();
+        let mut summary = None;
         if kind == Kind::Apply {
             if let Some(state) = file(STATE) {
                 let (status, text) = job.put_bytes("state", state).await;
@@ -184,14 +212,36 @@ impl Running<'_> {
         } else if outcome == Outcome::Finished {
             let (status, text) = job.put_bytes("plan", file("run.plan").unwrap()).await;
             assert!(status.is_success(), "{status} {text}");
+            let json = self.plan_json().await;
+            summary = Some(summary_of(&serde_json::from_slice(&json).unwrap()));
+            let (status, text) = job.put_bytes("plan-json", json).await;
+            assert!(status.is_success(), "{status} {text}");
         }
         let finish = Finish {
             log_bytes: self.log.len() as u64,
             log_sha256: hex::encode(Sha256::digest(&self.log)),
             exit_code: code.map(i64::from),
+            summary,
             ..job.ended(outcome, (kind == Kind::Plan).then_some(code == Some(2)), "")
         };
         let (status, text) = job.say_finish(&finish).await;
         assert_eq!(status, StatusCode::OK, "{text}");
+    }
+}
+
+/// What a plan does, in numbers; a replacement counts as both.
+fn summary_of(plan: &Value) -> PlanSummary {
+    let changes = plan["resource_changes"].as_array().into_iter().flatten();
+    let actions: Vec<&Value> = changes
+        .flat_map(|resource| resource["change"]["actions"].as_array().into_iter().flatten())
+        .collect();
+    let count = |name: &str| {
+        u32::try_from(actions.iter().filter(|action| **action == name).count()).unwrap()
+    };
+    PlanSummary {
+        additions: count("create"),
+        changes: count("update"),
+        destructions: count("delete"),
+        ..PlanSummary::default()
     }
 }

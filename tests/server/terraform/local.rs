@@ -82,6 +82,20 @@ async fn state_commands_work_on_a_workspace_with_local_execution() {
         cli.ok(&["state", "rm", "terraform_data.b"]).await;
         cli.ok(&["taint", "terraform_data.a[0]"]).await;
         cli.ok(&["untaint", "terraform_data.a[0]"]).await;
+        let builtin = "terraform.io/builtin/terraform";
+        let other = format!("{}/acme/other", cli.host);
+        for (from, to) in [(builtin, other.as_str()), (&other, builtin)] {
+            cli.ok(&["state", "replace-provider", "-auto-approve", from, to]).await;
+            let pulled = cli.run(&["state", "pull"]).await.stdout;
+            assert!(pulled.contains(&format!("[\\\"{to}\\\"]")), "{pulled}");
+        }
+        cli.write("more.tf", "resource \"terraform_data\" \"c\" {}\n");
+        let imported = cli.ok(&["import", "terraform_data.c", "some-id"]).await;
+        assert!(imported.contains("Import successful!"), "{imported}");
+        assert!(cli.ok(&["state", "show", "terraform_data.c"]).await.contains("some-id"));
+        cli.ok(&["state", "rm", "terraform_data.c"]).await;
+        let said = cli.answering(&["console"], "terraform_data.a[0].output\n").await;
+        assert_eq!((said.code, said.stdout.trim()), (Some(0), "\"step 0\""), "{said:?}");
         let shown = cli.ok(&["show"]).await;
         assert!(shown.contains("terraform_data.a[0]") && !shown.contains("a[1]:"), "{shown}");
         let pulled = cli.run(&["state", "pull"]).await.stdout;

@@ -29,16 +29,21 @@ async fn a_held_read_gets_each_piece_at_once_and_the_end_when_the_run_can_be_con
         (answer.text().await.unwrap(), Instant::now())
     };
     assert_eq!(read(0).await.0, "\u{2}");
-    let piece = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        plan.log(0, "hello").await;
-        Instant::now()
-    };
-    let ((text, arrived), written) = tokio::join!(read(1), piece);
-    assert_eq!(text, "hello");
-    let lag = arrived.saturating_duration_since(written);
-    println!("lag: {lag:?}");
-    assert!(lag < Duration::from_millis(500), "{lag:?}");
+    let mut lags = Vec::new();
+    for (number, piece) in ["h", "e", "l", "l", "o"].into_iter().enumerate() {
+        let write = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            plan.log(number as u64, piece).await;
+            Instant::now()
+        };
+        let ((text, arrived), written) = tokio::join!(read(1 + number), write);
+        assert_eq!(text, piece);
+        lags.push(arrived.saturating_duration_since(written));
+    }
+    lags.sort();
+    println!("lags: {lags:?}");
+    // What else the machine does holds up a single one.
+    assert!(lags[2] < Duration::from_millis(100), "the middle one of {lags:?}");
 
     let end = async {
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -9,3 +9,4 @@ mod local;
 mod login;
 mod logs;
 mod remote;
+mod remote_state;

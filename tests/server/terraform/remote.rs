@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use protocol::Outcome;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::agent;
 use super::cli::{Cli, old_terraform, said, server};
-use crate::harness::{Server, Site, id};
+use crate::harness::{Server, Site, id, related};
 
 /// Outputs only, so that the old Terraform knows it, too.
 const CONFIGURATION: &str =
@@ -41,7 +42,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// The pool is the account's default one, so that it has the workspaces that Terraform makes.
-async fn site(server: &Server) -> Site {
+pub(crate) async fn site(server: &Server) -> Site {
     let site = server.pool_and_workspace().await;
     let default = json!({ "data": { "attributes": { "default": true } } });
     let path = format!("/agent-pools/{}", site.pool);
@@ -129,9 +130,17 @@ async fn a_failed_plan_ends_the_command_with_the_agents_error() {
 async fn options_that_runs_do_not_have_are_refused_by_terraform_itself() {
     let server = server().await;
     site(&server).await;
-    let cli = initialised(&server, &cases()[0]).await;
-    let refused = cli.fails(&["apply", "-auto-approve", "-parallelism=3"]).await;
-    assert!(refused.contains("parallelism values are currently not supported"), "{refused}");
+    for case in cases() {
+        let cli = initialised(&server, &case).await;
+        for command in [&["plan", "-parallelism=3"][..], &["apply", "-parallelism=3"]] {
+            let refused = cli.fails(command).await;
+            assert!(
+                refused.contains("parallelism values are currently not supported"),
+                "{}: {refused}",
+                case.name
+            );
+        }
+    }
     let runs = server.get("/runs").await;
     assert_eq!(runs["meta"]["pagination"]["total-count"], 0);
 }
@@ -162,6 +171,58 @@ async fn an_interrupted_command_cancels_its_run() {
     assert_eq!(latest_run(&server, "cloud").await["attributes"]["status"], "canceled");
     let _agent = agent::start(&server, &site, "one").await;
     cli.ok(&["plan"]).await;
+}
+
+#[tokio::test]
+async fn commands_that_read_a_state_work_on_a_workspace_with_remote_execution() {
+    let server = server().await;
+    let site = site(&server).await;
+    let _agent = agent::start(&server, &site, "one").await;
+    for case in cases() {
+        let cli = initialised(&server, &case).await;
+        let hush = "\noutput \"hush\" {\n  value     = \"s3cret\"\n  sensitive = true\n}\n";
+        cli.write("main.tf", &format!("{CONFIGURATION}{hush}"));
+        cli.ok(&["apply", "-auto-approve"]).await;
+        let outputs: Value =
+            serde_json::from_str(&cli.run(&["output", "-json"]).await.stdout).unwrap();
+        assert_eq!(outputs["a"]["value"], "one", "{outputs}");
+        assert_eq!(outputs["hush"]["value"], "s3cret", "{outputs}");
+        let shown: Value = serde_json::from_str(&cli.run(&["show", "-json"]).await.stdout).unwrap();
+        assert_eq!(shown["values"]["outputs"]["a"]["value"], "one", "{shown}");
+        let said = cli.answering(&["console"], "upper(\"a\")\n").await;
+        assert_eq!((said.code, said.stdout.trim()), (Some(0), "\"A\""), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_import_gets_the_workspaces_variables_and_needs_no_agent() {
+    let server = server().await;
+    site(&server).await;
+    let cli = initialised(&server, &cases()[0]).await;
+    let workspace = id(&workspace(&server, "cloud").await);
+    for (key, sensitive) in [("plain", false), ("secret", true)] {
+        let attributes = json!({
+            "key": key, "value": "some-id", "category": "terraform", "sensitive": sensitive,
+        });
+        server.create("/vars", attributes, &[("workspace", &workspace)]).await;
+    }
+    cli.write(
+        "main.tf",
+        "variable \"plain\" {}\nvariable \"secret\" {}\nresource \"terraform_data\" \"a\" {\n  \
+         input = [var.plain, var.secret]\n}\n",
+    );
+    let imported = cli.ok(&["import", "terraform_data.a", "some-id"]).await;
+    assert!(imported.contains("Import successful!"), "{imported}");
+    assert!(cli.ok(&["state", "show", "terraform_data.a"]).await.contains("some-id"));
+    let shown = server.get(&format!("/workspaces/{workspace}")).await;
+    assert_eq!(shown["data"]["attributes"]["locked"], false, "{shown}");
+    let url = format!("{}/api/v2/workspaces/{workspace}/vars", server.url);
+    let listed = server.http.get(url).bearer_auth(&server.admin).send().await.unwrap();
+    let listed: Value = listed.json().await.unwrap();
+    let values = [0, 1].map(|n| listed["data"][n]["attributes"]["value"].clone());
+    assert_eq!(values, [json!("some-id"), Value::Null], "{listed}");
+    let runs = server.get("/runs").await;
+    assert_eq!(runs["meta"]["pagination"]["total-count"], 0);
 }
 
 mod full {
@@ -215,7 +276,21 @@ mod full {
         let site = site(&server).await;
         let _agent = agent::start(&server, &site, "one").await;
         let cli = initialised(&server, &cases()[0]).await;
+        cli.write("main.tf", RESOURCES);
         cli.ok(&["plan", "-out=saved"]).await;
+        let shown: Value =
+            serde_json::from_str(&cli.run(&["show", "-json", "saved"]).await.stdout).unwrap();
+        let first = &shown["resource_changes"][0];
+        assert_eq!(first["address"], "terraform_data.a", "{shown}");
+        assert_eq!(first["change"]["actions"], json!(["create"]), "{shown}");
+        let run = latest_run(&server, "cloud").await;
+        let path = format!("{}/api/v2/plans/{}", server.url, related(&run, "plan"));
+        let plan = server.http.get(path).bearer_auth(&server.admin).send().await.unwrap();
+        let plan: Value = plan.json().await.unwrap();
+        let plan = &plan["data"]["attributes"];
+        let numbers = ["additions", "changes", "destructions"];
+        let numbers = numbers.map(|name| plan[format!("resource-{name}")].as_u64());
+        assert_eq!(numbers, [Some(2), Some(0), Some(0)], "{plan}");
         let status = async || latest_run(&server, "cloud").await["attributes"]["status"].clone();
         assert_eq!(status().await, "planned_and_saved");
         let said = cli.ok(&["apply", "saved"]).await;

@@ -5,11 +5,7 @@
 //! |---|---|
 //! | its run, configuration version and environment | its own |
 //! | workspaces, their outputs and their current state | those of its environment |
-//!
-//! States of other workspaces are what `terraform_remote_state` and its like are
-//! for, and an environment is the border that is drawn for such things anyway.
 
-use anyhow::Context as _;
 use axum::RequestExt as _;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::Method;
@@ -22,15 +18,13 @@ use super::query::{ListQuery, Shape};
 use super::resource_types::ResourceType;
 use crate::admin;
 use crate::api::json_api::ApiError;
+use crate::api::run_scope::RunScope;
 use crate::app::{App, Bearer};
 use crate::connections::authenticated;
 use crate::local_api::LocalAdmin;
 use crate::store::access_token::{self, AccessToken};
-use crate::store::run::{self, Run};
 use crate::store::run_event::Actor;
 use crate::store::task::Task;
-use crate::store::workspace::{self, Workspace};
-use crate::store::{Connection, state_version};
 use crate::token::PresentedToken;
 
 /// A request whose token is good for reading only.
@@ -103,24 +97,24 @@ async fn check_run(app: &App, task: &Task, request: &mut Request) -> Result<(), 
     let shape: Shape = request.extract_parts().await?;
     check_included(&shape)?;
     let mut db = app.scheduler.store.read().await?;
-    let of = Of::task(&mut db, task).await?;
+    let scope = RunScope::of_task(&mut db, task).await?;
     if call == "/workspaces" {
         let query: ListQuery = request.extract_parts().await?;
-        return of.check_list(&query);
+        return check_list(&scope, &query);
     }
     let id =
         request.extract_parts::<Path<String>>().await.map_or_else(|_| String::new(), |id| id.0);
     let (kind, may_read) = match call {
-        "/runs/{id}" => ("Run", id == of.run.id),
+        "/runs/{id}" => ("Run", id == scope.run.id),
         "/configuration-versions/{id}" => {
-            ("ConfigurationVersion", id == of.run.configuration_version_id)
+            ("ConfigurationVersion", id == scope.run.configuration_version_id)
         }
-        "/environments/{id}" => ("Environment", id == of.workspace.environment_id),
+        "/environments/{id}" => ("Environment", id == scope.environment_id()),
         "/workspaces/{id}"
         | "/workspaces/{id}/current-state-version"
-        | "/workspaces/{id}/outputs" => ("Workspace", of.has_workspace(&mut db, &id).await?),
+        | "/workspaces/{id}/outputs" => ("Workspace", scope.has_workspace(&mut db, &id).await?),
         "/state-versions/{id}" | "/state-versions/{id}/download" => {
-            ("StateVersion", of.has_state(&mut db, &id).await?)
+            ("StateVersion", scope.has_state(&mut db, &id).await?)
         }
         _ => {
             return Err(ApiError::forbidden(
@@ -136,6 +130,19 @@ async fn check_run(app: &App, task: &Task, request: &mut Request) -> Result<(), 
     }
 }
 
+/// A list of workspaces has to be asked for as one of this environment: a list that is silently
+/// shorter would say that others are not there.
+fn check_list(scope: &RunScope, query: &ListQuery) -> Result<(), ApiError> {
+    let own = scope.environment_id();
+    match query.filter("environment") == Some(own) {
+        true => Ok(()),
+        false => Err(ApiError::forbidden(format!(
+            "A run's token lists the workspaces of its own environment: add \
+             filter[environment]={own}."
+        ))),
+    }
+}
+
 /// Checks that `include` leads to nothing but the environment and the workspaces of it.
 fn check_included(shape: &Shape) -> Result<(), ApiError> {
     let mut steps = shape.include.iter().flat_map(|path| &path.steps);
@@ -146,47 +153,5 @@ fn check_included(shape: &Shape) -> Result<(), ApiError> {
         Some((name, _)) => Err(ApiError::forbidden(format!(
             "A run's token is not good for what include={name} asks for; it is good for              environments and workspaces."
         ))),
-    }
-}
-
-/// Where a run belongs.
-struct Of {
-    run: Run,
-    workspace: Workspace,
-}
-
-impl Of {
-    async fn task(db: &mut Connection, task: &Task) -> Result<Self, ApiError> {
-        let run = run::find(db, &task.run_id).await?.context("a task without its run")?;
-        let workspace =
-            workspace::find(db, &run.workspace_id).await?.context("a run without its workspace")?;
-        Ok(Self { run, workspace })
-    }
-
-    /// A list of workspaces has to be asked for as one of this environment: a
-    /// list that is silently shorter would say that others are not there.
-    fn check_list(&self, query: &ListQuery) -> Result<(), ApiError> {
-        let own = &self.workspace.environment_id;
-        match query.filter("environment") == Some(own.as_str()) {
-            true => Ok(()),
-            false => Err(ApiError::forbidden(format!(
-                "A run's token lists the workspaces of its own environment: add \
-                 filter[environment]={own}."
-            ))),
-        }
-    }
-
-    async fn has_workspace(&self, db: &mut Connection, id: &str) -> sqlx::Result<bool> {
-        let found = workspace::find(db, id).await?;
-        Ok(found.is_some_and(|found| found.environment_id == self.workspace.environment_id))
-    }
-
-    /// Only current ones: an earlier state may hold secrets that were changed
-    /// since.
-    async fn has_state(&self, db: &mut Connection, id: &str) -> sqlx::Result<bool> {
-        let Some(version) = state_version::find(db, id).await? else { return Ok(false) };
-        let current = state_version::current(db, &version.workspace_id).await?;
-        Ok(current.is_some_and(|current| current.id == id)
-            && self.has_workspace(db, &version.workspace_id).await?)
     }
 }

@@ -12,7 +12,7 @@ pub(super) mod configuration_versions;
 mod environments;
 mod included;
 mod payload;
-mod phases;
+pub(super) mod phases;
 mod query;
 pub(super) mod quotas;
 mod resource_types;

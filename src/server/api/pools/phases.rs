@@ -69,7 +69,10 @@ async fn apply_output(
 
 /// What Terraform says of the plan in JSON, without what is sensitive. 204 when there is
 /// none.
-async fn plan_json(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(in crate::api) async fn plan_json(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
     let (task, run) = find(&app, Phase::Plan, &id).await?;
     let key = objects::plan_json(&run.workspace_id, &task.id, task.attempt);
     let found = app.scheduler.objects.get(&key)?.filter(|_| task.state == TaskState::Finished);

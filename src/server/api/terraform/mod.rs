@@ -16,6 +16,7 @@ mod state_rollback;
 mod state_uploads;
 mod state_versions;
 mod tags;
+mod workspace_variables;
 mod workspaces;
 
 use axum::Router;
@@ -49,6 +50,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(runs::routes())
         .merge(state_rollback::routes())
         .merge(tags::routes())
+        .merge(workspace_variables::routes())
         .merge(workspaces::routes())
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
         .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))

@@ -8,13 +8,17 @@ use serde_json::{Value, json};
 
 use super::{BASE, logs};
 use crate::api::json_api::{ApiError, Document};
+use crate::api::pools::phases as pool_phases;
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::run::{self, Run};
 use crate::store::task::{self, Phase, State as TaskState, Task};
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/plans/{id}", get(read_plan)).route("/applies/{id}", get(read_apply))
+    Router::new()
+        .route("/plans/{id}", get(read_plan))
+        .route("/plans/{id}/json-output", get(pool_phases::plan_json))
+        .route("/applies/{id}", get(read_apply))
 }
 
 async fn read_plan(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
@@ -57,10 +61,15 @@ pub(super) fn render(task: &Task, run: &Run) -> Value {
         TaskState::Errored => "errored",
         TaskState::Canceled => "canceled",
     };
+    let summary = task.summary.0;
     json!({
         "type": kind,
         "id": task.phase_id,
         "attributes": {
+            "resource-additions": summary.map(|of| of.additions),
+            "resource-changes": summary.map(|of| of.changes),
+            "resource-destructions": summary.map(|of| of.destructions),
+            "resource-imports": summary.map(|of| of.imports),
             "has-changes": run.has_changes.unwrap_or(false) && task.phase == Phase::Plan,
             "status": status,
             "status-timestamps": {
