@@ -12,6 +12,15 @@ pub const CPU: f64 = 1.0;
 /// The image of tasks whose workspace and pool have none.
 pub const IMAGE: &str = "hashicorp/terraform:{version}";
 
+/// The same for OpenTofu, on an agent whose image is [`IMAGE`].
+pub const OPENTOFU_IMAGE: &str = "ghcr.io/opentofu/opentofu:{version}";
+
+/// The Terraform version in an image's name where the workspace has none.
+pub const TERRAFORM_VERSION: &str = "1.11.4";
+
+/// The same for OpenTofu.
+pub const OPENTOFU_VERSION: &str = "1.9.1";
+
 /// How much a run may have on the engine's disk, in MB.
 pub(crate) const DISK: u64 = 10_240;
 

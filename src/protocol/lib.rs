@@ -58,7 +58,7 @@ pub use run_options::{BadOption, MAX_ADDRESS, MAX_ADDRESSES, Refresh, RunOption,
 pub use secret::Secret;
 pub use task::{
     Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome,
-    PlanSummary, RanImage, Resume, Resumed, Task, Variable,
+    PlanSummary, Platform, RanImage, Resume, Resumed, Task, Variable,
 };
 
 use serde::{Deserialize, Serialize};

@@ -346,6 +346,7 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
         changes_nothing: _,
         workspace,
         environment,
+        platform: _,
         terraform_version,
         allow_other_terraform_version: _,
         image,

@@ -2,9 +2,9 @@
 
 use crate::{
     Attempt, Category, CheckToken, Claimed, Event, Events, Finish, Heartbeat, Hook, Identity,
-    Intervals, Kind, LogOffset, Named, Operation, Outcome, PlanSummary, Poll, Problem, RanImage,
-    Refresh, Register, Registered, Resume, Resumed, RunOptions, Secret, Status, Task, TaskState,
-    TaskStatus, Variable,
+    Intervals, Kind, LogOffset, Named, Operation, Outcome, PlanSummary, Platform, Poll, Problem,
+    RanImage, Refresh, Register, Registered, Resume, Resumed, RunOptions, Secret, Status, Task,
+    TaskState, TaskStatus, Variable,
 };
 
 pub(crate) fn check_token() -> CheckToken {
@@ -97,6 +97,7 @@ pub(crate) fn claimed() -> Claimed {
             changes_nothing: true,
             workspace: named("ws-1"),
             environment: named("env-1"),
+            platform: Some(Platform::OpenTofu),
             terraform_version: Some("1.9.8".into()),
             allow_other_terraform_version: false,
             image: Some("hashicorp/terraform".into()),

@@ -89,7 +89,10 @@ pub struct Task {
     pub workspace: Named,
     /// The workspace's environment.
     pub environment: Named,
-    /// The Terraform version that the workspace asks for; none: the image's.
+    /// What runs the configuration; none: what the image has, Terraform if it has both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// The version of Terraform or OpenTofu that the workspace asks for; none: the image's.
     pub terraform_version: Option<String>,
     /// Whether a run goes on when its image has another version.
     #[serde(default)]
@@ -167,6 +170,34 @@ pub enum Operation {
     Apply,
     /// Destroys them all.
     Destroy,
+}
+
+/// What runs a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Platform {
+    /// Terraform.
+    Terraform,
+    /// OpenTofu.
+    OpenTofu,
+}
+
+impl Platform {
+    /// As it is written in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Terraform => "terraform",
+            Self::OpenTofu => "opentofu",
+        }
+    }
+
+    /// The program on an image's PATH.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Terraform => "terraform",
+            Self::OpenTofu => "tofu",
+        }
+    }
 }
 
 /// An id with its name.

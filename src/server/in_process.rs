@@ -220,6 +220,17 @@ impl InProcess {
         (workspace, run)
     }
 
+    /// A new agent's claim of the first task that it is offered.
+    pub(crate) async fn claim(&self) -> Value {
+        let (_, registered) = self.tell("register", &self.pool_token, &register()).await;
+        let session = registered["session_token"].as_str().unwrap();
+        let poll = json!({ "free_slots": 1, "tasks": [] });
+        let (_, events) = self.tell("poll", session, &poll).await;
+        let task = events["events"][0]["task_id"].as_str().unwrap();
+        let attempt = json!({ "attempt": 1 });
+        self.tell(&format!("tasks/{task}/claim"), session, &attempt).await.1
+    }
+
     /// A new run, and an agent that works on its plan.
     pub(crate) async fn working(&self) -> Working {
         let (workspace, _) = self.run().await;

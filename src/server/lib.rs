@@ -41,8 +41,11 @@ mod paced;
 mod packages;
 mod pages;
 mod retention;
+mod run_schedules;
+mod run_triggers;
 mod samples;
 mod scheduler;
+mod started_runs;
 mod store;
 mod tls;
 mod token;
@@ -300,6 +303,10 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         async move { app.call_webhooks().await }
     });
     let sampler = tokio::spawn(samples::sample_pools(Arc::clone(&app)));
+    let starter = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { started_runs::start_due_runs(&app).await }
+    });
     let remover = tokio::spawn({
         let app = Arc::clone(&app);
         let retention = Retention { states: options.keep_states, runs: options.keep_runs };
@@ -313,6 +320,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     sweeper.await?;
     caller.await?;
     sampler.await?;
+    starter.await?;
     remover.await?;
     app.scheduler.store.close().await;
     info!("server has stopped");

@@ -2,11 +2,13 @@
 # The first process of a task's container: runs the task's steps one after the
 # other. Needs nothing but /bin/sh.
 #
-# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY NAME VERSION [FLAG...]
+# usage: entrypoint.sh plan|apply apply|destroy DIRECTORY NAME PROGRAM VERSION \
+#            [FLAG...]
 #
 #   DIRECTORY                     where Terraform is started
 #   NAME                          the container's, for the very last line: whoever has
 #                                 heard that has heard all
+#   PROGRAM                       terraform or tofu; empty: what the image has, terraform if both
 #   VERSION                       the version that Terraform must have; empty: any
 #   FLAG...                       what else `terraform plan` is given
 #   /scalr/run/environment        the run's variables: a line `variable NAME VALUE` for
@@ -54,8 +56,9 @@ _kind=$1
 _operation=$2
 _directory=$3
 _container=$4
-_version=$5
-shift 5
+_wanted=$5
+_version=$6
+shift 6
 _program=
 _cli_config=
 _notes=
@@ -179,8 +182,11 @@ is_variables() {
 # Finds out whether the image has Terraform or OpenTofu, and of which version.
 check_program() {
     [ -n "$_stopped" ] && exit 130
-    [ "$(load && program)" = terraform ] || echo "Using tofu: this run's image has no program terraform"
-    run as_terraform version >/scalr/run/version
+    if [ -z "$_wanted" ]; then
+        _wanted=$(load && program)
+        [ "$_wanted" = terraform ] || echo "Using tofu: this run's image has no program terraform"
+    fi
+    run as_terraform "$_wanted" version >/scalr/run/version
     if [ "$_code" -ne 0 ]; then
         copy /scalr/run/version
         echo "version $_code" >>/scalr/run/status
@@ -295,7 +301,7 @@ terraform_step() {
         _notes="$_notes<$_line>"
     done </scalr/run/notes
     place_all
-    run as_terraform "$@"
+    run as_terraform "$_wanted" "$@"
     echo "$1 $_code" >>/scalr/run/status
     return "$_code"
 }
@@ -303,7 +309,7 @@ terraform_step() {
 # Writes what Terraform says of the plan in JSON, if it does: nothing relies on that.
 write_json() {
     [ -n "$_stopped" ] && return
-    run as_show
+    run as_show "$_wanted"
     [ "$_code" -eq 0 ] || : >/scalr/run/plan.json
 }
 
@@ -315,10 +321,10 @@ as_show() {
     TF_WORKSPACE=default
     export TF_WORKSPACE
     has_plugin_cache || unset TF_PLUGIN_CACHE_DIR
-    exec "$(program)" show -no-color -json /scalr/run/plan
+    exec "$1" show -no-color -json /scalr/run/plan
 }
 
-# Becomes Terraform.
+# Becomes Terraform: a program and its arguments.
 as_terraform() {
     load
     # The state is the one of this workspace, whatever a variable or a hook selected.
@@ -326,10 +332,10 @@ as_terraform() {
     export TF_WORKSPACE
     has_plugin_cache || unset TF_PLUGIN_CACHE_DIR
     [ -e /scalr/run/stopped ] && exit 130
-    exec "$(program)" "$@"
+    exec "$@"
 }
 
-# Prints the name of the image's program.
+# Prints the name of the image's program, if any will do.
 program() {
     if command -v terraform >/dev/null || ! command -v tofu >/dev/null; then
         echo terraform

@@ -13,13 +13,14 @@ use protocol::{Category, Secret, Variable};
 /// The shells that images call `/bin/sh`.
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
 
-/// A container's folder, and the entry point made to work there.
-struct Run(tempfile::TempDir);
+/// A container's folder, with the entry point made to work there, and the program that the
+/// workspace asks for.
+struct Run(tempfile::TempDir, &'static str);
 
 impl Run {
     /// Its `terraform` prints its command and WORD.
     fn new(hooks: &[(&str, &str)]) -> Self {
-        let run = Self(tempfile::tempdir().unwrap());
+        let run = Self(tempfile::tempdir().unwrap(), "");
         for folder in ["bin", "work", "hooks/agent", "hooks/workspace"] {
             fs::create_dir_all(run.path(folder)).unwrap();
         }
@@ -82,6 +83,7 @@ impl Run {
             .args(kind_and_operation)
             .arg(self.path(folder))
             .arg("task-1-1")
+            .arg(self.1)
             .args(rest)
             .env("PATH", path)
             .stdin(Stdio::null())
@@ -260,7 +262,12 @@ fn plugins_of_the_configuration_keep_the_agents_providers_away_and_not_the_token
         fs::write(run.path(file), "").unwrap();
     }
     let home = run.path("home");
-    run.variables(&[("HOME", home.to_str().unwrap()), ("XDG_DATA_DIRS", "")]);
+    run.variables(&[
+        ("HOME", home.to_str().unwrap()),
+        ("XDG_DATA_DIRS", ""),
+        ("XDG_DATA_HOME", ""),
+        ("TF_CLI_CONFIG_FILE", ""),
+    ]);
     let (said, _) = run.end(run.start("plan"));
     assert_eq!(said, "init credentials.tfrc\nplan credentials.tfrc\n");
 }
@@ -446,6 +453,28 @@ fn an_image_with_tofu_alone_runs_that_and_the_log_says_so() {
             status.contains("has OpenTofu 1.9.0, and the workspace asks for 1.8.0"),
             "{status}"
         );
+    }
+}
+
+#[test]
+fn a_run_uses_the_program_of_its_platform_alone() {
+    for (wanted, other) in [("tofu", "terraform"), ("terraform", "tofu")] {
+        for shell in SHELLS {
+            let mut run = Run::new(&[]);
+            run.1 = wanted;
+            for program in [wanted, other] {
+                run.script(&format!("bin/{program}"), &format!("#!/bin/sh\necho {program} $1\n"));
+            }
+            let (said, status) = run.end(run.start_in(shell, "plan", "work", ""));
+            assert_eq!(status, "init 0\nplan 0\n", "{shell:?} {said}");
+            assert!(said.contains(&format!("{wanted} plan\n")), "{shell:?} {said}");
+            assert!(!said.contains(other), "{shell:?} {said}");
+            // The agent says which image that is.
+            fs::remove_file(run.path(&format!("bin/{wanted}"))).unwrap();
+            fs::remove_file(run.path("status")).unwrap();
+            let (_, status) = run.end(run.start_in(shell, "plan", "work", ""));
+            assert_eq!(status, "version 127\n", "{shell:?}");
+        }
     }
 }
 

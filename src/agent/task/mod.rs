@@ -478,6 +478,7 @@ impl Job {
             reached: self.time_limit().filter(|_| was_overdue),
             interrupt,
             image: image.as_deref(),
+            platform: self.task().platform,
         };
         let mut end = outcome(&ending, &self.context.config);
         if let Some(error) = unusable {
@@ -677,6 +678,7 @@ pub(super) mod tests {
                 changes_nothing: false,
                 workspace: named("ws-1"),
                 environment: named("env-1"),
+                platform: None,
                 terraform_version: None,
                 allow_other_terraform_version: false,
                 image: None,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::interrupt::Interrupt;
 use super::{disk, hooks, memory, time_limit};
-use config::Config;
-use protocol::{Kind, Outcome};
+use config::{Config, defaults};
+use protocol::{Kind, Outcome, Platform};
 
 /// How a task's steps ended.
 #[derive(Debug, PartialEq)]
@@ -55,6 +55,8 @@ pub(super) struct Ending<'a> {
     pub(super) interrupt: Option<Interrupt>,
     /// The image, where a program was not found in it.
     pub(super) image: Option<&'a str>,
+    /// What the workspace asks for; none: what there is.
+    pub(super) platform: Option<Platform>,
 }
 
 impl Ending<'_> {
@@ -149,13 +151,29 @@ fn reason(
             ending.exit_code
         ));
     }
-    (code == 127).then(|| {
-        format!(
-            "Error: the image {} has neither `terraform` nor `tofu` on its PATH. Name an image that has one of them for the workspace, the pool or the agent (`scalr-agent configure --image`), for example {}.",
-            ending.image.unwrap_or("of this run"),
-            config::defaults::IMAGE
-        )
-    })
+    (code == 127).then(|| without_program(ending))
+}
+
+/// What is wrong with an image that lacks the run's program.
+fn without_program(ending: &Ending<'_>) -> String {
+    let image = ending.image.unwrap_or("of this run");
+    let advice =
+        "for the workspace, the pool or the agent (`scalr-agent configure --image`), for example";
+    let Some(platform) = ending.platform else {
+        return format!(
+            "Error: the image {image} has neither `terraform` nor `tofu` on its PATH. Name an image that has one of them {advice} {}.",
+            defaults::IMAGE
+        );
+    };
+    let example = match platform {
+        Platform::Terraform => defaults::IMAGE,
+        Platform::OpenTofu => defaults::OPENTOFU_IMAGE,
+    };
+    format!(
+        "Error: the image {image} has no `{}` on its PATH, and the workspace's iac-platform is {}. Name an image that has it {advice} {example}, or change the workspace's iac-platform.",
+        platform.program(),
+        platform.name()
+    )
 }
 
 #[cfg(test)]
@@ -186,6 +204,7 @@ mod tests {
             reached: None,
             interrupt: None,
             image: (exit_code == 127).then_some("alpine:3"),
+            platform: None,
         }
     }
 
@@ -223,6 +242,14 @@ mod tests {
                 Errored,
                 None,
                 Some("alpine:3 has neither `terraform` nor `tofu`"),
+            ),
+            (
+                Ending { platform: Some(Platform::OpenTofu), ..ended(Plan, "version 127\n", 127) },
+                Errored,
+                None,
+                Some(
+                    "alpine:3 has no `tofu` on its PATH, and the workspace's iac-platform is opentofu. Name an image that has it for the workspace, the pool or the agent (`scalr-agent configure --image`), for example ghcr.io/opentofu/opentofu:{version}",
+                ),
             ),
             (
                 ended(Plan, "error no Terraform configuration in live: it is empty\n", 1),

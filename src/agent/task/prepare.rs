@@ -6,7 +6,7 @@ use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use tracing::{info, warn};
 
 use super::input_archive::Archive;
@@ -17,9 +17,10 @@ use crate::engine::ContainerSpec;
 use crate::log::spool::Spool;
 use crate::phase::Phase;
 use crate::{registry, sum, trusted};
+use config::defaults;
 use config::layout::label;
 use configuration::Reader;
-use protocol::{Hook, Kind, Operation, Registered, Task};
+use protocol::{Hook, Kind, Operation, Platform, Registered, Task};
 
 /// How often a pull tells how far it is.
 const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
@@ -220,7 +221,7 @@ impl Job {
     /// The image, pulled if the engine does not have it. An apply uses the one of its plan,
     /// whatever its name means by now.
     pub(super) async fn image(&self, spool: &mut Spool) -> Result<String> {
-        let image = self.chosen_image()?;
+        let image = chosen_image(self.task(), &self.context.config.image);
         if let Some(planned) = &self.task().image_id {
             if self.context.engine.image_id(planned).await?.is_some() {
                 self.context.images.used(&image)?;
@@ -278,12 +279,6 @@ impl Job {
         spool.write(format!("Pulled image {image} in {} s\n", begun.elapsed().as_secs()).as_bytes())
     }
 
-    /// The workspace's image, else the pool's, else the agent's.
-    fn chosen_image(&self) -> Result<String> {
-        let task = self.task();
-        with_version(task.image.as_ref().unwrap_or(&self.context.config.image), task)
-    }
-
     fn container(&self, image: String, registered: &Registered) -> Result<ContainerSpec> {
         let (task, config, user) = (self.task(), &self.context.config, self.context.user);
         let operation = match task.operation {
@@ -298,6 +293,7 @@ impl Job {
             operation,
             &directory,
             &self.container_name(),
+            task.platform.map_or("", Platform::program),
             required_version(task).unwrap_or_default(),
         ]
         .map(str::to_owned)
@@ -353,16 +349,18 @@ pub(super) fn some_names<'a>(paths: impl ExactSizeIterator<Item = &'a PathBuf>) 
     names.join(", ") + &more
 }
 
-fn with_version(image: &str, task: &Task) -> Result<String> {
-    if !image.contains("{version}") {
-        return Ok(image.to_owned());
-    }
-    let version = task.terraform_version.as_ref().ok_or_else(|| {
-        anyhow!(
-            "the image {image} needs a Terraform version, and the workspace has none. What to do: set the workspace's terraform-version, or name an image without {{version}}"
-        )
-    })?;
-    Ok(image.replace("{version}", version))
+/// The workspace's image, else the pool's, else the agent's.
+fn chosen_image(task: &Task, of_agent: &str) -> String {
+    let is_opentofu = task.platform == Some(Platform::OpenTofu);
+    let (of_agent, default_version) = match is_opentofu {
+        true if of_agent == defaults::IMAGE => {
+            (defaults::OPENTOFU_IMAGE, defaults::OPENTOFU_VERSION)
+        }
+        true => (of_agent, defaults::OPENTOFU_VERSION),
+        false => (of_agent, defaults::TERRAFORM_VERSION),
+    };
+    let image = task.image.as_deref().unwrap_or(of_agent);
+    image.replace("{version}", task.terraform_version.as_deref().unwrap_or(default_version))
 }
 
 #[cfg(test)]
@@ -382,11 +380,25 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_the_workspaces() {
-        let mut task = claimed().task;
-        assert_eq!(with_version("run:1", &task).unwrap(), "run:1");
-        assert!(with_version("run:{version}", &task).is_err());
-        task.terraform_version = Some("1.11.4".to_owned());
-        assert_eq!(with_version("run:{version}-a", &task).unwrap(), "run:1.11.4-a");
+    fn an_image_is_that_of_the_platform_with_the_version_of_the_workspace_or_the_default_one() {
+        let own = "own:{version}-a";
+        let of_terraform = Some(Platform::Terraform);
+        let of_opentofu = Some(Platform::OpenTofu);
+        for (platform, version, of_task, of_agent, image) in [
+            (None, None, None, defaults::IMAGE, "hashicorp/terraform:1.11.4"),
+            (of_terraform, Some("1.5.7"), None, defaults::IMAGE, "hashicorp/terraform:1.5.7"),
+            (of_opentofu, None, None, defaults::IMAGE, "ghcr.io/opentofu/opentofu:1.9.1"),
+            (of_opentofu, Some("1.8.0"), None, defaults::IMAGE, "ghcr.io/opentofu/opentofu:1.8.0"),
+            (of_opentofu, Some("1.8.0"), None, own, "own:1.8.0-a"),
+            (of_opentofu, None, None, own, "own:1.9.1-a"),
+            (of_opentofu, Some("1.8.0"), Some("mine"), own, "mine"),
+            (None, Some("1.5.7"), Some("mine:{version}"), own, "mine:1.5.7"),
+        ] {
+            let mut task = claimed().task;
+            task.platform = platform;
+            task.terraform_version = version.map(str::to_owned);
+            task.image = of_task.map(str::to_owned);
+            assert_eq!(chosen_image(&task, of_agent), image);
+        }
     }
 }

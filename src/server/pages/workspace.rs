@@ -326,6 +326,7 @@ mod tests {
             ("name", "other"),
             ("terraform-version", "1.9.8"),
             ("plan-timeout-seconds", "600"),
+            ("destroy-schedule", "0 20 * * *"),
             ("pre-plan", "make policy\r\nmake more"),
             ("auto-apply", "on"),
         ];
@@ -333,9 +334,12 @@ mod tests {
         let after = attributes().await;
         assert_eq!(after["name"], "other");
         assert_eq!(after["plan-timeout-seconds"], 600);
+        assert_eq!(after["destroy-schedule"], "0 20 * * *");
+        assert_eq!(after["apply-schedule"], Value::Null);
         assert_eq!(after["hooks"]["pre-plan"], "make policy\nmake more");
         assert_eq!(after["auto-apply"], true);
         assert_eq!(after["deletion-protection-enabled"], false);
-        assert!(browser.page(&path).await.contains("value=\"600\""));
+        let page = browser.page(&path).await;
+        assert!(page.contains("value=\"600\"") && page.contains("value=\"0 20 * * *\""), "{page}");
     }
 }

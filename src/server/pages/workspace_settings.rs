@@ -18,7 +18,14 @@ use crate::store::agent_pool;
 use protocol::Hook;
 
 /// The attributes that are texts; an empty one is null.
-const TEXTS: [&str; 4] = ["name", "terraform-version", "working-directory", "image"];
+const TEXTS: [&str; 6] = [
+    "name",
+    "terraform-version",
+    "working-directory",
+    "image",
+    "apply-schedule",
+    "destroy-schedule",
+];
 
 /// Those that are switched on or off.
 const SWITCHES: [&str; 3] =

@@ -59,6 +59,7 @@ impl Change {
             changes_nothing: task.phase == Phase::Apply && run.has_changes == Some(false),
             workspace: Named { id: workspace.id, name: workspace.name },
             environment: Named { id: environment.id, name: environment.name },
+            platform: settings.platform,
             terraform_version: settings.terraform_version,
             allow_other_terraform_version: settings.allow_other_terraform_version,
             image,
@@ -83,6 +84,7 @@ impl Change {
         };
         let reaching = variable::reaching(&mut self.tx, &workspace.id).await?;
         Ok(RunSettings {
+            platform: workspace.iac_platform.map(Into::into),
             terraform_version: run
                 .terraform_version
                 .clone()
@@ -172,6 +174,7 @@ mod tests {
 
     fn settings(image: &str, variables: &[(&str, &str, Category, bool)]) -> RunSettings {
         RunSettings {
+            platform: None,
             terraform_version: None,
             allow_other_terraform_version: false,
             image: Some(image.to_owned()),

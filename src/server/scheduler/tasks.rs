@@ -6,8 +6,8 @@ use super::leases::OVERDUE_GRACE;
 use super::{Change, Error, Scheduler, millis};
 use crate::store::run::{Run, Status};
 use crate::store::run_event::Actor;
-use crate::store::run_settings;
 use crate::store::task::{self, Claim, Phase, State, Summary, Task};
+use crate::store::{run_settings, run_trigger};
 use crate::token::PresentedToken;
 use protocol::{Finish, Outcome};
 
@@ -206,6 +206,9 @@ impl Change {
             Outcome::Errored => Status::Errored,
             Outcome::Canceled => Status::Canceled,
         };
+        if status == Status::Applied {
+            run_trigger::fire(&mut self.tx, run).await?;
+        }
         let mut message = finish.message.clone();
         if let Some(why) = &finish.unsaved_state {
             let advice = self.lock(run, why).await?;

@@ -22,13 +22,14 @@ use crate::store::configuration_version::ConfigurationVersion;
 use crate::store::environment::Environment;
 use crate::store::run::{Run, Source, Status};
 use crate::store::run_event::Actor;
+use crate::store::run_trigger::RunTrigger;
 use crate::store::session::Session;
 use crate::store::task::{Phase, State, Task};
 use crate::store::variable::Variable;
 use crate::store::workspace::Workspace;
 use crate::store::{
     Page, Store, access_token, account, agent, agent_pool, configuration_version, environment, run,
-    run_event, task, variable, workspace,
+    run_event, run_trigger, task, variable, workspace,
 };
 use crate::token::NewToken;
 use crate::usage::Usage;
@@ -1029,6 +1030,32 @@ async fn the_agent_is_told_to_interrupt_what_runs() {
 }
 
 #[tokio::test]
+async fn an_applied_run_and_no_other_fires_the_triggers_of_its_workspace() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let mut tx = world.scheduler.store.write().await.unwrap();
+    let upstream = workspace::find(&mut tx, "ws-main").await.unwrap().unwrap();
+    let downstream = Workspace { id: "ws-down".into(), name: "down".into(), ..upstream };
+    workspace::insert(&mut tx, &downstream).await.unwrap();
+    let trigger = RunTrigger {
+        id: "rt-1".into(),
+        upstream_id: "ws-main".into(),
+        downstream_id: "ws-down".into(),
+        created_at: 0,
+    };
+    run_trigger::insert(&mut tx, &trigger).await.unwrap();
+    tx.commit().await.unwrap();
+    for (outcome, fired) in [(Outcome::Errored, 0), (Outcome::Finished, 1)] {
+        let (run, apply) = world.applying(&agent).await;
+        world.finish(&apply, outcome, None).await.unwrap();
+        let mut db = world.scheduler.store.read().await.unwrap();
+        let due = run_trigger::due(&mut db).await.unwrap();
+        assert_eq!(due.len(), fired, "{outcome:?}");
+        assert!(due.iter().all(|triggered| triggered.upstream_run_id == run.id));
+    }
+}
+
+#[tokio::test]
 async fn a_run_is_canceling_until_its_apply_has_ended_and_keeps_its_workspace_locked() {
     let world = World::new().await;
     let agent = world.agent("one").await;
@@ -1482,6 +1509,8 @@ impl World {
                 lock_reason: None,
                 locked_by: None,
                 execution_mode: workspace::ExecutionMode::default(),
+                iac_platform: None,
+                remote_state_sharing: true,
                 created_at: now,
                 updated_at: now,
             };

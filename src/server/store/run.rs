@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
+use super::run_schedule::{RunSchedule, ScheduleMode};
 use super::status_sets::statement;
 use super::task::Phase;
 use super::{Connection, Listed, Sorts, View};
@@ -84,8 +85,8 @@ impl TryFrom<String> for Inputs {
 
 /// Where a run came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, sqlx::Type)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
+#[sqlx(rename_all = "kebab-case")]
 pub(crate) enum Source {
     /// The pool API.
     #[default]
@@ -94,6 +95,10 @@ pub(crate) enum Source {
     Cli,
     /// The server's pages.
     Ui,
+    /// A schedule of its workspace.
+    Schedule,
+    /// A run of another workspace that was applied.
+    RunTrigger,
 }
 
 impl Source {
@@ -103,6 +108,8 @@ impl Source {
             Source::Api => "api",
             Source::Cli => "cli",
             Source::Ui => "ui",
+            Source::Schedule => "schedule",
+            Source::RunTrigger => "run-trigger",
         }
     }
 }
@@ -372,6 +379,22 @@ pub(crate) async fn under_way(
          ORDER BY created_at LIMIT 1",
     ))
     .bind(workspace_id)
+    .fetch_optional(db)
+    .await
+}
+
+/// A run of a schedule that has not ended.
+pub(crate) async fn unfinished_of_schedule(
+    db: &mut Connection,
+    schedule: &RunSchedule,
+) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar(statement(
+        "SELECT id FROM runs WHERE workspace_id = $1 AND is_destroy = $2 AND source = 'schedule'
+           AND status IN {unended_runs}
+         ORDER BY created_at LIMIT 1",
+    ))
+    .bind(&schedule.workspace_id)
+    .bind(schedule.mode == ScheduleMode::Destroy)
     .fetch_optional(db)
     .await
 }

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Connection;
-use protocol::{Hook, RanImage, Variable};
+use protocol::{Hook, Platform, RanImage, Variable};
 
 /// What of its workspace and its pool a plan was started with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RunSettings {
+    /// What runs the configuration; none: what the image has.
+    #[serde(default)]
+    pub platform: Option<Platform>,
     /// The Terraform version that was asked for; none: the image's.
     pub terraform_version: Option<String>,
     /// Whether the image could have another one.

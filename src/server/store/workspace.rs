@@ -20,6 +20,8 @@ pub(crate) struct Workspace {
     pub pool_id: Option<String>,
     /// Its name, unique in the environment.
     pub name: String,
+    /// What runs its configurations; none: what the image has, Terraform if it has both.
+    pub iac_platform: Option<IacPlatform>,
     /// The Terraform version it asks for; none: the image's.
     pub terraform_version: Option<String>,
     /// Whether its runs may use another one.
@@ -45,6 +47,8 @@ pub(crate) struct Workspace {
     pub locked_by: Option<String>,
     /// Where its plans and applies run.
     pub execution_mode: ExecutionMode,
+    /// Whether all workspaces of its environment may read its state.
+    pub remote_state_sharing: bool,
     /// When it was made.
     pub created_at: Millis,
     /// When it was last changed.
@@ -61,6 +65,27 @@ pub(crate) enum ExecutionMode {
     Remote,
     /// On the client's machine; only the state is here.
     Local,
+}
+
+/// What runs configurations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
+pub(crate) enum IacPlatform {
+    /// Terraform.
+    #[default]
+    Terraform,
+    /// OpenTofu.
+    OpenTofu,
+}
+
+impl From<IacPlatform> for protocol::Platform {
+    fn from(platform: IacPlatform) -> Self {
+        match platform {
+            IacPlatform::Terraform => Self::Terraform,
+            IacPlatform::OpenTofu => Self::OpenTofu,
+        }
+    }
 }
 
 /// Commands by their place; kept as a JSON object.
@@ -94,6 +119,8 @@ pub(crate) struct Filter<'a> {
     pub pool: Option<&'a str>,
     /// Of this account.
     pub account: Option<&'a str>,
+    /// That may read the state of this one though it does not share it with all.
+    pub consumer_of: Option<&'a str>,
 }
 
 /// What a list of them can be sorted by.
@@ -113,8 +140,10 @@ pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::
         "INSERT INTO workspaces
             (id, environment_id, pool_id, name, terraform_version, working_directory, image,
              auto_apply, deletion_protection, created_at, updated_at, hooks,
-             allow_other_terraform_version, plan_timeout, apply_timeout, execution_mode)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+             allow_other_terraform_version, plan_timeout, apply_timeout, execution_mode,
+             iac_platform, remote_state_sharing)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+             $18)",
     )
     .bind(&workspace.id)
     .bind(&workspace.environment_id)
@@ -132,6 +161,8 @@ pub(crate) async fn insert(db: &mut Connection, workspace: &Workspace) -> sqlx::
     .bind(workspace.plan_timeout)
     .bind(workspace.apply_timeout)
     .bind(workspace.execution_mode)
+    .bind(workspace.iac_platform)
+    .bind(workspace.remote_state_sharing)
     .execute(db)
     .await
     .map(drop)
@@ -144,7 +175,7 @@ pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::
             pool_id = $2, name = $3, terraform_version = $4, working_directory = $5, image = $6,
             auto_apply = $7, deletion_protection = $8, updated_at = $9, hooks = $10,
             allow_other_terraform_version = $11, plan_timeout = $12, apply_timeout = $13,
-            execution_mode = $14
+            execution_mode = $14, iac_platform = $15, remote_state_sharing = $16
          WHERE id = $1",
     )
     .bind(&workspace.id)
@@ -161,6 +192,8 @@ pub(crate) async fn update(db: &mut Connection, workspace: &Workspace) -> sqlx::
     .bind(workspace.plan_timeout)
     .bind(workspace.apply_timeout)
     .bind(workspace.execution_mode)
+    .bind(workspace.iac_platform)
+    .bind(workspace.remote_state_sharing)
     .execute(db)
     .await
     .map(drop)
@@ -275,9 +308,19 @@ pub(crate) async fn list(
         "FROM workspaces t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.name = $2)
            AND ($3 IS NULL OR t.environment_id = $3) AND ($4 IS NULL OR t.pool_id = $4)
            AND ($5 IS NULL OR t.environment_id IN
-                (SELECT id FROM environments WHERE account_id = $5))",
+                (SELECT id FROM environments WHERE account_id = $5))
+           AND ($6 IS NULL OR EXISTS (
+                SELECT 1 FROM remote_state_consumers c
+                WHERE c.workspace_id = $6 AND c.consumer_id = t.id))",
         "t.name, t.id",
-        &[filter.id, filter.name, filter.environment, filter.pool, filter.account],
+        &[
+            filter.id,
+            filter.name,
+            filter.environment,
+            filter.pool,
+            filter.account,
+            filter.consumer_of,
+        ],
         view.into(),
     )
     .await

@@ -4,6 +4,7 @@ use sqlx::FromRow;
 
 use super::workspace::Workspace;
 use super::{Connection, Listed, Page};
+use crate::token::new_id;
 
 /// A tag of a workspace.
 #[derive(Clone, Debug, FromRow)]
@@ -30,8 +31,33 @@ pub(crate) struct Search<'a> {
     pub excluded_tags: Option<&'a str>,
 }
 
+/// Writes a tag without a value, unless the workspace has it.
+pub(crate) async fn insert(db: &mut Connection, workspace_id: &str, key: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO workspace_tags (workspace_id, key, value) VALUES ($1, $2, '')
+         ON CONFLICT (workspace_id, key) DO NOTHING",
+    )
+    .bind(workspace_id)
+    .bind(key)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
 /// Writes a tag, in the place of the workspace's earlier one with this key.
 pub(crate) async fn upsert(db: &mut Connection, tag: &WorkspaceTag) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO tags (id, account_id, name)
+         SELECT $1, e.account_id, $2 FROM workspaces w
+         JOIN environments e ON e.id = w.environment_id
+         WHERE w.id = $3
+         ON CONFLICT (account_id, name) DO NOTHING",
+    )
+    .bind(new_id("tag"))
+    .bind(&tag.key)
+    .bind(&tag.workspace_id)
+    .execute(&mut *db)
+    .await?;
     sqlx::query(
         "INSERT INTO workspace_tags (workspace_id, key, value) VALUES ($1, $2, $3)
          ON CONFLICT (workspace_id, key) DO UPDATE SET value = excluded.value",

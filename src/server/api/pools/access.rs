@@ -4,7 +4,8 @@
 //! | a run reads | which |
 //! |---|---|
 //! | its run, configuration version and environment | its own |
-//! | workspaces, their outputs and their current state | those of its environment |
+//! | workspaces | those of its environment |
+//! | their outputs and their current state | its own, and those that are shared with it |
 
 use axum::RequestExt as _;
 use axum::extract::{MatchedPath, Path, Request, State};
@@ -110,9 +111,10 @@ async fn check_run(app: &App, task: &Task, request: &mut Request) -> Result<(), 
             ("ConfigurationVersion", id == scope.run.configuration_version_id)
         }
         "/environments/{id}" => ("Environment", id == scope.environment_id()),
-        "/workspaces/{id}"
-        | "/workspaces/{id}/current-state-version"
-        | "/workspaces/{id}/outputs" => ("Workspace", scope.has_workspace(&mut db, &id).await?),
+        "/workspaces/{id}" => ("Workspace", scope.has_workspace(&mut db, &id).await?),
+        "/workspaces/{id}/current-state-version" | "/workspaces/{id}/outputs" => {
+            ("Workspace", scope.may_read_state_of(&mut db, &id).await?)
+        }
         "/state-versions/{id}" | "/state-versions/{id}/download" => {
             ("StateVersion", scope.has_state(&mut db, &id).await?)
         }

@@ -26,7 +26,7 @@ pub(super) struct Kind {
     unrelated: &'static [(&'static str, bool)],
 }
 
-static KINDS: [Kind; 10] = [
+static KINDS: [Kind; 12] = [
     Kind {
         name: "access-tokens",
         attributes: &["name", "description", "expires-in", "for-one-agent"],
@@ -79,7 +79,7 @@ static KINDS: [Kind; 10] = [
     Kind {
         name: "environments",
         attributes: &["name"],
-        relationships: &["account", "default-workspace-agent-pool"],
+        relationships: &["account", "default-workspace-agent-pool", "tags"],
         fixed: &[
             ("is-federated-to-account", "false"),
             ("mask-sensitive-output", "true"),
@@ -94,8 +94,15 @@ static KINDS: [Kind; 10] = [
             ("policy-groups", true),
             ("provider-configurations", true),
             ("storage-profile", false),
-            ("tags", true),
         ],
+    },
+    Kind {
+        name: "run-triggers",
+        attributes: &[],
+        relationships: &["downstream", "upstream"],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
     },
     Kind {
         name: "runs",
@@ -129,6 +136,14 @@ static KINDS: [Kind; 10] = [
         unrelated: &[],
     },
     Kind {
+        name: "tags",
+        attributes: &["name"],
+        relationships: &["account"],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
+    },
+    Kind {
         name: "vars",
         attributes: &["category", "description", "final", "hcl", "key", "sensitive", "value"],
         relationships: &["account", "environment", "workspace"],
@@ -141,32 +156,32 @@ static KINDS: [Kind; 10] = [
         name: "workspaces",
         attributes: &[
             "allow-other-terraform-version",
+            "apply-schedule",
             "apply-timeout-seconds",
             "auto-apply",
             "deletion-protection-enabled",
+            "destroy-schedule",
             "execution-mode",
             "hooks",
+            "iac-platform",
             "image",
             "name",
             "operations",
             "plan-timeout-seconds",
+            "remote-state-sharing",
             "run-operation-timeout",
             "terraform-version",
             "working-directory",
         ],
-        relationships: &["agent-pool", "environment"],
+        relationships: &["agent-pool", "environment", "tags"],
         fixed: &[
-            ("apply-schedule", "null"),
             // What clients write who write nothing else, and what it amounts to.
             ("auto-queue-runs", "\"skip_first\""),
             ("auto-queue-runs", "\"never\""),
-            ("destroy-schedule", "null"),
             ("environment-type", "\"unmapped\""),
             ("file-triggers-enabled", "false"),
             ("force-latest-run", "false"),
-            ("iac-platform", "\"terraform\""),
             ("remote-backend", "true"),
-            ("remote-state-sharing", "false"),
             ("terragrunt", "null"),
             ("var-files", "[]"),
             ("vcs-repo", "null"),
@@ -177,7 +192,6 @@ static KINDS: [Kind; 10] = [
             ("created-by", false),
             ("module-version", false),
             ("ssh-key", false),
-            ("tags", true),
             ("vcs-provider", false),
         ],
     },

@@ -1,5 +1,7 @@
 //! Environments.
 
+use std::slice;
+
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -9,12 +11,13 @@ use serde_json::{Value, json};
 use super::agent_pools::usable_pool;
 use super::payload::Payload;
 use super::query::ListQuery;
+use super::tags::Tagged;
 use super::the_account;
-use crate::api::json_api::{ApiError, Document, to_one};
+use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::environment::{self, Environment, Filter};
-use crate::store::{Connection, Page, is_taken, workspace};
+use crate::store::{Connection, Page, is_taken, tag, workspace};
 use crate::token::new_id;
 
 pub(super) fn routes() -> Router<App> {
@@ -36,12 +39,14 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         account: query.filter("account"),
     };
     let listed = environment::list(&mut db, filter, query.view()).await?;
-    Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, query.page))
+    let resources = render_all(&mut db, &listed.rows).await?;
+    Ok(Document::page(resources, listed.total, query.page))
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
-    Ok(Document::of(render(&find(&mut db, &id).await?)))
+    let environment = find(&mut db, &id).await?;
+    Ok(Document::of(render(&mut db, &environment).await?))
 }
 
 async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
@@ -57,8 +62,10 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     environment::insert(&mut tx, &environment).await.map_err(name_taken)?;
     // Only now: which pools it may use depends on its being there.
     set_default_pool(&mut tx, &mut environment, &payload).await?;
+    Tagged::Environment(&environment.id).save(&mut tx, &payload).await?;
+    let resource = render(&mut tx, &environment).await?;
     tx.commit().await?;
-    Ok(Document::created(render(&environment)))
+    Ok(Document::created(resource))
 }
 
 async fn update(
@@ -70,8 +77,10 @@ async fn update(
     let mut environment = find(&mut tx, &id).await?;
     change(&mut environment, &payload)?;
     set_default_pool(&mut tx, &mut environment, &payload).await?;
+    Tagged::Environment(&environment.id).save(&mut tx, &payload).await?;
+    let resource = render(&mut tx, &environment).await?;
     tx.commit().await?;
-    Ok(Document::of(render(&environment)))
+    Ok(Document::of(resource))
 }
 
 async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
@@ -118,10 +127,28 @@ fn name_taken(error: sqlx::Error) -> ApiError {
 
 /// The environments with these ids.
 pub(super) async fn load(db: &mut Connection, ids: &[&str]) -> Result<Vec<Value>, ApiError> {
-    Ok(environment::with_ids(db, ids).await?.iter().map(render).collect())
+    let environments = environment::with_ids(db, ids).await?;
+    render_all(db, &environments).await
 }
 
-fn render(environment: &Environment) -> Value {
+async fn render(db: &mut Connection, environment: &Environment) -> Result<Value, ApiError> {
+    Ok(render_all(db, slice::from_ref(environment)).await?.remove(0))
+}
+
+async fn render_all(
+    db: &mut Connection,
+    environments: &[Environment],
+) -> Result<Vec<Value>, ApiError> {
+    let ids: Vec<&str> = environments.iter().map(|environment| environment.id.as_str()).collect();
+    let tags = tag::of_environments(db, &ids).await?;
+    let render = |environment: &Environment| {
+        let own = tags.iter().filter(|(id, _)| *id == environment.id);
+        render_with(environment, own.map(|(_, tag)| tag))
+    };
+    Ok(environments.iter().map(render).collect())
+}
+
+fn render_with<'a>(environment: &Environment, tags: impl Iterator<Item = &'a String>) -> Value {
     json!({
         "type": "environments",
         "id": environment.id,
@@ -133,6 +160,7 @@ fn render(environment: &Environment) -> Value {
             "account": to_one("accounts", Some(&environment.account_id)),
             "default-workspace-agent-pool":
                 to_one("agent-pools", environment.default_pool_id.as_deref()),
+            "tags": to_many("tags", tags),
         },
     })
 }

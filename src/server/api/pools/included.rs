@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::resource_types::ResourceType;
 use super::{
     accounts, agent_pools, agents, configuration_versions, environments, phases, runs,
-    state_versions, workspaces,
+    state_versions, tags, workspaces,
 };
 use crate::api::json_api::ApiError;
 use crate::app::App;
@@ -129,6 +129,7 @@ async fn load(
         "environments" => environments::load(db, ids).await,
         "runs" => runs::load(db, ids).await,
         "state-versions" => state_versions::load(app, db, ids).await,
+        "tags" => tags::load(db, ids).await,
         "workspaces" => workspaces::load(db, ids).await,
         _ => Ok(Vec::new()),
     }

@@ -15,12 +15,15 @@ mod payload;
 pub(super) mod phases;
 mod query;
 pub(super) mod quotas;
+mod remote_state_consumers;
 mod resource_types;
 mod run_events;
-pub(super) mod runs;
+mod run_triggers;
+pub(crate) mod runs;
 mod server;
 pub(super) mod state_upload;
 pub(super) mod state_versions;
+mod tags;
 mod variables;
 mod webhook;
 pub(crate) mod workspaces;
@@ -63,8 +66,11 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(configuration_versions::routes())
         .merge(environments::routes())
         .merge(phases::routes())
+        .merge(remote_state_consumers::routes())
+        .merge(run_triggers::routes())
         .merge(runs::routes())
         .merge(server::routes())
+        .merge(tags::routes())
         .merge(variables::routes())
         .merge(workspaces::routes())
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))

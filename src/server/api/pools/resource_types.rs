@@ -4,7 +4,7 @@
 use super::attributes::Kind;
 use crate::store::{
     Sorts, access_token, agent, agent_pool, configuration_version, environment, run, run_event,
-    state_version, variable, workspace,
+    state_version, tag, variable, workspace,
 };
 
 /// A type of resource.
@@ -24,7 +24,7 @@ pub(super) struct ResourceType {
     pub searched: &'static [&'static str],
 }
 
-pub(super) static TYPES: [ResourceType; 14] = [
+pub(super) static TYPES: [ResourceType; 16] = [
     ResourceType {
         name: "access-tokens",
         related: &[("agent-pool", "agent-pools")],
@@ -99,7 +99,11 @@ pub(super) static TYPES: [ResourceType; 14] = [
     },
     ResourceType {
         name: "environments",
-        related: &[("account", "accounts"), ("default-workspace-agent-pool", "agent-pools")],
+        related: &[
+            ("account", "accounts"),
+            ("default-workspace-agent-pool", "agent-pools"),
+            ("tags", "tags"),
+        ],
         filters: &["account", "environment", "name"],
         flags: &[],
         sorts: environment::SORTS,
@@ -120,6 +124,14 @@ pub(super) static TYPES: [ResourceType; 14] = [
         flags: &[],
         sorts: run_event::SORTS,
         searched: run_event::SEARCHED,
+    },
+    ResourceType {
+        name: "run-triggers",
+        related: &[("downstream", "workspaces"), ("upstream", "workspaces")],
+        filters: &[],
+        flags: &[],
+        sorts: &[],
+        searched: &[],
     },
     ResourceType {
         name: "runs",
@@ -144,6 +156,14 @@ pub(super) static TYPES: [ResourceType; 14] = [
         searched: state_version::SEARCHED,
     },
     ResourceType {
+        name: "tags",
+        related: &[("account", "accounts")],
+        filters: &["account", "name", "tag"],
+        flags: &[],
+        sorts: tag::SORTS,
+        searched: tag::SEARCHED,
+    },
+    ResourceType {
         name: "vars",
         related: &[
             ("account", "accounts"),
@@ -163,6 +183,7 @@ pub(super) static TYPES: [ResourceType; 14] = [
             ("current-run", "runs"),
             ("environment", "environments"),
             ("latest-run", "runs"),
+            ("tags", "tags"),
         ],
         filters: &["account", "agent-pool", "environment", "name", "workspace"],
         flags: &[],
@@ -189,6 +210,9 @@ impl Answer {
         let parts: Vec<&str> = route.split('/').skip(1).collect();
         let answer = match parts[..] {
             ["plans" | "applies", _, "output"] => return Self::Other(&["offset"]),
+            ["workspaces", _, "remote-state-consumers"] => {
+                ResourceType::named("workspaces").map(Self::Page)
+            }
             ["workspaces", _, "current-state-version"] => one("state-versions"),
             [name, _, "actions", _] => one(name),
             [name, "{id}"] => one(name),
@@ -235,6 +259,7 @@ mod tests {
             ("/workspaces/{id}/actions/unlock", "workspaces"),
             ("/workspaces/{id}/current-state-version", "state-versions"),
             ("/workspaces/{id}/outputs", "[]"),
+            ("/workspaces/{id}/remote-state-consumers", "page of workspaces"),
             ("/agent-pools/{id}/access-tokens", "page of access-tokens"),
             ("/plans/{id}/output", "[\"offset\"]"),
             ("/server", "[]"),

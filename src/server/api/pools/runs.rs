@@ -65,7 +65,7 @@ async fn create(
 }
 
 /// Makes a run.
-pub(in crate::api) async fn start(
+pub(crate) async fn start(
     app: &App,
     actor: Actor,
     payload: &Payload,

@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tracing::warn;
 
 use super::agent_pools::usable_pool;
 use super::payload::Payload;
 use super::query::ListQuery;
-use crate::api::json_api::{ApiError, Document, to_one};
+use super::tags::Tagged;
+use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::app::App;
 use crate::args::TIMEOUTS;
 use crate::clock::{Millis, rfc3339};
+use crate::run_schedules;
 use crate::store::run::{self, Run};
+use crate::store::run_schedule::{self, RunSchedule, ScheduleMode};
 use crate::store::state_version::{self, StateVersion};
-use crate::store::workspace::{self, ExecutionMode, Filter, Hooks, Workspace};
-use crate::store::{Connection, configuration_version, environment, is_taken};
+use crate::store::workspace::{self, ExecutionMode, Filter, Hooks, IacPlatform, Workspace};
+use crate::store::{Connection, configuration_version, environment, is_taken, tag};
 use crate::token::new_id;
 use protocol::Hook;
 use protocol::limits::{MAX_DIRECTORY, MAX_HOOK, MAX_VERSION};
@@ -29,6 +33,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/workspaces", get(list).post(create))
         .route("/workspaces/{id}", get(read).patch(update).delete(delete))
+        .route("/workspaces/{id}/actions/set-schedule", post(set_schedule))
         .route("/workspaces/{id}/actions/unlock", post(unlock))
 }
 
@@ -53,6 +58,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         environment: query.filter("environment"),
         pool: query.filter("agent-pool"),
         account: query.filter("account"),
+        consumer_of: None,
     };
     let listed = workspace::list(&mut db, filter, query.view()).await?;
     let resources = render_all(&mut db, &listed.rows).await?;
@@ -89,6 +95,7 @@ pub(in crate::api) async fn insert(
         environment_id,
         pool_id: None,
         name: payload.required("name")?,
+        iac_platform: None,
         terraform_version: None,
         allow_other_terraform_version: false,
         working_directory: None,
@@ -101,11 +108,14 @@ pub(in crate::api) async fn insert(
         lock_reason: None,
         locked_by: None,
         execution_mode: ExecutionMode::default(),
+        remote_state_sharing: true,
         created_at: now,
         updated_at: now,
     };
     change(tx, &mut workspace, payload).await?;
     workspace::insert(tx, &workspace).await.map_err(name_taken)?;
+    change_schedules(tx, &workspace, payload, now).await?;
+    Tagged::Workspace(&workspace.id).save(tx, payload).await?;
     Ok(workspace)
 }
 
@@ -132,7 +142,54 @@ pub(in crate::api) async fn save_changes(
 ) -> Result<(), ApiError> {
     change(tx, workspace, payload).await?;
     workspace.updated_at = now;
-    workspace::update(tx, workspace).await.map_err(name_taken)
+    workspace::update(tx, workspace).await.map_err(name_taken)?;
+    change_schedules(tx, workspace, payload, now).await?;
+    Tagged::Workspace(&workspace.id).save(tx, payload).await
+}
+
+/// Clients write schedules so, in a JSON object that is no document.
+async fn set_schedule(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Document, ApiError> {
+    let schedules: Map<String, Value> = serde_json::from_slice(&body)
+        .map_err(|_| ApiError::bad_request("The body is no JSON object with schedules."))?;
+    let known = ScheduleMode::ALL.map(ScheduleMode::attribute);
+    if let Some(name) = schedules.keys().find(|name| !known.contains(&name.as_str())) {
+        let detail = format!("There is no schedule {name}; there are: {}.", known.join(", "));
+        return Err(ApiError::attribute(name, detail));
+    }
+    let payload = Payload::new(schedules, Map::new());
+    update(State(app), Path(id), payload).await
+}
+
+async fn change_schedules(
+    db: &mut Connection,
+    workspace: &Workspace,
+    payload: &Payload,
+    now: Millis,
+) -> Result<(), ApiError> {
+    for mode in ScheduleMode::ALL {
+        let name = mode.attribute();
+        match payload.text(name)? {
+            None => {}
+            Some(None) => run_schedule::delete(db, &workspace.id, mode).await?,
+            Some(Some(cron)) => {
+                let next_at = run_schedules::next(&cron, now).map_err(|why| {
+                    let detail = format!(
+                        "This field takes a cron expression in UTC with five fields, such as \
+                         \"30 3 * * MON-FRI\": {why}."
+                    );
+                    ApiError::attribute(name, detail)
+                })?;
+                let workspace_id = workspace.id.clone();
+                let schedule = RunSchedule { workspace_id, mode, cron, next_at };
+                run_schedule::upsert(db, &schedule).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
@@ -190,6 +247,9 @@ async fn change(
     if let Some(name) = payload.name("name")? {
         workspace.name = name;
     }
+    if let Some(platform) = payload.change::<Value>("iac-platform")? {
+        workspace.iac_platform = platform.map(iac_platform).transpose()?;
+    }
     if let Some(version) = payload.text("terraform-version")? {
         workspace.terraform_version = version.map(terraform_version).transpose()?;
     }
@@ -229,6 +289,9 @@ async fn change(
         workspace.execution_mode = serde_json::from_value(mode).map_err(|_| {
             ApiError::attribute("execution-mode", "This field takes remote or local.")
         })?;
+    }
+    if let Some(sharing) = payload.attribute("remote-state-sharing")? {
+        workspace.remote_state_sharing = sharing;
     }
     if let Some(pool) = payload.to_one("agent-pool")? {
         if let Some(pool) = &pool {
@@ -293,6 +356,11 @@ fn hooks(commands: BTreeMap<String, Option<String>>) -> Result<Hooks, ApiError> 
     Ok(Hooks(hooks))
 }
 
+fn iac_platform(platform: Value) -> Result<IacPlatform, ApiError> {
+    serde_json::from_value(platform)
+        .map_err(|_| ApiError::attribute("iac-platform", "This field takes terraform or opentofu."))
+}
+
 /// A version as it may stand in an image's name: `1.9.8`, `1.10.0-rc1`.
 fn terraform_version(version: String) -> Result<String, ApiError> {
     let numbers = version.split_once('-').map_or(version.as_str(), |(numbers, _)| numbers);
@@ -346,12 +414,17 @@ async fn render(db: &mut Connection, workspace: &Workspace) -> Result<Value, Api
     Ok(render_all(db, slice::from_ref(workspace)).await?.remove(0))
 }
 
-async fn render_all(db: &mut Connection, workspaces: &[Workspace]) -> Result<Vec<Value>, ApiError> {
+pub(super) async fn render_all(
+    db: &mut Connection,
+    workspaces: &[Workspace],
+) -> Result<Vec<Value>, ApiError> {
     let ids: Vec<&str> = workspaces.iter().map(|workspace| workspace.id.as_str()).collect();
     let runs = run::current_of(db, &ids).await?;
     let latest_runs = run::latest_of(db, &ids).await?;
     let configurations = configuration_version::latest_uploaded_of(db, &ids).await?;
     let states = state_version::current_of(db, &ids).await?;
+    let tags = tag::of_workspaces(db, &ids).await?;
+    let schedules = run_schedule::of_workspaces(db, &ids).await?;
     let render = |workspace: &Workspace| {
         let of_workspace = |pairs: &[(String, String)]| {
             let pair = pairs.iter().find(|(id, _)| *id == workspace.id);
@@ -362,6 +435,11 @@ async fn render_all(db: &mut Connection, workspaces: &[Workspace]) -> Result<Vec
             latest_run: of_workspace(&latest_runs),
             configuration: of_workspace(&configurations),
             state: states.iter().find(|state| state.workspace_id == workspace.id),
+            tags: tags.iter().filter(|(id, _)| *id == workspace.id).map(|(_, tag)| tag).collect(),
+            schedules: schedules
+                .iter()
+                .filter(|schedule| schedule.workspace_id == workspace.id)
+                .collect(),
         };
         render_with(workspace, &related)
     };
@@ -375,10 +453,19 @@ struct Related<'a> {
     /// The latest one that is uploaded.
     configuration: Option<String>,
     state: Option<&'a StateVersion>,
+    tags: Vec<&'a String>,
+    schedules: Vec<&'a RunSchedule>,
+}
+
+impl Related<'_> {
+    fn cron(&self, mode: ScheduleMode) -> Option<&str> {
+        let schedule = self.schedules.iter().find(|schedule| schedule.mode == mode);
+        schedule.map(|schedule| schedule.cron.as_str())
+    }
 }
 
 fn render_with(workspace: &Workspace, related: &Related) -> Value {
-    let Related { current_run: run, latest_run, configuration, state } = related;
+    let Related { current_run: run, latest_run, configuration, state, .. } = related;
     let applying = run.filter(|run| run.locks_workspace());
     let locked_by_run = applying.map(|run| format!("The apply of run {} is under way.", run.id));
     let operation_minutes = workspace
@@ -391,6 +478,8 @@ fn render_with(workspace: &Workspace, related: &Related) -> Value {
         "id": workspace.id,
         "attributes": {
             "name": workspace.name,
+            // Clients expect one.
+            "iac-platform": workspace.iac_platform.unwrap_or_default(),
             "terraform-version": workspace.terraform_version,
             "allow-other-terraform-version": workspace.allow_other_terraform_version,
             "working-directory": workspace.working_directory,
@@ -401,8 +490,11 @@ fn render_with(workspace: &Workspace, related: &Related) -> Value {
             "plan-timeout-seconds": workspace.plan_timeout,
             "apply-timeout-seconds": workspace.apply_timeout,
             "run-operation-timeout": operation_minutes,
+            "apply-schedule": related.cron(ScheduleMode::Apply),
+            "destroy-schedule": related.cron(ScheduleMode::Destroy),
             "execution-mode": workspace.execution_mode,
             "operations": workspace.execution_mode == ExecutionMode::Remote,
+            "remote-state-sharing": workspace.remote_state_sharing,
             "actions": { "is-destroyable": configuration.is_some() },
             "can-queue-destroy-plan": configuration.is_some(),
             "migration-environment": null,
@@ -416,6 +508,7 @@ fn render_with(workspace: &Workspace, related: &Related) -> Value {
         "relationships": {
             "environment": to_one("environments", Some(&workspace.environment_id)),
             "agent-pool": to_one("agent-pools", workspace.pool_id.as_deref()),
+            "tags": to_many("tags", related.tags.iter().copied()),
             "configuration-version": to_one("configuration-versions", configuration.as_deref()),
             "current-run": to_one("runs", run.map(|run| run.id.as_str())),
             "latest-run": to_one("runs", latest_run.as_deref()),
@@ -481,6 +574,32 @@ mod tests {
         assert_eq!(id_of("configuration-version"), *version);
         assert_ne!(id_of("current-run"), latest, "it waits for the current one");
         assert_eq!(id_of("latest-run"), latest);
+    }
+
+    #[tokio::test]
+    async fn an_agent_gets_the_platform_of_a_workspace_and_none_where_nobody_has_chosen() {
+        let server = InProcess::new().await;
+        for (platform, answered) in [
+            (json!(null), "terraform"),
+            (json!("opentofu"), "opentofu"),
+            (json!("terraform"), "terraform"),
+        ] {
+            let (workspace, _) = server.run().await;
+            let path = format!("/workspaces/{workspace}");
+            let document = json!({ "data": { "attributes": { "iac-platform": platform } } });
+            let changed = server.api(Method::PATCH, &path, document).await;
+            assert_eq!(changed["data"]["attributes"]["iac-platform"], answered);
+            let claimed = server.claim().await;
+            assert_eq!(claimed["task"]["workspace"]["id"], workspace);
+            assert_eq!(claimed["task"]["platform"], platform);
+        }
+        let path = format!("/api/iacp/v3/workspaces/{}", server.workspace);
+        for bad in [json!("pulumi"), json!(1)] {
+            let body = json!({ "data": { "attributes": { "iac-platform": bad } } }).to_string();
+            let (status, answer) =
+                server.call(Method::PATCH, &path, &server.admin, &[], body).await;
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
+        }
     }
 
     #[test]

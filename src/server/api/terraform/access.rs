@@ -62,10 +62,12 @@ async fn check_run(app: &App, task: &Task, request: &mut Request) -> Result<(), 
             let environment = organizations::find(&mut db, name).await?;
             ("Organization", name, environment.id == scope.environment_id())
         }
-        "/workspaces/{id}"
-        | "/workspaces/{id}/current-state-version"
-        | "/workspaces/{id}/current-state-version-outputs" => {
+        "/workspaces/{id}" => {
             ("Workspace", part("id"), scope.has_workspace(&mut db, part("id")).await?)
+        }
+        "/workspaces/{id}/current-state-version"
+        | "/workspaces/{id}/current-state-version-outputs" => {
+            ("Workspace", part("id"), scope.may_read_state_of(&mut db, part("id")).await?)
         }
         "/state-versions/{id}"
         | "/state-versions/{id}/download"

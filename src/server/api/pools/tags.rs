@@ -1,0 +1,330 @@
+//! Tags, and which of them workspaces and environments have. Workspaces have them from the
+//! Terraform command line, too.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::payload::Payload;
+use super::query::ListQuery;
+use super::{environments, the_account, workspaces};
+use crate::api::json_api::{ApiError, Document, to_one};
+use crate::app::App;
+use crate::store::tag::{self, Filter, Tag};
+use crate::store::workspace_tag;
+use crate::store::{Connection, is_taken};
+use crate::token::new_id;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/tags", get(list).post(create))
+        .route("/tags/{id}", get(read).patch(update).delete(delete))
+        .route(
+            "/workspaces/{id}/relationships/tags",
+            post(change_workspace).patch(change_workspace).delete(change_workspace),
+        )
+        .route(
+            "/environments/{id}/relationships/tags",
+            post(change_environment).patch(change_environment).delete(change_environment),
+        )
+}
+
+/// What has tags.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Tagged<'a> {
+    /// The workspace with this id.
+    Workspace(&'a str),
+    /// The environment with this id.
+    Environment(&'a str),
+}
+
+impl Tagged<'_> {
+    /// Writes the tags that a document has, in the place of those there were.
+    pub(super) async fn save(self, db: &mut Connection, payload: &Payload) -> Result<(), ApiError> {
+        match payload.to_many("tags")? {
+            Some(ids) => self.change(db, &Method::PATCH, &ids).await,
+            None => Ok(()),
+        }
+    }
+
+    /// POST adds tags, PATCH replaces them all, DELETE removes them.
+    async fn change(
+        self,
+        db: &mut Connection,
+        method: &Method,
+        ids: &[String],
+    ) -> Result<(), ApiError> {
+        let mut tags = Vec::new();
+        for id in ids {
+            let tag = tag::find(db, id).await?;
+            tags.push(tag.ok_or_else(|| ApiError::no_related_many("tags", id))?);
+        }
+        if *method == Method::PATCH {
+            for tag in self.tags(db).await? {
+                if !ids.contains(&tag.id) {
+                    self.remove(db, &tag).await?;
+                }
+            }
+        }
+        for tag in &tags {
+            match *method == Method::DELETE {
+                true => self.remove(db, tag).await?,
+                false => self.add(db, tag).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn tags(self, db: &mut Connection) -> sqlx::Result<Vec<Tag>> {
+        let ids = match self {
+            Self::Workspace(id) => tag::of_workspaces(db, &[id]).await?,
+            Self::Environment(id) => tag::of_environments(db, &[id]).await?,
+        };
+        let ids: Vec<&str> = ids.iter().map(|(_, tag)| tag.as_str()).collect();
+        tag::with_ids(db, &ids).await
+    }
+
+    async fn add(self, db: &mut Connection, tag: &Tag) -> sqlx::Result<()> {
+        match self {
+            // One with a value keeps that.
+            Self::Workspace(id) => workspace_tag::insert(db, id, &tag.name).await,
+            Self::Environment(id) => tag::add_to_environment(db, id, tag).await,
+        }
+    }
+
+    async fn remove(self, db: &mut Connection, tag: &Tag) -> sqlx::Result<()> {
+        match self {
+            Self::Workspace(id) => workspace_tag::delete(db, id, &tag.name).await,
+            Self::Environment(id) => tag::remove_from_environment(db, id, tag).await,
+        }
+    }
+}
+
+async fn change_workspace(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    method: Method,
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    workspaces::find(&mut tx, &id).await?;
+    Tagged::Workspace(&id).change(&mut tx, &method, &ids(&body)?).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn change_environment(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    method: Method,
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    environments::find(&mut tx, &id).await?;
+    Tagged::Environment(&id).change(&mut tx, &method, &ids(&body)?).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The ids in the body of a change of a relationship.
+fn ids(body: &Bytes) -> Result<Vec<String>, ApiError> {
+    #[derive(Deserialize)]
+    struct Body {
+        data: Vec<Identifier>,
+    }
+    #[derive(Deserialize)]
+    struct Identifier {
+        id: String,
+    }
+    let body: Body = serde_json::from_slice(body)
+        .map_err(|_| ApiError::bad_request("The body is no list of tags: {\"data\": […]}."))?;
+    Ok(body.data.into_iter().map(|tag| tag.id).collect())
+}
+
+async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let filter = Filter {
+        id: query.filter("tag"),
+        account: query.filter("account"),
+        name: query.filter("name"),
+    };
+    let listed = tag::list(&mut db, filter, query.view()).await?;
+    Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, query.page))
+}
+
+async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    Ok(Document::of(render(&find(&mut db, &id).await?)))
+}
+
+async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let tag = Tag {
+        id: new_id("tag"),
+        account_id: the_account(&mut tx).await?.id,
+        name: name(&payload)?
+            .ok_or_else(|| ApiError::attribute("name", "This field is required."))?,
+    };
+    tag::insert(&mut tx, &tag).await.map_err(name_taken)?;
+    tx.commit().await?;
+    Ok(Document::created(render(&tag)))
+}
+
+async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    payload: Payload,
+) -> Result<Document, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let mut tag = find(&mut tx, &id).await?;
+    if let Some(name) = name(&payload)? {
+        tag::rename(&mut tx, &tag, &name).await.map_err(name_taken)?;
+        tag.name = name;
+    }
+    tx.commit().await?;
+    Ok(Document::of(render(&tag)))
+}
+
+async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    let tag = find(&mut tx, &id).await?;
+    tag::delete(&mut tx, &tag).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn find(db: &mut Connection, id: &str) -> Result<Tag, ApiError> {
+    tag::find(db, id).await?.ok_or_else(|| ApiError::not_found("Tag", id))
+}
+
+fn name(payload: &Payload) -> Result<Option<String>, ApiError> {
+    let name = payload.name("name")?;
+    match name.as_ref().is_some_and(|name| name.contains(',')) {
+        // Lists of tags are written with commas.
+        true => Err(ApiError::attribute("name", "This field takes no commas.")),
+        false => Ok(name),
+    }
+}
+
+fn name_taken(error: sqlx::Error) -> ApiError {
+    match is_taken(&error) {
+        true => ApiError::attribute("name", "A tag with this name exists already."),
+        false => error.into(),
+    }
+}
+
+/// The tags with these ids.
+pub(super) async fn load(db: &mut Connection, ids: &[&str]) -> Result<Vec<Value>, ApiError> {
+    Ok(tag::with_ids(db, ids).await?.iter().map(render).collect())
+}
+
+fn render(tag: &Tag) -> Value {
+    json!({
+        "type": "tags",
+        "id": tag.id,
+        "attributes": { "name": tag.name },
+        "relationships": { "account": to_one("accounts", Some(&tag.account_id)) },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::in_process::InProcess;
+
+    async fn tags_of(server: &InProcess, path: &str) -> Vec<String> {
+        let read = server.api(Method::GET, &format!("{path}?include=tags"), Value::Null).await;
+        let mut names: Vec<String> = read["included"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|tag| tag["attributes"]["name"].as_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        let linked = read["data"]["relationships"]["tags"]["data"].as_array().unwrap();
+        assert_eq!(linked.len(), names.len(), "{read}");
+        names
+    }
+
+    fn many(ids: &[&str]) -> Value {
+        json!({ "data": ids.iter().map(|id| json!({ "type": "tags", "id": id })).collect::<Vec<_>>() })
+    }
+
+    #[tokio::test]
+    async fn workspaces_and_environments_have_tags_that_clients_change() {
+        let server = InProcess::new().await;
+        let a = server.create("/tags", json!({ "name": "a" }), &[]).await;
+        let b = server.create("/tags", json!({ "name": "b" }), &[]).await;
+        let listed = server.api(Method::GET, "/environments", Value::Null).await;
+        let environment = listed["data"][0]["id"].as_str().unwrap();
+        for path in
+            [format!("/workspaces/{}", server.workspace), format!("/environments/{environment}")]
+        {
+            assert!(tags_of(&server, &path).await.is_empty());
+            let related = format!("{path}/relationships/tags");
+            for (method, ids, names) in [
+                (Method::POST, &[a.as_str()][..], &["a"][..]),
+                (Method::POST, &[&b], &["a", "b"]),
+                (Method::POST, &[&b], &["a", "b"]),
+                (Method::DELETE, &[&a], &["b"]),
+                (Method::PATCH, &[&a], &["a"]),
+                (Method::PATCH, &[], &[]),
+            ] {
+                server.api(method.clone(), &related, many(ids)).await;
+                assert_eq!(tags_of(&server, &path).await, names, "{method} {ids:?}");
+            }
+            let data = json!({ "relationships": { "tags": many(&[&a, &b]) } });
+            server.api(Method::PATCH, &path, json!({ "data": data })).await;
+            assert_eq!(tags_of(&server, &path).await, ["a", "b"]);
+            let body = many(&["tag-none"]).to_string();
+            let related = format!("/api/iacp/v3{related}");
+            let (status, answer) =
+                server.call(Method::POST, &related, &server.admin, &[], body).await;
+            assert_eq!(status, StatusCode::NOT_FOUND, "{answer:?}");
+        }
+        let document = json!({ "data": { "attributes": { "name": "renamed" } } });
+        server.api(Method::PATCH, &format!("/tags/{a}"), document).await;
+        let path = format!("/workspaces/{}", server.workspace);
+        assert_eq!(tags_of(&server, &path).await, ["b", "renamed"]);
+        server.api(Method::DELETE, &format!("/tags/{a}"), Value::Null).await;
+        assert_eq!(tags_of(&server, &path).await, ["b"]);
+        assert_eq!(tags_of(&server, &format!("/environments/{environment}")).await, ["b"]);
+    }
+
+    #[tokio::test]
+    async fn tags_of_the_terraform_command_line_are_those_of_the_pool_api() {
+        let server = InProcess::new().await;
+        let path = format!("/api/v2/workspaces/{}/tag-bindings", server.workspace);
+        let binding =
+            json!({ "type": "tag-bindings", "attributes": { "key": "team", "value": "x" } });
+        let body = json!({ "data": [binding] }).to_string();
+        let (status, answer) = server.call(Method::PATCH, &path, &server.admin, &[], body).await;
+        assert_eq!(status, StatusCode::OK, "{answer:?}");
+        let workspace = format!("/workspaces/{}", server.workspace);
+        assert_eq!(tags_of(&server, &workspace).await, ["team"]);
+        // To add it again does not take its value.
+        let listed = server.api(Method::GET, "/tags?filter[name]=team", Value::Null).await;
+        let id = listed["data"][0]["id"].as_str().unwrap();
+        let related = format!("{workspace}/relationships/tags");
+        server.api(Method::POST, &related, many(&[id])).await;
+        let (_, answer) = server.call(Method::GET, &path, &server.admin, &[], "").await;
+        let bindings: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(bindings["data"][0]["attributes"]["value"], "x");
+    }
+
+    #[tokio::test]
+    async fn a_tag_has_a_name_of_its_own_without_commas() {
+        let server = InProcess::new().await;
+        server.create("/tags", json!({ "name": "a" }), &[]).await;
+        for name in [json!("a"), json!("a,b"), json!(""), json!(null)] {
+            let body = json!({ "data": { "attributes": { "name": name } } }).to_string();
+            let path = "/api/iacp/v3/tags";
+            let (status, answer) = server.call(Method::POST, path, &server.admin, &[], body).await;
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{name}: {answer:?}");
+        }
+    }
+}
