@@ -142,8 +142,7 @@ mod tests {
     fn what_is_written_is_what_units_read() {
         let tree = tempfile::tempdir().unwrap();
         let machine = Machine::at(tree.path());
-        for (url, secret) in
-            [("http://u:p%2Fb$x`y@proxy:3128", true), ("http://proxy:3128", false)]
+        for (url, secret) in [("http://u:p%2Fb$x`y@proxy:3128", true), ("http://proxy:3128", false)]
         {
             let proxy =
                 ProxySettings::check(url, Some("http://other:1"), Some("*.a,100%,b")).unwrap();
