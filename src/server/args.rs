@@ -13,7 +13,7 @@ use cli::Failure;
 use cli::documents;
 
 use crate::api::pools::Quotas;
-use crate::commands::{AcceptPackagesKey, Pool, Run, SignInLink, Trial, Variable, Workspace};
+use crate::commands::{Pool, Run, SignInLink, Trial, TrustKey, Variable, Workspace};
 use crate::connections::Limits;
 
 /// Keeps agent pools, workspaces, runs and state.
@@ -55,9 +55,9 @@ pub enum Command {
     /// The install script names the trusted key, which is the one of the first
     /// start. It is not served while the packages have another one.
     #[command(
-        after_help = "Example, on the server's host and as its user:\n  scalr-server accept-packages-key --packages ./repository \\\n      --sha256 \"$(ssh build sha256sum scalr-agent.asc | cut -c-64)\""
+        after_help = "Example, on the server's host and as its user:\n  scalr-server trust-key --packages ./repository \\\n      --sha256 \"$(ssh build sha256sum scalr-agent.asc | cut -c-64)\""
     )]
-    AcceptPackagesKey(AcceptPackagesKey),
+    TrustKey(TrustKey),
 
     /// Create, list, show and delete agent pools, and create their tokens
     #[command(subcommand)]

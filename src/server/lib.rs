@@ -134,7 +134,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Variable(command) => commands::run(command.run()),
         Command::Run(command) => commands::run(command.run()),
         Command::SignInLink(command) => commands::run(command.run()),
-        Command::AcceptPackagesKey(command) => command.run(),
+        Command::TrustKey(command) => command.run(),
         Command::Documents(args) => documents::write(Cli::command(), &args),
     }
 }

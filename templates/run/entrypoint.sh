@@ -537,7 +537,7 @@ run() {
     "$@" &
     _child=$!
     # What was said before there was somebody to hand it on to.
-    [ -n "$_stopped" ] && forward INT
+    [ -n "$_stopped" ] && forward "$_stopped"
     [ -n "$_overdue" ] && kill -s TERM "$_child" 2>/dev/null
     _code=
     _signaled=1
@@ -560,7 +560,7 @@ interrupt() {
 }
 
 forward() {
-    _stopped=1
+    _stopped=$1
     : >/scalr/run/stopped
     _signaled=1
     _signal=$1

@@ -121,10 +121,10 @@ impl Fleet {
     }
 
     /// Has the server trust the key that its packages have now.
-    pub(crate) fn accept_packages_key(&self) {
+    pub(crate) fn trust_key(&self) {
         let key = std::fs::read(self.repository().join("scalr-agent.asc")).expect("a key");
         let output = Command::new(kit().join("bin/scalr-server"))
-            .args(["accept-packages-key", "--sha256", &hex::encode(Sha256::digest(key)), "--data"])
+            .args(["trust-key", "--sha256", &hex::encode(Sha256::digest(key)), "--data"])
             .arg(self.work.path().join("data"))
             .arg("--packages")
             .arg(self.repository())

@@ -31,7 +31,7 @@ impl Site {
         self.workshop.packages(version);
         self.workshop.setup_program("x86_64");
         self.workshop.publish(&self.fleet.repository(), options);
-        self.fleet.accept_packages_key();
+        self.fleet.trust_key();
     }
 
     fn is_apt(&self) -> bool {
@@ -164,7 +164,7 @@ fn centos_7_is_told_what_makes_its_packages_where_there_are_none() {
     site.workshop.rpm_for("1", ">= 230", "1.0.0", "x86_64", "newer");
     site.workshop.setup_program("x86_64");
     site.workshop.publish(&site.fleet.repository(), &["--key", &key]);
-    site.fleet.accept_packages_key();
+    site.fleet.trust_key();
     let look = "ls /etc/yum.repos.d /etc/pki/rpm-gpg; rpm -qa";
     let before = site.fleet.shell(look);
     let said = refusal(&site.fleet.world.try_shell(&site.fleet.machine, ADD));
@@ -192,7 +192,7 @@ fn dnf_takes_no_repository_that_another_key_signed() {
     assert_eq!(output.status.code(), Some(9), "{}", text(&output));
     assert!(text(&output).contains("not signed with the key that it trusts"), "{}", text(&output));
     // The server accepts it, and the indexes are still the other key's.
-    site.fleet.accept_packages_key();
+    site.fleet.trust_key();
     let program = site.fleet.repository().join("scalr-agent-setup-x86_64");
     let sign = ["--yes", "--armor", "--detach-sign", "--local-user", &stranger, "--output"];
     let signature = program.with_extension("asc");

@@ -127,7 +127,7 @@ async fn the_install_script_is_for_what_the_first_key_signed() {
     let accept = |sum: &str| {
         let program = env!("CARGO_BIN_EXE_scalr-server-under-test");
         let data = server.data.as_os_str();
-        let arguments = ["accept-packages-key", "--sha256", sum, "--packages"];
+        let arguments = ["trust-key", "--sha256", sum, "--packages"];
         Command::new(program)
             .args(arguments)
             .arg(packages)

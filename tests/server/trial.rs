@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::harness::{install_provider, program};
 
@@ -31,9 +31,13 @@ struct Trial {
 
 impl Trial {
     async fn start(folder: &TempDir, options: &[&str]) -> Self {
+        Self::of(program(), folder, options).await
+    }
+
+    async fn of(mut program: Command, folder: &TempDir, options: &[&str]) -> Self {
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).unwrap();
-        let mut process = program()
+        let mut process = program
             .args(["trial", "--listen", "127.0.0.1:0"])
             .args(options)
             .env("TMPDIR", &temporary)
@@ -155,7 +159,12 @@ async fn a_trial_without_docker_or_without_the_agents_program_says_what_is_missi
     let folder = tempfile::tempdir().unwrap();
     let engine = folder.path().join("docker.sock");
     let _engine = UnixListener::bind(&engine).unwrap();
-    let trial = Trial::start(&folder, &["--engine", engine.to_str().unwrap()]).await;
+    // Where it was built, the agent's program may lie beside it.
+    let alone = folder.path().join("scalr-server");
+    fs::copy(program().as_std().get_program(), &alone).unwrap();
+    let mut alone = Command::new(alone);
+    alone.env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    let trial = Trial::of(alone, &folder, &["--engine", engine.to_str().unwrap()]).await;
     let said = &trial.said;
     assert!(said.contains("there is no scalr-agent beside this program or on PATH"), "{said}");
     trial.ends_without_a_trace(Signal::SIGHUP).await;

@@ -1,6 +1,5 @@
 //! The commands for people, which call the pool API: a file for each noun.
 
-mod accept_packages_key;
 mod archive;
 mod client;
 mod connection;
@@ -10,17 +9,18 @@ mod run;
 mod sign_in_link;
 mod table;
 mod trial;
+mod trust_key;
 mod variable;
 mod workspace;
 
 use anyhow::Result;
 
-pub(crate) use accept_packages_key::AcceptPackagesKey;
 pub(crate) use connection::quote;
 pub(crate) use pool::Pool;
 pub(crate) use run::Run;
 pub(crate) use sign_in_link::SignInLink;
 pub(crate) use trial::Trial;
+pub(crate) use trust_key::TrustKey;
 pub(crate) use variable::Variable;
 pub(crate) use workspace::Workspace;
 

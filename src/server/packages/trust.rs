@@ -156,7 +156,7 @@ impl Packages {
              trusts (SHA-256 {}, not {})\nIf nobody has replaced the key, somebody has changed \
              that folder: publish the packages there again.\nIf the packages have a new key, \
              compare that SHA-256 with the key's where they are signed, and run: scalr-server \
-             accept-packages-key --packages {} --sha256 HEX",
+             trust-key --packages {} --sha256 HEX",
             self.folder.join(KEY).display(),
             sha256(found),
             sha256(trusted),
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(first, Pins { key: sha256(b"first"), setup: String::new() });
         fs::write(folder.path().join(KEY), "another").unwrap();
         let packages = open();
-        assert!(packages.pins().await.unwrap_err().contains("accept-packages-key"));
+        assert!(packages.pins().await.unwrap_err().contains("trust-key"));
         assert_eq!(packages.key_sha256(), Some(first.key.clone()));
         let wrong = accept(folder.path(), data.path(), &first.key).unwrap_err();
         assert_eq!(Failure::of(&wrong), Failure::NotTrusted);

@@ -1,4 +1,4 @@
-//! `scalr-server accept-packages-key`.
+//! `scalr-server trust-key`.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::packages;
 
 /// Which key.
 #[derive(Debug, Args)]
-pub struct AcceptPackagesKey {
+pub struct TrustKey {
     /// The server's folder
     #[command(flatten)]
     folder: ServerFolder,
@@ -24,7 +24,7 @@ pub struct AcceptPackagesKey {
     sha256: String,
 }
 
-impl AcceptPackagesKey {
+impl TrustKey {
     /// Trusts the key that lies beside the packages.
     ///
     /// # Errors
