@@ -35,7 +35,8 @@ pub(crate) async fn start(server: &Server, site: &Site, name: &str) -> Working {
     // All agents have one: another one may apply than has planned.
     let folder = server.data.with_extension("runs");
     let known = Known {
-        host: server.url.trim_start_matches("https://").to_owned(),
+        // As `server` of cli.rs names it.
+        host: server.url.replace("https://127.0.0.1", "localhost"),
         ca: server.data.join("tls/ca.pem"),
     };
     Working(tokio::spawn(async move {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use protocol::Outcome;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
