@@ -7,7 +7,7 @@
 //! | [`checkout`] | finds the sources: their folder, version, date and build folder |
 //! | [`programs`] | builds the programs, or takes them from disk |
 //! | [`symbols`] | which glibc and processor a program is for |
-//! | [`engine`] | fetches the engine pinned for a family of systems, or takes an archive from disk |
+//! | [`bundled_engine`] | fetches the engine pinned for a family of systems, or takes an archive from disk |
 //! | [`unit_files`] | renders the units |
 //! | [`documents`] | has the programs write their manual pages and completions |
 //! | [`debug`] | strips the programs; their debug symbols go into an archive |
