@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use super::agent;
 use super::cli::{Cli, old_terraform, said, server};
@@ -150,22 +151,22 @@ async fn an_interrupted_command_cancels_its_run() {
     let site = site(&server).await;
     let cli = initialised(&server, &cases()[0]).await;
     // Without an agent, the plan stays in its queue.
-    let child = cli.command(&["apply", "-auto-approve"]).spawn().unwrap();
-    let queued = async {
-        loop {
-            let run = latest_run(&server, "cloud").await;
-            if run["attributes"]["status"] == "plan_queued" {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut child = cli.command(&["apply", "-auto-approve"]).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut said = Vec::new();
+    // Interrupted before it waits, it ends without canceling the run.
+    let waits = async {
+        while !String::from_utf8_lossy(&said).contains("Waiting for the plan to start") {
+            assert_ne!(output.read_buf(&mut said).await.unwrap(), 0, "it ends before it waits");
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), queued).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::timeout(Duration::from_secs(60), waits).await.unwrap();
+    assert_eq!(latest_run(&server, "cloud").await["attributes"]["status"], "plan_queued");
     kill(Pid::from_raw(child.id().unwrap().cast_signed()), Signal::SIGINT).unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
-    let ended = ended.unwrap().unwrap();
-    let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let rest = output.read_to_end(&mut said);
+    tokio::time::timeout(Duration::from_secs(30), rest).await.unwrap().unwrap();
+    child.wait().await.unwrap();
+    let text = String::from_utf8_lossy(&said);
     assert!(text.contains("cancelled"), "{text}");
     assert_eq!(latest_run(&server, "cloud").await["attributes"]["status"], "canceled");
     let _agent = agent::start(&server, &site, "one").await;
