@@ -54,5 +54,6 @@ mod server_package;
 mod slots;
 mod soak;
 mod stop;
+mod trial;
 mod uninstall;
 mod watch;
