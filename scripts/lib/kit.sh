@@ -16,12 +16,13 @@
 
 kit_target=x86_64-unknown-linux-gnu
 
-# make_kit: build what is not up to date; print the kit's folder.
+# make_kit [PROFILE]: build what is not up to date; print the kit's folder. The programs are
+# those of a release unless the profile is another one, such as demo.
 make_kit() {
     local kit archive programs provider registry needrestart
     kit=$(kit_folder kit)
     need_kit_tools cargo-deb cargo-generate-rpm
-    programs=$(build_programs release) || return 1
+    programs=$(build_programs "${1:-release}") || return 1
     archive=$(engine_archive)
     provider=$(provider_package)
     registry=$(registry_program)

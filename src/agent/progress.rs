@@ -71,7 +71,7 @@ pub(crate) struct TaskSnapshot {
 pub(crate) struct Keeper {
     file: PathBuf,
     telemetry: Arc<Telemetry>,
-    tasks: Mutex<BTreeMap<String, Arc<Mutex<InHand>>>>,
+    tasks: Mutex<BTreeMap<String, Arc<Mutex<TaskRecord>>>>,
     changed: Notify,
     /// What an earlier agent left.
     before: Option<Snapshot>,
@@ -82,11 +82,11 @@ pub(crate) struct Keeper {
 pub(crate) struct Progress {
     keeper: Arc<Keeper>,
     id: String,
-    task: Arc<Mutex<InHand>>,
+    task: Arc<Mutex<TaskRecord>>,
 }
 
 #[derive(Debug)]
-struct InHand {
+struct TaskRecord {
     attempt: u32,
     kind: Kind,
     since: Timestamp,
@@ -141,7 +141,7 @@ impl Keeper {
             self.telemetry.phase_ended(task.kind, Phase::Claimed, took);
         }
         let traceparent = before.and_then(|at| at.traceparent.as_deref());
-        let in_hand = Arc::new(Mutex::new(InHand {
+        let record = Arc::new(Mutex::new(TaskRecord {
             attempt: task.attempt,
             kind: task.kind,
             since: Timestamp::now(),
@@ -153,9 +153,9 @@ impl Keeper {
             acknowledged: None,
             trace: self.telemetry.begin(task, offered, traceparent),
         }));
-        self.tasks().insert(task.id.clone(), Arc::clone(&in_hand));
+        self.tasks().insert(task.id.clone(), Arc::clone(&record));
         self.changed.notify_one();
-        Progress { keeper: Arc::clone(self), id: task.id.clone(), task: in_hand }
+        Progress { keeper: Arc::clone(self), id: task.id.clone(), task: record }
     }
 
     /// Writes the file from time to time, for ever.
@@ -184,7 +184,7 @@ impl Keeper {
 
     /// What can't be written is no reason to do less: it is for people alone.
     fn write(&self) {
-        let at = |(id, task): (&String, &Arc<Mutex<InHand>>)| {
+        let at = |(id, task): (&String, &Arc<Mutex<TaskRecord>>)| {
             let mut task = lock(task);
             self.count_log(&mut task);
             task.at(id)
@@ -196,13 +196,13 @@ impl Keeper {
         }
     }
 
-    fn count_log(&self, task: &mut InHand) {
+    fn count_log(&self, task: &mut TaskRecord) {
         let length = task.log_bytes();
         self.telemetry.log_written(length.saturating_sub(task.log_counted));
         task.log_counted = task.log_counted.max(length);
     }
 
-    fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Mutex<InHand>>>> {
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Mutex<TaskRecord>>>> {
         self.tasks.lock().expect("nothing panics while it holds the tasks")
     }
 }
@@ -303,7 +303,7 @@ impl Drop for Inside<'_> {
     }
 }
 
-impl InHand {
+impl TaskRecord {
     fn at(&self, id: &str) -> TaskSnapshot {
         let (phase, since) = match self.phases.last() {
             Some(begun) => (begun.phase, begun.since),
@@ -334,7 +334,7 @@ impl TaskSnapshot {
     }
 }
 
-fn lock(task: &Mutex<InHand>) -> MutexGuard<'_, InHand> {
+fn lock(task: &Mutex<TaskRecord>) -> MutexGuard<'_, TaskRecord> {
     task.lock().expect("nothing panics while it holds a task")
 }
 

@@ -48,9 +48,9 @@ The JSON is one object: config_file, settings (name, value and source of each),
 problem (why the agent can't start with them, or null), service (unit, load,
 active), server (state, agent_id, pool_id, message, answered_at and
 answered_seconds_ago, all as the agent last knew them; problem), tasks (slots;
-free_slots, a list of their numbers; in_hand: slot, task, attempt, kind, run,
+free_slots, a list of their numbers; running: slot, task, attempt, kind, run,
 workspace, environment and container of each, and, as the agent reported it
-told_seconds_ago, its phase (claimed, preparing, pulling_image, running,
+reported_seconds_ago, its phase (claimed, preparing, pulling_image, running,
 uploading, finishing, cleaning_up), phase_seconds, waiting_for_server,
 memory_bytes, log_bytes and log_bytes_acknowledged; problem), engine (socket,
 answers, problem) and proxy (variables without passwords).
@@ -123,9 +123,9 @@ struct Tasks {
     slots: Option<u32>,
     /// The numbers of those without a task.
     free_slots: Vec<usize>,
-    in_hand: Vec<Task>,
+    running: Vec<Task>,
     /// The age of the agent's report on its tasks; null: it wrote none.
-    told_seconds_ago: Option<i64>,
+    reported_seconds_ago: Option<i64>,
     problem: Option<String>,
 }
 
@@ -223,8 +223,8 @@ fn tasks(data_dir: &Path, slots: Option<u32>) -> Tasks {
     let mut tasks = Tasks {
         slots,
         free_slots: Vec::new(),
-        in_hand: Vec::new(),
-        told_seconds_ago: None,
+        running: Vec::new(),
+        reported_seconds_ago: None,
         problem: None,
     };
     let (reported, records) = match (progress::look(data_dir), Journal::look(data_dir)) {
@@ -236,7 +236,7 @@ fn tasks(data_dir: &Path, slots: Option<u32>) -> Tasks {
     };
     let reported_at = reported.as_ref().map(|reported| reported.written_at);
     // The clock may have been set back since.
-    tasks.told_seconds_ago =
+    tasks.reported_seconds_ago =
         reported_at.map(|at| Timestamp::now().duration_since(at).as_secs().max(0));
     let is_taken = |slot: &usize| records.iter().any(|record| record.slot == *slot);
     tasks.free_slots = (0..slots.unwrap_or(0) as usize).filter(|slot| !is_taken(slot)).collect();
@@ -245,7 +245,7 @@ fn tasks(data_dir: &Path, slots: Option<u32>) -> Tasks {
         let at = reported.tasks.iter().find(|at| at.is_of(&record.claimed.task))?;
         Some(Doing::of(at, reported.written_at))
     };
-    tasks.in_hand = records
+    tasks.running = records
         .into_iter()
         .map(|record| {
             let doing = doing(&record);
@@ -383,19 +383,19 @@ impl Tasks {
         if let Some(problem) = &self.problem {
             return format!("unknown: {problem}");
         }
-        let in_hand = self.in_hand.len();
+        let running = self.running.len();
         let mut text = match self.slots {
-            Some(slots) => format!("{in_hand} of {slots} slots busy"),
-            None => format!("{in_hand} busy"),
+            Some(slots) => format!("{running} of {slots} slots busy"),
+            None => format!("{running} busy"),
         };
-        let stale = self.told_seconds_ago.filter(|age| *age > STALE.as_secs().cast_signed());
-        if let Some(age) = stale.filter(|_| in_hand > 0) {
+        let stale = self.reported_seconds_ago.filter(|age| *age > STALE.as_secs().cast_signed());
+        if let Some(age) = stale.filter(|_| running > 0) {
             let age = SignedDuration::from_secs(age);
             write!(text, ", as they were {age:#} ago: the agent is down, or hangs")
                 .expect("a text takes all");
         }
         let free = self.free_slots.iter().map(|slot| (*slot, "free".to_owned()));
-        let taken = self.in_hand.iter().map(|task| (task.slot, task.to_text()));
+        let taken = self.running.iter().map(|task| (task.slot, task.to_text()));
         let mut slots: Vec<(usize, String)> = free.chain(taken).collect();
         slots.sort();
         for (slot, what) in slots {

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_goes_before_the_file() {
+    fn the_environment_takes_precedence_over_the_file() {
         let settings = load(
             "concurrency = 2\nmemory = 256\n",
             &[("SCALR_AGENT_CONCURRENCY", "3"), ("SCALR_TOKEN", "old"), ("HOME", "/")],

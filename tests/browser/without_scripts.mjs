@@ -1,5 +1,5 @@
 // The same pages as forms and links alone.
-import { assert, done, register, server, signIn, workspace } from "./lib.mjs";
+import { archive, assert, done, register, server, signIn, workspace } from "./lib.mjs";
 
 const page = await signIn({ javaScriptEnabled: false });
 await page.getByRole("link", { name: "Create the first pool" }).click();
@@ -26,6 +26,31 @@ const main = await workspace("network");
 await page.goto(pool);
 await page.getByLabel("Link a workspace").selectOption(main.id);
 await page.getByRole("button", { name: "Link", exact: true }).click();
+
+// A run of an archive, and what is wrong with another one.
+const upload = async (buffer) => {
+  await page.goto(`${server}/workspaces/${main.id}`);
+  await page.getByText("Start a run", { exact: true }).click();
+  await page.fill("#message", "From a form");
+  await page.setInputFiles("#archive", { name: "it.tar.gz", mimeType: "application/gzip", buffer });
+  await page.getByRole("button", { name: "Start the run" }).click();
+};
+await upload(Buffer.from("no archive"));
+assert.match(await page.textContent("main"), /archive/);
+await upload(archive());
+await page.waitForURL(/\/runs\/run-/);
+await page.getByRole("heading", { name: "From a form" }).waitFor();
+await page.getByText("Cancel run", { exact: true }).first().click();
+await page.locator("#cancel button").click();
+await page.getByText("Canceled").first().waitFor();
+// Without an archive it is the last one again.
+await page.goto(`${server}/workspaces/${main.id}`);
+await page.getByText("Start a run", { exact: true }).click();
+await page.getByRole("button", { name: "Start the run" }).click();
+await page.waitForURL(/\/runs\/run-/);
+await page.getByText("Cancel run", { exact: true }).first().click();
+await page.locator("#cancel button").click();
+await page.goto(pool);
 await page.getByRole("button", { name: "Unlink network" }).click();
 await page.getByRole("link", { name: "New token" }).click();
 await page.fill("#name", "spare");

@@ -19,7 +19,7 @@ const WORDS: [(&str, &str); 26] = [
     ("in hand", "running"),
     ("goes before", "takes precedence over"),
     ("go before", "take precedence over"),
-    ("not heard of", "without a heartbeat"),
+    ("heard of", "seen, has sent a heartbeat"),
     ("is to hold", "holds, is checked"),
     ("gone about", "done"),
     ("come to nothing", "fail"),
@@ -49,10 +49,10 @@ fn texts_use_the_standard_words() {
     assert!(found.is_empty(), "{}\n", found.join("\n"));
 }
 
-/// Whether `line` has `word` as a whole word, or as whole words.
+/// Whether `line` has `word` as a whole word, or as whole words, also within a name.
 fn has_word(line: &str, word: &str) -> bool {
-    let line = line.to_lowercase();
-    let ends = |rest: Option<char>| rest.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+    let line = line.to_lowercase().replace('_', " ");
+    let ends = |rest: Option<char>| rest.is_none_or(|c| !c.is_alphanumeric());
     line.match_indices(word).any(|(at, _)| {
         ends(line[..at].chars().next_back()) && ends(line[at + word.len()..].chars().next())
     })

@@ -131,7 +131,7 @@ impl Fault {
                 rig.cut_network();
                 let told = told(rig, phase, run);
                 rig.release(held);
-                rig.mend_network();
+                rig.restore_network();
                 return told;
             }
             Self::ProxyAnswers => {

@@ -66,7 +66,7 @@ impl Phase {
             rig.stop_engine();
             let run = rig.start_run(eats);
             wait_for("the plan's claim", Duration::from_secs(30), || {
-                rig.has_task_in_hand().then_some(())
+                rig.has_running_task().then_some(())
             });
             return (Some(run), Held::Engine);
         }

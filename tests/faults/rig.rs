@@ -1,7 +1,7 @@
 //! The machine on which a row of the matrix runs, its server, and what stands around
 //! them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Whether the agent has written a task down.
-    pub(super) fn has_task_in_hand(&self) -> bool {
+    pub(super) fn has_running_task(&self) -> bool {
         !self.shell("ls /var/lib/scalr-agent/tasks").is_empty()
     }
 
@@ -108,7 +108,7 @@ impl<'a> Rig<'a> {
             self.shell(&format!("{DOCKER} ps --all --quiet")).is_empty().then_some(())
         });
         wait_for("all tasks to be forgotten", Duration::from_secs(30), || {
-            (!self.has_task_in_hand()).then_some(())
+            (!self.has_running_task()).then_some(())
         });
         self.fleet.wait_for_agent(self.pool, "idle");
     }
@@ -119,7 +119,7 @@ impl<'a> Rig<'a> {
             Held::No => {}
             // A fault may have ended it, and systemd started another one.
             Held::Engine => drop(self.shell("pkill -CONT -x dockerd || :")),
-            Held::Network => self.mend_network(),
+            Held::Network => self.restore_network(),
         }
     }
 
@@ -134,7 +134,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Plugs it in.
-    pub(super) fn mend_network(&self) {
+    pub(super) fn restore_network(&self) {
         self.port("up");
     }
 
@@ -252,8 +252,8 @@ impl<'a> Rig<'a> {
 
     /// Has agent and server ask a library for the time.
     fn take_clocks_over(&self) {
-        let library = std::fs::read(FAKETIME).expect("Debian's faketime is installed");
-        self.fleet.world.feed(&self.fleet.machine, "cat >/usr/lib/faketime.so", &library);
+        // Of Debian's package faketime.
+        self.fleet.copy(Path::new(FAKETIME), "/usr/lib/faketime.so", "0644");
         self.set_clocks("+0");
         self.shell(
             "printf '[Service]\\nEnvironment=LD_PRELOAD=/usr/lib/faketime.so \

@@ -33,11 +33,7 @@ pub(super) fn record(fleet: &Fleet, disk: &str) {
          \x20 sleep 0.1\n\
          done\n"
     );
-    fleet.world.feed(
-        &fleet.machine,
-        "cat >/usr/local/bin/truth && chmod 0755 /usr/local/bin/truth",
-        script.as_bytes(),
-    );
+    fleet.put("/usr/local/bin/truth", "0755", script.as_bytes());
     fleet.shell(
         "printf '[Service]\\nExecStart=/usr/local/bin/truth\\n[Install]\\nWantedBy=multi-user.target\\n' \
          >/etc/systemd/system/truth.service && systemctl daemon-reload && \

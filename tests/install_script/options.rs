@@ -167,7 +167,7 @@ fn a_word_is_quoted_so_that_it_is_read_back() {
 }
 
 #[test]
-fn who_is_not_root_is_told_what_to_run() {
+fn who_is_not_root_gets_the_command_to_run() {
     Host::each(Packages::Apt, |host| {
         let user = [("user", "1000")];
         let piped = "rm install.sh; main --url https://pools.test";

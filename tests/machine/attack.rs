@@ -95,8 +95,8 @@ fn a_run_on_the_hosts_docker_reaches_nothing_but_its_own() {
     serve(&fleet);
     host_docker::start(&fleet);
     let published = publish(&fleet);
-    host_docker::feed_file(&fleet, &package("small", "deb"), "/root/agent.deb");
-    host_docker::feed_file(&fleet, &kit().join("bin/scalr-agent-setup"), "/root/setup");
+    fleet.copy(&package("small", "deb"), "/root/agent.deb", "0644");
+    fleet.copy(&kit().join("bin/scalr-agent-setup"), "/root/setup", "0755");
     fleet.shell(&format!(
         "chmod 0755 /root/setup && /root/setup install --url {URL} --token-file /root/pool.token \
          --package /root/agent.deb --image scalr-run:test --engine system --concurrency 2"

@@ -18,8 +18,7 @@ fn with_an_authority(flavour: &str, refresh: &str) {
     let fleet = Fleet::boot(flavour, &[]);
     let pool = fleet.pool();
     fleet.distrust_server();
-    let pem = std::fs::read(fleet.ca()).expect("the server's authority");
-    fleet.world.feed(&fleet.machine, "umask 077 && cat >/root/ca.pem", &pem);
+    fleet.copy(&fleet.ca(), "/root/ca.pem", "0600");
     let install = |options: &str| {
         format!(
             "curl -fsSL --cacert /root/ca.pem {URL}/install.sh | sh -s -- \

@@ -16,7 +16,7 @@ impl Host {
         let world = World::new();
         world.boot(flavour, &[]);
         let program = std::fs::read(kit().join("bin/scalr-agent-setup")).unwrap();
-        world.feed(flavour, "cat >/root/setup && chmod 0755 /root/setup", &program);
+        world.put(flavour, "/root/setup", "0755", &program);
         Self { world, machine: flavour }
     }
 
@@ -122,7 +122,7 @@ fn no_tool_is_asked_twice_for_the_same() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
-fn nothing_is_mended_unasked_or_without_a_terminal() {
+fn nothing_is_fixed_unasked_or_without_a_terminal() {
     let host = Host::boot("centos-7");
     let only = "/root/setup check --only container-selinux --fix";
     let output = host.world.try_shell(host.machine, &format!("{only} </dev/null"));
@@ -178,7 +178,7 @@ fn ubuntu_18_04_with_a_lock_and_a_package_left_unfinished() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
-fn a_temporary_folder_without_programs_is_mended() {
+fn a_temporary_folder_without_programs_is_fixed() {
     let host = Host::boot("ubuntu-18.04");
     host.shell("mount -t tmpfs -o noexec tmpfs /mnt");
     let check = |options: &str| {

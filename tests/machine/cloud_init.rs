@@ -12,14 +12,8 @@ fn user_data_makes_an_agent_and_a_second_first_boot_changes_nothing() {
         .expect("the example is there")
         .replace("https://pools.example.com", URL)
         .replace("content: TOKEN", &format!("content: {}", pool.token));
-    fleet.shell("mkdir -p /var/lib/cloud/seed/nocloud");
-    fleet.world.feed(
-        &fleet.machine,
-        "cat >/etc/cloud/cloud.cfg.d/99-test.cfg",
-        NOT_HERE.as_bytes(),
-    );
-    let seed = "umask 077 && cat >/var/lib/cloud/seed/nocloud/user-data";
-    fleet.world.feed(&fleet.machine, seed, user_data.as_bytes());
+    fleet.put("/etc/cloud/cloud.cfg.d/99-test.cfg", "0644", NOT_HERE.as_bytes());
+    fleet.put("/var/lib/cloud/seed/nocloud/user-data", "0600", user_data.as_bytes());
     fleet.shell("cloud-init schema --config-file /var/lib/cloud/seed/nocloud/user-data");
 
     first_boot(&fleet, "one");

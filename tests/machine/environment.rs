@@ -33,8 +33,8 @@ fn a_run_has_what_is_documented_and_nobody_else_sees_it() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
     fleet.install("--concurrency 2");
-    let drop_in = "cat >/etc/systemd/system/scalr-agent.service.d/own.conf";
-    fleet.world.feed(&fleet.machine, drop_in, DROP_IN.as_bytes());
+    let drop_in = "/etc/systemd/system/scalr-agent.service.d/own.conf";
+    fleet.put(drop_in, "0644", DROP_IN.as_bytes());
     fleet.shell("systemctl daemon-reload && systemctl restart scalr-agent");
     fleet.wait_for_agent(&pool, "idle");
     let mut secrets = vec![pool.token.clone(), "open sesame".into(), "hush hush".into()];

@@ -111,7 +111,7 @@ impl Fleet {
     }
 
     fn give_token(&self, machine: &str, pool: &Pool<'_>) {
-        self.world.feed(machine, "umask 077 && cat >/root/pool.token", pool.token.as_bytes());
+        self.world.put(machine, "/root/pool.token", "0600", pool.token.as_bytes());
     }
 
     /// What the server serves as packages: links into the kit, to be replaced
@@ -161,6 +161,16 @@ impl Fleet {
         self.world.feed(machine, &format!("{DOCKER} import - {IMAGE}"), &image);
         self.world.shell(machine, &format!("scalr-agent configure --image={IMAGE}"));
         self.world.shell(machine, "systemctl restart scalr-agent");
+    }
+
+    /// Writes a file of the machine, as [`World::put`] does.
+    pub(crate) fn put(&self, path: &str, mode: &str, content: &[u8]) {
+        self.world.put(&self.machine, path, mode, content);
+    }
+
+    /// Copies a file of this host to the machine's `path`.
+    pub(crate) fn copy(&self, file: &Path, path: &str, mode: &str) {
+        self.put(path, mode, &std::fs::read(file).expect("the file can be read"));
     }
 
     /// Runs a shell line on the machine.

@@ -76,7 +76,7 @@ impl Walk {
         for machine in [server, host] {
             world.shell(machine, &format!("echo '{address} pools.example.com' >>/etc/hosts"));
         }
-        world.feed(server, "cat >/root/scalr-agent-bundle.tar", &bundle());
+        world.put(server, "/root/scalr-agent-bundle.tar", "0644", &bundle());
         let (counts, printed) = (HashMap::new(), Vec::new());
         Self { world, server, family, host, counts, printed, install_line: String::new() }
     }
@@ -91,9 +91,8 @@ impl Walk {
                 ["sh", "server", ..] => self.on_server(&block.text),
                 ["sh", "host"] => self.on_host(&block.text),
                 ["hcl", file] => {
-                    let folder = file.split('/').next().unwrap_or_default();
-                    let line = format!("cd /root && mkdir -p {folder} && cat >{file}");
-                    self.world.feed(self.server, &line, block.text.as_bytes());
+                    let file = format!("/root/{file}");
+                    self.world.put(self.server, &file, "0644", block.text.as_bytes());
                 }
                 _ => panic!("the page has a block that nothing runs: {block:?}"),
             }

@@ -55,7 +55,5 @@ fn hooks_run_around_the_steps_and_a_failed_one_fails_the_run() {
 
 /// Puts a hook of the agent into /etc/hooks.
 fn hook(fleet: &Fleet, name: &str, text: &str) {
-    let line =
-        format!("mkdir -p /etc/hooks && cat >/etc/hooks/{name} && chmod 0755 /etc/hooks/{name}");
-    fleet.world.feed(&fleet.machine, &line, text.as_bytes());
+    fleet.put(&format!("/etc/hooks/{name}"), "0755", text.as_bytes());
 }

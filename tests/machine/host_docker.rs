@@ -2,7 +2,7 @@
 //! in favour of it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -110,8 +110,8 @@ fn a_package_without_an_engine_uses_the_hosts_docker() {
     pool.variable("greeting", "terraform", false, "hello");
     pool.variable("steps", "terraform", false, "1");
     start(&fleet);
-    feed_file(&fleet, &package("small", "deb"), "/root/agent.deb");
-    feed_file(&fleet, &kit().join("bin/scalr-agent-setup"), "/root/scalr-agent-setup");
+    fleet.copy(&package("small", "deb"), "/root/agent.deb", "0644");
+    fleet.copy(&kit().join("bin/scalr-agent-setup"), "/root/scalr-agent-setup", "0755");
     let install = format!(
         "chmod 0755 /root/scalr-agent-setup && /root/scalr-agent-setup install --url {URL} \
          --token-file /root/pool.token --package /root/agent.deb --image scalr-run:test"
@@ -238,16 +238,10 @@ impl<'a> Compose<'a> {
 /// Builds the agent's image there, upon parts of the machine itself: no registry can
 /// be reached.
 pub(crate) fn build_image(fleet: &Fleet) {
-    let dockerfile = fs::read(source("pkg/docker/Dockerfile")).expect("a Dockerfile");
-    fleet.world.feed(
-        &fleet.machine,
-        "mkdir -p /root/context/usr/bin && cat >/root/context/Dockerfile",
-        &dockerfile,
-    );
+    fleet.copy(&source("pkg/docker/Dockerfile"), "/root/context/Dockerfile", "0644");
     for program in ["scalr-agent", "scalr-agent-setup"] {
         let path = format!("/root/context/usr/bin/{program}");
-        feed_file(fleet, &kit().join("bin").join(program), &path);
-        fleet.shell(&format!("chmod 0755 {path}"));
+        fleet.copy(&kit().join("bin").join(program), &path, "0755");
     }
     fleet.shell(&format!(
         "tar --create --directory / bin sbin lib lib64 usr/bin usr/sbin usr/lib/x86_64-linux-gnu \
@@ -263,7 +257,7 @@ fn source(path: &str) -> PathBuf {
 
 /// Starts the host's Docker, with the runs' image in it.
 pub(crate) fn start(fleet: &Fleet) {
-    feed_file(fleet, &package("packages", "deb"), "/root/a.deb");
+    fleet.copy(&package("packages", "deb"), "/root/a.deb", "0644");
     fleet.shell(
         "dpkg-deb --extract /root/a.deb /root/a && mkdir -p /opt/docker && \
          mv /root/a/usr/lib/scalr-agent/engine /opt/docker/bin && rm -r /root/a /root/a.deb && \
@@ -272,12 +266,6 @@ pub(crate) fn start(fleet: &Fleet) {
     fleet.shell(UNITS);
     let image = fs::read(kit().join("run-image.tar")).expect("the kit has an image");
     fleet.world.feed(&fleet.machine, &format!("{DOCKER} import - scalr-run:test"), &image);
-}
-
-/// Copies a file of this host to the machine's `path`.
-pub(crate) fn feed_file(fleet: &Fleet, file: &Path, path: &str) {
-    let content = fs::read(file).expect("the file can be read");
-    fleet.world.feed(&fleet.machine, &format!("cat >{path}"), &content);
 }
 
 fn run_to_the_end(pool: &Pool<'_>) {

@@ -299,8 +299,7 @@ pub(crate) fn feed(fleet: &Fleet, folder: &str, kind: &str) -> String {
     let file = package(folder, kind);
     let extension = if kind == "deb" { "deb" } else { "rpm" };
     let path = format!("/root/{folder}.{extension}");
-    let content = fs::read(&file).expect("the package can be read");
-    fleet.world.feed(&fleet.machine, &format!("cat >{path}"), &content);
+    fleet.copy(&file, &path, "0644");
     path
 }
 

@@ -124,7 +124,7 @@ fn a_run_that_nears_its_memory_is_interrupted_and_its_state_is_written() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
-fn a_kernels_kill_for_memory_is_told_as_such() {
+fn a_kernels_kill_for_memory_is_reported_as_such() {
     let eat = r#"until [ -e /tmp/go ]; do sleep 0.1; done
         awk 'BEGIN { s = sprintf("%900000000s", ""); print length(s) }'"#;
     let fleet = Fleet::boot("ubuntu-18.04", &[]);

@@ -82,6 +82,11 @@ impl World {
         assert!(child.wait().expect("it ends").success(), "{line:?} on {machine}");
     }
 
+    /// Writes a file of a machine, with the folders that it lies in; `mode` as `chmod` has it.
+    pub(crate) fn put(&self, machine: &str, path: &str, mode: &str, content: &[u8]) {
+        self.feed(machine, &format!("install -D -m {mode} /dev/stdin {path}"), content);
+    }
+
     /// Starts a program in the namespace `server` or `proxy`, its output going
     /// to `log`.
     pub(crate) fn start(&self, place: &str, command: &[&OsStr], log: &Path) -> Child {

@@ -27,7 +27,7 @@ fn an_agent_tells_what_it_does_and_a_dead_collector_is_in_nobodys_way() {
     let seen = wait_for("the status to tell of the apply", Duration::from_secs(60), || {
         let status = fleet.shell("scalr-agent status --format=json");
         let status: Value = serde_json::from_str(&status).expect("JSON");
-        let task = status["tasks"]["in_hand"].get(0)?.clone();
+        let task = status["tasks"]["running"].get(0)?.clone();
         let grew = task["log_bytes_acknowledged"].as_u64() > Some(100);
         (task["phase"] == "running" && grew && task["memory_bytes"].is_u64()).then_some(task)
     });

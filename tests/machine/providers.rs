@@ -99,10 +99,8 @@ fn providers_come_from_a_mirror_once_and_then_from_the_agent() {
 
 /// With a folder as the mirror there is nothing else: what the agent had is gone.
 fn offline(fleet: &Fleet, pool: &Pool<'_>, configuration: &std::path::Path) {
-    let package =
-        fs::read(kit().join("mirror").join(NULL).join(PACKAGE)).expect("it is in the kit");
-    let line = format!("mkdir -p /srv/mirror/{NULL} && cat >/srv/mirror/{NULL}/{PACKAGE}");
-    fleet.world.feed(&fleet.machine, &line, &package);
+    let package = kit().join("mirror").join(NULL).join(PACKAGE);
+    fleet.copy(&package, &format!("/srv/mirror/{NULL}/{PACKAGE}"), "0644");
     fleet.shell("scalr-agent configure --provider-mirror=/srv/mirror");
     fleet.shell("systemctl restart scalr-agent");
     fleet.wait_for_agent(pool, "idle");

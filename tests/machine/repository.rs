@@ -158,7 +158,7 @@ fn yum_follows_by_itself_with_the_definition_that_the_server_made() {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
-fn centos_7_is_told_what_makes_its_packages_where_there_are_none() {
+fn centos_7_without_packages_gets_the_command_that_makes_them() {
     let site = Site::boot("centos-7");
     let key = site.workshop.key("packages");
     site.workshop.rpm_for("1", ">= 230", "1.0.0", "x86_64", "newer");

@@ -25,7 +25,7 @@ output \"word\" {
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
-fn a_run_keeps_its_state_and_destroys_nothing_it_was_not_told_to() {
+fn a_run_keeps_its_state_and_destroys_nothing_unasked() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
     fleet.install("--concurrency 2");
@@ -332,13 +332,9 @@ impl Plain {
             .chain(["TF_IN_AUTOMATION=1", "TF_INPUT=0", "CHECKPOINT_DISABLE=1"].map(String::from))
             .collect();
         let file = format!("/root/{name}.env");
-        fleet.world.feed(
-            &fleet.machine,
-            &format!("cat >{file}"),
-            environment.join("\n").as_bytes(),
-        );
-        fleet.world.feed(&fleet.machine, &format!("cat >/root/{name}.sh"), steps.as_bytes());
-        fleet.world.feed(&fleet.machine, &format!("cat >/root/{name}.tar"), archive);
+        fleet.put(&file, "0644", environment.join("\n").as_bytes());
+        fleet.put(&format!("/root/{name}.sh"), "0644", steps.as_bytes());
+        fleet.put(&format!("/root/{name}.tar"), "0644", archive);
         let said = fleet.shell(&format!(
             "{DOCKER} run --rm --interactive --network none --env-file {file} \
              --entrypoint /bin/sh {IMAGE} -c \"$(cat /root/{name}.sh)\" </root/{name}.tar"

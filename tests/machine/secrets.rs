@@ -14,7 +14,7 @@ fn no_user_sees_the_token_or_the_proxys_password() {
     let pool = fleet.pool();
     let _proxy = Proxy::start(&fleet, 8888, Some(("robot", "pa55word")));
     let secrets = format!("{}\npa55word\n", pool.token);
-    fleet.world.feed(&fleet.machine, "umask 077 && cat >/root/secrets", secrets.as_bytes());
+    fleet.put("/root/secrets", "0600", secrets.as_bytes());
     let download = format!(
         "read -r https_proxy && export https_proxy && curl -fsSL --retry 9 --retry-connrefused {URL}/install.sh -o /root/install.sh"
     );

@@ -22,7 +22,7 @@ fn the_server_lives_through_upgrade_and_removal_on_ubuntu_18_04() {
     let machine = "ubuntu-18.04";
     world.boot(machine, &[]);
     let run = |line: &str| world.shell(machine, line);
-    world.feed(machine, "cat >/root/server.deb", &built("deb"));
+    world.put(machine, "/root/server.deb", "0644", &built("deb"));
     let said = run("dpkg --install /root/server.deb 2>&1");
     assert!(said.contains("systemctl enable --now scalr-server"), "{said}");
     assert_eq!(run("systemctl is-active scalr-server || true"), "inactive");
@@ -55,7 +55,7 @@ fn the_server_lives_through_upgrade_and_removal_on_centos_8() {
     let machine = "centos-8";
     world.boot(machine, &[]);
     let run = |line: &str| world.shell(machine, line);
-    world.feed(machine, "cat >/root/server.rpm", &built("rpm"));
+    world.put(machine, "/root/server.rpm", "0644", &built("rpm"));
     let said = run("rpm --install --nodeps /root/server.rpm 2>&1");
     assert!(said.contains("systemctl enable --now scalr-server"), "{said}");
     assert_eq!(run("systemctl is-active scalr-server || true"), "inactive");

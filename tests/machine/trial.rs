@@ -13,9 +13,7 @@ fn a_trial_runs_its_configuration_on_the_machine_and_leaves_nothing_behind() {
     // For the agent's program, the engine and the image; the trial has an agent of its own.
     fleet.install("");
     fleet.shell("systemctl stop scalr-agent");
-    let program = std::fs::read(kit().join("bin/scalr-server")).expect("the kit has the server");
-    let put = "cat >/usr/local/bin/scalr-server && chmod 755 /usr/local/bin/scalr-server";
-    fleet.world.feed(&fleet.machine, put, &program);
+    fleet.copy(&kit().join("bin/scalr-server"), "/usr/local/bin/scalr-server", "0755");
 
     fleet.shell(&format!(
         "scalr-server trial --image {IMAGE} >/root/trial.log 2>&1 & echo $! >/root/trial.pid"

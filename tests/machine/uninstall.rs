@@ -18,7 +18,7 @@ const TRACES: &str = "ip -br link | cut -d' ' -f1; iptables -S; iptables -t nat 
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
-fn a_run_is_told_of_and_not_removed_under_its_agent() {
+fn a_run_is_reported_and_not_removed_under_its_agent() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
     pool.variable("greeting", "terraform", false, "hello");
@@ -38,8 +38,8 @@ fn a_run_is_told_of_and_not_removed_under_its_agent() {
         let status: Value = serde_json::from_str(&status).expect("JSON");
         (status["server"]["state"] == "busy").then_some(status)
     });
-    assert_eq!(status["tasks"]["in_hand"][0]["kind"], "apply", "{status}");
-    assert_eq!(status["tasks"]["in_hand"][0]["container"], container["Id"], "{status}");
+    assert_eq!(status["tasks"]["running"][0]["kind"], "apply", "{status}");
+    assert_eq!(status["tasks"]["running"][0]["container"], container["Id"], "{status}");
     for unit in status["units"].as_array().expect("a list of units") {
         assert_eq!(unit["state"], "active", "{status}");
     }

@@ -185,7 +185,7 @@ async fn what_an_agent_loses_goes_to_another_one() {
 }
 
 #[tokio::test]
-async fn a_lost_apply_is_told_and_its_late_outcome_counts() {
+async fn a_lost_apply_is_reported_and_its_late_outcome_counts() {
     let server = Server::start_with(&["--lease", "2"]).await;
     let site = server.pool_and_workspace().await;
     let agent = server.agent(&site, "one").await;

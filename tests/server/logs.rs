@@ -79,7 +79,7 @@ async fn a_log_arrives_whole_whatever_the_server_had_before() {
 }
 
 #[tokio::test]
-async fn an_agent_is_told_whether_somebody_watches() {
+async fn an_agent_knows_whether_somebody_watches() {
     let server = Server::start().await;
     let site = server.pool_and_workspace().await;
     let run = server.run(&site).await;

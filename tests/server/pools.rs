@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{Server, error, id, resource};
 
 #[tokio::test]
-async fn what_is_not_there_is_told_in_the_known_words() {
+async fn what_is_not_there_is_reported_in_the_known_words() {
     let server = Server::start().await;
     let not_found = [
         ("/agent-pools/ap-123", "AgentPool with ID 'ap-123'"),

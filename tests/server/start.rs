@@ -228,7 +228,7 @@ async fn an_address_that_agents_would_refuse_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn it_speaks_plain_http_when_told_to() {
+async fn it_speaks_plain_http_when_configured() {
     let server = Server::start_bare(&["--insecure-http"], None).await;
     assert!(server.url.starts_with("http://127.0.0.1:"), "{}", server.url);
     server.get("/environments").await;

@@ -100,14 +100,14 @@ async fn serve(
         }),
     };
     engine.refuse_unsupported(&socket).await?;
-    let (service, in_hand) = Service::start(config, engine, proxy, telemetry, once).await?;
+    let (service, has_tasks) = Service::start(config, engine, proxy, telemetry, once).await?;
     let progress = Arc::clone(&service.context.progress);
     let keeping = tokio::spawn({
         let progress = Arc::clone(&progress);
         async move { progress.keep().await }
     });
     let serving = async {
-        match service.until_registered(&mut signals, file, in_hand).await? {
+        match service.until_registered(&mut signals, file, has_tasks).await? {
             Some(end) => Ok(end),
             None => service.until_ended(&mut signals, file).await,
         }
@@ -192,7 +192,7 @@ impl Service {
             polling_since: Mutex::default(),
         });
         let entries = service.context.journal.entries()?;
-        let in_hand = !entries.is_empty();
+        let has_tasks = !entries.is_empty();
         for entry in entries {
             let task = &entry.record().claimed.task;
             let span = logging::span(&task.id, task.attempt);
@@ -201,12 +201,12 @@ impl Service {
             let slot = service.context.slots.take_again(entry.record().slot);
             service.begin(entry, slot, span, None);
         }
-        if in_hand {
+        if has_tasks {
             // The containers of this boot are looked after at once; the server may be away
             // for as long as it likes.
             notify(&[NotifyState::Ready]);
         }
-        Ok((service, in_hand))
+        Ok((service, has_tasks))
     }
 
     /// Registers; gives how the agent ends if a signal comes before that.
@@ -214,11 +214,11 @@ impl Service {
         &self,
         signals: &mut Signals,
         file: &Path,
-        in_hand: bool,
+        has_tasks: bool,
     ) -> Result<Option<End>> {
         loop {
             tokio::select! {
-                registered = self.register_first(in_hand) => {
+                registered = self.register_first(has_tasks) => {
                     registered?;
                     info!("Scalr agent is ready to receive tasks.");
                     notify(&[NotifyState::Ready, NotifyState::Status("ready to receive tasks")]);

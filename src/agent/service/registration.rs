@@ -24,7 +24,7 @@ const FIRST_REGISTRATION: Duration = Duration::from_secs(60);
 impl Service {
     /// Registers for the first time. Without a running task it is given up
     /// after a while, unless it only waits for its name.
-    pub(super) async fn register_first(&self, in_hand: bool) -> Result<()> {
+    pub(super) async fn register_first(&self, has_tasks: bool) -> Result<()> {
         let begun = Instant::now();
         let pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(500))
@@ -36,7 +36,7 @@ impl Service {
             .when(|error| {
                 is_name_taken(error)
                     || matches!(error, CallError::Away(_))
-                        && (in_hand || begun.elapsed() < FIRST_REGISTRATION)
+                        && (has_tasks || begun.elapsed() < FIRST_REGISTRATION)
             })
             .notify(|error, _| {
                 let status = format!("cannot register: {error}");

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_folder_and_a_misspelt_name_are_told() {
+    fn a_missing_folder_and_a_misspelt_name_are_reported() {
         let folder = folder();
         assert!(refusal(&folder.path().join("none")).contains("No such file"));
         for wrong in ["pre_apply", "pre-apply.sh", "Post-Plan"] {

@@ -272,7 +272,7 @@ async fn metrics_count_what_the_agent_did() {
 async fn an_agent_that_goes_on_with_a_task_goes_on_with_its_trace() {
     let (data, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
     let before = Agent::start(data.path(), &collector.url);
-    let _in_hand = before.take(true);
+    let _task = before.take(true);
     before.keeper.stop();
     before.telemetry.stop().await;
     let after = Agent::start(data.path(), &collector.url);

@@ -400,7 +400,7 @@ fn status_does_not_wait_for_a_mute_engine_for_ever() {
 }
 
 #[test]
-fn status_tells_the_tasks_in_hand_and_how_it_stands_with_the_server() {
+fn status_shows_the_running_tasks_and_the_connection_to_the_server() {
     let host = Host::empty();
     let settings = format!(
         "url = \"https://pools.example.com\"\ntoken = \"t\"\nconcurrency = 2\ndata_dir = \"{}\"\n\
@@ -430,7 +430,7 @@ fn status_tells_the_tasks_in_hand_and_how_it_stands_with_the_server() {
     assert_eq!(status["server"]["state"], "busy");
     assert!(status["server"]["answered_seconds_ago"].as_i64() > Some(0), "{status}");
     assert_eq!(
-        status["tasks"]["in_hand"],
+        status["tasks"]["running"],
         serde_json::json!([{
             "slot": 1, "task": "task-9", "attempt": 1, "kind": "apply", "run": "run-7",
             "workspace": "network", "environment": "prod", "container": "0123456789abcdef",
@@ -458,11 +458,11 @@ fn status_tells_what_each_task_is_at() {
     assert!(ran.stdout.contains(line), "{ran:?}");
 
     let status = host.run(&["status", "--format=json"]).ends_with(0).json();
-    let task = &status["tasks"]["in_hand"][0];
+    let task = &status["tasks"]["running"][0];
     assert_eq!((&task["phase"], &task["phase_seconds"]), (&"running".into(), &90.into()));
     assert_eq!(task["waiting_for_server"], true);
     assert_eq!(task["log_bytes_acknowledged"], 4000);
-    assert!(status["tasks"]["told_seconds_ago"].as_i64() > Some(40), "{status}");
+    assert!(status["tasks"]["reported_seconds_ago"].as_i64() > Some(40), "{status}");
 
     // Of an earlier attempt, which says nothing of this one.
     fs::write(host.path("progress.json"), PROGRESS.replace("\"attempt\": 1", "\"attempt\": 0"))

@@ -25,6 +25,10 @@ impl<'a> Browser<'a> {
         Self { form_token: session::form_token(value), cookie, server }
     }
 
+    pub(super) fn form_token(&self) -> &str {
+        &self.form_token
+    }
+
     pub(super) async fn get(&self, path: &str) -> (StatusCode, String) {
         self.send(Method::GET, path, String::new()).await
     }
@@ -64,7 +68,18 @@ impl<'a> Browser<'a> {
         path: &str,
         body: String,
     ) -> (StatusCode, String) {
-        let headers = [("cookie", self.cookie.as_str())];
+        self.send_as(method, path, ("accept", "text/html"), body).await
+    }
+
+    /// Sends something with a header.
+    pub(super) async fn send_as(
+        &self,
+        method: Method,
+        path: &str,
+        header: (&str, &str),
+        body: String,
+    ) -> (StatusCode, String) {
+        let headers = [("cookie", self.cookie.as_str()), header];
         let (status, body) = self.server.call(method, path, "", &headers, body).await;
         (status, String::from_utf8(body.to_vec()).unwrap())
     }

@@ -33,9 +33,7 @@ impl FromRequest<App> for Form {
     async fn from_request(request: Request, app: &App) -> Result<Self, PageError> {
         let (mut parts, body) = request.into_parts();
         let session = Session::from_request_parts(&mut parts, app).await?;
-        let headers = parts.headers.clone();
-        let fields = Fields::read(Request::from_parts(parts, body), app).await?;
-        fields.check(&headers, &session.form_token)?;
+        let fields = Fields::of_form(Request::from_parts(parts, body), app, &session).await?;
         Ok(Self { session, fields })
     }
 }
@@ -87,12 +85,32 @@ impl Fields {
         self.0.iter().any(|(found, _)| found == name)
     }
 
+    /// The fields of somebody who is signed in, with the token checked.
+    pub(super) async fn of_form(
+        request: Request,
+        app: &App,
+        session: &Session,
+    ) -> Result<Self, PageError> {
+        let headers = request.headers().clone();
+        let fields = Self::read(request, app).await?;
+        fields.check(&headers, &session.form_token)?;
+        Ok(fields)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn add(&mut self, name: String, value: String) {
+        self.0.push((name, value));
+    }
+
     async fn read(request: Request, app: &App) -> Result<Self, PageError> {
         let body = Bytes::from_request(request, app).await.map_err(PageError::Unread)?;
         Ok(Self(form_urlencoded::parse(&body).into_owned().take(MAX_FIELDS).collect()))
     }
 
-    fn check(&self, headers: &HeaderMap, token: &str) -> Result<(), PageError> {
+    pub(super) fn check(&self, headers: &HeaderMap, token: &str) -> Result<(), PageError> {
         check(self.get(TOKEN), headers, token)
     }
 }

@@ -45,6 +45,7 @@ mod refusal;
 mod register;
 mod run;
 mod run_chart;
+mod run_form;
 mod run_status;
 mod runs;
 mod session;

@@ -14,9 +14,9 @@ use super::error::PageError;
 use super::form::{Form, check_header};
 use super::frame::{self, Page};
 use super::list::{self, Pages};
-use super::run_chart;
 use super::runs::{self, Row};
 use super::session::{self, Session};
+use super::{run_chart, run_form};
 use crate::api::pools::{BASE, CallError, call};
 use crate::app::App;
 use crate::scheduler::pool_of;
@@ -28,7 +28,6 @@ use crate::upload;
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/workspaces/{id}", get(show))
-        .route("/workspaces/{id}/runs", post(start))
         .route("/workspaces/{id}/unlock", post(unlock))
 }
 
@@ -36,6 +35,7 @@ pub(super) fn routes() -> Router<App> {
 pub(super) fn upload_route() -> Router<App> {
     Router::new()
         .route("/workspaces/{id}/configuration", post(upload))
+        .route("/workspaces/{id}/runs", post(run_form::start))
         .layer(RequestBodyDeadlineLayer::new(upload::TIME))
 }
 
@@ -116,36 +116,6 @@ async fn show(
     page.show(&app, &session, &content)
 }
 
-async fn start(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    form: Form,
-) -> Result<Response, PageError> {
-    let fields = &form.fields;
-    let mut relationships = json!({ "workspace": { "data": { "type": "workspaces", "id": id } } });
-    let version = fields.get("configuration-version");
-    if !version.is_empty() {
-        relationships["configuration-version"] =
-            json!({ "data": { "type": "configuration-versions", "id": version } });
-    }
-    let message = Some(fields.get("message")).filter(|message| !message.is_empty());
-    let document = json!({ "data": {
-        "type": "runs",
-        "attributes": {
-            "source": "ui",
-            "message": message,
-            "is-destroy": fields.has("is-destroy"),
-            "plan-only": fields.has("plan-only"),
-            "auto-apply": fields.has("auto-apply"),
-        },
-        "relationships": relationships,
-    } });
-    let made =
-        call(&app, form.session.actor(), Method::POST, "/runs", document.to_string()).await?;
-    let id = made["data"]["id"].as_str().unwrap_or_default();
-    Ok(frame::redirect(&format!("/runs/{id}"), session::message("Run started.", &app)))
-}
-
 async fn unlock(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -166,20 +136,30 @@ async fn upload(
     request: Request,
 ) -> Result<Response, PageError> {
     check_header(&session, request.headers())?;
-    let workspace = json!({ "data": { "type": "workspaces", "id": id } });
-    let document = json!({ "data": { "relationships": { "workspace": workspace } } });
-    let made =
-        call(&app, session.actor(), Method::POST, "/configuration-versions", document.to_string())
-            .await?;
-    let link = made["data"]["links"]["upload"].as_str().unwrap_or_default();
-    let path = link.split_once(BASE).map_or("", |(_, path)| path);
-    let sent = call(&app, session.actor(), Method::PUT, path, Body::new(request.into_body())).await;
-    match sent {
-        Ok(_) => Ok(made["data"]["id"].as_str().unwrap_or_default().to_owned().into_response()),
+    match upload_configuration(&app, &session, &id, request.into_body()).await {
+        Ok(version) => Ok(version.into_response()),
         // The script shows what is in the answer.
         Err(CallError::Refused(why)) => Ok((StatusCode::UNPROCESSABLE_ENTITY, why).into_response()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Makes a configuration version of an archive; its id.
+pub(super) async fn upload_configuration(
+    app: &App,
+    session: &Session,
+    workspace_id: &str,
+    archive: Body,
+) -> Result<String, CallError> {
+    let workspace = json!({ "data": { "type": "workspaces", "id": workspace_id } });
+    let document = json!({ "data": { "relationships": { "workspace": workspace } } });
+    let document = document.to_string();
+    let made =
+        call(app, session.actor(), Method::POST, "/configuration-versions", document).await?;
+    let link = made["data"]["links"]["upload"].as_str().unwrap_or_default();
+    let path = link.split_once(BASE).map_or("", |(_, path)| path);
+    call(app, session.actor(), Method::PUT, path, archive).await?;
+    Ok(made["data"]["id"].as_str().unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]

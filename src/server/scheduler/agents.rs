@@ -94,8 +94,8 @@ impl Scheduler {
         if replaced > 0 {
             warn!(agent = agent.id, name = agent.name, "a registration replaced an earlier one");
         }
-        // The earlier session's offers were never heard of by this one. What
-        // was claimed stays with the agent: it may be the same one, restarted.
+        // This session does not know the earlier one's offers. What was claimed
+        // stays with the agent: it may be the same one, restarted.
         for mut task in task::of_agent(&mut change.tx, &agent.id).await? {
             if task.state == State::Offered {
                 change.take_back(&mut task, State::Queued).await?;

@@ -105,7 +105,7 @@ impl Terms {
         (self.lease / 2).min(Duration::from_secs(40))
     }
 
-    /// Since when an agent was heard of that is not offline at `now`.
+    /// An agent whose last heartbeat is older than this is offline at `now`.
     pub(crate) fn online_since(self, now: Millis) -> Millis {
         now - millis(self.lease * 3 / 4)
     }

@@ -675,7 +675,7 @@ async fn a_pool_tells_what_waits_and_what_is_free() {
     world.scheduler.deregister(&two).await.unwrap();
     assert_eq!(world.demand().await, (0, 1));
     world.scheduler.clock.advance(LEASE);
-    assert_eq!(world.demand().await, (0, 0), "nobody has been heard of");
+    assert_eq!(world.demand().await, (0, 0), "every heartbeat is overdue");
 }
 
 #[tokio::test]
@@ -706,7 +706,7 @@ async fn an_unclaimed_offer_goes_to_somebody_else() {
 }
 
 #[tokio::test]
-async fn a_lease_lasts_while_its_agent_is_heard_of() {
+async fn a_lease_lasts_while_its_agent_sends_heartbeats() {
     let world = World::new().await;
     let agent = world.agent("one").await;
     let run = world.run().await;
@@ -1011,7 +1011,7 @@ async fn what_is_not_started_is_canceled_at_once() {
 }
 
 #[tokio::test]
-async fn the_agent_is_told_to_interrupt_what_runs() {
+async fn the_agent_is_asked_to_interrupt_what_runs() {
     let world = World::new().await;
     let agent = world.agent("one").await;
     let run = world.run().await;

@@ -105,7 +105,7 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     .map(drop)
 }
 
-/// Remembers when an agent was last heard of.
+/// Remembers when an agent was last seen.
 pub(crate) async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<()> {
     sqlx::query("UPDATE agents SET last_seen_at = $2 WHERE id = $1")
         .bind(id)
@@ -170,8 +170,8 @@ pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM agents WHERE id = $1").bind(id).execute(db).await.map(drop)
 }
 
-/// Deletes the agents that have not been heard of since `before` and have no
-/// task; how many they were.
+/// Deletes the agents that were last seen before `before` and have no task; how
+/// many they were.
 pub(crate) async fn delete_silent(db: &mut Connection, before: Millis) -> sqlx::Result<u64> {
     sqlx::query(
         "DELETE FROM agents WHERE last_seen_at < $1 AND id NOT IN

@@ -33,7 +33,7 @@ pub(crate) struct Task {
     pub cancel_requested: bool,
     /// When it was last offered.
     pub offered_at: Option<Millis>,
-    /// When it is taken from its agent, unless that is heard of; set exactly
+    /// When it is taken from its agent, unless a heartbeat comes first; set exactly
     /// while [`State::holds_lease`].
     pub lease_expires_at: Option<Millis>,
     /// When it is taken from its agent although that sends heartbeats, since it should have

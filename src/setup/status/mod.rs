@@ -66,9 +66,9 @@ something is unavailable:
   server      url, state (idle, busy, draining, errored, away, refused,
               deregistered), agent_id, pool_id, message, answered_at,
               answered_seconds_ago: as the agent last knew them; problem
-  tasks       slots, in_hand (a list of slot, task, attempt, kind, run,
+  tasks       slots, running (a list of slot, task, attempt, kind, run,
               workspace, environment, container and, as in `scalr-agent status`,
-              its phase), free_slots, told_seconds_ago and problem
+              its phase), free_slots, reported_seconds_ago and problem
   proxy       variables (without passwords), files that set them, problem
   settings    file, values (a list of name, value, source (file, environment or
               default), variable and file; the token is masked), problem

@@ -147,7 +147,7 @@ fn tasks(tasks: &Value) -> Vec<String> {
         return vec![format!("unknown: {problem}")];
     }
     let none = Vec::new();
-    let in_hand = tasks["in_hand"].as_array().unwrap_or(&none);
+    let running = tasks["running"].as_array().unwrap_or(&none);
     let slots = tasks["slots"].as_u64().map_or_else(String::new, |n| format!(" of {n}"));
     let text = |task: &Value, name: &str| task[name].as_str().unwrap_or("?").to_owned();
     let task = |task: &Value| {
@@ -165,8 +165,8 @@ fn tasks(tasks: &Value) -> Vec<String> {
             }
         )
     };
-    let first = format!("{}{slots} slots busy", in_hand.len());
-    std::iter::once(first).chain(in_hand.iter().map(task)).collect()
+    let first = format!("{}{slots} slots busy", running.len());
+    std::iter::once(first).chain(running.iter().map(task)).collect()
 }
 
 impl Proxy {

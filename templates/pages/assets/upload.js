@@ -23,6 +23,8 @@
       id.name = "configuration-version";
       id.value = await answer.text();
       form.append(id);
+      // The server has it.
+      archive.disabled = true;
       form.submit();
     } catch (error) {
       problem.textContent = error.message || "The archive could not be sent.";

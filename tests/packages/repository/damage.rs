@@ -123,7 +123,7 @@ const DAMAGES: &[Damage] = &[
         what: "an rpm is not signed",
         doing: |workshop, root| {
             run(Command::new("rpmsign").arg("--delsign").arg(rpm(root)));
-            index_anew(workshop, root, &[]);
+            index_again(workshop, root, &[]);
         },
         said: &["scalr-agent-1.0.0-1.x86_64.rpm: it is not signed with RSA and SHA-256"],
     },
@@ -136,7 +136,7 @@ const DAMAGES: &[Damage] = &[
                 .args(["--define", &format!("_gpg_name {key}"), "--define", "__gpg /usr/bin/gpg"])
                 .args(["--rpmv3", "--addsign"])
                 .arg(rpm(root)));
-            index_anew(workshop, root, &[]);
+            index_again(workshop, root, &[]);
         },
         said: &["scalr-agent-1.0.0-1.x86_64.rpm: Header V4 RSA/", ": NOKEY"],
     },
@@ -153,7 +153,7 @@ const DAMAGES: &[Damage] = &[
                 ])
                 .arg("--resign")
                 .arg(rpm(root)));
-            index_anew(workshop, root, &[]);
+            index_again(workshop, root, &[]);
         },
         said: &["scalr-agent-1.0.0-1.x86_64.rpm: its payload is not signed"],
     },
@@ -179,12 +179,12 @@ const DAMAGES: &[Damage] = &[
     },
     Damage {
         what: "yum's indexes are packed in a way that an old yum can't read",
-        doing: |workshop, root| index_anew(workshop, root, &["--general-compress-type", "xz"]),
+        doing: |workshop, root| index_again(workshop, root, &["--general-compress-type", "xz"]),
         said: &["-primary.xml.xz: it is not packed with gzip"],
     },
     Damage {
         what: "yum's checksums are of a kind that an old yum does not know",
-        doing: |workshop, root| index_anew(workshop, root, &["--checksum", "sha512"]),
+        doing: |workshop, root| index_again(workshop, root, &["--checksum", "sha512"]),
         said: &["its checksum is of the kind sha512"],
     },
     Damage {
@@ -376,7 +376,7 @@ fn sign_release(workshop: &Workshop, root: &Path, text: &str) {
 }
 
 /// yum's indexes with a good signature, of what is there.
-fn index_anew(workshop: &Workshop, root: &Path, options: &[&str]) {
+fn index_again(workshop: &Workshop, root: &Path, options: &[&str]) {
     let yum = root.join("yum");
     let packing = if options.is_empty() { &["--general-compress-type", "gz"][..] } else { options };
     run(Command::new("createrepo_c").args(["--quiet", "--no-database"]).args(packing).arg(&yum));

@@ -131,7 +131,7 @@ fn what_is_published_is_never_replaced() {
 
 #[test]
 #[ignore = "needs apt-utils, createrepo-c, gnupg and rpm: run scripts/test"]
-fn an_index_ends_only_if_it_is_to_and_is_signed_anew_without_packages() {
+fn an_index_expires_only_if_asked_and_is_signed_again_without_packages() {
     let (workshop, key) = workshop();
     let root = workshop.path("repository");
     let nothing = workshop.try_publish(&root, &["--key", &key]);

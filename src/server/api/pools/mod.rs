@@ -11,6 +11,7 @@ mod call;
 pub(super) mod configuration_versions;
 mod environments;
 mod included;
+mod linkage;
 mod payload;
 pub(super) mod phases;
 mod query;

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::attributes::Kind;
+use super::linkage::{Identifier, Linkage};
 use crate::api::json_api::{ApiError, Data};
 use protocol::limits::{MAX_IMAGE, MAX_TEXT};
 
@@ -125,26 +126,16 @@ impl Payload {
     /// The ids in a to-many relationship; none if it is missing.
     pub(crate) fn to_many(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
         let Some(relationship) = self.relationships.get(name) else { return Ok(None) };
-        let related: ToMany = serde_json::from_value(relationship.clone()).map_err(|_| {
+        let Linkage(ids) = serde_json::from_value(relationship.clone()).map_err(|_| {
             ApiError::relationship(name, "This is not a to-many relationship: {\"data\": […]}.")
         })?;
-        Ok(Some(related.data.into_iter().map(|data| data.id).collect()))
+        Ok(Some(ids))
     }
 }
 
 #[derive(Deserialize)]
 struct ToOne {
-    data: Option<Related>,
-}
-
-#[derive(Deserialize)]
-struct ToMany {
-    data: Vec<Related>,
-}
-
-#[derive(Deserialize)]
-struct Related {
-    id: String,
+    data: Option<Identifier>,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Payload {

@@ -1,12 +1,11 @@
 //! The workspaces whose runs may read the state of one that does not share it with all.
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::routing::get;
-use serde::Deserialize;
 
+use super::linkage::Linkage;
 use super::query::ListQuery;
 use super::workspaces;
 use crate::api::json_api::{ApiError, Document};
@@ -36,32 +35,19 @@ async fn list(
     Ok(Document::page(resources, listed.total, query.page))
 }
 
-#[derive(Deserialize)]
-struct Consumers {
-    data: Vec<Consumer>,
-}
-
-#[derive(Deserialize)]
-struct Consumer {
-    id: String,
-}
-
 /// POST adds consumers, PATCH replaces them all, DELETE removes them.
 async fn change(
     State(app): State<App>,
     Path(id): Path<String>,
     method: Method,
-    body: Bytes,
+    Linkage(consumers): Linkage,
 ) -> Result<StatusCode, ApiError> {
-    let consumers: Consumers = serde_json::from_slice(&body).map_err(|_| {
-        ApiError::bad_request("The body is no list of workspaces: {\"data\": […]}.")
-    })?;
     let mut tx = app.scheduler.store.write().await?;
     let owner = workspaces::find(&mut tx, &id).await?;
     if method == Method::PATCH {
         remote_state::remove_consumer(&mut tx, &id, None).await?;
     }
-    for Consumer { id: consumer_id } in &consumers.data {
+    for consumer_id in &consumers {
         if method == Method::DELETE {
             remote_state::remove_consumer(&mut tx, &id, Some(consumer_id)).await?;
             continue;

@@ -2,13 +2,12 @@
 //! Terraform command line, too.
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::routing::{get, post};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::linkage::Linkage;
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::{environments, the_account, workspaces};
@@ -108,41 +107,34 @@ async fn change_workspace(
     State(app): State<App>,
     Path(id): Path<String>,
     method: Method,
-    body: Bytes,
+    Linkage(ids): Linkage,
 ) -> Result<StatusCode, ApiError> {
-    let mut tx = app.scheduler.store.write().await?;
-    workspaces::find(&mut tx, &id).await?;
-    Tagged::Workspace(&id).change(&mut tx, &method, &ids(&body)?).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    change(&app, Tagged::Workspace(&id), &method, &ids).await
 }
 
 async fn change_environment(
     State(app): State<App>,
     Path(id): Path<String>,
     method: Method,
-    body: Bytes,
+    Linkage(ids): Linkage,
 ) -> Result<StatusCode, ApiError> {
-    let mut tx = app.scheduler.store.write().await?;
-    environments::find(&mut tx, &id).await?;
-    Tagged::Environment(&id).change(&mut tx, &method, &ids(&body)?).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    change(&app, Tagged::Environment(&id), &method, &ids).await
 }
 
-/// The ids in the body of a change of a relationship.
-fn ids(body: &Bytes) -> Result<Vec<String>, ApiError> {
-    #[derive(Deserialize)]
-    struct Body {
-        data: Vec<Identifier>,
+async fn change(
+    app: &App,
+    tagged: Tagged<'_>,
+    method: &Method,
+    ids: &[String],
+) -> Result<StatusCode, ApiError> {
+    let mut tx = app.scheduler.store.write().await?;
+    match tagged {
+        Tagged::Workspace(id) => workspaces::find(&mut tx, id).await.map(drop)?,
+        Tagged::Environment(id) => environments::find(&mut tx, id).await.map(drop)?,
     }
-    #[derive(Deserialize)]
-    struct Identifier {
-        id: String,
-    }
-    let body: Body = serde_json::from_slice(body)
-        .map_err(|_| ApiError::bad_request("The body is no list of tags: {\"data\": […]}."))?;
-    Ok(body.data.into_iter().map(|tag| tag.id).collect())
+    tagged.change(&mut tx, method, ids).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -280,11 +272,17 @@ mod tests {
             let data = json!({ "relationships": { "tags": many(&[&a, &b]) } });
             server.api(Method::PATCH, &path, json!({ "data": data })).await;
             assert_eq!(tags_of(&server, &path).await, ["a", "b"]);
-            let body = many(&["tag-none"]).to_string();
             let related = format!("/api/iacp/v3{related}");
-            let (status, answer) =
-                server.call(Method::POST, &related, &server.admin, &[], body).await;
-            assert_eq!(status, StatusCode::NOT_FOUND, "{answer:?}");
+            for (body, refused) in [
+                (many(&["tag-none"]).to_string(), StatusCode::NOT_FOUND),
+                (String::new(), StatusCode::BAD_REQUEST),
+                (json!({ "data": null }).to_string(), StatusCode::BAD_REQUEST),
+            ] {
+                let (status, answer) =
+                    server.call(Method::PATCH, &related, &server.admin, &[], body).await;
+                assert_eq!(status, refused, "{answer:?}");
+            }
+            assert_eq!(tags_of(&server, &path).await, ["a", "b"]);
         }
         let document = json!({ "data": { "attributes": { "name": "renamed" } } });
         server.api(Method::PATCH, &format!("/tags/{a}"), document).await;

@@ -1,0 +1,158 @@
+//! Starts a run with the form of its workspace's page, which may have an archive in it.
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::Method;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use multer::{Constraints, Multipart, SizeLimit};
+use serde_json::json;
+
+use super::error::PageError;
+use super::form::Fields;
+use super::frame;
+use super::session::{self, Session};
+use super::workspace;
+use crate::api::pools::call;
+use crate::app::App;
+use crate::objects::MAX_OBJECT;
+
+/// The field with the archive.
+const ARCHIVE: &str = "archive";
+
+/// The longest of the other fields, in bytes, and how many there may be.
+const MAX_FIELD: u64 = 64 * 1024;
+const MAX_FIELDS: usize = 16;
+
+/// `POST /workspaces/ID/runs`
+pub(super) async fn start(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    session: Session,
+    request: Request,
+) -> Result<Response, PageError> {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let boundary = content_type.and_then(|value| multer::parse_boundary(value).ok());
+    let (fields, archive) = match boundary {
+        Some(boundary) => read_parts(&app, &id, &session, request, boundary).await?,
+        None => (Fields::of_form(request, &app, &session).await?, None),
+    };
+    let version = archive.unwrap_or_else(|| fields.get("configuration-version").to_owned());
+    let mut relationships = json!({ "workspace": { "data": { "type": "workspaces", "id": id } } });
+    if !version.is_empty() {
+        relationships["configuration-version"] =
+            json!({ "data": { "type": "configuration-versions", "id": version } });
+    }
+    let message = Some(fields.get("message")).filter(|message| !message.is_empty());
+    let document = json!({ "data": {
+        "type": "runs",
+        "attributes": {
+            "source": "ui",
+            "message": message,
+            "is-destroy": fields.has("is-destroy"),
+            "plan-only": fields.has("plan-only"),
+            "auto-apply": fields.has("auto-apply"),
+        },
+        "relationships": relationships,
+    } });
+    let made = call(&app, session.actor(), Method::POST, "/runs", document.to_string()).await?;
+    let id = made["data"]["id"].as_str().unwrap_or_default();
+    Ok(frame::redirect(&format!("/runs/{id}"), session::message("Run started.", &app)))
+}
+
+/// The fields of a form in parts, and the configuration version that its archive became, if it
+/// has one. The form's token stands before the archive.
+async fn read_parts(
+    app: &App,
+    workspace_id: &str,
+    session: &Session,
+    request: Request,
+    boundary: String,
+) -> Result<(Fields, Option<String>), PageError> {
+    let headers = request.headers().clone();
+    let limits = SizeLimit::new().per_field(MAX_FIELD).for_field(ARCHIVE, MAX_OBJECT + 1);
+    let constraints = Constraints::new().size_limit(limits);
+    let body = request.into_body().into_data_stream();
+    let mut parts = Multipart::with_constraints(body, boundary, constraints);
+    let cannot =
+        |error: multer::Error| PageError::Refused(format!("cannot read the form: {error}"));
+    let (mut fields, mut version) = (Fields::default(), None);
+    while let Some(part) = parts.next_field().await.map_err(cannot)? {
+        let name = part.name().unwrap_or_default().to_owned();
+        if name != ARCHIVE {
+            if fields.len() == MAX_FIELDS {
+                return Err(PageError::Refused("The form has too many fields.".to_owned()));
+            }
+            fields.add(name, part.text().await.map_err(cannot)?);
+            continue;
+        }
+        fields.check(&headers, &session.form_token)?;
+        // Without a file, browsers send one without a name.
+        if part.file_name().is_some_and(|file| !file.is_empty()) {
+            let made = workspace::upload_configuration(
+                app,
+                session,
+                workspace_id,
+                Body::from_stream(part),
+            );
+            version = Some(made.await?);
+        }
+    }
+    fields.check(&headers, &session.form_token)?;
+    Ok((fields, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::in_process::InProcess;
+    use crate::pages::browser::Browser;
+
+    fn form(fields: &[(&str, &str)]) -> String {
+        let part = |(name, value): &(&str, &str)| {
+            let file = if *name == ARCHIVE { "; filename=\"it.tar.gz\"" } else { "" };
+            format!(
+                "--x\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{value}\r\n"
+            )
+        };
+        let parts: String = fields.iter().map(part).collect();
+        format!("{parts}--x--\r\n")
+    }
+
+    #[tokio::test]
+    async fn an_archive_without_the_forms_token_before_it_is_not_taken() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let path = format!("/workspaces/{}/runs", server.workspace);
+        let versions = async || {
+            let all = server.api(Method::GET, "/configuration-versions", Value::Null).await;
+            all["data"].as_array().unwrap().len()
+        };
+        let before = versions().await;
+        let token = ("form-token", browser.form_token());
+        for fields in [
+            vec![(ARCHIVE, "x")],
+            vec![("form-token", "other"), (ARCHIVE, "x")],
+            vec![(ARCHIVE, "x"), token],
+            vec![("message", "x")],
+        ] {
+            let kind = ("content-type", "multipart/form-data; boundary=x");
+            let (status, page) = browser.send_as(Method::POST, &path, kind, form(&fields)).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{fields:?}: {page}");
+        }
+        let long = "x".repeat(100_000);
+        for (fields, why) in [
+            (vec![token, ("message", long.as_str())], "cannot read the form"),
+            (vec![token; 17], "too many fields"),
+        ] {
+            let kind = ("content-type", "multipart/form-data; boundary=x");
+            let (status, page) = browser.send_as(Method::POST, &path, kind, form(&fields)).await;
+            assert_eq!(status, StatusCode::CONFLICT);
+            assert!(page.contains(why), "{page}");
+        }
+        assert_eq!(versions().await, before);
+    }
+}
