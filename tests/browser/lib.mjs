@@ -29,11 +29,14 @@ export const browser = await chromium.launch({
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
-/** Kills the server and starts it again. */
-export async function restart() {
-  process.stdout.write("restart\n");
+/** Has the test that started this script do something, and waits until it is done. */
+export async function ask(what) {
+  process.stdout.write(`${what}\n`);
   await lines.next();
 }
+
+/** Kills the server and starts it again. */
+export const restart = () => ask("restart");
 
 /** A page of a new browser, and what must never happen in it. */
 export async function open(options = {}) {
@@ -111,9 +114,9 @@ export function agent(session, call, body) {
 }
 
 /** A small configuration as a tar.gz. */
-export function archive() {
+export function archive(configuration = 'resource "terraform_data" "one" {}') {
   const folder = mkdtempSync(join(tmpdir(), "configuration-"));
-  writeFileSync(join(folder, "main.tf"), 'resource "terraform_data" "one" {}\n');
+  writeFileSync(join(folder, "main.tf"), `${configuration}\n`);
   const packed = execFileSync("tar", ["--create", "--gzip", "--directory", folder, "."]);
   rmSync(folder, { recursive: true });
   return packed;

@@ -99,10 +99,8 @@ impl Fleet {
 
     /// A pool on the server; its token goes to /root/pool.token on the machine.
     pub(crate) fn pool(&self) -> Pool<'_> {
-        let token = std::fs::read_to_string(self.work.path().join("admin.token"))
-            .expect("the server wrote the admin's token");
         let authorization = self.work.path().join("authorization");
-        std::fs::write(&authorization, format!("Authorization: Bearer {}", token.trim()))
+        std::fs::write(&authorization, format!("Authorization: Bearer {}", self.admin_token()))
             .expect("the work folder takes files");
         let pool = Pool::make(&self.world, URL, &self.ca(), &authorization);
         pool.variable("SECRET_WORD", "shell", true, "open sesame");
@@ -233,6 +231,17 @@ impl Fleet {
         } else {
             "rm /usr/local/share/ca-certificates/pools.crt && update-ca-certificates --fresh 2>&1"
         });
+    }
+
+    /// The token of the server's admin.
+    pub(crate) fn admin_token(&self) -> String {
+        let token = std::fs::read_to_string(self.work.path().join("admin.token"));
+        token.expect("the server wrote the admin's token").trim().to_owned()
+    }
+
+    /// What the server has logged.
+    pub(crate) fn server_log(&self) -> String {
+        std::fs::read_to_string(self.work.path().join("server.log")).expect("the server's log")
     }
 
     /// The file with the server's own authority, on this host.

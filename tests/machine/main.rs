@@ -57,3 +57,4 @@ mod stop;
 mod trial;
 mod uninstall;
 mod watch;
+mod web_page;
