@@ -1,6 +1,6 @@
 // From the link of the server's first start to the deletion of a pool, with a real agent: the
 // commands that the page shows are run on a machine as they are.
-import { api, archive, ask, assert, done, link, open, server, workspace } from "./lib.mjs";
+import { api, archive, ask, assert, done, link, open, server } from "./lib.mjs";
 
 const image = process.env.IMAGE;
 const page = await open();
@@ -26,8 +26,13 @@ await page.goto(pool);
 await page.locator("#agents-list", { hasText: "build-1" }).locator(".status", { hasText: "idle" }).waitFor();
 await ask("image");
 
-const { id } = await workspace("network");
-await page.reload();
+await page.getByRole("link", { name: "Workspaces" }).click();
+await page.getByRole("link", { name: "Create the first workspace" }).click();
+await page.fill("#name", "network");
+await page.getByRole("button", { name: "Create workspace" }).click();
+await page.waitForURL(/\/workspaces\/ws-/);
+const id = page.url().split("/").pop();
+await page.goto(pool);
 await page.getByLabel("Link a workspace").selectOption(id);
 await page.getByRole("button", { name: "Link", exact: true }).click();
 await page.locator("#workspaces-list th", { hasText: "network" }).waitFor();
@@ -68,6 +73,11 @@ await page.locator("#agents-list", { hasText: "No agents yet" }).waitFor();
 await page.goto(`${pool}/delete`);
 await page.getByRole("button", { name: "Delete production" }).click();
 await page.waitForURL(`${server}/pools`);
+await page.goto(`${server}/workspaces/${id}/settings`);
+await page.getByRole("link", { name: "Delete network" }).click();
+await page.getByText("1 state version").waitFor();
+await page.getByRole("button", { name: "Delete network" }).click();
+await page.getByText("No workspaces yet").waitFor();
 await done();
 
 /** Runs a command on the machine; `input` is what a person pastes when it asks. */

@@ -73,6 +73,7 @@ const canceled = await api("POST", "/runs", {
 await api("POST", `/runs/${canceled.id}/actions/cancel`);
 samples(made.id);
 
+const [environment] = await api("GET", "/environments");
 await look("pools", "/pools");
 await look("pool", `/pools/${made.id}`);
 await look("pool-new", "/pools/new");
@@ -81,7 +82,12 @@ await look("pool-delete", `/pools/${made.id}/delete`);
 await look("agent", `/agents/${id("build-1")}`);
 await look("agent-errored", `/agents/${id("build-3")}`);
 await look("agent-remove", `/agents/${id("build-4")}/remove`);
+await look("environments", "/environments");
+await look("environment-new", "/environments/new");
+await look("environment-delete", `/environments/${environment.id}/delete`);
 await look("workspaces", "/workspaces");
+await look("workspace-new", "/workspaces/new");
+await look("workspace-delete", `/workspaces/${network}/delete`);
 await look("workspace", `/workspaces/${network}`);
 await look("workspace-variables", `/workspaces/${network}/variables`);
 await look("workspace-settings", `/workspaces/${network}/settings`);

@@ -25,6 +25,7 @@ mod attempts;
 mod browser;
 mod cookie;
 mod duration;
+mod environments;
 mod error;
 mod events;
 mod form;
@@ -58,6 +59,7 @@ mod trouble;
 mod value_change;
 mod variables;
 mod workspace;
+mod workspace_form;
 mod workspace_settings;
 mod workspaces;
 
@@ -85,6 +87,7 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/", get(start))
         .merge(account::routes())
+        .merge(environments::routes())
         .merge(events::routes())
         .merge(agent::routes())
         .merge(pool::routes())
@@ -100,6 +103,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(states::routes())
         .merge(variables::routes())
         .merge(workspace::routes())
+        .merge(workspace_form::routes())
         .merge(workspace_settings::routes())
         .merge(workspaces::routes())
         .fallback(no_such_page)

@@ -84,6 +84,35 @@ pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<
     super::of_any(db, "SELECT * FROM environments WHERE id", ids, "").await
 }
 
+/// An environment with what people ask first about it.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct Summary {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The name of its default pool.
+    pub default_pool: Option<String>,
+    /// How many workspaces it has.
+    pub workspaces: i64,
+    /// How many variables of its own it has.
+    pub variables: i64,
+}
+
+/// All of them, by name.
+pub(crate) async fn summaries(db: &mut Connection) -> sqlx::Result<Vec<Summary>> {
+    sqlx::query_as(
+        "SELECT e.id, e.name, p.name AS default_pool,
+            (SELECT COUNT(*) FROM workspaces w WHERE w.environment_id = e.id) AS workspaces,
+            (SELECT COUNT(*) FROM variables v
+             WHERE v.environment_id = e.id AND v.workspace_id IS NULL) AS variables
+         FROM environments e LEFT JOIN agent_pools p ON p.id = e.default_pool_id
+         ORDER BY e.name, e.id",
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// A page of them, by name.
 pub(crate) async fn list(
     db: &mut Connection,

@@ -230,6 +230,29 @@ pub(crate) async fn locks_of(
     .await
 }
 
+/// How much goes with a workspace that is deleted.
+#[derive(Clone, Copy, Debug, FromRow)]
+pub(crate) struct Contents {
+    /// State versions.
+    pub states: i64,
+    /// Runs, with their logs.
+    pub runs: i64,
+    /// Its own variables.
+    pub variables: i64,
+}
+
+/// What goes with a workspace that is deleted.
+pub(crate) async fn contents(db: &mut Connection, id: &str) -> sqlx::Result<Contents> {
+    sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM state_versions WHERE workspace_id = $1) AS states,
+            (SELECT COUNT(*) FROM runs WHERE workspace_id = $1) AS runs,
+            (SELECT COUNT(*) FROM variables WHERE workspace_id = $1) AS variables",
+    )
+    .bind(id)
+    .fetch_one(db)
+    .await
+}
+
 /// Deletes a workspace with everything of it.
 pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<()> {
     // Runs refer to configuration versions, which the cascade deletes too, in

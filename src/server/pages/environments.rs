@@ -1,0 +1,224 @@
+//! `/environments`: the groups of workspaces, and their forms.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::error::PageError;
+use super::form::{Fields, Form};
+use super::frame::{self, Page};
+use super::session::{self, Session};
+use crate::api::pools::{CallError, call};
+use crate::app::App;
+use crate::store::agent_pool;
+use crate::store::environment::{self, Summary};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/environments", get(list))
+        .route("/environments/new", get(ask).post(create))
+        .route("/environments/{id}", get(ask_to_change).post(change))
+        .route("/environments/{id}/delete", get(ask_to_delete).post(delete))
+}
+
+/// Ids and names for a list to choose from.
+pub(super) fn choices(names: Vec<(String, String)>) -> Vec<Value> {
+    names.into_iter().map(|(id, name)| json!({ "id": id, "name": name })).collect()
+}
+
+async fn list(State(app): State<App>, session: Session) -> Result<Response, PageError> {
+    let mut db = app.scheduler.store.read().await?;
+    let rows = environment::summaries(&mut db).await?;
+    let content = json!({ "environments": rows.iter().map(render).collect::<Vec<_>>() });
+    let page = Page {
+        template: "environments.html",
+        title: "Environments",
+        section: "workspaces",
+        topics: &["environments", "workspaces"],
+    };
+    page.show(&app, &session, &content)
+}
+
+fn render(summary: &Summary) -> Value {
+    json!({
+        "id": summary.id,
+        "name": summary.name,
+        "default_pool": summary.default_pool,
+        "workspaces": summary.workspaces,
+        "variables": summary.variables,
+    })
+}
+
+async fn find(app: &App, id: &str) -> Result<Summary, PageError> {
+    let mut db = app.scheduler.store.read().await?;
+    let rows = environment::summaries(&mut db).await?;
+    rows.into_iter().find(|row| row.id == id).ok_or(PageError::NotFound("environment"))
+}
+
+async fn ask(State(app): State<App>, session: Session) -> Result<Response, PageError> {
+    show_form(&app, &session, None, "", "", None).await
+}
+
+async fn ask_to_change(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    session: Session,
+) -> Result<Response, PageError> {
+    let environment = {
+        let mut db = app.scheduler.store.read().await?;
+        environment::find(&mut db, &id).await?.ok_or(PageError::NotFound("environment"))?
+    };
+    let pool = environment.default_pool_id.as_deref().unwrap_or_default();
+    show_form(&app, &session, Some(&id), &environment.name, pool, None).await
+}
+
+/// `id` is none if it is a new one.
+async fn show_form(
+    app: &App,
+    session: &Session,
+    id: Option<&str>,
+    name: &str,
+    pool: &str,
+    refusal: Option<&str>,
+) -> Result<Response, PageError> {
+    let pools = {
+        let mut db = app.scheduler.store.read().await?;
+        choices(agent_pool::names(&mut db).await?)
+    };
+    let title = if id.is_some() { "Edit an environment" } else { "New environment" };
+    let content = json!({
+        "id": id, "heading": title, "name": name, "pool": pool, "pools": pools, "refusal": refusal,
+    });
+    let page =
+        Page { template: "environment-form.html", title, section: "workspaces", topics: &[] };
+    let status = if refusal.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    page.show_with(status, app, session, &content)
+}
+
+async fn create(State(app): State<App>, form: Form) -> Result<Response, PageError> {
+    save(&app, &form, None, "Created").await
+}
+
+async fn change(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    save(&app, &form, Some(&id), "Saved").await
+}
+
+async fn save(app: &App, form: &Form, id: Option<&str>, done: &str) -> Result<Response, PageError> {
+    let Form { session, fields } = form;
+    let (method, path) = match id {
+        Some(id) => (Method::PATCH, format!("/environments/{id}")),
+        None => (Method::POST, "/environments".to_owned()),
+    };
+    match call(app, session.actor(), method, &path, document(fields).to_string()).await {
+        Ok(_) => {
+            let text = format!("{done} the environment {}.", fields.get("name"));
+            Ok(frame::redirect("/environments", session::message(&text, app)))
+        }
+        Err(CallError::Refused(why)) => {
+            let (name, pool) = (fields.get("name"), fields.get("default-pool"));
+            show_form(app, session, id, name, pool, Some(&why)).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn document(fields: &Fields) -> Value {
+    let pool = Some(fields.get("default-pool")).filter(|id| !id.is_empty());
+    let pool = pool.map(|id| json!({ "type": "agent-pools", "id": id }));
+    json!({ "data": {
+        "type": "environments",
+        "attributes": { "name": fields.get("name") },
+        "relationships": { "default-workspace-agent-pool": { "data": pool } },
+    } })
+}
+
+async fn ask_to_delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    session: Session,
+) -> Result<Response, PageError> {
+    confirm(&app, &session, &id, None).await
+}
+
+async fn confirm(
+    app: &App,
+    session: &Session,
+    id: &str,
+    refusal: Option<&str>,
+) -> Result<Response, PageError> {
+    let environment = find(app, id).await?;
+    let title = format!("Delete {}", environment.name);
+    let content = json!({ "environment": render(&environment), "refusal": refusal });
+    let page = Page {
+        template: "environment-delete.html",
+        title: &title,
+        section: "workspaces",
+        topics: &[],
+    };
+    let status = if refusal.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
+    page.show_with(status, app, session, &content)
+}
+
+async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, PageError> {
+    let path = format!("/environments/{id}");
+    match call(&app, form.session.actor(), Method::DELETE, &path, "").await {
+        Ok(_) => {
+            let message = session::message("Deleted the environment.", &app);
+            Ok(frame::redirect("/environments", message))
+        }
+        Err(CallError::Refused(why)) => confirm(&app, &form.session, &id, Some(&why)).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::in_process::InProcess;
+    use crate::pages::browser::Browser;
+
+    #[tokio::test]
+    async fn an_environment_is_made_changed_and_deleted_once_it_is_empty() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let pool = server.create("/agent-pools", json!({ "name": "eu" }), &[]).await;
+        let fields = [("name", "<b>staging"), ("default-pool", "")];
+        let (status, answer) = browser.post("/environments/new", &fields).await;
+        assert_eq!(status, StatusCode::SEE_OTHER, "{answer}");
+        let (status, page) = browser.post("/environments/new", &fields).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{page}");
+        assert!(page.contains("exists already"), "{page}");
+
+        let all = server.api(Method::GET, "/environments", Value::Null).await;
+        let made = all["data"].as_array().unwrap().iter();
+        let made = made.filter(|one| one["attributes"]["name"] == "<b>staging").next_back();
+        let id = made.unwrap()["id"].as_str().unwrap();
+        let path = format!("/environments/{id}");
+        let changed = [("name", "<b>stage"), ("default-pool", pool.as_str())];
+        let (status, answer) = browser.post(&path, &changed).await;
+        assert_eq!(status, StatusCode::SEE_OTHER, "{answer}");
+        let list = browser.page("/environments").await;
+        assert!(list.contains("&lt;b&gt;stage<") && list.contains(">eu<"), "{list}");
+        assert!(browser.page(&path).await.contains(&format!("value=\"{pool}\" selected")));
+
+        let name = json!({ "name": "dns" });
+        let workspace = server.create("/workspaces", name, &[("environment", id)]).await;
+        let path = format!("{path}/delete");
+        assert!(browser.page(&path).await.contains("1 workspace<"));
+        assert_eq!(browser.post(&path, &[]).await.0, StatusCode::CONFLICT);
+        server.api(Method::DELETE, &format!("/workspaces/{workspace}"), Value::Null).await;
+        assert_eq!(browser.post(&path, &[]).await.0, StatusCode::SEE_OTHER);
+        assert_eq!(browser.get(&path).await.0, StatusCode::NOT_FOUND);
+    }
+}
