@@ -201,8 +201,8 @@ mod tests {
         assert!(page.contains("exists already"), "{page}");
 
         let all = server.api(Method::GET, "/environments", Value::Null).await;
-        let made = all["data"].as_array().unwrap().iter();
-        let made = made.filter(|one| one["attributes"]["name"] == "<b>staging").next_back();
+        let mut made = all["data"].as_array().unwrap().iter();
+        let made = made.rfind(|one| one["attributes"]["name"] == "<b>staging");
         let id = made.unwrap()["id"].as_str().unwrap();
         let path = format!("/environments/{id}");
         let changed = [("name", "<b>stage"), ("default-pool", pool.as_str())];
