@@ -84,9 +84,19 @@ impl Installation {
             Err(error) => eprintln!("{error:#}"),
             Ok(()) => {}
         }
-        // dpkg itself can remove what it has unpacked in part.
-        if was_installed && dpkg::is_half_installed(&self.package)? {
-            self.install_again(tool)?;
+        // dpkg knows the files of a package only once it has unpacked all of them: it removes
+        // one that it has unpacked in part, and leaves those files.
+        if dpkg::is_half_installed(&self.package)? {
+            match self.install_again(tool) {
+                Err(error) if !was_installed && Failure::of(&error) != Failure::Locked => {
+                    eprintln!(
+                        "{error:#}\n{} is removed as it is. Files that were unpacked, whose names end \
+                     in .dpkg-new, may be left.",
+                        self.package
+                    )
+                }
+                result => result?,
+            }
         }
         Ok(())
     }

@@ -29,28 +29,29 @@ pub struct Chain {
     pub from: &'static str,
     /// Its name.
     pub name: &'static str,
+    /// The name of the chain that takes its place, until it does.
+    pub spare: &'static str,
 }
 
 impl Chain {
     /// Makes the chain hold just `rules`, in their order and as `iptables -S`
     /// prints them, and makes it the first that is jumped to. What is so already
-    /// is not touched; returns whether anything was changed.
+    /// is not touched, and what is not is replaced as a whole: no packet meets a part of the
+    /// rules. Returns whether anything was changed.
     ///
     /// # Errors
     /// iptables is missing or refuses a rule.
     pub fn put_up(self, rules: &[String]) -> Result<bool> {
-        let wanted: Vec<String> =
-            rules.iter().map(|rule| format!("-A {} {rule}", self.name)).collect();
-        let found = self.rules_of(self.name);
-        if found.is_none() {
-            self.call(&["-N", self.name])?;
-        }
-        let differs = found.unwrap_or_default() != wanted;
+        self.take_spares_place()?;
+        let differs = match self.rules_of(self.name) {
+            Some(found) => !self.additions(rules).eq(found),
+            None => true,
+        };
         if differs {
-            self.call(&["-F", self.name])?;
-            for rule in &wanted {
-                self.call(&rule.split_whitespace().collect::<Vec<_>>())?;
-            }
+            let spare = self.spare();
+            spare.fill(rules)?;
+            spare.jump_first()?;
+            self.take_spares_place()?;
         }
         Ok(self.jump_first()? | differs)
     }
@@ -58,15 +59,48 @@ impl Chain {
     /// Whether the chain holds just `rules`, as [`Chain::put_up`] leaves it, and is
     /// jumped to. Only root may ask.
     pub fn is_up(self, rules: &[String]) -> bool {
-        let wanted = rules.iter().map(|rule| format!("-A {} {rule}", self.name));
-        self.rules_of(self.name).is_some_and(|found| wanted.eq(found)) && self.is_jumped_to()
+        let found = self.rules_of(self.name);
+        found.is_some_and(|found| self.additions(rules).eq(found)) && self.is_jumped_to()
     }
 
-    /// Removes the chain and the jump to it.
+    /// Removes the chain and the jump to it, also its spare one.
     ///
     /// # Errors
     /// iptables is missing or refuses.
     pub fn take_down(self) -> Result<()> {
+        self.spare().remove()?;
+        self.remove()
+    }
+
+    fn spare(self) -> Self {
+        Self { name: self.spare, ..self }
+    }
+
+    fn additions(self, rules: &[String]) -> impl Iterator<Item = String> {
+        rules.iter().map(move |rule| format!("-A {} {rule}", self.name))
+    }
+
+    /// Makes the chain, with these rules.
+    fn fill(self, rules: &[String]) -> Result<()> {
+        self.call(&["-N", self.name])?;
+        for rule in self.additions(rules) {
+            self.call(&rule.split_whitespace().collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// Has the spare chain become the chain. It is jumped to only when it is whole: an
+    /// interruption may have left a part of one.
+    fn take_spares_place(self) -> Result<()> {
+        let spare = self.spare();
+        if !spare.is_jumped_to() {
+            return spare.remove();
+        }
+        self.remove()?;
+        self.call(&["-E", spare.name, self.name])
+    }
+
+    fn remove(self) -> Result<()> {
         while self.is_jumped_to() {
             self.call(&["-D", self.from, "-j", self.name])?;
         }

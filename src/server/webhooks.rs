@@ -5,12 +5,15 @@
 //! get a call twice, when the server ends between an answer and its record: both have the same
 //! `Idempotency-Key`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use axum::http::header::CONTENT_TYPE;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use serde_json::json;
@@ -28,8 +31,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How long a webhook may take to answer: it starts something, and does not wait for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many calls are made at once.
-const BATCH: i64 = 50;
+/// How many calls of a pool's webhook are made at once.
+const AT_ONCE: i64 = 10;
 
 impl Parts {
     /// Calls webhooks until the server stops.
@@ -40,26 +43,43 @@ impl Parts {
         };
         let mut interval = tokio::time::interval(SWEEP);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A slow webhook holds up the other calls of its own pool alone.
+        let mut busy = BTreeSet::new();
+        let mut calls = FuturesUnordered::new();
         loop {
-            let sweep = async {
-                interval.tick().await;
-                if let Err(error) = self.call_due(&http).await {
-                    error!("cannot call the webhooks of pools: {error:#}");
-                }
-            };
             tokio::select! {
-                () = sweep => {}
+                _ = interval.tick() => match self.due(&busy).await {
+                    Ok(due) => for (pool, due) in due {
+                        busy.insert(pool);
+                        calls.push(self.call_all(&http, due));
+                    },
+                    Err(error) => error!("cannot call the webhooks of pools: {error:#}"),
+                },
+                Some(pool) = calls.next() => drop(busy.remove(&pool)),
                 () = self.scheduler.wake.stopped() => return,
             }
         }
     }
 
-    async fn call_due(&self, http: &Client) -> Result<()> {
+    /// What is due of the pools that are not `busy`, by pool.
+    async fn due(&self, busy: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<WebhookCall>>> {
+        let busy = serde_json::to_string(busy)?;
         let mut db = self.scheduler.store.read().await?;
-        let due = webhook_call::due(&mut db, self.scheduler.clock.now(), BATCH).await?;
-        drop(db);
-        let calls = due.iter().map(async |call| self.record(call, post(http, call).await).await);
-        join_all(calls).await.into_iter().collect()
+        let due = webhook_call::due(&mut db, self.scheduler.clock.now(), AT_ONCE, &busy).await?;
+        let mut by_pool = BTreeMap::<_, Vec<_>>::new();
+        for call in due {
+            by_pool.entry(call.pool_id.clone()).or_default().push(call);
+        }
+        Ok(by_pool)
+    }
+
+    /// Makes calls of one pool; gives that pool.
+    async fn call_all(&self, http: &Client, calls: Vec<WebhookCall>) -> String {
+        let made = calls.iter().map(async |call| self.record(call, post(http, call).await).await);
+        for error in join_all(made).await.into_iter().filter_map(Result::err) {
+            error!("cannot record a call of a webhook: {error:#}");
+        }
+        calls.into_iter().map(|call| call.pool_id).next().unwrap_or_default()
     }
 
     async fn record(&self, call: &WebhookCall, posted: Result<()>) -> Result<()> {

@@ -15,8 +15,8 @@ use crate::pool::{Pool, Run};
 
 /// Where clouds answer with the host's credentials. The first one is also the host's
 /// resolver, as on Google's.
-const METADATA: [&str; 4] =
-    ["169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200"];
+const METADATA: [&str; 5] =
+    ["169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192"];
 
 /// Services of the host, as they listen on all its addresses.
 const HOST_PORTS: [u16; 2] = [22, 2375];

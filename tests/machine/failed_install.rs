@@ -33,6 +33,13 @@ const UBUNTU: &[Fault] = &[
         says: &["The file system /var/cache/apt/archives: 1 MB free of 1 MB"],
     },
     Fault {
+        name: "/etc is mounted for reading only",
+        provoke: "mount --bind /etc /etc && mount -o remount,ro,bind /etc",
+        undo: "umount /etc",
+        code: 6,
+        says: &["cannot change /etc/apt/sources.list.d/", "Read-only file system"],
+    },
+    Fault {
         name: "a lock is held for ever",
         provoke: LOCK,
         undo: "kill $(cat /run/locker)",

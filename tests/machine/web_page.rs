@@ -23,6 +23,11 @@ struct Asked {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_team_gets_from_the_first_link_to_an_applied_run_by_what_the_page_shows() {
+    assert!(
+        std::env::var_os("SCALR_TEST_BROWSER").is_some(),
+        "SCALR_TEST_BROWSER is not set: scripts/test installs the browser's tools, and sets it to \
+         their folder, ~/.cache/scalr-agent/browser"
+    );
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     fleet.distrust_server();
     fleet.put("/usr/local/bin/sudo", "0755", SUDO.as_bytes());

@@ -199,13 +199,19 @@ impl Server {
 
     /// Pool, token, workspace and an uploaded configuration.
     pub(crate) async fn pool_and_workspace(&self) -> Site {
+        self.pool_and_workspace_named("pool", "main").await
+    }
+
+    /// The same with these names.
+    pub(crate) async fn pool_and_workspace_named(&self, pool: &str, workspace: &str) -> Site {
         let environment = self.get("/environments?filter[name]=default").await;
         let environment = id(&environment["data"][0]);
-        let pool = id(&self.create("/agent-pools", json!({ "name": "pool" }), &[]).await);
+        let pool = id(&self.create("/agent-pools", json!({ "name": pool }), &[]).await);
         let path = format!("/agent-pools/{pool}/access-tokens");
         let token = self.create(&path, json!({}), &[]).await;
         let links = [("environment", environment.as_str()), ("agent-pool", pool.as_str())];
-        let workspace = id(&self.create("/workspaces", json!({ "name": "main" }), &links).await);
+        let name = json!({ "name": workspace });
+        let workspace = id(&self.create("/workspaces", name, &links).await);
         let site = Site {
             environment,
             pool,

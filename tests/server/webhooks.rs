@@ -126,3 +126,30 @@ async fn nothing_is_announced_of_a_task_with_an_agent_nor_to_a_webhook_that_is_o
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(receiver.calls(2).await.len() <= before + 1, "an agent has the task");
 }
+
+#[tokio::test]
+async fn a_webhook_that_does_not_answer_holds_up_no_other() {
+    let server = Server::start().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let receiver = Receiver::start(Vec::new()).await;
+    let waits = server.pool_and_workspace().await;
+    let other = server.pool_and_workspace_named("other", "other").await;
+    let silent_url = format!("http://{}", silent.local_addr().unwrap());
+    for (site, url) in [(&waits, &silent_url), (&other, &receiver.url)] {
+        let attributes = json!({ "webhook-enabled": true, "webhook-url": url });
+        let body = json!({ "data": { "attributes": attributes } });
+        let path = format!("/agent-pools/{}", site.pool);
+        let (status, answer) = server.call(Method::PATCH, &path, body).await;
+        assert_eq!(status, reqwest::StatusCode::OK, "{answer}");
+    }
+    server.run(&waits).await;
+    let accepted = tokio::time::timeout(Duration::from_secs(30), silent.accept()).await;
+    let (waiting, _) = accepted.expect("the webhook is called").unwrap();
+    server.run(&other).await;
+    receiver.calls(1).await;
+    // The first call is still waited for.
+    let mut request = [0; 4096];
+    while let Ok(length) = waiting.try_read(&mut request) {
+        assert_ne!(length, 0, "the other one was called only when the first one had been given up");
+    }
+}

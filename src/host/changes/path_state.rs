@@ -112,12 +112,21 @@ pub(super) fn temporary_name(path: &Path) -> String {
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {
+    // A file system that is mounted for reading refuses also to remove what is not there.
+    if !is_there(path) {
+        return Ok(());
+    }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
     }
+}
+
+/// Whether something is at `path`, also a link to nothing.
+pub(super) fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
 }
 
 /// The part of a state that is compared later: a file's text, not its mode.

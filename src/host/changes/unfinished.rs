@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use super::path_state::{Mark, PathState, remove_temporary};
+use super::path_state::{Mark, PathState, is_there, remove_temporary};
 use crate::command::CommandExt as _;
 use crate::installation::Installation;
 use crate::machine::Machine;
@@ -204,12 +204,20 @@ impl Step {
                 }
                 before.put(&file)
             }
-            Self::RemoveDirectory { path } => match fs::remove_dir(machine.entry(path)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-                _ => Ok(()),
-            },
+            // Each of these two was perhaps never done, on a file system that is mounted for
+            // reading, for example.
+            Self::RemoveDirectory { path } => {
+                let directory = machine.entry(path);
+                if !is_there(&directory) {
+                    return Ok(());
+                }
+                Ok(fs::remove_dir(directory)?)
+            }
             Self::MakeDirectory { path, mode } => {
                 let directory = machine.entry(path);
+                if PathState::at(&directory)? == (PathState::Directory { mode: *mode }) {
+                    return Ok(());
+                }
                 fs::create_dir_all(&directory)?;
                 Ok(fs::set_permissions(&directory, Permissions::from_mode(*mode))?)
             }

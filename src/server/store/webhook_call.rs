@@ -34,26 +34,32 @@ pub(crate) struct WebhookCall {
     pub failures: i64,
 }
 
-/// Up to `limit` calls that are due.
+/// The calls that are due, at most `most` of each pool, but for the pools in `busy`, a list of
+/// ids in JSON; those of a pool together, oldest first.
 pub(crate) async fn due(
     db: &mut Connection,
     now: Millis,
-    limit: i64,
+    most: i64,
+    busy: &str,
 ) -> sqlx::Result<Vec<WebhookCall>> {
     sqlx::query_as(statement(
-        "SELECT t.id AS task_id, t.attempt, t.phase, t.queued_at, t.run_id, r.workspace_id,
-            w.environment_id, p.id AS pool_id, p.webhook, COALESCE(c.failures, 0) AS failures
-         FROM agent_pools p
-         JOIN tasks t ON t.pool_id = p.id AND t.state IN {queued_tasks}
-         JOIN runs r ON r.id = t.run_id
-         JOIN workspaces w ON w.id = r.workspace_id
-         LEFT JOIN webhook_calls c ON c.task_id = t.id AND c.attempt = t.attempt
-         WHERE p.webhook_enabled
-           AND (c.task_id IS NULL OR (NOT c.delivered AND c.next_at <= $1))
-         ORDER BY t.queued_at, t.id LIMIT $2",
+        "SELECT * FROM (
+            SELECT t.id AS task_id, t.attempt, t.phase, t.queued_at, t.run_id, r.workspace_id,
+               w.environment_id, p.id AS pool_id, p.webhook, COALESCE(c.failures, 0) AS failures,
+               ROW_NUMBER() OVER (PARTITION BY p.id ORDER BY t.queued_at, t.id) AS place
+            FROM agent_pools p
+            JOIN tasks t ON t.pool_id = p.id AND t.state IN {queued_tasks}
+            JOIN runs r ON r.id = t.run_id
+            JOIN workspaces w ON w.id = r.workspace_id
+            LEFT JOIN webhook_calls c ON c.task_id = t.id AND c.attempt = t.attempt
+            WHERE p.webhook_enabled
+              AND p.id NOT IN (SELECT value FROM json_each($3))
+              AND (c.task_id IS NULL OR (NOT c.delivered AND c.next_at <= $1))) AS calls
+         WHERE place <= $2 ORDER BY pool_id, place",
     ))
     .bind(now)
-    .bind(limit)
+    .bind(most)
+    .bind(busy)
     .fetch_all(db)
     .await
 }

@@ -12,12 +12,16 @@ use ipnet::Ipv4Net;
 
 use host::iptables::{Chain, Family};
 
-const FORWARD: Chain =
-    Chain { family: Family::V4, table: "filter", from: "FORWARD", name: "SCALR-AGENT" };
+const FORWARD: Chain = Chain {
+    family: Family::V4,
+    table: "filter",
+    from: "FORWARD",
+    name: "SCALR-AGENT",
+    spare: "SCALR-AGENT-NEW",
+};
 const INPUT: Chain =
-    Chain { family: Family::V4, table: "filter", from: "INPUT", name: "SCALR-AGENT-INPUT" };
-const NAT: Chain =
-    Chain { family: Family::V4, table: "nat", from: "POSTROUTING", name: "SCALR-AGENT" };
+    Chain { from: "INPUT", name: "SCALR-AGENT-INPUT", spare: "SCALR-AGENT-INPUT-NEW", ..FORWARD };
+const NAT: Chain = Chain { table: "nat", from: "POSTROUTING", ..FORWARD };
 const FORWARD_V6: Chain = Chain { family: Family::V6, ..FORWARD };
 const INPUT_V6: Chain = Chain { family: Family::V6, ..INPUT };
 
@@ -25,8 +29,9 @@ const INPUT_V6: Chain = Chain { family: Family::V6, ..INPUT };
 const RUNS: &str = "-i scalr-+";
 
 /// Where clouds give out the host's own credentials: link-local addresses of all
-/// clouds, Azure's and Alibaba's own. The IPv6 ones go with all of IPv6.
-const CLOSED: [&str; 3] = ["100.100.100.200/32", "168.63.129.16/32", "169.254.0.0/16"];
+/// clouds, Alibaba's, Azure's and Oracle's own. The IPv6 ones go with all of IPv6.
+const CLOSED: [&str; 4] =
+    ["100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32", "169.254.0.0/16"];
 
 /// What the rules are made of.
 #[derive(Clone, Debug, Default)]
@@ -177,6 +182,7 @@ mod tests {
             "-d 169.254.0.0/16 -i scalr-+ -j DROP",
             "-d 168.63.129.16/32 -i scalr-+ -j DROP",
             "-d 100.100.100.200/32 -i scalr-+ -j DROP",
+            "-d 192.0.0.192/32 -i scalr-+ -j DROP",
             "-i scalr-+ -o scalr-+ -j DROP",
             "-i scalr-+ -m conntrack --ctstate DNAT -j DROP",
             "-i scalr-+ -o docker0 -j DROP",

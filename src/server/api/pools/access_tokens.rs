@@ -108,6 +108,11 @@ async fn update(
 ) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let mut token = find(&mut tx, &id).await?;
+    for name in ["expires-in", "for-one-agent"] {
+        if payload.change::<Value>(name)?.is_some() {
+            return Err(ApiError::attribute(name, "This field is set only when a token is made."));
+        }
+    }
     change(&mut token, &payload)?;
     access_token::update(&mut tx, &token).await?;
     tx.commit().await?;

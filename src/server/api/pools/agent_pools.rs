@@ -141,6 +141,7 @@ async fn change(
     pool: &mut AgentPool,
     payload: &Payload,
 ) -> Result<(), ApiError> {
+    payload.unchanged("account", Some(&pool.account_id))?;
     if let Some(name) = payload.name("name")? {
         pool.name = name;
     }

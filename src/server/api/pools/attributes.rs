@@ -466,6 +466,59 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_relationship_is_ignored_in_a_change() {
+        let site = site().await;
+        let mut accepted = Vec::new();
+        for (kind, method, path) in site.paths.iter().filter(|at| at.1 == Method::PATCH) {
+            for name in kind.relationships {
+                let (status, _) = site.write(method, path, json!({}), json!({ *name: "x" })).await;
+                if status != StatusCode::UNPROCESSABLE_ENTITY {
+                    accepted.push(format!("{method} {path} {name}: {status}"));
+                }
+            }
+        }
+        assert!(accepted.is_empty(), "{accepted:#?}");
+    }
+
+    #[tokio::test]
+    async fn no_attribute_takes_a_text_without_an_end_or_is_ignored_in_a_change() {
+        let site = site().await;
+        let (run, _) = site.server.run().await;
+        let workspace = json!({ "data": { "type": "workspaces", "id": site.server.workspace } });
+        let workspace = json!({ "workspace": workspace });
+        let variable = json!({ "key": "k", "value": "v", "category": "terraform" });
+        let mut requests = vec![
+            ("comments", Method::POST, format!("/runs/{run}/comments"), json!({}), json!({})),
+            ("runs", Method::POST, "/runs".to_owned(), json!({}), workspace.clone()),
+            ("tags", Method::POST, "/tags".to_owned(), json!({}), json!({})),
+            ("vars", Method::POST, "/vars".to_owned(), variable, workspace),
+        ];
+        for (kind, method, path) in site.paths.iter().filter(|at| at.1 == Method::PATCH) {
+            requests.push((kind.name, method.clone(), path.clone(), json!({}), json!({})));
+        }
+        let mut accepted = Vec::new();
+        let text = "x".repeat(900_000);
+        for (kind, method, path, attributes, relationships) in requests {
+            for name in Kind::named(kind).unwrap().attributes {
+                // Values may be longer than this, and have a limit of their own.
+                if (kind, *name) == ("vars", "value") {
+                    continue;
+                }
+                for value in [json!(text), json!([text]), json!({ "pre-plan": text })] {
+                    let mut attributes = attributes.clone();
+                    attributes[name] = value;
+                    let related = relationships.clone();
+                    let (status, _) = site.write(&method, &path, attributes, related).await;
+                    if !status.is_client_error() {
+                        accepted.push(format!("{method} {path} {name}: {status}"));
+                    }
+                }
+            }
+        }
+        assert!(accepted.is_empty(), "{accepted:#?}");
+    }
+
+    #[tokio::test]
     async fn what_the_table_does_not_have_is_refused_by_name_in_each_request_that_writes() {
         let site = site().await;
         for at in &site.paths {

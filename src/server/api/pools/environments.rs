@@ -97,6 +97,7 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Status
 }
 
 fn change(environment: &mut Environment, payload: &Payload) -> Result<(), ApiError> {
+    payload.unchanged("account", Some(&environment.account_id))?;
     if let Some(name) = payload.name("name")? {
         environment.name = name;
     }

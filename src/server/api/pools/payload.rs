@@ -116,6 +116,20 @@ impl Payload {
         Ok(Some(related.data.map(|data| data.id)))
     }
 
+    /// Checks a to-one relationship that stays as it is; clients send it all the same.
+    ///
+    /// # Errors
+    /// It is to become another one.
+    pub(super) fn unchanged(&self, name: &str, current: Option<&str>) -> Result<(), ApiError> {
+        match self.to_one(name)? {
+            Some(id) if id.as_deref() != current => Err(ApiError::relationship(
+                name,
+                format!("This relationship stays as it is: {}.", current.unwrap_or("null")),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The id in a to-one relationship that has to be there.
     pub(crate) fn required_to_one(&self, name: &str) -> Result<String, ApiError> {
         self.to_one(name)?

@@ -155,9 +155,11 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
 
 async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
+    let account = the_account(&mut tx).await?;
+    payload.unchanged("account", Some(&account.id))?;
     let tag = Tag {
         id: new_id("tag"),
-        account_id: the_account(&mut tx).await?.id,
+        account_id: account.id,
         name: name(&payload)?
             .ok_or_else(|| ApiError::attribute("name", "This field is required."))?,
     };
@@ -173,6 +175,7 @@ async fn update(
 ) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let mut tag = find(&mut tx, &id).await?;
+    payload.unchanged("account", Some(&tag.account_id))?;
     if let Some(name) = name(&payload)? {
         tag::rename(&mut tx, &tag, &name).await.map_err(name_taken)?;
         tag.name = name;

@@ -107,6 +107,9 @@ async fn update(
 ) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let mut variable = find(&mut tx, &id).await?;
+    payload.unchanged("account", Some(&variable.account_id))?;
+    payload.unchanged("environment", variable.environment_id.as_deref())?;
+    payload.unchanged("workspace", variable.workspace_id.as_deref())?;
     change(&mut variable, &payload, app.scheduler.clock.now())?;
     variable::update(&mut tx, &variable).await.map_err(|error| key_taken(error, &variable))?;
     check_others(&mut tx, &variable, &options).await?;

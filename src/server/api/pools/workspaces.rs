@@ -244,6 +244,7 @@ async fn change(
     workspace: &mut Workspace,
     payload: &Payload,
 ) -> Result<(), ApiError> {
+    payload.unchanged("environment", Some(&workspace.environment_id))?;
     if let Some(name) = payload.name("name")? {
         workspace.name = name;
     }
