@@ -19,13 +19,16 @@ use crate::app::Parts;
 use crate::clock::Millis;
 use crate::objects;
 use crate::scheduler::millis;
-use crate::store::{configuration_version, run, state_version, task};
+use crate::store::{configuration_version, run, state_version, task, webhook_delivery};
 
 /// How often old content is removed.
 const SWEEP: Duration = Duration::from_secs(60 * 60);
 
 /// How long an upload link can be used.
 const UPLOAD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long what became of the calls of webhooks is kept.
+const DELIVERIES: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How old a file is at least before it is deleted: its row may be about to be written.
 const GRACE: Duration = Duration::from_secs(60 * 60);
@@ -85,6 +88,13 @@ impl Parts {
             let removed = blocking(move || unneeded.iter().try_for_each(fs::remove_file)).await;
             self.usage.changed(&workspace_id);
             removed?;
+        }
+        let before = self.scheduler.clock.now() - millis(DELIVERIES);
+        let mut tx = self.scheduler.store.write().await?;
+        let deliveries = webhook_delivery::delete_old(&mut tx, before).await?;
+        tx.commit().await?;
+        if deliveries > 0 {
+            info!(deliveries, "old deliveries of webhooks were deleted");
         }
         if deleted > 0 {
             info!(files = deleted, "files that nothing needs any more were deleted");

@@ -19,4 +19,5 @@ mod states;
 mod terraform;
 mod time_limits;
 mod trial;
+mod webhook_integrations;
 mod webhooks;

@@ -15,27 +15,28 @@ use crate::harness::{Server, id};
 
 /// A little HTTP server: its answers are given, and what it gets is kept.
 #[derive(Clone)]
-struct Receiver {
-    url: String,
+pub(crate) struct Receiver {
+    pub(crate) url: String,
     answers: Arc<Mutex<Vec<StatusCode>>>,
     calls: Arc<Mutex<Vec<(String, HeaderMap, Value)>>>,
+    texts: Arc<Mutex<Vec<String>>>,
 }
 
 impl Receiver {
     /// One that answers so, and with 200 from then on.
-    async fn start(mut answers: Vec<StatusCode>) -> Self {
+    pub(crate) async fn start(mut answers: Vec<StatusCode>) -> Self {
         answers.reverse();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let answers = Arc::new(Mutex::new(answers));
-        let receiver = Self { url, answers, calls: Arc::default() };
+        let receiver = Self { url, answers, calls: Arc::default(), texts: Arc::default() };
         let routes = Router::new().fallback(answer).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         receiver
     }
 
     /// Waits until it has so many calls; those.
-    async fn calls(&self, count: usize) -> Vec<(String, HeaderMap, Value)> {
+    pub(crate) async fn calls(&self, count: usize) -> Vec<(String, HeaderMap, Value)> {
         let wait = async {
             while self.calls.lock().unwrap().len() < count {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -45,6 +46,11 @@ impl Receiver {
         waited.unwrap_or_else(|_| panic!("never called {count} times: {:?}", self.calls.lock()));
         self.calls.lock().unwrap().clone()
     }
+
+    /// The bodies of its calls, as they came.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.texts.lock().unwrap().clone()
+    }
 }
 
 async fn answer(
@@ -53,6 +59,7 @@ async fn answer(
     headers: HeaderMap,
     body: String,
 ) -> Response {
+    receiver.texts.lock().unwrap().push(body.clone());
     let body = serde_json::from_str(&body).unwrap_or_default();
     receiver.calls.lock().unwrap().push((uri.to_string(), headers, body));
     let status = receiver.answers.lock().unwrap().pop().unwrap_or(StatusCode::OK);

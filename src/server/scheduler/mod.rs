@@ -36,6 +36,7 @@ mod runs;
 mod states;
 mod tasks;
 mod wake;
+mod webhooks;
 
 use std::io;
 use std::time::Duration;

@@ -222,7 +222,8 @@ impl Change {
         run.updated_at = self.now;
         info!(run = run.id, ?status, "run");
         run::update(&mut self.tx, run).await?;
-        self.record(run, status.name()).await.map(drop)
+        self.record(run, status.name()).await?;
+        self.call_webhooks(run).await
     }
 
     /// Gives a run whose plan is kept its turn among the workspace's runs.

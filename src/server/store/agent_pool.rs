@@ -1,11 +1,10 @@
 //! Agent pools, and which environments may use them.
 
-use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
+use super::webhook::Webhook;
 use super::{Connection, Listed, Sorts, View};
 use crate::clock::Millis;
-use protocol::Secret;
 
 /// A pool.
 #[derive(Clone, Debug, FromRow)]
@@ -29,41 +28,6 @@ pub(crate) struct AgentPool {
     pub webhook: Webhook,
     /// When it was made.
     pub created_at: Millis,
-}
-
-/// Where queued tasks are announced; kept as a JSON object. All of it may be secret.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Webhook {
-    /// Its URL, if it has one.
-    pub url: Option<Secret>,
-    /// What is sent with each call.
-    #[serde(default)]
-    pub headers: Vec<WebhookHeader>,
-}
-
-/// A header of a call.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct WebhookHeader {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: Secret,
-    /// Whether the value is never shown again.
-    pub sensitive: bool,
-}
-
-impl Webhook {
-    fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("texts have a form in JSON")
-    }
-}
-
-impl TryFrom<String> for Webhook {
-    type Error = serde_json::Error;
-
-    fn try_from(json: String) -> Result<Self, Self::Error> {
-        serde_json::from_str(&json)
-    }
 }
 
 /// Which pools.

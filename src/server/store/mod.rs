@@ -33,7 +33,10 @@ mod status_sets;
 pub(crate) mod tag;
 pub(crate) mod task;
 pub(crate) mod variable;
+pub(crate) mod webhook;
 pub(crate) mod webhook_call;
+pub(crate) mod webhook_delivery;
+pub(crate) mod webhook_integration;
 pub(crate) mod workspace;
 pub(crate) mod workspace_tag;
 

@@ -3,9 +3,9 @@
 use sqlx::FromRow;
 
 use super::Connection;
-use super::agent_pool::Webhook;
 use super::status_sets::statement;
 use super::task::Phase;
+use super::webhook::Webhook;
 use crate::clock::Millis;
 
 /// A queued task, and the webhook that has yet to say that it knows.

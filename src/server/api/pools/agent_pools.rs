@@ -14,7 +14,8 @@ use super::{the_account, webhook};
 use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::store::agent_pool::{self, AgentPool, Filter, Webhook};
+use crate::store::agent_pool::{self, AgentPool, Filter};
+use crate::store::webhook::Webhook;
 use crate::store::{Connection, agent, environment, is_taken, task, workspace};
 use crate::token::new_id;
 

@@ -26,7 +26,7 @@ pub(super) struct Kind {
     unrelated: &'static [(&'static str, bool)],
 }
 
-static KINDS: [Kind; 12] = [
+static KINDS: [Kind; 13] = [
     Kind {
         name: "access-tokens",
         attributes: &["name", "description", "expires-in", "for-one-agent"],
@@ -151,6 +151,23 @@ static KINDS: [Kind; 12] = [
         fixed: &[("updated-by-email", "null")],
         unsupported: &[],
         unrelated: &[("updated-by", false)],
+    },
+    Kind {
+        name: "webhook-integrations",
+        attributes: &[
+            "enabled",
+            "headers",
+            "is-shared",
+            "max-attempts",
+            "name",
+            "secret-key",
+            "timeout",
+            "url",
+        ],
+        relationships: &["account", "environments", "events"],
+        fixed: &[("http-method", "\"POST\"")],
+        unsupported: &[],
+        unrelated: &[],
     },
     Kind {
         name: "workspaces",

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::resource_types::ResourceType;
 use super::{
     accounts, agent_pools, agents, configuration_versions, environments, phases, runs,
-    state_versions, tags, workspaces,
+    state_versions, tags, webhook_integrations, workspaces,
 };
 use crate::api::json_api::ApiError;
 use crate::app::App;
@@ -130,6 +130,7 @@ async fn load(
         "runs" => runs::load(db, ids).await,
         "state-versions" => state_versions::load(app, db, ids).await,
         "tags" => tags::load(db, ids).await,
+        "webhook-integrations" => webhook_integrations::load(db, ids).await,
         "workspaces" => workspaces::load(db, ids).await,
         _ => Ok(Vec::new()),
     }

@@ -27,6 +27,7 @@ pub(super) mod state_versions;
 mod tags;
 mod variables;
 mod webhook;
+mod webhook_integrations;
 pub(crate) mod workspaces;
 
 use std::time::Duration;
@@ -73,6 +74,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(server::routes())
         .merge(tags::routes())
         .merge(variables::routes())
+        .merge(webhook_integrations::routes())
         .merge(workspaces::routes())
         .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
         .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))

@@ -4,7 +4,7 @@
 use super::attributes::Kind;
 use crate::store::{
     Sorts, access_token, agent, agent_pool, configuration_version, environment, run, run_event,
-    state_version, tag, variable, workspace,
+    state_version, tag, variable, webhook_delivery, webhook_integration, workspace,
 };
 
 /// A type of resource.
@@ -24,7 +24,7 @@ pub(super) struct ResourceType {
     pub searched: &'static [&'static str],
 }
 
-pub(super) static TYPES: [ResourceType; 16] = [
+pub(super) static TYPES: [ResourceType; 18] = [
     ResourceType {
         name: "access-tokens",
         related: &[("agent-pool", "agent-pools")],
@@ -174,6 +174,22 @@ pub(super) static TYPES: [ResourceType; 16] = [
         flags: &[],
         sorts: variable::SORTS,
         searched: variable::SEARCHED,
+    },
+    ResourceType {
+        name: "webhook-deliveries",
+        related: &[("run", "runs"), ("webhook-integration", "webhook-integrations")],
+        filters: &["run", "webhook-delivery", "webhook-integration"],
+        flags: &[],
+        sorts: webhook_delivery::SORTS,
+        searched: webhook_delivery::SEARCHED,
+    },
+    ResourceType {
+        name: "webhook-integrations",
+        related: &[("account", "accounts"), ("environments", "environments")],
+        filters: &["account", "enabled", "environment", "name", "webhook-integration"],
+        flags: &["enabled"],
+        sorts: webhook_integration::SORTS,
+        searched: webhook_integration::SEARCHED,
     },
     ResourceType {
         name: "workspaces",

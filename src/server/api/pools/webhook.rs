@@ -1,5 +1,5 @@
-//! The webhook of a pool as clients write and read it. A sensitive header's value never comes
-//! back.
+//! Webhooks as clients write and read them, and those of pools. A sensitive header's value never
+//! comes back.
 
 use axum::http::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -8,7 +8,8 @@ use url::Url;
 
 use super::payload::Payload;
 use crate::api::json_api::ApiError;
-use crate::store::agent_pool::{AgentPool, WebhookHeader};
+use crate::store::agent_pool::AgentPool;
+use crate::store::webhook::WebhookHeader;
 use protocol::Secret;
 
 const URL: &str = "webhook-url";
@@ -16,28 +17,25 @@ const HEADERS: &str = "webhook-headers";
 const MAX_HEADERS: usize = 50;
 
 /// Headers that the server writes itself, or that say where a message ends.
-const OWN: [&str; 6] = [
+const OWN: [&str; 9] = [
     "connection",
     "content-length",
     "content-type",
+    "date",
     "host",
     "idempotency-key",
     "transfer-encoding",
+    "x-scalr-delivery-id",
+    "x-signature",
 ];
 
 /// Changes a pool's webhook.
 pub(super) fn change(pool: &mut AgentPool, payload: &Payload) -> Result<(), ApiError> {
-    if let Some(url) = payload.text(URL)? {
-        pool.webhook.url = url.map(checked_url).transpose()?;
+    if let Some(url) = url(payload, URL)? {
+        pool.webhook.url = url;
     }
-    if let Some(written) = payload.change::<Vec<Written>>(HEADERS)? {
-        let written = written.unwrap_or_default();
-        if written.len() > MAX_HEADERS {
-            let detail = format!("This field takes at most {MAX_HEADERS} headers.");
-            return Err(ApiError::attribute(HEADERS, detail));
-        }
-        let headers = written.into_iter().map(|header| header.read(&pool.webhook.headers));
-        pool.webhook.headers = headers.collect::<Result<_, _>>()?;
+    if let Some(headers) = headers(payload, HEADERS, &pool.webhook.headers)? {
+        pool.webhook.headers = headers;
     }
     if let Some(is_enabled) = payload.attribute("webhook-enabled")? {
         pool.webhook_enabled = is_enabled;
@@ -50,13 +48,41 @@ pub(super) fn change(pool: &mut AgentPool, payload: &Payload) -> Result<(), ApiE
 
 /// Adds a pool's webhook to its attributes.
 pub(super) fn render(pool: &AgentPool, attributes: &mut Value) {
+    attributes["webhook-enabled"] = pool.webhook_enabled.into();
+    attributes[URL] = json!(pool.webhook.url.as_ref().map(Secret::expose));
+    attributes[HEADERS] = render_headers(&pool.webhook.headers);
+}
+
+/// What to make of a webhook's URL: nothing if it is missing, else its value or null.
+pub(super) fn url(
+    payload: &Payload,
+    name: &'static str,
+) -> Result<Option<Option<Secret>>, ApiError> {
+    let Some(url) = payload.text(name)? else { return Ok(None) };
+    Ok(Some(url.map(|text| checked_url(name, text)).transpose()?))
+}
+
+/// What to make of a webhook's headers: nothing if they are missing.
+pub(super) fn headers(
+    payload: &Payload,
+    name: &'static str,
+    earlier: &[WebhookHeader],
+) -> Result<Option<Vec<WebhookHeader>>, ApiError> {
+    let Some(written) = payload.change::<Vec<Written>>(name)? else { return Ok(None) };
+    let written = written.unwrap_or_default();
+    if written.len() > MAX_HEADERS {
+        let detail = format!("This field takes at most {MAX_HEADERS} headers.");
+        return Err(ApiError::attribute(name, detail));
+    }
+    written.into_iter().map(|header| header.read(name, earlier)).collect::<Result<_, _>>().map(Some)
+}
+
+pub(super) fn render_headers(headers: &[WebhookHeader]) -> Value {
     let header = |header: &WebhookHeader| {
         let value = if header.sensitive { "" } else { header.value.expose() };
         json!({ "name": header.name, "value": value, "sensitive": header.sensitive })
     };
-    attributes["webhook-enabled"] = pool.webhook_enabled.into();
-    attributes[URL] = json!(pool.webhook.url.as_ref().map(Secret::expose));
-    attributes[HEADERS] = pool.webhook.headers.iter().map(header).collect();
+    headers.iter().map(header).collect()
 }
 
 /// A header as clients write it.
@@ -71,9 +97,13 @@ struct Written {
 
 impl Written {
     /// An empty value of a sensitive header, as an answer has it, is the value that it has.
-    fn read(self, earlier: &[WebhookHeader]) -> Result<WebhookHeader, ApiError> {
+    fn read(
+        self,
+        field: &'static str,
+        earlier: &[WebhookHeader],
+    ) -> Result<WebhookHeader, ApiError> {
         let Self { name, value, sensitive } = self;
-        let refuse = |detail: String| ApiError::attribute(HEADERS, detail);
+        let refuse = |detail: String| ApiError::attribute(field, detail);
         if HeaderName::try_from(&name).is_err() {
             return Err(refuse(format!("{name:?} is not the name of an HTTP header.")));
         }
@@ -92,11 +122,11 @@ impl Written {
     }
 }
 
-fn checked_url(text: String) -> Result<Secret, ApiError> {
+fn checked_url(field: &'static str, text: String) -> Result<Secret, ApiError> {
     match Url::parse(&text).is_ok_and(|url| config::is_encrypted_or_local(&url)) {
         true => Ok(Secret::new(text)),
         false => Err(ApiError::attribute(
-            URL,
+            field,
             "This field takes a URL that starts with https://; plain http is only for localhost.",
         )),
     }

@@ -1,0 +1,169 @@
+//! Webhooks that are called when something happens to runs.
+
+use axum::http::StatusCode;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use protocol::Outcome;
+use reqwest::Method;
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use crate::harness::{Server, id};
+use crate::webhooks::Receiver;
+
+const KEY: &str = "hunter2";
+
+fn webhook(url: &str, events: &[&str], relationships: Value) -> Value {
+    let events: Vec<Value> =
+        events.iter().map(|id| json!({ "type": "event-definitions", "id": id })).collect();
+    let mut relationships = relationships;
+    relationships["events"] = json!({ "data": events });
+    json!({ "data": {
+        "type": "webhook-integrations",
+        "attributes": {
+            "name": "chat", "url": url, "secret-key": KEY, "max-attempts": 2,
+            "headers": [{ "name": "Authorization", "value": "Bearer x", "sensitive": true }],
+        },
+        "relationships": relationships,
+    } })
+}
+
+async fn deliveries(server: &Server) -> Vec<Value> {
+    let mut listed = server.get("/webhook-deliveries?sort=created-at").await;
+    listed["data"].as_array_mut().unwrap().drain(..).collect()
+}
+
+#[tokio::test]
+async fn a_run_that_needs_attention_and_one_that_failed_are_signed_and_delivered() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let receiver = Receiver::start(vec![StatusCode::INTERNAL_SERVER_ERROR]).await;
+    let environments =
+        json!({ "environments": { "data": [{ "type": "environments", "id": site.environment }] } });
+    let body = webhook(
+        &format!("{}/hook", receiver.url),
+        &["run:needs_attention", "run:errored"],
+        environments,
+    );
+    let (status, made) = server.call(Method::POST, "/webhook-integrations", body).await;
+    assert_eq!(status, reqwest::StatusCode::CREATED, "{made}");
+    assert!(!made.to_string().contains(KEY), "{made}");
+    let webhook = id(&made["data"]);
+
+    let run = id(&server.run(&site).await);
+    let job = server.agent(&site, "one").await.take().await;
+    assert!(job.put("plan", "a plan").await.0.is_success());
+    let (status, answer) = job.finish(Outcome::Finished, Some(true), "").await;
+    assert!(status.is_success(), "{answer}");
+    // The first attempt fails.
+    let calls = receiver.calls(2).await;
+    let (uri, headers, body) = &calls[1];
+    assert_eq!((uri.as_str(), &headers["authorization"]), ("/hook", &"Bearer x".parse().unwrap()));
+    assert_eq!(body["event_name"], "run:needs_attention");
+    assert_eq!((&body["run"]["id"], &body["run"]["status"]), (&json!(run), &json!("planned")));
+    assert_eq!(body["workspace"]["id"], site.workspace);
+    assert_eq!(body["environment"]["name"], "default");
+    assert_eq!(body["webhook"], json!({ "id": webhook, "name": "chat" }));
+    let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
+    mac.update(receiver.texts()[1].as_bytes());
+    mac.update(headers["date"].as_bytes());
+    assert_eq!(headers["x-signature"], hex::encode(mac.finalize().into_bytes()));
+
+    server.wait_for_log("webhook called").await;
+    let kept = deliveries(&server).await;
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let attributes = &kept[0]["attributes"];
+    assert_eq!((&attributes["status"], &attributes["attempts"]), (&json!("delivered"), &json!(2)));
+    assert_eq!(attributes["answer-status"], 200);
+    assert_eq!(headers["x-scalr-delivery-id"], id(&kept[0]));
+
+    // Once more, as somebody asks for it.
+    let again = format!("/webhook-deliveries/{}/actions/redeliver", id(&kept[0]));
+    let (status, answer) = server.call(Method::POST, &again, json!({})).await;
+    assert_eq!(status, reqwest::StatusCode::CREATED, "{answer}");
+    assert_eq!(receiver.calls(3).await[2].2["run"], body["run"]);
+
+    let (status, _) =
+        server.call(Method::POST, &format!("/runs/{run}/actions/discard"), json!({})).await;
+    assert!(status.is_success());
+    let second = id(&server.run(&site).await);
+    let (status, _) =
+        server.call(Method::POST, &format!("/runs/{second}/actions/cancel"), json!({})).await;
+    assert!(status.is_success());
+    let calls = receiver.calls(4).await;
+    // A discarded run is nobody's event.
+    assert_eq!(calls[3].2["event_name"], "run:errored");
+    assert_eq!(calls[3].2["run"]["id"], second);
+    assert!(!server.log().contains(KEY));
+}
+
+#[tokio::test]
+async fn runs_of_other_environments_and_disabled_webhooks_call_nobody_and_attempts_end() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let other = id(&server.create("/environments", json!({ "name": "other" }), &[]).await);
+    let receiver = Receiver::start(vec![StatusCode::BAD_GATEWAY; 9]).await;
+    let elsewhere =
+        json!({ "environments": { "data": [{ "type": "environments", "id": other }] } });
+    let body = webhook(&receiver.url, &["run:errored"], elsewhere);
+    let (status, made) = server.call(Method::POST, "/webhook-integrations", body).await;
+    assert_eq!(status, reqwest::StatusCode::CREATED, "{made}");
+    let path = format!("/webhook-integrations/{}", id(&made["data"]));
+    let change = async |attributes: Value| {
+        let body = json!({ "data": { "attributes": attributes } });
+        let (status, answer) = server.call(Method::PATCH, &path, body).await;
+        assert_eq!(status, reqwest::StatusCode::OK, "{answer}");
+    };
+    let fail = async || {
+        let run = id(&server.run(&site).await);
+        let cancel = format!("/runs/{run}/actions/cancel");
+        let (status, answer) = server.call(Method::POST, &cancel, json!({})).await;
+        assert!(status.is_success(), "{answer}");
+    };
+    fail().await;
+    change(json!({ "is-shared": true, "enabled": false })).await;
+    fail().await;
+    assert!(deliveries(&server).await.is_empty());
+
+    change(json!({ "enabled": true })).await;
+    fail().await;
+    receiver.calls(2).await;
+    let ended = async || deliveries(&server).await[0]["attributes"]["status"] == "failed";
+    for _ in 0..600 {
+        if ended().await {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let kept = deliveries(&server).await;
+    assert_eq!((kept.len(), &kept[0]["attributes"]["attempts"]), (1, &json!(2)), "{kept:?}");
+    assert_eq!(kept[0]["attributes"]["answer-status"], 502);
+    assert_eq!(kept[0]["attributes"]["status"], "failed");
+}
+
+#[tokio::test]
+async fn a_webhook_that_says_too_little_or_too_much_is_refused() {
+    let server = Server::start().await;
+    let url = "https://hooks.example.com/1";
+    let change = |pointer: &str, value: Value| {
+        let mut body = webhook(url, &["run:errored"], json!({}));
+        *body.pointer_mut(pointer).unwrap() = value;
+        body
+    };
+    let events = "/data/relationships/events/data";
+    for (body, field) in [
+        (change("/data/attributes/url", json!(null)), "url"),
+        (change("/data/attributes/url", json!("http://hooks.example.com")), "url"),
+        (change("/data/attributes/max-attempts", json!(0)), "max-attempts"),
+        (change("/data/attributes/max-attempts", json!(1_000_000)), "max-attempts"),
+        (change("/data/attributes/headers", json!([{ "name": "Date", "value": "x" }])), "headers"),
+        (change(events, json!([])), "events"),
+        (change(events, json!([{ "type": "event-definitions", "id": "run:begun" }])), "events"),
+    ] {
+        let (status, answer) =
+            server.call(Method::POST, "/webhook-integrations", body.clone()).await;
+        assert_eq!(status, reqwest::StatusCode::UNPROCESSABLE_ENTITY, "{body}: {answer}");
+        let pointer = answer["errors"][0]["source"]["pointer"].as_str().unwrap();
+        assert!(pointer.ends_with(&format!("/{field}")), "{answer}");
+    }
+    assert_eq!(server.get("/webhook-integrations").await["data"], json!([]));
+}
