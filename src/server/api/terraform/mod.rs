@@ -137,7 +137,12 @@ mod tests {
             (
                 Method::POST,
                 format!("{workspace}/state-versions"),
-                attributes(json!({ "serial": 1, "md5": "x", "lineage": text })),
+                attributes(json!({ "serial": 1, "md5": "0".repeat(32), "lineage": text })),
+            ),
+            (
+                Method::POST,
+                format!("{workspace}/state-versions"),
+                attributes(json!({ "serial": 1, "md5": text })),
             ),
         ];
         for name in ["name", "terraform-version", "working-directory", "execution-mode"] {
