@@ -21,6 +21,13 @@ pub const MAX_TASKS: u32 = 1_000;
 /// The longest text for people, in bytes: what went wrong for example.
 pub const MAX_TEXT: usize = 64 * 1024;
 
+/// The longest name that people give, in characters. Also of tags, and of the lineage of a
+/// state, which Terraform makes of 36.
+pub const MAX_NAME: usize = 255;
+
+/// The longest reason of a lock, in characters.
+pub const MAX_REASON: usize = 1_000;
+
 /// The longest log of a task, in bytes.
 pub const MAX_LOG: u64 = 128 * 1024 * 1024 * 1024;
 
@@ -53,9 +60,6 @@ const MAX_RESOURCES: u32 = 10_000_000;
 
 /// The longest id, in bytes.
 const MAX_ID: usize = 64;
-
-/// The longest name that people give, in characters.
-const MAX_NAME: usize = 255;
 
 /// The longest token, in bytes.
 const MAX_TOKEN: usize = 512;

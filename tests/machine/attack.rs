@@ -2,6 +2,7 @@
 //! each engine: it gets none of them. What it tries is there, as the host shows.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -17,6 +18,37 @@ use crate::pool::{Pool, Run};
 /// resolver, as on Google's.
 const METADATA: [&str; 5] =
     ["169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192"];
+
+/// The same by IPv6, as on Amazon's.
+const METADATA_V6: &str = "fd00:ec2::254";
+
+/// The host's address in that network.
+const OWN_V6: &str = "fd00:ec2::1";
+
+/// Answers whatever comes by UDP on port 69 of the addresses in its arguments: the end of
+/// a file, as the run's TFTP client understands it.
+const ANSWER_UDP: &str = "\
+import socket, sys, threading
+def serve(address):
+    family = socket.AF_INET6 if ':' in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as port:
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port.bind((address, 69))
+        while True:
+            port.sendto(b'\\0\\3\\0\\1hello', port.recvfrom(2048)[1])
+for address in sys.argv[1:]:
+    threading.Thread(target=serve, args=(address,)).start()
+";
+
+/// Whether an address answers by UDP.
+const ASK_UDP: &str = "\
+import socket, sys
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+port = socket.socket(family, socket.SOCK_DGRAM)
+port.settimeout(3)
+port.sendto(b'any', (sys.argv[1], 69))
+port.recvfrom(2048)
+";
 
 /// Services of the host, as they listen on all its addresses.
 const HOST_PORTS: [u16; 2] = [22, 2375];
@@ -40,9 +72,15 @@ const ATTACK: &str = r#"
 set -- $(awk '$2 == "00000000" { print $3 }' /proc/net/route | sed 's/../0x& /g')
 gateway=$(printf '%d.%d.%d.%d' $4 $3 $2 $1)
 for target in 192.0.2.1:80 TARGETS $gateway:22 $gateway:2375 $gateway:8080; do
-    { nc -w 3 ${target%:*} ${target#*:} </dev/null >/dev/null 2>&1 && echo "GOT $target"; } &
+    { nc -w 3 ${target%:*} ${target##*:} </dev/null >/dev/null 2>&1 && echo "GOT $target"; } &
+done
+for address in 192.0.2.1 UDP_ADDRESSES $gateway; do
+    { timeout 5 tftp -g -r file -l /tmp/udp.$address $address 2>/dev/null
+      grep -q hello /tmp/udp.$address 2>/dev/null && echo "GOT UDP $address"; } &
 done
 wait
+! grep -v ' lo$' /proc/net/if_inet6 2>/dev/null || echo "GOT an IPv6 address"
+! ip -6 address add fd00:ec2::9/64 dev eth0 2>/dev/null || echo "GOT a chosen IPv6 address"
 nslookup pools.test | grep -q 192.0.2.1 && echo "GOT names"
 
 for file in /run/scalr-docker /run/docker.sock /var/run/docker.sock /run/containerd \
@@ -138,12 +176,31 @@ fn serve(fleet: &Fleet) {
         let add = ["ip", "address", "add", address, "dev", "lo"];
         assert!(fleet.world.command("server", &add).status().expect("it starts").success());
     }
-    let web = ["python3", "-m", "http.server", "80"].map(OsStr::new);
-    drop(fleet.world.start("server", &web, std::path::Path::new("/dev/null")));
+    let web = ["python3", "-m", "http.server", "--bind", "0.0.0.0", "80"].map(OsStr::new);
+    drop(fleet.world.start("server", &web, Path::new("/dev/null")));
     fleet.serve_names_at(METADATA[0]);
+    let network = format!("{METADATA_V6}/64");
+    let add = ["ip", "address", "add", &network, "dev", "lan", "nodad"];
+    assert!(fleet.world.command("server", &add).status().expect("it starts").success());
+    let web = ["python3", "-m", "http.server", "--bind", METADATA_V6, "80"].map(OsStr::new);
+    drop(fleet.world.start("server", &web, Path::new("/dev/null")));
+    fleet.shell(&format!("ip address add {OWN_V6}/64 dev eth0 nodad"));
+    let udp = [&["python3", "-c", ANSWER_UDP, "192.0.2.1", METADATA_V6], &METADATA[..]].concat();
+    let udp: Vec<&OsStr> = udp.into_iter().map(OsStr::new).collect();
+    drop(fleet.world.start("server", &udp, Path::new("/dev/null")));
+    fleet.put("/root/answer_udp.py", "0644", ANSWER_UDP.as_bytes());
+    fleet.put("/root/ask_udp.py", "0644", ASK_UDP.as_bytes());
+    // By name as well, so that answers come from the address that was asked.
+    let own = own_address(fleet);
+    fleet.shell(&format!("systemd-run --quiet python3 /root/answer_udp.py 0.0.0.0 {own} {OWN_V6}"));
     for port in HOST_PORTS {
         fleet.shell(&format!("systemd-run --quiet python3 -m http.server {port}"));
     }
+}
+
+/// The address of the machine in the network that the server is in.
+fn own_address(fleet: &Fleet) -> String {
+    fleet.shell("ip -4 -o address show dev eth0 | awk '{ print $4 }' | cut -d/ -f1")
 }
 
 /// A service in a container of the host's own Docker; gives its address there.
@@ -169,9 +226,10 @@ fn attack(fleet: &Fleet, pool: &Pool<'_>, docker: &str, published: Option<&str>)
         "{docker} inspect --format '{{{{range .NetworkSettings.Networks}}}}{{{{.IPAddress}}}}\
          {{{{end}}}}' {victim_id}"
     ));
-    let own = fleet.shell("ip -4 -o address show dev eth0 | awk '{ print $4 }' | cut -d/ -f1");
+    let own = own_address(fleet);
 
     let mut targets: Vec<String> = METADATA.iter().map(|address| format!("{address}:80")).collect();
+    targets.push(format!("{METADATA_V6}:80"));
     targets.push(format!("{victim_address}:9999"));
     targets.extend(HOST_PORTS.map(|port| format!("{own}:{port}")));
     if let Some(address) = published {
@@ -179,19 +237,32 @@ fn attack(fleet: &Fleet, pool: &Pool<'_>, docker: &str, published: Option<&str>)
         targets.push(format!("{address}:80"));
     }
     for target in &targets {
-        let (address, port) = target.split_once(':').expect("a port");
+        let (address, port) = target.rsplit_once(':').expect("a port");
         let line = format!("timeout 5 bash -c '</dev/tcp/{address}/{port}'");
         wait_for(&format!("the host to reach {target}"), Duration::from_secs(20), || {
             fleet.world.try_shell(&fleet.machine, &line).status.success().then_some(())
         });
     }
 
-    pool.hooks(json!({"pre-plan": ATTACK.replace("TARGETS", &targets.join(" "))}));
+    let udp = [&METADATA[..], &[METADATA_V6, OWN_V6, own.as_str()]].concat();
+    for address in udp.iter().chain(&["192.0.2.1"]) {
+        let line = format!("python3 /root/ask_udp.py {address}");
+        wait_for(&format!("{address} to answer the host"), Duration::from_secs(20), || {
+            fleet.world.try_shell(&fleet.machine, &line).status.success().then_some(())
+        });
+    }
+
+    let script = ATTACK.replace("UDP_ADDRESSES", &udp.join(" "));
+    pool.hooks(json!({"pre-plan": script.replace("TARGETS", &targets.join(" "))}));
     let run = hold(pool);
     let log = pool.log(&run, "plan");
     let mut got: Vec<&str> = log.lines().filter(|line| line.contains("GOT ")).collect();
     got.sort_unstable();
-    assert_eq!(got, ["GOT 192.0.2.1:80", "GOT names"], "beside what it may reach: {log}");
+    assert_eq!(
+        got,
+        ["GOT 192.0.2.1:80", "GOT UDP 192.0.2.1", "GOT names"],
+        "beside what it may reach: {log}"
+    );
 
     let id = container(fleet, docker, &run);
     let loot = fleet.shell(&format!("{docker} exec {id} cat /tmp/loot | tr '\\0' '\\n'"));

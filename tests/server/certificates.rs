@@ -1,8 +1,8 @@
 //! Certificates that are given to the server, and change while it runs.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -114,6 +114,33 @@ async fn files_that_cannot_be_used_leave_the_earlier_certificate() {
     server.signal(Signal::SIGHUP);
     server.wait_for_log("cannot read the certificate").await;
     assert!(serves(&server, &first).await);
+}
+
+/// As certbot renews: new files, and then one link after the other leads to them.
+#[tokio::test]
+async fn links_that_change_one_after_the_other_are_followed() {
+    let files = Files::new();
+    let first = files.renew(|_| {});
+    for file in [files.cert(), files.key()] {
+        let earlier = file.with_extension("1.pem");
+        fs::rename(&file, &earlier).unwrap();
+        symlink(&earlier, &file).unwrap();
+    }
+    let server = files.start(&first).await;
+    let renewed = Files::new();
+    let second = renewed.renew(|_| {});
+    let lead = |link: &Path, to: &Path| {
+        let new = link.with_extension("new");
+        symlink(to, &new).unwrap();
+        fs::rename(new, link).unwrap();
+    };
+    lead(&files.cert(), &renewed.cert());
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("keeps the earlier certificate").await;
+    assert!(serves(&server, &first).await);
+    lead(&files.key(), &renewed.key());
+    server.wait_for_log("certificate reloaded").await;
+    assert!(serves(&server, &second).await);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::harness::{Server, id};
@@ -108,6 +109,51 @@ async fn a_queued_task_is_announced_until_the_webhook_accepts_it() {
 
     let job = server.agent(&site, "started").await.claim().await;
     assert_eq!(job.task.id, calls[0].2["task_id"].as_str().unwrap());
+}
+
+/// Answers its first call with `head` and then `rest` again and again, with a pause before
+/// each, until the server closes the connection; gives how many bytes were sent by then.
+async fn answer_without_an_end(
+    listener: TcpListener,
+    head: &str,
+    rest: &[u8],
+    pause: Duration,
+) -> usize {
+    let (mut connection, _) = listener.accept().await.unwrap();
+    let _ = connection.read(&mut [0; 8192]).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut sent = head.len();
+    while connection.write_all(rest).await.is_ok() {
+        sent += rest.len();
+        tokio::time::sleep(pause).await;
+    }
+    sent
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_neither_waited_for_nor_read() {
+    const HUGE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n";
+    let server = Server::start().await;
+    for (name, head, rest, pause, log) in [
+        ("drips", "HTTP/1.1 200 OK\r\n", &b"x"[..], Duration::from_secs(1), "webhook failed"),
+        ("huge", HUGE, &[b'x'; 65_536][..], Duration::ZERO, "webhook called"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let site = server.pool_and_workspace_named(name, name).await;
+        let attributes = json!({ "webhook-enabled": true, "webhook-url": url });
+        let body = json!({ "data": { "attributes": attributes } });
+        let path = format!("/agent-pools/{}", site.pool);
+        let (status, answer) = server.call(Method::PATCH, &path, body).await;
+        assert_eq!(status, reqwest::StatusCode::OK, "{answer}");
+        server.run(&site).await;
+        let answered = answer_without_an_end(listener, head, rest, pause);
+        let sent = tokio::time::timeout(Duration::from_secs(30), answered).await;
+        let sent = sent.unwrap_or_else(|_| panic!("{name}: the server reads on"));
+        // What the buffers of both ends take.
+        assert!(sent < 20 << 20, "{name}: {sent}");
+        server.wait_for_log(log).await;
+    }
 }
 
 #[tokio::test]

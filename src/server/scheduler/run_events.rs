@@ -25,7 +25,9 @@ impl Scheduler {
     /// [`Error::InvalidAttribute`] when the comment is empty or too long,
     /// [`Error::Conflict`] when the run has too many.
     pub(crate) async fn comment(&self, run_id: &str, said: Decision) -> Result<RunEvent, Error> {
-        if said.comment.as_deref().unwrap_or_default().trim().is_empty() {
+        let comment = said.comment.as_deref().unwrap_or_default();
+        check_length("body", comment)?;
+        if comment.trim().is_empty() {
             let detail = "A comment is a text that is not empty.".to_owned();
             return Err(Error::InvalidAttribute { name: "body", detail });
         }
@@ -43,12 +45,16 @@ impl Scheduler {
 
 impl Decision {
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.comment.as_ref().is_some_and(|comment| comment.len() > MAX_TEXT) {
-            let detail = format!("A comment takes at most {MAX_TEXT} bytes.");
-            return Err(Error::InvalidAttribute { name: "comment", detail });
-        }
-        Ok(())
+        check_length("comment", self.comment.as_deref().unwrap_or_default())
     }
+}
+
+fn check_length(name: &'static str, comment: &str) -> Result<(), Error> {
+    if comment.len() > MAX_TEXT {
+        let detail = format!("A comment takes at most {MAX_TEXT} bytes.");
+        return Err(Error::InvalidAttribute { name, detail });
+    }
+    Ok(())
 }
 
 impl Change {

@@ -14,6 +14,7 @@ use crate::store::run::{self, Run};
 use crate::store::state_version::{self, StateVersion};
 use crate::store::task::{self, Phase};
 use crate::token::new_id;
+use protocol::limits::MAX_NAME;
 
 /// What came of a state.
 #[derive(Debug)]
@@ -59,10 +60,16 @@ impl NewState {
             )));
         }
         let missing = |name| Error::Invalid(format!("this is not a Terraform state: no {name}"));
+        let lineage = header.lineage.ok_or_else(|| missing("lineage"))?;
+        if lineage.chars().nth(MAX_NAME).is_some() {
+            return Err(Error::Invalid(format!(
+                "this is not a Terraform state: its lineage has more than {MAX_NAME} characters"
+            )));
+        }
         Ok(Self {
             content,
             serial: header.serial.ok_or_else(|| missing("serial"))?,
-            lineage: header.lineage.ok_or_else(|| missing("lineage"))?,
+            lineage,
             resources: header.resources,
         })
     }

@@ -1375,6 +1375,7 @@ async fn only_states_of_format_4_are_read() {
         (json!({ "version": 4, "lineage": "x" }), "no serial"),
         (json!({ "version": 4, "serial": 1 }), "no lineage"),
         (json!({ "version": 4, "serial": 1, "lineage": "x", "resources": {} }), "resources"),
+        (json!({ "version": 4, "serial": 1, "lineage": "x".repeat(256) }), "255 characters"),
         (json!("{"), "not a Terraform state"),
         (json!([]), "not a Terraform state"),
     ] {

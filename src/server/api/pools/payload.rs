@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::attributes::Kind;
 use super::linkage::{Identifier, Linkage};
 use crate::api::json_api::{ApiError, Data};
-use protocol::limits::{MAX_IMAGE, MAX_TEXT};
+use protocol::limits::{MAX_IMAGE, MAX_NAME, MAX_TEXT};
 
 /// A resource as it comes in. An empty body is a resource that says nothing.
 #[derive(Debug, Default, Deserialize)]
@@ -74,13 +74,12 @@ impl Payload {
     /// A name: printable, not empty, not long.
     pub(crate) fn name(&self, name: &str) -> Result<Option<String>, ApiError> {
         let Some(text) = self.attribute::<String>(name)? else { return Ok(None) };
-        let length = text.chars().count();
-        if text.trim() != text || length == 0 || length > 255 || text.chars().any(char::is_control)
-        {
-            return Err(ApiError::attribute(
-                name,
-                "This field takes 1 to 255 printable characters, without spaces at its ends.",
-            ));
+        let is_long = text.chars().nth(MAX_NAME).is_some();
+        if text.trim() != text || text.is_empty() || is_long || text.chars().any(char::is_control) {
+            let detail = format!(
+                "This field takes 1 to {MAX_NAME} printable characters, without spaces at its ends."
+            );
+            return Err(ApiError::attribute(name, detail));
         }
         Ok(Some(text))
     }

@@ -109,6 +109,7 @@ mod tests {
     use axum::http::Method;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
+    use md5::{Digest as _, Md5};
     use serde_json::{Value, json};
 
     use super::*;
@@ -177,6 +178,37 @@ mod tests {
         let folder = server.app.scheduler.objects.folder();
         let states = std::fs::read_dir(folder.join(&server.workspace).join("states")).unwrap();
         assert_eq!(states.count(), 1, "nothing is left of what was refused");
+    }
+
+    #[tokio::test]
+    async fn states_and_rollbacks_by_terraforms_api_count_too() {
+        let server =
+            InProcess::with_quotas(Quotas { workspace: Some(2 * MIB), account: None }).await;
+        let path = format!("/api/v2/workspaces/{}/state-versions", server.workspace);
+        let call = async |method, data: Value| {
+            let body = json!({ "data": data }).to_string();
+            let (status, answer) = server.call(method, &path, &server.admin, &[], body).await;
+            (status, serde_json::from_slice::<Value>(&answer).unwrap())
+        };
+        let upload = async |serial: u32, length: usize| {
+            let filler = "x".repeat(length);
+            let state = json!({ "version": 4, "serial": serial, "lineage": "x", "filler": filler });
+            let state = state.to_string();
+            let attributes = json!({
+                "serial": serial, "lineage": "x", "state": STANDARD.encode(&state),
+                "md5": hex::encode(Md5::digest(&state)),
+            });
+            call(Method::POST, json!({ "attributes": attributes })).await
+        };
+        let (_, large) = upload(1, 3 << 19).await;
+        let earlier = json!({ "data": { "type": "state-versions", "id": large["data"]["id"] } });
+        assert_eq!(upload(2, 9).await.0, StatusCode::CREATED);
+        let (_, refused) = upload(3, 1 << 20).await;
+        assert!(detail(&refused).contains("the upload has 2 MiB"), "{refused}");
+        let rollback = json!({ "relationships": { "rollback-state-version": earlier } });
+        let (_, refused) = call(Method::PATCH, rollback).await;
+        assert!(detail(&refused).contains("the upload has 2 MiB"), "{refused}");
+        assert_eq!(upload(3, 9).await.0, StatusCode::CREATED);
     }
 
     #[tokio::test]

@@ -77,3 +77,95 @@ async fn add_version(request: Request, next: Next) -> Response {
     answer.headers_mut().insert(name, value);
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::in_process::InProcess;
+
+    /// Every text of this API's documents, one at a time; what its calls share with the pool
+    /// API is in that one's table, too.
+    #[tokio::test]
+    async fn no_text_of_a_request_is_without_an_end() {
+        let text = "x".repeat(900_000);
+        let server = InProcess::new().await;
+        let (_, run) = server.run().await;
+        let found = server.api(Method::GET, &format!("/runs/{run}"), Value::Null).await;
+        let related = &found["data"]["relationships"];
+        let environment = server.api(Method::GET, "/environments", Value::Null).await;
+        let environment = environment["data"][0]["id"].as_str().unwrap();
+        let workspace = format!("/workspaces/{}", server.workspace);
+        let attributes = |attributes: Value| json!({ "data": { "attributes": attributes } });
+        let tags = |tag: Value| json!({ "data": [{ "type": "tags", "attributes": tag }] });
+        let tagged = |tag: Value| json!({ "data": { "relationships": { "tags": tags(tag) } } });
+        let started = |name: &str, value: Value| {
+            let relationships = json!({
+                "workspace": related["workspace"],
+                "configuration-version": related["configuration-version"],
+            });
+            json!({ "data": { "attributes": { name: value }, "relationships": relationships } })
+        };
+        let made = format!("/organizations/{environment}/workspaces");
+        let comment = json!({ "comment": text });
+        let mut requests = vec![
+            (Method::POST, made.clone(), attributes(json!({ "name": text }))),
+            (Method::POST, format!("{workspace}/actions/lock"), json!({ "reason": text })),
+            (
+                Method::POST,
+                format!("{workspace}/relationships/tags"),
+                tags(json!({ "name": text })),
+            ),
+            (Method::PATCH, format!("{workspace}/tag-bindings"), tags(json!({ "key": text }))),
+            (
+                Method::PATCH,
+                format!("{workspace}/tag-bindings"),
+                tags(json!({ "key": "k", "value": text })),
+            ),
+            (Method::PATCH, workspace.clone(), tagged(json!({ "name": text }))),
+            (Method::POST, "/runs".to_owned(), started("message", json!(text))),
+            (Method::POST, "/runs".to_owned(), started("terraform-version", json!(text))),
+            (Method::POST, "/runs".to_owned(), started("target-addrs", json!([text]))),
+            (Method::POST, "/runs".to_owned(), started("replace-addrs", json!([text]))),
+            (
+                Method::POST,
+                "/runs".to_owned(),
+                started("variables", json!([{ "key": text, "value": "1" }])),
+            ),
+            (
+                Method::POST,
+                format!("{workspace}/state-versions"),
+                attributes(json!({ "serial": 1, "md5": "0".repeat(32), "lineage": text })),
+            ),
+            (
+                Method::POST,
+                format!("{workspace}/state-versions"),
+                attributes(json!({ "serial": 1, "md5": text })),
+            ),
+        ];
+        for name in ["name", "terraform-version", "working-directory", "execution-mode"] {
+            let changed = attributes(json!({ name: text }));
+            requests.push((Method::PATCH, workspace.clone(), changed));
+        }
+        for action in ["apply", "discard", "cancel", "force-cancel"] {
+            requests.push((Method::POST, format!("/runs/{run}/actions/{action}"), comment.clone()));
+        }
+        let mut accepted = Vec::new();
+        for (method, path, body) in requests {
+            let what = format!("{method} {path} {:.80}", body.to_string());
+            let path = format!("{BASE}{path}");
+            let (status, answer) =
+                server.call(method, &path, &server.admin, &[], body.to_string()).await;
+            let says = String::from_utf8_lossy(&answer);
+            let is_about_length =
+                ["at most", "1 to", "takes", "not the name"].iter().any(|w| says.contains(w));
+            if status != StatusCode::UNPROCESSABLE_ENTITY || says.len() > 2_000 || !is_about_length
+            {
+                accepted.push(format!("{what}: {status} {says:.300}"));
+            }
+        }
+        assert!(accepted.is_empty(), "{accepted:#?}");
+    }
+}

@@ -103,10 +103,19 @@ impl Claims {
         Ok(Self {
             serial: payload.required("serial")?,
             lineage: payload.text("lineage")?.flatten(),
-            md5: payload.required::<String>("md5")?.to_ascii_lowercase(),
+            md5: md5(payload)?,
             force: payload.attribute("force")?.unwrap_or(false),
         })
     }
+}
+
+/// In lower case.
+fn md5(payload: &Payload) -> Result<String, ApiError> {
+    let md5 = payload.required::<String>("md5")?.to_ascii_lowercase();
+    if md5.len() != 32 || !md5.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(ApiError::attribute("md5", "This field takes an MD5 in hex: 32 digits."));
+    }
+    Ok(md5)
 }
 
 /// Keeps a state that is what its client says.

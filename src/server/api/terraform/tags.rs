@@ -13,9 +13,7 @@ use crate::api::pools::workspaces;
 use crate::app::App;
 use crate::store::Connection;
 use crate::store::workspace_tag::{self, WorkspaceTag};
-
-/// The longest key and value of a tag, in characters.
-const MAX_LENGTH: usize = 255;
+use protocol::limits::MAX_NAME;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -46,13 +44,13 @@ pub(super) async fn save(
 ) -> Result<(), ApiError> {
     for SentTag { attributes: SentAttributes { key, value } } in tags {
         let is_text =
-            |text: &str| text.chars().count() <= MAX_LENGTH && !text.chars().any(char::is_control);
+            |text: &str| text.chars().count() <= MAX_NAME && !text.chars().any(char::is_control);
         // Lists of tags are written with commas.
         if key.is_empty() || key.contains(',') || !is_text(&key) || !is_text(&value) {
             return Err(ApiError::relationship(
                 "tags",
                 format!(
-                    "A tag takes 1 to {MAX_LENGTH} printable characters without commas, and its \
+                    "A tag takes 1 to {MAX_NAME} printable characters without commas, and its \
                      value at most as many."
                 ),
             ));

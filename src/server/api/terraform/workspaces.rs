@@ -23,6 +23,7 @@ use crate::store::state_version::{self, StateVersion};
 use crate::store::workspace::{self, ExecutionMode, Filter, Workspace};
 use crate::store::workspace_tag::{self, Search, WorkspaceTag};
 use crate::store::{Connection, Page};
+use protocol::limits::MAX_REASON;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -298,14 +299,15 @@ async fn lock(
 ) -> Result<Document, ApiError> {
     // No JSON:API document, and many clients send none.
     let Reason { reason } = serde_json::from_slice(&body).unwrap_or_default();
-    let reason: String = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
+    if reason.chars().nth(MAX_REASON).is_some() {
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Reason")
+            .detail(format!("The reason of a lock takes at most {MAX_REASON} characters.")));
+    }
+    let reason: String = reason.chars().filter(|c| !c.is_control()).collect();
     known(&app, &id).await?;
     app.scheduler.lock(&id, &by, &reason).await?;
     read(State(app), Path(id)).await
 }
-
-/// The longest reason of a lock, in characters.
-const MAX_REASON: usize = 1000;
 
 async fn unlock(
     State(app): State<App>,
