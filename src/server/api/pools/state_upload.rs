@@ -24,6 +24,7 @@ use crate::upload::Upload;
 
 /// What may stand in the document beside the state, in bytes: it is kept in memory.
 const MAX_REST: u64 = 1024 * 1024;
+const BEYOND_REST: &str = "it has more than 1048576 bytes beside its state";
 
 /// The largest document: the largest state in base64, and the rest.
 pub(in crate::api) const MAX_DOCUMENT: u64 = MAX_OBJECT / 3 * 4 + MAX_REST;
@@ -71,7 +72,8 @@ pub(in crate::api) fn read(
     ignored: &[&str],
 ) -> Result<StateDocument, ApiError> {
     let left = Rc::new(Cell::new(Some(MAX_REST)));
-    let mut json = JsonStreamReader::new(Bounded { body, left: Rc::clone(&left) });
+    let mut json =
+        JsonStreamReader::new(Bounded { body, left: Rc::clone(&left), beyond: BEYOND_REST });
     let (mut attributes, mut relationships) = (Map::new(), Map::new());
     let mut md5 = None;
     json.begin_object()?;
@@ -141,21 +143,22 @@ fn decode(text: impl Read, draft: &mut Draft) -> Result<String, ApiError> {
     }
 }
 
-/// A body of which only so many bytes are read.
-struct Bounded<'a> {
-    body: &'a mut dyn Read,
-    /// How many bytes are left; none while the state is read, which has a bound of its own.
-    left: Rc<Cell<Option<u64>>>,
+/// A JSON text of which only so many bytes are kept in memory.
+pub(super) struct Bounded<'a> {
+    pub body: &'a mut dyn Read,
+    /// How many bytes are left; none while a part is read that is not kept.
+    pub left: Rc<Cell<Option<u64>>>,
+    /// What is wrong with a text that has more.
+    pub beyond: &'static str,
 }
 
 impl Read for Bounded<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.body.read(buffer)?;
         if let Some(left) = self.left.get() {
-            let left = left.checked_sub(length as u64).ok_or_else(|| {
-                let why = format!("it has more than {MAX_REST} bytes beside its state");
-                io::Error::new(ErrorKind::FileTooLarge, why)
-            })?;
+            let left = left
+                .checked_sub(length as u64)
+                .ok_or_else(|| io::Error::new(ErrorKind::FileTooLarge, self.beyond))?;
             self.left.set(Some(left));
         }
         Ok(length)

@@ -1,8 +1,10 @@
 //! State versions, and the outputs that stand in the current one.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
+use std::rc::Rc;
 
 use anyhow::Context as _;
 use axum::extract::{Path, State};
@@ -13,10 +15,12 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use struson::reader::{JsonReader as _, JsonStreamReader, ReaderError, ReaderSettings};
+use struson::serde::DeserializerError;
 
 use super::payload::Payload;
 use super::query::ListQuery;
-use super::state_upload::StateUpload;
+use super::state_upload::{Bounded, StateUpload};
 use super::{BASE, quotas, workspaces};
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
@@ -117,6 +121,11 @@ async fn outputs(
     Ok((StatusCode::OK, Json(json!({ "data": outputs }))))
 }
 
+/// The most outputs of a state that are read, in bytes: they are kept in memory.
+const MAX_OUTPUTS: u64 = 4 * 1024 * 1024;
+const BEYOND_OUTPUTS: &str =
+    "they have more than 4194304 bytes (4 MiB)\nDownload the state and read them there.";
+
 /// An output in a state.
 #[derive(Deserialize)]
 pub(in crate::api) struct Output {
@@ -128,24 +137,44 @@ pub(in crate::api) struct Output {
 }
 
 /// The outputs in a state, by name.
+///
+/// # Errors
+/// 422 when they are malformed, or have more than [`MAX_OUTPUTS`] bytes.
 pub(in crate::api) async fn outputs_of(
     app: &App,
     version: &StateVersion,
 ) -> Result<BTreeMap<String, Output>, ApiError> {
-    #[derive(Deserialize)]
-    struct State {
-        #[serde(default)]
-        outputs: BTreeMap<String, Output>,
-    }
-    let content = BufReader::new(content(app, version)?);
-    let read = tokio::task::spawn_blocking(move || serde_json::from_reader(content));
+    let content = content(app, version)?;
+    let read = tokio::task::spawn_blocking(move || read_outputs(content));
     // A state is kept whatever its outputs are: better a strange one than none.
-    let state: State =
-        read.await.map_err(anyhow::Error::from)?.map_err(|error: serde_json::Error| {
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Unreadable Outputs")
-                .detail(format!("cannot read the outputs in the state: {error}"))
+    read.await.map_err(anyhow::Error::from)?.map_err(|error| {
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Unreadable Outputs")
+            .detail(format!("cannot read the outputs in the state: {error:#}"))
+    })
+}
+
+fn read_outputs(content: File) -> anyhow::Result<BTreeMap<String, Output>> {
+    let left = Rc::new(Cell::new(None));
+    let mut content = BufReader::new(content);
+    let bounded = Bounded { body: &mut content, left: Rc::clone(&left), beyond: BEYOND_OUTPUTS };
+    // Terraform's numbers may have any number of digits.
+    let settings = ReaderSettings { restrict_number_values: false, ..Default::default() };
+    let mut json = JsonStreamReader::new_custom(bounded, settings);
+    let mut outputs = BTreeMap::new();
+    json.begin_object()?;
+    while json.has_next()? {
+        if json.next_name()? != "outputs" {
+            json.skip_value()?;
+            continue;
+        }
+        left.set(Some(MAX_OUTPUTS));
+        outputs = json.deserialize_next().map_err(|error| match error {
+            DeserializerError::ReaderError(ReaderError::IoError { error, .. }) => error.into(),
+            error => anyhow::Error::from(error),
         })?;
-    Ok(state.outputs)
+        left.set(None);
+    }
+    Ok(outputs)
 }
 
 pub(in crate::api) async fn find(db: &mut Connection, id: &str) -> Result<StateVersion, ApiError> {
@@ -232,5 +261,32 @@ mod tests {
         let path = format!("/api/iacp/v3/workspaces/{}/outputs", server.workspace);
         let (status, answer) = server.call(Method::GET, &path, &server.admin, &[], "").await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn outputs_of_more_than_four_mebibytes_are_refused_and_large_resources_are_not() {
+        let server = InProcess::new().await;
+        let long = "x".repeat(5 * 1024 * 1024);
+        let digits: serde_json::Value = serde_json::from_str("1e300").unwrap();
+        let resources = json!([{ "mode": "managed", "instances": [{ "x": &long, "n": digits }] }]);
+        let small = json!({ "a": { "type": "string", "value": "v" } });
+        let large = json!({ "a": { "type": "string", "value": &long } });
+        let path = format!("/api/iacp/v3/workspaces/{}/outputs", server.workspace);
+        for (serial, outputs, wanted) in
+            [(1, small, StatusCode::OK), (2, large, StatusCode::UNPROCESSABLE_ENTITY)]
+        {
+            let state = json!({
+                "version": 4, "serial": serial, "lineage": "x",
+                "resources": &resources, "outputs": outputs, "check_results": &long,
+            });
+            let state = STANDARD.encode(state.to_string());
+            let related = [("workspace", server.workspace.as_str())];
+            server.create("/state-versions", json!({ "state": state }), &related).await;
+            let (status, answer) = server.call(Method::GET, &path, &server.admin, &[], "").await;
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert_eq!(status, wanted, "{answer}");
+            let names_limit = answer.contains("more than 4194304 bytes");
+            assert_eq!(names_limit, wanted != StatusCode::OK, "{answer}");
+        }
     }
 }

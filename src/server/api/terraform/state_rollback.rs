@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::patch;
 use serde::Deserialize;
-use struson::reader::{JsonReader as _, JsonStreamReader};
+use struson::reader::{JsonReader as _, JsonStreamReader, ReaderSettings};
 use struson::writer::{JsonStreamWriter, JsonWriter as _};
 
 use super::access::Admin;
@@ -81,7 +81,9 @@ async fn roll_back(
 
 /// A copy of a state with another serial.
 fn with_serial(content: File, serial: i64, mut draft: Draft) -> anyhow::Result<Draft> {
-    let mut old = JsonStreamReader::new(BufReader::new(content));
+    // Terraform's numbers may have any number of digits.
+    let settings = ReaderSettings { restrict_number_values: false, ..Default::default() };
+    let mut old = JsonStreamReader::new_custom(BufReader::new(content), settings);
     let mut new = JsonStreamWriter::new(&mut draft);
     old.begin_object()?;
     new.begin_object()?;
@@ -99,4 +101,26 @@ fn with_serial(content: File, serial: i64, mut draft: Draft) -> anyhow::Result<D
     new.end_object()?;
     new.finish_document()?;
     Ok(draft)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn a_state_with_numbers_of_any_size_can_be_copied() {
+        let server = InProcess::new().await;
+        let digits = "1".repeat(150);
+        let mut old = tempfile::tempfile().unwrap();
+        write!(old, r#"{{"serial":1,"outputs":{{"a":1e300,"b":{digits}}}}}"#).unwrap();
+        std::io::Seek::rewind(&mut old).unwrap();
+        let draft = server.app.scheduler.objects.draft().unwrap();
+        let mut copy = String::new();
+        let copied = with_serial(old, 7, draft).unwrap();
+        copied.reader().unwrap().read_to_string(&mut copy).unwrap();
+        assert_eq!(copy, format!(r#"{{"serial":7,"outputs":{{"a":1e300,"b":{digits}}}}}"#));
+    }
 }
