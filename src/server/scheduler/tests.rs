@@ -413,7 +413,7 @@ async fn every_change_of_a_run_is_remembered_with_who_made_it() {
 
     let long = "x".repeat(64 * 1024 + 1);
     let refused = world.scheduler.comment(&run.id, says(&long)).await;
-    assert!(matches!(refused, Err(Error::InvalidAttribute { name: "comment", .. })));
+    assert!(matches!(refused, Err(Error::InvalidAttribute { name: "body", .. })));
     let refused = world.scheduler.comment(&run.id, says(" ")).await;
     assert!(matches!(refused, Err(Error::InvalidAttribute { name: "body", .. })));
 }
