@@ -288,7 +288,7 @@ async fn an_announced_state_is_taken_only_as_announced_and_with_its_link() {
         (answer.status(), answer.text().await.unwrap())
     };
     let md5 = md5_of(&content);
-    for (serial, md5) in [(5, md5.as_str()), (4, "0123")] {
+    for (serial, md5) in [(5, md5.as_str()), (4, &"0".repeat(32))] {
         let announced = announce(serial, md5).await;
         let link = announced["attributes"]["hosted-state-upload-url"].as_str().unwrap();
         let (status, text) = put(link).await;

@@ -135,8 +135,8 @@ async fn log_in(server: &Server, cli: Cli) {
     let allowed = browser.post(&format!("{}/oauth/authorize", server.url), &fields).await;
     assert_eq!(allowed.status(), StatusCode::SEE_OTHER);
     let program = allowed.headers()[LOCATION].to_str().unwrap().to_owned();
-    let answer = browser.get(&program).await.text().await.unwrap();
-    assert!(answer.to_lowercase().contains("close this"), "Terraform's own page: {answer}");
+    // Terraform may end before it has answered: it has what it waited for.
+    let _ = browser.http.get(&program).send().await;
     let login = login.await.unwrap();
     assert_eq!(login.code, Some(0), "{login:?}");
 
