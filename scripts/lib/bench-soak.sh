@@ -10,8 +10,7 @@ bench_soak() {
     local runs=$1 kit program
     step "Building the packages and the test"
     kit=$(make_kit) || return 1
-    program=$(cd "$scripts/.." && cargo test --no-run --package tests --test machine --message-format=json-render-diagnostics |
-        jq -r 'select(.profile.test == true and .executable != null).executable') || return 1
+    program=$(machine_tests) || return 1
     as_root "$scripts/machine" prepare ubuntu-18.04 || return 1
 
     step "Running $runs runs, with the agent killed every $soak_kill_seconds s"

@@ -188,3 +188,10 @@ make_repository() (
     "$1/bin/scalr-agent-setup" repository --packages "$published" --output "$1/repository" \
         --key test@pools.test
 )
+
+# machine_tests: build the tests on booted machines, which take a kit; print their program.
+machine_tests() {
+    cd "$scripts/.." &&
+        cargo test --no-run --package tests --test machine --message-format=json-render-diagnostics |
+        jq -r 'select(.profile.test == true and .executable != null).executable'
+}

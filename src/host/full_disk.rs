@@ -9,13 +9,15 @@ use super::disk;
 use cli::Failure;
 
 /// How the system, apt, dpkg, rpm, dnf and SQLite report it.
-const SIGNS: [&str; 6] = [
+const SIGNS: [&str; 7] = [
     "No space left on device",
     "Disk quota exceeded",
     "enough free space",
     "B on the /",
     "more space needed on the",
     "disk is full",
+    // dnf then says that a key is wrong.
+    "write a readonly database",
 ];
 
 /// Adds which of the file systems that the error names is full and how much is free on it,
@@ -25,7 +27,9 @@ pub fn explain(error: anyhow::Error) -> anyhow::Error {
     if !SIGNS.iter().any(|sign| text.contains(sign)) {
         return error;
     }
-    match paths(&text).filter_map(Space::at).min_by_key(Space::usable) {
+    // rpm does not say where its database is.
+    let named = paths(&text).filter_map(Space::at);
+    match named.chain(full_package_database()).min_by_key(Space::usable) {
         Some(space) => Failure::of(&error).because(format!("{text}\n{space}")),
         None => error,
     }
@@ -40,9 +44,13 @@ const NO_SPACE: u64 = 1 << 20;
 /// The file system of the package database, what is free on it and what to do, if it is
 /// full: dnf reports success then.
 pub fn of_package_database() -> Option<String> {
+    full_package_database().map(|space| space.to_string())
+}
+
+fn full_package_database() -> Option<Space> {
     let exist = PACKAGE_DATABASES.iter().map(Path::new).filter(|folder| folder.is_dir());
     let full = exist.filter_map(Space::at).filter(|space| space.usable() < NO_SPACE);
-    full.min_by_key(Space::usable).map(|space| space.to_string())
+    full.min_by_key(Space::usable)
 }
 
 /// The absolute paths that a message names.

@@ -86,7 +86,8 @@ impl Packages {
         Self { keeps_settings: true, ..self }
     }
 
-    fn has(&self, package: &str) -> bool {
+    /// Whether the package is among them, in whatever version.
+    pub(crate) fn has(&self, package: &str) -> bool {
         // rpm's are named with their architecture.
         self.versions.keys().any(|name| name.split('.').next() == Some(package))
     }

@@ -289,6 +289,13 @@ pub(crate) fn creating(name: &str, command: &str) -> TempDir {
     folder
 }
 
+/// A number that an environment's variable has, else the other one.
+pub(crate) fn setting((variable, otherwise): (&str, u32)) -> u32 {
+    std::env::var(variable).map_or(otherwise, |value| {
+        value.parse().unwrap_or_else(|error| panic!("{variable}={value}: {error}"))
+    })
+}
+
 fn spawn_server(world: &World, work: &TempDir, before: &[String]) -> Child {
     let program = kit().join("bin/scalr-server");
     let data = work.path().join("data");

@@ -48,6 +48,14 @@ const INSTALL_PACKAGE: Step = Step {
     writes_to: "/usr/lib/scalr-agent",
 };
 
+/// A package tool with no space for what is installed.
+const INSTALL_RECORD: Step = Step {
+    name: "the record of the package",
+    command: Command::Install,
+    reached: UNPACKING,
+    writes_to: "/var/lib/dpkg",
+};
+
 const INSTALL_SETTINGS: Step = Step {
     name: "the settings",
     command: Command::Install,
@@ -156,7 +164,12 @@ const SECONDS: u32 = 25;
 #[ignore = "needs root and a kit: run scripts/test"]
 fn ubuntu_18_04_survives_a_kill_during_an_upgrade_and_a_full_disk_during_a_removal() {
     let kill = Fault::Signal("KILL");
-    survives("ubuntu-18.04", &[(kill, UPGRADE_PACKAGE), (Fault::DiskFull, UNINSTALL_PACKAGE)]);
+    let cells = [
+        (Fault::DiskFull, INSTALL_RECORD),
+        (kill, UPGRADE_PACKAGE),
+        (Fault::DiskFull, UNINSTALL_PACKAGE),
+    ];
+    survives("ubuntu-18.04", &cells);
 }
 
 #[test]
@@ -164,6 +177,7 @@ fn ubuntu_18_04_survives_a_kill_during_an_upgrade_and_a_full_disk_during_a_remov
 fn centos_8_survives_a_kill_during_an_installation_and_full_disks() {
     let cells = [
         (Fault::Signal("KILL"), INSTALL_PACKAGE),
+        (Fault::DiskFull, INSTALL_RECORD),
         (Fault::DiskFull, INSTALL_SETTINGS),
         (Fault::DiskFull, UNINSTALL_PACKAGE),
     ];

@@ -54,6 +54,7 @@ mod server_package;
 mod slots;
 mod soak;
 mod stop;
+mod terraform_cli;
 mod trial;
 mod uninstall;
 mod watch;

@@ -240,6 +240,19 @@ impl<'a> Pool<'a> {
         })
     }
 
+    /// The attributes of the workspace's newest run.
+    pub(crate) fn newest_run(&self) -> Value {
+        let path = format!("/runs?filter%5Bworkspace%5D={}&sort=-created-at", self.workspace);
+        self.get(&path)["data"][0]["attributes"].take()
+    }
+
+    /// Waits until the workspace's newest run has this status.
+    pub(crate) fn wait_for_newest_run(&self, status: &str) {
+        wait_for(&format!("the newest run to be {status}"), Duration::from_secs(60), || {
+            (self.newest_run()["status"] == status).then_some(())
+        });
+    }
+
     /// The log of the run's `plan` or `apply`; empty when it has none yet.
     pub(crate) fn log(&self, run: &Run, kind: &str) -> String {
         self.phase(run, kind).map_or_else(String::new, |phase| {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::fleet::{DOCKER, Fleet, creating};
+use crate::fleet::{DOCKER, Fleet, creating, setting};
 use crate::machine::wait_for;
 use crate::pool::{Pool, Run, lines_with_end};
 use killer::{Kill, Killer};
@@ -220,10 +220,4 @@ fn lines(name: &str) -> String {
 
 fn without_space(text: &str) -> String {
     text.split_whitespace().collect()
-}
-
-fn setting((variable, otherwise): (&str, u32)) -> u32 {
-    std::env::var(variable).map_or(otherwise, |value| {
-        value.parse().unwrap_or_else(|error| panic!("{variable}={value}: {error}"))
-    })
 }

@@ -239,9 +239,19 @@ impl Changes {
             self.changed.push(what);
             return Ok(Vec::new());
         }
+        let package = installation.package().to_owned();
         self.note(Step::KeepPackages { before: before.clone(), installation })?;
         action().map_err(full_disk::explain)?;
         let after = before.now()?;
+        // dnf is content with a database that it could not write.
+        if !after.has(&package) {
+            bail!(
+                "cannot install the package {package}: its package manager reported success and \
+                 did not install it\n{}",
+                full_disk::of_package_database()
+                    .unwrap_or_else(|| "Install it by hand and run this again.".to_owned())
+            );
+        }
         if !after.is_same(before) {
             self.changed.push(what);
         }

@@ -49,7 +49,14 @@ impl PathState {
 
     /// Puts it at `path` in one step, whatever file or link is there. Killed before
     /// that step, it leaves a temporary file; see [`remove_temporary`].
+    ///
+    /// # Errors
+    /// It can't be written; they name `path`, not the temporary file alone.
     pub(super) fn put(&self, path: &Path) -> Result<()> {
+        self.write(path).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
         let directory = path.parent().context("a file has a directory")?;
         remove_temporary(path)?;
         let name = temporary_name(path);

@@ -2,6 +2,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::os::Family;
 
 static RECORDS: Records = Records {
     manifest: "/var/lib/scalr-agent/setup.json",
@@ -321,5 +322,33 @@ fn a_secret_is_roots_alone_and_so_is_the_manifest() {
     for path in [FILE, RECORDS.manifest] {
         let mode = fs::metadata(tree.machine.path(path)).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600, "{path}");
+    }
+}
+
+#[test]
+fn a_package_that_is_not_there_afterwards_was_not_installed() {
+    let tree = Tree::new();
+    let mut changes = tree.changes();
+    let before = Packages::installed(Family::Debian).unwrap();
+    let nothing = Command::new("true");
+    let installation = Installation::new("no-such-package", &[], &nothing, &nothing);
+    let error = changes.install(&before, "install it", installation, || Ok(())).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("cannot install the package no-such-package: "), "{text}");
+    assert!(changes.changed().is_empty());
+}
+
+#[test]
+fn an_error_names_the_file_that_was_to_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("etc"), "a file").unwrap();
+    let path = folder.path().join("etc/some.conf");
+    for state in [
+        PathState::Symlink { target: "/elsewhere".into() },
+        PathState::File { mode: 0o600, uid: 0, gid: 0, text: String::new() },
+    ] {
+        let error = state.put(&path).unwrap_err();
+        let named = format!("cannot write {}", path.display());
+        assert!(error.to_string().starts_with(&named), "{error:#}");
     }
 }

@@ -43,8 +43,11 @@ impl Scheduler {
     pub(crate) async fn events(&self, session: &Session, poll: &Poll) -> Result<Vec<Event>, Error> {
         // Most looks find nothing, and one that only reads disturbs nobody.
         let mut db = self.store.read().await?;
-        if self.cancels(&mut db, session, poll).await?.is_empty()
-            && self.offers(&mut db, session, poll).await?.is_empty()
+        let concerns_it = !poll.tasks.is_empty()
+            || task::concern(&mut db, &session.pool_id, &session.agent_id).await?;
+        if !concerns_it
+            || self.cancels(&mut db, session, poll).await?.is_empty()
+                && self.offers(&mut db, session, poll).await?.is_empty()
         {
             return Ok(Vec::new());
         }

@@ -86,7 +86,10 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
         let open = async {
-            let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
+            // A connection is a file here: asking whether it is still there costs as much as
+            // what a poll asks.
+            let pool = SqlitePoolOptions::new().max_connections(8).test_before_acquire(false);
+            let pool = pool.connect_with(options).await?;
             sqlx::migrate!("store/migrations").run(&pool).await?;
             anyhow::Ok(Self { pool, changes: Changes::default(), metrics: Metrics::default() })
         };

@@ -305,6 +305,24 @@ pub(crate) async fn offerable(
     .await
 }
 
+/// Whether a poll of an agent may find anything at all: a task that the agent has, or one that
+/// waits in its pool. Most polls are of idle agents in idle pools, and this is all they ask.
+pub(crate) async fn concern(
+    db: &mut Connection,
+    pool_id: &str,
+    agent_id: &str,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar(statement(
+        "SELECT EXISTS (SELECT 1 FROM tasks WHERE agent_id = $2 AND state IN {tasks_of_agents})
+             OR EXISTS (SELECT 1 FROM tasks WHERE pool_id = $1
+                        AND (state IN {queued_tasks} OR state IN {offered_tasks}))",
+    ))
+    .bind(pool_id)
+    .bind(agent_id)
+    .fetch_one(db)
+    .await
+}
+
 /// For each pool and level, how many tasks nobody has claimed that were queued, or last
 /// offered, before `before`.
 pub(crate) async fn unclaimed(
