@@ -135,6 +135,34 @@ pub(crate) async fn list(
     .await
 }
 
+/// The newest call of each of these webhooks that has any.
+pub(crate) async fn newest(
+    db: &mut Connection,
+    integrations: &[&str],
+) -> sqlx::Result<Vec<WebhookDelivery>> {
+    super::of_any(
+        db,
+        "SELECT d.* FROM webhook_integrations i
+         JOIN webhook_deliveries d ON d.id = (
+             SELECT id FROM webhook_deliveries WHERE integration_id = i.id
+             ORDER BY created_at DESC, id LIMIT 1)
+         WHERE i.id",
+        integrations,
+        "",
+    )
+    .await
+}
+
+/// How many calls of a webhook there are, and how many of them are still to be made.
+pub(crate) async fn count(db: &mut Connection, integration: &str) -> sqlx::Result<(i64, i64)> {
+    sqlx::query_as(
+        "SELECT COUNT(*), COUNT(next_at) FROM webhook_deliveries WHERE integration_id = $1",
+    )
+    .bind(integration)
+    .fetch_one(db)
+    .await
+}
+
 /// The calls that are due, at most `most` of each webhook, but for the webhooks in `busy`, a
 /// list of ids in JSON; those of a webhook together, oldest first.
 pub(crate) async fn due(

@@ -20,8 +20,8 @@ use crate::token::new_id;
 use protocol::Secret;
 
 /// What existing clients expect of one that says nothing.
-const TIMEOUT: i64 = 15;
-const MAX_ATTEMPTS: i64 = 3;
+pub(crate) const TIMEOUT: i64 = 15;
+pub(crate) const MAX_ATTEMPTS: i64 = 3;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -52,7 +52,8 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
     Ok(Document::of(render(&mut db, &found).await?))
 }
 
-async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+/// Creates a webhook.
+pub(crate) async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let mut new = WebhookIntegration {
         id: new_id("wh"),
@@ -75,7 +76,8 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     Ok(Document::created(resource))
 }
 
-async fn update(
+/// Changes a webhook.
+pub(crate) async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     payload: Payload,
@@ -90,7 +92,11 @@ async fn update(
     Ok(Document::of(resource))
 }
 
-async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+/// Deletes a webhook with its deliveries.
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     find(&mut tx, &id).await?;
     integration::delete(&mut tx, &id).await?;
@@ -247,7 +253,10 @@ async fn read_delivery(
 }
 
 /// Makes the same call once more.
-async fn redeliver(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+pub(crate) async fn redeliver(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let earlier = find_delivery(&mut tx, &id).await?;
     let new = earlier.again(new_id("wd"), app.scheduler.clock.now());
