@@ -20,9 +20,9 @@ use super::webhooks::{self, Scope, Shown};
 use crate::api::pools::webhook_integrations;
 use crate::app::App;
 use crate::clock::Millis;
-use crate::store::webhook_delivery::{self as delivery, WebhookDelivery};
+use crate::store::webhook_delivery::{self as delivery, Subject, WebhookDelivery};
 use crate::store::webhook_integration::{self as integration, Event, WebhookIntegration};
-use crate::store::{Connection, run};
+use crate::store::{Connection, agent, run};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -65,8 +65,10 @@ struct WebhookPage {
 struct Row {
     id: String,
     event: String,
-    run_id: String,
-    run: String,
+    /// The run or the agent that it is about.
+    about: String,
+    /// None: an agent that is forgotten.
+    link: Option<String>,
     status: Shown,
     created_at: Millis,
     attempts: i64,
@@ -129,21 +131,42 @@ async fn rows(
     db: &mut Connection,
     deliveries: Vec<WebhookDelivery>,
 ) -> Result<Vec<Row>, PageError> {
-    let ids: Vec<&str> = deliveries.iter().map(|delivery| delivery.run_id.as_str()).collect();
-    let runs = run::with_ids(db, &ids).await?.into_iter();
+    let (mut runs, mut agents) = (Vec::new(), Vec::new());
+    for delivery in &deliveries {
+        match &delivery.subject {
+            Subject::Run { id, .. } => runs.push(id.as_str()),
+            Subject::Agent(agent) => agents.push(agent.id.as_str()),
+        }
+    }
+    let runs = run::with_ids(db, &runs).await?.into_iter();
     let messages: HashMap<_, _> = runs.filter_map(|run| Some((run.id, run.message?))).collect();
-    let row = |delivery: WebhookDelivery| Row {
-        status: Shown::of(&delivery),
-        run: messages.get(&delivery.run_id).unwrap_or(&delivery.run_id).clone(),
-        id: delivery.id,
-        event: delivery.event,
-        run_id: delivery.run_id,
-        created_at: delivery.created_at,
-        attempts: delivery.attempts,
-        next_at: delivery.next_at,
-        duration: delivery.duration,
-        answer_status: delivery.answer_status,
-        error: delivery.answer.filter(|answer| !delivery.delivered && !answer.trim().is_empty()),
+    let agents = agent::with_ids(db, &agents).await?;
+    let row = |delivery: WebhookDelivery| {
+        let status = Shown::of(&delivery);
+        let (about, link) = match delivery.subject {
+            Subject::Run { id, .. } => {
+                (messages.get(&id).unwrap_or(&id).clone(), Some(format!("/runs/{id}")))
+            }
+            Subject::Agent(then) => {
+                let is_known = agents.iter().any(|agent| agent.id == then.id);
+                (then.name, is_known.then(|| format!("/agents/{}", then.id)))
+            }
+        };
+        Row {
+            about,
+            link,
+            status,
+            id: delivery.id,
+            event: delivery.event,
+            created_at: delivery.created_at,
+            attempts: delivery.attempts,
+            next_at: delivery.next_at,
+            duration: delivery.duration,
+            answer_status: delivery.answer_status,
+            error: delivery
+                .answer
+                .filter(|answer| !delivery.delivered && !answer.trim().is_empty()),
+        }
     };
     Ok(deliveries.into_iter().map(row).collect())
 }
@@ -223,6 +246,7 @@ mod tests {
     use super::*;
     use crate::in_process::InProcess;
     use crate::pages::browser::Browser;
+    use crate::store::webhook_delivery::AgentThen;
 
     async fn made(server: &InProcess) -> String {
         let document = json!({ "data": {
@@ -296,7 +320,8 @@ mod tests {
         assert_eq!((status, location), (StatusCode::SEE_OTHER, Some(path.clone())));
         let mut second = newest(&server, &webhook).await;
         assert_ne!(second.id, tried.id);
-        assert_eq!((&second.run_id, second.attempts), (&run, 0));
+        assert!(matches!(&second.subject, Subject::Run { id, .. } if *id == run));
+        assert_eq!(second.attempts, 0);
         second.attempts = 1;
         second.next_at = None;
         second.delivered = true;
@@ -345,6 +370,30 @@ mod tests {
         let page = browser.page(&format!("/webhooks/{webhook}")).await;
         assert!(page.contains("This webhook is disabled"), "{page}");
         assert!(page.contains(">when it is enabled<"), "{page}");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_forgotten_keeps_its_name_in_the_list() {
+        let server = InProcess::new().await;
+        let webhook = made(&server).await;
+        let agent = AgentThen {
+            id: "agent-1".to_owned(),
+            name: "build-1".to_owned(),
+            health: agent::Health::Offline,
+            left: false,
+            error: None,
+            last_seen_at: 0,
+            pool_id: "apool-1".to_owned(),
+            pool_name: "production".to_owned(),
+        };
+        let subject = Subject::Agent(agent);
+        let call = WebhookDelivery::new("wd-1".to_owned(), &webhook, subject, "agent:offline", 0);
+        let mut tx = server.app.scheduler.store.write().await.unwrap();
+        delivery::insert(&mut tx, &call).await.unwrap();
+        tx.commit().await.unwrap();
+        let page = Browser::new(&server).await.page(&format!("/webhooks/{webhook}")).await;
+        assert!(page.contains("build-1 <span class=\"tag\">forgotten</span>"), "{page}");
+        assert!(!page.contains("/agents/agent-1"), "{page}");
     }
 
     #[tokio::test]

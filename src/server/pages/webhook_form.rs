@@ -69,6 +69,9 @@ fn meaning(event: Event) -> &'static str {
         Event::NeedsAttention => "a plan waits for an approval",
         Event::Errored => "a run failed or was canceled",
         Event::Completed => "a run was applied, or changes nothing",
+        Event::AgentOffline => "an agent has left, or misses its heartbeats",
+        Event::AgentErrored => "an agent can run nothing",
+        Event::AgentOnline => "an agent is back from either",
     }
 }
 

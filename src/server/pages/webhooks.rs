@@ -49,7 +49,7 @@ struct LastDelivery {
     created_at: Millis,
 }
 
-/// The runs that a webhook is for.
+/// The environments that a webhook is for.
 #[derive(Serialize)]
 pub(super) struct Scope {
     is_shared: bool,

@@ -1,4 +1,4 @@
-//! Webhooks that are called when something happens to runs, and their deliveries.
+//! Webhooks that are called when something happens to runs and agents, and their deliveries.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -13,7 +13,7 @@ use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::webhook::Webhook;
-use crate::store::webhook_delivery::{self as delivery, WebhookDelivery};
+use crate::store::webhook_delivery::{self as delivery, Subject, WebhookDelivery};
 use crate::store::webhook_integration::{self as integration, Event, Events, WebhookIntegration};
 use crate::store::{Connection, environment, is_taken};
 use crate::token::new_id;
@@ -271,12 +271,18 @@ async fn find_delivery(db: &mut Connection, id: &str) -> Result<WebhookDelivery,
 }
 
 fn render_delivery(one: &WebhookDelivery) -> Value {
+    let (run, agent) = match &one.subject {
+        Subject::Run { id, status } => (Some((id, status)), None),
+        Subject::Agent(agent) => (None, Some(agent)),
+    };
     json!({
         "type": "webhook-deliveries",
         "id": one.id,
         "attributes": {
             "event": one.event,
-            "run-status": one.run_status,
+            "run-status": run.map(|(_, status)| status),
+            "agent-name": agent.map(|agent| &agent.name),
+            "agent-status": agent.map(|agent| agent.health.name()),
             "status": one.state(),
             "attempts": one.attempts,
             "next-attempt-at": one.next_at.map(rfc3339),
@@ -288,7 +294,8 @@ fn render_delivery(one: &WebhookDelivery) -> Value {
         },
         "relationships": {
             "webhook-integration": to_one("webhook-integrations", Some(&one.integration_id)),
-            "run": to_one("runs", Some(&one.run_id)),
+            "run": to_one("runs", run.map(|(id, _)| id.as_str())),
+            "agent": to_one("agents", agent.map(|agent| agent.id.as_str())),
         },
     })
 }
