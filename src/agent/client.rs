@@ -708,6 +708,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_state_may_be_larger_than_the_other_files_of_a_task() {
+        let length = MAX_FILE + 1;
+        let content = "x".repeat(usize::try_from(length).unwrap());
+        let task = TaskClient {
+            client: client_of(json(200, content)).await,
+            path: "tasks/task-1".to_owned(),
+            attempt: 1,
+            token: Secret::new("token"),
+            waiting: Arc::default(),
+        };
+        let file = tempfile::tempfile().unwrap();
+        assert!(task.get(TaskFile::State, &file).await.unwrap());
+        assert_eq!(file.metadata().unwrap().len(), length);
+        let error = task.get(TaskFile::Plan, &file).await.unwrap_err();
+        assert!(error.to_string().contains("larger than the 104857600 bytes"), "{error}");
+    }
+
+    #[tokio::test]
     async fn the_reason_of_a_refusal_is_read_within_a_bound() {
         let client =
             client_of(json(422, format!(r#"{{"error": "{}"}}"#, "x".repeat(1 << 22)))).await;
