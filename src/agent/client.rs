@@ -23,7 +23,7 @@ use url::Url;
 use config::Config;
 use config::proxy::ProxySelection;
 use protocol::Secret;
-use protocol::limits::{MAX_FILE, Message};
+use protocol::limits::{MAX_FILE, MAX_STATE, Message};
 use protocol::{
     Attempt, BASE, Claimed, Code, Events, Finish, Heartbeat, LogOffset, Poll, Problem, Register,
     Registered, Resume, Resumed,
@@ -244,6 +244,14 @@ impl TaskFile {
             TaskFile::State => "state",
         }
     }
+
+    /// The most that it may have, in bytes. How large a state may be, the server says.
+    fn most(self) -> u64 {
+        match self {
+            TaskFile::State => MAX_STATE,
+            _ => MAX_FILE,
+        }
+    }
 }
 
 /// The server, as seen by one task. While the server is away these calls wait:
@@ -325,10 +333,11 @@ impl TaskClient {
                 response.chunk().await.map_err(|error| CallError::Away(in_one_line(error)))?
             {
                 length += piece.len() as u64;
-                if length > MAX_FILE {
+                let most = file.most();
+                if length > most {
                     return Err(CallError::FileRefused(format!(
-                        "cannot get the {file}: it is larger than the {MAX_FILE} bytes that the \
-                         agent accepts"
+                        "cannot get the {file}: it is larger than the {most} bytes that the agent \
+                         accepts"
                     )));
                 }
                 to.write_all(&piece).with_context(cannot)?;
@@ -696,6 +705,24 @@ mod tests {
             let CallError::Here(error) = error else { unreachable!() };
             assert!(format!("{error:#}").contains(why), "{error:#}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_state_may_be_larger_than_the_other_files_of_a_task() {
+        let length = MAX_FILE + 1;
+        let content = "x".repeat(usize::try_from(length).unwrap());
+        let task = TaskClient {
+            client: client_of(json(200, content)).await,
+            path: "tasks/task-1".to_owned(),
+            attempt: 1,
+            token: Secret::new("token"),
+            waiting: Arc::default(),
+        };
+        let file = tempfile::tempfile().unwrap();
+        assert!(task.get(TaskFile::State, &file).await.unwrap());
+        assert_eq!(file.metadata().unwrap().len(), length);
+        let error = task.get(TaskFile::Plan, &file).await.unwrap_err();
+        assert!(error.to_string().contains("larger than the 104857600 bytes"), "{error}");
     }
 
     #[tokio::test]

@@ -31,8 +31,11 @@ pub const MAX_REASON: usize = 1_000;
 /// The longest log of a task, in bytes.
 pub const MAX_LOG: u64 = 128 * 1024 * 1024 * 1024;
 
-/// The largest file of a task, in bytes: its configuration, plan or state for example.
+/// The largest file of a task but its state, in bytes: its configuration or plan for example.
 pub const MAX_FILE: u64 = 100 * 1024 * 1024;
+
+/// The largest state that a server may be set to take, in bytes.
+pub const MAX_STATE: u64 = 1024 * 1024 * 1024;
 
 /// How many variables a workspace has at most.
 pub const MAX_VARIABLES: usize = 1_000;

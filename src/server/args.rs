@@ -11,6 +11,7 @@ use url::Url;
 
 use cli::Failure;
 use cli::documents;
+use protocol::limits::MAX_STATE;
 
 use crate::api::pools::Quotas;
 use crate::commands::{Pool, Run, SignInLink, Trial, TrustKey, Variable, Workspace};
@@ -230,6 +231,13 @@ pub struct Serve {
     #[arg(long, value_name = "MIB", default_value_t = 512, env = "SCALR_SERVER_RESERVE")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
     pub reserve: u64,
+
+    /// The largest state, in MiB, from 1 to 1024
+    ///
+    /// Agents keep a larger one on their host, and their workspace is locked.
+    #[arg(long, value_name = "MIB", default_value_t = 512, env = "SCALR_SERVER_MAX_STATE")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_STATE / (1024 * 1024)))]
+    pub max_state: u64,
 
     /// How much may be stored
     #[command(flatten)]

@@ -16,7 +16,7 @@ use crate::app::{App, Parts};
 use crate::clock::Clock;
 use crate::disk::Reserve;
 use crate::logs::Logs;
-use crate::objects::Objects;
+use crate::objects::{MAX_OBJECT, Objects};
 use crate::pages::Attempts;
 use crate::scheduler::{Presence, Scheduler, Terms, Wake};
 use crate::store::Store;
@@ -72,8 +72,13 @@ impl InProcess {
         let usage = Usage::default();
         let scheduler = Scheduler {
             store: Store::open(&folder.path().join("server.db")).await.unwrap(),
-            objects: Objects::open(&folder.path().join("objects"), reserve.clone(), usage.clone())
-                .unwrap(),
+            objects: Objects::open(
+                &folder.path().join("objects"),
+                reserve.clone(),
+                usage.clone(),
+                MAX_OBJECT,
+            )
+            .unwrap(),
             clock,
             wake: Wake::default(),
             presence: Presence::default(),

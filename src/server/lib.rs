@@ -236,7 +236,12 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     let usage = Usage::default();
     let scheduler = Scheduler {
         store: Store::open(&options.data.join(DATABASE)).await?,
-        objects: Objects::open(&options.data.join("objects"), reserve.clone(), usage.clone())?,
+        objects: Objects::open(
+            &options.data.join("objects"),
+            reserve.clone(),
+            usage.clone(),
+            options.max_state * 1024 * 1024,
+        )?,
         clock: Clock::default(),
         wake: Wake::default(),
         presence: Presence::default(),

@@ -20,7 +20,7 @@ use crate::disk::Reserve;
 use crate::usage::Usage;
 use cli::whole_file::WholeFile;
 
-/// The largest object, in bytes. It holds for every way in.
+/// The largest object but states, in bytes. It holds for every way in.
 pub(crate) const MAX_OBJECT: u64 = protocol::limits::MAX_FILE;
 
 /// After how many bytes the free space is looked at again.
@@ -33,15 +33,21 @@ pub(crate) struct Objects {
     drafts: PathBuf,
     reserve: Reserve,
     usage: Usage,
+    max_state: u64,
 }
 
 impl Objects {
     /// Opens the store in `folder`, which is made if it is missing. What was not whole
-    /// when the server ended is removed.
+    /// when the server ended is removed. States have at most `max_state` bytes.
     ///
     /// # Errors
     /// The folder can't be made.
-    pub(crate) fn open(folder: &Path, reserve: Reserve, usage: Usage) -> Result<Self> {
+    pub(crate) fn open(
+        folder: &Path,
+        reserve: Reserve,
+        usage: Usage,
+        max_state: u64,
+    ) -> Result<Self> {
         let drafts = folder.join("drafts");
         match fs::remove_dir_all(&drafts) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -49,7 +55,7 @@ impl Objects {
         }
         .and_then(|()| fs::create_dir_all(&drafts))
         .with_context(|| format!("cannot empty {}", drafts.display()))?;
-        Ok(Self { folder: folder.to_owned(), drafts, reserve, usage })
+        Ok(Self { folder: folder.to_owned(), drafts, reserve, usage, max_state })
     }
 
     /// Where the objects are.
@@ -57,15 +63,32 @@ impl Objects {
         &self.folder
     }
 
-    /// An object to be; it is gone if it is dropped.
+    /// The largest state, in bytes. It holds for every way in.
+    pub(crate) fn max_state(&self) -> u64 {
+        self.max_state
+    }
+
+    /// An object to be, other than a state; it is gone if it is dropped.
     ///
     /// # Errors
     /// The disk is full, or its file can't be made.
     pub(crate) fn draft(&self) -> Result<Draft> {
+        self.draft_of(MAX_OBJECT)
+    }
+
+    /// A state to be; it is gone if it is dropped.
+    ///
+    /// # Errors
+    /// The disk is full, or its file can't be made.
+    pub(crate) fn state_draft(&self) -> Result<Draft> {
+        self.draft_of(self.max_state)
+    }
+
+    fn draft_of(&self, limit: u64) -> Result<Draft> {
         self.reserve.check()?;
         let file = NamedTempFile::new_in(&self.drafts)
             .with_context(|| format!("cannot write in {}", self.drafts.display()))?;
-        Ok(Draft { file, length: 0, hash: Sha256::new(), reserve: self.reserve.clone() })
+        Ok(Draft { file, length: 0, limit, hash: Sha256::new(), reserve: self.reserve.clone() })
     }
 
     /// Stores an object under `key`, in the place of what was there. It survives a power
@@ -136,6 +159,7 @@ impl Objects {
 pub(crate) struct Draft {
     file: NamedTempFile,
     length: u64,
+    limit: u64,
     hash: Sha256,
     reserve: Reserve,
 }
@@ -144,6 +168,11 @@ impl Draft {
     /// How long it is, in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// How long it may be, in bytes.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// The SHA-256 of its content, in hex.
@@ -162,11 +191,10 @@ impl Draft {
 
 impl Write for Draft {
     /// # Errors
-    /// [`ErrorKind::FileTooLarge`] for more than [`MAX_OBJECT`],
-    /// [`ErrorKind::StorageFull`].
+    /// [`ErrorKind::FileTooLarge`] for more than its limit, [`ErrorKind::StorageFull`].
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
-        if self.length + content.len() as u64 > MAX_OBJECT {
-            return Err(too_large());
+        if self.length + content.len() as u64 > self.limit {
+            return Err(too_large(self.limit));
         }
         // Others write at the same time.
         if self.length / CHECK < (self.length + content.len() as u64) / CHECK {
@@ -183,9 +211,10 @@ impl Write for Draft {
     }
 }
 
-/// Something is larger than [`MAX_OBJECT`].
-pub(crate) fn too_large() -> io::Error {
-    let why = format!("it is larger than the {MAX_OBJECT} bytes (100 MiB) that the server takes");
+/// Something is larger than `limit` in bytes.
+pub(crate) fn too_large(limit: u64) -> io::Error {
+    let mib = limit / (1024 * 1024);
+    let why = format!("it is larger than the {limit} bytes ({mib} MiB) that the server takes");
     io::Error::new(ErrorKind::FileTooLarge, why)
 }
 
@@ -245,7 +274,7 @@ mod tests {
     use super::*;
 
     fn open(folder: &Path) -> Objects {
-        Objects::open(folder, Reserve::new(folder, 0), Usage::default()).unwrap()
+        Objects::open(folder, Reserve::new(folder, 0), Usage::default(), MAX_OBJECT).unwrap()
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use futures_util::TryStreamExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::objects::{Draft, MAX_OBJECT, Objects, too_large};
+use crate::objects::{Draft, too_large};
 use crate::scheduler::Error;
 
 /// How long an upload may take: more than the 10 minutes after which agents give up.
@@ -21,6 +21,22 @@ pub(crate) const TIME: Duration = Duration::from_secs(15 * 60);
 /// still sending does not see the answer, and would only find that its connection has ended.
 const MAX_REST: u64 = 1024 * 1024 * 1024;
 const REST_TIME: Duration = Duration::from_secs(60);
+
+/// How long a body may be, and what it is for: a state in base64 in a document is shorter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// The whole body, in bytes.
+    pub body: u64,
+    /// What is kept of it, in bytes.
+    pub content: u64,
+}
+
+impl Limit {
+    /// That of a body that is kept as it is.
+    pub(crate) fn of(content: u64) -> Self {
+        Self { body: content, content }
+    }
+}
 
 /// The body of a request.
 pub(crate) struct Upload {
@@ -45,40 +61,39 @@ impl<S: Send + Sync> FromRequest<S> for Upload {
 }
 
 impl Upload {
-    /// Receives an object.
+    /// Receives an object into `draft`.
     ///
     /// # Errors
     /// [`Error::TooLarge`], or it does not come whole, or can't be written.
-    pub(crate) async fn receive(self, objects: &Objects) -> Result<Draft, Error> {
-        let mut draft = objects.draft()?;
-        self.read(MAX_OBJECT, move |body| {
+    pub(crate) async fn receive(self, mut draft: Draft) -> Result<Draft, Error> {
+        self.read(Limit::of(draft.limit()), move |body| {
             io::copy(body, &mut draft)?;
             Ok(draft)
         })
         .await
     }
 
-    /// Has `read` read the body, unless that is longer than `limit` in bytes.
+    /// Has `read` read the body, unless that is longer than `limit`.
     ///
     /// # Errors
     /// [`Error::TooLarge`], or those of `read`.
     pub(crate) async fn read<T, E>(
         self,
-        limit: u64,
+        limit: Limit,
         read: impl FnOnce(&mut dyn Read) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let is_too_long = self.length.is_some_and(|length| length > limit);
+        let is_too_long = self.length.is_some_and(|length| length > limit.body);
         if is_too_long && self.waits {
-            return Err(Error::from(too_large()).into());
+            return Err(Error::from(too_large(limit.content)).into());
         }
         let reading = tokio::task::spawn_blocking(move || {
             let mut body = SyncIoBridge::new(self.body);
             let result = match is_too_long {
-                true => Err(Error::from(too_large()).into()),
+                true => Err(Error::from(too_large(limit.content)).into()),
                 false => read(&mut body),
             };
             (result, body.into_inner())

@@ -1,16 +1,30 @@
 // Whatever people can write into names, images, messages and addresses stays text.
-import { api, assert, done, poolToken, register, server, signIn, agent } from "./lib.mjs";
+import {
+  agent, api, assert, configuration, delivered, done, poolToken, receiver, register, server, signIn, webhook,
+} from "./lib.mjs";
 
 const evil = `"><script>alert(1)</script><img src=x onerror=alert(2)>'"{{ 7 * 7 }}`;
-const made = await api("POST", "/agent-pools", { attributes: { name: evil, image: evil } });
+const headers = [{ name: "X-Text", value: evil }];
+const made = await api("POST", "/agent-pools", {
+  attributes: { name: evil, image: evil, "webhook-url": `https://starter.example.com/${evil}`, "webhook-headers": headers },
+});
 const environment = await api("POST", "/environments", { attributes: { name: evil } });
-await api("POST", "/workspaces", {
+const main = await api("POST", "/workspaces", {
   attributes: { name: "main" },
   relationships: {
     environment: { data: { type: "environments", id: environment.id } },
     "agent-pool": { data: { type: "agent-pools", id: made.id } },
   },
 });
+// The error of a delivery is what somebody else answers.
+const url = `${await receiver([[500, evil]])}/${evil}`;
+const hook = await webhook({ name: evil, url, headers }, ["run:errored"]);
+await configuration(main.id);
+const run = await api("POST", "/runs", {
+  attributes: { message: evil }, relationships: { workspace: { data: { type: "workspaces", id: main.id } } },
+});
+await api("POST", `/runs/${run.id}/actions/cancel`);
+await delivered(1);
 const secret = await poolToken(made.id);
 const registered = await register(secret, "one", { version: evil, os: evil, driver: evil, platform: evil });
 assert.equal(registered.status, 201);
@@ -24,7 +38,8 @@ const below = encodeURIComponent(evil);
 const paths = [
   "/pools", `/pools/${made.id}`, `/pools/${made.id}/edit`, `/pools/${made.id}/delete`,
   `/pools/${made.id}/register`, `/pools/${made.id}/tokens/new`, `/agents/${one.id}`,
-  `/agents/${one.id}/remove`, `/pools/${below}`, `/agents/${below}`, `/${below}`,
+  `/agents/${one.id}/remove`, "/webhooks", `/webhooks/${hook.id}`, `/webhooks/${hook.id}/edit`,
+  `/webhooks/${hook.id}/delete`, `/webhooks/${below}`, `/runs/${run.id}`, `/pools/${below}`, `/agents/${below}`, `/${below}`,
   ...tokens.map((token) => `/pools/${made.id}/tokens/${token.id}/revoke`),
 ];
 for (const path of paths) {
@@ -35,6 +50,9 @@ for (const path of paths) {
 }
 await page.goto(`${server}/pools`);
 assert((await page.textContent("#pools")).includes("{{ 7 * 7 }}"), "a text is no template");
+
+await page.goto(`${server}/webhooks/${hook.id}`);
+assert((await page.textContent(".remark")).includes(evil), "the error of a delivery is shown as it is");
 
 // What a form refuses comes back as text, too, and so does what is typed.
 await page.goto(`${server}/pools/${made.id}/register`);
@@ -48,6 +66,13 @@ await page.goto(`${server}/pools/new`);
 await page.fill("#name", evil);
 await page.getByRole("button", { name: "Create pool" }).click();
 await page.locator(".wrong").waitFor();
+await page.goto(`${server}/webhooks/new`);
+await page.fill("#name", evil);
+await page.fill("#url", evil);
+await page.getByLabel("Name of header 1").fill(evil);
+await page.getByRole("button", { name: "Create webhook" }).click();
+await page.locator(".wrong").waitFor();
+assert.equal(await page.inputValue("#url"), evil);
 
 // A sign-in leads nowhere else, and another site's form does nothing.
 await page.goto("about:blank");

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -93,6 +94,34 @@ export async function workspace(name) {
 /** A pool. */
 export async function pool(name) {
   return api("POST", "/agent-pools", { attributes: { name } });
+}
+
+/** Something that webhooks call, and that answers each time with the next status and text. */
+export async function receiver(answers) {
+  const calls = createServer((request, response) => {
+    const [status, text] = answers.shift() ?? [200, ""];
+    request.resume().on("end", () => response.writeHead(status).end(text));
+  });
+  await new Promise((listens) => calls.listen(0, "localhost", listens));
+  calls.unref();
+  return `http://localhost:${calls.address().port}`;
+}
+
+/** A webhook for what happens to the runs of all environments. */
+export async function webhook(attributes, events) {
+  const data = events.map((id) => ({ type: "event-definitions", id }));
+  return api("POST", "/webhook-integrations", {
+    attributes: { "is-shared": true, "max-attempts": 1, ...attributes }, relationships: { events: { data } },
+  });
+}
+
+/** Waits until `count` calls of webhooks are over. */
+export async function delivered(count) {
+  for (;;) {
+    const all = await api("GET", "/webhook-deliveries");
+    if (all.filter((one) => one.attributes.status !== "pending").length >= count) return;
+    await new Promise((then) => setTimeout(then, 200));
+  }
 }
 
 /** Registers an agent, as the program does; status and session. */

@@ -3,7 +3,8 @@
 import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import {
-  agent, api, assert, axe, configuration, done, link, modules, planned, pool, poolToken, register, samples, server, signIn, work, workspace,
+  agent, api, assert, axe, configuration, delivered, done, link, modules, planned, pool, poolToken, receiver, register, samples, server, signIn,
+  webhook, work, workspace,
 } from "./lib.mjs";
 
 const MOST = 150_000;
@@ -23,6 +24,7 @@ const session = page.context();
 // Makes small pictures of large ones.
 const painter = await session.newPage();
 await look("pools-empty", "/pools");
+await look("webhooks-empty", "/webhooks");
 
 const made = await pool("production");
 await pool("sandbox");
@@ -45,6 +47,13 @@ await api("POST", "/vars", {
   attributes: { key: "region", value: "eu-central-1", category: "terraform" },
   relationships: { workspace: { data: { type: "workspaces", id: network } } },
 });
+const url = await receiver([[200, ""], [503, "The chat is closed for maintenance.\nTry again in an hour."]]);
+const hook = await webhook({
+  name: "chat", url, "secret-key": "one of its own",
+  headers: [{ name: "Authorization", value: "Bearer x", sensitive: true }, { name: "X-Team", value: "platform" }],
+}, ["run:needs_attention", "run:errored"]);
+await webhook({ name: "pager", url: "https://pager.example.com/", enabled: false }, ["run:errored"]);
+await api("PATCH", `/agent-pools/${made.id}`, { attributes: { "webhook-url": "https://starter.example.com/start" } });
 await configuration(network);
 const started = await api("POST", "/runs", {
   attributes: { message: "Open port 443" },
@@ -71,6 +80,9 @@ const canceled = await api("POST", "/runs", {
   relationships: { workspace: { data: { type: "workspaces", id: network } } },
 });
 await api("POST", `/runs/${canceled.id}/actions/cancel`);
+await delivered(2);
+// Not in the pictures: a port that is another one each time.
+await api("PATCH", `/webhook-integrations/${hook.id}`, { attributes: { url: "https://chat.example.com/hook" } });
 samples(made.id);
 
 const [environment] = await api("GET", "/environments");
@@ -98,6 +110,11 @@ await look("register", `/pools/${made.id}/register`);
 await look("token-new", `/pools/${made.id}/tokens/new`);
 await look("token-revoke", `/pools/${made.id}/tokens/${token.id}/revoke`);
 await look("account", "/account");
+await look("webhooks", "/webhooks");
+await look("webhook", `/webhooks/${hook.id}`);
+await look("webhook-new", "/webhooks/new");
+await look("webhook-edit", `/webhooks/${hook.id}/edit`);
+await look("webhook-delete", `/webhooks/${hook.id}/delete`);
 await look("login-consent", `/oauth/authorize?${new URLSearchParams({
   client_id: "terraform-cli",
   response_type: "code",

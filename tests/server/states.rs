@@ -8,8 +8,13 @@ use serde_json::{Value, json};
 
 use crate::harness::{Agent, Job, Server, Site, error, id, resource, state};
 
-/// The largest object that the server takes, in bytes.
-const LIMIT: usize = 100 * 1024 * 1024;
+const MIB: usize = 1024 * 1024;
+
+/// The largest object that the server takes, in bytes; also of states, where a test says so.
+const LIMIT: usize = 100 * MIB;
+
+/// The most memory that the server may need for a state of any size, in bytes.
+const MOST_MEMORY: u64 = 128 * MIB as u64;
 
 #[tokio::test]
 async fn a_repeated_upload_is_the_same_version_and_force_rolls_back() {
@@ -77,7 +82,7 @@ async fn what_is_no_state_is_refused_and_pointed_at() {
 
 #[tokio::test]
 async fn a_refusal_says_whether_the_attempt_is_over() {
-    let server = Server::start().await;
+    let server = Server::start_with(&["--max-state", "100"]).await;
     let site = server.pool_and_workspace().await;
     let (agent, apply) = applying(&server, &site).await;
     assert_eq!(apply.put("state", &state(5, json!({}))).await.0, StatusCode::NO_CONTENT);
@@ -114,7 +119,7 @@ async fn a_refusal_says_whether_the_attempt_is_over() {
 
 #[tokio::test]
 async fn uploads_have_the_same_limit_as_runs() {
-    let server = Server::start().await;
+    let server = Server::start_with(&["--max-state", "100"]).await;
     let site = server.pool_and_workspace().await;
     let links = [("workspace", site.workspace.as_str())];
     let text = "A".repeat(LIMIT / 3 * 4 + 2 * 1024 * 1024);
@@ -202,6 +207,44 @@ async fn a_workspace_stays_locked_until_its_unsaved_state_is_dealt_with() {
 }
 
 /// An agent whose apply runs.
+#[tokio::test]
+async fn a_state_of_400_mib_is_kept_and_read_in_little_memory() {
+    // It takes a while, and this agent sends no heartbeats.
+    let server = Server::start_with(&["--lease", "600"]).await;
+    let site = server.pool_and_workspace().await;
+    let (_, apply) = applying(&server, &site).await;
+    let content = large_state(400 * MIB);
+    let length = content.len() as u64;
+    let (status, text) = apply.put_bytes("state", content).await;
+    assert_eq!(status, StatusCode::NO_CONTENT, "{text}");
+
+    let kept = server.get("/state-versions").await;
+    let path = format!("/state-versions/{}/download", id(&kept["data"][0]));
+    let url = format!("{}/api/iacp/v3{path}", server.url);
+    let mut answer = server.http.get(url).bearer_auth(&server.admin).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut read = 0;
+    while let Some(piece) = answer.chunk().await.unwrap() {
+        read += piece.len() as u64;
+    }
+    assert_eq!(read, length);
+    let peak = server.peak_memory();
+    assert!(peak < MOST_MEMORY, "{} MiB", peak / MIB as u64);
+}
+
+/// A state of a little more than so many bytes.
+fn large_state(bytes: usize) -> Vec<u8> {
+    let value = "x".repeat(MIB);
+    let resource = format!(
+        r#"{{"mode":"managed","type":"t","name":"n","provider":"p","instances":[{{"schema_version":0,"attributes":{{"id":"{value}"}}}}]}}"#
+    );
+    let resources = vec![resource; bytes.div_ceil(MIB)].join(",");
+    format!(
+        r#"{{"version":4,"serial":1,"lineage":"l-1","outputs":{{}},"resources":[{resources}]}}"#
+    )
+    .into_bytes()
+}
+
 async fn applying(server: &Server, site: &Site) -> (Agent, Job) {
     let agent = server.agent(site, "one").await;
     let run = id(&server.run(site).await);

@@ -1,10 +1,10 @@
-//! Webhooks that are called when something happens to runs.
+//! Webhooks that are called when something happens to runs and agents.
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use protocol::Outcome;
+use protocol::{Heartbeat, Outcome, Status};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -27,6 +27,14 @@ fn webhook(url: &str, events: &[&str], relationships: Value) -> Value {
         },
         "relationships": relationships,
     } })
+}
+
+/// Checks a call's signature as a receiver does.
+fn check_signature(receiver: &Receiver, call: usize, headers: &HeaderMap) {
+    let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
+    mac.update(receiver.texts()[call].as_bytes());
+    mac.update(headers["date"].as_bytes());
+    assert_eq!(headers["x-signature"], hex::encode(mac.finalize().into_bytes()));
 }
 
 async fn deliveries(server: &Server) -> Vec<Value> {
@@ -80,10 +88,7 @@ async fn a_run_that_needs_attention_and_one_that_failed_are_signed_and_delivered
     assert_eq!(body["workspace"]["id"], site.workspace);
     assert_eq!(body["environment"]["name"], "default");
     assert_eq!(body["webhook"], json!({ "id": webhook, "name": "chat" }));
-    let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
-    mac.update(receiver.texts()[1].as_bytes());
-    mac.update(headers["date"].as_bytes());
-    assert_eq!(headers["x-signature"], hex::encode(mac.finalize().into_bytes()));
+    check_signature(&receiver, 1, headers);
 
     // It is recorded after it was logged.
     let kept = deliveries_once_one_is(&server, "delivered").await;
@@ -147,6 +152,73 @@ async fn runs_of_other_environments_and_disabled_webhooks_call_nobody_and_attemp
     let kept = deliveries_once_one_is(&server, "failed").await;
     assert_eq!((kept.len(), &kept[0]["attributes"]["attempts"]), (1, &json!(2)), "{kept:?}");
     assert_eq!(kept[0]["attributes"]["answer-status"], 502);
+}
+
+#[tokio::test]
+async fn agents_that_are_errored_or_gone_are_signed_delivered_and_delivered_again() {
+    let server = Server::start_with(&["--lease", "2"]).await;
+    let site = server.pool_and_workspace().await;
+    // The first attempt fails.
+    let receiver = Receiver::start(vec![StatusCode::INTERNAL_SERVER_ERROR]).await;
+    let events = ["agent:offline", "agent:errored"];
+    let mut body = webhook(&receiver.url, &events, json!({}));
+    body["data"]["attributes"]["is-shared"] = json!(true);
+    let (status, made) = server.call(Method::POST, "/webhook-integrations", body).await;
+    assert_eq!(status, reqwest::StatusCode::CREATED, "{made}");
+
+    // It never sends a heartbeat.
+    let gone = server.agent(&site, "gone").await;
+    let calls = receiver.calls(2).await;
+    let (_, headers, call) = &calls[1];
+    assert_eq!(call["event_name"], "agent:offline");
+    assert_eq!(
+        (&call["agent"]["name"], &call["agent"]["status"]),
+        (&json!("gone"), &json!("offline"))
+    );
+    assert_eq!(
+        (&call["agent"]["left"], &call["agent_pool"]["id"]),
+        (&json!(false), &json!(site.pool))
+    );
+    assert_eq!((&call["run"], &call["workspace"]), (&Value::Null, &Value::Null));
+    check_signature(&receiver, 1, headers);
+    let agent = call["agent"]["id"].as_str().unwrap();
+    let url = call["agent"]["url"].as_str().unwrap();
+    assert!(url.ends_with(&format!("/agents/{agent}")), "{url}");
+
+    server.wait_for_log("webhook called").await;
+    let kept = deliveries(&server).await;
+    assert_eq!((kept.len(), &kept[0]["attributes"]["attempts"]), (1, &json!(2)), "{kept:?}");
+    // The call outlives its agent.
+    let (status, answer) =
+        server.call(Method::DELETE, &format!("/agents/{agent}"), json!({})).await;
+    assert!(status.is_success(), "{answer}");
+    drop(gone);
+    let again = format!("/webhook-deliveries/{}/actions/redeliver", id(&kept[0]));
+    let (status, answer) = server.call(Method::POST, &again, json!({})).await;
+    assert_eq!(status, reqwest::StatusCode::CREATED, "{answer}");
+    assert_eq!(receiver.calls(3).await[2].2["agent"], call["agent"]);
+
+    let broken = server.agent(&site, "broken").await;
+    let beat = Heartbeat {
+        status: Status::Errored,
+        error_message: Some("the engine does not answer".to_owned()),
+        tasks: Vec::new(),
+    };
+    let beats = async {
+        loop {
+            let (status, answer) = broken.call(Method::POST, "heartbeat", &beat).await;
+            assert!(status.is_success(), "{answer}");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let calls = tokio::select! {
+        calls = receiver.calls(4) => calls,
+        () = beats => unreachable!("it sends heartbeats for ever"),
+    };
+    let call = &calls[3].2;
+    assert_eq!(call["event_name"], "agent:errored");
+    assert_eq!(call["agent"]["error_message"], "the engine does not answer");
+    assert!(!server.log().contains(KEY));
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ use super::{Engine, is_missing};
 pub(crate) const SMALL_FILE: u64 = 1024 * 1024;
 
 /// The most that a file may have that is copied, in bytes: ten times what the server
-/// takes of a state or a plan.
-pub(crate) const LARGE_FILE: u64 = 1024 * 1024 * 1024;
+/// takes of a plan, and what it can be set to take of a state.
+pub(crate) const LARGE_FILE: u64 = protocol::limits::MAX_STATE;
 
 /// How long the engine may take to send what a container has at a path.
 const READING: Duration = Duration::from_secs(600);

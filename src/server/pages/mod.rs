@@ -11,6 +11,7 @@
 //! | [`error`] | the pages for what did not work |
 //! | [`refusal`] | what the pool API does not accept, at the fields of a form |
 //! | [`pools`], [`pool`], [`pool_form`], [`pool_token`] | the agent pools, and one of them |
+//! | [`webhooks`], [`webhook`], [`webhook_form`] | the account's webhooks, and one of them |
 //! | [`agent`], [`register`] | an agent, and how a machine becomes one |
 //! | [`events`] | tells open pages what was changed |
 //! | [`assets`], [`headers`] | stylesheet and scripts, and what browsers may do with the pages |
@@ -58,6 +59,10 @@ mod timeline;
 mod trouble;
 mod value_change;
 mod variables;
+mod webhook;
+mod webhook_form;
+mod webhook_headers;
+mod webhooks;
 mod workspace;
 mod workspace_form;
 mod workspace_settings;
@@ -102,6 +107,9 @@ pub(crate) fn routes() -> Router<App> {
         .merge(sign_in::routes())
         .merge(states::routes())
         .merge(variables::routes())
+        .merge(webhook::routes())
+        .merge(webhook_form::routes())
+        .merge(webhooks::routes())
         .merge(workspace::routes())
         .merge(workspace_form::routes())
         .merge(workspace_settings::routes())

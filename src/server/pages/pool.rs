@@ -15,7 +15,7 @@ use super::pool_chart::{self, Chart, Span};
 use super::pools::{ALL, PoolRow};
 use super::refusal::{Refusal, payload};
 use super::session::{self, Session};
-use super::{agent, pools};
+use super::{agent, pools, webhooks};
 use crate::api::pools::{agent_pools, workspaces};
 use crate::app::App;
 use crate::clock::Millis;
@@ -48,6 +48,8 @@ struct PoolPage {
     pool: PoolRow,
     chart: Chart,
     image: Option<String>,
+    /// None: it has no URL.
+    webhook: Option<PoolWebhook>,
     shared_with: Vec<String>,
     default_of: Vec<String>,
     agents: Vec<agent::Row>,
@@ -56,6 +58,14 @@ struct PoolPage {
     others: Vec<WorkspaceRow>,
     tokens: Vec<TokenRow>,
     refusal: Refusal,
+}
+
+#[derive(Serialize)]
+struct PoolWebhook {
+    enabled: bool,
+    site: String,
+    /// Their names.
+    headers: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -146,6 +156,11 @@ async fn render(
         pool: row,
         chart,
         image: pool.image.clone(),
+        webhook: webhooks::site(&pool.webhook).map(|site| PoolWebhook {
+            enabled: pool.webhook_enabled,
+            site,
+            headers: pool.webhook.headers.iter().map(|header| header.name.clone()).collect(),
+        }),
         shared_with: shared_with.iter().map(|id| name_of(id)).collect(),
         default_of: default_of.iter().map(|id| name_of(id)).collect(),
         agents,

@@ -15,6 +15,7 @@ use super::pool;
 use super::pools::ALL;
 use super::refusal::{Refusal, payload};
 use super::session::{self, Session};
+use super::webhook_headers::{self, HeaderRow};
 use crate::api::pools::{Payload, agent_pools};
 use crate::app::App;
 use crate::store::agent_pool;
@@ -37,6 +38,9 @@ struct PoolForm {
     is_default: bool,
     is_shared: bool,
     environments: Vec<EnvironmentChoice>,
+    webhook_enabled: bool,
+    webhook_url: String,
+    headers: Vec<HeaderRow>,
     refusal: Refusal,
 }
 
@@ -59,6 +63,9 @@ impl PoolForm {
             is_default: fields.has("default"),
             is_shared: fields.get("sharing") != "named",
             environments: choices(environments, &chosen),
+            webhook_enabled: fields.has("webhook-enabled"),
+            webhook_url: fields.get("webhook-url").to_owned(),
+            headers: webhook_headers::rows_of(fields),
             refusal,
         }
     }
@@ -120,6 +127,7 @@ async fn ask_to_change(
     let pool = pool::find(&mut db, &id).await?;
     let named = agent_pool::environments(&mut db, &id).await?;
     let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    let url = pool.webhook.url.as_ref().map(|url| url.expose().to_owned());
     let form = PoolForm {
         id: Some(pool.id),
         heading: format!("Edit {}", pool.name),
@@ -128,6 +136,9 @@ async fn ask_to_change(
         is_default: pool.is_default,
         is_shared: pool.is_shared,
         environments: choices(environments, &named),
+        webhook_enabled: pool.webhook_enabled,
+        webhook_url: url.unwrap_or_default(),
+        headers: webhook_headers::rows(&pool.webhook.headers),
         refusal: Refusal::default(),
     };
     form.show(StatusCode::OK, &app, &session)
@@ -182,6 +193,9 @@ fn resource(fields: &Fields) -> Result<Payload, Refusal> {
         "image": fields.get("image"),
         "default": fields.has("default"),
         "is-shared": is_shared,
+        "webhook-enabled": fields.has("webhook-enabled"),
+        "webhook-url": fields.get("webhook-url"),
+        "webhook-headers": webhook_headers::attribute(fields),
     });
     Ok(payload(attributes, json!({ "environments": { "data": named } })))
 }
@@ -189,4 +203,46 @@ fn resource(fields: &Fields) -> Result<Payload, Refusal> {
 async fn environments(app: &App) -> Result<Vec<Environment>, PageError> {
     let mut db = app.scheduler.store.read().await?;
     Ok(environment::list(&mut db, environment::Filter::default(), ALL).await?.rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::in_process::InProcess;
+    use crate::pages::browser::Browser;
+
+    #[tokio::test]
+    async fn a_pools_webhook_is_set_and_shown_without_its_secrets() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let fields = [
+            ("name", "serverless"),
+            ("webhook-enabled", "on"),
+            ("webhook-url", "https://starter.example.com/start?key=hunter1"),
+            ("header-name-0", "Authorization"),
+            ("header-value-0", "Bearer hunter2"),
+            ("header-sensitive-0", "on"),
+        ];
+        let (status, page) = browser.post("/pools/new", &fields[..2]).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(page.contains("A webhook that is enabled needs a URL."), "{page}");
+        let (status, location) = browser.post_for_location("/pools/new", &fields).await;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        let path = location.unwrap();
+        let page = browser.page(&path).await;
+        assert!(page.contains("https://starter.example.com"), "{page}");
+        assert!(page.contains(">with Authorization<") && !page.contains("hunter"), "{page}");
+
+        let edit = format!("{path}/edit");
+        let page = browser.page(&edit).await;
+        assert!(page.contains("key=hunter1") && !page.contains("hunter2"), "{page}");
+        let disabled = [fields[0], fields[2], fields[3], fields[5]];
+        assert_eq!(browser.post(&edit, &disabled).await.0, StatusCode::SEE_OTHER);
+        assert!(browser.page(&path).await.contains(">disabled<"));
+        let mut db = server.app.scheduler.store.read().await.unwrap();
+        let id = path.rsplit('/').next().unwrap();
+        let kept = agent_pool::find(&mut db, id).await.unwrap().unwrap();
+        assert!(!kept.webhook_enabled);
+        assert_eq!(kept.webhook.headers[0].value.expose(), "Bearer hunter2");
+    }
 }

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::scheduler::pool_of;
 use crate::store::run::{self, Search};
 use crate::store::workspace::{self, Workspace};
-use crate::store::{Connection, environment};
+use crate::store::{Connection, environment, state_version};
 use crate::upload;
 
 pub(super) fn routes() -> Router<App> {
@@ -50,6 +50,23 @@ pub(super) struct Top {
     pool: Option<String>,
     current: Option<Row>,
     waiting: usize,
+    /// None: it is far from the limit.
+    large_state: Option<LargeState>,
+}
+
+/// A state that soon is larger than the server takes. Sizes are in MiB.
+#[derive(Debug, Serialize)]
+struct LargeState {
+    size: u64,
+    limit: u64,
+}
+
+impl LargeState {
+    /// From four fifths of the limit on.
+    fn of(size: u64, limit: u64) -> Option<Self> {
+        const MIB: u64 = 1024 * 1024;
+        (size >= limit / 5 * 4).then_some(Self { size: size / MIB, limit: limit / MIB })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,7 +85,10 @@ pub(super) async fn top(app: &App, db: &mut Connection, id: &str) -> Result<Top,
     let current: Vec<_> = run::current(db, id).await?.into_iter().collect();
     let current = runs::rows(db, &current, app.scheduler.clock.now()).await?.pop();
     let pool = pool_of(db, &workspace).await?;
+    let state = state_version::current(db, id).await?;
+    let size = state.and_then(|state| u64::try_from(state.size).ok()).unwrap_or_default();
     Ok(Top {
+        large_state: LargeState::of(size, app.scheduler.objects.max_state()),
         waiting: run::queues(db, &[id]).await?.len().saturating_sub(current.iter().len()),
         current,
         pool: pool.map(|pool| pool.name),
@@ -172,6 +192,28 @@ mod tests {
     use crate::pages::browser::Browser;
 
     const EVIL: &str = "<img src=x onerror=alert(1)>";
+
+    #[tokio::test]
+    async fn a_state_near_the_limit_is_said_on_the_pages_of_its_workspace() {
+        let server = InProcess::new().await;
+        let state = r#"{"version":4,"serial":1,"lineage":"l","outputs":{},"resources":[]}"#;
+        let state = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, state);
+        let related = [("workspace", server.workspace.as_str())];
+        server.create("/state-versions", json!({ "state": state }), &related).await;
+        let browser = Browser::new(&server).await;
+        for (mib, is_large) in [(79, false), (80, true)] {
+            let mut tx = server.app.scheduler.store.write().await.unwrap();
+            sqlx::query("UPDATE state_versions SET size = $1")
+                .bind(mib * 1024 * 1024)
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+            let page = browser.page(&format!("/workspaces/{}", server.workspace)).await;
+            let said = "Its state has 80 MiB; the server takes at most 100 MiB";
+            assert_eq!(page.contains(said), is_large, "{page}");
+        }
+    }
 
     #[tokio::test]
     async fn workspaces_are_found_by_name_and_their_names_are_escaped() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
+use super::agent_health::HealthWatch;
 use super::{Change, Error, Scheduler, Terms, millis};
 use crate::clock::{Millis, rfc3339};
 use crate::store::agent::Agent;
@@ -24,7 +25,7 @@ pub(super) const UNCLAIMED: Duration = Duration::from_secs(1);
 const SAVE: Duration = Duration::from_secs(60);
 
 /// Of how many agents at once, so that other writers do not wait for long.
-const SAVE_AT_ONCE: usize = 200;
+pub(super) const SAVE_AT_ONCE: usize = 200;
 
 /// After how long an agent that is offline is forgotten.
 const FORGET_AGENT: Duration = Duration::from_secs(4 * 60 * 60);
@@ -220,6 +221,8 @@ impl Scheduler {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = self.clock.now();
         let mut saved = Instant::now();
+        let mut announced = Instant::now();
+        let mut health = HealthWatch::default();
         loop {
             let is_stopping = tokio::select! {
                 _ = interval.tick() => false,
@@ -247,6 +250,15 @@ impl Scheduler {
             };
             if let Err(error) = swept {
                 error!("cannot look after the leases: {error:#}");
+            }
+            if has_jumped {
+                // Nobody could be seen meanwhile.
+                health = HealthWatch::default();
+            } else if announced.elapsed() >= self.terms().lease / 8 {
+                announced = Instant::now();
+                if let Err(error) = self.announce_agents(&mut health).await {
+                    error!("cannot announce agents: {error:#}");
+                }
             }
         }
     }

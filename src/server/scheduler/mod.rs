@@ -22,6 +22,7 @@
 //! Every change is one transaction; the agents that it concerns are woken after
 //! it is committed: for a queued task one that has a free slot.
 
+mod agent_health;
 mod agents;
 mod descriptions;
 mod drain;

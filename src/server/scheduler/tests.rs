@@ -1533,6 +1533,7 @@ impl World {
             &folder.path().join("objects"),
             Reserve::new(folder.path(), 0),
             Usage::default(),
+            crate::objects::MAX_OBJECT,
         )
         .unwrap();
         let (wake, terms) = (

@@ -1,5 +1,6 @@
 //! Agents.
 
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use super::session::End;
@@ -44,6 +45,42 @@ pub(crate) struct Agent {
     pub created_at: Millis,
     /// When it was last seen, as of the last save; the scheduler knows better.
     pub last_seen_at: Millis,
+}
+
+/// Whether an agent can have tasks, as webhooks say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
+pub(crate) enum Health {
+    /// It is there.
+    Online,
+    /// It has left, or was not seen for too long.
+    Offline,
+    /// It is there, and says that it can run nothing.
+    Errored,
+}
+
+impl Health {
+    /// As clients know it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Offline => "offline",
+            Self::Errored => "errored",
+        }
+    }
+}
+
+/// An agent, and what webhooks were last called for about it.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct Announced {
+    /// The agent.
+    #[sqlx(flatten)]
+    pub agent: Agent,
+    /// What was announced last; of a new agent, that it is online.
+    pub announced: Health,
+    /// When that was; none: nothing was.
+    pub announced_at: Option<Millis>,
 }
 
 /// Which agents.
@@ -204,6 +241,27 @@ pub(crate) async fn find_named(
 /// All agents.
 pub(crate) async fn all(db: &mut Connection) -> sqlx::Result<Vec<Agent>> {
     sqlx::query_as("SELECT * FROM agents").fetch_all(db).await
+}
+
+/// All agents, with what was announced of them.
+pub(crate) async fn announced(db: &mut Connection) -> sqlx::Result<Vec<Announced>> {
+    sqlx::query_as("SELECT * FROM agents ORDER BY id").fetch_all(db).await
+}
+
+/// Remembers what is announced of an agent; whether the agent is still known.
+pub(crate) async fn announce(
+    db: &mut Connection,
+    id: &str,
+    health: Health,
+    now: Millis,
+) -> sqlx::Result<bool> {
+    sqlx::query("UPDATE agents SET announced = $2, announced_at = $3 WHERE id = $1")
+        .bind(id)
+        .bind(health)
+        .bind(now)
+        .execute(db)
+        .await
+        .map(|done| done.rows_affected() > 0)
 }
 
 /// The agents of these pools.

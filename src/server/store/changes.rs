@@ -131,6 +131,16 @@ async fn topics_of(db: &mut Connection, row: &Row) -> sqlx::Result<Vec<String>> 
             "SELECT 'agent:' || id FROM agents WHERE rowid = $1
              UNION SELECT 'pool:' || pool_id FROM agents WHERE rowid = $1",
         ),
+        "webhook_integrations" => {
+            sqlx::query_scalar("SELECT 'webhook:' || id FROM webhook_integrations WHERE rowid = $1")
+        }
+        "webhook_integration_environments" => sqlx::query_scalar(
+            "SELECT 'webhook:' || integration_id FROM webhook_integration_environments
+             WHERE rowid = $1",
+        ),
+        "webhook_deliveries" => sqlx::query_scalar(
+            "SELECT 'webhook:' || integration_id FROM webhook_deliveries WHERE rowid = $1",
+        ),
         "page_sessions" => {
             sqlx::query_scalar("SELECT 'session:' || id FROM page_sessions WHERE rowid = $1")
         }

@@ -1,8 +1,9 @@
-//! Webhooks that are called when something happens to runs.
+//! Webhooks that are called when something happens to runs and agents.
 
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
+use super::agent::Health;
 use super::run::{Run, Status};
 use super::webhook::Webhook;
 use super::{Connection, Listed, Sorts, View};
@@ -19,7 +20,7 @@ pub(crate) struct WebhookIntegration {
     pub name: String,
     /// Whether it is called.
     pub enabled: bool,
-    /// Whether it is for the runs of all environments.
+    /// Whether it is for all environments.
     pub is_shared: bool,
     /// Where it is.
     #[sqlx(try_from = "String")]
@@ -37,7 +38,7 @@ pub(crate) struct WebhookIntegration {
     pub created_at: Millis,
 }
 
-/// Something that happens to runs.
+/// Something that happens to runs or agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Event {
     /// A run has done what it was for.
@@ -49,6 +50,15 @@ pub(crate) enum Event {
     /// A plan waits for a yes.
     #[serde(rename = "run:needs_attention")]
     NeedsAttention,
+    /// An agent has left, or was not seen for too long.
+    #[serde(rename = "agent:offline")]
+    AgentOffline,
+    /// An agent says that it can run nothing.
+    #[serde(rename = "agent:errored")]
+    AgentErrored,
+    /// An agent that was offline or errored can have tasks again.
+    #[serde(rename = "agent:online")]
+    AgentOnline,
 }
 
 /// What a webhook is called for; kept as a JSON list.
@@ -71,7 +81,14 @@ impl TryFrom<String> for Events {
 
 impl Event {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Completed, Self::Errored, Self::NeedsAttention];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Completed,
+        Self::Errored,
+        Self::NeedsAttention,
+        Self::AgentOffline,
+        Self::AgentErrored,
+        Self::AgentOnline,
+    ];
 
     /// As clients know it.
     pub(crate) const fn name(self) -> &'static str {
@@ -79,6 +96,9 @@ impl Event {
             Self::Completed => "run:completed",
             Self::Errored => "run:errored",
             Self::NeedsAttention => "run:needs_attention",
+            Self::AgentOffline => "agent:offline",
+            Self::AgentErrored => "agent:errored",
+            Self::AgentOnline => "agent:online",
         }
     }
 
@@ -89,6 +109,15 @@ impl Event {
             Status::Errored | Status::Canceled => Some(Self::Errored),
             Status::Planned if !run.auto_apply => Some(Self::NeedsAttention),
             _ => None,
+        }
+    }
+
+    /// What it means that an agent has become so.
+    pub(crate) fn of_agent(health: Health) -> Self {
+        match health {
+            Health::Online => Self::AgentOnline,
+            Health::Offline => Self::AgentOffline,
+            Health::Errored => Self::AgentErrored,
         }
     }
 }
@@ -102,7 +131,7 @@ pub(crate) struct Filter<'a> {
     pub name: Option<&'a str>,
     /// Of this account.
     pub account: Option<&'a str>,
-    /// For the runs of this environment.
+    /// For this environment.
     pub environment: Option<&'a str>,
     /// `true`: called; `false`: not.
     pub enabled: Option<&'a str>,
@@ -227,6 +256,26 @@ pub(crate) async fn of_workspace(
     .await
 }
 
+/// Those that are called for the agents of a pool: for all environments, or for one that may use
+/// the pool.
+pub(crate) async fn of_pool(
+    db: &mut Connection,
+    pool_id: &str,
+) -> sqlx::Result<Vec<WebhookIntegration>> {
+    sqlx::query_as(
+        "SELECT i.* FROM webhook_integrations i JOIN agent_pools p ON p.id = $1
+         WHERE i.enabled AND (i.is_shared OR EXISTS (
+             SELECT 1 FROM webhook_integration_environments e
+             WHERE e.integration_id = i.id AND (p.is_shared OR EXISTS (
+                 SELECT 1 FROM pool_environments u
+                 WHERE u.pool_id = p.id AND u.environment_id = e.environment_id))))
+         ORDER BY i.id",
+    )
+    .bind(pool_id)
+    .fetch_all(db)
+    .await
+}
+
 /// Remembers a call.
 pub(crate) async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<()> {
     sqlx::query("UPDATE webhook_integrations SET last_triggered_at = $2 WHERE id = $1")
@@ -237,7 +286,7 @@ pub(crate) async fn touch(db: &mut Connection, id: &str, now: Millis) -> sqlx::R
         .map(drop)
 }
 
-/// These webhooks and the environments whose runs they are for.
+/// These webhooks and the environments that they are for.
 pub(crate) async fn environments_of(
     db: &mut Connection,
     ids: &[&str],
@@ -252,7 +301,7 @@ pub(crate) async fn environments_of(
     .await
 }
 
-/// Writes the environments whose runs a webhook is for, in the place of those there were.
+/// Writes the environments that a webhook is for, in the place of those there were.
 pub(crate) async fn set_environments(
     db: &mut Connection,
     id: &str,

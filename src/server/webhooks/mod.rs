@@ -1,10 +1,10 @@
 //! Calls webhooks: those of pools for queued tasks ([`tasks`]), and those for what happens to
-//! runs ([`runs`]).
+//! runs and agents ([`deliveries`]).
 //!
 //! What is still to be called stands in the database, so it outlives a restart. A webhook can get
 //! a call twice, when the server ends between an answer and its record: both have the same key.
 
-mod runs;
+mod deliveries;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ const AT_ONCE: i64 = 10;
 /// A call that is due.
 enum Call {
     Task(Box<WebhookCall>),
-    Run(Box<DueDelivery>),
+    Delivery(Box<DueDelivery>),
 }
 
 impl Call {
@@ -42,7 +42,7 @@ impl Call {
     fn owner(&self) -> &str {
         match self {
             Self::Task(call) => &call.pool_id,
-            Self::Run(call) => &call.delivery.integration_id,
+            Self::Delivery(call) => &call.delivery.integration_id,
         }
     }
 }
@@ -79,13 +79,13 @@ impl Parts {
         let now = self.scheduler.clock.now();
         let mut db = self.scheduler.store.read().await?;
         let tasks = webhook_call::due(&mut db, now, AT_ONCE, &busy).await?;
-        let runs = webhook_delivery::due(&mut db, now, AT_ONCE, &busy).await?;
+        let deliveries = webhook_delivery::due(&mut db, now, AT_ONCE, &busy).await?;
         let mut due = BTreeMap::<_, Vec<_>>::new();
         for call in tasks
             .into_iter()
             .map(Box::new)
             .map(Call::Task)
-            .chain(runs.into_iter().map(Box::new).map(Call::Run))
+            .chain(deliveries.into_iter().map(Box::new).map(Call::Delivery))
         {
             due.entry(call.owner().to_owned()).or_default().push(call);
         }
@@ -96,7 +96,7 @@ impl Parts {
     async fn call_all(&self, http: &Client, owner: String, calls: Vec<Call>) -> String {
         let made = calls.into_iter().map(async |call| match call {
             Call::Task(call) => self.announce_task(http, *call).await,
-            Call::Run(call) => self.deliver(http, *call).await,
+            Call::Delivery(call) => self.deliver(http, *call).await,
         });
         for error in join_all(made).await.into_iter().filter_map(Result::err) {
             error!("cannot record a call of a webhook: {error:#}");

@@ -99,7 +99,8 @@ async fn upload(
     }
     authenticated(&extensions);
     check_kept(&version)?;
-    let archive = archive.receive(&app.scheduler.objects).await.map_err(not_received)?;
+    let draft = app.scheduler.objects.draft()?;
+    let archive = archive.receive(draft).await.map_err(not_received)?;
     let sha256 = archive.sha256();
     if version.uploaded {
         return uploaded_again(&app, &version, &sha256).await;

@@ -27,7 +27,7 @@ pub(super) mod state_versions;
 mod tags;
 mod variables;
 mod webhook;
-mod webhook_integrations;
+pub(crate) mod webhook_integrations;
 pub(crate) mod workspaces;
 
 use std::time::Duration;

@@ -177,7 +177,11 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "webhook-deliveries",
-        related: &[("run", "runs"), ("webhook-integration", "webhook-integrations")],
+        related: &[
+            ("agent", "agents"),
+            ("run", "runs"),
+            ("webhook-integration", "webhook-integrations"),
+        ],
         filters: &["run", "webhook-delivery", "webhook-integration"],
         flags: &[],
         sorts: webhook_delivery::SORTS,

@@ -18,16 +18,18 @@ use super::attributes::Kind;
 use super::payload::Payload;
 use crate::api::json_api::ApiError;
 use crate::app::App;
-use crate::objects::{Draft, MAX_OBJECT};
+use crate::objects::Draft;
 use crate::scheduler::Error;
-use crate::upload::Upload;
+use crate::upload::{Limit, Upload};
 
 /// What may stand in the document beside the state, in bytes: it is kept in memory.
 const MAX_REST: u64 = 1024 * 1024;
 const BEYOND_REST: &str = "it has more than 1048576 bytes beside its state";
 
-/// The largest document: the largest state in base64, and the rest.
-pub(in crate::api) const MAX_DOCUMENT: u64 = MAX_OBJECT / 3 * 4 + MAX_REST;
+/// The largest document: `copies` of the largest state in base64, and the rest.
+pub(in crate::api) fn limit(max_state: u64, copies: u64) -> Limit {
+    Limit { body: copies * (max_state / 3 * 4 + MAX_REST), content: max_state }
+}
 
 /// A new state version.
 pub(super) struct StateUpload {
@@ -44,8 +46,9 @@ impl FromRequest<App> for StateUpload {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let Ok(upload) = Upload::from_request(request, app).await;
-        let draft = app.scheduler.objects.draft()?;
-        let document = upload.read(MAX_DOCUMENT, |body| read(body, draft, &[])).await?;
+        let draft = app.scheduler.objects.state_draft()?;
+        let limit = limit(draft.limit(), 1);
+        let document = upload.read(limit, |body| read(body, draft, &[])).await?;
         let StateDocument { payload, state, md5 } = document;
         if let Some(kind) = Kind::named("state-versions") {
             payload.check(kind)?;

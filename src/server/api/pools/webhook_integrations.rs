@@ -1,4 +1,4 @@
-//! Webhooks that are called when something happens to runs, and their deliveries.
+//! Webhooks that are called when something happens to runs and agents, and their deliveries.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -13,15 +13,15 @@ use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::webhook::Webhook;
-use crate::store::webhook_delivery::{self as delivery, WebhookDelivery};
+use crate::store::webhook_delivery::{self as delivery, Subject, WebhookDelivery};
 use crate::store::webhook_integration::{self as integration, Event, Events, WebhookIntegration};
 use crate::store::{Connection, environment, is_taken};
 use crate::token::new_id;
 use protocol::Secret;
 
 /// What existing clients expect of one that says nothing.
-const TIMEOUT: i64 = 15;
-const MAX_ATTEMPTS: i64 = 3;
+pub(crate) const TIMEOUT: i64 = 15;
+pub(crate) const MAX_ATTEMPTS: i64 = 3;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -52,7 +52,8 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
     Ok(Document::of(render(&mut db, &found).await?))
 }
 
-async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+/// Creates a webhook.
+pub(crate) async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let mut new = WebhookIntegration {
         id: new_id("wh"),
@@ -75,7 +76,8 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     Ok(Document::created(resource))
 }
 
-async fn update(
+/// Changes a webhook.
+pub(crate) async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     payload: Payload,
@@ -90,7 +92,11 @@ async fn update(
     Ok(Document::of(resource))
 }
 
-async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+/// Deletes a webhook with its deliveries.
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     find(&mut tx, &id).await?;
     integration::delete(&mut tx, &id).await?;
@@ -247,7 +253,10 @@ async fn read_delivery(
 }
 
 /// Makes the same call once more.
-async fn redeliver(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
+pub(crate) async fn redeliver(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let earlier = find_delivery(&mut tx, &id).await?;
     let new = earlier.again(new_id("wd"), app.scheduler.clock.now());
@@ -262,12 +271,18 @@ async fn find_delivery(db: &mut Connection, id: &str) -> Result<WebhookDelivery,
 }
 
 fn render_delivery(one: &WebhookDelivery) -> Value {
+    let (run, agent) = match &one.subject {
+        Subject::Run { id, status } => (Some((id, status)), None),
+        Subject::Agent(agent) => (None, Some(agent)),
+    };
     json!({
         "type": "webhook-deliveries",
         "id": one.id,
         "attributes": {
             "event": one.event,
-            "run-status": one.run_status,
+            "run-status": run.map(|(_, status)| status),
+            "agent-name": agent.map(|agent| &agent.name),
+            "agent-status": agent.map(|agent| agent.health.name()),
             "status": one.state(),
             "attempts": one.attempts,
             "next-attempt-at": one.next_at.map(rfc3339),
@@ -279,7 +294,8 @@ fn render_delivery(one: &WebhookDelivery) -> Value {
         },
         "relationships": {
             "webhook-integration": to_one("webhook-integrations", Some(&one.integration_id)),
-            "run": to_one("runs", Some(&one.run_id)),
+            "run": to_one("runs", run.map(|(id, _)| id.as_str())),
+            "agent": to_one("agents", agent.map(|agent| agent.id.as_str())),
         },
     })
 }

@@ -17,12 +17,11 @@ use crate::api::pools::{Payload, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::connections::authenticated;
-use crate::objects::MAX_OBJECT;
 use crate::scheduler::{Error, NewState, millis};
 use crate::store::state_upload::{self, StateUpload};
 use crate::store::workspace::Workspace;
 use crate::token::{NewToken, PresentedToken, new_id};
-use crate::upload::Upload;
+use crate::upload::{Limit, Upload};
 
 /// How long an announced state can be uploaded.
 const OPEN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -82,9 +81,9 @@ async fn upload(
 ) -> Result<StatusCode, ApiError> {
     let announced = find(&app, &id, &signature).await?;
     authenticated(&extensions);
-    let mut draft = app.scheduler.objects.draft()?;
+    let mut draft = app.scheduler.objects.state_draft()?;
     let (draft, md5) = content
-        .read(MAX_OBJECT, move |body| {
+        .read(Limit::of(draft.limit()), move |body| {
             let mut hashed = Hashed { inner: &mut draft, hash: Md5::new() };
             io::copy(body, &mut hashed).map_err(Error::from)?;
             let md5 = hex::encode(hashed.hash.finalize());
@@ -114,7 +113,7 @@ async fn upload_json(
     find(&app, &id, &signature).await?;
     authenticated(&extensions);
     content
-        .read(MAX_OBJECT, |body| {
+        .read(Limit::of(app.scheduler.objects.max_state()), |body| {
             io::copy(body, &mut io::sink()).map_err(Error::from)?;
             Ok::<_, Error>(())
         })

@@ -9,7 +9,7 @@ use super::access::Admin;
 use super::query::ListQuery;
 use super::{BASE, state_uploads, workspaces as terraform_workspaces};
 use crate::api::json_api::{ApiError, Document, to_one};
-use crate::api::pools::state_upload::{self, MAX_DOCUMENT, StateDocument};
+use crate::api::pools::state_upload::{self, StateDocument};
 use crate::api::pools::{Payload, quotas, state_versions, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
@@ -76,9 +76,9 @@ async fn create(
     drop(db);
     check_lock(&workspace, &by)?;
     let Ok(upload) = Upload::from_request(request, &app).await;
-    let draft = app.scheduler.objects.draft()?;
-    let document =
-        upload.read(3 * MAX_DOCUMENT, |body| state_upload::read(body, draft, &IGNORED)).await?;
+    let draft = app.scheduler.objects.state_draft()?;
+    let limit = state_upload::limit(draft.limit(), 3);
+    let document = upload.read(limit, |body| state_upload::read(body, draft, &IGNORED)).await?;
     let StateDocument { payload, state, md5 } = document;
     let Some(md5) = md5 else {
         return state_uploads::announce(&app, &workspace, &payload).await;

@@ -1,5 +1,5 @@
-//! Calls webhooks for what happens to runs: a POST with a signature, tried a few times. What
-//! became of each is kept.
+//! Calls webhooks for what happens to runs and agents: a POST with a signature, tried a few times.
+//! What became of each is kept.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::app::Parts;
 use crate::clock::{Millis, rfc3339};
 use crate::scheduler::millis;
-use crate::store::webhook_delivery::{self, DueDelivery};
+use crate::store::webhook_delivery::{self, DueDelivery, Subject};
 use crate::store::webhook_integration;
 use protocol::Secret;
 
@@ -30,9 +30,10 @@ struct Answer {
 
 impl Parts {
     pub(super) async fn deliver(&self, http: &Client, due: DueDelivery) -> Result<()> {
+        let Some(body) = self.body(&due).await? else { return Ok(()) };
         let begun = self.scheduler.clock.now();
         let since = Instant::now();
-        let answered = post(http, &due, self.body(&due).to_string(), begun).await;
+        let answered = post(http, &due, body.to_string(), begun).await;
         let mut tried = due.delivery;
         tried.attempts += 1;
         tried.attempted_at = Some(begun);
@@ -56,32 +57,58 @@ impl Parts {
         Ok(tx.commit().await?)
     }
 
-    fn body(&self, due: &DueDelivery) -> Value {
+    /// What a call says; none: its run is gone, and the call with it.
+    async fn body(&self, due: &DueDelivery) -> Result<Option<Value>> {
         let delivery = &due.delivery;
-        json!({
+        let mut body = json!({
             "payload_version": 1,
             "event_name": delivery.event,
-            "run": {
-                "id": delivery.run_id,
-                "message": due.message,
-                "status": delivery.run_status,
-                "source": due.source.name(),
-                "url": self.link(&format!("/runs/{}", delivery.run_id)),
-                "created_at": rfc3339(due.run_created_at),
-                "updated_at": rfc3339(delivery.happened_at),
-            },
             "webhook": { "id": delivery.integration_id, "name": due.webhook_name },
-            "workspace": {
-                "id": due.workspace_id,
-                "name": due.workspace_name,
-                "url": self.link(&format!("/workspaces/{}", due.workspace_id)),
-            },
-            "environment": {
-                "id": due.environment_id,
-                "name": due.environment_name,
-                "url": self.link(&format!("/workspaces?environment={}", due.environment_id)),
-            },
-        })
+        });
+        match &delivery.subject {
+            Subject::Run { id, status } => {
+                let mut db = self.scheduler.store.read().await?;
+                let run = webhook_delivery::called_run(&mut db, id).await?;
+                let Some(run) = run else { return Ok(None) };
+                body["run"] = json!({
+                    "id": id,
+                    "message": run.message,
+                    "status": status,
+                    "source": run.source.name(),
+                    "url": self.link(&format!("/runs/{id}")),
+                    "created_at": rfc3339(run.created_at),
+                    "updated_at": rfc3339(delivery.happened_at),
+                });
+                body["workspace"] = json!({
+                    "id": run.workspace_id,
+                    "name": run.workspace_name,
+                    "url": self.link(&format!("/workspaces/{}", run.workspace_id)),
+                });
+                body["environment"] = json!({
+                    "id": run.environment_id,
+                    "name": run.environment_name,
+                    "url": self.link(&format!("/workspaces?environment={}", run.environment_id)),
+                });
+            }
+            Subject::Agent(agent) => {
+                body["agent"] = json!({
+                    "id": agent.id,
+                    "name": agent.name,
+                    "status": agent.health.name(),
+                    "left": agent.left,
+                    "error_message": agent.error,
+                    "url": self.link(&format!("/agents/{}", agent.id)),
+                    "last_seen_at": rfc3339(agent.last_seen_at),
+                    "updated_at": rfc3339(delivery.happened_at),
+                });
+                body["agent_pool"] = json!({
+                    "id": agent.pool_id,
+                    "name": agent.pool_name,
+                    "url": self.link(&format!("/pools/{}", agent.pool_id)),
+                });
+            }
+        }
+        Ok(Some(body))
     }
 }
 
