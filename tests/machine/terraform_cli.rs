@@ -108,7 +108,7 @@ fn terraform_plans_applies_stops_and_destroys_on_the_agent() {
 
     cli.create("first", "echo making it");
     let destroyed = cli.ok("terraform destroy -no-color -auto-approve");
-    assert!(destroyed.contains("Destroy complete!"), "{destroyed}");
+    assert!(destroyed.contains("0 added, 0 changed, 2 destroyed"), "{destroyed}");
     assert_eq!(pool.resources(), 0);
 
     time(&cli, setting(ROUNDS));
@@ -125,10 +125,10 @@ fn stop_an_apply(cli: &Cli<'_>, pool: &Pool<'_>) {
     let line = "set -m; terraform apply -no-color -auto-approve >/root/apply.log 2>&1 & job=$!; \
         until grep -q 'step 2 of' /root/apply.log; do \
             kill -0 $job || { cat /root/apply.log; exit 1; }; sleep 0.1; done; \
-        kill -s INT $job; wait $job; echo ended with $?";
-    let ended = cli.ok(&format!("timeout 120 bash -c \"{}\"", line.replace('$', "\\$")));
+        kill -s INT $job; wait $job; :";
+    // Its exit code says whether the run was canceled already when it looked.
+    cli.ok(&format!("timeout 120 bash -c \"{}\"", line.replace('$', "\\$")));
     let said = cli.ok("cat /root/apply.log");
-    assert_eq!(ended, "ended with 1", "{said}");
     assert!(said.contains("The remote operation was successfully cancelled."), "{said}");
     pool.wait_for_newest_run("canceled");
     assert!(!said.contains("step 60 of"), "{said}");
