@@ -1,20 +1,42 @@
 //! Configuration versions: Terraform makes one for each run, and uploads its folder to it.
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::json_api::{ApiError, Data, Document, to_one};
+use crate::api::calls::{About, Calls, document_of};
+use crate::api::json_api::{ApiError, Data, Document, MEDIA_TYPE, to_one};
 use crate::api::pools::{configuration_versions, workspaces};
 use crate::app::App;
 use crate::store::configuration_version::ConfigurationVersion;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/workspaces/{id}/configuration-versions", post(create))
-        .route("/configuration-versions/{id}", get(read))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .post(
+            "/workspaces/{id}/configuration-versions",
+            About::one(
+                "Create a configuration version",
+                StatusCode::CREATED,
+                "configuration-versions",
+            )
+            .takes(MEDIA_TYPE, false, schema),
+            create,
+        )
+        .get(
+            "/configuration-versions/{id}",
+            About::one("Read a configuration version", StatusCode::OK, "configuration-versions"),
+            read,
+        )
+}
+
+fn schema() -> Value {
+    document_of(json!({
+        "properties": { "attributes": {
+            "type": "object",
+            "properties": { "speculative": { "type": "boolean" } },
+        } },
+    }))
 }
 
 /// A new configuration version as it comes in. That its runs start only when they are asked
