@@ -1,14 +1,15 @@
 //! The calls of an API. One is routed and described in the same place, so that the document of the
 //! APIs has every call there is.
 
+use std::convert::Infallible;
+
 use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
-use axum::routing::{MethodFilter, Route, on};
+use axum::routing::{MethodFilter, MethodRouter, Route, on};
 use serde_json::{Value, json};
-use std::convert::Infallible;
 use tower::{Layer, Service};
 
 use crate::app::App;
@@ -24,7 +25,7 @@ pub(in crate::api) fn schema_named(name: &str) -> Value {
 /// Calls, and what the document says of each.
 #[derive(Default)]
 pub(in crate::api) struct Calls {
-    router: Router<App>,
+    routes: Vec<(&'static str, MethodRouter<App>)>,
     described: Vec<Call>,
 }
 
@@ -198,14 +199,14 @@ impl Calls {
         handler: H,
     ) -> Self {
         let about = about.into();
-        self.router = self.router.route(path, on(filter, handler));
+        self.routes.push((path, on(filter, handler)));
         self.described.push(Call { method, path: path.to_owned(), about, needs_token: true });
         self
     }
 
     /// These calls and others.
     pub(in crate::api) fn merge(mut self, other: Self) -> Self {
-        self.router = self.router.merge(other.router);
+        self.routes.extend(other.routes);
         self.described.extend(other.described);
         self
     }
@@ -216,22 +217,25 @@ impl Calls {
         self
     }
 
-    /// The same calls with a layer around each.
+    /// The same calls with a layer around each. It is not asked for methods that a path does not
+    /// have.
     pub(in crate::api) fn layer<L>(mut self, layer: L) -> Self
     where
         L: Layer<Route> + Clone + Send + Sync + 'static,
-        L::Service: Service<Request> + Clone + Send + Sync + 'static,
+        L::Service: Service<Request, Error = Infallible> + Clone + Send + Sync + 'static,
         <L::Service as Service<Request>>::Response: IntoResponse + 'static,
-        <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
         <L::Service as Service<Request>>::Future: Send + 'static,
     {
-        self.router = self.router.layer(layer);
+        let layered =
+            |(path, route): (_, MethodRouter<App>)| (path, route.route_layer(layer.clone()));
+        self.routes = self.routes.into_iter().map(layered).collect();
         self
     }
 
     /// Their routes.
     pub(in crate::api) fn into_router(self) -> Router<App> {
-        self.router
+        let routes = self.routes.into_iter();
+        routes.fold(Router::new(), |router, (path, route)| router.route(path, route))
     }
 
     /// What the document says of them.

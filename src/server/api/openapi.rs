@@ -200,8 +200,11 @@ pub(super) fn list_parameter(name: &str, items: Value) -> Value {
 
 /// The parameters of a list that say which page of it is asked for.
 pub(super) fn page_parameters() -> Vec<Value> {
-    let number =
-        |description: &str| json!({ "type": "integer", "minimum": 1, "description": description });
+    let number = |description: &str| {
+        json!({
+            "type": "integer", "minimum": 1, "maximum": i64::MAX, "description": description,
+        })
+    };
     vec![
         query_parameter("page[number]", number("Which page, from 1.")),
         query_parameter("page[size]", number("How many resources it has: 20, at most 100.")),

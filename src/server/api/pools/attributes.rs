@@ -346,7 +346,7 @@ impl Kind {
             return Ok(());
         }
         if self.is_unrelated(name) {
-            return match asks_nothing(&value["data"], &Value::Null) {
+            return match value.is_object() && asks_nothing(&value["data"], &Value::Null) {
                 true => Ok(()),
                 false => Err(ApiError::relationship(name, "This server does not support it.")),
             };
@@ -362,10 +362,15 @@ impl Kind {
         self.attributes.iter().find(|(known, _)| *known == name).map(|(_, of)| of)
     }
 
+    /// Whether a new resource has to have anything.
+    pub(super) fn needs_something(&self) -> bool {
+        !self.required.is_empty()
+    }
+
     /// A document with such a resource as clients write it, in JSON Schema.
     pub(super) fn schema_of_request(&self, is_new: bool) -> Value {
         let is_required = |name: &str| is_new && self.required.contains(&name);
-        let asks_nothing = json!({ "enum": [null, false, "", []] });
+        let asks_nothing = json!({ "enum": NOTHING.iter().map(json_of).collect::<Vec<_>>() });
         let of_attribute = |(name, of): &(&str, ValueType)| {
             let schema = if is_required(name) { of.schema() } else { or_null(of.schema()) };
             ((*name).to_owned(), schema)
@@ -373,7 +378,12 @@ impl Kind {
         let mut attributes: Map<String, Value> = self.attributes.iter().map(of_attribute).collect();
         for (name, _) in self.fixed {
             let mut values = self.values(name);
-            values.push(Value::Null);
+            let others = if is_nothing(&values[0]) { &NOTHING[..] } else { &["null"] };
+            for other in others.iter().map(json_of) {
+                if !values.contains(&other) {
+                    values.push(other);
+                }
+            }
             attributes.insert((*name).to_owned(), json!({ "enum": values }));
         }
         for name in self.unsupported {
@@ -441,7 +451,7 @@ impl Kind {
     /// The values of a fixed attribute, that of answers first.
     fn values(&self, name: &str) -> Vec<Value> {
         let named = self.fixed.iter().filter(|(fixed, _)| *fixed == name);
-        named.map(|(_, value)| serde_json::from_str(value).expect("the table has JSON")).collect()
+        named.map(|(_, value)| json_of(value)).collect()
     }
 }
 
@@ -460,12 +470,13 @@ pub(in crate::api) fn schema_of_attributes(kind: &str, names: &[&str]) -> Value 
 /// Adds to a resource what clients expect and this server does not have.
 pub(super) fn complete(resource: &mut Value) {
     let Some(kind) = resource["type"].as_str().and_then(Kind::named) else { return };
-    if let Some(attributes) = resource["attributes"].as_object_mut() {
+    if let Some(attributes) = resource.get_mut("attributes").and_then(Value::as_object_mut) {
         for (name, _) in kind.fixed {
             attributes.entry(*name).or_insert_with(|| kind.values(name).swap_remove(0));
         }
     }
-    if let Some(relationships) = resource["relationships"].as_object_mut() {
+    let relationships = resource.get_mut("relationships").and_then(Value::as_object_mut);
+    if let Some(relationships) = relationships {
         for (name, is_to_many) in kind.unrelated {
             let data = if *is_to_many { Value::Array(Vec::new()) } else { Value::Null };
             relationships.entry(*name).or_insert(json!({ "data": data }));
@@ -481,14 +492,18 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
 /// Whether a value that is not supported asks for nothing, as a client's default does. To
 /// switch something off that is always on is not nothing.
 fn asks_nothing(value: &Value, only: &Value) -> bool {
-    let is_empty = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(items) => items.is_empty(),
-        _ => false,
-    };
-    is_empty(value) && is_empty(only)
+    is_nothing(value) && is_nothing(only)
+}
+
+/// The values that ask for nothing, in JSON.
+const NOTHING: [&str; 5] = ["null", "false", "\"\"", "[]", "{}"];
+
+fn is_nothing(value: &Value) -> bool {
+    NOTHING.iter().any(|nothing| json_of(nothing) == *value)
+}
+
+fn json_of(text: &&str) -> Value {
+    serde_json::from_str(text).expect("the table has JSON")
 }
 
 #[cfg(test)]

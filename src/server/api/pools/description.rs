@@ -52,6 +52,9 @@ fn complete(call: &Call, details: &mut Details) {
 }
 
 fn answer_of(call: &Call, answer: Answer) -> (StatusCode, Content) {
+    if call.path.contains("/relationships/") {
+        return (StatusCode::NO_CONTENT, Content::Nothing);
+    }
     let is_made = call.method == Method::POST && !call.path.contains("/actions/");
     let status = if is_made { StatusCode::CREATED } else { StatusCode::OK };
     match answer {
@@ -72,7 +75,8 @@ fn body_of(call: &Call) -> Option<Value> {
         return None;
     }
     let kind = Kind::of_path(&call.path)?;
-    Some(body(MEDIA_TYPE, is_new, kind.schema_of_request(is_new)))
+    let is_required = is_new && kind.needs_something();
+    Some(body(MEDIA_TYPE, is_required, kind.schema_of_request(is_new)))
 }
 
 impl ResourceType {

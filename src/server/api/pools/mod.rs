@@ -64,10 +64,10 @@ pub(super) const DOCUMENT_TIME: Duration = Duration::from_secs(30);
 /// The API's calls.
 pub(crate) fn routes(app: &App) -> Router<App> {
     let with_token = calls_with_token()
+        .layer(from_fn_with_state(App::clone(app), query::answer))
         .into_router()
         .fallback(json_api::no_such_call)
         .method_not_allowed_fallback(json_api::no_such_method)
-        .layer(from_fn_with_state(App::clone(app), query::answer))
         .layer(from_fn_with_state(App::clone(app), access::check));
     let anybody =
         calls_of_anybody().into_router().method_not_allowed_fallback(json_api::no_such_method);

@@ -1,6 +1,7 @@
 //! Variables of the account, of environments and of workspaces. The value of a sensitive one
 //! never comes back.
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -73,9 +74,10 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
 
 async fn create(
     State(app): State<App>,
-    Query(options): Query<Options>,
+    options: Result<Query<Options>, QueryRejection>,
     payload: Payload,
 ) -> Result<Document, ApiError> {
+    let Query(options) = options?;
     let mut tx = app.scheduler.store.write().await?;
     let owner = Owner::of(&mut tx, &payload).await?;
     let now = app.scheduler.clock.now();
@@ -104,9 +106,10 @@ async fn create(
 async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
-    Query(options): Query<Options>,
+    options: Result<Query<Options>, QueryRejection>,
     payload: Payload,
 ) -> Result<Document, ApiError> {
+    let Query(options) = options?;
     let mut tx = app.scheduler.store.write().await?;
     let mut variable = find(&mut tx, &id).await?;
     payload.unchanged("account", Some(&variable.account_id))?;

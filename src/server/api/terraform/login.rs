@@ -58,6 +58,16 @@ pub(super) fn calls() -> Calls {
                 let token = json!({ "type": "string" });
                 json!({ "type": "object", "properties": { "access_token": token } })
             }),
+        )
+        // RFC 6749, section 5.2.
+        .answers(
+            StatusCode::BAD_REQUEST,
+            Content::Other("application/json", || {
+                let text = json!({ "type": "string" });
+                json!({ "type": "object", "required": ["error"], "properties": {
+                    "error": text, "error_description": text,
+                } })
+            }),
         );
     Calls::default()
         .post(TOKEN, about, exchange)

@@ -9,6 +9,7 @@ use std::io::SeekFrom;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Extensions, StatusCode};
@@ -90,9 +91,10 @@ fn max_piece() -> u64 {
 async fn read(
     State(app): State<App>,
     Path((id, secret)): Path<(String, String)>,
-    Query(part): Query<Part>,
+    part: Result<Query<Part>, QueryRejection>,
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
+    let Query(part) = part?;
     let not_found = || ApiError::not_found("Log", &id);
     let mut db = app.scheduler.store.read().await?;
     let known = log_link::find(&mut db, &id).await?.ok_or_else(not_found)?;

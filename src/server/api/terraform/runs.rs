@@ -4,6 +4,7 @@ use std::slice;
 
 use anyhow::Context as _;
 use axum::Extension;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -148,8 +149,9 @@ struct Include {
 async fn read(
     State(app): State<App>,
     Path(id): Path<String>,
-    Query(Include { include }): Query<Include>,
+    include: Result<Query<Include>, QueryRejection>,
 ) -> Result<Document, ApiError> {
+    let Query(Include { include }) = include?;
     let mut db = app.scheduler.store.read().await?;
     let run = find(&mut db, &id).await?;
     let resource = render(&mut db, &run).await?;

@@ -232,7 +232,6 @@ struct SentId {
 
 #[derive(Debug, Default, Deserialize)]
 struct SentTags {
-    #[serde(default)]
     data: Vec<SentTag>,
 }
 

@@ -1,0 +1,132 @@
+//! Requests that schemathesis makes of the document of the APIs: whatever is sent, the server
+//! answers what the document says, and takes nothing that it does not say.
+//!
+//! `SCALR_TEST_SCHEMATHESIS` is the program, which `scripts/test` installs. Checks that are off:
+//!
+//! | check | why |
+//! |---|---|
+//! | `positive_data_acceptance` | JSON Schema does not say that a name is taken, that a text is a cron expression or a URL, or that a workspace is locked |
+//!
+//! Calls that are left out: the log of a plan is held until there is more, and a revoked token
+//! would end the test.
+
+use std::env;
+use std::fs;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::harness::{Server, state};
+
+const PROGRAM: &str = "SCALR_TEST_SCHEMATHESIS";
+
+/// Operations that are left out, by their ids.
+const LEFT_OUT: [&str; 2] = ["terraform-read-the-log-of-a-plan-or-an-apply", "revoke-a-token"];
+
+#[tokio::test]
+async fn the_server_keeps_what_its_document_says() {
+    run(8).await;
+}
+
+mod full {
+    #[tokio::test]
+    async fn the_server_keeps_what_its_document_says_for_longer() {
+        super::run(100).await;
+    }
+}
+
+/// Makes up to `examples` requests of each call in each of schemathesis' phases.
+async fn run(examples: u32) {
+    let program = env::var_os(PROGRAM).unwrap_or_else(|| panic!("{PROGRAM} is not set"));
+    let server = Server::start_bare(&["--insecure-http"], None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("schemathesis.toml");
+    fs::write(&settings, ids(&server).await).unwrap();
+    let mut command = Command::new(program);
+    command.arg("--config-file").arg(&settings).arg("run");
+    command.arg(format!("{}/api/openapi.json", server.url));
+    command.args(["--header", &format!("Authorization: Bearer {}", server.admin)]);
+    command.args(["--max-examples", &examples.to_string(), "--seed", "1", "--no-color"]);
+    command.args(["--exclude-checks", "positive_data_acceptance", "--continue-on-failure"]);
+    command.args(["--suppress-health-check", "all", "--warnings", "off"]);
+    for id in LEFT_OUT {
+        command.args(["--exclude-operation-id", id]);
+    }
+    let output = command.current_dir(folder.path()).kill_on_drop(true).output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}\n{}", server.log());
+    assert_tested(&server, &text).await;
+}
+
+/// Every call but those that are left out was tested.
+async fn assert_tested(server: &Server, text: &str) {
+    let answer = server.http.get(format!("{}/api/openapi.json", server.url)).send().await.unwrap();
+    let document: Value = answer.json().await.unwrap();
+    let paths = document["paths"].as_object().unwrap().values();
+    let operations = paths.flat_map(|path| path.as_object().unwrap().keys());
+    let count = operations.filter(|name| *name != "parameters").count() - LEFT_OUT.len();
+    assert!(text.contains(&format!("Tested: {count}\n")), "{count}: {text}");
+}
+
+/// Makes one resource of each type, and the settings by which the calls are made of these.
+async fn ids(server: &Server) -> String {
+    let site = server.pool_and_workspace().await;
+    let id = |resource: &Value| resource["id"].as_str().unwrap().to_owned();
+    let of_workspace = [("workspace", site.workspace.as_str())];
+    let related = [("environment", site.environment.as_str()), ("agent-pool", site.pool.as_str())];
+    let other = server.create("/workspaces", json!({ "name": "other" }), &related).await;
+    let outputs = json!({ "a": { "value": "x", "type": "string" } });
+    let state = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, state(1, outputs));
+    let state = server.create("/state-versions", json!({ "state": state }), &of_workspace).await;
+    let agent = server.agent(&site, "agent").await;
+    let run = server.run(&site).await;
+    agent.take().await;
+    let variable = json!({ "key": "a", "value": "b", "category": "terraform" });
+    let variable = server.create("/vars", variable, &of_workspace).await;
+    let tag = server.create("/tags", json!({ "name": "blue" }), &[]).await;
+    let triggers =
+        [("upstream", site.workspace.as_str()), ("downstream", other["id"].as_str().unwrap())];
+    let trigger = server.create("/run-triggers", json!({}), &triggers).await;
+    let webhook = json!({ "data": {
+        "attributes": { "name": "hook", "url": "https://localhost:1/" },
+        "relationships": { "events": { "data": [{ "id": "run:completed" }] } },
+    } });
+    let (status, webhook) = server.call(Method::POST, "/webhook-integrations", webhook).await;
+    assert_eq!(status, StatusCode::CREATED, "{webhook}");
+    let first = async |list: &str| id(&server.get(list).await["data"][0]);
+    let phase = |name: &str| id(&run["relationships"][name]["data"]);
+    let ids = [
+        ("accounts", first("/accounts").await),
+        ("agent-pools", site.pool.clone()),
+        ("agents", first("/agents").await),
+        ("applies", phase("apply")),
+        ("access-tokens", site.token_id.clone()),
+        ("configuration-versions", first("/configuration-versions").await),
+        ("environments", site.environment.clone()),
+        ("plans", phase("plan")),
+        ("projects", format!("prj-{}", site.environment)),
+        ("run-triggers", id(&trigger)),
+        ("runs", id(&run)),
+        ("state-versions", id(&state)),
+        ("tags", id(&tag)),
+        ("vars", id(&variable)),
+        ("webhook-integrations", id(&webhook["data"])),
+        ("workspaces", site.workspace.clone()),
+    ];
+    let of_type = |(name, id): (&str, String)| {
+        operations(&format!("/{name}/\\{{id\\}}"), &format!("\"path.id\" = \"{id}\""))
+    };
+    let organization = "\"path.organization\" = \"default\", \"path.name\" = \"main\"";
+    let settings = ids.map(of_type).concat();
+    settings + &operations("/organizations/\\{organization\\}", organization)
+}
+
+/// The settings of all calls but deletions whose path matches.
+fn operations(path: &str, parameters: &str) -> String {
+    format!(
+        "[[operations]]\ninclude-path-regex = '{path}'\nexclude-method = \"DELETE\"\n\
+         parameters = {{ {parameters} }}\n"
+    )
+}
