@@ -91,6 +91,10 @@ mod tests {
             assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
             assert_eq!(answer["errors"][0]["status"], "405", "{path}: {answer}");
         }
+        // Whatever its query says.
+        let path = "/api/iacp/v3/agents?colour=red";
+        let (status, answer) = refusal(&server, Method::POST, path).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{answer}");
         let (status, answer) = refusal(&server, Method::GET, "/api/agent/v1/poll").await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
         assert!(answer["error"].is_string(), "{answer}");

@@ -191,10 +191,16 @@ pub(super) fn query_parameter(name: &str, schema: Value) -> Value {
     json!({ "name": name, "in": "query", "schema": schema })
 }
 
-/// A parameter of the query whose values stand with commas between them.
-pub(super) fn list_parameter(name: &str, items: Value) -> Value {
-    let mut parameter = query_parameter(name, json!({ "type": "array", "items": items }));
-    parameter["explode"] = false.into();
+/// A parameter of the query with names between commas, each with something around it.
+pub(super) fn names_parameter(
+    name: &str,
+    (before, names, after): (&str, &[&str], &str),
+    description: &str,
+) -> Value {
+    let known = names.join("|");
+    let pattern = format!("^,*({before}({known}){after}(,+|$))*$");
+    let mut parameter = query_parameter(name, json!({ "type": "string", "pattern": pattern }));
+    parameter["description"] = format!("{description} Names: {}.", names.join(", ")).into();
     parameter
 }
 

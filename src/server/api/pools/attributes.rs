@@ -663,6 +663,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_value_of_another_type_is_refused_by_name() {
+        let site = site().await;
+        for at in &site.paths {
+            for (name, of) in at.0.attributes {
+                let values =
+                    [json!(true), json!("x"), json!(-1.5), json!([[1]]), json!({ "?": 1 })];
+                for value in values.into_iter().filter(|value| !of.accepts(value)) {
+                    site.refuses(at, "attributes", name, value).await;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_relationship_without_data_is_refused_and_changes_nothing() {
+        let site = site().await;
+        let path = format!("/workspaces/{}", site.server.workspace);
+        let before = site.server.api(Method::GET, &path, Value::Null).await;
+        for at in &site.paths {
+            for (name, _) in at.0.relationships {
+                if at.1 == Method::PATCH {
+                    site.refuses(at, "relationships", name, json!({})).await;
+                }
+            }
+            for (name, _) in at.0.unrelated {
+                site.refuses(at, "relationships", name, json!("x")).await;
+            }
+        }
+        assert_eq!(site.server.api(Method::GET, &path, Value::Null).await, before);
+    }
+
+    #[tokio::test]
+    async fn a_resource_without_relationships_has_none_that_are_null() {
+        let server = InProcess::new().await;
+        let listed = server.api(Method::GET, "/accounts", Value::Null).await;
+        assert!(listed["data"][0].get("relationships").is_none(), "{listed}");
+    }
+
+    #[tokio::test]
     async fn no_relationship_is_ignored_in_a_change() {
         let site = site().await;
         let mut accepted = Vec::new();

@@ -9,7 +9,7 @@ use super::resource_types::{Answer, ResourceType, TYPES};
 use super::{BASE, calls};
 use crate::api::calls::{Answered, Call, Content, schema_named};
 use crate::api::json_api::MEDIA_TYPE;
-use crate::api::openapi::{Api, Details, body, list_parameter, page_parameters, query_parameter};
+use crate::api::openapi::{Api, Details, body, names_parameter, page_parameters, query_parameter};
 
 /// This API.
 pub(in crate::api) fn described() -> Api {
@@ -88,10 +88,11 @@ impl ResourceType {
             query_parameter(&format!("filter[{name}]"), schema)
         };
         let mut parameters: Vec<Value> = self.filters.iter().map(filter).collect();
-        let both = |(name, _): &(&str, &str)| [(*name).to_owned(), format!("-{name}")];
-        let sorts: Vec<String> = self.sorts.iter().flat_map(both).collect();
+        let sorts: Vec<&str> = self.sorts.iter().map(|(name, _)| *name).collect();
         if !sorts.is_empty() {
-            parameters.push(list_parameter("sort", json!({ "type": "string", "enum": sorts })));
+            let names = ("-?", sorts.as_slice(), "");
+            let description = "The first counts most; `-` puts the greatest value first.";
+            parameters.push(names_parameter("sort", names, description));
         }
         if !self.searched.is_empty() {
             let mut query = query_parameter("query", json!({ "type": "string" }));
@@ -108,16 +109,15 @@ impl ResourceType {
         let related: Vec<&str> = related.collect();
         let mut parameters = Vec::new();
         if !related.is_empty() {
-            let mut include =
-                list_parameter("include", json!({ "type": "string", "enum": related }));
-            include["description"] =
-                "Related resources that the answer has, too. `b.c` is `c` of the resource's `b`."
-                    .into();
-            parameters.push(include);
+            let names = ("", related.as_slice(), "(\\.[a-z.-]+)?");
+            let description = "Related resources that the answer has, too, with commas between \
+                               them. `b.c` is `c` of the resource's `b`.";
+            parameters.push(names_parameter("include", names, description));
         }
         let mut fields =
-            list_parameter(&format!("fields[{}]", self.name), json!({ "type": "string" }));
-        fields["description"] = "Only these attributes and relationships.".into();
+            query_parameter(&format!("fields[{}]", self.name), json!({ "type": "string" }));
+        fields["description"] =
+            "Only these attributes and relationships, with commas between them.".into();
         parameters.push(fields);
         parameters
     }

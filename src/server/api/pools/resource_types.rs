@@ -1,6 +1,8 @@
 //! What clients may ask of each type of resource when they read it: the one table from which
 //! queries are checked, related resources are found and `docs/api.md` is made.
 
+use std::slice;
+
 use axum::http::Method;
 use serde_json::{Map, Value, json};
 
@@ -395,7 +397,7 @@ impl ResourceType {
             "type": "object",
             "required": ["type", "id"],
             "properties": {
-                "type": { "const": self.name },
+                "type": { "enum": self.types() },
                 "id": { "type": "string" },
                 "attributes": {
                     "type": "object",
@@ -410,6 +412,14 @@ impl ResourceType {
             },
             "additionalProperties": false,
         })
+    }
+
+    /// The types of what a list of it has: comments are events, too.
+    fn types(&self) -> &[&'static str] {
+        match self.name {
+            "run-events" => &["run-events", "comments"],
+            _ => slice::from_ref(&self.name),
+        }
     }
 
     pub(super) fn named(name: &str) -> Option<&'static Self> {

@@ -196,9 +196,9 @@ async fn queue(
     let environment = organizations::find(&mut db, &organization).await?;
     let listed = run_queue::list(&mut db, &environment.id, query.page).await?;
     let mut resources = render_all(&mut db, &listed.rows).await?;
-    let first = (query.page.number - 1).saturating_mul(query.page.size) + 1;
-    for (position, resource) in (first..).zip(&mut resources) {
-        resource["attributes"]["position-in-queue"] = position.into();
+    let before = (query.page.number - 1).saturating_mul(query.page.size);
+    for (position, resource) in (1..).zip(&mut resources) {
+        resource["attributes"]["position-in-queue"] = before.saturating_add(position).into();
     }
     Ok(Document::page(resources, listed.total, query.page))
 }
@@ -340,4 +340,28 @@ fn render_with(run: &Run, plan: &Task, apply: &Task, is_locked: bool) -> Value {
             "apply": to_one("applies", Some(&apply.phase_id)),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn the_queue_has_a_last_page_number_like_any_list() {
+        let server = InProcess::new().await;
+        server.run().await;
+        for (number, count) in [(1, 1), (i64::MAX, 0)] {
+            let path = format!("/api/v2/organizations/default/runs/queue?page[number]={number}");
+            let (status, body) = server.call(Method::GET, &path, &server.admin, &[], "").await;
+            assert_eq!(status, StatusCode::OK, "{number}: {body:?}");
+            let answer: Value = serde_json::from_slice(&body).unwrap();
+            let runs = answer["data"].as_array().unwrap();
+            assert_eq!(runs.len(), count, "{answer}");
+            let position = |run: &Value| run["attributes"]["position-in-queue"] == 1;
+            assert!(runs.iter().all(position), "{answer}");
+        }
+    }
 }

@@ -215,13 +215,14 @@ struct SentWorkspace {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 struct SentRelationships {
-    project: Option<SentProject>,
+    project: SentProject,
     tags: SentTags,
     tag_bindings: SentTags,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct SentProject {
+    #[serde(deserialize_with = "Option::deserialize")]
     data: Option<SentId>,
 }
 
@@ -267,8 +268,7 @@ impl SentWorkspace {
             }
         }
         let SentRelationships { project, tags, tag_bindings } = self.relationships;
-        let project = project.and_then(|project| project.data);
-        if project.is_some_and(|project| project.id != projects::id_of(environment)) {
+        if project.data.is_some_and(|project| project.id != projects::id_of(environment)) {
             let detail = format!("The environment has one project, \"{}\".", projects::NAME);
             return Err(ApiError::relationship("project", detail));
         }
