@@ -98,6 +98,8 @@ await look("register", `/pools/${made.id}/register`);
 await look("token-new", `/pools/${made.id}/tokens/new`);
 await look("token-revoke", `/pools/${made.id}/tokens/${token.id}/revoke`);
 await look("account", "/account");
+await look("api-reference", "/api-reference");
+await look("api-calls", "/api-reference/workspaces");
 await look("login-consent", `/oauth/authorize?${new URLSearchParams({
   client_id: "terraform-cli",
   response_type: "code",

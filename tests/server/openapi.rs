@@ -72,13 +72,14 @@ async fn run(examples: u32) {
     assert_tested(&server, &text).await;
 }
 
-/// Every call but those that are left out was tested.
+/// Every call was tested but those that are left out, and that of the document itself, which
+/// schemathesis makes at first.
 async fn assert_tested(server: &Server, text: &str) {
     let answer = server.http.get(format!("{}/api/openapi.json", server.url)).send().await.unwrap();
     let document: Value = answer.json().await.unwrap();
     let paths = document["paths"].as_object().unwrap().values();
     let operations = paths.flat_map(|path| path.as_object().unwrap().keys());
-    let count = operations.filter(|name| *name != "parameters").count() - LEFT_OUT.len();
+    let count = operations.filter(|name| *name != "parameters").count() - LEFT_OUT.len() - 1;
     assert!(text.contains(&format!("Tested: {count}\n")), "{count}: {text}");
 }
 

@@ -1,11 +1,12 @@
-//! `/api-reference`: every call of the APIs, from their document.
+//! `/api-reference`: every call of the APIs, from their document, and a page for each group of
+//! calls.
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::error::PageError;
 use super::frame::Page;
@@ -14,7 +15,9 @@ use crate::api::openapi;
 use crate::app::App;
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/api-reference", get(show))
+    Router::new()
+        .route("/api-reference", get(show))
+        .route("/api-reference/{group}", get(show_group))
 }
 
 #[derive(Serialize)]
@@ -26,21 +29,26 @@ struct Reference {
 #[derive(Serialize)]
 struct Group {
     name: String,
-    operations: Vec<Operation>,
+    calls: Vec<Call>,
 }
 
 #[derive(Serialize)]
-struct Operation {
+struct Call {
     id: String,
     method: String,
     path: String,
     summary: String,
     details: Option<String>,
     needs_token: bool,
-    parameters: Vec<Field>,
-    media_type: Option<String>,
-    body: Vec<Field>,
+    tables: Vec<Table>,
     answers: Vec<Answer>,
+}
+
+/// What a call takes in one place.
+#[derive(Serialize)]
+struct Table {
+    title: String,
+    fields: Vec<Field>,
 }
 
 #[derive(Serialize)]
@@ -58,33 +66,49 @@ struct Answer {
 }
 
 async fn show(State(app): State<App>, session: Session) -> Result<Response, PageError> {
+    let groups = groups(&openapi::document());
     let page = Page {
         template: "api-reference.html",
         title: "API reference",
         section: "account",
         topics: &[],
     };
-    let groups = groups(&openapi::document());
     page.show(&app, &session, &Reference { document: openapi::PATH, groups })
+}
+
+async fn show_group(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    session: Session,
+) -> Result<Response, PageError> {
+    let found = groups(&openapi::document()).into_iter().find(|group| group.name == name);
+    let group = found.ok_or(PageError::NotFound("group of calls"))?;
+    let page = Page {
+        template: "api-calls.html",
+        title: &format!("{name} · API reference"),
+        section: "account",
+        topics: &[],
+    };
+    page.show(&app, &session, &json!({ "group": group }))
 }
 
 /// The groups in the order of the document, each with its calls.
 fn groups(document: &Value) -> Vec<Group> {
     let mut groups: Vec<Group> = members(&document["tags"])
-        .map(|tag| Group { name: text(&tag["name"]), operations: Vec::new() })
+        .map(|tag| Group { name: text(&tag["name"]), calls: Vec::new() })
         .collect();
     for (path, item) in document["paths"].as_object().into_iter().flatten() {
         for (method, operation) in item.as_object().into_iter().flatten() {
             let Some(name) = operation["tags"][0].as_str() else { continue };
             if let Some(group) = groups.iter_mut().find(|group| group.name == name) {
-                group.operations.push(render(method, path, item, operation));
+                group.calls.push(call(method, path, item, operation));
             }
         }
     }
     groups
 }
 
-fn render(method: &str, path: &str, item: &Value, operation: &Value) -> Operation {
+fn call(method: &str, path: &str, item: &Value, operation: &Value) -> Call {
     let parameters = members(&item["parameters"]).chain(members(&operation["parameters"]));
     let parameters = parameters.map(|parameter| Field {
         name: text(&parameter["name"]),
@@ -92,23 +116,32 @@ fn render(method: &str, path: &str, item: &Value, operation: &Value) -> Operatio
         is_required: parameter["required"] == true,
         description: description(parameter),
     });
-    let content = operation["requestBody"]["content"].as_object();
-    let content = content.and_then(|content| content.iter().next());
-    let mut body = Vec::new();
-    if let Some((_, content)) = content {
-        add_fields("", &content["schema"], &mut body);
+    let mut tables = vec![Table { title: "Parameter".to_owned(), fields: parameters.collect() }];
+    for (media_type, content) in
+        operation["requestBody"]["content"].as_object().into_iter().flatten()
+    {
+        let mut fields = Vec::new();
+        add_fields("", &content["schema"], &mut fields);
+        if fields.is_empty() {
+            fields.push(Field {
+                name: "body".to_owned(),
+                kind: kind(&content["schema"]),
+                is_required: operation["requestBody"]["required"] == true,
+                description: String::new(),
+            });
+        }
+        tables.push(Table { title: format!("Body, {media_type}"), fields });
     }
+    tables.retain(|table| !table.fields.is_empty());
     let answers = operation["responses"].as_object().into_iter().flatten();
-    Operation {
+    Call {
         id: text(&operation["operationId"]),
         method: method.to_uppercase(),
         path: path.to_owned(),
         summary: text(&operation["summary"]),
         details: operation["description"].as_str().map(str::to_owned),
         needs_token: operation.get("security").is_none(),
-        parameters: parameters.collect(),
-        media_type: content.map(|(media_type, _)| media_type.clone()),
-        body,
+        tables,
         answers: answers.map(answer).collect(),
     }
 }
@@ -200,31 +233,37 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+
     use super::super::browser::Browser;
     use super::*;
     use crate::in_process::InProcess;
 
     #[tokio::test]
-    async fn the_page_has_every_call_of_the_document() {
+    async fn the_pages_have_every_call_of_the_document() {
         let server = InProcess::new().await;
         let browser = Browser::new(&server).await;
-        let page = browser.page("/api-reference").await;
+        let index = browser.page("/api-reference").await;
         let document = openapi::document();
         let groups = groups(&document);
-        let operations: Vec<&Operation> =
-            groups.iter().flat_map(|group| &group.operations).collect();
-        let methods = ["get", "post", "put", "patch", "delete"];
         let paths = document["paths"].as_object().unwrap().values();
-        let count: usize = paths
-            .map(|item| methods.iter().filter(|method| item.get(**method).is_some()).count())
-            .sum();
-        assert_eq!(operations.len(), count);
-        for operation in operations {
-            assert!(page.contains(&format!("id=\"{}\"", operation.id)), "{}", operation.id);
+        let members = paths.flat_map(|item| item.as_object().unwrap().keys());
+        let operations = members.filter(|name| *name != "parameters").count();
+        assert_eq!(groups.iter().map(|group| group.calls.len()).sum::<usize>(), operations);
+        for group in &groups {
+            let page = browser.page(&format!("/api-reference/{}", group.name)).await;
+            for call in &group.calls {
+                assert!(index.contains(&format!("#{}\"", call.id)), "{}", call.id);
+                assert!(page.contains(&format!("id=\"{}\"", call.id)), "{}", call.id);
+                assert!(page.contains(&call.path), "{}", call.path);
+            }
         }
-        let mut all = groups.iter().flat_map(|group| &group.operations);
-        let create = all.find(|one| one.id == "create-a-workspace").unwrap();
-        let field = |name: &str| create.body.iter().find(|field| field.name == name).unwrap();
+        assert_eq!(browser.get("/api-reference/nothing").await.0, StatusCode::NOT_FOUND);
+
+        let mut calls = groups.iter().flat_map(|group| &group.calls);
+        let create = calls.find(|call| call.id == "create-a-workspace").unwrap();
+        let body = &create.tables.last().unwrap().fields;
+        let field = |name: &str| body.iter().find(|field| field.name == name).unwrap();
         assert!(field("data.attributes.name").is_required);
         assert_eq!(field("data.relationships.environment").kind, "to-one");
         assert_eq!(field("data.attributes.auto-apply").kind, "boolean or null");
