@@ -6,6 +6,7 @@
 //! | check | why |
 //! |---|---|
 //! | `positive_data_acceptance` | JSON Schema does not say that a name is taken, that a text is a cron expression or a URL, or that a workspace is locked |
+//! | `ensure_resource_availability` | 404 also says that what a request relates the new resource to is not there |
 //!
 //! Calls that are left out: the log of a plan is held until there is more, and a revoked token
 //! would end the test.
@@ -30,6 +31,9 @@ expected-statuses = [
 ]
 "#;
 
+/// The checks that are off.
+const OFF: [&str; 2] = ["positive_data_acceptance", "ensure_resource_availability"];
+
 /// Operations that are left out, by their ids.
 const LEFT_OUT: [&str; 2] = ["terraform-read-the-log-of-a-plan-or-an-apply", "revoke-a-token"];
 
@@ -41,7 +45,7 @@ async fn the_server_keeps_what_its_document_says() {
 mod full {
     #[tokio::test]
     async fn the_server_keeps_what_its_document_says_for_longer() {
-        super::run(100).await;
+        super::run(50).await;
     }
 }
 
@@ -57,7 +61,7 @@ async fn run(examples: u32) {
     command.arg(format!("{}/api/openapi.json", server.url));
     command.args(["--header", &format!("Authorization: Bearer {}", server.admin)]);
     command.args(["--max-examples", &examples.to_string(), "--seed", "1", "--no-color"]);
-    command.args(["--exclude-checks", "positive_data_acceptance", "--continue-on-failure"]);
+    command.args(["--exclude-checks", &OFF.join(","), "--continue-on-failure"]);
     command.args(["--suppress-health-check", "all", "--warnings", "off"]);
     for id in LEFT_OUT {
         command.args(["--exclude-operation-id", id]);
