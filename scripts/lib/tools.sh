@@ -10,6 +10,7 @@ nfpm_version=2.48.0
 playwright_version=1.65.1
 axe_version=4.14.1
 html_validate_version=9.7.1
+schemathesis_version=4.32.5
 declare -A cargo_tool_versions=(
     [cargo-deb]=3.8.0
     [cargo-generate-rpm]=0.21.1
@@ -78,6 +79,18 @@ need_browser() {
     quietly "installing $wanted from npm" npm install --prefix "$SCALR_TEST_BROWSER" \
         --no-audit --no-fund --no-save $wanted
     printf '%s\n' "$wanted" >"$SCALR_TEST_BROWSER/versions"
+}
+
+# need_schemathesis: what tests the APIs by their document, from PyPI in a venv of its own. The
+# program is SCALR_TEST_SCHEMATHESIS.
+need_schemathesis() {
+    local folder=$cache/schemathesis wanted="schemathesis==$schemathesis_version"
+    export SCALR_TEST_SCHEMATHESIS=$folder/bin/schemathesis
+    [[ -f $folder/versions && $(<"$folder/versions") == "$wanted" ]] && return
+    python3 -c 'import ensurepip, venv' 2>/dev/null || need_debian python3 python3-venv
+    quietly "making a Python environment in $folder" python3 -m venv --clear "$folder"
+    quietly "installing $wanted from PyPI" "$folder/bin/pip" install --quiet "$wanted"
+    printf '%s\n' "$wanted" >"$folder/versions"
 }
 
 # need_cargo_tools NAME...: build these programs from crates.io, once.

@@ -115,6 +115,8 @@ await look("webhook", `/webhooks/${hook.id}`);
 await look("webhook-new", "/webhooks/new");
 await look("webhook-edit", `/webhooks/${hook.id}/edit`);
 await look("webhook-delete", `/webhooks/${hook.id}/delete`);
+await look("api-reference", "/api-reference");
+await look("api-calls", "/api-reference/workspaces");
 await look("login-consent", `/oauth/authorize?${new URLSearchParams({
   client_id: "terraform-cli",
   response_type: "code",

@@ -9,6 +9,7 @@ mod harness;
 mod lists;
 mod logs;
 mod metrics;
+mod openapi;
 mod packages;
 mod pools;
 mod run_options;

@@ -1,10 +1,13 @@
 //! What the server answers: the agents' protocol, the pool API, and that of Terraform's CLI.
 
 pub(crate) mod agent;
+mod calls;
 pub(crate) mod json_api;
+pub(crate) mod openapi;
 pub(crate) mod pools;
 mod run_scope;
 pub(crate) mod terraform;
+mod value_type;
 
 use std::error::Error;
 
@@ -22,6 +25,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(agent::routes())
         .merge(pools::routes(app))
         .merge(terraform::routes(app))
+        .merge(openapi::calls().into_router())
         .nest("/api/agent", Router::new().fallback(agent::no_such_call))
         .nest("/api", Router::new().fallback(json_api::no_such_call))
         // axum does not ask a nested fallback for the path that it is nested at with a slash.
@@ -87,6 +91,10 @@ mod tests {
             assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
             assert_eq!(answer["errors"][0]["status"], "405", "{path}: {answer}");
         }
+        // Whatever its query says.
+        let path = "/api/iacp/v3/agents?colour=red";
+        let (status, answer) = refusal(&server, Method::POST, path).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{answer}");
         let (status, answer) = refusal(&server, Method::GET, "/api/agent/v1/poll").await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
         assert!(answer["error"].is_string(), "{answer}");

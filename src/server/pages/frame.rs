@@ -19,6 +19,8 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("account.html", include_str!("../../../templates/pages/account.html")),
     ("agent.html", include_str!("../../../templates/pages/agent.html")),
     ("agent-remove.html", include_str!("../../../templates/pages/agent-remove.html")),
+    ("api-calls.html", include_str!("../../../templates/pages/api-calls.html")),
+    ("api-reference.html", include_str!("../../../templates/pages/api-reference.html")),
     ("arrival.html", include_str!("../../../templates/pages/arrival.html")),
     ("base.html", include_str!("../../../templates/pages/base.html")),
     ("components.html", include_str!("../../../templates/pages/components.html")),

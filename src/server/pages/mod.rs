@@ -16,10 +16,12 @@
 //! | [`events`] | tells open pages what was changed |
 //! | [`assets`], [`headers`] | stylesheet and scripts, and what browsers may do with the pages |
 //! | [`sign_in`], [`attempts`], [`account`] | how sessions begin and end |
+//! | [`api_reference`] | every call of the APIs |
 //! | [`login_consent`] | whether `terraform login` gets a token |
 
 mod account;
 mod agent;
+mod api_reference;
 mod assets;
 mod attempts;
 #[cfg(test)]
@@ -95,6 +97,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(environments::routes())
         .merge(events::routes())
         .merge(agent::routes())
+        .merge(api_reference::routes())
         .merge(pool::routes())
         .merge(pool_form::routes())
         .merge(pool_token::routes())

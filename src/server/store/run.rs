@@ -171,6 +171,13 @@ impl Status {
         Status::Canceled,
     ];
 
+    /// What clients know them all by.
+    pub(crate) fn names() -> Vec<&'static str> {
+        let waiting = [Self::Pending, Self::PlannedAndSaved];
+        let all = waiting.iter().chain(Self::UNDER_WAY).chain(Self::ENDED);
+        all.map(|status| status.name()).collect()
+    }
+
     /// As clients know it.
     pub(crate) fn name(self) -> &'static str {
         match self {

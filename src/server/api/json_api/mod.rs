@@ -12,7 +12,7 @@ pub(super) use document::{send, to_many, to_one};
 pub(crate) use error::ApiError;
 
 /// The media type of JSON:API.
-const MEDIA_TYPE: &str = "application/vnd.api+json";
+pub(super) const MEDIA_TYPE: &str = "application/vnd.api+json";
 
 /// How many resources a page of a list has at most.
 pub(super) const MAX_PAGE: i64 = 100;

@@ -1,14 +1,13 @@
 //! Access tokens: admins' and pools'.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::{agent_pools, the_account};
+use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::{Millis, rfc3339};
@@ -16,11 +15,15 @@ use crate::store::access_token::{self, AccessToken};
 use crate::store::{Connection, WriteTransaction};
 use crate::token::{NewToken, new_id};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/agent-pools/{id}/access-tokens", get(list).post(create))
-        .route("/access-tokens", get(list_admins).post(create_admin))
-        .route("/access-tokens/{id}", get(read).patch(update).delete(delete))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/agent-pools/{id}/access-tokens", "List the tokens of an agent pool", list)
+        .post("/agent-pools/{id}/access-tokens", "Create a token of an agent pool", create)
+        .get("/access-tokens", "List the tokens of admins", list_admins)
+        .post("/access-tokens", "Create a token of an admin", create_admin)
+        .get("/access-tokens/{id}", "Read a token", read)
+        .patch("/access-tokens/{id}", "Change a token", update)
+        .delete("/access-tokens/{id}", "Revoke a token", delete)
 }
 
 async fn list(

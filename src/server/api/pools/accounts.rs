@@ -1,21 +1,23 @@
 //! Accounts.
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::the_account;
+use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::account::Account;
 use crate::store::{Connection, Listed};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/accounts", get(list)).route("/accounts/{id}", get(read).patch(update))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/accounts", "List accounts", list)
+        .get("/accounts/{id}", "Read an account", read)
+        .patch("/accounts/{id}", "Change an account", update)
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {

@@ -2,15 +2,14 @@
 
 use std::slice;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::{the_account, webhook};
+use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
@@ -19,10 +18,13 @@ use crate::store::webhook::Webhook;
 use crate::store::{Connection, agent, environment, is_taken, task, workspace};
 use crate::token::new_id;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/agent-pools", get(list).post(create))
-        .route("/agent-pools/{id}", get(read).patch(update).delete(delete))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/agent-pools", "List agent pools", list)
+        .post("/agent-pools", "Create an agent pool", create)
+        .get("/agent-pools/{id}", "Read an agent pool", read)
+        .patch("/agent-pools/{id}", "Change an agent pool", update)
+        .delete("/agent-pools/{id}", "Delete an agent pool", delete)
 }
 
 /// The pool with this id.

@@ -1,14 +1,13 @@
 //! Agents.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use semver::Version;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::query::ListQuery;
+use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
@@ -16,12 +15,13 @@ use crate::store::Connection;
 use crate::store::agent::{self, Agent, Filter};
 use crate::store::task::{self, Task};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/agents", get(list))
-        .route("/agents/{id}", get(read).delete(delete))
-        .route("/agents/{id}/actions/drain", post(drain))
-        .route("/agents/{id}/actions/resume", post(resume))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/agents", "List agents", list)
+        .get("/agents/{id}", "Read an agent", read)
+        .delete("/agents/{id}", "Delete an agent that is offline", delete)
+        .post("/agents/{id}/actions/drain", "Drain an agent", drain)
+        .post("/agents/{id}/actions/resume", "Resume a drained agent", resume)
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {

@@ -5,18 +5,28 @@
 //! that existing clients write, and that mean something which this server does not have, are
 //! accepted with the value that says what it does anyway.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::api::calls::schema_named;
 use crate::api::json_api::ApiError;
+use crate::api::value_type::ValueType::{
+    self, Count, Flag, List, LongText, Name, Named, Number, Object, OneOf, OrNull, Text,
+};
+use crate::api::value_type::or_null;
+use crate::args::TIMEOUTS;
+use protocol::Hook;
 
 /// A kind of resource.
 pub(super) struct Kind {
     /// As it stands in paths and in `type`.
     name: &'static str,
-    /// The attributes that can be written.
-    attributes: &'static [&'static str],
-    /// The relationships that can be written.
-    relationships: &'static [&'static str],
+    /// The attributes that can be written. Null stands for the value that a new resource gets
+    /// anyway; answers have it only where the type says so.
+    attributes: &'static [(&'static str, ValueType)],
+    /// The relationships that can be written, and whether they are to many.
+    relationships: &'static [(&'static str, bool)],
+    /// Those of both that a new resource has to have.
+    required: &'static [&'static str],
     /// Attributes that cannot be changed, with their value in JSON; a name's further values
     /// are accepted, too, and mean the same here.
     fixed: &'static [(&'static str, &'static str)],
@@ -26,11 +36,27 @@ pub(super) struct Kind {
     unrelated: &'static [(&'static str, bool)],
 }
 
+/// The headers of a webhook.
+const HEADERS: ValueType =
+    List(&Object(&[("name", Text), ("value", OrNull(&Text)), ("sensitive", OrNull(&Flag))]));
+
+/// The time limit of a plan or an apply.
+const SECONDS: ValueType = Number(*TIMEOUTS.start() as i64, *TIMEOUTS.end() as i64, "seconds");
+
+/// The same in minutes.
+const MINUTES: ValueType = Number(1, *TIMEOUTS.end() as i64 / 60, "minutes");
+
 static KINDS: [Kind; 13] = [
     Kind {
         name: "access-tokens",
-        attributes: &["name", "description", "expires-in", "for-one-agent"],
+        attributes: &[
+            ("name", OrNull(&Text)),
+            ("description", OrNull(&Text)),
+            ("expires-in", OrNull(&Number(1, 52_560_000, "minutes"))),
+            ("for-one-agent", Flag),
+        ],
         relationships: &[],
+        required: &[],
         fixed: &[],
         unsupported: &[],
         unrelated: &[],
@@ -39,6 +65,7 @@ static KINDS: [Kind; 13] = [
         name: "accounts",
         attributes: &[],
         relationships: &[],
+        required: &[],
         fixed: &[("allowed-ips", "[]")],
         unsupported: &[],
         unrelated: &[],
@@ -46,40 +73,53 @@ static KINDS: [Kind; 13] = [
     Kind {
         name: "agent-pools",
         attributes: &[
-            "name",
-            "default",
-            "is-shared",
-            "image",
-            "webhook-enabled",
-            "webhook-headers",
-            "webhook-url",
+            ("name", Name),
+            ("default", Flag),
+            ("is-shared", Flag),
+            ("image", OrNull(&Text)),
+            ("webhook-enabled", Flag),
+            ("webhook-headers", HEADERS),
+            ("webhook-url", OrNull(&Text)),
         ],
         // A server has one account.
-        relationships: &["account", "environment", "environments", "workspaces"],
+        relationships: &[
+            ("account", false),
+            ("environment", false),
+            ("environments", true),
+            ("workspaces", true),
+        ],
+        required: &["name"],
         fixed: &[("is-scalr-managed", "false"), ("vcs-enabled", "false")],
         unsupported: &[],
         unrelated: &[],
     },
     Kind {
         name: "comments",
-        attributes: &["body"],
+        attributes: &[("body", OrNull(&Text))],
         relationships: &[],
+        required: &["body"],
         fixed: &[],
         unsupported: &[],
         unrelated: &[],
     },
     Kind {
         name: "configuration-versions",
-        attributes: &["is-dry", "speculative"],
-        relationships: &["workspace"],
+        attributes: &[("is-dry", Flag), ("speculative", Flag)],
+        relationships: &[("workspace", false)],
+        required: &["workspace"],
         fixed: &[("source", "\"api\"")],
         unsupported: &["auto-queue-runs"],
         unrelated: &[],
     },
     Kind {
         name: "environments",
-        attributes: &["name"],
-        relationships: &["account", "default-workspace-agent-pool", "tags"],
+        attributes: &[("name", Name)],
+        relationships: &[
+            ("account", false),
+            ("default-workspace-agent-pool", false),
+            ("tags", true),
+        ],
+        required: &["name"],
         fixed: &[
             ("is-federated-to-account", "false"),
             ("mask-sensitive-output", "true"),
@@ -99,7 +139,8 @@ static KINDS: [Kind; 13] = [
     Kind {
         name: "run-triggers",
         attributes: &[],
-        relationships: &["downstream", "upstream"],
+        relationships: &[("downstream", false), ("upstream", false)],
+        required: &["upstream", "downstream"],
         fixed: &[],
         unsupported: &[],
         unrelated: &[],
@@ -107,46 +148,64 @@ static KINDS: [Kind; 13] = [
     Kind {
         name: "runs",
         attributes: &[
-            "allow-empty-apply",
-            "auto-apply",
-            "is-destroy",
-            "is-dry",
-            "message",
-            "plan-only",
-            "refresh",
-            "refresh-only",
-            "replace-addrs",
-            "save-plan",
-            "source",
-            "target-addrs",
-            "terraform-version",
-            "variables",
+            ("allow-empty-apply", Flag),
+            ("auto-apply", Flag),
+            ("is-destroy", Flag),
+            ("is-dry", Flag),
+            ("message", OrNull(&Text)),
+            ("plan-only", Flag),
+            ("refresh", Flag),
+            ("refresh-only", Flag),
+            ("replace-addrs", List(&Text)),
+            ("save-plan", Flag),
+            ("source", OneOf(|| vec!["api", "tfe-api", "cli", "ui"])),
+            ("target-addrs", List(&Text)),
+            ("terraform-version", OrNull(&Text)),
+            ("variables", List(&Object(&[("key", Text), ("value", LongText)]))),
         ],
-        relationships: &["configuration-version", "workspace"],
+        relationships: &[("configuration-version", false), ("workspace", false)],
+        required: &["workspace"],
         fixed: &[],
         unsupported: &[],
         unrelated: &[("cost-estimate", false), ("policy-checks", true), ("vcs-revision", false)],
     },
     Kind {
         name: "state-versions",
-        attributes: &["force", "lineage", "md5", "serial", "state"],
-        relationships: &["workspace"],
+        attributes: &[
+            ("force", Flag),
+            ("lineage", OrNull(&Text)),
+            ("md5", Text),
+            ("serial", Count),
+            ("state", LongText),
+        ],
+        relationships: &[("workspace", false)],
+        required: &["state", "workspace"],
         fixed: &[],
         unsupported: &[],
         unrelated: &[],
     },
     Kind {
         name: "tags",
-        attributes: &["name"],
-        relationships: &["account"],
+        attributes: &[("name", Name)],
+        relationships: &[("account", false)],
+        required: &["name"],
         fixed: &[],
         unsupported: &[],
         unrelated: &[],
     },
     Kind {
         name: "vars",
-        attributes: &["category", "description", "final", "hcl", "key", "sensitive", "value"],
-        relationships: &["account", "environment", "workspace"],
+        attributes: &[
+            ("category", OneOf(|| vec!["terraform", "shell", "env"])),
+            ("description", OrNull(&Text)),
+            ("final", Flag),
+            ("hcl", Flag),
+            ("key", Text),
+            ("sensitive", Flag),
+            ("value", OrNull(&LongText)),
+        ],
+        relationships: &[("account", false), ("environment", false), ("workspace", false)],
+        required: &["key", "category"],
         // Admins' tokens have no address.
         fixed: &[("updated-by-email", "null")],
         unsupported: &[],
@@ -155,16 +214,17 @@ static KINDS: [Kind; 13] = [
     Kind {
         name: "webhook-integrations",
         attributes: &[
-            "enabled",
-            "headers",
-            "is-shared",
-            "max-attempts",
-            "name",
-            "secret-key",
-            "timeout",
-            "url",
+            ("enabled", Flag),
+            ("headers", HEADERS),
+            ("is-shared", Flag),
+            ("max-attempts", Number(1, 10, "attempts")),
+            ("name", Name),
+            ("secret-key", OrNull(&Text)),
+            ("timeout", Number(1, 60, "seconds")),
+            ("url", Text),
         ],
-        relationships: &["account", "environments", "events"],
+        relationships: &[("account", false), ("environments", true), ("events", true)],
+        required: &["name", "url", "events"],
         fixed: &[("http-method", "\"POST\"")],
         unsupported: &[],
         unrelated: &[],
@@ -172,25 +232,26 @@ static KINDS: [Kind; 13] = [
     Kind {
         name: "workspaces",
         attributes: &[
-            "allow-other-terraform-version",
-            "apply-schedule",
-            "apply-timeout-seconds",
-            "auto-apply",
-            "deletion-protection-enabled",
-            "destroy-schedule",
-            "execution-mode",
-            "hooks",
-            "iac-platform",
-            "image",
-            "name",
-            "operations",
-            "plan-timeout-seconds",
-            "remote-state-sharing",
-            "run-operation-timeout",
-            "terraform-version",
-            "working-directory",
+            ("allow-other-terraform-version", Flag),
+            ("apply-schedule", OrNull(&Text)),
+            ("apply-timeout-seconds", OrNull(&SECONDS)),
+            ("auto-apply", Flag),
+            ("deletion-protection-enabled", Flag),
+            ("destroy-schedule", OrNull(&Text)),
+            ("execution-mode", OneOf(|| vec!["remote", "local"])),
+            ("hooks", Named(|| Hook::ALL.map(Hook::name).to_vec(), &OrNull(&Text))),
+            ("iac-platform", OneOf(|| vec!["terraform", "opentofu"])),
+            ("image", OrNull(&Text)),
+            ("name", Name),
+            ("operations", Flag),
+            ("plan-timeout-seconds", OrNull(&SECONDS)),
+            ("remote-state-sharing", Flag),
+            ("run-operation-timeout", OrNull(&MINUTES)),
+            ("terraform-version", OrNull(&Text)),
+            ("working-directory", OrNull(&Text)),
         ],
-        relationships: &["agent-pool", "environment", "tags"],
+        relationships: &[("agent-pool", false), ("environment", false), ("tags", true)],
+        required: &["name", "environment"],
         fixed: &[
             // What clients write who write nothing else, and what it amounts to.
             ("auto-queue-runs", "\"skip_first\""),
@@ -248,8 +309,13 @@ impl Kind {
     }
 
     fn check_attribute(&self, name: &str, value: &Value) -> Result<(), ApiError> {
-        if self.attributes.contains(&name) {
-            return Ok(());
+        if let Some(of) = self.attribute(name) {
+            return match value.is_null() || of.accepts(value) {
+                true => Ok(()),
+                false => {
+                    Err(ApiError::attribute(name, format!("This field takes {}.", of.words())))
+                }
+            };
         }
         let accepted = self.values(name);
         if !accepted.is_empty() {
@@ -268,7 +334,7 @@ impl Kind {
                 false => Err(ApiError::attribute(name, "This server does not support it.")),
             };
         }
-        let known = listed(self.attributes);
+        let known = listed(self.attributes.iter().map(|(name, _)| *name));
         Err(ApiError::attribute(
             name,
             format!("There is no field {name} that can be written; there are: {known}."),
@@ -276,60 +342,168 @@ impl Kind {
     }
 
     fn check_relationship(&self, name: &str, value: &Value) -> Result<(), ApiError> {
-        if self.relationships.contains(&name) {
+        if self.relationships.iter().any(|(known, _)| *known == name) {
             return Ok(());
         }
         if self.is_unrelated(name) {
-            return match asks_nothing(&value["data"], &Value::Null) {
+            return match value.is_object() && asks_nothing(&value["data"], &Value::Null) {
                 true => Ok(()),
                 false => Err(ApiError::relationship(name, "This server does not support it.")),
             };
         }
-        let known = listed(self.relationships);
+        let known = listed(self.relationships.iter().map(|(name, _)| *name));
         Err(ApiError::relationship(
             name,
             format!("There is no relationship {name} that can be written; there are: {known}."),
         ))
     }
 
+    fn attribute(&self, name: &str) -> Option<&ValueType> {
+        self.attributes.iter().find(|(known, _)| *known == name).map(|(_, of)| of)
+    }
+
+    /// Whether a new resource has to have anything.
+    pub(super) fn needs_something(&self) -> bool {
+        !self.required.is_empty()
+    }
+
+    /// A document with such a resource as clients write it, in JSON Schema.
+    pub(super) fn schema_of_request(&self, is_new: bool) -> Value {
+        let is_required = |name: &str| is_new && self.required.contains(&name);
+        let asks_nothing = json!({ "enum": NOTHING.iter().map(json_of).collect::<Vec<_>>() });
+        let of_attribute = |(name, of): &(&str, ValueType)| {
+            let schema = if is_required(name) { of.schema() } else { or_null(of.schema()) };
+            ((*name).to_owned(), schema)
+        };
+        let mut attributes: Map<String, Value> = self.attributes.iter().map(of_attribute).collect();
+        for (name, _) in self.fixed {
+            let mut values = self.values(name);
+            let others = if is_nothing(&values[0]) { &NOTHING[..] } else { &["null"] };
+            for other in others.iter().map(json_of) {
+                if !values.contains(&other) {
+                    values.push(other);
+                }
+            }
+            attributes.insert((*name).to_owned(), json!({ "enum": values }));
+        }
+        for name in self.unsupported {
+            attributes.insert((*name).to_owned(), asks_nothing.clone());
+        }
+        let of_relationship = |(name, is_to_many): &(&str, bool)| {
+            let linkage = match (is_to_many, is_required(name)) {
+                (true, _) => "to-many",
+                (false, true) => "to-one",
+                (false, false) => "to-one-or-none",
+            };
+            ((*name).to_owned(), schema_named(linkage))
+        };
+        let mut relationships: Map<String, Value> =
+            self.relationships.iter().map(of_relationship).collect();
+        for (name, _) in self.unrelated {
+            let nothing = json!({ "properties": { "data": asks_nothing }, "type": "object" });
+            relationships.insert((*name).to_owned(), nothing);
+        }
+        let part = |members: Map<String, Value>| {
+            let needed = members.keys().filter(|name| is_required(name));
+            let needed: Vec<&String> = needed.collect();
+            json!({
+                "type": "object",
+                "required": needed,
+                "properties": members,
+                "additionalProperties": false,
+            })
+        };
+        let parts = [("attributes", part(attributes)), ("relationships", part(relationships))];
+        let is_needed = |schema: &Value| schema["required"] != json!([]);
+        let needed = parts.iter().filter(|(_, schema)| is_needed(schema)).map(|(name, _)| *name);
+        let needed: Vec<&str> = needed.collect();
+        let [(_, attributes), (_, relationships)] = parts;
+        json!({
+            "type": "object",
+            "required": ["data"],
+            "properties": { "data": {
+                "type": "object",
+                "required": needed,
+                "properties": {
+                    "type": { "type": ["string", "null"], "examples": [self.name] },
+                    "id": { "type": ["string", "null"] },
+                    "attributes": attributes,
+                    "relationships": relationships,
+                },
+            } },
+        })
+    }
+
+    /// What answers have of the attributes in this table, in JSON Schema.
+    pub(super) fn answered(&self) -> Map<String, Value> {
+        let written = self.attributes.iter().map(|(name, of)| ((*name).to_owned(), of.schema()));
+        let fixed = self.fixed.iter().map(|(name, _)| {
+            ((*name).to_owned(), json!({ "const": self.values(name).swap_remove(0) }))
+        });
+        written.chain(fixed).collect()
+    }
+
+    /// Whether it has relationships of which answers say that there is nothing.
+    pub(super) fn unrelated(&self) -> impl Iterator<Item = &'static str> {
+        self.unrelated.iter().map(|(name, _)| *name)
+    }
+
     /// The values of a fixed attribute, that of answers first.
     fn values(&self, name: &str) -> Vec<Value> {
         let named = self.fixed.iter().filter(|(fixed, _)| *fixed == name);
-        named.map(|(_, value)| serde_json::from_str(value).expect("the table has JSON")).collect()
+        named.map(|(_, value)| json_of(value)).collect()
     }
+}
+
+/// Those attributes of a kind that another API takes, too, in JSON Schema.
+pub(in crate::api) fn schema_of_attributes(kind: &str, names: &[&str]) -> Value {
+    let kind = Kind::named(kind).expect("the table has the kind");
+    let of_name = |name: &&str| {
+        (
+            (*name).to_owned(),
+            kind.attribute(name).map_or_else(|| json!({}), |of| or_null(of.schema())),
+        )
+    };
+    names.iter().map(of_name).collect::<Map<_, _>>().into()
 }
 
 /// Adds to a resource what clients expect and this server does not have.
 pub(super) fn complete(resource: &mut Value) {
     let Some(kind) = resource["type"].as_str().and_then(Kind::named) else { return };
-    if let Some(attributes) = resource["attributes"].as_object_mut() {
+    if let Some(attributes) = resource.get_mut("attributes").and_then(Value::as_object_mut) {
         for (name, _) in kind.fixed {
             attributes.entry(*name).or_insert_with(|| kind.values(name).swap_remove(0));
         }
     }
-    if let Some(relationships) = resource["relationships"].as_object_mut() {
+    let relationships = resource.get_mut("relationships").and_then(Value::as_object_mut);
+    if let Some(relationships) = relationships {
         for (name, is_to_many) in kind.unrelated {
             let data = if *is_to_many { Value::Array(Vec::new()) } else { Value::Null };
-            relationships.entry(*name).or_insert(serde_json::json!({ "data": data }));
+            relationships.entry(*name).or_insert(json!({ "data": data }));
         }
     }
 }
 
-fn listed(names: &[&str]) -> String {
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Whether a value that is not supported asks for nothing, as a client's default does. To
 /// switch something off that is always on is not nothing.
 fn asks_nothing(value: &Value, only: &Value) -> bool {
-    let is_empty = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(items) => items.is_empty(),
-        _ => false,
-    };
-    is_empty(value) && is_empty(only)
+    is_nothing(value) && is_nothing(only)
+}
+
+/// The values that ask for nothing, in JSON.
+const NOTHING: [&str; 5] = ["null", "false", "\"\"", "[]", "{}"];
+
+fn is_nothing(value: &Value) -> bool {
+    NOTHING.iter().any(|nothing| json_of(nothing) == *value)
+}
+
+fn json_of(text: &&str) -> Value {
+    serde_json::from_str(text).expect("the table has JSON")
 }
 
 #[cfg(test)]
@@ -363,8 +537,14 @@ mod tests {
             if let Some(kind) = Kind::named(listed.name) {
                 let unrelated: Vec<&str> = kind.unrelated.iter().map(|(name, _)| *name).collect();
                 let fixed = kind.fixed.iter().map(|(name, value)| format!("{name}: {value}"));
-                row("attributes", plain(kind.attributes));
-                row("relationships", plain(kind.relationships));
+                row(
+                    "attributes",
+                    kind.attributes.iter().map(|(name, _)| (*name).to_owned()).collect(),
+                );
+                row(
+                    "relationships",
+                    kind.relationships.iter().map(|(name, _)| (*name).to_owned()).collect(),
+                );
                 row("attributes with one value", fixed.collect());
                 row("attributes that are not supported", plain(kind.unsupported));
                 row("relationships that are not supported", plain(&unrelated));
@@ -483,11 +663,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_value_of_another_type_is_refused_by_name() {
+        let site = site().await;
+        for at in &site.paths {
+            for (name, of) in at.0.attributes {
+                let values =
+                    [json!(true), json!("x"), json!(-1.5), json!([[1]]), json!({ "?": 1 })];
+                for value in values.into_iter().filter(|value| !of.accepts(value)) {
+                    site.refuses(at, "attributes", name, value).await;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_relationship_without_data_is_refused_and_changes_nothing() {
+        let site = site().await;
+        let path = format!("/workspaces/{}", site.server.workspace);
+        let before = site.server.api(Method::GET, &path, Value::Null).await;
+        for at in &site.paths {
+            for (name, _) in at.0.relationships {
+                if at.1 == Method::PATCH {
+                    site.refuses(at, "relationships", name, json!({})).await;
+                }
+            }
+            for (name, _) in at.0.unrelated {
+                site.refuses(at, "relationships", name, json!("x")).await;
+            }
+        }
+        assert_eq!(site.server.api(Method::GET, &path, Value::Null).await, before);
+    }
+
+    #[tokio::test]
+    async fn a_resource_without_relationships_has_none_that_are_null() {
+        let server = InProcess::new().await;
+        let listed = server.api(Method::GET, "/accounts", Value::Null).await;
+        assert!(listed["data"][0].get("relationships").is_none(), "{listed}");
+    }
+
+    #[tokio::test]
     async fn no_relationship_is_ignored_in_a_change() {
         let site = site().await;
         let mut accepted = Vec::new();
         for (kind, method, path) in site.paths.iter().filter(|at| at.1 == Method::PATCH) {
-            for name in kind.relationships {
+            for (name, _) in kind.relationships {
                 let (status, _) = site.write(method, path, json!({}), json!({ *name: "x" })).await;
                 if status != StatusCode::UNPROCESSABLE_ENTITY {
                     accepted.push(format!("{method} {path} {name}: {status}"));
@@ -521,14 +740,14 @@ mod tests {
         let mut accepted = Vec::new();
         let text = "x".repeat(900_000);
         for (kind, method, path, attributes, relationships) in requests {
-            for name in Kind::named(kind).unwrap().attributes {
+            for (name, _) in Kind::named(kind).unwrap().attributes {
                 // Values may be longer than this, and have a limit of their own.
                 if (kind, *name) == ("vars", "value") {
                     continue;
                 }
                 for value in [json!(text), json!([text]), json!({ "pre-plan": text })] {
                     let mut attributes = attributes.clone();
-                    attributes[name] = value;
+                    attributes[*name] = value;
                     let related = relationships.clone();
                     let (status, answer) = site.write(&method, &path, attributes, related).await;
                     let pointer = &answer["errors"][0]["source"]["pointer"];

@@ -3,15 +3,14 @@
 use std::io;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{Extensions, StatusCode};
-use axum::routing::{get, put};
 use serde_json::{Value, json};
 
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::{BASE, quotas, workspaces};
+use crate::api::calls::{About, Calls, binary};
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
@@ -24,15 +23,24 @@ use crate::store::workspace::Workspace;
 use crate::token::{NewToken, PresentedToken, new_id};
 use crate::upload::Upload;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/configuration-versions", get(list).post(create))
-        .route("/configuration-versions/{id}", get(read))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/configuration-versions", "List configuration versions", list)
+        .post("/configuration-versions", "Create a configuration version", create)
+        .get("/configuration-versions/{id}", "Read a configuration version", read)
 }
 
 /// The call that needs no token: its path has a signature.
-pub(super) fn upload_route() -> Router<App> {
-    Router::new().route("/configuration-versions/{id}/upload/{signature}", put(upload))
+pub(super) fn upload_call() -> Calls {
+    Calls::default().put(
+        "/configuration-versions/{id}/upload/{signature}",
+        About::nothing("Upload the archive of a configuration version", StatusCode::OK)
+            .details(
+                "The path is that of the link `upload`, which the version has when it is made.",
+            )
+            .takes("application/octet-stream", true, binary),
+        upload,
+    )
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {

@@ -2,10 +2,8 @@
 
 use std::slice;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::agent_pools::usable_pool;
@@ -13,6 +11,7 @@ use super::payload::Payload;
 use super::query::ListQuery;
 use super::tags::Tagged;
 use super::the_account;
+use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
@@ -20,10 +19,13 @@ use crate::store::environment::{self, Environment, Filter};
 use crate::store::{Connection, Page, is_taken, tag, workspace};
 use crate::token::new_id;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/environments", get(list).post(create))
-        .route("/environments/{id}", get(read).patch(update).delete(delete))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/environments", "List environments", list)
+        .post("/environments", "Create an environment", create)
+        .get("/environments/{id}", "Read an environment", read)
+        .patch("/environments/{id}", "Change an environment", update)
+        .delete("/environments/{id}", "Delete an environment", delete)
 }
 
 /// The environment with this id.

@@ -22,6 +22,9 @@ struct ToMany {
 #[derive(Deserialize)]
 pub(super) struct Identifier {
     pub id: String,
+    /// The relationship says it, too.
+    #[serde(default, rename = "type")]
+    _type: String,
 }
 
 impl From<ToMany> for Linkage {

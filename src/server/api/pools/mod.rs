@@ -9,6 +9,7 @@ pub(crate) mod agents;
 mod attributes;
 mod call;
 pub(super) mod configuration_versions;
+mod description;
 mod environments;
 mod included;
 mod linkage;
@@ -37,16 +38,18 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
+use crate::api::calls::{About, Calls};
 use crate::api::json_api::{self, ApiError};
 use crate::app::App;
 use crate::store::Connection;
 use crate::store::account::{self, Account};
 use crate::upload;
 pub(crate) use access::check_admin;
+pub(super) use attributes::schema_of_attributes;
 pub(crate) use call::{CallError, call};
+pub(super) use description::{described, schemas};
 pub(crate) use payload::Payload;
 pub(crate) use quotas::Quotas;
 
@@ -60,36 +63,52 @@ pub(super) const DOCUMENT_TIME: Duration = Duration::from_secs(30);
 
 /// The API's calls.
 pub(crate) fn routes(app: &App) -> Router<App> {
-    let with_token = Router::new()
-        .merge(accounts::routes())
-        .merge(access_tokens::routes())
-        .merge(agent_pools::routes())
-        .merge(agents::routes())
-        .merge(configuration_versions::routes())
-        .merge(environments::routes())
-        .merge(phases::routes())
-        .merge(remote_state_consumers::routes())
-        .merge(run_triggers::routes())
-        .merge(runs::routes())
-        .merge(server::routes())
-        .merge(tags::routes())
-        .merge(variables::routes())
-        .merge(webhook_integrations::routes())
-        .merge(workspaces::routes())
-        .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
-        .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
+    let with_token = calls_with_token()
+        .layer(from_fn_with_state(App::clone(app), query::answer))
+        .into_router()
         .fallback(json_api::no_such_call)
         .method_not_allowed_fallback(json_api::no_such_method)
-        .layer(from_fn_with_state(App::clone(app), query::answer))
         .layer(from_fn_with_state(App::clone(app), access::check));
-    let anybody = Router::new()
-        .route("/ping", get(async || StatusCode::OK))
+    let anybody =
+        calls_of_anybody().into_router().method_not_allowed_fallback(json_api::no_such_method);
+    Router::new().nest(BASE, anybody.merge(with_token))
+}
+
+/// The same as they are described.
+fn calls() -> Calls {
+    calls_with_token().merge(calls_of_anybody())
+}
+
+fn calls_with_token() -> Calls {
+    Calls::default()
+        .merge(accounts::calls())
+        .merge(access_tokens::calls())
+        .merge(agent_pools::calls())
+        .merge(agents::calls())
+        .merge(configuration_versions::calls())
+        .merge(environments::calls())
+        .merge(phases::calls())
+        .merge(remote_state_consumers::calls())
+        .merge(run_triggers::calls())
+        .merge(runs::calls())
+        .merge(server::calls())
+        .merge(tags::calls())
+        .merge(variables::calls())
+        .merge(webhook_integrations::calls())
+        .merge(workspaces::calls())
+        .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
+        .merge(state_versions::calls().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
+}
+
+fn calls_of_anybody() -> Calls {
+    let ping = About::nothing("Find out whether the API is there", StatusCode::OK);
+    Calls::default()
+        .get("/ping", ping, async || StatusCode::OK)
         .merge(
-            configuration_versions::upload_route()
+            configuration_versions::upload_call()
                 .layer(RequestBodyDeadlineLayer::new(upload::TIME)),
         )
-        .method_not_allowed_fallback(json_api::no_such_method);
-    Router::new().nest(BASE, anybody.merge(with_token))
+        .without_token()
 }
 
 /// The server's account.

@@ -17,12 +17,17 @@ pub(crate) struct Payload {
     attributes: Map<String, Value>,
     #[serde(default)]
     relationships: Map<String, Value>,
+    /// What clients may leave out, and the path says anyway.
+    #[serde(default, rename = "type")]
+    _type: Option<String>,
+    #[serde(default, rename = "id")]
+    _id: Option<String>,
 }
 
 impl Payload {
     /// A resource with these attributes and relationships.
     pub(crate) fn new(attributes: Map<String, Value>, relationships: Map<String, Value>) -> Self {
-        Self { attributes, relationships }
+        Self { attributes, relationships, ..Self::default() }
     }
 
     /// Checks that a resource of this kind may be written so.
@@ -148,6 +153,8 @@ impl Payload {
 
 #[derive(Deserialize)]
 struct ToOne {
+    // Null, but not missing: that would remove what is there.
+    #[serde(deserialize_with = "Option::deserialize")]
     data: Option<Identifier>,
 }
 

@@ -6,19 +6,18 @@
 use std::io::SeekFrom;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
+use crate::api::calls::{About, Calls, Content};
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
@@ -28,13 +27,34 @@ use crate::store::Connection;
 use crate::store::run::{self, Run};
 use crate::store::task::{self, Phase, State as TaskState, Task};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/plans/{id}", get(read_plan))
-        .route("/plans/{id}/output", get(plan_output))
-        .route("/plans/{id}/json-output", get(plan_json))
-        .route("/applies/{id}", get(read_apply))
-        .route("/applies/{id}/output", get(apply_output))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/plans/{id}", "Read a plan", read_plan)
+        .get("/plans/{id}/output", output_of("Read the output of a plan"), plan_output)
+        .get("/plans/{id}/json-output", plan_json_about("Read a plan as JSON"), plan_json)
+        .get("/applies/{id}", "Read an apply", read_apply)
+        .get("/applies/{id}/output", output_of("Read the output of an apply"), apply_output)
+}
+
+fn output_of(summary: &'static str) -> About {
+    const TEXT: Content = Content::Other("text/plain", || json!({ "type": "string" }));
+    About::from(summary)
+        .details(
+            "From `offset` on, in bytes, or from N on with a header `Range: bytes=N-`, to where \
+             the output ends now. 204: there is nothing new yet.",
+        )
+        .parameter("offset", || json!({ "type": "integer", "minimum": 0 }))
+        .answers(StatusCode::OK, TEXT)
+        .answers(StatusCode::NO_CONTENT, Content::Nothing)
+        .answers(StatusCode::PARTIAL_CONTENT, TEXT)
+}
+
+/// How both APIs describe [`plan_json`].
+pub(in crate::api) fn plan_json_about(summary: &'static str) -> About {
+    About::from(summary)
+        .details("What `terraform show -json` says of the plan, with sensitive values masked.")
+        .answers(StatusCode::OK, Content::Other("application/json", || json!({ "type": "object" })))
+        .answers(StatusCode::NO_CONTENT, Content::Nothing)
 }
 
 async fn read_plan(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

@@ -125,11 +125,7 @@ impl Asked {
         let Some(route) = route.and_then(|path| path.as_str().strip_prefix(BASE)) else {
             return Ok(Self::default());
         };
-        let answer = match Answer::of_route(route) {
-            // What is made in a list is answered alone.
-            Answer::Page(made) if parts.method == Method::POST => Answer::One(made),
-            answer => answer,
-        };
+        let answer = Answer::of_call(&parts.method, route);
         let Query(query) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)?;
         let mut asked = Self::default();
         let mut seen = HashSet::new();

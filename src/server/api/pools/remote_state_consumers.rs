@@ -1,13 +1,12 @@
 //! The workspaces whose runs may read the state of one that does not share it with all.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
-use axum::routing::get;
 
 use super::linkage::Linkage;
 use super::query::ListQuery;
 use super::workspaces;
+use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document};
 use crate::app::App;
 use crate::store::remote_state;
@@ -15,11 +14,28 @@ use crate::store::workspace::{self, Filter};
 
 const NAME: &str = "remote-state-consumers";
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/workspaces/{id}/remote-state-consumers", get(list)).route(
-        "/workspaces/{id}/relationships/remote-state-consumers",
-        axum::routing::post(change).patch(change).delete(change),
-    )
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get(
+            "/workspaces/{id}/remote-state-consumers",
+            "List the consumers of a workspace's state",
+            list,
+        )
+        .post(
+            "/workspaces/{id}/relationships/remote-state-consumers",
+            "Add consumers of a workspace's state",
+            change,
+        )
+        .patch(
+            "/workspaces/{id}/relationships/remote-state-consumers",
+            "Replace the consumers of a workspace's state",
+            change,
+        )
+        .delete(
+            "/workspaces/{id}/relationships/remote-state-consumers",
+            "Remove consumers of a workspace's state",
+            change,
+        )
 }
 
 async fn list(

@@ -1,7 +1,18 @@
 //! What clients may ask of each type of resource when they read it: the one table from which
 //! queries are checked, related resources are found and `docs/api.md` is made.
 
+use std::slice;
+
+use axum::http::Method;
+use serde_json::{Map, Value, json};
+
+use super::agents::Status;
 use super::attributes::Kind;
+use crate::api::calls::schema_named;
+use crate::api::value_type::ValueType::{
+    self, Anything, Count, Flag, Map as MapOf, Number, Object, OneOf, OrNull, Text, Time,
+};
+use crate::api::value_type::properties;
 use crate::store::{
     Sorts, access_token, agent, agent_pool, configuration_version, environment, run, run_event,
     state_version, tag, variable, webhook_delivery, webhook_integration, workspace,
@@ -12,6 +23,9 @@ use crate::store::{
 pub(super) struct ResourceType {
     /// As it stands in paths and in `type`.
     pub name: &'static str,
+    /// The attributes that answers have besides those that can be written, or that look
+    /// otherwise in answers.
+    pub answered: &'static [(&'static str, ValueType)],
     /// The relationships that can be included, and the type of what is there.
     pub related: &'static [(&'static str, &'static str)],
     /// What a list of it can be filtered by.
@@ -24,9 +38,49 @@ pub(super) struct ResourceType {
     pub searched: &'static [&'static str],
 }
 
+/// What answers have of plans and applies.
+const PHASE: &[(&str, ValueType)] = &[
+    (
+        "status",
+        OneOf(|| {
+            vec!["pending", "queued", "running", "finished", "errored", "canceled", "unreachable"]
+        }),
+    ),
+    ("attempt", Count),
+    ("has-changes", OrNull(&Flag)),
+    ("error-message", OrNull(&Text)),
+    ("exit-code", OrNull(&Number(i64::MIN, i64::MAX, "an exit code"))),
+    ("oom-killed", OrNull(&Flag)),
+    ("resource-additions", OrNull(&Count)),
+    ("resource-changes", OrNull(&Count)),
+    ("resource-destructions", OrNull(&Count)),
+    ("resource-imports", OrNull(&Count)),
+    ("resource-replacements", OrNull(&Count)),
+    ("resource-drifts", OrNull(&Count)),
+    ("output-changes", OrNull(&Count)),
+    ("queued-at", OrNull(&Time)),
+    ("started-at", OrNull(&Time)),
+    ("finished-at", OrNull(&Time)),
+];
+
+/// What answers have of what happened to a run, comments among it.
+const EVENT: &[(&str, ValueType)] = &[
+    ("action", Text),
+    ("body", OrNull(&Text)),
+    ("actor", Object(&[("kind", Text), ("id", OrNull(&Text)), ("name", OrNull(&Text))])),
+    ("created-at", Time),
+];
+
 pub(super) static TYPES: [ResourceType; 18] = [
     ResourceType {
         name: "access-tokens",
+        answered: &[
+            ("created-at", Time),
+            ("expires-at", OrNull(&Time)),
+            ("is-expired", Flag),
+            ("last-used-at", OrNull(&Time)),
+            ("token", Text),
+        ],
         related: &[("agent-pool", "agent-pools")],
         filters: &[],
         flags: &[],
@@ -35,6 +89,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "accounts",
+        answered: &[("name", Text), ("created-at", Time)],
         related: &[],
         filters: &["name"],
         flags: &[],
@@ -44,6 +99,13 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "agent-pools",
+        answered: &[
+            ("in-use", Flag),
+            ("queue-depth", Count),
+            ("oldest-wait-seconds", OrNull(&Count)),
+            ("free-slots", Count),
+            ("created-at", Time),
+        ],
         related: &[
             ("account", "accounts"),
             ("agents", "agents"),
@@ -67,6 +129,21 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "agents",
+        answered: &[
+            ("name", Text),
+            ("status", OneOf(|| Status::ALL.map(Status::name).to_vec())),
+            ("error-message", OrNull(&Text)),
+            ("draining-since", OrNull(&Time)),
+            ("version", Text),
+            ("os", Text),
+            ("driver", Text),
+            ("runtime", Text),
+            ("cpu-platform", Text),
+            ("concurrency", Count),
+            ("upgrade-status", OneOf(|| vec!["none", "low", "medium", "high"])),
+            ("created-at", Time),
+            ("last-seen-at", Time),
+        ],
         related: &[("pool", "agent-pools")],
         filters: &["agent", "agent-pool", "name"],
         flags: &[],
@@ -75,6 +152,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "applies",
+        answered: PHASE,
         related: &[("agent", "agents"), ("run", "runs")],
         filters: &[],
         flags: &[],
@@ -83,6 +161,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "comments",
+        answered: EVENT,
         related: &[("run", "runs")],
         filters: &[],
         flags: &[],
@@ -91,6 +170,10 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "configuration-versions",
+        answered: &[
+            ("status", OneOf(|| vec!["pending", "uploaded", "removed"])),
+            ("created-at", Time),
+        ],
         related: &[("workspace", "workspaces")],
         filters: &["workspace"],
         flags: &[],
@@ -99,6 +182,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "environments",
+        answered: &[("created-at", Time)],
         related: &[
             ("account", "accounts"),
             ("default-workspace-agent-pool", "agent-pools"),
@@ -111,6 +195,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "plans",
+        answered: PHASE,
         related: &[("agent", "agents"), ("run", "runs")],
         filters: &[],
         flags: &[],
@@ -119,6 +204,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "run-events",
+        answered: EVENT,
         related: &[("run", "runs")],
         filters: &[],
         flags: &[],
@@ -127,6 +213,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "run-triggers",
+        answered: &[("created-at", Time)],
         related: &[("downstream", "workspaces"), ("upstream", "workspaces")],
         filters: &[],
         flags: &[],
@@ -135,6 +222,18 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "runs",
+        answered: &[
+            ("status", OneOf(run::Status::names)),
+            ("source", OneOf(|| vec!["api", "cli", "ui", "schedule", "run-trigger"])),
+            ("pending-reason", OrNull(&Text)),
+            ("position-in-queue", OrNull(&Count)),
+            ("has-changes", OrNull(&Flag)),
+            ("error-message", OrNull(&Text)),
+            ("created-at", Time),
+            ("updated-at", Time),
+            ("actions", MapOf(&Flag)),
+            ("force-cancel-available-at", OrNull(&Time)),
+        ],
         related: &[
             ("agent-pool", "agent-pools"),
             ("apply", "applies"),
@@ -149,6 +248,13 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "state-versions",
+        answered: &[
+            ("sha256", Text),
+            ("size", Count),
+            ("resource-count", Count),
+            ("created-at", Time),
+            ("removed-at", OrNull(&Time)),
+        ],
         related: &[("run", "runs"), ("workspace", "workspaces")],
         filters: &["workspace"],
         flags: &[],
@@ -157,6 +263,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "tags",
+        answered: &[],
         related: &[("account", "accounts")],
         filters: &["account", "name", "tag"],
         flags: &[],
@@ -165,6 +272,11 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "vars",
+        answered: &[
+            ("category", OneOf(|| vec!["terraform", "shell"])),
+            ("created-at", Time),
+            ("updated-at", Time),
+        ],
         related: &[
             ("account", "accounts"),
             ("environment", "environments"),
@@ -177,6 +289,18 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "webhook-deliveries",
+        answered: &[
+            ("event", Text),
+            ("run-status", Text),
+            ("status", OneOf(|| vec!["pending", "delivered", "failed"])),
+            ("attempts", Count),
+            ("next-attempt-at", OrNull(&Time)),
+            ("attempted-at", OrNull(&Time)),
+            ("duration-milliseconds", OrNull(&Count)),
+            ("answer-status", OrNull(&Count)),
+            ("answer", OrNull(&Text)),
+            ("created-at", Time),
+        ],
         related: &[
             ("agent", "agents"),
             ("run", "runs"),
@@ -189,6 +313,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "webhook-integrations",
+        answered: &[("last-triggered-at", OrNull(&Time)), ("created-at", Time)],
         related: &[("account", "accounts"), ("environments", "environments")],
         filters: &["account", "enabled", "environment", "name", "webhook-integration"],
         flags: &["enabled"],
@@ -197,6 +322,17 @@ pub(super) static TYPES: [ResourceType; 18] = [
     },
     ResourceType {
         name: "workspaces",
+        answered: &[
+            ("actions", MapOf(&Flag)),
+            ("can-queue-destroy-plan", Flag),
+            ("migration-environment", OrNull(&Anything)),
+            ("permissions", MapOf(&Flag)),
+            ("has-resources", Flag),
+            ("locked", Flag),
+            ("locked-reason", OrNull(&Text)),
+            ("created-at", Time),
+            ("updated-at", Time),
+        ],
         related: &[
             ("agent-pool", "agent-pools"),
             ("configuration-version", "configuration-versions"),
@@ -224,8 +360,17 @@ pub(super) enum Answer {
 }
 
 impl Answer {
+    /// What a call answers with; `route` is without the API's base.
+    pub(super) fn of_call(method: &Method, route: &str) -> Self {
+        match Self::of_route(route) {
+            // What is made in a list is answered alone.
+            Self::Page(made) if *method == Method::POST => Self::One(made),
+            answer => answer,
+        }
+    }
+
     /// What a GET of a route answers with; `route` is without the API's base.
-    pub(super) fn of_route(route: &str) -> Self {
+    fn of_route(route: &str) -> Self {
         let one = |name: &str| ResourceType::named(name).map(Self::One);
         let parts: Vec<&str> = route.split('/').skip(1).collect();
         let answer = match parts[..] {
@@ -244,6 +389,43 @@ impl Answer {
 }
 
 impl ResourceType {
+    /// A resource in an answer, in JSON Schema. Which of it an answer has is up to
+    /// `fields[…]`.
+    pub(super) fn schema(&self) -> Value {
+        let kind = Kind::named(self.name);
+        let mut attributes = kind.map_or_else(Map::new, Kind::answered);
+        if let Value::Object(answered) = properties(self.answered) {
+            attributes.extend(answered);
+        }
+        json!({
+            "type": "object",
+            "required": ["type", "id"],
+            "properties": {
+                "type": { "enum": self.types() },
+                "id": { "type": "string" },
+                "attributes": {
+                    "type": "object",
+                    "properties": attributes,
+                    "additionalProperties": false,
+                },
+                "relationships": {
+                    "type": "object",
+                    "additionalProperties": schema_named("relationship"),
+                },
+                "links": { "type": "object", "additionalProperties": { "type": "string" } },
+            },
+            "additionalProperties": false,
+        })
+    }
+
+    /// The types of what a list of it has: comments are events, too.
+    fn types(&self) -> &[&'static str] {
+        match self.name {
+            "run-events" => &["run-events", "comments"],
+            _ => slice::from_ref(&self.name),
+        }
+    }
+
     pub(super) fn named(name: &str) -> Option<&'static Self> {
         TYPES.iter().find(|found| found.name == name)
     }

@@ -1,25 +1,26 @@
 //! What happened to a run and who did it, and comments.
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Path, Request, State};
-use axum::routing::get;
-use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::runs::known;
+use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::Decision;
 use crate::store::run_event::{self, Actor, COMMENTED, RunEvent};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/runs/{id}/run-events", get(list))
-        .route("/runs/{id}/comments", get(list_comments).post(comment))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/runs/{id}/run-events", "List the events of a run", list)
+        .get("/runs/{id}/comments", "List the comments on a run", list_comments)
+        .post("/runs/{id}/comments", "Comment on a run", comment)
 }
 
 async fn list(

@@ -1,12 +1,11 @@
 //! Run triggers: an applied run of the upstream workspace starts one of the downstream workspace.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::payload::Payload;
+use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
@@ -14,10 +13,11 @@ use crate::store::run_trigger::{self, RunTrigger};
 use crate::store::{Connection, is_taken, workspace};
 use crate::token::new_id;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/run-triggers", post(create))
-        .route("/run-triggers/{id}", get(read).delete(delete))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .post("/run-triggers", "Create a run trigger", create)
+        .get("/run-triggers/{id}", "Read a run trigger", read)
+        .delete("/run-triggers/{id}", "Delete a run trigger", delete)
 }
 
 async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {

@@ -3,9 +3,9 @@
 use std::slice;
 
 use anyhow::Context as _;
+use axum::Extension;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
-use axum::{Extension, Router};
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,7 +13,9 @@ use super::payload::Payload;
 use super::query::ListQuery;
 use super::run_events::{self, Decided};
 use super::{quotas, workspaces};
-use crate::api::json_api::{ApiError, Document, to_one};
+use crate::api::calls::{About, Calls, Content, document_with};
+use crate::api::json_api::{ApiError, Document, MEDIA_TYPE, to_one};
+use crate::api::value_type::ValueType;
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::{Decision, NewRun, force_cancel_available_at, pool_of};
@@ -24,15 +26,16 @@ use crate::store::workspace::{self, ExecutionMode, Workspace};
 use crate::store::{Connection, agent, configuration_version};
 use protocol::{Refresh, RunOptions};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/runs", get(list).post(create))
-        .route("/runs/{id}", get(read))
-        .route("/runs/{id}/actions/apply", post(apply))
-        .route("/runs/{id}/actions/discard", post(discard))
-        .route("/runs/{id}/actions/cancel", post(cancel))
-        .route("/runs/{id}/actions/force-cancel", post(force_cancel))
-        .merge(run_events::routes())
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/runs", "List runs", list)
+        .post("/runs", "Create a run", create)
+        .get("/runs/{id}", "Read a run", read)
+        .post("/runs/{id}/actions/apply", decision("Apply a planned run"), apply)
+        .post("/runs/{id}/actions/discard", decision("Discard a planned run"), discard)
+        .post("/runs/{id}/actions/cancel", decision("Cancel a run"), cancel)
+        .post("/runs/{id}/actions/force-cancel", decision("Cancel a run at once"), force_cancel)
+        .merge(run_events::calls())
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -104,6 +107,18 @@ pub(crate) async fn start(
         by: Decision { actor, comment: None },
     };
     Ok(app.scheduler.create_run(new).await?)
+}
+
+/// How both APIs describe what can be done with a run.
+pub(in crate::api) fn decision(summary: &'static str) -> About {
+    About::from(summary)
+        .takes("application/json", false, || {
+            json!({
+                "type": "object",
+                "properties": { "comment": ValueType::OrNull(&ValueType::Text).schema() },
+            })
+        })
+        .answers(StatusCode::ACCEPTED, Content::Other(MEDIA_TYPE, || document_with("runs")))
 }
 
 pub(in crate::api) async fn apply(

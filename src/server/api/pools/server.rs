@@ -1,16 +1,46 @@
 //! The server itself: what hosts need to know before they trust it.
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
-use serde_json::json;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
 
-use crate::api::json_api::{ApiError, Document};
+use crate::api::calls::{About, Calls, Content};
+use crate::api::json_api::{ApiError, Document, MEDIA_TYPE};
+use crate::api::value_type::ValueType::{Flag, OrNull, Text};
+use crate::api::value_type::properties;
 use crate::app::App;
 use crate::packages;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/server", get(read))
+pub(super) fn calls() -> Calls {
+    Calls::default().get(
+        "/server",
+        About::from("Read about the server")
+            .answers(StatusCode::OK, Content::Other(MEDIA_TYPE, schema)),
+        read,
+    )
+}
+
+fn schema() -> Value {
+    let attributes = properties(&[
+        ("url", Text),
+        ("version", Text),
+        ("serves-packages", Flag),
+        ("ca-sha256", OrNull(&Text)),
+        ("packages-key-sha256", OrNull(&Text)),
+    ]);
+    json!({
+        "type": "object",
+        "required": ["data"],
+        "properties": { "data": {
+            "type": "object",
+            "required": ["type", "id", "attributes"],
+            "properties": {
+                "type": { "const": "servers" },
+                "id": { "const": "server" },
+                "attributes": { "type": "object", "properties": attributes },
+            },
+        } },
+    })
 }
 
 async fn read(State(app): State<App>) -> Result<Document, ApiError> {

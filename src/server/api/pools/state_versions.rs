@@ -7,12 +7,11 @@ use std::io::BufReader;
 use std::rc::Rc;
 
 use anyhow::Context as _;
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use struson::reader::{JsonReader as _, JsonStreamReader, ReaderError, ReaderSettings};
@@ -22,7 +21,9 @@ use super::payload::Payload;
 use super::query::ListQuery;
 use super::state_upload::{Bounded, StateUpload};
 use super::{BASE, quotas, workspaces};
+use crate::api::calls::{About, Calls, Content};
 use crate::api::json_api::{ApiError, Document, to_one};
+use crate::api::value_type::ValueType::{Anything, Flag, LongText, Object, OrNull};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::objects;
@@ -30,13 +31,18 @@ use crate::scheduler::{Error, NewState, Saved};
 use crate::store::Connection;
 use crate::store::state_version::{self, StateVersion};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/state-versions", get(list).post(create))
-        .route("/state-versions/{id}", get(read))
-        .route("/state-versions/{id}/download", get(download))
-        .route("/workspaces/{id}/current-state-version", get(current))
-        .route("/workspaces/{id}/outputs", get(outputs))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/state-versions", "List state versions", list)
+        .post("/state-versions", "Upload a state", create)
+        .get("/state-versions/{id}", "Read a state version", read)
+        .get("/state-versions/{id}/download", download_about("Download a state"), download)
+        .get(
+            "/workspaces/{id}/current-state-version",
+            "Read the current state version of a workspace",
+            current,
+        )
+        .get("/workspaces/{id}/outputs", outputs_about(), outputs)
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
@@ -79,6 +85,12 @@ async fn create(State(app): State<App>, upload: StateUpload) -> Result<Document,
     }
 }
 
+/// How both APIs describe [`download`].
+pub(in crate::api) fn download_about(summary: &'static str) -> About {
+    About::from(summary)
+        .answers(StatusCode::OK, Content::Other("application/json", || json!({ "type": "object" })))
+}
+
 /// The content of a state version.
 pub(in crate::api) async fn download(
     State(app): State<App>,
@@ -92,6 +104,25 @@ pub(in crate::api) async fn download(
     }
     let content = objects::answer(content(&app, &version)?)?;
     Ok(([(CONTENT_TYPE, "application/json")], content).into_response())
+}
+
+fn outputs_about() -> About {
+    About::from("Read the outputs of a workspace").answers(
+        StatusCode::OK,
+        Content::Other("application/json", || {
+            let output = Object(&[
+                ("name", LongText),
+                ("value", OrNull(&Anything)),
+                ("type", Anything),
+                ("sensitive", Flag),
+            ]);
+            json!({
+                "type": "object",
+                "required": ["data"],
+                "properties": { "data": { "type": "array", "items": output.schema() } },
+            })
+        }),
+    )
 }
 
 /// The outputs of the current state; a sensitive one without its value.

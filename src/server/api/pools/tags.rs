@@ -1,16 +1,15 @@
 //! Tags, and which of them workspaces and environments have. Workspaces have them from the
 //! Terraform command line, too.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
-use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::linkage::Linkage;
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::{environments, the_account, workspaces};
+use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::store::tag::{self, Filter, Tag};
@@ -18,17 +17,38 @@ use crate::store::workspace_tag;
 use crate::store::{Connection, is_taken};
 use crate::token::new_id;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/tags", get(list).post(create))
-        .route("/tags/{id}", get(read).patch(update).delete(delete))
-        .route(
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/tags", "List tags", list)
+        .post("/tags", "Create a tag", create)
+        .get("/tags/{id}", "Read a tag", read)
+        .patch("/tags/{id}", "Change a tag", update)
+        .delete("/tags/{id}", "Delete a tag", delete)
+        .post("/workspaces/{id}/relationships/tags", "Add tags to a workspace", change_workspace)
+        .patch(
             "/workspaces/{id}/relationships/tags",
-            post(change_workspace).patch(change_workspace).delete(change_workspace),
+            "Replace the tags of a workspace",
+            change_workspace,
         )
-        .route(
+        .delete(
+            "/workspaces/{id}/relationships/tags",
+            "Remove tags from a workspace",
+            change_workspace,
+        )
+        .post(
             "/environments/{id}/relationships/tags",
-            post(change_environment).patch(change_environment).delete(change_environment),
+            "Add tags to an environment",
+            change_environment,
+        )
+        .patch(
+            "/environments/{id}/relationships/tags",
+            "Replace the tags of an environment",
+            change_environment,
+        )
+        .delete(
+            "/environments/{id}/relationships/tags",
+            "Remove tags from an environment",
+            change_environment,
         )
 }
 

@@ -1,16 +1,16 @@
 //! Variables of the account, of environments and of workspaces. The value of a sensitive one
 //! never comes back.
 
-use axum::Router;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::{the_account, workspaces};
+use crate::api::calls::{About, Calls, flag};
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::{Millis, rfc3339};
@@ -22,10 +22,13 @@ use crate::token::new_id;
 use protocol::Secret;
 use protocol::limits::{MAX_KEY, MAX_VALUES, MAX_VARIABLES};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/vars", get(list).post(create))
-        .route("/vars/{id}", get(read).patch(update).delete(delete))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/vars", "List variables", list)
+        .post("/vars", About::from("Create a variable").parameter("force", flag), create)
+        .get("/vars/{id}", "Read a variable", read)
+        .patch("/vars/{id}", About::from("Change a variable").parameter("force", flag), update)
+        .delete("/vars/{id}", "Delete a variable", delete)
 }
 
 /// How a variable is written.
@@ -71,9 +74,10 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
 
 async fn create(
     State(app): State<App>,
-    Query(options): Query<Options>,
+    options: Result<Query<Options>, QueryRejection>,
     payload: Payload,
 ) -> Result<Document, ApiError> {
+    let Query(options) = options?;
     let mut tx = app.scheduler.store.write().await?;
     let owner = Owner::of(&mut tx, &payload).await?;
     let now = app.scheduler.clock.now();
@@ -102,9 +106,10 @@ async fn create(
 async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
-    Query(options): Query<Options>,
+    options: Result<Query<Options>, QueryRejection>,
     payload: Payload,
 ) -> Result<Document, ApiError> {
+    let Query(options) = options?;
     let mut tx = app.scheduler.store.write().await?;
     let mut variable = find(&mut tx, &id).await?;
     payload.unchanged("account", Some(&variable.account_id))?;

@@ -1,14 +1,13 @@
 //! Webhooks that are called when something happens to runs and agents, and their deliveries.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::{the_account, webhook};
+use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
@@ -23,13 +22,20 @@ use protocol::Secret;
 pub(crate) const TIMEOUT: i64 = 15;
 pub(crate) const MAX_ATTEMPTS: i64 = 3;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/webhook-integrations", get(list).post(create))
-        .route("/webhook-integrations/{id}", get(read).patch(update).delete(delete))
-        .route("/webhook-deliveries", get(list_deliveries))
-        .route("/webhook-deliveries/{id}", get(read_delivery))
-        .route("/webhook-deliveries/{id}/actions/redeliver", post(redeliver))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/webhook-integrations", "List webhooks", list)
+        .post("/webhook-integrations", "Create a webhook", create)
+        .get("/webhook-integrations/{id}", "Read a webhook", read)
+        .patch("/webhook-integrations/{id}", "Change a webhook", update)
+        .delete("/webhook-integrations/{id}", "Delete a webhook", delete)
+        .get("/webhook-deliveries", "List the deliveries of webhooks", list_deliveries)
+        .get("/webhook-deliveries/{id}", "Read a delivery of a webhook", read_delivery)
+        .post(
+            "/webhook-deliveries/{id}/actions/redeliver",
+            About::one("Repeat a delivery of a webhook", StatusCode::CREATED, "webhook-deliveries"),
+            redeliver,
+        )
 }
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::slice;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
@@ -15,7 +13,9 @@ use super::agent_pools::usable_pool;
 use super::payload::Payload;
 use super::query::ListQuery;
 use super::tags::Tagged;
+use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Document, to_many, to_one};
+use crate::api::value_type::ValueType;
 use crate::app::App;
 use crate::args::TIMEOUTS;
 use crate::clock::{Millis, rfc3339};
@@ -29,12 +29,23 @@ use crate::token::new_id;
 use protocol::Hook;
 use protocol::limits::{MAX_DIRECTORY, MAX_HOOK, MAX_VERSION};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/workspaces", get(list).post(create))
-        .route("/workspaces/{id}", get(read).patch(update).delete(delete))
-        .route("/workspaces/{id}/actions/set-schedule", post(set_schedule))
-        .route("/workspaces/{id}/actions/unlock", post(unlock))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/workspaces", "List workspaces", list)
+        .post("/workspaces", "Create a workspace", create)
+        .get("/workspaces/{id}", "Read a workspace", read)
+        .patch("/workspaces/{id}", "Change a workspace", update)
+        .delete("/workspaces/{id}", "Delete a workspace", delete)
+        .post(
+            "/workspaces/{id}/actions/set-schedule",
+            About::from("Set the schedules of a workspace").takes(
+                "application/json",
+                true,
+                schedules,
+            ),
+            set_schedule,
+        )
+        .post("/workspaces/{id}/actions/unlock", "Unlock a workspace", unlock)
 }
 
 /// The workspace with this id.
@@ -145,6 +156,14 @@ pub(in crate::api) async fn save_changes(
     workspace::update(tx, workspace).await.map_err(name_taken)?;
     change_schedules(tx, workspace, payload, now).await?;
     Tagged::Workspace(&workspace.id).save(tx, payload).await
+}
+
+fn schedules() -> Value {
+    ValueType::Named(
+        || ScheduleMode::ALL.map(ScheduleMode::attribute).to_vec(),
+        &ValueType::OrNull(&ValueType::Text),
+    )
+    .schema()
 }
 
 /// Clients write schedules so, in a JSON object that is no document.

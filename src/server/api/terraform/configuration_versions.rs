@@ -1,44 +1,53 @@
 //! Configuration versions: Terraform makes one for each run, and uploads its folder to it.
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
-use serde::Deserialize;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::api::json_api::{ApiError, Data, Document, to_one};
-use crate::api::pools::{configuration_versions, workspaces};
+use crate::api::calls::{About, Calls, document_of};
+use crate::api::json_api::{ApiError, Data, Document, MEDIA_TYPE, to_one};
+use crate::api::pools::{Payload, configuration_versions, schema_of_attributes, workspaces};
 use crate::app::App;
 use crate::store::configuration_version::ConfigurationVersion;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/workspaces/{id}/configuration-versions", post(create))
-        .route("/configuration-versions/{id}", get(read))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .post(
+            "/workspaces/{id}/configuration-versions",
+            About::one(
+                "Create a configuration version",
+                StatusCode::CREATED,
+                "configuration-versions",
+            )
+            .takes(MEDIA_TYPE, false, schema),
+            create,
+        )
+        .get(
+            "/configuration-versions/{id}",
+            About::one("Read a configuration version", StatusCode::OK, "configuration-versions"),
+            read,
+        )
 }
 
-/// A new configuration version as it comes in. That its runs start only when they are asked
-/// for is what Terraform wants anyway.
-#[derive(Debug, Default, Deserialize)]
-struct SentVersion {
-    #[serde(default)]
-    attributes: SentAttributes,
+fn schema() -> Value {
+    document_of(json!({
+        "properties": { "attributes": {
+            "type": "object",
+            "properties": schema_of_attributes("configuration-versions", &["speculative"]),
+        } },
+    }))
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct SentAttributes {
-    #[serde(default)]
-    speculative: bool,
-}
-
+/// Makes a configuration version. That its runs start only when they are asked for is what
+/// Terraform wants anyway.
 async fn create(
     State(app): State<App>,
     Path(id): Path<String>,
-    Data(sent): Data<SentVersion>,
+    Data(sent): Data<Payload>,
 ) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let workspace = workspaces::find(&mut tx, &id).await?;
-    let is_speculative = sent.attributes.speculative;
+    let is_speculative = sent.attribute("speculative")?.unwrap_or(false);
     let (version, link) =
         configuration_versions::insert(&app, &mut tx, workspace, is_speculative).await?;
     tx.commit().await?;

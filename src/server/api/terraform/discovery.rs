@@ -1,15 +1,19 @@
 //! Where Terraform finds the services of this server.
 
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Json;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{BASE, login};
+use crate::api::calls::{About, Calls, Content};
 use crate::api::pools;
-use crate::app::App;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/.well-known/terraform.json", get(services))
+pub(super) fn calls() -> Calls {
+    let about = About::from("Find the services of this server").answers(
+        StatusCode::OK,
+        Content::Other("application/json", || json!({ "type": "object" })),
+    );
+    Calls::default().get("/.well-known/terraform.json", about, services).without_token()
 }
 
 async fn services() -> Json<Value> {

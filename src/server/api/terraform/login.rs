@@ -7,8 +7,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Form, Json, Router};
+use axum::{Form, Json};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -17,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
+use crate::api::calls::{About, Calls, Content};
 use crate::api::json_api::ApiError;
 use crate::api::pools::{DOCUMENT_TIME, Payload, access_tokens};
 use crate::app::App;
@@ -41,9 +41,37 @@ const MAX_REQUEST: usize = 16 * 1024;
 /// Answers with a token are kept in no cache.
 const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route(TOKEN, post(exchange))
+pub(super) fn calls() -> Calls {
+    let about = About::from("Exchange a code for a token")
+        .takes("application/x-www-form-urlencoded", true, || {
+            let names = ["grant_type", "client_id", "code", "code_verifier", "redirect_uri"];
+            let texts = names.map(|name| (name.to_owned(), json!({ "type": "string" })));
+            json!({
+                "type": "object",
+                "required": names,
+                "properties": Map::from_iter(texts),
+            })
+        })
+        .answers(
+            StatusCode::OK,
+            Content::Other("application/json", || {
+                let token = json!({ "type": "string" });
+                json!({ "type": "object", "properties": { "access_token": token } })
+            }),
+        )
+        // RFC 6749, section 5.2.
+        .answers(
+            StatusCode::BAD_REQUEST,
+            Content::Other("application/json", || {
+                let text = json!({ "type": "string" });
+                json!({ "type": "object", "required": ["error"], "properties": {
+                    "error": text, "error_description": text,
+                } })
+            }),
+        );
+    Calls::default()
+        .post(TOKEN, about, exchange)
+        .without_token()
         .layer((DefaultBodyLimit::max(MAX_REQUEST), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
 }
 

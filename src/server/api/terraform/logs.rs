@@ -9,18 +9,19 @@ use std::io::SeekFrom;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::Extensions;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{Extensions, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use serde::Deserialize;
+use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::api::calls::{About, Calls, Content};
 use crate::api::json_api::ApiError;
 use crate::app::App;
 use crate::connections::authenticated;
@@ -48,8 +49,17 @@ const LOOK: Duration = Duration::from_millis(50);
 const MAX_PIECE: u64 = 64 * 1024;
 
 /// The call that needs no token.
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/logs/{id}/{secret}", get(read))
+pub(super) fn calls() -> Calls {
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    let about = About::from("Read the log of a plan or an apply")
+        .details(
+            "From `offset` on, at most `limit` bytes; it waits until there is something. The path \
+             is that of the link `log-read-url`, which the plan or the apply has.",
+        )
+        .parameter("offset", number)
+        .parameter("limit", number)
+        .answers(StatusCode::OK, Content::Other("text/plain", || json!({ "type": "string" })));
+    Calls::default().get("/logs/{id}/{secret}", about, read)
 }
 
 /// The secret in the link to the log of a plan or an apply.
@@ -81,9 +91,10 @@ fn max_piece() -> u64 {
 async fn read(
     State(app): State<App>,
     Path((id, secret)): Path<(String, String)>,
-    Query(part): Query<Part>,
+    part: Result<Query<Part>, QueryRejection>,
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
+    let Query(part) = part?;
     let not_found = || ApiError::not_found("Log", &id);
     let mut db = app.scheduler.store.read().await?;
     let known = log_link::find(&mut db, &id).await?.ok_or_else(not_found)?;

@@ -11,6 +11,7 @@ mod outputs;
 mod phases;
 mod projects;
 mod query;
+mod resource_types;
 mod runs;
 mod state_rollback;
 mod state_uploads;
@@ -24,13 +25,16 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
-use axum::routing::get;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
 use super::pools::{DOCUMENT_TIME, MAX_DOCUMENT};
+use crate::api::calls::{About, Call, Calls, Content};
 use crate::api::json_api;
+use crate::api::openapi::{Api, Details, page_parameters};
 use crate::app::App;
 use crate::upload;
+
+pub(super) use resource_types::schemas;
 
 /// Where the API is on the server.
 pub(crate) const BASE: &str = "/api/v2";
@@ -41,34 +45,74 @@ const VERSION: (HeaderName, HeaderValue) =
 
 /// The API's calls.
 pub(crate) fn routes(app: &App) -> Router<App> {
-    let with_token = Router::new()
-        .merge(configuration_versions::routes())
-        .merge(organizations::routes())
-        .merge(outputs::routes())
-        .merge(phases::routes())
-        .merge(projects::routes())
-        .merge(runs::routes())
-        .merge(state_rollback::routes())
-        .merge(tags::routes())
-        .merge(workspace_variables::routes())
-        .merge(workspaces::routes())
-        .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
-        .merge(state_versions::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
+    let with_token = calls_with_token()
+        .into_router()
         .fallback(json_api::no_such_call)
         .method_not_allowed_fallback(json_api::no_such_method)
         .layer(from_fn_with_state(App::clone(app), access::check));
-    let anybody = Router::new()
-        .route("/ping", get(async || StatusCode::NO_CONTENT))
-        .merge(logs::routes())
-        .merge(state_uploads::routes().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
-        .method_not_allowed_fallback(json_api::no_such_method);
+    let anybody =
+        calls_of_anybody().into_router().method_not_allowed_fallback(json_api::no_such_method);
     Router::new()
         .nest(
             BASE,
             anybody.merge(with_token).layer((from_fn(add_version), map_response(json_api::send))),
         )
-        .merge(discovery::routes())
-        .merge(login::routes())
+        .merge(discovery::calls().into_router())
+        .merge(login::calls().into_router())
+}
+
+/// What the document of the APIs says of this API.
+pub(super) fn described() -> Api {
+    Api {
+        prefix: "terraform-",
+        base: BASE,
+        calls: calls_with_token().merge(calls_of_anybody()).into_described(),
+        schema_name: resource_types::schema_name,
+        complete: add_pages,
+    }
+}
+
+/// What it says of the calls by which Terraform finds the API and gets a token.
+pub(super) fn described_services() -> Api {
+    Api {
+        prefix: "terraform-",
+        base: "",
+        calls: discovery::calls().merge(login::calls()).into_described(),
+        schema_name: resource_types::schema_name,
+        complete: |_, _| {},
+    }
+}
+
+/// Every list has pages.
+fn add_pages(_: &Call, details: &mut Details) {
+    if details.answers.iter().any(|answer| matches!(answer.content, Content::Page(_))) {
+        details.parameters.splice(0..0, page_parameters());
+    }
+}
+
+fn calls_with_token() -> Calls {
+    Calls::default()
+        .merge(configuration_versions::calls())
+        .merge(organizations::calls())
+        .merge(outputs::calls())
+        .merge(phases::calls())
+        .merge(projects::calls())
+        .merge(runs::calls())
+        .merge(state_rollback::calls())
+        .merge(tags::calls())
+        .merge(workspace_variables::calls())
+        .merge(workspaces::calls())
+        .layer((DefaultBodyLimit::max(MAX_DOCUMENT), RequestBodyDeadlineLayer::new(DOCUMENT_TIME)))
+        .merge(state_versions::calls().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
+}
+
+fn calls_of_anybody() -> Calls {
+    let ping = About::nothing("Find out whether the API is there", StatusCode::NO_CONTENT);
+    Calls::default()
+        .get("/ping", ping, async || StatusCode::NO_CONTENT)
+        .merge(logs::calls())
+        .merge(state_uploads::calls().layer(RequestBodyDeadlineLayer::new(upload::TIME)))
+        .without_token()
 }
 
 async fn add_version(request: Request, next: Next) -> Response {

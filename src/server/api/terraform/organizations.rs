@@ -1,23 +1,31 @@
 //! Organizations: environments, as Terraform knows them.
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::get;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::projects;
 use super::query::ListQuery;
+use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::environment::{self, Environment, Filter};
 use crate::store::{Connection, Page};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/organizations", get(list))
-        .route("/organizations/{organization}", get(read))
-        .route("/organizations/{organization}/entitlement-set", get(entitlements))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/organizations", About::page("List organizations", "organizations"), list)
+        .get(
+            "/organizations/{organization}",
+            About::one("Read an organization", StatusCode::OK, "organizations"),
+            read,
+        )
+        .get(
+            "/organizations/{organization}/entitlement-set",
+            About::one("Read what an organization may do", StatusCode::OK, "entitlement-sets"),
+            entitlements,
+        )
 }
 
 /// The environment that an organization is.

@@ -1,24 +1,36 @@
 //! Outputs of states. A list leaves out the values of sensitive ones; one that is asked for
 //! itself has its value.
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::get;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::query::ListQuery;
 use super::state_versions;
+use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Document};
 use crate::api::pools::state_versions::{Output, outputs_of};
 use crate::api::pools::workspaces;
 use crate::app::App;
 use crate::store::state_version::{self, StateVersion};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/workspaces/{id}/current-state-version-outputs", get(current))
-        .route("/state-versions/{id}/outputs", get(list))
-        .route("/state-version-outputs/{id}", get(read))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get(
+            "/workspaces/{id}/current-state-version-outputs",
+            About::page("List the outputs of a workspace", "state-version-outputs"),
+            current,
+        )
+        .get(
+            "/state-versions/{id}/outputs",
+            About::page("List the outputs of a state version", "state-version-outputs"),
+            list,
+        )
+        .get(
+            "/state-version-outputs/{id}",
+            About::one("Read an output", StatusCode::OK, "state-version-outputs"),
+            read,
+        )
 }
 
 async fn current(

@@ -1,12 +1,12 @@
 //! Plans and applies, with the links to their logs.
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::get;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{BASE, logs};
+use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Document};
 use crate::api::pools::phases as pool_phases;
 use crate::app::App;
@@ -14,11 +14,15 @@ use crate::clock::rfc3339;
 use crate::store::run::{self, Run};
 use crate::store::task::{self, Phase, State as TaskState, Task};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/plans/{id}", get(read_plan))
-        .route("/plans/{id}/json-output", get(pool_phases::plan_json))
-        .route("/applies/{id}", get(read_apply))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get("/plans/{id}", About::one("Read a plan", StatusCode::OK, "plans"), read_plan)
+        .get(
+            "/plans/{id}/json-output",
+            pool_phases::plan_json_about("Read a plan as JSON"),
+            pool_phases::plan_json,
+        )
+        .get("/applies/{id}", About::one("Read an apply", StatusCode::OK, "applies"), read_apply)
 }
 
 async fn read_plan(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

@@ -1,15 +1,14 @@
 //! Projects: an environment has one, with all of its workspaces. An environment of its own
 //! does what a further project would.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::organizations;
 use super::query::ListQuery;
-use crate::api::json_api::{ApiError, Document, to_one};
+use crate::api::calls::{About, Calls, text};
+use crate::api::json_api::{ApiError, Document, MEDIA_TYPE, to_one};
 use crate::app::App;
 use crate::store::environment::{self, Environment};
 
@@ -19,10 +18,23 @@ pub(super) const NAME: &str = "Default Project";
 /// What a project's id begins with, before the environment's.
 const PREFIX: &str = "prj-";
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/organizations/{organization}/projects", get(list).post(create))
-        .route("/projects/{id}", get(read))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get(
+            "/organizations/{organization}/projects",
+            About::page("List the projects of an organization", "projects")
+                .parameter("filter[names]", text)
+                .parameter("q", text),
+            list,
+        )
+        .post(
+            "/organizations/{organization}/projects",
+            About::from("Create a project")
+                .details("It is always refused: an environment has one project.")
+                .takes(MEDIA_TYPE, false, || json!({ "type": "object" })),
+            create,
+        )
+        .get("/projects/{id}", About::one("Read a project", StatusCode::OK, "projects"), read)
 }
 
 /// The id of an environment's project.

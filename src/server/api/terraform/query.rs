@@ -27,7 +27,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Query(parameters) =
             Query::<Vec<(String, String)>>::from_request_parts(parts, state).await?;
-        let number = |name: &str, default: i64| match value(&parameters, name).map(str::parse) {
+        let given = |name: &str| parameters.iter().find(|(known, _)| known == name);
+        let number = |name: &str, default: i64| match given(name).map(|(_, text)| text.parse()) {
             None => Ok(default),
             Some(Ok(number)) if number >= 1 => Ok(number),
             Some(_) => Err(ApiError::parameter(name, "This parameter takes a number from 1.")),

@@ -3,16 +3,18 @@
 use std::slice;
 
 use anyhow::Context as _;
+use axum::Extension;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::routing::{get, post};
-use axum::{Extension, Router};
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::query::ListQuery;
 use super::{organizations, phases, workspaces as terraform_workspaces};
-use crate::api::json_api::{ApiError, Data, Document, to_one};
-use crate::api::pools::{Payload, runs, workspaces};
+use crate::api::calls::{About, Calls, document_of, schema_named, text};
+use crate::api::json_api::{ApiError, Data, Document, MEDIA_TYPE, to_one};
+use crate::api::pools::{Payload, runs, schema_of_attributes, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::force_cancel_available_at;
@@ -22,20 +24,94 @@ use crate::store::task::{self, Phase, Task};
 use crate::store::{Connection, run_queue, workspace};
 use protocol::Refresh;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/runs", post(create))
-        .route("/runs/{id}", get(read))
-        .route("/runs/{id}/run-events", get(list_events))
-        .route("/runs/{id}/task-stages", get(list_nothing))
-        .route("/runs/{id}/policy-checks", get(list_nothing))
-        .route("/runs/{id}/actions/apply", post(runs::apply))
-        .route("/runs/{id}/actions/discard", post(runs::discard))
-        .route("/runs/{id}/actions/cancel", post(runs::cancel))
-        .route("/runs/{id}/actions/force-cancel", post(runs::force_cancel))
-        .route("/workspaces/{id}/runs", get(list))
-        .route("/organizations/{organization}/runs/queue", get(queue))
-        .route("/organizations/{organization}/capacity", get(capacity))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .post(
+            "/runs",
+            About::one("Create a run", StatusCode::CREATED, "runs").takes(MEDIA_TYPE, true, schema),
+            create,
+        )
+        .get(
+            "/runs/{id}",
+            About::one("Read a run", StatusCode::OK, "runs").parameter("include", text),
+            read,
+        )
+        .get(
+            "/runs/{id}/run-events",
+            About::page("List the events of a run", "run-events"),
+            list_events,
+        )
+        .get(
+            "/runs/{id}/task-stages",
+            About::page("List the task stages of a run", "task-stages"),
+            list_nothing,
+        )
+        .get(
+            "/runs/{id}/policy-checks",
+            About::page("List the policy checks of a run", "policy-checks"),
+            list_nothing,
+        )
+        .post("/runs/{id}/actions/apply", runs::decision("Apply a planned run"), runs::apply)
+        .post("/runs/{id}/actions/discard", runs::decision("Discard a planned run"), runs::discard)
+        .post("/runs/{id}/actions/cancel", runs::decision("Cancel a run"), runs::cancel)
+        .post(
+            "/runs/{id}/actions/force-cancel",
+            runs::decision("Cancel a run at once"),
+            runs::force_cancel,
+        )
+        .get("/workspaces/{id}/runs", About::page("List the runs of a workspace", "runs"), list)
+        .get(
+            "/organizations/{organization}/runs/queue",
+            About::page("List the runs of an organization that wait or are under way", "runs"),
+            queue,
+        )
+        .get(
+            "/organizations/{organization}/capacity",
+            About::one(
+                "Count the runs of an organization that wait or are under way",
+                StatusCode::OK,
+                "organization-capacity",
+            ),
+            capacity,
+        )
+}
+
+/// What the pool API's runs have, too.
+const KNOWN: [&str; 13] = [
+    "allow-empty-apply",
+    "auto-apply",
+    "is-destroy",
+    "message",
+    "plan-only",
+    "refresh",
+    "refresh-only",
+    "replace-addrs",
+    "save-plan",
+    "target-addrs",
+    "terraform-version",
+    "variables",
+    "source",
+];
+
+fn schema() -> Value {
+    document_of(json!({
+        "required": ["relationships"],
+        "properties": {
+            "attributes": {
+                "type": "object",
+                "properties": schema_of_attributes("runs", &KNOWN),
+                "additionalProperties": { "enum": [null, false, []] },
+            },
+            "relationships": {
+                "type": "object",
+                "required": ["workspace"],
+                "properties": {
+                    "configuration-version": schema_named("to-one-or-none"),
+                    "workspace": schema_named("to-one"),
+                },
+            },
+        },
+    }))
 }
 
 /// A new run as it comes in.
@@ -52,22 +128,6 @@ async fn create(
     Extension(actor): Extension<Actor>,
     Data(sent): Data<SentRun>,
 ) -> Result<Document, ApiError> {
-    /// What the pool API's runs have, too.
-    const KNOWN: [&str; 13] = [
-        "allow-empty-apply",
-        "auto-apply",
-        "is-destroy",
-        "message",
-        "plan-only",
-        "refresh",
-        "refresh-only",
-        "replace-addrs",
-        "save-plan",
-        "target-addrs",
-        "terraform-version",
-        "variables",
-        "source",
-    ];
     for (name, value) in &sent.attributes {
         let is_nothing = matches!(value, Value::Null | Value::Bool(false)) || *value == json!([]);
         if !KNOWN.contains(&name.as_str()) && !is_nothing {
@@ -89,8 +149,9 @@ struct Include {
 async fn read(
     State(app): State<App>,
     Path(id): Path<String>,
-    Query(Include { include }): Query<Include>,
+    include: Result<Query<Include>, QueryRejection>,
 ) -> Result<Document, ApiError> {
+    let Query(Include { include }) = include?;
     let mut db = app.scheduler.store.read().await?;
     let run = find(&mut db, &id).await?;
     let resource = render(&mut db, &run).await?;
@@ -135,9 +196,9 @@ async fn queue(
     let environment = organizations::find(&mut db, &organization).await?;
     let listed = run_queue::list(&mut db, &environment.id, query.page).await?;
     let mut resources = render_all(&mut db, &listed.rows).await?;
-    let first = (query.page.number - 1).saturating_mul(query.page.size) + 1;
-    for (position, resource) in (first..).zip(&mut resources) {
-        resource["attributes"]["position-in-queue"] = position.into();
+    let before = (query.page.number - 1).saturating_mul(query.page.size);
+    for (position, resource) in (1..).zip(&mut resources) {
+        resource["attributes"]["position-in-queue"] = before.saturating_add(position).into();
     }
     Ok(Document::page(resources, listed.total, query.page))
 }
@@ -279,4 +340,28 @@ fn render_with(run: &Run, plan: &Task, apply: &Task, is_locked: bool) -> Value {
             "apply": to_one("applies", Some(&apply.phase_id)),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn the_queue_has_a_last_page_number_like_any_list() {
+        let server = InProcess::new().await;
+        server.run().await;
+        for (number, count) in [(1, 1), (i64::MAX, 0)] {
+            let path = format!("/api/v2/organizations/default/runs/queue?page[number]={number}");
+            let (status, body) = server.call(Method::GET, &path, &server.admin, &[], "").await;
+            assert_eq!(status, StatusCode::OK, "{number}: {body:?}");
+            let answer: Value = serde_json::from_slice(&body).unwrap();
+            let runs = answer["data"].as_array().unwrap();
+            assert_eq!(runs.len(), count, "{answer}");
+            let position = |run: &Value| run["attributes"]["position-in-queue"] == 1;
+            assert!(runs.iter().all(position), "{answer}");
+        }
+    }
 }

@@ -4,24 +4,45 @@ use std::fs::File;
 use std::io::BufReader;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::patch;
+use axum::http::StatusCode;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use struson::reader::{JsonReader as _, JsonStreamReader, ReaderSettings};
 use struson::writer::{JsonStreamWriter, JsonWriter as _};
 
 use super::access::Admin;
 use super::state_versions::{self, render};
-use crate::api::json_api::{ApiError, Data, Document};
+use crate::api::calls::{About, Calls, document_of, schema_named};
+use crate::api::json_api::{ApiError, Data, Document, MEDIA_TYPE};
 use crate::api::pools::{quotas, state_versions as pool_state_versions, workspaces};
 use crate::app::App;
 use crate::objects::Draft;
 use crate::scheduler::{NewState, Saved, check_lock};
 use crate::store::state_version;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/workspaces/{id}/state-versions", patch(roll_back))
+pub(super) fn calls() -> Calls {
+    Calls::default().patch(
+        "/workspaces/{id}/state-versions",
+        About::one(
+            "Make an earlier state version the current one",
+            StatusCode::CREATED,
+            "state-versions",
+        )
+        .takes(MEDIA_TYPE, true, schema),
+        roll_back,
+    )
+}
+
+fn schema() -> Value {
+    document_of(json!({
+        "required": ["relationships"],
+        "properties": { "relationships": {
+            "type": "object",
+            "required": ["rollback-state-version"],
+            "properties": { "rollback-state-version": schema_named("to-one") },
+        } },
+    }))
 }
 
 #[derive(Debug, Default, Deserialize)]

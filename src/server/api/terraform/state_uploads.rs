@@ -3,15 +3,14 @@
 use std::io;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{Extensions, StatusCode};
-use axum::routing::put;
 use md5::{Digest as _, Md5};
 use serde_json::json;
 
 use super::BASE;
 use super::state_versions::{Claims, of_state, save};
+use crate::api::calls::{About, Calls, binary};
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::api::pools::{Payload, workspaces};
 use crate::app::App;
@@ -27,10 +26,14 @@ use crate::upload::{Limit, Upload};
 const OPEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The calls that need no token: their paths have a signature.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/state-uploads/{id}/{signature}", put(upload))
-        .route("/state-uploads/{id}/{signature}/json", put(upload_json))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .put("/state-uploads/{id}/{signature}", About::nothing("Upload an announced state", StatusCode::OK)
+            .details("The path is that of a link, which the state version has when it is announced.")
+            .takes("application/octet-stream", true, binary), upload)
+        .put("/state-uploads/{id}/{signature}/json", About::nothing("Upload an announced state in its other form", StatusCode::OK)
+            .details("Terraform sends it, and nothing reads it. The path is that of a link, which the state version has when it is announced.")
+            .takes("application/octet-stream", true, binary), upload_json)
 }
 
 /// Takes note of a state that is to come; the answer has its links.

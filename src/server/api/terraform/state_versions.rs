@@ -1,16 +1,16 @@
 //! State versions.
 
-use axum::Router;
 use axum::extract::{FromRequest as _, Path, Request, State};
-use axum::routing::{get, post};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::access::Admin;
 use super::query::ListQuery;
 use super::{BASE, state_uploads, workspaces as terraform_workspaces};
-use crate::api::json_api::{ApiError, Document, to_one};
+use crate::api::calls::{About, Calls, document_of, text};
+use crate::api::json_api::{ApiError, Document, MEDIA_TYPE, to_one};
 use crate::api::pools::state_upload::{self, StateDocument};
-use crate::api::pools::{Payload, quotas, state_versions, workspaces};
+use crate::api::pools::{Payload, quotas, schema_of_attributes, state_versions, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::scheduler::{self, NewState, Saved, check_lock};
@@ -19,13 +19,56 @@ use crate::store::state_version::{self, StateVersion};
 use crate::store::workspace::Workspace;
 use crate::upload::Upload;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/state-versions", get(list))
-        .route("/state-versions/{id}", get(read))
-        .route("/state-versions/{id}/download", get(state_versions::download))
-        .route("/workspaces/{id}/current-state-version", get(current))
-        .route("/workspaces/{id}/state-versions", post(create))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get(
+            "/state-versions",
+            About::page("List the state versions of a workspace", "state-versions")
+                .needs_parameter(ORGANIZATION, text)
+                .needs_parameter(WORKSPACE, text),
+            list,
+        )
+        .get(
+            "/state-versions/{id}",
+            About::one("Read a state version", StatusCode::OK, "state-versions"),
+            read,
+        )
+        .get(
+            "/state-versions/{id}/download",
+            state_versions::download_about("Download a state"),
+            state_versions::download,
+        )
+        .get(
+            "/workspaces/{id}/current-state-version",
+            About::one(
+                "Read the current state version of a workspace",
+                StatusCode::OK,
+                "state-versions",
+            ),
+            current,
+        )
+        .post(
+            "/workspaces/{id}/state-versions",
+            About::one("Upload or announce a state", StatusCode::CREATED, "state-versions")
+                .takes(MEDIA_TYPE, true, schema),
+            create,
+        )
+}
+
+/// Whose state versions a list has.
+const ORGANIZATION: &str = "filter[organization][name]";
+const WORKSPACE: &str = "filter[workspace][name]";
+
+fn schema() -> Value {
+    let names = ["force", "lineage", "md5", "serial", "state"];
+    document_of(json!({
+        "required": ["attributes"],
+        "properties": { "attributes": {
+            "type": "object",
+            "required": ["md5", "serial"],
+            "properties": schema_of_attributes("state-versions", &names),
+        } },
+    }))
 }
 
 /// The state version with this id, or the one that became of the upload with it.
@@ -38,9 +81,8 @@ pub(super) async fn find(app: &App, id: &str) -> Result<StateVersion, ApiError> 
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
-    let (organization, name) = ("filter[organization][name]", "filter[workspace][name]");
-    let (Some(organization), Some(name)) = (query.get(organization), query.get(name)) else {
-        let missing = if query.get(name).is_none() { name } else { organization };
+    let (Some(organization), Some(name)) = (query.get(ORGANIZATION), query.get(WORKSPACE)) else {
+        let missing = if query.get(WORKSPACE).is_none() { WORKSPACE } else { ORGANIZATION };
         return Err(ApiError::parameter(missing, "This parameter is required."));
     };
     let workspace = terraform_workspaces::named(&mut db, organization, name).await?;

@@ -1,25 +1,73 @@
 //! Tags of workspaces: plain ones, and those with a key and a value.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::query::ListQuery;
-use crate::api::json_api::{ApiError, Data, Document};
+use crate::api::calls::{About, Calls};
+use crate::api::json_api::{ApiError, Data, Document, MEDIA_TYPE};
 use crate::api::pools::workspaces;
 use crate::app::App;
 use crate::store::Connection;
 use crate::store::workspace_tag::{self, WorkspaceTag};
 use protocol::limits::MAX_NAME;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/workspaces/{id}/relationships/tags", post(add).get(list).delete(remove))
-        .route("/workspaces/{id}/tag-bindings", get(list_bindings).patch(add_bindings))
-        .route("/workspaces/{id}/effective-tag-bindings", get(list_bindings))
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .post(
+            "/workspaces/{id}/relationships/tags",
+            About::nothing("Add tags to a workspace", StatusCode::NO_CONTENT)
+                .takes(MEDIA_TYPE, false, tags),
+            add,
+        )
+        .get(
+            "/workspaces/{id}/relationships/tags",
+            About::page("List the tags of a workspace", "tags"),
+            list,
+        )
+        .delete(
+            "/workspaces/{id}/relationships/tags",
+            About::nothing("Remove tags from a workspace", StatusCode::NO_CONTENT)
+                .takes(MEDIA_TYPE, false, tags),
+            remove,
+        )
+        .get(
+            "/workspaces/{id}/tag-bindings",
+            About::page("List the tags of a workspace with their values", "tag-bindings"),
+            list_bindings,
+        )
+        .patch(
+            "/workspaces/{id}/tag-bindings",
+            About::page("Add tags with values to a workspace", "tag-bindings")
+                .takes(MEDIA_TYPE, false, tags),
+            add_bindings,
+        )
+        .get(
+            "/workspaces/{id}/effective-tag-bindings",
+            About::page("List the tags that a workspace has", "tag-bindings"),
+            list_bindings,
+        )
+}
+
+/// A list of tags as clients write it, in JSON Schema.
+pub(super) fn tags() -> Value {
+    let text = json!({ "type": "string", "maxLength": MAX_NAME });
+    let tag = json!({
+        "type": "object",
+        "required": ["attributes"],
+        "properties": { "attributes": {
+            "type": "object",
+            "properties": { "key": text, "name": text, "value": text },
+            "oneOf": [{ "required": ["key"] }, { "required": ["name"] }],
+        } },
+    });
+    json!({
+        "type": "object",
+        "required": ["data"],
+        "properties": { "data": { "type": "array", "items": tag } },
+    })
 }
 
 /// A tag as it comes in: plain ones have a name.

@@ -1,19 +1,22 @@
 //! Variables of workspaces: `terraform import` works on the client's machine and needs them.
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::query::ListQuery;
+use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Document};
 use crate::api::pools::workspaces;
 use crate::app::App;
 use crate::inherited_variables::{Inherited, resolve};
 use crate::store::variable::{self, Category};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/workspaces/{id}/vars", get(list))
+pub(super) fn calls() -> Calls {
+    Calls::default().get(
+        "/workspaces/{id}/vars",
+        About::page("List the variables that the runs of a workspace get", "vars"),
+        list,
+    )
 }
 
 /// All that its runs get: Terraform reads the first page alone.

@@ -2,10 +2,8 @@
 
 use std::slice;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -13,8 +11,9 @@ use super::access::Admin;
 use super::query::ListQuery;
 use super::tags::{self, SentTag};
 use super::{organizations, projects};
-use crate::api::json_api::{ApiError, Data, Document, to_one};
-use crate::api::pools::{Payload, workspaces};
+use crate::api::calls::{About, Calls, document_of, schema_named, text};
+use crate::api::json_api::{ApiError, Data, Document, MEDIA_TYPE, to_one};
+use crate::api::pools::{Payload, schema_of_attributes, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::environment::{self, Environment};
@@ -25,22 +24,85 @@ use crate::store::workspace_tag::{self, Search, WorkspaceTag};
 use crate::store::{Connection, Page};
 use protocol::limits::MAX_REASON;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/organizations/{organization}/workspaces", get(list).post(create))
-        .route(
+pub(super) fn calls() -> Calls {
+    Calls::default()
+        .get(
+            "/organizations/{organization}/workspaces",
+            About::page("List the workspaces of an organization", "workspaces")
+                .parameter("search[name]", text)
+                .parameter("search[tags]", text)
+                .parameter("search[exclude-tags]", text)
+                .parameter("filter[project][id]", text)
+                .parameter("filter[tagged][0][key]", text)
+                .parameter("filter[tagged][0][value]", text),
+            list,
+        )
+        .post(
+            "/organizations/{organization}/workspaces",
+            About::one("Create a workspace", StatusCode::CREATED, "workspaces")
+                .takes(MEDIA_TYPE, true, new_schema),
+            create,
+        )
+        .get(
             "/organizations/{organization}/workspaces/{name}",
-            get(read_named).patch(update_named).delete(delete_named),
+            About::one("Read a workspace by its name", StatusCode::OK, "workspaces"),
+            read_named,
         )
-        .route(
+        .patch(
+            "/organizations/{organization}/workspaces/{name}",
+            About::one("Change a workspace by its name", StatusCode::OK, "workspaces")
+                .takes(MEDIA_TYPE, false, schema),
+            update_named,
+        )
+        .delete(
+            "/organizations/{organization}/workspaces/{name}",
+            About::nothing("Delete a workspace by its name", StatusCode::NO_CONTENT),
+            delete_named,
+        )
+        .post(
             "/organizations/{organization}/workspaces/{name}/actions/safe-delete",
-            post(safe_delete_named),
+            About::nothing(
+                "Delete a workspace without resources by its name",
+                StatusCode::NO_CONTENT,
+            ),
+            safe_delete_named,
         )
-        .route("/workspaces/{id}", get(read).patch(update).delete(delete))
-        .route("/workspaces/{id}/actions/safe-delete", post(safe_delete))
-        .route("/workspaces/{id}/actions/lock", post(lock))
-        .route("/workspaces/{id}/actions/unlock", post(unlock))
-        .route("/workspaces/{id}/actions/force-unlock", post(force_unlock))
+        .get("/workspaces/{id}", About::one("Read a workspace", StatusCode::OK, "workspaces"), read)
+        .patch(
+            "/workspaces/{id}",
+            About::one("Change a workspace", StatusCode::OK, "workspaces")
+                .takes(MEDIA_TYPE, false, schema),
+            update,
+        )
+        .delete(
+            "/workspaces/{id}",
+            About::nothing("Delete a workspace", StatusCode::NO_CONTENT),
+            delete,
+        )
+        .post(
+            "/workspaces/{id}/actions/safe-delete",
+            About::nothing("Delete a workspace without resources", StatusCode::NO_CONTENT),
+            safe_delete,
+        )
+        .post(
+            "/workspaces/{id}/actions/lock",
+            About::one("Lock a workspace", StatusCode::OK, "workspaces").takes(
+                "application/json",
+                false,
+                reason,
+            ),
+            lock,
+        )
+        .post(
+            "/workspaces/{id}/actions/unlock",
+            About::one("Release a lock of one's own", StatusCode::OK, "workspaces"),
+            unlock,
+        )
+        .post(
+            "/workspaces/{id}/actions/force-unlock",
+            About::one("Release any lock", StatusCode::OK, "workspaces"),
+            force_unlock,
+        )
 }
 
 /// A workspace of an organization, by its name.
@@ -96,6 +158,51 @@ fn plain_tags(names: &str) -> Vec<Value> {
     names.split(',').map(|name| json!({ "key": name.trim() })).collect()
 }
 
+/// What can be written.
+const WRITABLE: [&str; 6] = [
+    "auto-apply",
+    "execution-mode",
+    "name",
+    "operations",
+    "terraform-version",
+    "working-directory",
+];
+/// What says nothing about what the server does.
+const PASSED_OVER: [&str; 4] = ["description", "source-name", "source-url", "setting-overwrites"];
+
+fn schema() -> Value {
+    let mut attributes = schema_of_attributes("workspaces", &WRITABLE);
+    for name in PASSED_OVER {
+        attributes[name] = json!({});
+    }
+    document_of(json!({ "properties": {
+        "attributes": {
+            "type": "object",
+            "properties": attributes,
+            "additionalProperties": { "enum": [null, false, "", []] },
+        },
+        "relationships": { "type": "object", "properties": {
+            "project": schema_named("to-one-or-none"),
+            "tags": tags::tags(),
+            "tag-bindings": tags::tags(),
+        } },
+    } }))
+}
+
+fn new_schema() -> Value {
+    let mut schema = schema();
+    let data = &mut schema["properties"]["data"];
+    data["required"] = json!(["attributes"]);
+    data["properties"]["attributes"]["required"] = json!(["name"]);
+    schema
+}
+
+fn reason() -> Value {
+    json!({ "type": "object", "properties": {
+        "reason": { "type": "string", "maxLength": MAX_REASON },
+    } })
+}
+
 /// A new or changed workspace as it comes in.
 #[derive(Debug, Default, Deserialize)]
 struct SentWorkspace {
@@ -108,13 +215,14 @@ struct SentWorkspace {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 struct SentRelationships {
-    project: Option<SentProject>,
+    project: SentProject,
     tags: SentTags,
     tag_bindings: SentTags,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct SentProject {
+    #[serde(deserialize_with = "Option::deserialize")]
     data: Option<SentId>,
 }
 
@@ -125,7 +233,6 @@ struct SentId {
 
 #[derive(Debug, Default, Deserialize)]
 struct SentTags {
-    #[serde(default)]
     data: Vec<SentTag>,
 }
 
@@ -135,18 +242,6 @@ impl SentWorkspace {
     /// # Errors
     /// It asks for something that this server does not have.
     fn check(self, environment: &Environment) -> Result<(Payload, Vec<SentTag>), ApiError> {
-        /// What can be written.
-        const WRITABLE: [&str; 6] = [
-            "auto-apply",
-            "execution-mode",
-            "name",
-            "operations",
-            "terraform-version",
-            "working-directory",
-        ];
-        /// What says nothing about what the server does.
-        const PASSED_OVER: [&str; 4] =
-            ["description", "source-name", "source-url", "setting-overwrites"];
         let mut attributes = Map::new();
         for (name, value) in self.attributes {
             let is_nothing = matches!(value, Value::Null | Value::Bool(false))
@@ -173,8 +268,7 @@ impl SentWorkspace {
             }
         }
         let SentRelationships { project, tags, tag_bindings } = self.relationships;
-        let project = project.and_then(|project| project.data);
-        if project.is_some_and(|project| project.id != projects::id_of(environment)) {
+        if project.data.is_some_and(|project| project.id != projects::id_of(environment)) {
             let detail = format!("The environment has one project, \"{}\".", projects::NAME);
             return Err(ApiError::relationship("project", detail));
         }
