@@ -22,6 +22,9 @@ pub(crate) struct Payload {
     _type: Option<String>,
     #[serde(default, rename = "id")]
     _id: Option<String>,
+    /// Also so that no list is taken for an object.
+    #[serde(flatten)]
+    _others: Map<String, Value>,
 }
 
 impl Payload {
@@ -187,6 +190,14 @@ mod tests {
         assert_eq!(payload.change::<String>("c").unwrap(), None);
         assert!(payload.attribute::<bool>("b").is_err());
         assert!(payload.required::<String>("a").is_err());
+    }
+
+    #[test]
+    fn a_list_is_no_resource() {
+        for data in [json!([]), json!([{}, {}]), json!({ "attributes": [] })] {
+            assert!(serde_json::from_value::<Payload>(data.clone()).is_err(), "{data}");
+        }
+        assert!(serde_json::from_value::<Payload>(json!({ "links": {} })).is_ok());
     }
 
     #[test]

@@ -210,6 +210,9 @@ struct SentWorkspace {
     attributes: Map<String, Value>,
     #[serde(default)]
     relationships: SentRelationships,
+    /// Also so that no list is taken for an object.
+    #[serde(flatten)]
+    _others: Map<String, Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -218,6 +221,8 @@ struct SentRelationships {
     project: SentProject,
     tags: SentTags,
     tag_bindings: SentTags,
+    #[serde(flatten)]
+    _others: Map<String, Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -267,7 +272,7 @@ impl SentWorkspace {
                 }
             }
         }
-        let SentRelationships { project, tags, tag_bindings } = self.relationships;
+        let SentRelationships { project, tags, tag_bindings, .. } = self.relationships;
         if project.data.is_some_and(|project| project.id != projects::id_of(environment)) {
             let detail = format!("The environment has one project, \"{}\".", projects::NAME);
             return Err(ApiError::relationship("project", detail));
