@@ -38,7 +38,7 @@ pub(super) struct Details {
 impl Details {
     fn of(about: &About) -> Self {
         let parameters = about.parameters.iter().map(|(name, schema, is_required)| {
-            let mut parameter = query_parameter(name, schema());
+            let mut parameter = parameter_in_query(name, schema());
             parameter["required"] = (*is_required).into();
             parameter
         });
@@ -187,7 +187,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
 }
 
 /// A parameter of the query.
-pub(super) fn query_parameter(name: &str, schema: Value) -> Value {
+pub(super) fn parameter_in_query(name: &str, schema: Value) -> Value {
     json!({ "name": name, "in": "query", "schema": schema })
 }
 
@@ -199,7 +199,7 @@ pub(super) fn names_parameter(
 ) -> Value {
     let known = names.join("|");
     let pattern = format!("^,*({before}({known}){after}(,+|$))*$");
-    let mut parameter = query_parameter(name, json!({ "type": "string", "pattern": pattern }));
+    let mut parameter = parameter_in_query(name, json!({ "type": "string", "pattern": pattern }));
     parameter["description"] = format!("{description} Names: {}.", names.join(", ")).into();
     parameter
 }
@@ -212,8 +212,8 @@ pub(super) fn page_parameters() -> Vec<Value> {
         })
     };
     vec![
-        query_parameter("page[number]", number("Which page, from 1.")),
-        query_parameter("page[size]", number("How many resources it has: 20, at most 100.")),
+        parameter_in_query("page[number]", number("Which page, from 1.")),
+        parameter_in_query("page[size]", number("How many resources it has: 20, at most 100.")),
     ]
 }
 

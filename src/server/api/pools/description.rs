@@ -9,7 +9,9 @@ use super::resource_types::{Answer, ResourceType, TYPES};
 use super::{BASE, calls};
 use crate::api::calls::{Answered, Call, Content, schema_named};
 use crate::api::json_api::MEDIA_TYPE;
-use crate::api::openapi::{Api, Details, body, names_parameter, page_parameters, query_parameter};
+use crate::api::openapi::{
+    Api, Details, body, names_parameter, page_parameters, parameter_in_query,
+};
 
 /// This API.
 pub(in crate::api) fn described() -> Api {
@@ -85,7 +87,7 @@ impl ResourceType {
         let filter = |name: &&str| {
             let is_flag = self.flags.contains(name);
             let schema = json!({ "type": if is_flag { "boolean" } else { "string" } });
-            query_parameter(&format!("filter[{name}]"), schema)
+            parameter_in_query(&format!("filter[{name}]"), schema)
         };
         let mut parameters: Vec<Value> = self.filters.iter().map(filter).collect();
         let sorts: Vec<&str> = self.sorts.iter().map(|(name, _)| *name).collect();
@@ -95,7 +97,7 @@ impl ResourceType {
             parameters.push(names_parameter("sort", names, description));
         }
         if !self.searched.is_empty() {
-            let mut query = query_parameter("query", json!({ "type": "string" }));
+            let mut query = parameter_in_query("query", json!({ "type": "string" }));
             query["description"] = "Only resources with this text in one of their columns.".into();
             parameters.push(query);
         }
@@ -115,7 +117,7 @@ impl ResourceType {
             parameters.push(names_parameter("include", names, description));
         }
         let mut fields =
-            query_parameter(&format!("fields[{}]", self.name), json!({ "type": "string" }));
+            parameter_in_query(&format!("fields[{}]", self.name), json!({ "type": "string" }));
         fields["description"] =
             "Only these attributes and relationships, with commas between them.".into();
         parameters.push(fields);
