@@ -111,9 +111,15 @@ impl Written {
             return Err(refuse(format!("The server writes the header {name} itself.")));
         }
         let value = value.unwrap_or_default();
-        let kept = earlier.iter().find(|header| {
-            sensitive && value.is_empty() && header.sensitive && header.name == name
-        });
+        let is_kept = sensitive && value.is_empty();
+        let kept = earlier
+            .iter()
+            .find(|header| is_kept && header.sensitive && header.name.eq_ignore_ascii_case(&name));
+        if is_kept && kept.is_none() {
+            return Err(refuse(format!(
+                "There is no sensitive header {name} yet: it takes a value."
+            )));
+        }
         if HeaderValue::try_from(&value).is_err() {
             return Err(refuse(format!("The header {name} takes a value of one line.")));
         }
@@ -161,7 +167,8 @@ mod tests {
         ]);
         assert_eq!(attributes[HEADERS], shown);
 
-        // What was read can be written.
+        // What was read can be written, also in other letters.
+        let shown = json!([{ "name": "authorization", "value": "", "sensitive": true }]);
         let data = json!({ "attributes": { HEADERS: shown, URL: url } });
         server.api(Method::PATCH, &path, json!({ "data": data })).await;
         let mut db = server.app.scheduler.store.read().await.unwrap();
@@ -190,6 +197,7 @@ mod tests {
             (HEADERS, header("X-Lines", "a\r\nHost: b")),
             (HEADERS, header("Idempotency-Key", "x")),
             (HEADERS, header("", "x")),
+            (HEADERS, json!([{ "name": "X-Key", "value": "", "sensitive": true }])),
             (HEADERS, json!([{ "name": "x", "secret": true }])),
             (HEADERS, json!({ "x": "y" })),
         ] {
