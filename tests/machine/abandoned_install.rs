@@ -88,17 +88,20 @@ fn close_terminal(fleet: &Fleet, step: &str) {
     ));
 }
 
-/// Another command during an installation is refused, and the installation goes on.
+/// Another command during an installation is refused, and the installation goes on. It is
+/// stopped meanwhile, or it might end first.
 fn two_at_once(fleet: &Fleet) {
     let line = installation(fleet);
     fleet.shell(&format!(
-        "({line}; echo $? >/root/code) >/dev/null 2>&1 </dev/null & {SETTINGS_WRITTEN}"
+        "({line}; echo $? >/root/code) >/dev/null 2>&1 </dev/null & {SETTINGS_WRITTEN} && \
+         pkill -STOP -x scalr-agent-set"
     ));
     for command in ["recover", "recover --discard", "uninstall", "install --no-start"] {
         let other = format!("scalr-agent-setup {command}");
         let said = refusal(&fleet.world.try_shell(&fleet.machine, &other));
         assert!(said.contains("another scalr-agent-setup is changing this machine"), "{said}");
     }
+    fleet.shell("pkill -CONT -x scalr-agent-set");
     wait_for("the installation's end", Duration::from_secs(120), || {
         (fleet.shell("cat /root/code 2>/dev/null || :") == "0").then_some(())
     });
