@@ -153,7 +153,8 @@ fn check_included(shape: &Shape) -> Result<(), ApiError> {
     match steps.find(|(_, related)| !related.is_none_or(is_readable)) {
         None => Ok(()),
         Some((name, _)) => Err(ApiError::forbidden(format!(
-            "A run's token is not good for what include={name} asks for; it is good for              environments and workspaces."
+            "A run's token is not good for what include={name} asks for; it is good for \
+             environments and workspaces."
         ))),
     }
 }

@@ -27,13 +27,27 @@ const OPEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The calls that need no token: their paths have a signature.
 pub(super) fn calls() -> Calls {
-    Calls::default()
-        .put("/state-uploads/{id}/{signature}", About::nothing("Upload an announced state", StatusCode::OK)
-            .details("The path is that of a link, which the state version has when it is announced.")
-            .takes("application/octet-stream", true, binary), upload)
-        .put("/state-uploads/{id}/{signature}/json", About::nothing("Upload an announced state in its other form", StatusCode::OK)
-            .details("Terraform sends it, and nothing reads it. The path is that of a link, which the state version has when it is announced.")
-            .takes("application/octet-stream", true, binary), upload_json)
+    let about = |summary, details| {
+        About::nothing(summary, StatusCode::OK).details(details).takes(
+            "application/octet-stream",
+            true,
+            binary,
+        )
+    };
+    let state = about(
+        "Upload an announced state",
+        "The path is that of a link, which the state version has when it is announced.",
+    );
+    let other_form = about(
+        "Upload an announced state in its other form",
+        "Terraform sends it, and nothing reads it. The path is that of a link, which the state \
+         version has when it is announced.",
+    );
+    Calls::default().put("/state-uploads/{id}/{signature}", state, upload).put(
+        "/state-uploads/{id}/{signature}/json",
+        other_form,
+        upload_json,
+    )
 }
 
 /// Takes note of a state that is to come; the answer has its links.
