@@ -105,17 +105,26 @@ impl Server {
         agent: &Agent,
         tasks: Vec<TaskStatus>,
     ) -> JoinHandle<(StatusCode, String)> {
-        let polls = || self.log().matches("/api/agent/v1/poll").count();
-        let before = polls();
         let agent = agent.clone();
-        let polling = tokio::spawn(async move { agent.poll(tasks).await });
+        self.hold("/api/agent/v1/poll", async move { agent.poll(tasks).await }).await
+    }
+
+    /// Begins a call whose address has `path`, and waits until the server has it.
+    pub(crate) async fn hold<T: Send + 'static>(
+        &self,
+        path: &str,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let calls = || self.log().matches(path).count();
+        let before = calls();
+        let calling = tokio::spawn(call);
         let arrived = async {
-            while polls() == before {
+            while calls() == before {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, arrived).await.expect("the poll never arrived");
-        polling
+        tokio::time::timeout(PATIENCE, arrived).await.expect("the call never arrived");
+        calling
     }
 
     /// The most memory that it has had, in bytes.
@@ -397,7 +406,8 @@ impl Job {
         let attempt = self.task.attempt;
         let separator = if what.contains('?') { '&' } else { '?' };
         let url = format!("{}/{}{separator}attempt={attempt}", self.agent.url, self.path(what));
-        let request = self.agent.http.put(url).bearer_auth(&self.agent.token);
+        // Some are of hundreds of megabytes.
+        let request = self.agent.http.put(url).timeout(5 * PATIENCE).bearer_auth(&self.agent.token);
         let answer = request.body(content).send().await.unwrap();
         (answer.status(), answer.text().await.unwrap())
     }
