@@ -25,7 +25,7 @@ pub(crate) mod runs;
 mod server;
 pub(super) mod state_upload;
 pub(super) mod state_versions;
-mod tags;
+pub(in crate::api) mod tags;
 mod variables;
 mod webhook;
 pub(crate) mod webhook_integrations;

@@ -52,9 +52,12 @@ pub(super) fn calls() -> Calls {
         )
 }
 
+/// How many tags a workspace or an environment has at most.
+const MAX_TAGS: usize = 1_000;
+
 /// What has tags.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Tagged<'a> {
+pub(in crate::api) enum Tagged<'a> {
     /// The workspace with this id.
     Workspace(&'a str),
     /// The environment with this id.
@@ -94,6 +97,16 @@ impl Tagged<'_> {
                 true => self.remove(db, tag).await?,
                 false => self.add(db, tag).await?,
             }
+        }
+        self.check_number(db).await
+    }
+
+    /// Refuses more tags than one thing may have; the transaction that added them has to end.
+    pub(in crate::api) async fn check_number(self, db: &mut Connection) -> Result<(), ApiError> {
+        let number = self.tags(db).await?.len();
+        if number > MAX_TAGS {
+            let message = format!("These would be {number} tags, and there may be {MAX_TAGS}.");
+            return Err(ApiError::relationship("tags", message));
         }
         Ok(())
     }

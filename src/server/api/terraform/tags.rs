@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::query::ListQuery;
 use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Data, Document, MEDIA_TYPE};
+use crate::api::pools::tags::Tagged;
 use crate::api::pools::workspaces;
 use crate::app::App;
 use crate::store::Connection;
@@ -106,7 +107,7 @@ pub(super) async fn save(
         let tag = WorkspaceTag { workspace_id: workspace_id.to_owned(), key, value };
         workspace_tag::upsert(db, &tag).await?;
     }
-    Ok(())
+    Tagged::Workspace(workspace_id).check_number(db).await
 }
 
 async fn add(
@@ -185,4 +186,34 @@ fn render_binding(tag: &WorkspaceTag) -> Value {
         "id": format!("{}.{}", tag.workspace_id, tag.key),
         "attributes": { "key": tag.key, "value": tag.value },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+    use crate::api::terraform::BASE;
+    use crate::in_process::InProcess;
+
+    #[tokio::test]
+    async fn a_workspace_has_at_most_a_thousand_tags() {
+        let server = InProcess::new().await;
+        let tags = |numbers: std::ops::Range<u32>| {
+            let tag =
+                |number| json!({ "type": "tags", "attributes": { "name": format!("t{number}") } });
+            json!({ "data": numbers.map(tag).collect::<Vec<_>>() })
+        };
+        let path = format!("{BASE}/workspaces/{}/relationships/tags", server.workspace);
+        let add = async |tags: Value| {
+            server.call(Method::POST, &path, &server.admin, &[], tags.to_string()).await
+        };
+        let (status, answer) = add(tags(0..1_001)).await;
+        let says = String::from_utf8_lossy(&answer);
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{says}");
+        assert!(says.contains("These would be 1001 tags, and there may be 1000."), "{says}");
+        assert_eq!(add(tags(0..1_000)).await.0, StatusCode::NO_CONTENT, "nothing of it was kept");
+        assert_eq!(add(tags(999..1_000)).await.0, StatusCode::NO_CONTENT, "it has that one");
+        assert_eq!(add(tags(1_000..1_001)).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    }
 }
