@@ -71,6 +71,15 @@ await plan.write(`\u001b[1mTerraform will perform the following actions:\u001b[0
 `);
 await plan.planJson(planned.json);
 await plan.finish("finished", true, planned.summary);
+for (const serial of [1, 2]) {
+  const resources = [{ mode: "managed", type: "terraform_data", name: "port", instances: [{ attributes: { id: "443" } }] }].slice(0, serial - 1);
+  const state = { version: 4, serial, lineage: "network", outputs: {}, resources };
+  await api("POST", "/state-versions", {
+    attributes: { state: Buffer.from(JSON.stringify(state)).toString("base64") },
+    relationships: { workspace: { data: { type: "workspaces", id: network } } },
+  });
+}
+const earlier = (await api("GET", `/state-versions?filter[workspace]=${network}`)).at(-1);
 const all = await api("GET", "/agents");
 const id = (name) => all.find((one) => one.attributes.name === name).id;
 const [token] = await api("GET", `/agent-pools/${made.id}/access-tokens`);
@@ -104,6 +113,7 @@ await look("workspace", `/workspaces/${network}`);
 await look("workspace-variables", `/workspaces/${network}/variables`);
 await look("workspace-settings", `/workspaces/${network}/settings`);
 await look("workspace-states", `/workspaces/${network}/states`);
+await look("workspace-rollback", `/workspaces/${network}/states/${earlier.id}/rollback`);
 await look("runs", "/runs");
 await look("run", `/runs/${started.id}`);
 await look("register", `/pools/${made.id}/register`);

@@ -16,6 +16,7 @@ mod ansible;
 mod attack;
 mod authority;
 mod bundle;
+mod by_hand;
 mod check;
 mod cloud_init;
 mod engine;

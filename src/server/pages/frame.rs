@@ -46,6 +46,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("sign-in-link.html", include_str!("../../../templates/pages/sign-in-link.html")),
     ("sign-in.html", include_str!("../../../templates/pages/sign-in.html")),
     ("state-change.html", include_str!("../../../templates/pages/state-change.html")),
+    ("state-rollback.html", include_str!("../../../templates/pages/state-rollback.html")),
     ("states.html", include_str!("../../../templates/pages/states.html")),
     ("token-form.html", include_str!("../../../templates/pages/token-form.html")),
     ("token-new.html", include_str!("../../../templates/pages/token-new.html")),

@@ -1,10 +1,12 @@
-//! `/workspaces/ID/states`: the states that a workspace has had, and what differs between two.
+//! `/workspaces/ID/states`: the states that a workspace has had, what differs between two, and
+//! the way back to one of them.
 
 use std::io::BufReader;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -12,11 +14,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::error::PageError;
-use super::frame::Page;
+use super::form::Form;
+use super::frame::{self, Page};
 use super::list::{self, Pages};
-use super::session::Session;
+use super::refusal::Refusal;
+use super::session::{self, Session};
 use super::state_diff::{self, Content, Diff};
 use super::workspace;
+use crate::api::json_api::ApiError;
+use crate::api::terraform::state_rollback::make_current;
 use crate::app::App;
 use crate::clock::Millis;
 use crate::objects;
@@ -30,6 +36,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/workspaces/{id}/states", get(show))
         .route("/workspaces/{id}/states/{state}/download", get(download))
+        .route("/workspaces/{id}/states/{state}/rollback", get(ask_to_roll_back).post(roll_back))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -50,6 +57,7 @@ struct Row {
     run_id: Option<String>,
     created_at: Millis,
     is_removed: bool,
+    is_current: bool,
     /// The version before it on the page.
     previous: Option<String>,
 }
@@ -71,6 +79,7 @@ async fn show(
     let top = workspace::top(&app, &mut db, &id).await?;
     let page = list::page(asked.page);
     let listed = state_version::list(&mut db, Some(&id), page).await?;
+    let current = state_version::current(&mut db, &id).await?.map(|version| version.id);
     let mut compared = None;
     if !asked.before.is_empty() && !asked.after.is_empty() {
         let before = find(&mut db, &id, &asked.before).await?;
@@ -92,6 +101,7 @@ async fn show(
         run_id: version.run_id.clone(),
         created_at: version.created_at,
         is_removed: version.removed_at.is_some(),
+        is_current: current.as_ref() == Some(&version.id),
         previous,
     });
     let content = json!({
@@ -125,6 +135,91 @@ async fn download(
         format!("attachment; filename=\"{}-{}.tfstate\"", version.workspace_id, version.serial);
     let headers = [(CONTENT_TYPE, "application/json".to_owned()), (CONTENT_DISPOSITION, name)];
     Ok((headers, objects::answer(content(&app, &version)?)?).into_response())
+}
+
+#[derive(Serialize)]
+struct Rollback {
+    workspace: workspace::Top,
+    id: String,
+    number: i64,
+    resources: i64,
+    created_at: Millis,
+    current: Option<StateNow>,
+    refusal: Refusal,
+}
+
+/// The current state that a roll-back replaces.
+#[derive(Serialize)]
+struct StateNow {
+    id: String,
+    number: i64,
+    resources: i64,
+}
+
+async fn ask_to_roll_back(
+    State(app): State<App>,
+    Path((id, state)): Path<(String, String)>,
+    session: Session,
+) -> Result<Response, PageError> {
+    confirm(&app, &session, &id, &state, Refusal::default()).await
+}
+
+async fn confirm(
+    app: &App,
+    session: &Session,
+    id: &str,
+    state: &str,
+    refusal: Refusal,
+) -> Result<Response, PageError> {
+    let mut db = app.scheduler.store.read().await?;
+    let version = find(&mut db, id, state).await?;
+    let current = state_version::current(&mut db, id).await?;
+    let status = if refusal.text.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
+    let content = Rollback {
+        workspace: workspace::top(app, &mut db, id).await?,
+        id: version.id,
+        number: version.number,
+        resources: version.resources,
+        created_at: version.created_at,
+        current: current.map(|current| StateNow {
+            id: current.id,
+            number: current.number,
+            resources: current.resources,
+        }),
+        refusal,
+    };
+    let title = format!("Roll {} back", content.workspace.name);
+    let page =
+        Page { template: "state-rollback.html", title: &title, section: "workspaces", topics: &[] };
+    page.show_with(status, app, session, &content)
+}
+
+async fn roll_back(
+    State(app): State<App>,
+    Path((id, state)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, PageError> {
+    let mut db = app.scheduler.store.read().await?;
+    let number = find(&mut db, &id, &state).await?.number;
+    let workspace = workspace::find(&mut db, &id).await?;
+    drop(db);
+    // Whoever holds the lock may be working on the state.
+    let made = match &workspace.lock_reason {
+        Some(reason) => Err(ApiError::conflict(format!("The workspace is locked. {reason}"))),
+        None => make_current(&app, &workspace, &state).await,
+    };
+    match made {
+        Ok(version) => {
+            let message = format!("State {} has the content of state {number}.", version.number);
+            let message = session::message(&message, &app);
+            Ok(frame::redirect(&format!("/workspaces/{id}/states"), message))
+        }
+        Err(error) => {
+            let refusal = Refusal::of(error)?;
+            let refusal = Refusal { text: Some(refusal.whole()), ..Refusal::default() };
+            confirm(&app, &form.session, &id, &state, refusal).await
+        }
+    }
 }
 
 /// The state version of a workspace that is still there.
@@ -176,4 +271,55 @@ async fn compare(
         PageError::Refused(format!("The states cannot be compared: {error}. Download both."))
     })?;
     Ok(Comparison { before: before.number, after: after.number, diff })
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+    use crate::in_process::InProcess;
+    use crate::pages::browser::Browser;
+
+    #[tokio::test]
+    async fn an_earlier_state_becomes_the_current_one_after_a_question_unless_there_is_a_lock() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let workspace = &server.workspace;
+        let path = format!("/workspaces/{workspace}/states");
+        let mut states = Vec::new();
+        for serial in 1..=2 {
+            let state = json!({ "version": 4, "serial": serial, "lineage": "l",
+                "outputs": { "n": { "value": serial, "type": "number" } }, "resources": [] });
+            let state = STANDARD.encode(state.to_string());
+            let related = [("workspace", workspace.as_str())];
+            states
+                .push(server.create("/state-versions", json!({ "state": state }), &related).await);
+        }
+        let list = browser.page(&path).await;
+        let link = |state: &str| format!("{path}/{state}/rollback");
+        assert!(list.contains(&link(&states[0])) && !list.contains(&link(&states[1])), "{list}");
+        let page = browser.page(&link(&states[0])).await;
+        assert!(page.contains("back to state 1?") && page.contains("State 2 with 0"), "{page}");
+        assert_eq!(browser.get(&link("sv-none")).await.0, StatusCode::NOT_FOUND);
+
+        let lock = async |reason| {
+            let mut tx = server.app.scheduler.store.write().await.unwrap();
+            crate::store::workspace::set_lock(&mut tx, workspace, reason, None).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        lock(Some("<b>mine")).await;
+        let (status, page) = browser.post(&link(&states[0]), &[]).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{page}");
+        assert!(page.contains("The workspace is locked. &lt;b&gt;mine"), "{page}");
+        lock(None).await;
+
+        let (status, answer) = browser.post(&link(&states[0]), &[]).await;
+        assert_eq!(status, StatusCode::SEE_OTHER, "{answer}");
+        assert!(browser.page(&path).await.contains("<th scope=\"row\">3</th>"));
+        let outputs = format!("/workspaces/{workspace}/outputs");
+        let outputs = server.api(axum::http::Method::GET, &outputs, json!(null)).await;
+        assert_eq!(outputs["data"][0]["value"], 1, "{outputs}");
+    }
 }

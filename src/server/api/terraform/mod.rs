@@ -13,7 +13,7 @@ mod projects;
 mod query;
 mod resource_types;
 mod runs;
-mod state_rollback;
+pub(crate) mod state_rollback;
 mod state_uploads;
 mod state_versions;
 mod tags;

@@ -19,7 +19,8 @@ use crate::api::pools::{quotas, state_versions as pool_state_versions, workspace
 use crate::app::App;
 use crate::objects::Draft;
 use crate::scheduler::{NewState, Saved, check_lock};
-use crate::store::state_version;
+use crate::store::state_version::{self, StateVersion};
+use crate::store::workspace::Workspace;
 
 pub(super) fn calls() -> Calls {
     Calls::default().patch(
@@ -72,32 +73,50 @@ async fn roll_back(
     Admin(by): Admin,
     Data(sent): Data<Rollback>,
 ) -> Result<Document, ApiError> {
-    const NAME: &str = "rollback-state-version";
     let earlier = sent.relationships.rollback_state_version.data.id;
     let mut db = app.scheduler.store.read().await?;
     let workspace = workspaces::find(&mut db, &id).await?;
-    check_lock(&workspace, &by)?;
-    let current = state_version::current(&mut db, &id).await?;
     drop(db);
-    let version = state_versions::find(&app, &earlier).await.ok();
-    let version = version.filter(|version| version.workspace_id == id);
+    check_lock(&workspace, &by)?;
+    // An upload that is not a version yet has an id, too.
+    let earlier = state_versions::find(&app, &earlier).await.map_or(earlier, |found| found.id);
+    let version = make_current(&app, &workspace, &earlier).await?;
+    Ok(Document::created(render(&app, &version)))
+}
+
+/// Makes an earlier state version of a workspace its current one: a new version with the same
+/// content and the next serial. Whoever calls it has looked at the workspace's lock.
+///
+/// # Errors
+/// The workspace has no such version, its content is gone, a run applies, or the quota is full.
+pub(crate) async fn make_current(
+    app: &App,
+    workspace: &Workspace,
+    earlier: &str,
+) -> Result<StateVersion, ApiError> {
+    const NAME: &str = "rollback-state-version";
+    let mut db = app.scheduler.store.read().await?;
+    let version = state_version::find(&mut db, earlier).await?;
+    let current = state_version::current(&mut db, &workspace.id).await?;
+    drop(db);
+    let version = version.filter(|version| version.workspace_id == workspace.id);
     let (version, current) =
-        version.zip(current).ok_or_else(|| ApiError::no_related(NAME, "StateVersion", &earlier))?;
+        version.zip(current).ok_or_else(|| ApiError::no_related(NAME, "StateVersion", earlier))?;
     if let Some(removed_at) = version.removed_at {
         return Err(ApiError::gone(&format!("content of state version {earlier}"), removed_at));
     }
-    let content = pool_state_versions::content(&app, &version)?;
+    let content = pool_state_versions::content(app, &version)?;
     let draft = app.scheduler.objects.state_draft()?;
     let serial = current.serial + 1;
     let rewritten = tokio::task::spawn_blocking(move || with_serial(content, serial, draft));
     let rewritten = rewritten.await.map_err(anyhow::Error::from)?;
     let state = NewState::read(rewritten.context("cannot copy a state")?).await?;
-    quotas::check(&app, &workspace, state.length()).await?;
+    quotas::check(app, workspace, state.length()).await?;
     // Not if the lineage is the same: a state that comes in the meantime is not overwritten.
     let force = version.lineage != current.lineage;
-    match app.scheduler.save_uploaded_state(&id, state, force).await? {
-        Saved::New(version) | Saved::Same(version) => Ok(Document::created(render(&app, &version))),
-    }
+    let (Saved::New(saved) | Saved::Same(saved)) =
+        app.scheduler.save_uploaded_state(&workspace.id, state, force).await?;
+    Ok(saved)
 }
 
 /// A copy of a state with another serial.
