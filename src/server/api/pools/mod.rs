@@ -11,6 +11,8 @@ mod call;
 pub(super) mod configuration_versions;
 mod description;
 mod environments;
+pub(crate) mod hook_links;
+pub(crate) mod hooks;
 mod included;
 mod linkage;
 mod payload;
@@ -87,6 +89,8 @@ fn calls_with_token() -> Calls {
         .merge(agents::calls())
         .merge(configuration_versions::calls())
         .merge(environments::calls())
+        .merge(hook_links::calls())
+        .merge(hooks::calls())
         .merge(phases::calls())
         .merge(remote_state_consumers::calls())
         .merge(run_triggers::calls())

@@ -14,8 +14,9 @@ use crate::api::value_type::ValueType::{
 };
 use crate::api::value_type::properties;
 use crate::store::{
-    Sorts, access_token, agent, agent_pool, configuration_version, environment, run, run_event,
-    state_version, tag, variable, webhook_delivery, webhook_integration, workspace,
+    Sorts, access_token, account_hook, agent, agent_pool, configuration_version, environment,
+    hook_link, run, run_event, state_version, tag, variable, webhook_delivery, webhook_integration,
+    workspace,
 };
 
 /// A type of resource.
@@ -71,7 +72,7 @@ const EVENT: &[(&str, ValueType)] = &[
     ("created-at", Time),
 ];
 
-pub(super) static TYPES: [ResourceType; 18] = [
+pub(super) static TYPES: [ResourceType; 20] = [
     ResourceType {
         name: "access-tokens",
         answered: &[
@@ -192,6 +193,24 @@ pub(super) static TYPES: [ResourceType; 18] = [
         flags: &[],
         sorts: environment::SORTS,
         searched: environment::SEARCHED,
+    },
+    ResourceType {
+        name: "hook-environment-links",
+        answered: &[("created-at", Time)],
+        related: &[("environment", "environments"), ("hook", "hooks")],
+        filters: &["environment", "hook", "hook-environment-link"],
+        flags: &[],
+        sorts: hook_link::SORTS,
+        searched: hook_link::SEARCHED,
+    },
+    ResourceType {
+        name: "hooks",
+        answered: &[("created-at", Time)],
+        related: &[("account", "accounts")],
+        filters: &["environment", "hook", "name"],
+        flags: &[],
+        sorts: account_hook::SORTS,
+        searched: account_hook::SEARCHED,
     },
     ResourceType {
         name: "plans",
