@@ -117,6 +117,8 @@ async fn ids(server: &Server) -> String {
     let linked = [("hook", hook.as_str()), ("environment", site.environment.as_str())];
     let events = json!({ "events": ["post-plan"] });
     let link = server.create("/hook-environment-links", events, &linked).await;
+    let rule = json!({ "schedule": "0 0 1 1 *", "schedule-mode": "apply" });
+    let rule = server.create("/run-schedule-rules", rule, &of_workspace).await;
     let first = async |list: &str| id(&server.get(list).await["data"][0]);
     let phase = |name: &str| id(&run["relationships"][name]["data"]);
     let ids = [
@@ -131,6 +133,7 @@ async fn ids(server: &Server) -> String {
         ("hooks", hook),
         ("plans", phase("plan")),
         ("projects", format!("prj-{}", site.environment)),
+        ("run-schedule-rules", id(&rule)),
         ("run-triggers", id(&trigger)),
         ("runs", id(&run)),
         ("state-versions", id(&state)),

@@ -84,9 +84,8 @@ async fn show(
 async fn unlink(
     State(app): State<App>,
     Path((id, link)): Path<(String, String)>,
-    form: Form,
+    _: Form,
 ) -> Result<Response, PageError> {
-    drop(form);
     let message = match hook_links::delete(State(App::clone(&app)), Path(link)).await {
         Ok(_) => "Unlinked. Runs whose plans have begun still execute the hook.".to_owned(),
         Err(error) => Refusal::of(error)?.whole(),

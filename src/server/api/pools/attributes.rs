@@ -14,6 +14,7 @@ use crate::api::value_type::ValueType::{
 };
 use crate::api::value_type::or_null;
 use crate::args::TIMEOUTS;
+use crate::store::run_schedule::ScheduleMode;
 use protocol::Hook;
 
 /// A kind of resource.
@@ -46,7 +47,7 @@ const SECONDS: ValueType = Number(*TIMEOUTS.start() as i64, *TIMEOUTS.end() as i
 /// The same in minutes.
 const MINUTES: ValueType = Number(1, *TIMEOUTS.end() as i64 / 60, "minutes");
 
-static KINDS: [Kind; 15] = [
+static KINDS: [Kind; 16] = [
     Kind {
         name: "access-tokens",
         attributes: &[
@@ -158,6 +159,18 @@ static KINDS: [Kind; 15] = [
         fixed: &[("scriptfile-path", "null"), ("vcs-repo", "null")],
         unsupported: &[],
         unrelated: &[("vcs-provider", false)],
+    },
+    Kind {
+        name: "run-schedule-rules",
+        attributes: &[
+            ("schedule", Text),
+            ("schedule-mode", OneOf(|| ScheduleMode::ALL.map(ScheduleMode::name).to_vec())),
+        ],
+        relationships: &[("workspace", false)],
+        required: &["schedule", "schedule-mode", "workspace"],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
     },
     Kind {
         name: "run-triggers",
@@ -483,6 +496,14 @@ impl Kind {
             ((*name).to_owned(), json!({ "const": self.values(name).swap_remove(0) }))
         });
         written.chain(fixed).collect()
+    }
+
+    /// The names of what answers have of it.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &'static str> {
+        let attributes = self.attributes.iter().map(|(name, _)| *name);
+        let fixed = self.fixed.iter().map(|(name, _)| *name);
+        let relationships = self.relationships.iter().chain(self.unrelated).map(|(name, _)| *name);
+        attributes.chain(fixed).chain(relationships)
     }
 
     /// Whether it has relationships of which answers say that there is nothing.

@@ -22,6 +22,7 @@ pub(super) mod quotas;
 mod remote_state_consumers;
 mod resource_types;
 mod run_events;
+mod run_schedule_rules;
 mod run_triggers;
 pub(crate) mod runs;
 mod server;
@@ -93,6 +94,7 @@ fn calls_with_token() -> Calls {
         .merge(hooks::calls())
         .merge(phases::calls())
         .merge(remote_state_consumers::calls())
+        .merge(run_schedule_rules::calls())
         .merge(run_triggers::calls())
         .merge(runs::calls())
         .merge(server::calls())
