@@ -94,7 +94,7 @@ const script = await api("POST", "/hooks", {
   },
 });
 await api("POST", "/hooks", { attributes: { name: "notify", interpreter: "python3", script: "print('done')\n" } });
-const link = await api("POST", "/hook-environment-links", {
+const linked = await api("POST", "/hook-environment-links", {
   attributes: { events: ["post-plan", "pre-apply"] },
   relationships: {
     hook: { data: { type: "hooks", id: script.id } },
@@ -135,7 +135,7 @@ await look("hook", `/hooks/${script.id}`);
 await look("hook-new", "/hooks/new");
 await look("hook-edit", `/hooks/${script.id}/edit`);
 await look("hook-delete", `/hooks/${script.id}/delete`);
-await look("hook-link", `/hooks/${script.id}/links/${link.id}`);
+await look("hook-link", `/hooks/${script.id}/links/${linked.id}`);
 await look("api-reference", "/api-reference");
 await look("api-calls", "/api-reference/workspaces");
 await look("login-consent", `/oauth/authorize?${new URLSearchParams({
