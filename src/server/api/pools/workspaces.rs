@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -170,9 +171,9 @@ fn schedules() -> Value {
 async fn set_schedule(
     State(app): State<App>,
     Path(id): Path<String>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Document, ApiError> {
-    let schedules: Map<String, Value> = serde_json::from_slice(&body)
+    let schedules: Map<String, Value> = serde_json::from_slice(&body?)
         .map_err(|_| ApiError::bad_request("The body is no JSON object with schedules."))?;
     let known = ScheduleMode::ALL.map(ScheduleMode::attribute);
     if let Some(name) = schedules.keys().find(|name| !known.contains(&name.as_str())) {
