@@ -57,8 +57,8 @@ pub use registration::{CheckToken, Identity, Intervals, Register, Registered};
 pub use run_options::{BadOption, MAX_ADDRESS, MAX_ADDRESSES, Refresh, RunOption, RunOptions};
 pub use secret::Secret;
 pub use task::{
-    Attempt, Category, Claimed, Finish, Hook, Kind, LogOffset, Named, Operation, Outcome,
-    PlanSummary, Platform, RanImage, Resume, Resumed, Task, Variable,
+    Attempt, Category, Claimed, EnvironmentHook, Finish, Hook, Kind, LogOffset, Named, Operation,
+    Outcome, PlanSummary, Platform, RanImage, Resume, Resumed, Task, Variable,
 };
 
 use serde::{Deserialize, Serialize};
@@ -67,8 +67,9 @@ use serde::{Deserialize, Serialize};
 pub const BASE: &str = "/api/agent/v1";
 
 /// What this version's agents can do, as a number that grows: 1 is what the first ones could;
-/// 2 adds [`Task::options`] and [`Task::changes_nothing`]. The server offers a task to no agent that would not do all of it.
-pub const LEVEL: u32 = 2;
+/// 2 adds [`Task::options`] and [`Task::changes_nothing`]; 3 adds [`Task::environment_hooks`].
+/// The server offers a task to no agent that would not do all of it.
+pub const LEVEL: u32 = 3;
 
 /// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Attempt, CheckToken, Claimed, Event, Events, Finish, Heartbeat, Identity, Intervals, LogOffset,
-    Named, PlanSummary, Poll, Problem, RanImage, Register, Registered, Resume, Resumed, Secret,
-    Task, TaskStatus, Variable,
+    Attempt, CheckToken, Claimed, EnvironmentHook, Event, Events, Finish, Heartbeat, Hook,
+    Identity, Intervals, LogOffset, Named, PlanSummary, Poll, Problem, RanImage, Register,
+    Registered, Resume, Resumed, Secret, Task, TaskStatus, Variable,
 };
 
 /// How many tasks an agent has at most.
@@ -48,6 +48,9 @@ pub const MAX_VALUES: usize = 4 * 1024 * 1024;
 
 /// The longest commands of a hook, in bytes.
 pub const MAX_HOOK: usize = 64 * 1024;
+
+/// How many hooks an environment has at most.
+pub const MAX_ENVIRONMENT_HOOKS: usize = 20;
 
 /// The longest version of Terraform, in bytes.
 pub const MAX_VERSION: usize = 64;
@@ -196,9 +199,9 @@ impl Message for Resumed {
 }
 
 impl Message for Claimed {
-    /// The values of variables, each character of which may take six bytes in JSON, and
-    /// the rest.
-    const MAX_BYTES: usize = 6 * MAX_VALUES + 8 * 1024 * 1024;
+    /// The values of variables and the environment's hooks, each character of which may take
+    /// six bytes in JSON, and the rest.
+    const MAX_BYTES: usize = 6 * (MAX_VALUES + MAX_ENVIRONMENT_HOOKS * MAX_HOOK) + 8 * 1024 * 1024;
 
     fn check(&self) -> Result<(), OutOfBounds> {
         let Self { task, task_token, run_token } = self;
@@ -362,6 +365,7 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
         working_directory,
         variables,
         hooks,
+        environment_hooks,
         timeout_seconds,
     } = task;
     id("id", task_id)?;
@@ -393,7 +397,23 @@ fn check_task(task: &Task) -> Result<(), OutOfBounds> {
     }
     hooks.iter().try_for_each(|(hook, commands)| {
         longest(hook.name(), Some(commands), MAX_HOOK).map_err(|error| error.inside("hooks"))
+    })?;
+    count("environment_hooks", environment_hooks.len(), MAX_ENVIRONMENT_HOOKS)?;
+    environment_hooks.iter().enumerate().try_for_each(|(at, hook)| {
+        check_environment_hook(hook)
+            .map_err(|error| error.inside(format!("environment_hooks[{at}]")))
     })
+}
+
+fn check_environment_hook(hook: &EnvironmentHook) -> Result<(), OutOfBounds> {
+    let EnvironmentHook { name, interpreter, script, events } = hook;
+    printable("name", name)?;
+    longest("script", Some(script), MAX_HOOK)?;
+    count("events", events.len(), Hook::ALL.len())?;
+    match EnvironmentHook::is_interpreter(interpreter) {
+        true => Ok(()),
+        false => Err(OutOfBounds::new("interpreter", "it is not the name of a program".to_owned())),
+    }
 }
 
 fn check_named(named: &Named) -> Result<(), OutOfBounds> {
@@ -547,6 +567,16 @@ mod tests {
     }
 
     #[test]
+    fn an_interpreter_can_be_written_into_a_shell_script() {
+        for text in ["sh", "python3.11", "/usr/bin/bash", "ld-linux-x86-64.so.2", "g++"] {
+            assert!(EnvironmentHook::is_interpreter(text), "{text:?}");
+        }
+        for text in ["", "sh -e", "$(id)", "a;b", "a\nb", "-c", "é", "a'b", &"x".repeat(256)] {
+            assert!(!EnvironmentHook::is_interpreter(text), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_refusal_says_where_the_field_is() {
         let mut poll = samples::poll();
         poll.tasks[0].attempt = 0;
@@ -576,6 +606,9 @@ mod tests {
         for commands in claimed.task.hooks.values_mut() {
             *commands = "\u{1}".repeat(MAX_HOOK);
         }
+        let script = "\u{1}".repeat(MAX_HOOK);
+        let hook = EnvironmentHook { script, ..claimed.task.environment_hooks[0].clone() };
+        claimed.task.environment_hooks = vec![hook; MAX_ENVIRONMENT_HOOKS];
         claimed.check().unwrap();
         let length = json!(claimed).to_string().len();
         assert!(length < Claimed::MAX_BYTES, "{length}");

@@ -1,10 +1,10 @@
 //! A message of each kind with all its fields, for tests.
 
 use crate::{
-    Attempt, Category, CheckToken, Claimed, Event, Events, Finish, Heartbeat, Hook, Identity,
-    Intervals, Kind, LogOffset, Named, Operation, Outcome, PlanSummary, Platform, Poll, Problem,
-    RanImage, Refresh, Register, Registered, Resume, Resumed, RunOptions, Secret, Status, Task,
-    TaskState, TaskStatus, Variable,
+    Attempt, Category, CheckToken, Claimed, EnvironmentHook, Event, Events, Finish, Heartbeat,
+    Hook, Identity, Intervals, Kind, LogOffset, Named, Operation, Outcome, PlanSummary, Platform,
+    Poll, Problem, RanImage, Refresh, Register, Registered, Resume, Resumed, RunOptions, Secret,
+    Status, Task, TaskState, TaskStatus, Variable,
 };
 
 pub(crate) fn check_token() -> CheckToken {
@@ -106,6 +106,12 @@ pub(crate) fn claimed() -> Claimed {
             working_directory: Some("live/eu".into()),
             variables: vec![variable],
             hooks: Hook::ALL.map(|hook| (hook, "true".to_owned())).into(),
+            environment_hooks: vec![EnvironmentHook {
+                name: "policy".into(),
+                interpreter: "python3".into(),
+                script: "pass".into(),
+                events: Hook::ALL.into(),
+            }],
             timeout_seconds: Some(3600),
         },
         task_token: Secret::new("task-1.1.secret"),

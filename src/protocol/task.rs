@@ -117,6 +117,9 @@ pub struct Task {
     /// script with its `#!` line.
     #[serde(default)]
     pub hooks: BTreeMap<Hook, String>,
+    /// The hooks of the environment, which run before the workspace's, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment_hooks: Vec<EnvironmentHook>,
     /// How long its container may run, in seconds, until the agent interrupts it. None: the
     /// server is too old to set a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,6 +162,29 @@ impl Hook {
     /// The hook of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|hook| hook.name() == name)
+    }
+}
+
+/// A script that all runs of an environment execute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentHook {
+    /// As its owner called it.
+    pub name: String,
+    /// The program that reads the script: see [`is_interpreter`](Self::is_interpreter).
+    pub interpreter: String,
+    /// The script.
+    pub script: String,
+    /// Where it runs.
+    pub events: Vec<Hook>,
+}
+
+impl EnvironmentHook {
+    /// Whether a text is the name or the path of a program, 1 to 255 ASCII letters, digits and
+    /// `. _ / + -`: the agent writes it into a shell script as it is.
+    pub fn is_interpreter(text: &str) -> bool {
+        (1..=255).contains(&text.len())
+            && !text.starts_with('-')
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/+-".contains(&byte))
     }
 }
 

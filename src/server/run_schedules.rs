@@ -164,5 +164,8 @@ mod tests {
             assert_eq!(*source, format!("/data/attributes/{pointer}"));
         }
         assert_eq!(site.set(json!("x")).await.0, StatusCode::BAD_REQUEST);
+        let (status, answer) = site.set(json!({ "apply-schedule": "x".repeat(1 << 20) })).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{answer}");
+        assert_eq!(answer["errors"][0]["status"], "413", "it is an error document: {answer}");
     }
 }

@@ -16,7 +16,9 @@
 #   /scalr/run/override.tf, /scalr/run/variables.tfvars.json,
 #   /scalr/run/variables.tfvars   what goes beside the configuration
 #   /scalr/run/hooks/ORIGIN/HOOK  what to run before and after the steps; ORIGIN
-#                                 is "agent" or "workspace"
+#                                 is "agent", "environment-NN" or "workspace"
+#   /scalr/run/hooks/environment-NN/name
+#                                 what the environment's owner calls that hook
 #   /scalr/run/credentials.tfrc   the run's token for the server, for Terraform's CLI
 #   /scalr/run/providers.tfrc, /scalr/run/mirror.tfrc
 #                                 the same, and what the agent has of providers
@@ -461,16 +463,24 @@ say_reserved() {
     echo "Ignoring the variable $1: this image's /bin/sh reserves the name"
 }
 
-# Runs the agent's hook of this name, then the workspace's. One that fails, or
-# that can't be run any more, is written down and fails the task.
+# Runs the agent's hook of this name, then the environment's and the workspace's. One
+# that fails, or that can't be run any more, is written down and fails the task.
 hook() {
-    for _origin in agent workspace; do
-        _file=/scalr/run/hooks/$_origin/$1
+    for _file in /scalr/run/hooks/agent/"$1" /scalr/run/hooks/environment-*/"$1" \
+        /scalr/run/hooks/workspace/"$1"; do
         [ -f "$_file" ] || continue
+        _folder=${_file%/*}
+        _origin=${_folder##*/}
         if [ -n "$_stopped" ]; then
             _why=130
         else
-            echo "Running the $_origin's $1 hook"
+            case $_origin in
+                environment-*)
+                    IFS= read -r _name <"$_folder/name"
+                    printf '%s\n' "Running the environment's $1 hook \"$_name\""
+                    ;;
+                *) echo "Running the $_origin's $1 hook" ;;
+            esac
             : >/scalr/run/hook.env
             echo "$_origin $1" >/scalr/run/hook
             _hook=1

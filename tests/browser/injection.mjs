@@ -19,6 +19,16 @@ const main = await api("POST", "/workspaces", {
 // The error of a delivery is what somebody else answers.
 const url = `${await receiver([[500, evil]])}/${evil}`;
 const hook = await webhook({ name: evil, url, headers }, ["run:errored"]);
+const script = await api("POST", "/hooks", {
+  attributes: { name: evil, description: evil, interpreter: "sh", script: `</textarea></code>${evil}` },
+});
+const link = await api("POST", "/hook-environment-links", {
+  attributes: { events: ["pre-plan"] },
+  relationships: {
+    hook: { data: { type: "hooks", id: script.id } },
+    environment: { data: { type: "environments", id: environment.id } },
+  },
+});
 await configuration(main.id);
 const run = await api("POST", "/runs", {
   attributes: { message: evil }, relationships: { workspace: { data: { type: "workspaces", id: main.id } } },
@@ -39,7 +49,8 @@ const paths = [
   "/pools", `/pools/${made.id}`, `/pools/${made.id}/edit`, `/pools/${made.id}/delete`,
   `/pools/${made.id}/register`, `/pools/${made.id}/tokens/new`, `/agents/${one.id}`,
   `/agents/${one.id}/remove`, "/webhooks", `/webhooks/${hook.id}`, `/webhooks/${hook.id}/edit`,
-  `/webhooks/${hook.id}/delete`, `/webhooks/${below}`, `/runs/${run.id}`, `/pools/${below}`, `/agents/${below}`, `/${below}`,
+  `/webhooks/${hook.id}/delete`, `/webhooks/${below}`, "/hooks", `/hooks/${script.id}`,
+  `/hooks/${script.id}/edit`, `/hooks/${script.id}/delete`, `/hooks/${script.id}/links/${link.id}`, `/runs/${run.id}`, `/pools/${below}`, `/agents/${below}`, `/${below}`,
   ...tokens.map((token) => `/pools/${made.id}/tokens/${token.id}/revoke`),
 ];
 for (const path of paths) {

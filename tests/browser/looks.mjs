@@ -25,6 +25,7 @@ const session = page.context();
 const painter = await session.newPage();
 await look("pools-empty", "/pools");
 await look("webhooks-empty", "/webhooks");
+await look("hooks-empty", "/hooks");
 
 const made = await pool("production");
 await pool("sandbox");
@@ -95,6 +96,20 @@ await api("PATCH", `/webhook-integrations/${hook.id}`, { attributes: { url: "htt
 samples(made.id);
 
 const [environment] = await api("GET", "/environments");
+const script = await api("POST", "/hooks", {
+  attributes: {
+    name: "policy", interpreter: "sh", description: "Refuses plans that destroy a database",
+    script: "set -eu\nterraform show -json /scalr/run/plan >/tmp/plan.json\n./policy /tmp/plan.json\n",
+  },
+});
+await api("POST", "/hooks", { attributes: { name: "notify", interpreter: "python3", script: "print('done')\n" } });
+const linked = await api("POST", "/hook-environment-links", {
+  attributes: { events: ["post-plan", "pre-apply"] },
+  relationships: {
+    hook: { data: { type: "hooks", id: script.id } },
+    environment: { data: { type: "environments", id: environment.id } },
+  },
+});
 await look("pools", "/pools");
 await look("pool", `/pools/${made.id}`);
 await look("pool-new", "/pools/new");
@@ -125,6 +140,12 @@ await look("webhook", `/webhooks/${hook.id}`);
 await look("webhook-new", "/webhooks/new");
 await look("webhook-edit", `/webhooks/${hook.id}/edit`);
 await look("webhook-delete", `/webhooks/${hook.id}/delete`);
+await look("hooks", "/hooks");
+await look("hook", `/hooks/${script.id}`);
+await look("hook-new", "/hooks/new");
+await look("hook-edit", `/hooks/${script.id}/edit`);
+await look("hook-delete", `/hooks/${script.id}/delete`);
+await look("hook-link", `/hooks/${script.id}/links/${linked.id}`);
 await look("api-reference", "/api-reference");
 await look("api-calls", "/api-reference/workspaces");
 await look("login-consent", `/oauth/authorize?${new URLSearchParams({

@@ -1,4 +1,4 @@
-//! Hooks of the agent and of the workspace, around a real plan and apply.
+//! Hooks of the agent, the environment and the workspace, around a real plan and apply.
 
 use serde_json::json;
 
@@ -20,6 +20,11 @@ fn hooks_run_around_the_steps_and_a_failed_one_fails_the_run() {
     fleet.shell("systemctl restart scalr-agent");
     fleet.wait_for_agent(&pool, "idle");
 
+    pool.environment_hook(
+        "policy",
+        "terraform show -json /scalr/run/plan >/tmp/plan.json && echo policy of $SCALR_RUN_SOURCE",
+        &["post-plan"],
+    );
     pool.hooks(json!({
         "post-plan": "terraform show /scalr/run/plan >/dev/null && echo plan is readable",
         "post-apply": "echo $SCALR_TERRAFORM_OPERATION is done; exit 7",
@@ -28,7 +33,9 @@ fn hooks_run_around_the_steps_and_a_failed_one_fails_the_run() {
     pool.wait_for_status(&run, "planned");
     let log = pool.log(&run, "plan");
     assert!(log.contains("Running the agent's pre-init hook\nword ***"), "{log}");
-    assert!(log.contains("Running the workspace's post-plan hook\nplan is readable"), "{log}");
+    let both = "Running the environment's post-plan hook \"policy\"\npolicy of api\n\
+                Running the workspace's post-plan hook\nplan is readable";
+    assert!(log.contains(both), "{log}");
     pool.apply(&run);
     pool.wait_for_status(&run, "errored");
     let log = pool.log(&run, "apply");

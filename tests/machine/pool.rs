@@ -136,6 +136,17 @@ impl<'a> Pool<'a> {
         self.patch_workspace(json!({"hooks": hooks}));
     }
 
+    /// Links a new shell script to the environment, at these events.
+    pub(crate) fn environment_hook(&self, name: &str, script: &str, events: &[&str]) {
+        let environment = id(&self.get("/environments?filter%5Bname%5D=default")["data"][0]);
+        let attributes = json!({"name": name, "interpreter": "sh", "script": script});
+        let hook = id(&self.post("/hooks", "hooks", attributes, json!({})));
+        let links = json!({"environment": to("environments", &environment),
+                           "hook": to("hooks", &hook)});
+        let kind = "hook-environment-links";
+        self.post("/hook-environment-links", kind, json!({"events": events}), links);
+    }
+
     /// Changes attributes of the workspace.
     pub(crate) fn patch_workspace(&self, attributes: Value) {
         let body = json!({"data": {"type": "workspaces", "attributes": attributes}});

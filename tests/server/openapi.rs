@@ -112,6 +112,13 @@ async fn ids(server: &Server) -> String {
     } });
     let (status, webhook) = server.call(Method::POST, "/webhook-integrations", webhook).await;
     assert_eq!(status, StatusCode::CREATED, "{webhook}");
+    let hook = json!({ "name": "policy", "interpreter": "sh", "script": "exit 0" });
+    let hook = id(&server.create("/hooks", hook, &[]).await);
+    let linked = [("hook", hook.as_str()), ("environment", site.environment.as_str())];
+    let events = json!({ "events": ["post-plan"] });
+    let link = server.create("/hook-environment-links", events, &linked).await;
+    let rule = json!({ "schedule": "0 0 1 1 *", "schedule-mode": "apply" });
+    let rule = server.create("/run-schedule-rules", rule, &of_workspace).await;
     let first = async |list: &str| id(&server.get(list).await["data"][0]);
     let phase = |name: &str| id(&run["relationships"][name]["data"]);
     let ids = [
@@ -122,8 +129,11 @@ async fn ids(server: &Server) -> String {
         ("access-tokens", site.token_id.clone()),
         ("configuration-versions", first("/configuration-versions").await),
         ("environments", site.environment.clone()),
+        ("hook-environment-links", id(&link)),
+        ("hooks", hook),
         ("plans", phase("plan")),
         ("projects", format!("prj-{}", site.environment)),
+        ("run-schedule-rules", id(&rule)),
         ("run-triggers", id(&trigger)),
         ("runs", id(&run)),
         ("state-versions", id(&state)),

@@ -21,12 +21,13 @@ impl Run {
     /// Its `terraform` prints its command and WORD.
     fn new(hooks: &[(&str, &str)]) -> Self {
         let run = Self(tempfile::tempdir().unwrap(), "");
-        for folder in ["bin", "work", "hooks/agent", "hooks/workspace"] {
+        for folder in ["bin", "work", "hooks/agent"] {
             fs::create_dir_all(run.path(folder)).unwrap();
         }
         run.terraform("echo \"terraform $1 WORD=$WORD\"");
         fs::write(run.path("work/main.tf"), "").unwrap();
         for (name, text) in hooks {
+            fs::create_dir_all(run.path(&format!("hooks/{name}")).parent().unwrap()).unwrap();
             run.script(&format!("hooks/{name}"), text);
         }
         run.variables(&[("WORD", "as set")]);
@@ -199,6 +200,36 @@ fn hooks_run_between_the_steps_and_pass_variables_on() {
          Running the workspace's post-plan hook\nafter the plan\n"
     );
     assert_eq!(status, "init 0\nplan 0\n");
+}
+
+#[test]
+fn the_environments_hooks_run_in_their_order_between_the_agents_and_the_workspaces() {
+    let run = Run::new(&[
+        ("workspace/pre-plan", "echo workspace"),
+        ("environment-10/pre-plan", "echo $WORD"),
+        ("environment-10/name", "say \\n 'it'\n"),
+        ("environment-02/pre-plan", "echo WORD=second >$SCALR_ENV_FILE"),
+        ("environment-02/post-plan", "exit 4"),
+        ("environment-02/name", "check\n"),
+        ("agent/pre-plan", "echo agent"),
+    ]);
+    for shell in SHELLS {
+        fs::remove_file(run.path("status")).ok();
+        fs::remove_file(run.path("hook.environment")).ok();
+        let (said, status) = run.end(run.start_in(shell, "plan", "work", ""));
+        assert_eq!(
+            said,
+            "terraform init WORD=as set\n\
+             Running the agent's pre-plan hook\nagent\n\
+             Running the environment's pre-plan hook \"check\"\n\
+             Running the environment's pre-plan hook \"say \\n 'it'\"\nsecond\n\
+             Running the workspace's pre-plan hook\nworkspace\n\
+             terraform plan WORD=second\n\
+             Running the environment's post-plan hook \"check\"\n",
+            "{shell:?}"
+        );
+        assert_eq!(status, "init 0\nplan 0\nenvironment-02:post-plan 4\n", "{shell:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Hooks: commands of the agent's owner and of the workspace, which the entry
-//! point runs between the steps.
+//! Hooks: commands of the agent's owner, of the environment and of the workspace, which the
+//! entry point runs between the steps.
 //!
 //! They run in the run's container, as the run's user and with the run's
 //! environment; nothing of them runs on the host.
@@ -17,7 +17,7 @@ use super::{Job, paths};
 use crate::engine;
 use crate::trusted;
 use config::Config;
-use protocol::Hook;
+use protocol::{EnvironmentHook, Hook};
 
 /// The largest hook, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -52,9 +52,37 @@ pub(super) fn of_agent(directory: &Path, owner: u32) -> Result<Vec<(Hook, Vec<u8
     Ok(hooks)
 }
 
+/// The folder of the environment's hook with this number, counted from 0, below
+/// [`paths::HOOKS`]. The entry point takes the folders in the order of their names.
+pub(super) fn folder_of_environment(number: usize) -> String {
+    format!("environment-{number:02}")
+}
+
+/// The files of an environment's hook in this folder, and what is in them.
+pub(super) fn files_of_environment(
+    hook: &EnvironmentHook,
+    folder: &str,
+) -> Vec<(&'static str, String)> {
+    let run = format!("#!/bin/sh\nexec {} {folder}/script\n", hook.interpreter);
+    let events = hook.events.iter().map(|event| (event.name(), run.clone()));
+    let rest = [("name", format!("{}\n", hook.name)), ("script", hook.script.clone())];
+    rest.into_iter().chain(events).collect()
+}
+
 /// What to tell when a task's last line of status is a failed hook's.
-pub(super) fn failure(name: &str, why: &str, config: &Config) -> Option<String> {
+pub(super) fn failure(
+    name: &str,
+    why: &str,
+    of_environment: &[EnvironmentHook],
+    config: &Config,
+) -> Option<String> {
     let (origin, hook) = name.split_once(':')?;
+    let mut numbered = of_environment.iter().enumerate();
+    let found = numbered.find(|(number, _)| folder_of_environment(*number) == origin);
+    let called = match found {
+        Some((_, found)) => format!("environment's {hook} hook \"{}\"", found.name),
+        None => format!("{origin}'s {hook} hook"),
+    };
     let applied = match hook {
         "post-apply" => " The apply had ended, and its state is saved.",
         _ => "",
@@ -72,7 +100,7 @@ pub(super) fn failure(name: &str, why: &str, config: &Config) -> Option<String> 
         ),
         code => format!("ended with exit code {code}"),
     };
-    Some(format!("Error: the {origin}'s {hook} hook {what}.{applied}"))
+    Some(format!("Error: the {called} {what}.{applied}"))
 }
 
 impl Job {
@@ -80,7 +108,9 @@ impl Job {
     /// first saw the hook, so a restart of the agent gives it more.
     pub(super) async fn end_overdue_hooks(&self, container: &str) -> std::convert::Infallible {
         let config = &self.context.config;
-        if config.hooks_dir.is_none() && self.task().hooks.is_empty() {
+        let task = self.task();
+        let has_hooks = !task.hooks.is_empty() || !task.environment_hooks.is_empty();
+        if config.hooks_dir.is_none() && !has_hooks {
             return std::future::pending().await;
         }
         let mut seen = (Vec::new(), Instant::now());
@@ -197,6 +227,26 @@ mod tests {
         let folder = folder();
         std::os::unix::fs::chown(folder.path().join("pre-plan"), Some(65534), None).unwrap();
         assert!(refusal(folder.path()).contains("is not owned by root"));
+    }
+
+    #[test]
+    fn an_environments_hook_is_read_by_its_interpreter_at_each_of_its_events() {
+        let hook = EnvironmentHook {
+            name: "policy".to_owned(),
+            interpreter: "python3".to_owned(),
+            script: "print('$HOME')".to_owned(),
+            events: vec![Hook::PrePlan, Hook::PostPlan],
+        };
+        let run = "#!/bin/sh\nexec python3 /hooks/environment-01/script\n";
+        assert_eq!(
+            files_of_environment(&hook, "/hooks/environment-01"),
+            [
+                ("name", "policy\n".to_owned()),
+                ("script", "print('$HOME')".to_owned()),
+                ("pre-plan", run.to_owned()),
+                ("post-plan", run.to_owned()),
+            ]
+        );
     }
 
     #[test]

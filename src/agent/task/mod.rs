@@ -479,6 +479,7 @@ impl Job {
             interrupt,
             image: image.as_deref(),
             platform: self.task().platform,
+            environment_hooks: &self.task().environment_hooks,
         };
         let mut end = outcome(&ending, &self.context.config);
         if let Some(error) = unusable {
@@ -687,6 +688,7 @@ pub(super) mod tests {
                 working_directory: None,
                 variables: Vec::new(),
                 hooks: std::collections::BTreeMap::new(),
+                environment_hooks: Vec::new(),
                 timeout_seconds: None,
             },
             task_token: Secret::new("token-of-the-task"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::interrupt::Interrupt;
 use super::{disk, hooks, memory, time_limit};
 use config::{Config, defaults};
-use protocol::{Kind, Outcome, Platform};
+use protocol::{EnvironmentHook, Kind, Outcome, Platform};
 
 /// How a task's steps ended.
 #[derive(Debug, PartialEq)]
@@ -57,6 +57,8 @@ pub(super) struct Ending<'a> {
     pub(super) image: Option<&'a str>,
     /// What the workspace asks for; none: what there is.
     pub(super) platform: Option<Platform>,
+    /// The environment's hooks, in their order.
+    pub(super) environment_hooks: &'a [EnvironmentHook],
 }
 
 impl Ending<'_> {
@@ -134,7 +136,10 @@ fn reason(
     if let Some(("error", why)) = last {
         return Some(format!("Error: {why}."));
     }
-    if let Some(hook) = last.and_then(|(name, why)| hooks::failure(name, why, config)) {
+    let of_environment = ending.environment_hooks;
+    if let Some(hook) =
+        last.and_then(|(name, why)| hooks::failure(name, why, of_environment, config))
+    {
         return Some(hook);
     }
     if ending.oom_killed {
@@ -205,6 +210,7 @@ mod tests {
             interrupt: None,
             image: (exit_code == 127).then_some("alpine:3"),
             platform: None,
+            environment_hooks: &[],
         }
     }
 
@@ -338,6 +344,23 @@ mod tests {
                 _ => panic!("{case}"),
             }
         }
+    }
+
+    #[test]
+    fn a_failed_hook_of_the_environment_is_named() {
+        let hook = |name: &str| EnvironmentHook {
+            name: name.to_owned(),
+            interpreter: "sh".to_owned(),
+            script: String::new(),
+            events: Vec::new(),
+        };
+        let hooks = [hook("cost"), hook("policy")];
+        let status = "init 0\nplan 0\nenvironment-01:post-plan 3\n";
+        let ending = Ending { environment_hooks: &hooks, ..ended(Kind::Plan, status, 3) };
+        assert_eq!(
+            outcome(&ending, &config()).message.as_deref(),
+            Some("Error: the environment's post-plan hook \"policy\" ended with exit code 3.")
+        );
     }
 
     #[test]

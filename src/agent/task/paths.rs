@@ -33,7 +33,8 @@ pub(super) const CREDENTIALS_CONFIG: &str = "/scalr/run/credentials.tfrc";
 pub(super) const PROVIDERS_CONFIG: &str = "/scalr/run/providers.tfrc";
 /// The same where a mirror has all providers.
 pub(super) const MIRROR_CONFIG: &str = "/scalr/run/mirror.tfrc";
-/// Hooks: a folder `agent` and a folder `workspace`, a file for each.
+/// Hooks: a folder `agent` and a folder `workspace`, a file for each; and a folder
+/// `environment-NN` for each of the environment's.
 pub(super) const HOOKS: &str = "/scalr/run/hooks";
 /// `ORIGIN HOOK` while a hook runs, else empty.
 pub(super) const HOOK: &str = "/scalr/run/hook";

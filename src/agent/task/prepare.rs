@@ -199,7 +199,7 @@ impl Job {
         Ok(Some(to))
     }
 
-    /// The agent's hooks and the workspace's.
+    /// The agent's hooks, the environment's and the workspace's.
     fn hooks(&self, archive: &mut Archive) -> Result<()> {
         let of_agent = match &self.context.config.hooks_dir {
             Some(directory) => hooks::of_agent(directory, trusted::ROOT)?,
@@ -213,6 +213,13 @@ impl Job {
             for (hook, content) in hooks {
                 let path = format!("{}/{origin}/{}", paths::HOOKS, hook.name());
                 archive.file(&path, 0o755, &content)?;
+            }
+        }
+        for (number, hook) in self.task().environment_hooks.iter().enumerate() {
+            let folder = format!("{}/{}", paths::HOOKS, hooks::folder_of_environment(number));
+            archive.directory(&folder, 0o755)?;
+            for (name, content) in hooks::files_of_environment(hook, &folder) {
+                archive.file(&format!("{folder}/{name}"), 0o755, content.as_bytes())?;
             }
         }
         Ok(())

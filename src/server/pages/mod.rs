@@ -11,6 +11,7 @@
 //! | [`error`] | the pages for what did not work |
 //! | [`refusal`] | what the pool API does not accept, at the fields of a form |
 //! | [`pools`], [`pool`], [`pool_form`], [`pool_token`] | the agent pools, and one of them |
+//! | [`hooks`], [`hook`], [`hook_form`], [`hook_link_form`] | the account's hooks, and one of them |
 //! | [`webhooks`], [`webhook`], [`webhook_form`] | the account's webhooks, and one of them |
 //! | [`agent`], [`register`] | an agent, and how a machine becomes one |
 //! | [`events`] | tells open pages what was changed |
@@ -34,6 +35,10 @@ mod events;
 mod form;
 mod frame;
 mod headers;
+mod hook;
+mod hook_form;
+mod hook_link_form;
+mod hooks;
 mod list;
 mod log;
 mod login_consent;
@@ -96,6 +101,10 @@ pub(crate) fn routes() -> Router<App> {
         .merge(account::routes())
         .merge(environments::routes())
         .merge(events::routes())
+        .merge(hook::routes())
+        .merge(hook_form::routes())
+        .merge(hook_link_form::routes())
+        .merge(hooks::routes())
         .merge(agent::routes())
         .merge(api_reference::routes())
         .merge(pool::routes())

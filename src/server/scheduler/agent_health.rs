@@ -225,6 +225,11 @@ mod tests {
             (&json!("one"), &json!("errored"))
         );
         assert_eq!(listed["data"][0]["relationships"]["run"]["data"], Value::Null);
+        for (agent, count) in [(then.id.as_str(), 1), ("agent-other", 0)] {
+            let path = format!("/webhook-deliveries?filter[agent]={agent}");
+            let listed = site.server.api(Method::GET, &path, Value::Null).await;
+            assert_eq!(listed["meta"]["pagination"]["total-count"], count, "{agent}");
+        }
 
         // It is well again, for longer than a lease.
         site.server.app.scheduler.clock.advance(REST);

@@ -11,8 +11,11 @@ use crate::store::run::{self, Run};
 use crate::store::run_settings::{self, RunSettings};
 use crate::store::task::{Phase, Task};
 use crate::store::workspace::Workspace;
-use crate::store::{agent_pool, environment, state_version, variable};
+use crate::store::{agent_pool, environment, hook_link, state_version, variable};
 use protocol::{Category, Named, Operation, RunOptions, Secret, Variable};
+
+/// The [`protocol::LEVEL`] of agents that execute the hooks of an environment.
+const ENVIRONMENT_HOOKS_LEVEL: i64 = 3;
 
 impl Change {
     /// What an agent has to do that has claimed the task.
@@ -68,8 +71,20 @@ impl Change {
             working_directory: settings.working_directory,
             variables: settings.variables,
             hooks: settings.hooks,
+            environment_hooks: settings.environment_hooks,
             timeout_seconds: u32::try_from(timeout).ok(),
         })
+    }
+
+    /// What an agent has to be able to do for the hooks of a task's environment.
+    pub(super) async fn level_of_hooks(&mut self, task: &Task) -> sqlx::Result<i64> {
+        let has_hooks = match task.phase {
+            Phase::Plan => hook_link::are_executed_by(&mut self.tx, &task.run_id).await?,
+            Phase::Apply => run_settings::find(&mut self.tx, &task.run_id)
+                .await?
+                .is_some_and(|planned| !planned.environment_hooks.is_empty()),
+        };
+        Ok(if has_hooks { ENVIRONMENT_HOOKS_LEVEL } else { 1 })
     }
 
     async fn settings_of(
@@ -93,6 +108,8 @@ impl Change {
             image: workspace.image.clone().or(pool.and_then(|pool| pool.image)),
             working_directory: workspace.working_directory.clone(),
             hooks: workspace.hooks.0.clone(),
+            environment_hooks: hook_link::of_environment(&mut self.tx, &workspace.environment_id)
+                .await?,
             variables: with_own(
                 resolve(reaching).into_iter().map(Variable::from).collect(),
                 &run.inputs.variables,
@@ -180,6 +197,7 @@ mod tests {
             image: Some(image.to_owned()),
             working_directory: None,
             hooks: BTreeMap::from([(Hook::PreApply, format!("echo {image}"))]),
+            environment_hooks: Vec::new(),
             variables: variables
                 .iter()
                 .map(|(key, value, category, sensitive)| Variable {

@@ -98,6 +98,17 @@ impl Scheduler {
         if !is_its_own && !is_still_there {
             return Err(Error::Conflict(format!("task {task_id} is not offered to this agent")));
         }
+        let level = change.level_of_hooks(&task).await?;
+        if level > session.level && task.state != State::Running {
+            // The environment got its first hook since the task was offered.
+            task.level = task.level.max(level);
+            change.take_back(&mut task, State::Queued).await?;
+            self.commit(change).await?;
+            return Err(Error::Conflict(format!(
+                "task {task_id} has hooks of its environment, which this version of the agent \
+                 does not execute: upgrade the agent"
+            )));
+        }
         let is_new = task.state == State::Offered;
         task.state = State::Claimed;
         task.agent_id = Some(session.agent_id.clone());

@@ -346,6 +346,7 @@ impl Change {
     async fn queue(&mut self, task: &mut Task, pool_id: String) -> sqlx::Result<()> {
         task.state = State::Queued;
         task.queued_at = Some(self.now);
+        task.level = task.level.max(self.level_of_hooks(task).await?);
         self.queued.push((pool_id.clone(), task.level));
         task.pool_id = Some(pool_id);
         task::update(&mut self.tx, task).await

@@ -17,9 +17,11 @@ use crate::disk::Reserve;
 use crate::objects::Objects;
 use crate::store::access_token::AccessToken;
 use crate::store::account::Account;
+use crate::store::account_hook::AccountHook;
 use crate::store::agent_pool::AgentPool;
 use crate::store::configuration_version::ConfigurationVersion;
 use crate::store::environment::Environment;
+use crate::store::hook_link::{HookEvents, HookLink};
 use crate::store::run::{Run, Source, Status};
 use crate::store::run_event::Actor;
 use crate::store::run_trigger::RunTrigger;
@@ -28,14 +30,14 @@ use crate::store::task::{Phase, State, Task};
 use crate::store::variable::Variable;
 use crate::store::workspace::Workspace;
 use crate::store::{
-    Page, Store, access_token, account, agent, agent_pool, configuration_version, environment, run,
-    run_event, run_trigger, task, variable, workspace,
+    Page, Store, access_token, account, account_hook, agent, agent_pool, configuration_version,
+    environment, hook_link, run, run_event, run_trigger, task, variable, workspace,
 };
 use crate::token::NewToken;
 use crate::usage::Usage;
 use protocol::{
-    Event, Finish, Heartbeat, Identity, Intervals, LEVEL, Outcome, Poll, Refresh, Register, Resume,
-    RunOptions, TaskState, TaskStatus,
+    Event, Finish, Heartbeat, Hook, Identity, Intervals, LEVEL, Outcome, Poll, Refresh, Register,
+    Resume, RunOptions, TaskState, TaskStatus,
 };
 
 const LEASE: Duration = Duration::from_secs(40);
@@ -256,6 +258,41 @@ async fn a_plan_without_changes_is_applied_when_the_run_allows_it() {
     let (id, attempt) = offer(&world.events(&agent, 1).await);
     let (apply, _) = world.scheduler.claim(&agent, &id, attempt).await.unwrap();
     assert!(apply.changes_nothing);
+}
+
+#[tokio::test]
+async fn an_environments_hooks_go_to_agents_that_execute_them_and_to_the_apply_as_planned() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    let old = Session { level: 2, ..world.agent("old").await };
+    let first = world.run().await;
+    let (id, attempt) = offer(&world.events(&old, 1).await);
+    // It was offered before the environment had a hook.
+    world.link_hook("policy", "exit 0").await;
+    world.link_hook("cost", "exit 1").await;
+    let refused = world.scheduler.claim(&old, &id, attempt).await.unwrap_err();
+    assert!(refused.to_string().contains("upgrade the agent"), "{refused}");
+    assert!(world.events(&old, 1).await.is_empty(), "it would skip the hooks");
+
+    let (id, attempt) = offer(&world.events(&agent, 1).await);
+    let (plan, _) = world.scheduler.claim(&agent, &id, attempt).await.unwrap();
+    let names = |task: &protocol::Task| -> Vec<(String, String)> {
+        let hooks = task.environment_hooks.iter();
+        hooks.map(|hook| (hook.name.clone(), hook.script.clone())).collect()
+    };
+    let expected = [("cost", "exit 1"), ("policy", "exit 0")]
+        .map(|(name, script)| (name.to_owned(), script.to_owned()));
+    assert_eq!(names(&plan), expected);
+    world.scheduler.start(&id, attempt).await.unwrap();
+    let task = world.task_with_id(&id).await;
+    world.finish(&task, Outcome::Finished, Some(true)).await.unwrap();
+
+    world.link_hook("late", "exit 2").await;
+    world.scheduler.confirm(&first.id, Decision::default()).await.unwrap();
+    assert!(world.events(&old, 1).await.is_empty(), "it would skip the hooks");
+    let (id, attempt) = offer(&world.events(&agent, 1).await);
+    let (apply, _) = world.scheduler.claim(&agent, &id, attempt).await.unwrap();
+    assert_eq!(names(&apply), expected, "an apply does what was planned");
 }
 
 #[tokio::test]
@@ -1568,6 +1605,30 @@ impl World {
 
     async fn create(&self, new: NewRun) -> Run {
         self.scheduler.create_run(new).await.unwrap()
+    }
+
+    /// Links a new hook to the environment.
+    async fn link_hook(&self, name: &str, script: &str) {
+        let mut tx = self.scheduler.store.write().await.unwrap();
+        let hook = AccountHook {
+            id: format!("hook-{name}"),
+            account_id: "acc-1".into(),
+            name: name.into(),
+            description: None,
+            interpreter: "sh".into(),
+            script: script.into(),
+            created_at: 0,
+        };
+        account_hook::insert(&mut tx, &hook).await.unwrap();
+        let link = HookLink {
+            id: format!("hel-{name}"),
+            hook_id: hook.id,
+            environment_id: "env-1".into(),
+            events: HookEvents(vec![Hook::PrePlan]),
+            created_at: 0,
+        };
+        hook_link::insert(&mut tx, &link).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// The attribute for which a run is refused.

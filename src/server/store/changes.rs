@@ -141,6 +141,10 @@ async fn topics_of(db: &mut Connection, row: &Row) -> sqlx::Result<Vec<String>> 
         "webhook_deliveries" => sqlx::query_scalar(
             "SELECT 'webhook:' || integration_id FROM webhook_deliveries WHERE rowid = $1",
         ),
+        "hooks" => sqlx::query_scalar("SELECT 'hook:' || id FROM hooks WHERE rowid = $1"),
+        "hook_environment_links" => sqlx::query_scalar(
+            "SELECT 'hook:' || hook_id FROM hook_environment_links WHERE rowid = $1",
+        ),
         "page_sessions" => {
             sqlx::query_scalar("SELECT 'session:' || id FROM page_sessions WHERE rowid = $1")
         }

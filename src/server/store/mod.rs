@@ -7,11 +7,13 @@
 
 pub(crate) mod access_token;
 pub(crate) mod account;
+pub(crate) mod account_hook;
 pub(crate) mod agent;
 pub(crate) mod agent_pool;
 pub(crate) mod changes;
 pub(crate) mod configuration_version;
 pub(crate) mod environment;
+pub(crate) mod hook_link;
 pub(crate) mod log_link;
 pub(crate) mod login_code;
 pub(crate) mod page_session;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Connection;
-use protocol::{Hook, Platform, RanImage, Variable};
+use protocol::{EnvironmentHook, Hook, Platform, RanImage, Variable};
 
 /// What of its workspace and its pool a plan was started with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub(crate) struct RunSettings {
     pub working_directory: Option<String>,
     /// The workspace's hooks.
     pub hooks: BTreeMap<Hook, String>,
+    /// The environment's hooks.
+    #[serde(default)]
+    pub environment_hooks: Vec<EnvironmentHook>,
     /// The workspace's variables.
     pub variables: Vec<Variable>,
     /// The image that the plan ran, once it has finished; none: its agent is too old to say.

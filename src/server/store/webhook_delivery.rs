@@ -139,6 +139,8 @@ pub(crate) struct Filter<'a> {
     pub integration: Option<&'a str>,
     /// For this run.
     pub run: Option<&'a str>,
+    /// For this agent.
+    pub agent: Option<&'a str>,
 }
 
 /// What a list of them can be sorted by.
@@ -190,9 +192,10 @@ pub(crate) async fn list(
     super::list(
         db,
         "FROM webhook_deliveries t WHERE ($1 IS NULL OR t.id = $1)
-           AND ($2 IS NULL OR t.integration_id = $2) AND ($3 IS NULL OR t.run_id = $3)",
+           AND ($2 IS NULL OR t.integration_id = $2) AND ($3 IS NULL OR t.run_id = $3)
+           AND ($4 IS NULL OR json_extract(t.agent, '$.id') = $4)",
         "t.created_at DESC, t.id",
-        &[filter.id, filter.integration, filter.run],
+        &[filter.id, filter.integration, filter.run, filter.agent],
         view.into(),
     )
     .await

@@ -130,6 +130,52 @@ async fn state_commands_work_on_a_workspace_with_local_execution() {
     }
 }
 
+/// The old Terraform knows no resource without a provider: it changes what is there.
+#[tokio::test]
+async fn an_old_terraform_changes_a_state_that_is_there() {
+    let Some(program) = old_terraform() else { return };
+    let server = server().await;
+    local_workspace(&server, "old").await;
+    let cli = Cli::new(&server).with_program(program);
+    cli.remote("name = \"old\"");
+    cli.write("main.tf", "output \"a\" {\n  value = 1\n}\n");
+    cli.ok(&["init", "-input=false"]).await;
+    let resource = |name: &str| {
+        json!({
+            "mode": "managed", "type": "null_resource", "name": name,
+            "provider": "provider[\"registry.terraform.io/hashicorp/null\"]",
+            "instances": [{ "schema_version": 0, "attributes": { "id": "1", "triggers": null } }],
+        })
+    };
+    let pushed = json!({
+        "version": 4, "terraform_version": "1.0.3", "serial": 4, "lineage": "l-1",
+        "outputs": { "a": { "type": "number", "value": 1 } },
+        "resources": [resource("one"), resource("two")],
+    });
+    cli.write("pushed.tfstate", &pushed.to_string());
+    cli.ok(&["state", "push", "pushed.tfstate"]).await;
+    let listed = cli.ok(&["state", "list"]).await;
+    assert_eq!(listed.trim(), "null_resource.one null_resource.two");
+    cli.ok(&["state", "mv", "null_resource.two", "null_resource.three"]).await;
+    cli.ok(&["state", "rm", "null_resource.one"]).await;
+    cli.ok(&["taint", "null_resource.three"]).await;
+    cli.ok(&["untaint", "null_resource.three"]).await;
+    let other = format!("{}/acme/null", cli.host);
+    let replace = ["state", "replace-provider", "-auto-approve", "hashicorp/null", &other];
+    cli.ok(&replace).await;
+    let pulled: Value = serde_json::from_str(&cli.run(&["state", "pull"]).await.stdout).unwrap();
+    assert_eq!(pulled["resources"][0]["name"], "three", "{pulled}");
+    assert_eq!(pulled["resources"][0]["provider"], format!("provider[\"{other}\"]"), "{pulled}");
+    let mut older = pulled;
+    older["serial"] = json!(older["serial"].as_u64().unwrap() - 1);
+    cli.write("older.tfstate", &older.to_string());
+    let refused = cli.fails(&["state", "push", "older.tfstate"]).await;
+    assert!(refused.contains("serial"), "{refused}");
+    cli.ok(&["state", "push", "-force", "pushed.tfstate"]).await;
+    assert_eq!(cli.ok(&["output", "a"]).await.trim(), "1");
+    assert_eq!(cli.ok(&["workspace", "show"]).await.trim(), "default");
+}
+
 #[tokio::test]
 async fn a_lock_says_who_holds_it_and_only_they_or_force_release_it() {
     let server = server().await;

@@ -1,13 +1,15 @@
 //! Plans and applies on an agent, asked for on the command line.
 
 use std::ffi::OsString;
+use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, ChildStdout, Command};
 
 use super::agent;
 use super::cli::{Cli, old_terraform, said, server};
@@ -140,37 +142,120 @@ async fn options_that_runs_do_not_have_are_refused_by_terraform_itself() {
                 case.name
             );
         }
+        if matches!(case.block, Block::Remote) {
+            for (option, text) in [
+                ("-out=saved", "Saving a generated plan is currently not supported"),
+                ("-var=a=two", "variables are currently not supported"),
+            ] {
+                let refused = cli.fails(&["plan", option]).await;
+                assert!(refused.contains(text), "{}: {refused}", case.name);
+            }
+        }
     }
     let runs = server.get("/runs").await;
     assert_eq!(runs["meta"]["pagination"]["total-count"], 0);
+}
+
+/// A command that waits for its plan, which stays in its queue without an agent.
+struct Waiting {
+    child: Child,
+    output: ChildStdout,
+    said: Vec<u8>,
+}
+
+impl Waiting {
+    async fn start(mut command: Command) -> Self {
+        let mut child = command.process_group(0).spawn().unwrap();
+        let output = child.stdout.take().unwrap();
+        let mut waiting = Self { child, output, said: Vec::new() };
+        // Interrupted before it waits, it ends without canceling the run.
+        waiting.until("Waiting for the plan to start").await;
+        waiting
+    }
+
+    async fn until(&mut self, text: &str) {
+        let reads = async {
+            while !String::from_utf8_lossy(&self.said).contains(text) {
+                let read = self.output.read_buf(&mut self.said).await.unwrap();
+                assert_ne!(read, 0, "it ends before {text:?}: {}", self.text());
+            }
+        };
+        let is_there = tokio::time::timeout(Duration::from_secs(60), reads).await.is_ok();
+        assert!(is_there, "{text:?} does not come: {}", self.text());
+    }
+
+    /// Presses Ctrl-C on the terminal that the command has.
+    async fn press_interrupt(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\x03").await.unwrap();
+    }
+
+    /// Interrupts the command as a terminal does: the old Terraform is two processes.
+    fn interrupt(&self) {
+        let group = Pid::from_raw(self.child.id().unwrap().cast_signed());
+        killpg(group, Signal::SIGINT).unwrap();
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.said).into_owned()
+    }
+
+    /// Waits for its end; its exit code, and all it said.
+    async fn end(mut self) -> (Option<i32>, String) {
+        let rest = self.output.read_to_end(&mut self.said);
+        let has_ended = tokio::time::timeout(Duration::from_secs(60), rest).await.is_ok();
+        assert!(has_ended, "it does not end: {}", self.text());
+        (self.child.wait().await.unwrap().code(), self.text())
+    }
 }
 
 #[tokio::test]
 async fn an_interrupted_command_cancels_its_run() {
     let server = server().await;
     let site = site(&server).await;
-    let cli = initialised(&server, &cases()[0]).await;
-    // Without an agent, the plan stays in its queue.
-    let mut child = cli.command(&["apply", "-auto-approve"]).spawn().unwrap();
-    let mut output = child.stdout.take().unwrap();
-    let mut said = Vec::new();
-    // Interrupted before it waits, it ends without canceling the run.
-    let waits = async {
-        while !String::from_utf8_lossy(&said).contains("Waiting for the plan to start") {
-            assert_ne!(output.read_buf(&mut said).await.unwrap(), 0, "it ends before it waits");
+    let checks = cases().into_iter().map(|case| {
+        let server = &server;
+        async move {
+            let cli = initialised(server, &case).await;
+            let command = cli.command(&["apply", "-auto-approve"]);
+            let waiting = Waiting::start(command).await;
+            let status =
+                async || latest_run(server, case.name).await["attributes"]["status"].clone();
+            assert_eq!(status().await, "plan_queued", "{}", case.name);
+            waiting.interrupt();
+            let (code, text) = waiting.end().await;
+            assert!(text.contains("cancelled"), "{}: {text}", case.name);
+            // It takes the run's status before the cancel for its result.
+            assert_eq!(code, Some(0), "{}: {text}", case.name);
+            assert_eq!(status().await, "canceled", "{}", case.name);
         }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waits).await.unwrap();
-    assert_eq!(latest_run(&server, "cloud").await["attributes"]["status"], "plan_queued");
-    kill(Pid::from_raw(child.id().unwrap().cast_signed()), Signal::SIGINT).unwrap();
-    let rest = output.read_to_end(&mut said);
-    tokio::time::timeout(Duration::from_secs(30), rest).await.unwrap().unwrap();
-    child.wait().await.unwrap();
-    let text = String::from_utf8_lossy(&said);
-    assert!(text.contains("cancelled"), "{text}");
-    assert_eq!(latest_run(&server, "cloud").await["attributes"]["status"], "canceled");
+    });
+    futures_util::future::join_all(checks).await;
     let _agent = agent::start(&server, &site, "one").await;
-    cli.ok(&["plan"]).await;
+    initialised(&server, &cases()[0]).await.ok(&["plan"]).await;
+}
+
+#[tokio::test]
+async fn a_second_interrupt_ends_the_command_and_leaves_its_run() {
+    let server = server().await;
+    site(&server).await;
+    let checks = cases().into_iter().map(|case| {
+        let server = &server;
+        async move {
+            let cli = initialised(server, &case).await;
+            // Only on a terminal, Terraform asks before it cancels.
+            let mut command = cli.in_terminal("apply");
+            command.stdin(Stdio::piped());
+            let mut waiting = Waiting::start(command).await;
+            waiting.press_interrupt().await;
+            waiting.until("Do you want to cancel the remote operation?").await;
+            waiting.press_interrupt().await;
+            let (code, text) = waiting.end().await;
+            assert_ne!(code, Some(0), "{}: {text}", case.name);
+            let run = latest_run(server, case.name).await;
+            assert_eq!(run["attributes"]["status"], "plan_queued", "{}", case.name);
+        }
+    });
+    futures_util::future::join_all(checks).await;
 }
 
 #[tokio::test]
@@ -196,32 +281,103 @@ async fn commands_that_read_a_state_work_on_a_workspace_with_remote_execution() 
 }
 
 #[tokio::test]
+async fn ignored_files_stay_on_the_clients_machine() {
+    let server = server().await;
+    let site = site(&server).await;
+    let _agent = agent::start(&server, &site, "one").await;
+    for case in cases() {
+        let cli = initialised(&server, &case).await;
+        let output = |name: &str, file: &str| {
+            format!("output \"{name}\" {{\n  value = fileexists(\"{file}\")\n}}\n")
+        };
+        cli.write("main.tf", &(output("sent", "kept") + &output("left_out", "secret/key")));
+        for (name, content) in [("kept", "x"), ("secret/key", "x"), (".terraformignore", "secret/")]
+        {
+            cli.write(name, content);
+        }
+        let planned = cli.ok(&["plan"]).await;
+        assert!(planned.contains("+ sent = true"), "{}: {planned}", case.name);
+        assert!(planned.contains("+ left_out = false"), "{}: {planned}", case.name);
+    }
+}
+
+#[tokio::test]
+async fn a_lock_of_somebody_else_is_released_by_force() {
+    let server = server().await;
+    let site = site(&server).await;
+    let _agent = agent::start(&server, &site, "one").await;
+    let another = server.create("/access-tokens", json!({ "name": "ci" }), &[]).await;
+    let another = another["attributes"]["token"].as_str().unwrap();
+    for case in cases() {
+        let cli = initialised(&server, &case).await;
+        let found = workspace(&server, case.name).await;
+        let url = format!("{}/api/v2/workspaces/{}/actions/lock", server.url, id(&found));
+        let lock = server.http.post(url).bearer_auth(another).json(&json!({}));
+        assert_eq!(lock.send().await.unwrap().status(), StatusCode::OK);
+        cli.ok(&["force-unlock", "-force", &format!("default/{}", case.name)]).await;
+        let locked = &workspace(&server, case.name).await["attributes"]["locked"];
+        assert_eq!(*locked, false, "{}", case.name);
+        cli.ok(&["apply", "-auto-approve"]).await;
+    }
+}
+
+#[tokio::test]
+async fn the_variable_of_the_workspace_selects_one_with_a_prefix() {
+    let server = server().await;
+    let site = site(&server).await;
+    let _agent = agent::start(&server, &site, "one").await;
+    for case in cases().into_iter().filter(|case| matches!(case.block, Block::Remote)) {
+        let cli = Cli::new(&server).with_program(case.program.clone());
+        cli.remote(&format!("prefix = \"{}-\"", case.name));
+        cli.write("main.tf", CONFIGURATION);
+        for name in ["eu", "us"] {
+            let attributes = json!({ "name": format!("{}-{name}", case.name) });
+            let related = [("environment", site.environment.as_str())];
+            server.create("/workspaces", attributes, &related).await;
+        }
+        for arguments in [&["init", "-input=false"][..], &["apply", "-auto-approve"]] {
+            let mut command = cli.command(arguments);
+            command.env("TF_WORKSPACE", "us");
+            let said = said(command).await;
+            assert_eq!(said.code, Some(0), "{}: {}", case.name, said.text);
+        }
+        let run = latest_run(&server, &format!("{}-us", case.name)).await;
+        assert_eq!(run["attributes"]["status"], "applied", "{}", case.name);
+        let none = latest_run(&server, &format!("{}-eu", case.name)).await;
+        assert_eq!(none, Value::Null, "{}", case.name);
+    }
+}
+
+#[tokio::test]
 async fn an_import_gets_the_workspaces_variables_and_needs_no_agent() {
     let server = server().await;
     site(&server).await;
-    let cli = initialised(&server, &cases()[0]).await;
-    let workspace = id(&workspace(&server, "cloud").await);
-    for (key, sensitive) in [("plain", false), ("secret", true)] {
-        let attributes = json!({
-            "key": key, "value": "some-id", "category": "terraform", "sensitive": sensitive,
-        });
-        server.create("/vars", attributes, &[("workspace", &workspace)]).await;
+    // The old Terraform has no resource without a provider.
+    for case in &cases()[..2] {
+        let cli = initialised(&server, case).await;
+        let workspace = id(&workspace(&server, case.name).await);
+        for (key, sensitive) in [("plain", false), ("secret", true)] {
+            let attributes = json!({
+                "key": key, "value": "some-id", "category": "terraform", "sensitive": sensitive,
+            });
+            server.create("/vars", attributes, &[("workspace", &workspace)]).await;
+        }
+        cli.write(
+            "main.tf",
+            "variable \"plain\" {}\nvariable \"secret\" {}\nresource \"terraform_data\" \"a\" {\n  \
+             input = [var.plain, var.secret]\n}\n",
+        );
+        let imported = cli.ok(&["import", "terraform_data.a", "some-id"]).await;
+        assert!(imported.contains("Import successful!"), "{imported}");
+        assert!(cli.ok(&["state", "show", "terraform_data.a"]).await.contains("some-id"));
+        let shown = server.get(&format!("/workspaces/{workspace}")).await;
+        assert_eq!(shown["data"]["attributes"]["locked"], false, "{shown}");
+        let url = format!("{}/api/v2/workspaces/{workspace}/vars", server.url);
+        let listed = server.http.get(url).bearer_auth(&server.admin).send().await.unwrap();
+        let listed: Value = listed.json().await.unwrap();
+        let values = [0, 1].map(|n| listed["data"][n]["attributes"]["value"].clone());
+        assert_eq!(values, [json!("some-id"), Value::Null], "{listed}");
     }
-    cli.write(
-        "main.tf",
-        "variable \"plain\" {}\nvariable \"secret\" {}\nresource \"terraform_data\" \"a\" {\n  \
-         input = [var.plain, var.secret]\n}\n",
-    );
-    let imported = cli.ok(&["import", "terraform_data.a", "some-id"]).await;
-    assert!(imported.contains("Import successful!"), "{imported}");
-    assert!(cli.ok(&["state", "show", "terraform_data.a"]).await.contains("some-id"));
-    let shown = server.get(&format!("/workspaces/{workspace}")).await;
-    assert_eq!(shown["data"]["attributes"]["locked"], false, "{shown}");
-    let url = format!("{}/api/v2/workspaces/{workspace}/vars", server.url);
-    let listed = server.http.get(url).bearer_auth(&server.admin).send().await.unwrap();
-    let listed: Value = listed.json().await.unwrap();
-    let values = [0, 1].map(|n| listed["data"][n]["attributes"]["value"].clone());
-    assert_eq!(values, [json!("some-id"), Value::Null], "{listed}");
     let runs = server.get("/runs").await;
     assert_eq!(runs["meta"]["pagination"]["total-count"], 0);
 }
@@ -237,7 +393,7 @@ mod full {
         let server = server().await;
         let site = site(&server).await;
         let _agent = agent::start(&server, &site, "one").await;
-        for case in &cases()[..2] {
+        for case in &cases() {
             let cli = initialised(&server, case).await;
             cli.write("main.tf", RESOURCES);
             cli.write("more.tfvars", "a = \"of a file\"\n");

@@ -14,6 +14,7 @@ use crate::api::value_type::ValueType::{
 };
 use crate::api::value_type::or_null;
 use crate::args::TIMEOUTS;
+use crate::store::run_schedule::ScheduleMode;
 use protocol::Hook;
 
 /// A kind of resource.
@@ -46,7 +47,7 @@ const SECONDS: ValueType = Number(*TIMEOUTS.start() as i64, *TIMEOUTS.end() as i
 /// The same in minutes.
 const MINUTES: ValueType = Number(1, *TIMEOUTS.end() as i64 / 60, "minutes");
 
-static KINDS: [Kind; 13] = [
+static KINDS: [Kind; 16] = [
     Kind {
         name: "access-tokens",
         attributes: &[
@@ -135,6 +136,41 @@ static KINDS: [Kind; 13] = [
             ("provider-configurations", true),
             ("storage-profile", false),
         ],
+    },
+    Kind {
+        name: "hook-environment-links",
+        attributes: &[("events", List(&OneOf(|| Hook::ALL.map(Hook::name).to_vec())))],
+        relationships: &[("environment", false), ("hook", false)],
+        required: &["events", "environment", "hook"],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
+    },
+    Kind {
+        name: "hooks",
+        attributes: &[
+            ("description", OrNull(&Text)),
+            ("interpreter", Text),
+            ("name", Name),
+            ("script", LongText),
+        ],
+        relationships: &[("account", false)],
+        required: &["name", "interpreter", "script"],
+        fixed: &[("scriptfile-path", "null"), ("vcs-repo", "null")],
+        unsupported: &[],
+        unrelated: &[("vcs-provider", false)],
+    },
+    Kind {
+        name: "run-schedule-rules",
+        attributes: &[
+            ("schedule", Text),
+            ("schedule-mode", OneOf(|| ScheduleMode::ALL.map(ScheduleMode::name).to_vec())),
+        ],
+        relationships: &[("workspace", false)],
+        required: &["schedule", "schedule-mode", "workspace"],
+        fixed: &[],
+        unsupported: &[],
+        unrelated: &[],
     },
     Kind {
         name: "run-triggers",
@@ -275,6 +311,15 @@ static KINDS: [Kind; 13] = [
     },
 ];
 
+/// What to send instead of a name that is not supported: a kind, a name of it, and what to do.
+const INSTEAD: &[(&str, &str, &str)] = &[
+    ("hooks", "scriptfile-path", SCRIPT),
+    ("hooks", "vcs-provider", SCRIPT),
+    ("hooks", "vcs-repo", SCRIPT),
+];
+
+const SCRIPT: &str = "Hooks come from no repository: send the text of the script as `script`.";
+
 impl Kind {
     /// The kind that a request to this path writes: the last one that the path names.
     pub(super) fn of_path(path: &str) -> Option<&'static Self> {
@@ -322,10 +367,11 @@ impl Kind {
             let is_accepted = |one: &Value| value == one || asks_nothing(value, one);
             return match value.is_null() || accepted.iter().any(is_accepted) {
                 true => Ok(()),
-                false => Err(ApiError::attribute(
-                    name,
-                    format!("This server does not support it; the only value is {}.", accepted[0]),
-                )),
+                false => {
+                    let only = format!("the only value is {}.", accepted[0]);
+                    let detail = format!("This server does not support it; {only}");
+                    Err(ApiError::attribute(name, self.with_instead(name, detail)))
+                }
             };
         }
         if self.unsupported.contains(&name) {
@@ -348,7 +394,10 @@ impl Kind {
         if self.is_unrelated(name) {
             return match value.is_object() && asks_nothing(&value["data"], &Value::Null) {
                 true => Ok(()),
-                false => Err(ApiError::relationship(name, "This server does not support it.")),
+                false => {
+                    let detail = "This server does not support it.".to_owned();
+                    Err(ApiError::relationship(name, self.with_instead(name, detail)))
+                }
             };
         }
         let known = listed(self.relationships.iter().map(|(name, _)| *name));
@@ -356,6 +405,12 @@ impl Kind {
             name,
             format!("There is no relationship {name} that can be written; there are: {known}."),
         ))
+    }
+
+    /// Why a name is refused, and what to send instead if there is anything.
+    fn with_instead(&self, name: &str, why: String) -> String {
+        let mut instead = INSTEAD.iter().filter(|(kind, of, _)| (*kind, *of) == (self.name, name));
+        instead.next().map_or(why.clone(), |(.., instead)| format!("{why} {instead}"))
     }
 
     fn attribute(&self, name: &str) -> Option<&ValueType> {
@@ -441,6 +496,14 @@ impl Kind {
             ((*name).to_owned(), json!({ "const": self.values(name).swap_remove(0) }))
         });
         written.chain(fixed).collect()
+    }
+
+    /// The names of what answers have of it.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &'static str> {
+        let attributes = self.attributes.iter().map(|(name, _)| *name);
+        let fixed = self.fixed.iter().map(|(name, _)| *name);
+        let relationships = self.relationships.iter().chain(self.unrelated).map(|(name, _)| *name);
+        attributes.chain(fixed).chain(relationships)
     }
 
     /// Whether it has relationships of which answers say that there is nothing.

@@ -116,11 +116,12 @@ impl ResourceType {
                                them. `b.c` is `c` of the resource's `b`.";
             parameters.push(names_parameter("include", names, description));
         }
-        let mut fields =
-            parameter_in_query(&format!("fields[{}]", self.name), json!({ "type": "string" }));
-        fields["description"] =
-            "Only these attributes and relationships, with commas between them.".into();
-        parameters.push(fields);
+        let fields: Vec<&str> = self.fields().into_iter().collect();
+        parameters.push(names_parameter(
+            &format!("fields[{}]", self.name),
+            ("", &fields, ""),
+            "Only these attributes and relationships, with commas between them.",
+        ));
         parameters
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::resource_types::ResourceType;
 use super::{
-    accounts, agent_pools, agents, configuration_versions, environments, phases, runs,
+    accounts, agent_pools, agents, configuration_versions, environments, hooks, phases, runs,
     state_versions, tags, webhook_integrations, workspaces,
 };
 use crate::api::json_api::ApiError;
@@ -127,6 +127,7 @@ async fn load(
         "applies" | "plans" => phases::load(db, ids).await,
         "configuration-versions" => configuration_versions::load(db, ids).await,
         "environments" => environments::load(db, ids).await,
+        "hooks" => hooks::load(db, ids).await,
         "runs" => runs::load(db, ids).await,
         "state-versions" => state_versions::load(app, db, ids).await,
         "tags" => tags::load(db, ids).await,

@@ -11,6 +11,8 @@ mod call;
 pub(super) mod configuration_versions;
 mod description;
 mod environments;
+pub(crate) mod hook_links;
+pub(crate) mod hooks;
 mod included;
 mod linkage;
 mod payload;
@@ -20,6 +22,7 @@ pub(super) mod quotas;
 mod remote_state_consumers;
 mod resource_types;
 mod run_events;
+mod run_schedule_rules;
 mod run_triggers;
 pub(crate) mod runs;
 mod server;
@@ -87,8 +90,11 @@ fn calls_with_token() -> Calls {
         .merge(agents::calls())
         .merge(configuration_versions::calls())
         .merge(environments::calls())
+        .merge(hook_links::calls())
+        .merge(hooks::calls())
         .merge(phases::calls())
         .merge(remote_state_consumers::calls())
+        .merge(run_schedule_rules::calls())
         .merge(run_triggers::calls())
         .merge(runs::calls())
         .merge(server::calls())

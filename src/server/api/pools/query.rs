@@ -176,11 +176,7 @@ impl Asked {
                     .collect::<Result<_, _>>()?;
             }
             (Answer::Page(_) | Answer::One(_), "fields", of_type) if !of_type.is_empty() => {
-                if ResourceType::named(of_type).is_none() {
-                    let detail = format!("There is no type {of_type} of resources.");
-                    return Err(ApiError::parameter(name, detail));
-                }
-                let fields = value.split(',').map(str::to_owned).collect();
+                let fields = fields(name, of_type, &value)?;
                 self.shape.fields.insert(of_type.to_owned(), fields);
             }
             _ => return Err(unknown(answer, name)),
@@ -228,6 +224,26 @@ fn check_flag(name: &str, value: &str) -> Result<(), ApiError> {
     match ["true", "false"].contains(&value) {
         true => Ok(()),
         false => Err(ApiError::parameter(name, format!("{name} takes true or false."))),
+    }
+}
+
+/// The attributes and relationships that are asked for of a type.
+fn fields(name: &str, of_type: &str, value: &str) -> Result<HashSet<String>, ApiError> {
+    let Some(found) = ResourceType::named(of_type) else {
+        let detail = format!("There is no type {of_type} of resources.");
+        return Err(ApiError::parameter(name, detail));
+    };
+    let known = found.fields();
+    let asked: HashSet<String> =
+        value.split(',').filter(|field| !field.is_empty()).map(str::to_owned).collect();
+    match asked.iter().find(|field| !known.contains(field.as_str())) {
+        Some(unknown) => {
+            let known: Vec<&str> = known.into_iter().collect();
+            let known = known.join(", ");
+            let detail = format!("{of_type} have no {unknown}; they have: {known}.");
+            Err(ApiError::parameter(name, detail))
+        }
+        None => Ok(asked),
     }
 }
 
@@ -324,6 +340,7 @@ mod tests {
             refused(&server, &format!("{list}?sort=-colour"), "sort").await;
             refused(&server, &format!("{list}?include=colour"), "include").await;
             refused(&server, &format!("{list}?fields[colours]=name"), "fields[colours]").await;
+            refused(&server, &format!("{list}?fields[runs]=status,colour"), "fields[runs]").await;
             refused(&server, &format!("{list}?page[size]=0"), "page[size]").await;
             refused(&server, &format!("{list}?sort=name&sort=name"), "sort").await;
         }
@@ -460,6 +477,25 @@ mod tests {
         // What the server does not have is not there, and no error: clients ask for it.
         let (status, answer) = get(&server, "/workspaces?include=created-by,tags").await;
         assert_eq!((status, &answer["included"]), (StatusCode::OK, &json!([])), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn every_field_of_an_answer_can_be_asked_for() {
+        let server = InProcess::new().await;
+        for (listed, list) in lists(&server).await {
+            let (_, answer) = get(&server, &list).await;
+            let resource = &answer["data"][0];
+            for part in ["attributes", "relationships"] {
+                let names = resource[part].as_object().into_iter().flat_map(serde_json::Map::keys);
+                for name in names {
+                    let path = format!("{list}?fields[{}]={name}", listed.name);
+                    let (status, answer) = get(&server, &path).await;
+                    assert_eq!(status, StatusCode::OK, "{path}: {answer}");
+                    let part = answer["data"][0][part].as_object().unwrap();
+                    assert!(part.len() == 1 && part.contains_key(name), "{path}: {answer}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

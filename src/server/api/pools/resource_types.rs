@@ -1,6 +1,7 @@
 //! What clients may ask of each type of resource when they read it: the one table from which
 //! queries are checked, related resources are found and `docs/api.md` is made.
 
+use std::collections::BTreeSet;
 use std::slice;
 
 use axum::http::Method;
@@ -14,8 +15,9 @@ use crate::api::value_type::ValueType::{
 };
 use crate::api::value_type::properties;
 use crate::store::{
-    Sorts, access_token, agent, agent_pool, configuration_version, environment, run, run_event,
-    state_version, tag, variable, webhook_delivery, webhook_integration, workspace,
+    Sorts, access_token, account_hook, agent, agent_pool, configuration_version, environment,
+    hook_link, run, run_event, run_schedule, state_version, tag, variable, webhook_delivery,
+    webhook_integration, workspace,
 };
 
 /// A type of resource.
@@ -71,7 +73,7 @@ const EVENT: &[(&str, ValueType)] = &[
     ("created-at", Time),
 ];
 
-pub(super) static TYPES: [ResourceType; 18] = [
+pub(super) static TYPES: [ResourceType; 21] = [
     ResourceType {
         name: "access-tokens",
         answered: &[
@@ -81,7 +83,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
             ("last-used-at", OrNull(&Time)),
             ("token", Text),
         ],
-        related: &[("agent-pool", "agent-pools")],
+        related: &[("agent", "agents"), ("agent-pool", "agent-pools")],
         filters: &[],
         flags: &[],
         sorts: access_token::SORTS,
@@ -194,6 +196,24 @@ pub(super) static TYPES: [ResourceType; 18] = [
         searched: environment::SEARCHED,
     },
     ResourceType {
+        name: "hook-environment-links",
+        answered: &[("created-at", Time)],
+        related: &[("environment", "environments"), ("hook", "hooks")],
+        filters: &["environment", "hook", "hook-environment-link"],
+        flags: &[],
+        sorts: hook_link::SORTS,
+        searched: hook_link::SEARCHED,
+    },
+    ResourceType {
+        name: "hooks",
+        answered: &[("created-at", Time)],
+        related: &[("account", "accounts")],
+        filters: &["environment", "hook", "name"],
+        flags: &[],
+        sorts: account_hook::SORTS,
+        searched: account_hook::SEARCHED,
+    },
+    ResourceType {
         name: "plans",
         answered: PHASE,
         related: &[("agent", "agents"), ("run", "runs")],
@@ -210,6 +230,15 @@ pub(super) static TYPES: [ResourceType; 18] = [
         flags: &[],
         sorts: run_event::SORTS,
         searched: run_event::SEARCHED,
+    },
+    ResourceType {
+        name: "run-schedule-rules",
+        answered: &[],
+        related: &[("workspace", "workspaces")],
+        filters: &["run-schedule-rule", "workspace"],
+        flags: &[],
+        sorts: run_schedule::SORTS,
+        searched: run_schedule::SEARCHED,
     },
     ResourceType {
         name: "run-triggers",
@@ -306,7 +335,7 @@ pub(super) static TYPES: [ResourceType; 18] = [
             ("run", "runs"),
             ("webhook-integration", "webhook-integrations"),
         ],
-        filters: &["run", "webhook-delivery", "webhook-integration"],
+        filters: &["agent", "run", "webhook-delivery", "webhook-integration"],
         flags: &[],
         sorts: webhook_delivery::SORTS,
         searched: webhook_delivery::SEARCHED,
@@ -416,6 +445,14 @@ impl ResourceType {
             },
             "additionalProperties": false,
         })
+    }
+
+    /// The names of its attributes and relationships.
+    pub(super) fn fields(&self) -> BTreeSet<&'static str> {
+        let answered = self.answered.iter().map(|(name, _)| *name);
+        let related = self.related.iter().map(|(name, _)| *name);
+        let of_kind = Kind::named(self.name).into_iter().flat_map(Kind::fields);
+        answered.chain(related).chain(of_kind).collect()
     }
 
     /// The types of what a list of it has: comments are events, too.

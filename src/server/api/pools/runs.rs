@@ -312,8 +312,8 @@ fn pending_reason(run: &Run, place: &Place<'_>) -> Option<String> {
         (Status::Pending, Some(reason)) => Some(format!("The workspace is locked. {reason}")),
         (Status::Pending, None) => Some("Another run of the workspace goes first.".to_owned()),
         (Status::PlanQueued | Status::ApplyQueued, _) if place.has_no_agent_for => Some(
-            "No agent of the pool supports the run's options: upgrade one, or start a run \
-             without them."
+            "No agent of the pool supports the run's options or executes the hooks of its \
+             environment: upgrade one, or start a run without them."
                 .to_owned(),
         ),
         _ => None,

@@ -244,6 +244,7 @@ async fn list_deliveries(State(app): State<App>, query: ListQuery) -> Result<Doc
         id: query.filter("webhook-delivery"),
         integration: query.filter("webhook-integration"),
         run: query.filter("run"),
+        agent: query.filter("agent"),
     };
     let listed = delivery::list(&mut db, filter, query.view()).await?;
     let resources = listed.rows.iter().map(render_delivery).collect();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -12,6 +13,7 @@ use tracing::warn;
 use super::agent_pools::usable_pool;
 use super::payload::Payload;
 use super::query::ListQuery;
+use super::run_schedule_rules;
 use super::tags::Tagged;
 use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Document, to_many, to_one};
@@ -19,7 +21,6 @@ use crate::api::value_type::ValueType;
 use crate::app::App;
 use crate::args::TIMEOUTS;
 use crate::clock::{Millis, rfc3339};
-use crate::run_schedules;
 use crate::store::run::{self, Run};
 use crate::store::run_schedule::{self, RunSchedule, ScheduleMode};
 use crate::store::state_version::{self, StateVersion};
@@ -170,9 +171,9 @@ fn schedules() -> Value {
 async fn set_schedule(
     State(app): State<App>,
     Path(id): Path<String>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Document, ApiError> {
-    let schedules: Map<String, Value> = serde_json::from_slice(&body)
+    let schedules: Map<String, Value> = serde_json::from_slice(&body?)
         .map_err(|_| ApiError::bad_request("The body is no JSON object with schedules."))?;
     let known = ScheduleMode::ALL.map(ScheduleMode::attribute);
     if let Some(name) = schedules.keys().find(|name| !known.contains(&name.as_str())) {
@@ -195,15 +196,9 @@ async fn change_schedules(
             None => {}
             Some(None) => run_schedule::delete(db, &workspace.id, mode).await?,
             Some(Some(cron)) => {
-                let next_at = run_schedules::next(&cron, now).map_err(|why| {
-                    let detail = format!(
-                        "This field takes a cron expression in UTC with five fields, such as \
-                         \"30 3 * * MON-FRI\": {why}."
-                    );
-                    ApiError::attribute(name, detail)
-                })?;
-                let workspace_id = workspace.id.clone();
-                let schedule = RunSchedule { workspace_id, mode, cron, next_at };
+                let next_at = run_schedule_rules::due(name, &cron, now)?;
+                let (id, workspace_id) = (new_id("rsr"), workspace.id.clone());
+                let schedule = RunSchedule { id, workspace_id, mode, cron, next_at };
                 run_schedule::upsert(db, &schedule).await?;
             }
         }

@@ -2,6 +2,8 @@
 
 use std::slice;
 
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -394,10 +396,10 @@ async fn lock(
     State(app): State<App>,
     Path(id): Path<String>,
     Admin(by): Admin,
-    body: axum::body::Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Document, ApiError> {
     // No JSON:API document, and many clients send none.
-    let Reason { reason } = serde_json::from_slice(&body).unwrap_or_default();
+    let Reason { reason } = serde_json::from_slice(&body?).unwrap_or_default();
     if reason.chars().nth(MAX_REASON).is_some() {
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Reason")
             .detail(format!("The reason of a lock takes at most {MAX_REASON} characters.")));
