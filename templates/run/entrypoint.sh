@@ -34,6 +34,9 @@
 #   /scalr/run/hook.environment   written here: what hooks left, as in environment
 #   /scalr/run/stopped            written here once the run is interrupted
 #   /scalr/run/version            written here: what `terraform version`, or `tofu version`, says
+#   /scalr/run/times              written here, if this shell has a clock: a line
+#                                 `COMMAND BEGIN END` for each command of Terraform that
+#                                 ended, in seconds since 1970
 #
 # Being process 1 it gets the engine's signals and hands them on to the step
 # that runs; without that a cancelled apply would go on to its end. Standard
@@ -60,6 +63,7 @@ _wanted=$5
 _version=$6
 shift 6
 _program=
+_begun=
 _cli_config=
 _notes=
 _placed=
@@ -186,7 +190,9 @@ check_program() {
         _wanted=$(load && program)
         [ "$_wanted" = terraform ] || echo "Using tofu: this run's image has no program terraform"
     fi
+    _begun=${EPOCHREALTIME:-}
     run as_terraform "$_wanted" version >/scalr/run/version
+    note_times version
     if [ "$_code" -ne 0 ]; then
         copy /scalr/run/version
         echo "version $_code" >>/scalr/run/status
@@ -301,7 +307,9 @@ terraform_step() {
         _notes="$_notes<$_line>"
     done </scalr/run/notes
     place_all
+    _begun=${EPOCHREALTIME:-}
     run as_terraform "$_wanted" "$@"
+    note_times "$1"
     echo "$1 $_code" >>/scalr/run/status
     return "$_code"
 }
@@ -309,8 +317,15 @@ terraform_step() {
 # Writes what Terraform says of the plan in JSON, if it does: nothing relies on that.
 write_json() {
     [ -n "$_stopped" ] && return
+    _begun=${EPOCHREALTIME:-}
     run as_show "$_wanted"
+    note_times show
     [ "$_code" -eq 0 ] || : >/scalr/run/plan.json
+}
+
+# Writes down when a command began and that it ends now. Only some shells have a clock.
+note_times() {
+    [ -z "$_begun" ] || echo "$1 $_begun $EPOCHREALTIME" >>/scalr/run/times
 }
 
 as_show() {

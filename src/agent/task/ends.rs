@@ -477,7 +477,10 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
         let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
         let output = super::disk::Output::default();
-        follow(&context.engine, &container, &mut spool, filter, true, &output).await.unwrap();
+        let progress = progress_of(&context);
+        follow(&context.engine, &container, &mut spool, filter, true, &output, &progress)
+            .await
+            .unwrap();
         assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
     }
 }
@@ -504,7 +507,9 @@ async fn an_output_that_is_held_open_ends_soon_after_the_container() {
     let mut spool = Spool::open(&folder.path().join("log")).unwrap();
     let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
     let output = super::disk::Output::default();
-    let following = follow(&context.engine, &container, &mut spool, filter, true, &output);
+    let progress = progress_of(&context);
+    let following =
+        follow(&context.engine, &container, &mut spool, filter, true, &output, &progress);
     tokio::time::timeout(Duration::from_secs(20), following).await.unwrap().unwrap();
     assert_eq!(fs::read_to_string(spool.path()).unwrap(), "one\ntwo\n");
 }
@@ -560,6 +565,11 @@ pub(super) fn applied(context: &Context) -> Entry {
         })
         .unwrap();
     entry
+}
+
+fn progress_of(context: &Arc<Context>) -> progress::Progress {
+    let claimed = claimed();
+    context.progress.begin(&claimed.task, context.client.of_task(&claimed), None)
 }
 
 pub(super) fn job(context: &Arc<Context>, entry: Entry) -> Job {

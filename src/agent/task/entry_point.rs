@@ -181,6 +181,25 @@ fn a_plans_json_is_written_beside_it_and_not_into_the_log() {
 }
 
 #[test]
+fn a_shell_with_a_clock_writes_down_how_long_each_command_takes() {
+    for (shell, commands) in SHELLS.into_iter().zip([
+        &[][..],
+        &["version", "init", "plan", "show"],
+        &["version", "init", "plan", "show"],
+    ]) {
+        let run = Run::new(&[]);
+        run.end(run.start_in(shell, "plan", "work", ""));
+        let times = fs::read_to_string(run.path("times")).unwrap_or_default();
+        let words: Vec<Vec<&str>> = times.lines().map(|line| line.split(' ').collect()).collect();
+        let named: Vec<&str> = words.iter().map(|words| words[0]).collect();
+        assert_eq!(named, commands, "{shell:?}");
+        let times: Vec<f64> =
+            words.iter().flat_map(|words| &words[1..]).map(|time| time.parse().unwrap()).collect();
+        assert!(times.len() == 2 * commands.len() && times.is_sorted(), "{shell:?}: {times:?}");
+    }
+}
+
+#[test]
 fn hooks_run_between_the_steps_and_pass_variables_on() {
     let run = Run::new(&[
         ("agent/pre-init", "echo 'WORD=it'\"'\"'s $HOME' >>\"$SCALR_ENV_FILE\""),

@@ -73,7 +73,8 @@ impl Job {
         for (file, path) in files {
             // It is read into memory, here and for the apply.
             let limit = if file == TaskFile::LockFile { SMALL_FILE } else { LARGE_FILE };
-            let copy = match self.copy_out(id, &path, limit).await {
+            let copy = self.progress.step(format!("copy {file}"), self.copy_out(id, &path, limit));
+            let copy = match copy.await {
                 Ok(Some(copy)) => copy,
                 Ok(None) if file == TaskFile::Plan => {
                     end.fail(NO_PLAN.to_owned());
@@ -97,7 +98,7 @@ impl Job {
                 }
                 _ => {}
             }
-            match self.client.put(file, copy.path()).await {
+            match self.put(file, copy.path()).await {
                 Ok(()) => unsaved = None,
                 Err(CallError::FileRefused(why)) => {
                     unsaved = Some((file, Unsaved::Refused { path, copy, why }));
@@ -129,7 +130,7 @@ impl Job {
         let mut tries = 0;
         let (packed, file) = loop {
             tries += 1;
-            match self.pack_plan_files(id).await {
+            match self.progress.step("copy plan files", self.pack_plan_files(id)).await {
                 Ok(Some(packed)) => break packed,
                 Ok(None) => return Ok(None),
                 Err(CallError::Here(error)) if !engine::is_away(&error) => {
@@ -154,7 +155,7 @@ impl Job {
             return Ok(Some(not_handed_over(why)));
         }
         let size = file.as_file().metadata().context("cannot look at what the plan made")?.len();
-        match self.client.put(TaskFile::PlanFiles, file.path()).await {
+        match self.put(TaskFile::PlanFiles, file.path()).await {
             Err(CallError::FileRefused(why)) => {
                 let why = format!("what the plan made, {size} bytes when packed: {why}");
                 Ok(Some(not_handed_over(&why)))
@@ -178,7 +179,8 @@ impl Job {
                 "The plan is not counted, because its JSON cannot be read: {error:#}"
             )),
         };
-        let plan = match self.copy_out(id, paths::PLAN_JSON, LARGE_FILE).await {
+        let plan = self.copy_out(id, paths::PLAN_JSON, LARGE_FILE);
+        let plan = match self.progress.step("copy plan json", plan).await {
             Ok(Some(plan)) if file_size(plan.as_file())? > 0 => plan,
             // Terraform is too old, or was interrupted.
             Ok(_) => return Ok(PlanJson::default()),
@@ -201,7 +203,7 @@ impl Job {
             Ok(()) if file_size(masked.as_file())? > MAX_FILE => {
                 format!("it has more than {MAX_FILE} bytes")
             }
-            Ok(()) => match self.client.put(TaskFile::PlanJson, masked.path()).await {
+            Ok(()) => match self.put(TaskFile::PlanJson, masked.path()).await {
                 Ok(()) => return Ok(PlanJson { summary, note: None }),
                 Err(CallError::FileRefused(why)) => why,
                 Err(error) => return Err(error),
@@ -317,6 +319,10 @@ impl Job {
             result?;
         }
         Ok(())
+    }
+
+    async fn put(&self, file: TaskFile, content: &Path) -> Result<(), CallError> {
+        self.progress.step(format!("upload {file}"), self.client.put(file, content)).await
     }
 
     /// Copies a file of the container into the task's folder, if there is such a file.

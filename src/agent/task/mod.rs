@@ -8,6 +8,7 @@
 mod accounts;
 #[cfg(test)]
 mod cancel_tests;
+mod command_times;
 pub(crate) mod disk;
 #[cfg(test)]
 mod ends;
@@ -250,7 +251,7 @@ impl Job {
 
     /// Tells the server how it ended, and sends what that lacks of the log.
     async fn report(&self, finish: &Finish) -> Result<(), CallError> {
-        while self.client.finish(finish).await?.is_some() {
+        while self.progress.step("report outcome", self.client.finish(finish)).await?.is_some() {
             let spool = Spool::open(&self.entry.log())?;
             let complete = CancellationToken::new();
             complete.cancel();
@@ -302,7 +303,7 @@ impl Job {
             let note = self.hand_over_plan_files(&end).await?;
             Ok::<_, CallError>((note, self.hand_over_plan_json(&end).await?))
         };
-        let (note, plan) = self.progress.during(Phase::Uploading, handing_over).await?;
+        let (note, plan) = self.progress.during(Phase::Uploading, Box::pin(handing_over)).await?;
         for note in note.into_iter().chain(plan.note) {
             let note = self.redactor().mask(&note);
             spool.write_patiently(format!("\n{note}\n").as_bytes()).await?;
@@ -314,9 +315,11 @@ impl Job {
         let sha256 = spool.seal()?;
         complete.cancel();
         let rest = async { uploading.await.context("the log's upload panicked")? };
+        let rest = self.progress.step("upload rest of log", rest);
         self.progress.during(Phase::Finishing, rest).await?;
 
-        let image = self.ran_image(end.outcome).await?;
+        let image = self.ran_image(end.outcome);
+        let image = self.progress.step("look up image", image).await?;
         let finish = Finish {
             attempt: self.task().attempt,
             outcome: end.outcome,
@@ -362,19 +365,22 @@ impl Job {
             }
             let (mut any, mut cancel) =
                 (self.channels.orders.clone(), self.channels.orders.clone());
-            let preparing = self.progress.during(Phase::Preparing, self.prepare(spool));
+            let preparing = self.progress.during(Phase::Preparing, Box::pin(self.prepare(spool)));
             let prepared = tokio::select! {
                 prepared = preparing => prepared?,
                 // A download, a pull and an engine can take long.
                 () = interrupt::told(&mut any, |_| true) => return Ok(self.never_begun()),
             };
             // A pull can take long, and others change rules meanwhile.
-            if !self.context.firewall.verify(&self.context.engine).await {
+            let verifying = async {
+                self.context.firewall.verify(&self.context.engine).await.then_some(()).ok_or(())
+            };
+            if self.progress.step("verify firewall", verifying).await.is_err() {
                 warn!("task not started: the firewall rules of runs are not up");
                 return Ok(None);
             }
             tokio::select! {
-                started = self.client.start() => started?,
+                started = self.progress.step("announce start", self.client.start()) => started?,
                 // The server may have heard it, so only what ends the run ends this.
                 () = interrupt::told(&mut cancel, |order| order == Interrupt::Canceled) => {
                     return Ok(self.never_begun());
@@ -393,7 +399,7 @@ impl Job {
         self.channels.state.send_replace(TaskState::Running);
         let container =
             self.entry.record().container.clone().context("the container was just recorded")?;
-        let ended = self.look_after(&container, spool, replay);
+        let ended = Box::pin(self.look_after(&container, spool, replay));
         self.progress.during(Phase::Running, ended).await.map(Some)
     }
 
@@ -415,8 +421,9 @@ impl Job {
         let name = self.container_name();
         let filter = || Filter::new(EndMark::new(&name), self.redactor(), Limiter::new(limit));
         let output = disk::Output::default();
+        let following = follow(&engine, container, spool, filter, replay, &output, &self.progress);
         let condition = tokio::select! {
-            condition = follow(&engine, container, spool, filter, replay, &output) => condition?,
+            condition = following => condition?,
             error = interrupt::when_told(
                 &engine,
                 &container.id,
@@ -427,7 +434,9 @@ impl Job {
             never = self.save_state_as_it_changes(&container.id) => match never {},
             never = self.end_overdue_hooks(&container.id) => match never {},
         };
-        let end = self.end(container, condition).await?;
+        let ending = self.end(container, condition);
+        let end = self.progress.step("read how it ended", ending).await?;
+        self.trace_commands(&container.id).await;
         if end.outcome == Outcome::Errored {
             self.progress.failed();
         }

@@ -65,14 +65,16 @@ impl Job {
         }
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
-        let image = self.image(spool).await?;
-        self.context.engine.ensure_network(&self.slot.network()).await?;
+        let image = self.progress.step("find image", self.image(spool)).await?;
+        let (engine, network) = (&self.context.engine, self.slot.network());
+        self.progress.step("find network", engine.ensure_network(&network)).await?;
         // One of an earlier try that ended before it was recorded.
-        for found in self.context.engine.with_label(label::TASK, &self.task().id).await? {
-            self.context.engine.remove(&found.id).await?;
+        let left = engine.with_label(label::TASK, &self.task().id);
+        for found in self.progress.step("find leftovers", left).await? {
+            engine.remove(&found.id).await?;
         }
-        let engine = &self.context.engine;
-        let provided = self.context.providers.provide(engine, lock_file.as_deref()).await?;
+        let provided = self.context.providers.provide(engine, lock_file.as_deref());
+        let provided = self.progress.step("find providers", provided).await?;
         let claimed = &self.entry.record().claimed;
         let credentials =
             environment::credentials(claimed, &self.context.config.url).unwrap_or_default();
@@ -86,11 +88,12 @@ impl Job {
         }
         let mut spec = self.container(image, registered)?;
         spec.volumes = provided.volumes;
-        let id = self.create(spec).await?;
+        let id = self.progress.step("create container", self.create(spec)).await?;
         if self.context.user.uid != 0 {
-            self.add_accounts(&id).await?;
+            self.progress.step("add accounts", self.add_accounts(&id)).await?;
         }
-        engine.upload(&id, paths::SCALR, archive.finish()?).await?;
+        let files = engine.upload(&id, paths::SCALR, archive.finish()?);
+        self.progress.step("put files", files).await?;
         Ok(Prepared { container: id, state_sha256 })
     }
 
@@ -192,7 +195,8 @@ impl Job {
     pub(super) async fn fetch(&self, file: TaskFile) -> Result<Option<File>, CallError> {
         let cannot = || format!("cannot make a file for the {file}");
         let mut to = tempfile::tempfile_in(self.entry.directory()).with_context(cannot)?;
-        if !self.client.get(file, &to).await? {
+        let getting = self.client.get(file, &to);
+        if !self.progress.step(format!("download {file}"), getting).await? {
             return Ok(None);
         }
         to.rewind().with_context(cannot)?;
