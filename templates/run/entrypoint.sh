@@ -79,8 +79,12 @@ main() {
     enter_directory
     check_variables
     hook pre-init || exit $?
-    check_program
-    check_configuration
+    find_program
+    # Starting Terraform takes a while: it is asked for its version only where that matters.
+    if [ -n "$_version" ] || ! has_configuration Terraform; then
+        check_program
+        check_configuration
+    fi
     _cli_config=$(load && find_cli_config)
     # Whatever a hook or the upload left in .terraform, our backend is the one.
     terraform_step init -input=false -reconfigure || exit $?
@@ -132,12 +136,18 @@ fail_without_configuration() {
 # Without a configuration, Terraform would see our override file alone, and
 # destroy all that stands in the state.
 check_configuration() {
-    for _file in *; do
-        is_configuration "$_file" && ! is_override "$_file" && [ -f "$_file" ] && return
-    done
+    has_configuration "$_program" && return
     _why="it has no file that ends in .tf or .tf.json"
     [ "$_program" = OpenTofu ] && _why="$_why, .tofu or .tofu.json"
     fail_without_configuration
+}
+
+# Whether this folder has a configuration for a program, Terraform or OpenTofu.
+has_configuration() {
+    for _file in *; do
+        is_configuration "$_file" "$1" && ! is_override "$_file" && [ -f "$_file" ] && return
+    done
+    return 1
 }
 
 # Whether a program reads a file of this name as configuration: Terraform those of
@@ -145,7 +155,7 @@ check_configuration() {
 is_configuration() {
     case $1 in
         *.tf | *.tf.json) ;;
-        *.tofu | *.tofu.json) [ "$_program" != Terraform ] ;;
+        *.tofu | *.tofu.json) [ "$2" != Terraform ] ;;
         *) return 1 ;;
     esac
 }
@@ -183,13 +193,17 @@ is_variables() {
     esac
 }
 
-# Finds out whether the image has Terraform or OpenTofu, and of which version.
-check_program() {
-    [ -n "$_stopped" ] && exit 130
+# Finds out whether the image has Terraform or OpenTofu, unless it must have one of them.
+find_program() {
     if [ -z "$_wanted" ]; then
         _wanted=$(load && program)
         [ "$_wanted" = terraform ] || echo "Using tofu: this run's image has no program terraform"
     fi
+}
+
+# Finds out of which version Terraform or OpenTofu is.
+check_program() {
+    [ -n "$_stopped" ] && exit 130
     _begun=${EPOCHREALTIME:-}
     run as_terraform "$_wanted" version >/scalr/run/version
     note_times version

@@ -15,7 +15,7 @@ impl Job {
         if self.progress.trace_id().is_none() {
             return;
         }
-        match self.context.engine.read(container, paths::TIMES).await {
+        match self.read_left(container, paths::TIMES).await {
             Ok(times) => {
                 for (command, begun, ended) in times.iter().flat_map(|times| read(times)) {
                     self.progress.step_was(command, begun, ended);

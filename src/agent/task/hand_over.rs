@@ -34,6 +34,14 @@ const CUT_OFF: &str = "Error: the plan was not written whole, though Terraform s
 
 const NO_JSON: &str = "cannot make a file for the plan's JSON";
 
+/// What the outcome has of the files that were handed over.
+#[derive(Default)]
+pub(super) struct HandedOver {
+    pub(super) summary: Option<PlanSummary>,
+    /// What the run's log has to say of files that the server does not have.
+    pub(super) notes: Vec<String>,
+}
+
 /// What became of a plan's JSON.
 #[derive(Default)]
 pub(super) struct PlanJson {
@@ -41,6 +49,9 @@ pub(super) struct PlanJson {
     /// What the run's log has to say of it.
     pub(super) note: Option<String>,
 }
+
+/// Whether the server has a file of a run.
+type Saved = Result<(), Unsaved>;
 
 /// Why the server does not have a file of a run.
 enum Unsaved {
@@ -54,65 +65,113 @@ impl Job {
     /// Gives the server what the container left: before its outcome, so that whoever acts
     /// on the outcome finds it all. A file that is of no use, or that the server does not
     /// take, makes a failure of the end.
-    pub(super) async fn hand_over(&self, end: &mut End) -> Result<(), CallError> {
-        let Some(Container { id, .. }) = &self.entry.record().container else { return Ok(()) };
-        let files = match self.task().kind {
-            Kind::Plan if end.outcome == Outcome::Finished => vec![
-                (TaskFile::Plan, paths::PLAN.to_owned()),
-                (TaskFile::LockFile, self.in_work(paths::LOCK_FILE)?),
-            ],
-            Kind::Plan => vec![],
-            // The second one only exists when the first could not be written: it is the
-            // newer one.
-            Kind::Apply => vec![
-                (TaskFile::State, paths::STATE.to_owned()),
-                (TaskFile::State, self.in_work(paths::ERRORED_STATE)?),
-            ],
+    pub(super) async fn hand_over(&self, end: &mut End) -> Result<HandedOver, CallError> {
+        let Some(Container { id, .. }) = &self.entry.record().container else {
+            return Ok(HandedOver::default());
         };
+        if self.task().kind == Kind::Apply {
+            if let Some(unsaved) = self.hand_over_states(id).await? {
+                self.note_unsaved(end, TaskFile::State, unsaved)?;
+            }
+            return Ok(HandedOver::default());
+        }
+        if end.outcome != Outcome::Finished {
+            return Ok(HandedOver::default());
+        }
+        let plan = match self.take(id, paths::PLAN, LARGE_FILE).await? {
+            Ok(Some(plan)) if is_cut_off(plan.path())? => {
+                end.fail(CUT_OFF.to_owned());
+                return Ok(HandedOver::default());
+            }
+            Ok(Some(plan)) => plan,
+            Ok(None) => {
+                end.fail(NO_PLAN.to_owned());
+                return Ok(HandedOver::default());
+            }
+            Err(unsaved) => {
+                self.note_unsaved(end, TaskFile::Plan, unsaved)?;
+                return Ok(HandedOver::default());
+            }
+        };
+        let saving = async {
+            if let Err(unsaved) = self.save(TaskFile::Plan, paths::PLAN, plan).await? {
+                return Ok(Err((TaskFile::Plan, unsaved)));
+            }
+            if let Err(unsaved) = self.hand_over_lock_file(id).await? {
+                return Ok(Err((TaskFile::LockFile, unsaved)));
+            }
+            self.hand_over_plan_json(end).await.map(Ok)
+        };
+        // Meanwhile the engine packs the working directory.
+        match tokio::try_join!(saving, self.hand_over_plan_files(end))? {
+            (Ok(json), note) => {
+                let notes = note.into_iter().chain(json.note).collect();
+                Ok(HandedOver { summary: json.summary, notes })
+            }
+            (Err((file, unsaved)), _) => {
+                self.note_unsaved(end, file, unsaved)?;
+                Ok(HandedOver::default())
+            }
+        }
+    }
+
+    /// Both states that an apply may have left. Gives why the server does not have the newer
+    /// one, if so.
+    async fn hand_over_states(&self, container: &str) -> Result<Option<Unsaved>, CallError> {
         let mut unsaved = None;
-        for (file, path) in files {
-            // It is read into memory, here and for the apply.
-            let limit = if file == TaskFile::LockFile { SMALL_FILE } else { LARGE_FILE };
-            let copy = self.progress.step(format!("copy {file}"), self.copy_out(id, &path, limit));
-            let copy = match copy.await {
-                Ok(Some(copy)) => copy,
-                Ok(None) if file == TaskFile::Plan => {
-                    end.fail(NO_PLAN.to_owned());
-                    return Ok(());
-                }
+        // The second one only exists when the first could not be written: it is the newer
+        // one.
+        for path in [paths::STATE.to_owned(), self.in_work(paths::ERRORED_STATE)?] {
+            let saved = match self.take(container, &path, LARGE_FILE).await? {
+                Ok(Some(copy)) => self.save(TaskFile::State, &path, copy).await?,
                 Ok(None) => continue,
-                Err(error) if engine::is_unusable(&error) => {
-                    unsaved = Some((file, Unsaved::Unusable(error)));
-                    if file == TaskFile::State {
-                        continue;
-                    }
-                    break;
-                }
-                Err(error) => return Err(error.into()),
+                Err(unusable) => Err(unusable),
             };
-            match file {
-                TaskFile::LockFile => self.context.providers.note(copy.path()),
-                TaskFile::Plan if is_cut_off(copy.path())? => {
-                    end.fail(CUT_OFF.to_owned());
-                    return Ok(());
-                }
-                _ => {}
-            }
-            match self.put(file, copy.path()).await {
-                Ok(()) => unsaved = None,
-                Err(CallError::FileRefused(why)) => {
-                    unsaved = Some((file, Unsaved::Refused { path, copy, why }));
-                }
-                Err(error) => return Err(error),
-            }
-            if file != TaskFile::State && unsaved.is_some() {
-                break;
-            }
+            unsaved = saved.err();
         }
-        if let Some((file, unsaved)) = unsaved {
-            self.note_unsaved(end, file, unsaved)?;
+        Ok(unsaved)
+    }
+
+    async fn hand_over_lock_file(&self, container: &str) -> Result<Saved, CallError> {
+        let path = self.in_work(paths::LOCK_FILE)?;
+        // It is read into memory, here and for the apply.
+        match self.take(container, &path, SMALL_FILE).await? {
+            Ok(Some(copy)) => {
+                self.context.providers.note(copy.path());
+                self.save(TaskFile::LockFile, &path, copy).await
+            }
+            Ok(None) => Ok(Ok(())),
+            Err(unusable) => Ok(Err(unusable)),
         }
-        Ok(())
+    }
+
+    /// Copies a file of the container, if it is there.
+    async fn take(
+        &self,
+        container: &str,
+        path: &str,
+        limit: u64,
+    ) -> Result<Result<Option<NamedTempFile>, Unsaved>, CallError> {
+        match self.take_left(container, path, limit).await {
+            Err(error) if engine::is_unusable(&error) => Ok(Err(Unsaved::Unusable(error))),
+            copy => Ok(Ok(copy?)),
+        }
+    }
+
+    /// Gives the server the copy of the file at `path`.
+    async fn save(
+        &self,
+        file: TaskFile,
+        path: &str,
+        copy: NamedTempFile,
+    ) -> Result<Saved, CallError> {
+        match self.put(file, copy.path()).await {
+            Ok(()) => Ok(Ok(())),
+            Err(CallError::FileRefused(why)) => {
+                Ok(Err(Unsaved::Refused { path: path.to_owned(), copy, why }))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Gives the server what a finished plan made in its working directory. Gives what the
@@ -179,8 +238,7 @@ impl Job {
                 "The plan is not counted, because its JSON cannot be read: {error:#}"
             )),
         };
-        let plan = self.copy_out(id, paths::PLAN_JSON, LARGE_FILE);
-        let plan = match self.progress.step("copy plan json", plan).await {
+        let plan = match self.take_left(id, paths::PLAN_JSON, LARGE_FILE).await {
             Ok(Some(plan)) if file_size(plan.as_file())? > 0 => plan,
             // Terraform is too old, or was interrupted.
             Ok(_) => return Ok(PlanJson::default()),
@@ -326,7 +384,7 @@ impl Job {
     }
 
     /// Copies a file of the container into the task's folder, if there is such a file.
-    async fn copy_out(
+    pub(super) async fn copy_out(
         &self,
         container: &str,
         path: &str,
