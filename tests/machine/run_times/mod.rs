@@ -5,6 +5,7 @@
 mod plot;
 mod spans;
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
@@ -177,36 +178,53 @@ async fn time_run(client: &Client, token: &str, document: &Value) -> TimedRun {
     TimedRun { id, posted, answered, planned: SystemTime::now() }
 }
 
-/// The runs' steps in the order in which they begin.
+/// The runs' steps in the order in which they begin, each after what it is a part of.
 fn steps(runs: &[TimedRun], spans: &[Span]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    let mut add = |name: &str, part_of: &str, begun: SystemTime, took: f64, posted: SystemTime| {
-        let is_it = |step: &Step| step.name == name && step.part_of == part_of;
-        let at = steps.iter().position(is_it).unwrap_or_else(|| {
-            let (name, part_of) = (name.to_owned(), part_of.to_owned());
-            steps.push(Step { name, part_of, begun: Vec::new(), took: Vec::new() });
-            steps.len() - 1
-        });
-        steps[at].begun.push(milliseconds(posted, begun));
-        steps[at].took.push(took);
-    };
     for run in runs {
         let TimedRun { posted, answered, planned, .. } = *run;
+        let mut seen = HashSet::new();
+        let mut add = |name: &str, part_of: &str, begun: SystemTime, ended: SystemTime| {
+            let is_it = |step: &Step| step.name == name && step.part_of == part_of;
+            let at = steps.iter().position(is_it).unwrap_or_else(|| {
+                let (name, part_of) = (name.to_owned(), part_of.to_owned());
+                steps.push(Step { name, part_of, begun: Vec::new(), took: Vec::new() });
+                steps.len() - 1
+            });
+            let took = milliseconds(begun, ended);
+            let is_first = seen.insert(at);
+            match steps[at].took.last_mut() {
+                // What is done in two parts begins with the first one.
+                Some(first) if !is_first => *first += took,
+                _ => {
+                    steps[at].begun.push(milliseconds(posted, begun));
+                    steps[at].took.push(took);
+                }
+            }
+        };
         let task = spans.iter().find(|span| span.run.as_deref() == Some(run.id.as_str()));
         let task = task.unwrap_or_else(|| panic!("no trace of run {}", run.id));
-        add("answer to POST", "", posted, milliseconds(posted, answered), posted);
-        add("offer", "", posted, milliseconds(posted, task.begun), posted);
-        for span in spans.iter().filter(|span| span.trace == task.trace && span.id != task.id) {
-            let phase = spans.iter().find(|phase| phase.id == span.parent && phase.id != task.id);
-            let part_of = phase.map_or("", |phase| &phase.name);
-            add(&span.name, part_of, span.begun, milliseconds(span.begun, span.ended), posted);
+        add("all, until planned", "", posted, planned);
+        add("answer to POST", "", posted, answered);
+        add("offer", "", posted, task.begun);
+        let is_part = |span: &&Span| span.trace == task.trace && span.id != task.id;
+        let mut parts: Vec<&Span> = spans.iter().filter(is_part).collect();
+        parts.sort_by_key(|span| span.begun);
+        for span in &parts {
+            let phase = parts.iter().find(|phase| phase.id == span.parent);
+            add(&span.name, phase.map_or("", |phase| &phase.name), span.begun, span.ended);
         }
-        add("all, until planned", "", posted, milliseconds(posted, planned), posted);
     }
+    let begun = |step: &Step| quantile(&step.begun, 0.5);
+    let phases: HashMap<String, f64> = steps
+        .iter()
+        .filter(|step| step.part_of.is_empty())
+        .map(|step| (step.name.clone(), begun(step)))
+        .collect();
     steps.sort_by(|one, other| {
-        let begun = |step: &Step| quantile(&step.begun, 0.5);
-        let order = begun(one).total_cmp(&begun(other));
-        order.then(one.part_of.is_empty().cmp(&other.part_of.is_empty()).reverse())
+        let of_phase = |step: &Step| phases.get(&step.part_of).copied().unwrap_or(begun(step));
+        let order = of_phase(one).total_cmp(&of_phase(other));
+        order.then(one.part_of.cmp(&other.part_of)).then(begun(one).total_cmp(&begun(other)))
     });
     steps
 }
