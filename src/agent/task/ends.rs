@@ -404,9 +404,9 @@ async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failur
             .unwrap();
         let job = job(&context, entry);
         let errored = failed(String::new());
-        assert_eq!(job.hand_over_plan_files(&errored).await.unwrap(), None);
+        assert_eq!(job.hand_over_plan_files(&errored).await.unwrap().note, None);
         let finished = End { outcome: Outcome::Finished, ..failed(String::new()) };
-        let said = job.hand_over_plan_files(&finished).await.unwrap();
+        let said = job.hand_over_plan_files(&finished).await.unwrap().note;
         match note {
             None => assert_eq!(said, None),
             Some(note) => assert!(said.as_ref().unwrap().starts_with(note), "{said:?}"),

@@ -50,6 +50,15 @@ pub(super) struct PlanJson {
     pub(super) note: Option<String>,
 }
 
+/// What became of what a plan made in its working directory.
+#[derive(Debug, Default)]
+pub(super) struct PlanFiles {
+    /// What the run's log has to say of it.
+    pub(super) note: Option<String>,
+    /// A copy of the lock file, which came by.
+    lock_file: Option<NamedTempFile>,
+}
+
 /// Whether the server has a file of a run.
 type Saved = Result<(), Unsaved>;
 
@@ -94,25 +103,23 @@ impl Job {
             }
         };
         let saving = async {
-            if let Err(unsaved) = self.save(TaskFile::Plan, paths::PLAN, plan).await? {
-                return Ok(Err((TaskFile::Plan, unsaved)));
-            }
-            if let Err(unsaved) = self.hand_over_lock_file(id).await? {
-                return Ok(Err((TaskFile::LockFile, unsaved)));
-            }
-            self.hand_over_plan_json(end).await.map(Ok)
+            let saved = self.save(TaskFile::Plan, paths::PLAN, plan).await?;
+            Ok::<_, CallError>((saved, self.hand_over_plan_json(end).await?))
         };
         // Meanwhile the engine packs the working directory.
-        match tokio::try_join!(saving, self.hand_over_plan_files(end))? {
-            (Ok(json), note) => {
-                let notes = note.into_iter().chain(json.note).collect();
-                Ok(HandedOver { summary: json.summary, notes })
-            }
-            (Err((file, unsaved)), _) => {
+        let packing = async {
+            let PlanFiles { note, lock_file } = self.hand_over_plan_files(end).await?;
+            Ok::<_, CallError>((note, self.hand_over_lock_file(id, lock_file).await?))
+        };
+        let ((plan, json), (note, lock_file)) = tokio::try_join!(saving, packing)?;
+        for (file, saved) in [(TaskFile::Plan, plan), (TaskFile::LockFile, lock_file)] {
+            if let Err(unsaved) = saved {
                 self.note_unsaved(end, file, unsaved)?;
-                Ok(HandedOver::default())
+                return Ok(HandedOver::default());
             }
         }
+        let notes = note.into_iter().chain(json.note).collect();
+        Ok(HandedOver { summary: json.summary, notes })
     }
 
     /// Both states that an apply may have left. Gives why the server does not have the newer
@@ -132,10 +139,19 @@ impl Job {
         Ok(unsaved)
     }
 
-    async fn hand_over_lock_file(&self, container: &str) -> Result<Saved, CallError> {
+    /// `copy`: what is known of it already.
+    async fn hand_over_lock_file(
+        &self,
+        container: &str,
+        copy: Option<NamedTempFile>,
+    ) -> Result<Saved, CallError> {
         let path = self.in_work(paths::LOCK_FILE)?;
-        // It is read into memory, here and for the apply.
-        match self.take(container, &path, SMALL_FILE).await? {
+        let copy = match copy {
+            Some(copy) => Ok(Some(copy)),
+            // It is read into memory, here and for the apply.
+            None => self.take(container, &path, SMALL_FILE).await?,
+        };
+        match copy {
             Ok(Some(copy)) => {
                 self.context.providers.note(copy.path());
                 self.save(TaskFile::LockFile, &path, copy).await
@@ -177,27 +193,27 @@ impl Job {
     /// Gives the server what a finished plan made in its working directory. Gives what the
     /// run's log has to say of what is not handed over: the plan has finished all the
     /// same.
-    pub(super) async fn hand_over_plan_files(
-        &self,
-        end: &End,
-    ) -> Result<Option<String>, CallError> {
+    pub(super) async fn hand_over_plan_files(&self, end: &End) -> Result<PlanFiles, CallError> {
         let record = self.entry.record();
-        let Some(Container { id, .. }) = &record.container else { return Ok(None) };
+        let Some(Container { id, .. }) = &record.container else {
+            return Ok(PlanFiles::default());
+        };
         if self.task().kind != Kind::Plan || end.outcome != Outcome::Finished {
-            return Ok(None);
+            return Ok(PlanFiles::default());
         }
+        let noted = |note, lock_file| PlanFiles { note, lock_file };
         let mut tries = 0;
-        let (packed, file) = loop {
+        let (packed, file, lock_file) = loop {
             tries += 1;
             match self.progress.step("copy plan files", self.pack_plan_files(id)).await {
                 Ok(Some(packed)) => break packed,
-                Ok(None) => return Ok(None),
+                Ok(None) => return Ok(PlanFiles::default()),
                 Err(CallError::Here(error)) if !engine::is_away(&error) => {
                     warn!("cannot get what the plan made: {error:#}");
                     if tries == TRIES || engine::is_unusable(&error) {
-                        return Ok(Some(not_handed_over(&format!(
-                            "what the plan made, because it cannot be read: {error:#}"
-                        ))));
+                        let why = "what the plan made, because it cannot be read";
+                        let note = not_handed_over(&format!("{why}: {error:#}"));
+                        return Ok(noted(Some(note), None));
                     }
                     tokio::time::sleep(BETWEEN_TRIES).await;
                 }
@@ -205,21 +221,21 @@ impl Job {
             }
         };
         if !packed.has_entries {
-            return Ok(packed.note);
+            return Ok(noted(packed.note, lock_file));
         }
         // Asked first: a server that refuses a large body may close the connection before
         // its answer is read, and the call would be repeated for ever.
         if self.fetch(TaskFile::PlanFiles).await?.is_none() {
             let why = "what the plan made, because the server is too old for that";
-            return Ok(Some(not_handed_over(why)));
+            return Ok(noted(Some(not_handed_over(why)), lock_file));
         }
         let size = file.as_file().metadata().context("cannot look at what the plan made")?.len();
         match self.put(TaskFile::PlanFiles, file.path()).await {
             Err(CallError::FileRefused(why)) => {
                 let why = format!("what the plan made, {size} bytes when packed: {why}");
-                Ok(Some(not_handed_over(&why)))
+                Ok(noted(Some(not_handed_over(&why)), lock_file))
             }
-            result => result.map(|()| packed.note),
+            result => result.map(|()| noted(packed.note, lock_file)),
         }
     }
 
@@ -294,7 +310,7 @@ impl Job {
     async fn pack_plan_files(
         &self,
         container: &str,
-    ) -> Result<Option<(Packed, NamedTempFile)>, CallError> {
+    ) -> Result<Option<(Packed, NamedTempFile, Option<NamedTempFile>)>, CallError> {
         let directory = directory_inside(self.task())?;
         let configuration = self.fetch(TaskFile::Configuration).await?;
         let configuration = configuration.context("the server has no configuration any more")?;
@@ -303,10 +319,12 @@ impl Job {
         let to = file.reopen().context("cannot make a file")?;
         let pack = move |work: &mut dyn io::Read| {
             let before = Before::read(Reader::new(configuration, Some(&directory))?)?;
-            pack(work, &before, &directory, &scratch, &to)
+            let mut lock_file = None;
+            let packed = pack(work, &before, &directory, &scratch, &to, &mut lock_file)?;
+            Ok((packed, lock_file))
         };
         let packed = self.context.engine.archive_of(container, paths::WORK, pack).await?;
-        Ok(packed.map(|packed| (packed, file)))
+        Ok(packed.map(|(packed, lock_file)| (packed, file, lock_file)))
     }
 
     /// Notes in the end of the run that the server does not have a file. A state that it
