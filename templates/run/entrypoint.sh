@@ -51,7 +51,8 @@
 # change what is done here. After `load`, a subshell uses only positional
 # parameters, and variables that it sets itself.
 #
-# shellcheck disable=SC2317 # run, place, traps and sourced files call functions
+# shellcheck disable=SC2317,SC3028 # run, place, traps and sourced files call functions; not every
+# shell has EPOCHREALTIME
 
 exec 2>&1
 
