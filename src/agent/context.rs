@@ -15,6 +15,7 @@ use crate::journal::Journal;
 use crate::progress;
 use crate::providers::Providers;
 use crate::pulled_images::Images;
+use crate::seen_images::SeenImages;
 use crate::slots::Slots;
 use crate::telemetry::Telemetry;
 use cli::Failure;
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub firewall: Firewall,
     /// The images that this agent has pulled.
     pub images: Images,
+    /// What this agent has seen in images.
+    pub seen_images: SeenImages,
     /// Terraform's providers that this agent keeps.
     pub providers: Providers,
     /// Where tasks fit.

@@ -24,6 +24,7 @@ mod providers;
 mod proxy_variables;
 mod pulled_images;
 mod registry;
+mod seen_images;
 mod service;
 mod slots;
 mod status;

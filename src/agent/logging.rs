@@ -9,12 +9,13 @@ use serde::ser::{SerializeMap as _, Serializer as _};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Span, Subscriber, field, info_span};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{
     FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter, SubscriberBuilder,
 };
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -57,24 +58,29 @@ impl Look {
     where
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     {
-        let level = if self.debug { "agent=debug,config=debug,host=debug,info" } else { "info" };
+        let ours = if self.debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+        let levels = Targets::new()
+            .with_default(LevelFilter::INFO)
+            .with_targets(["agent", "config", "host"].map(|target| (target, ours)));
         let log: SubscriberBuilder = tracing_subscriber::fmt().with_target(false);
-        let log = log.with_env_filter(EnvFilter::new(level)).with_writer(writer);
+        let log = log.with_max_level(ours).with_writer(writer);
         match self.format {
             LogFormat::Json => {
                 let log = log.fmt_fields(JsonFields::new()).event_format(Flat);
                 if self.in_journal {
-                    Box::new(log.map_event_format(WithPriority).finish())
+                    Box::new(log.map_event_format(WithPriority).finish().with(levels))
                 } else {
-                    Box::new(log.finish())
+                    Box::new(log.finish().with(levels))
                 }
             }
             // The journal adds the time itself.
             LogFormat::Plain if self.in_journal => {
                 let log = log.compact().without_time().with_ansi(false);
-                Box::new(log.map_event_format(WithPriority).finish())
+                Box::new(log.map_event_format(WithPriority).finish().with(levels))
             }
-            LogFormat::Plain => Box::new(log.compact().with_ansi(self.colours).finish()),
+            LogFormat::Plain => {
+                Box::new(log.compact().with_ansi(self.colours).finish().with(levels))
+            }
         }
     }
 }
@@ -256,6 +262,23 @@ mod tests {
             "<4> WARN task: cannot\npull image=\"a \\\"b\\\"\" bytes=5 task=task-1 attempt=2 run=run-7"
         );
         assert_eq!(lines[3], "<6> INFO registered");
+    }
+
+    #[test]
+    fn details_are_the_agents_own_and_only_where_they_are_wanted() {
+        for (debug, expected) in [(false, "INFO theirs\n"), (true, "DEBUG ours\nINFO theirs\n")] {
+            let lines = Lines::default();
+            let look = Look { format: LogFormat::Plain, in_journal: true, colours: false, debug };
+            let writer = lines.clone();
+            tracing::subscriber::with_default(look.log(move || writer.clone()), || {
+                tracing::debug!("ours");
+                tracing::debug!(target: "hyper", "details");
+                info!(target: "hyper", "theirs");
+            });
+            let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            let text = text.replace("<6> ", "").replace("<7>", "");
+            assert_eq!(text, expected);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `DATA/progress.json` is a [`Snapshot`], for people who ask: while there are
 //! tasks it is written about once a second. It holds no secret.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use jiff::Timestamp;
+use opentelemetry::trace::{Span as _, Status};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tracing::debug;
@@ -230,6 +232,29 @@ impl Progress {
         }
         drop(inside);
         result
+    }
+
+    /// Does `work`, a step of the phase that the task is in: a trace shows it. Steps may
+    /// overlap.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub(crate) async fn step<T, E>(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut step = lock(&self.task).trace.step_begins(name);
+        let result = work.await;
+        if result.is_err() {
+            step.set_status(Status::error(""));
+        }
+        result
+    }
+
+    /// A step of the phase that the task is in has begun and ended before.
+    pub(crate) fn step_was(&self, name: &'static str, begun: SystemTime, ended: SystemTime) {
+        lock(&self.task).trace.step_was(name, begun, ended);
     }
 
     /// The phase that the task is in has failed.

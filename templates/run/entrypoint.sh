@@ -36,6 +36,9 @@
 #   /scalr/run/hook.environment   written here: what hooks left, as in environment
 #   /scalr/run/stopped            written here once the run is interrupted
 #   /scalr/run/version            written here: what `terraform version`, or `tofu version`, says
+#   /scalr/run/times              written here, if this shell has a clock: a line
+#                                 `COMMAND BEGIN END` for each command of Terraform that
+#                                 ended, in seconds since 1970
 #
 # Being process 1 it gets the engine's signals and hands them on to the step
 # that runs; without that a cancelled apply would go on to its end. Standard
@@ -50,7 +53,8 @@
 # change what is done here. After `load`, a subshell uses only positional
 # parameters, and variables that it sets itself.
 #
-# shellcheck disable=SC2317 # run, place, traps and sourced files call functions
+# shellcheck disable=SC2317,SC3028 # run, place, traps and sourced files call functions; not every
+# shell has EPOCHREALTIME
 
 exec 2>&1
 
@@ -62,6 +66,7 @@ _wanted=$5
 _version=$6
 shift 6
 _program=
+_begun=
 _cli_config=
 _notes=
 _placed=
@@ -77,8 +82,12 @@ main() {
     enter_directory
     check_variables
     hook pre-init || exit $?
-    check_program
-    check_configuration
+    find_program
+    # Starting Terraform takes a while: it is asked for its version only where that matters.
+    if [ -n "$_version" ] || ! has_configuration Terraform; then
+        check_program
+        check_configuration
+    fi
     _cli_config=$(load && find_cli_config)
     # Whatever a hook or the upload left in .terraform, our backend is the one.
     terraform_step init -input=false -reconfigure || exit $?
@@ -130,12 +139,18 @@ fail_without_configuration() {
 # Without a configuration, Terraform would see our override file alone, and
 # destroy all that stands in the state.
 check_configuration() {
-    for _file in *; do
-        is_configuration "$_file" && ! is_override "$_file" && [ -f "$_file" ] && return
-    done
+    has_configuration "$_program" && return
     _why="it has no file that ends in .tf or .tf.json"
     [ "$_program" = OpenTofu ] && _why="$_why, .tofu or .tofu.json"
     fail_without_configuration
+}
+
+# Whether this folder has a configuration for a program, Terraform or OpenTofu.
+has_configuration() {
+    for _file in *; do
+        is_configuration "$_file" "$1" && ! is_override "$_file" && [ -f "$_file" ] && return
+    done
+    return 1
 }
 
 # Whether a program reads a file of this name as configuration: Terraform those of
@@ -143,7 +158,7 @@ check_configuration() {
 is_configuration() {
     case $1 in
         *.tf | *.tf.json) ;;
-        *.tofu | *.tofu.json) [ "$_program" != Terraform ] ;;
+        *.tofu | *.tofu.json) [ "$2" != Terraform ] ;;
         *) return 1 ;;
     esac
 }
@@ -181,14 +196,20 @@ is_variables() {
     esac
 }
 
-# Finds out whether the image has Terraform or OpenTofu, and of which version.
-check_program() {
-    [ -n "$_stopped" ] && exit 130
+# Finds out whether the image has Terraform or OpenTofu, unless it must have one of them.
+find_program() {
     if [ -z "$_wanted" ]; then
         _wanted=$(load && program)
         [ "$_wanted" = terraform ] || echo "Using tofu: this run's image has no program terraform"
     fi
+}
+
+# Finds out of which version Terraform or OpenTofu is.
+check_program() {
+    [ -n "$_stopped" ] && exit 130
+    _begun=${EPOCHREALTIME:-}
     run as_terraform "$_wanted" version >/scalr/run/version
+    note_times version
     if [ "$_code" -ne 0 ]; then
         copy /scalr/run/version
         echo "version $_code" >>/scalr/run/status
@@ -303,7 +324,9 @@ terraform_step() {
         _notes="$_notes<$_line>"
     done </scalr/run/notes
     place_all
+    _begun=${EPOCHREALTIME:-}
     run as_terraform "$_wanted" "$@"
+    note_times "$1"
     echo "$1 $_code" >>/scalr/run/status
     return "$_code"
 }
@@ -311,8 +334,15 @@ terraform_step() {
 # Writes what Terraform says of the plan in JSON, if it does: nothing relies on that.
 write_json() {
     [ -n "$_stopped" ] && return
+    _begun=${EPOCHREALTIME:-}
     run as_show "$_wanted"
+    note_times show
     [ "$_code" -eq 0 ] || : >/scalr/run/plan.json
+}
+
+# Writes down when a command began and that it ends now. Only some shells have a clock.
+note_times() {
+    [ -z "$_begun" ] || echo "$1 $_begun $EPOCHREALTIME" >>/scalr/run/times
 }
 
 as_show() {

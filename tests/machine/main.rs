@@ -49,6 +49,7 @@ mod repository;
 mod restart;
 mod run_inputs;
 mod run_options;
+mod run_times;
 mod runs;
 mod secrets;
 mod server_package;

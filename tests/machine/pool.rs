@@ -188,8 +188,13 @@ impl<'a> Pool<'a> {
         self.queue_run_of(archive, json!({}))
     }
 
-    fn queue_run_of(&self, archive: &[u8], mut attributes: Value) -> Run {
-        attributes["message"] = json!("a test");
+    fn queue_run_of(&self, archive: &[u8], attributes: Value) -> Run {
+        let document = self.run_document(&self.upload(archive), attributes);
+        Run(id(&parse(&self.curl_api("/runs", Some(&document)))["data"]))
+    }
+
+    /// Uploads an archive, a tar.gz; gives the id of the configuration version.
+    pub(crate) fn upload(&self, archive: &[u8]) -> String {
         let workspace = json!({"workspace": to("workspaces", &self.workspace)});
         let version = self.post(
             "/configuration-versions",
@@ -199,13 +204,20 @@ impl<'a> Pool<'a> {
         );
         let upload = string(&version["links"]["upload"]);
         self.curl(&["--upload-file", "-", &upload], archive);
-        Run(id(&self.post(
-            "/runs",
-            "runs",
-            attributes,
-            json!({"workspace": to("workspaces", &self.workspace),
-                   "configuration-version": to("configuration-versions", &id(&version))}),
-        )))
+        id(&version)
+    }
+
+    /// What a run of a configuration version is made of.
+    pub(crate) fn run_document(&self, version: &str, mut attributes: Value) -> Value {
+        attributes["message"] = json!("a test");
+        json!({"data": {
+            "type": "runs",
+            "attributes": attributes,
+            "relationships": {
+                "workspace": to("workspaces", &self.workspace),
+                "configuration-version": to("configuration-versions", version),
+            },
+        }})
     }
 
     /// Confirms a planned run.

@@ -26,6 +26,15 @@ impl Engine {
         }
     }
 
+    /// The id of a container's image, if the engine tells it.
+    ///
+    /// # Errors
+    /// The container is gone, or the engine doesn't answer.
+    pub(crate) async fn image_id_of(&self, container: &str) -> Result<Option<String>> {
+        let container = self.docker.inspect_container(container, None).await;
+        Ok(container.context("cannot look at the container's image")?.image)
+    }
+
     /// The image of a container.
     ///
     /// # Errors

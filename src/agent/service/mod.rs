@@ -33,6 +33,7 @@ use crate::progress;
 use crate::providers::Providers;
 use crate::proxy_variables;
 use crate::pulled_images::{Images, Limits};
+use crate::seen_images::SeenImages;
 use crate::slots::Slots;
 use crate::stop::{Order, Signals, become_the_new_program};
 use crate::task::interrupt::Interrupt;
@@ -167,6 +168,7 @@ impl Service {
             engine,
             firewall: Firewall::new(&config, &proxy),
             images: Images::open(&config.data_dir)?,
+            seen_images: SeenImages::default(),
             providers: Providers::open(&config, &proxy)?,
             slots: Slots::new(config.concurrency, config.memory),
             journal: Journal::open(&config.data_dir, identity)?,

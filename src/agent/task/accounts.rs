@@ -1,12 +1,15 @@
 //! The run's user and group as programs look them up: ssh, for one, refuses a user
 //! without an entry.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 
 use super::input_archive::Archive;
 use super::{Job, paths};
 use crate::context::RunUser;
 use crate::engine;
+use crate::seen_images::SeenImage;
 
 /// What the account is called, unless the image has another one of that name.
 const NAMES: [&str; 2] = ["scalr", "scalr-run"];
@@ -18,22 +21,47 @@ impl Job {
     /// such entries.
     pub(super) async fn add_accounts(&self, container: &str) -> Result<()> {
         let RunUser { uid, gid } = self.context.user;
+        let image = self.seen_image(container).await?;
         let mut archive = Archive::new(self.entry.directory(), paths::ETC, ROOT)?;
-        for (path, first, id, rest) in [
-            (paths::PASSWD, "root:x:0:0:root:/root:/bin/sh", uid, passwd_fields(gid)),
-            (paths::GROUP, "root:x:0:", gid, String::new()),
+        for (path, accounts, first, id, rest) in [
+            (
+                paths::PASSWD,
+                &image.passwd,
+                "root:x:0:0:root:/root:/bin/sh",
+                uid,
+                passwd_fields(gid),
+            ),
+            (paths::GROUP, &image.group, "root:x:0:", gid, String::new()),
         ] {
-            let accounts = match self.context.engine.read(container, path).await {
-                // A link of the image, which a file takes the place of.
-                Err(error) if engine::is_unusable(&error) => None,
-                accounts => accounts?,
-            };
-            let accounts = accounts.unwrap_or_else(|| format!("{first}\n").into());
+            let accounts = accounts.clone().unwrap_or_else(|| format!("{first}\n").into());
             if let Some(accounts) = with_entry(accounts, id, &rest) {
                 archive.file(path, 0o644, &accounts)?;
             }
         }
         self.context.engine.upload(container, paths::ETC, archive.finish()?).await
+    }
+
+    /// What is in the image of a container that has no files but the image's.
+    pub(super) async fn seen_image(&self, container: &str) -> Result<Arc<SeenImage>> {
+        let (engine, seen_images) = (&self.context.engine, &self.context.seen_images);
+        let id = engine.image_id_of(container).await?;
+        if let Some(seen) = id.as_deref().and_then(|id| seen_images.get(id)) {
+            return Ok(seen);
+        }
+        let accounts = async |path| match engine.read(container, path).await {
+            // A link of the image, which a file takes the place of.
+            Err(error) if engine::is_unusable(&error) => Ok(None),
+            accounts => accounts,
+        };
+        let seen = Arc::new(SeenImage {
+            has_open_tmp: engine.is_open_folder(container, paths::TMP).await?,
+            passwd: accounts(paths::PASSWD).await?,
+            group: accounts(paths::GROUP).await?,
+        });
+        if let Some(id) = id {
+            seen_images.insert(id, Arc::clone(&seen));
+        }
+        Ok(seen)
     }
 }
 

@@ -154,10 +154,10 @@ fn with_configuration(finishes: &Finishes) -> Router {
 
 /// An engine that makes the container c1.
 fn preparing() -> Router {
-    Router::new().fallback(async |uri: Uri, _uploaded: Bytes| match uri.path() {
+    Router::new().fallback(async |method: Method, uri: Uri, _uploaded: Bytes| match uri.path() {
         path if path.ends_with("/containers/create") => json(r#"{"Id": "c1", "Warnings": []}"#),
         path if path.ends_with("/containers/json") => json("[]"),
-        path if path.ends_with("/archive") => json("{}"),
+        path if path.ends_with("/archive") && method == Method::PUT => json("{}"),
         path if path.contains("/images/") => json(r#"{"Id": "sha256:1"}"#),
         path if path.contains("/networks/") => {
             json(r#"{"Options": {"com.docker.network.bridge.name": "scalr-slot-0"}}"#)

@@ -34,6 +34,7 @@ use crate::log::spool::Spool;
 use crate::progress;
 use crate::providers::Providers;
 use crate::pulled_images::Images;
+use crate::seen_images::SeenImages;
 use crate::slots::Slots;
 use crate::sum;
 use crate::telemetry::Telemetry;
@@ -191,6 +192,7 @@ async fn a_refused_state_is_not_sent_again_while_it_stays_as_it_is() {
         context: Arc::clone(&context),
         entry,
         client,
+        left: Mutex::default(),
     };
     let saving = job.save_state_as_it_changes("c1");
     assert!(tokio::time::timeout(Duration::from_millis(500), saving).await.is_err());
@@ -232,6 +234,58 @@ async fn a_refused_file_of_a_plan_fails_it() {
         assert_eq!(finish.unsaved_state, None);
         assert!(!folder.path().join("lost").exists(), "only states are kept");
     }
+}
+
+#[tokio::test]
+async fn what_a_plan_left_is_fetched_by_one_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let (of_engine, finishes) = (Asked::default(), Finishes::default());
+    let engine = fake(&of_engine, |asked| match asked {
+        asked if asked.ends_with("path=%2Fscalr%2Frun") => {
+            let files = [("run/plan", "PLAN"), ("run/status", "init 0\nplan 2\n")];
+            let mut archive = tar::Builder::new(Vec::new());
+            for (path, content) in files {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(content.len() as u64);
+                archive.append_data(&mut header, path, content.as_bytes()).unwrap();
+            }
+            archive.into_inner().unwrap().into_response()
+        }
+        asked => engine(asked),
+    });
+    let context = context(folder.path(), choosy(&finishes, |_| None), engine).await;
+    let mut entry = context.journal.begin(claimed(), 0).unwrap();
+    let container =
+        Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+    entry.note_container(container).unwrap();
+    run_task_alone(&context, entry).await;
+
+    let finish = finishes.lock().unwrap().remove(0);
+    assert_eq!((finish.outcome, finish.has_changes), (Outcome::Finished, Some(true)));
+    let of_engine = of_engine.lock().unwrap();
+    assert!(of_engine.iter().any(|asked| asked.ends_with("lock.hcl")), "{of_engine:?}");
+    for name in ["status", "plan", "plan.json", "times"] {
+        let path = format!("path=%2Fscalr%2Frun%2F{name}");
+        assert!(!of_engine.iter().any(|asked| asked.ends_with(&path)), "{of_engine:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_looked_into_once() {
+    let (folder, of_engine) = (tempfile::tempdir().unwrap(), Asked::default());
+    let engine = fake(&of_engine, |asked| match asked.ends_with("passwd") {
+        true => packed("root:x:0:0::/:/bin/sh\n").into_response(),
+        false => engine(asked),
+    });
+    let context = context(folder.path(), Router::new(), engine).await;
+    let job = job(&context, applied(&context));
+    let looks =
+        || of_engine.lock().unwrap().iter().filter(|asked| asked.contains("/archive")).count();
+    let seen = job.seen_image("c1").await.unwrap();
+    assert_eq!(seen.passwd.as_deref(), Some(&b"root:x:0:0::/:/bin/sh\n"[..]));
+    assert_eq!((seen.group.as_deref(), seen.has_open_tmp, looks()), (None, false, 3));
+    assert_eq!(job.seen_image("c1").await.unwrap(), seen);
+    assert_eq!(looks(), 3);
 }
 
 #[tokio::test]
@@ -350,9 +404,9 @@ async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failur
             .unwrap();
         let job = job(&context, entry);
         let errored = failed(String::new());
-        assert_eq!(job.hand_over_plan_files(&errored).await.unwrap(), None);
+        assert_eq!(job.hand_over_plan_files(&errored).await.unwrap().note, None);
         let finished = End { outcome: Outcome::Finished, ..failed(String::new()) };
-        let said = job.hand_over_plan_files(&finished).await.unwrap();
+        let said = job.hand_over_plan_files(&finished).await.unwrap().note;
         match note {
             None => assert_eq!(said, None),
             Some(note) => assert!(said.as_ref().unwrap().starts_with(note), "{said:?}"),
@@ -477,7 +531,10 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
         let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
         let output = super::disk::Output::default();
-        follow(&context.engine, &container, &mut spool, filter, true, &output).await.unwrap();
+        let progress = progress_of(&context);
+        follow(&context.engine, &container, &mut spool, filter, true, &output, &progress)
+            .await
+            .unwrap();
         assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
     }
 }
@@ -504,7 +561,9 @@ async fn an_output_that_is_held_open_ends_soon_after_the_container() {
     let mut spool = Spool::open(&folder.path().join("log")).unwrap();
     let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
     let output = super::disk::Output::default();
-    let following = follow(&context.engine, &container, &mut spool, filter, true, &output);
+    let progress = progress_of(&context);
+    let following =
+        follow(&context.engine, &container, &mut spool, filter, true, &output, &progress);
     tokio::time::timeout(Duration::from_secs(20), following).await.unwrap().unwrap();
     assert_eq!(fs::read_to_string(spool.path()).unwrap(), "one\ntwo\n");
 }
@@ -562,6 +621,11 @@ pub(super) fn applied(context: &Context) -> Entry {
     entry
 }
 
+fn progress_of(context: &Arc<Context>) -> progress::Progress {
+    let claimed = claimed();
+    context.progress.begin(&claimed.task, context.client.of_task(&claimed), None)
+}
+
 pub(super) fn job(context: &Arc<Context>, entry: Entry) -> Job {
     let task = entry.record().claimed.task.clone();
     let client = context.client.of_task(&entry.record().claimed);
@@ -572,6 +636,7 @@ pub(super) fn job(context: &Arc<Context>, entry: Entry) -> Job {
         context: Arc::clone(context),
         entry,
         client,
+        left: Mutex::default(),
     }
 }
 
@@ -601,7 +666,8 @@ pub(super) fn engine(asked: &str) -> Response {
             r#"[{"Id": "c1", "Labels": {"scalr.task": "task-1", "scalr.attempt": "1"}}]"#
         }
         path if path.ends_with("/containers/c1/json") => {
-            r#"{"State": {"Status": "exited", "Running": false, "ExitCode": 1}}"#
+            r#"{"State": {"Status": "exited", "Running": false, "ExitCode": 1},
+                "Image": "sha256:1"}"#
         }
         path if path.ends_with("/logs") => "",
         path if path.ends_with("/version") => r#"{"ApiVersion": "1.41"}"#,
@@ -650,6 +716,7 @@ pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Ar
         client: Client::new(&config, &[]).unwrap(),
         engine: Engine::connect(&format!("unix://{}", socket.display())).await.unwrap(),
         images: Images::open(folder).unwrap(),
+        seen_images: SeenImages::default(),
         firewall: Firewall::new(&config, &[]),
         slots: Slots::new(1, 1),
         journal: Journal::open(folder, here()).unwrap(),

@@ -182,6 +182,28 @@ fn a_plans_json_is_written_beside_it_and_not_into_the_log() {
 }
 
 #[test]
+fn a_shell_with_a_clock_writes_down_how_long_each_command_takes() {
+    let all = ["version", "init", "plan", "show"];
+    // It is asked for its version only where that matters.
+    for (shell, version, commands) in [
+        (SHELLS[0], "1.11.4", &[][..]),
+        (SHELLS[1], "1.11.4", &all),
+        (SHELLS[2], "1.11.4", &all),
+        (SHELLS[2], "", &all[1..]),
+    ] {
+        let run = Run::new(&[]);
+        run.end(run.start_in(shell, "plan", "work", version));
+        let times = fs::read_to_string(run.path("times")).unwrap_or_default();
+        let words: Vec<Vec<&str>> = times.lines().map(|line| line.split(' ').collect()).collect();
+        let named: Vec<&str> = words.iter().map(|words| words[0]).collect();
+        assert_eq!(named, commands, "{shell:?}");
+        let times: Vec<f64> =
+            words.iter().flat_map(|words| &words[1..]).map(|time| time.parse().unwrap()).collect();
+        assert!(times.len() == 2 * commands.len() && times.is_sorted(), "{shell:?}: {times:?}");
+    }
+}
+
+#[test]
 fn hooks_run_between_the_steps_and_pass_variables_on() {
     let run = Run::new(&[
         ("agent/pre-init", "echo 'WORD=it'\"'\"'s $HOME' >>\"$SCALR_ENV_FILE\""),
@@ -504,7 +526,7 @@ fn a_run_uses_the_program_of_its_platform_alone() {
             fs::remove_file(run.path(&format!("bin/{wanted}"))).unwrap();
             fs::remove_file(run.path("status")).unwrap();
             let (_, status) = run.end(run.start_in(shell, "plan", "work", ""));
-            assert_eq!(status, "version 127\n", "{shell:?}");
+            assert_eq!(status, "init 127\n", "{shell:?}");
         }
     }
 }
@@ -700,11 +722,13 @@ fn the_image_has_the_version_that_the_workspace_asks_for() {
             Some(expected) => assert!(status.contains(expected), "{says} {version}: {status}"),
         }
     }
-    let run = Run::new(&[]);
-    fs::remove_file(run.path("bin/terraform")).unwrap();
-    let (said, status) = run.end(run.start("plan"));
-    assert_eq!(status, "version 127\n");
-    assert!(said.contains("not found"), "{said}");
+    for (version, expected) in [("", "init 127\n"), ("1.11.4", "version 127\n")] {
+        let run = Run::new(&[]);
+        fs::remove_file(run.path("bin/terraform")).unwrap();
+        let (said, status) = run.end(run.start_in(&["/bin/sh"], "plan", "work", version));
+        assert_eq!(status, expected);
+        assert!(said.contains("not found"), "{said}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::engine::{Condition, Engine, Output};
 use crate::journal::Container;
 use crate::log::Filter;
 use crate::log::spool::Spool;
+use crate::progress::Progress;
 
 /// How long after the end of its output a container has ended, unless its
 /// engine went away.
@@ -34,6 +35,7 @@ pub(super) async fn follow(
     filter: impl Fn() -> Filter,
     mut replay: bool,
     written: &disk::Output,
+    progress: &Progress,
 ) -> Result<Condition> {
     loop {
         let mut filter = filter();
@@ -46,8 +48,9 @@ pub(super) async fn follow(
             }
             engine.output_from_start(&container.id)
         } else {
-            let output = engine.attach(&container.id).await?;
-            engine.start(&container.id).await?;
+            let attaching = engine.attach(&container.id);
+            let output = progress.step("attach to container", attaching).await?;
+            progress.step("start container", engine.start(&container.id)).await?;
             output
         };
         let mut whole = true;

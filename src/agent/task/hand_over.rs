@@ -34,6 +34,14 @@ const CUT_OFF: &str = "Error: the plan was not written whole, though Terraform s
 
 const NO_JSON: &str = "cannot make a file for the plan's JSON";
 
+/// What the outcome has of the files that were handed over.
+#[derive(Default)]
+pub(super) struct HandedOver {
+    pub(super) summary: Option<PlanSummary>,
+    /// What the run's log has to say of files that the server does not have.
+    pub(super) notes: Vec<String>,
+}
+
 /// What became of a plan's JSON.
 #[derive(Default)]
 pub(super) struct PlanJson {
@@ -41,6 +49,18 @@ pub(super) struct PlanJson {
     /// What the run's log has to say of it.
     pub(super) note: Option<String>,
 }
+
+/// What became of what a plan made in its working directory.
+#[derive(Debug, Default)]
+pub(super) struct PlanFiles {
+    /// What the run's log has to say of it.
+    pub(super) note: Option<String>,
+    /// A copy of the lock file, which came by.
+    lock_file: Option<NamedTempFile>,
+}
+
+/// Whether the server has a file of a run.
+type Saved = Result<(), Unsaved>;
 
 /// Why the server does not have a file of a run.
 enum Unsaved {
@@ -54,90 +74,146 @@ impl Job {
     /// Gives the server what the container left: before its outcome, so that whoever acts
     /// on the outcome finds it all. A file that is of no use, or that the server does not
     /// take, makes a failure of the end.
-    pub(super) async fn hand_over(&self, end: &mut End) -> Result<(), CallError> {
-        let Some(Container { id, .. }) = &self.entry.record().container else { return Ok(()) };
-        let files = match self.task().kind {
-            Kind::Plan if end.outcome == Outcome::Finished => vec![
-                (TaskFile::Plan, paths::PLAN.to_owned()),
-                (TaskFile::LockFile, self.in_work(paths::LOCK_FILE)?),
-            ],
-            Kind::Plan => vec![],
-            // The second one only exists when the first could not be written: it is the
-            // newer one.
-            Kind::Apply => vec![
-                (TaskFile::State, paths::STATE.to_owned()),
-                (TaskFile::State, self.in_work(paths::ERRORED_STATE)?),
-            ],
+    pub(super) async fn hand_over(&self, end: &mut End) -> Result<HandedOver, CallError> {
+        let Some(Container { id, .. }) = &self.entry.record().container else {
+            return Ok(HandedOver::default());
         };
+        if self.task().kind == Kind::Apply {
+            if let Some(unsaved) = self.hand_over_states(id).await? {
+                self.note_unsaved(end, TaskFile::State, unsaved)?;
+            }
+            return Ok(HandedOver::default());
+        }
+        if end.outcome != Outcome::Finished {
+            return Ok(HandedOver::default());
+        }
+        let plan = match self.take(id, paths::PLAN, LARGE_FILE).await? {
+            Ok(Some(plan)) if is_cut_off(plan.path())? => {
+                end.fail(CUT_OFF.to_owned());
+                return Ok(HandedOver::default());
+            }
+            Ok(Some(plan)) => plan,
+            Ok(None) => {
+                end.fail(NO_PLAN.to_owned());
+                return Ok(HandedOver::default());
+            }
+            Err(unsaved) => {
+                self.note_unsaved(end, TaskFile::Plan, unsaved)?;
+                return Ok(HandedOver::default());
+            }
+        };
+        let saving = async {
+            let saved = self.save(TaskFile::Plan, paths::PLAN, plan).await?;
+            Ok::<_, CallError>((saved, self.hand_over_plan_json(end).await?))
+        };
+        // Meanwhile the engine packs the working directory.
+        let packing = async {
+            let PlanFiles { note, lock_file } = self.hand_over_plan_files(end).await?;
+            Ok::<_, CallError>((note, self.hand_over_lock_file(id, lock_file).await?))
+        };
+        let ((plan, json), (note, lock_file)) = tokio::try_join!(saving, packing)?;
+        for (file, saved) in [(TaskFile::Plan, plan), (TaskFile::LockFile, lock_file)] {
+            if let Err(unsaved) = saved {
+                self.note_unsaved(end, file, unsaved)?;
+                return Ok(HandedOver::default());
+            }
+        }
+        let notes = note.into_iter().chain(json.note).collect();
+        Ok(HandedOver { summary: json.summary, notes })
+    }
+
+    /// Both states that an apply may have left. Gives why the server does not have the newer
+    /// one, if so.
+    async fn hand_over_states(&self, container: &str) -> Result<Option<Unsaved>, CallError> {
         let mut unsaved = None;
-        for (file, path) in files {
-            // It is read into memory, here and for the apply.
-            let limit = if file == TaskFile::LockFile { SMALL_FILE } else { LARGE_FILE };
-            let copy = match self.copy_out(id, &path, limit).await {
-                Ok(Some(copy)) => copy,
-                Ok(None) if file == TaskFile::Plan => {
-                    end.fail(NO_PLAN.to_owned());
-                    return Ok(());
-                }
+        // The second one only exists when the first could not be written: it is the newer
+        // one.
+        for path in [paths::STATE.to_owned(), self.in_work(paths::ERRORED_STATE)?] {
+            let saved = match self.take(container, &path, LARGE_FILE).await? {
+                Ok(Some(copy)) => self.save(TaskFile::State, &path, copy).await?,
                 Ok(None) => continue,
-                Err(error) if engine::is_unusable(&error) => {
-                    unsaved = Some((file, Unsaved::Unusable(error)));
-                    if file == TaskFile::State {
-                        continue;
-                    }
-                    break;
-                }
-                Err(error) => return Err(error.into()),
+                Err(unusable) => Err(unusable),
             };
-            match file {
-                TaskFile::LockFile => self.context.providers.note(copy.path()),
-                TaskFile::Plan if is_cut_off(copy.path())? => {
-                    end.fail(CUT_OFF.to_owned());
-                    return Ok(());
-                }
-                _ => {}
-            }
-            match self.client.put(file, copy.path()).await {
-                Ok(()) => unsaved = None,
-                Err(CallError::FileRefused(why)) => {
-                    unsaved = Some((file, Unsaved::Refused { path, copy, why }));
-                }
-                Err(error) => return Err(error),
-            }
-            if file != TaskFile::State && unsaved.is_some() {
-                break;
-            }
+            unsaved = saved.err();
         }
-        if let Some((file, unsaved)) = unsaved {
-            self.note_unsaved(end, file, unsaved)?;
+        Ok(unsaved)
+    }
+
+    /// `copy`: what is known of it already.
+    async fn hand_over_lock_file(
+        &self,
+        container: &str,
+        copy: Option<NamedTempFile>,
+    ) -> Result<Saved, CallError> {
+        let path = self.in_work(paths::LOCK_FILE)?;
+        let copy = match copy {
+            Some(copy) => Ok(Some(copy)),
+            // It is read into memory, here and for the apply.
+            None => self.take(container, &path, SMALL_FILE).await?,
+        };
+        match copy {
+            Ok(Some(copy)) => {
+                self.context.providers.note(copy.path());
+                self.save(TaskFile::LockFile, &path, copy).await
+            }
+            Ok(None) => Ok(Ok(())),
+            Err(unusable) => Ok(Err(unusable)),
         }
-        Ok(())
+    }
+
+    /// Copies a file of the container, if it is there.
+    async fn take(
+        &self,
+        container: &str,
+        path: &str,
+        limit: u64,
+    ) -> Result<Result<Option<NamedTempFile>, Unsaved>, CallError> {
+        match self.take_left(container, path, limit).await {
+            Err(error) if engine::is_unusable(&error) => Ok(Err(Unsaved::Unusable(error))),
+            copy => Ok(Ok(copy?)),
+        }
+    }
+
+    /// Gives the server the copy of the file at `path`.
+    async fn save(
+        &self,
+        file: TaskFile,
+        path: &str,
+        copy: NamedTempFile,
+    ) -> Result<Saved, CallError> {
+        match self.put(file, copy.path()).await {
+            Ok(()) => Ok(Ok(())),
+            Err(CallError::FileRefused(why)) => {
+                Ok(Err(Unsaved::Refused { path: path.to_owned(), copy, why }))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Gives the server what a finished plan made in its working directory. Gives what the
     /// run's log has to say of what is not handed over: the plan has finished all the
     /// same.
-    pub(super) async fn hand_over_plan_files(
-        &self,
-        end: &End,
-    ) -> Result<Option<String>, CallError> {
+    pub(super) async fn hand_over_plan_files(&self, end: &End) -> Result<PlanFiles, CallError> {
         let record = self.entry.record();
-        let Some(Container { id, .. }) = &record.container else { return Ok(None) };
+        let Some(Container { id, .. }) = &record.container else {
+            return Ok(PlanFiles::default());
+        };
         if self.task().kind != Kind::Plan || end.outcome != Outcome::Finished {
-            return Ok(None);
+            return Ok(PlanFiles::default());
         }
+        let noted = |note, lock_file| PlanFiles { note, lock_file };
         let mut tries = 0;
-        let (packed, file) = loop {
+        let (packed, file, lock_file) = loop {
             tries += 1;
-            match self.pack_plan_files(id).await {
+            match self.progress.step("copy plan files", self.pack_plan_files(id)).await {
                 Ok(Some(packed)) => break packed,
-                Ok(None) => return Ok(None),
+                Ok(None) => return Ok(PlanFiles::default()),
                 Err(CallError::Here(error)) if !engine::is_away(&error) => {
                     warn!("cannot get what the plan made: {error:#}");
                     if tries == TRIES || engine::is_unusable(&error) {
-                        return Ok(Some(not_handed_over(&format!(
-                            "what the plan made, because it cannot be read: {error:#}"
-                        ))));
+                        let why = "what the plan made, because it cannot be read";
+                        let note = not_handed_over(&format!("{why}: {error:#}"));
+                        return Ok(noted(Some(note), None));
                     }
                     tokio::time::sleep(BETWEEN_TRIES).await;
                 }
@@ -145,21 +221,21 @@ impl Job {
             }
         };
         if !packed.has_entries {
-            return Ok(packed.note);
+            return Ok(noted(packed.note, lock_file));
         }
         // Asked first: a server that refuses a large body may close the connection before
         // its answer is read, and the call would be repeated for ever.
         if self.fetch(TaskFile::PlanFiles).await?.is_none() {
             let why = "what the plan made, because the server is too old for that";
-            return Ok(Some(not_handed_over(why)));
+            return Ok(noted(Some(not_handed_over(why)), lock_file));
         }
         let size = file.as_file().metadata().context("cannot look at what the plan made")?.len();
-        match self.client.put(TaskFile::PlanFiles, file.path()).await {
+        match self.put(TaskFile::PlanFiles, file.path()).await {
             Err(CallError::FileRefused(why)) => {
                 let why = format!("what the plan made, {size} bytes when packed: {why}");
-                Ok(Some(not_handed_over(&why)))
+                Ok(noted(Some(not_handed_over(&why)), lock_file))
             }
-            result => result.map(|()| packed.note),
+            result => result.map(|()| noted(packed.note, lock_file)),
         }
     }
 
@@ -178,7 +254,7 @@ impl Job {
                 "The plan is not counted, because its JSON cannot be read: {error:#}"
             )),
         };
-        let plan = match self.copy_out(id, paths::PLAN_JSON, LARGE_FILE).await {
+        let plan = match self.take_left(id, paths::PLAN_JSON, LARGE_FILE).await {
             Ok(Some(plan)) if file_size(plan.as_file())? > 0 => plan,
             // Terraform is too old, or was interrupted.
             Ok(_) => return Ok(PlanJson::default()),
@@ -201,7 +277,7 @@ impl Job {
             Ok(()) if file_size(masked.as_file())? > MAX_FILE => {
                 format!("it has more than {MAX_FILE} bytes")
             }
-            Ok(()) => match self.client.put(TaskFile::PlanJson, masked.path()).await {
+            Ok(()) => match self.put(TaskFile::PlanJson, masked.path()).await {
                 Ok(()) => return Ok(PlanJson { summary, note: None }),
                 Err(CallError::FileRefused(why)) => why,
                 Err(error) => return Err(error),
@@ -234,7 +310,7 @@ impl Job {
     async fn pack_plan_files(
         &self,
         container: &str,
-    ) -> Result<Option<(Packed, NamedTempFile)>, CallError> {
+    ) -> Result<Option<(Packed, NamedTempFile, Option<NamedTempFile>)>, CallError> {
         let directory = directory_inside(self.task())?;
         let configuration = self.fetch(TaskFile::Configuration).await?;
         let configuration = configuration.context("the server has no configuration any more")?;
@@ -243,10 +319,12 @@ impl Job {
         let to = file.reopen().context("cannot make a file")?;
         let pack = move |work: &mut dyn io::Read| {
             let before = Before::read(Reader::new(configuration, Some(&directory))?)?;
-            pack(work, &before, &directory, &scratch, &to)
+            let mut lock_file = None;
+            let packed = pack(work, &before, &directory, &scratch, &to, &mut lock_file)?;
+            Ok((packed, lock_file))
         };
         let packed = self.context.engine.archive_of(container, paths::WORK, pack).await?;
-        Ok(packed.map(|packed| (packed, file)))
+        Ok(packed.map(|(packed, lock_file)| (packed, file, lock_file)))
     }
 
     /// Notes in the end of the run that the server does not have a file. A state that it
@@ -319,8 +397,12 @@ impl Job {
         Ok(())
     }
 
+    async fn put(&self, file: TaskFile, content: &Path) -> Result<(), CallError> {
+        self.progress.step(format!("upload {file}"), self.client.put(file, content)).await
+    }
+
     /// Copies a file of the container into the task's folder, if there is such a file.
-    async fn copy_out(
+    pub(super) async fn copy_out(
         &self,
         container: &str,
         path: &str,

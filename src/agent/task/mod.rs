@@ -8,6 +8,7 @@
 mod accounts;
 #[cfg(test)]
 mod cancel_tests;
+mod command_times;
 pub(crate) mod disk;
 #[cfg(test)]
 mod ends;
@@ -20,6 +21,7 @@ mod hooks;
 mod inner_strings;
 mod input_archive;
 pub(crate) mod interrupt;
+mod left;
 pub(crate) mod lost;
 mod memory;
 mod outcome;
@@ -37,7 +39,7 @@ mod unmoved_state;
 mod unusable_tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -63,7 +65,8 @@ use config::layout::label;
 use follow::follow;
 use inner_strings::inner_strings;
 use interrupt::Interrupt;
-use outcome::{End, Ending, outcome};
+use left::Left;
+use outcome::{End, Ending, has_finished, outcome};
 use protocol::redact::Redactor;
 use protocol::{Finish, Kind, Outcome, RanImage, Task, TaskState};
 use resume::Resumption;
@@ -101,7 +104,8 @@ pub(crate) async fn run_task(
     let mut orders = channels.orders.clone();
     let mut canceled_at = None;
     let limit = context.config.grace + AFTER_CANCEL;
-    let mut job = Job { context, entry, slot, channels, client, progress: progress.clone() };
+    let left = Mutex::default();
+    let mut job = Job { context, entry, slot, channels, client, progress: progress.clone(), left };
     let mut tries = 0;
     let ended = loop {
         if let Resumption::Refused(why) = &resumption {
@@ -190,6 +194,8 @@ struct Job {
     channels: TaskChannels,
     client: TaskClient,
     progress: Progress,
+    /// What its container left, as far as that is fetched and nobody has taken it.
+    left: Mutex<Left>,
 }
 
 impl Job {
@@ -250,7 +256,7 @@ impl Job {
 
     /// Tells the server how it ended, and sends what that lacks of the log.
     async fn report(&self, finish: &Finish) -> Result<(), CallError> {
-        while self.client.finish(finish).await?.is_some() {
+        while self.progress.step("report outcome", self.client.finish(finish)).await?.is_some() {
             let spool = Spool::open(&self.entry.log())?;
             let complete = CancellationToken::new();
             complete.cancel();
@@ -297,13 +303,9 @@ impl Job {
             }
         };
         self.channels.state.send_replace(TaskState::Uploading);
-        let handing_over = async {
-            self.hand_over(&mut end).await?;
-            let note = self.hand_over_plan_files(&end).await?;
-            Ok::<_, CallError>((note, self.hand_over_plan_json(&end).await?))
-        };
-        let (note, plan) = self.progress.during(Phase::Uploading, handing_over).await?;
-        for note in note.into_iter().chain(plan.note) {
+        let handing_over = Box::pin(self.hand_over(&mut end));
+        let handed_over = self.progress.during(Phase::Uploading, handing_over).await?;
+        for note in handed_over.notes {
             let note = self.redactor().mask(&note);
             spool.write_patiently(format!("\n{note}\n").as_bytes()).await?;
         }
@@ -314,9 +316,12 @@ impl Job {
         let sha256 = spool.seal()?;
         complete.cancel();
         let rest = async { uploading.await.context("the log's upload panicked")? };
-        self.progress.during(Phase::Finishing, rest).await?;
+        let rest = self.progress.step("upload rest of log", rest);
+        let image = async { self.ran_image(end.outcome).await.map_err(CallError::from) };
+        let image = self.progress.step("look up image", image);
+        let finishing = async { tokio::try_join!(rest, image) };
+        let ((), image) = self.progress.during(Phase::Finishing, finishing).await?;
 
-        let image = self.ran_image(end.outcome).await?;
         let finish = Finish {
             attempt: self.task().attempt,
             outcome: end.outcome,
@@ -328,7 +333,7 @@ impl Job {
             log_sha256: sha256,
             unsaved_state: end.unsaved_state,
             image,
-            summary: plan.summary,
+            summary: handed_over.summary,
         };
         self.entry.note_finish(finish.clone())?;
         Ok(Some(finish))
@@ -362,19 +367,18 @@ impl Job {
             }
             let (mut any, mut cancel) =
                 (self.channels.orders.clone(), self.channels.orders.clone());
-            let preparing = self.progress.during(Phase::Preparing, self.prepare(spool));
+            let preparing = self.progress.during(Phase::Preparing, Box::pin(self.prepare(spool)));
             let prepared = tokio::select! {
                 prepared = preparing => prepared?,
                 // A download, a pull and an engine can take long.
                 () = interrupt::told(&mut any, |_| true) => return Ok(self.never_begun()),
             };
-            // A pull can take long, and others change rules meanwhile.
-            if !self.context.firewall.verify(&self.context.engine).await {
+            if !prepared.is_fenced {
                 warn!("task not started: the firewall rules of runs are not up");
                 return Ok(None);
             }
             tokio::select! {
-                started = self.client.start() => started?,
+                started = self.progress.step("announce start", self.client.start()) => started?,
                 // The server may have heard it, so only what ends the run ends this.
                 () = interrupt::told(&mut cancel, |order| order == Interrupt::Canceled) => {
                     return Ok(self.never_begun());
@@ -393,7 +397,7 @@ impl Job {
         self.channels.state.send_replace(TaskState::Running);
         let container =
             self.entry.record().container.clone().context("the container was just recorded")?;
-        let ended = self.look_after(&container, spool, replay);
+        let ended = Box::pin(self.look_after(&container, spool, replay));
         self.progress.during(Phase::Running, ended).await.map(Some)
     }
 
@@ -415,8 +419,9 @@ impl Job {
         let name = self.container_name();
         let filter = || Filter::new(EndMark::new(&name), self.redactor(), Limiter::new(limit));
         let output = disk::Output::default();
+        let following = follow(&engine, container, spool, filter, replay, &output, &self.progress);
         let condition = tokio::select! {
-            condition = follow(&engine, container, spool, filter, replay, &output) => condition?,
+            condition = following => condition?,
             error = interrupt::when_told(
                 &engine,
                 &container.id,
@@ -427,7 +432,8 @@ impl Job {
             never = self.save_state_as_it_changes(&container.id) => match never {},
             never = self.end_overdue_hooks(&container.id) => match never {},
         };
-        let end = self.end(container, condition).await?;
+        let ending = self.end(container, condition);
+        let end = self.progress.step("read how it ended", ending).await?;
         if end.outcome == Outcome::Errored {
             self.progress.failed();
         }
@@ -449,14 +455,20 @@ impl Job {
             return Err(anyhow!("the container did not end").into());
         };
         let engine = &self.context.engine;
-        let was_pressed = self.has_notice(&container.id, paths::MEMORY_NOTICE).await?;
-        let was_over_disk = self.has_notice(&container.id, paths::DISK_NOTICE).await?;
-        let was_overdue = self.has_notice(&container.id, paths::TIME_NOTICE).await?;
-        let (status, unusable) = match engine.read(&container.id, paths::STATUS).await {
+        self.fetch_left(&container.id).await?;
+        self.trace_commands(&container.id).await;
+        let (status, unusable) = match self.read_left(&container.id, paths::STATUS).await {
             Err(error) if engine::is_unusable(&error) => (Vec::new(), Some(error)),
             status => (status?.unwrap_or_default(), None),
         };
         let status = String::from_utf8_lossy(&status).into_owned();
+        let (mut was_pressed, mut was_over_disk, mut was_overdue) = (false, false, false);
+        // What finished needs no reason.
+        if !has_finished(self.task().kind, &status) {
+            was_pressed = self.has_notice(&container.id, paths::MEMORY_NOTICE).await?;
+            was_over_disk = self.has_notice(&container.id, paths::DISK_NOTICE).await?;
+            was_overdue = self.has_notice(&container.id, paths::TIME_NOTICE).await?;
+        }
         // What a shell ends with when it does not find a program.
         let image = match exit_code {
             127 => engine.image_of(&container.id).await.ok().map(|image| image.name),
@@ -495,7 +507,7 @@ impl Job {
     }
 
     async fn has_notice(&self, container: &str, path: &str) -> Result<bool> {
-        match self.context.engine.read(container, path).await {
+        match self.read_left(container, path).await {
             // The agent's own is a file.
             Err(error) if engine::is_unusable(&error) => Ok(false),
             notice => notice.map(|notice| notice.is_some()),

@@ -68,6 +68,15 @@ impl Ending<'_> {
     }
 }
 
+/// Whether the task's own step is the last one that ended, and succeeded.
+pub(super) fn has_finished(kind: Kind, status: &str) -> bool {
+    let last = status.lines().last();
+    match kind {
+        Kind::Plan => matches!(last, Some("plan 0" | "plan 2")),
+        Kind::Apply => last == Some("apply 0"),
+    }
+}
+
 /// What an ended container means for its task.
 pub(super) fn outcome(ending: &Ending<'_>, config: &Config) -> End {
     let last = ending.status.lines().last().and_then(|line| line.split_once(' '));
@@ -80,14 +89,9 @@ pub(super) fn outcome(ending: &Ending<'_>, config: &Config) -> End {
         message: None,
         unsaved_state: None,
     };
-    if last.is_some_and(|(step, _)| step == ending.kind.to_string()) {
-        match (ending.kind, code) {
-            (Kind::Plan, 0 | 2) => {
-                return End { outcome: Outcome::Finished, has_changes: Some(code == 2), ..end };
-            }
-            (Kind::Apply, 0) => return End { outcome: Outcome::Finished, ..end },
-            _ => {}
-        }
+    if has_finished(ending.kind, ending.status) {
+        let has_changes = (ending.kind == Kind::Plan).then_some(code == 2);
+        return End { outcome: Outcome::Finished, has_changes, ..end };
     }
     // Nobody canceled the run of an agent that was stopped: it failed.
     let outcome = match ending.interrupt {

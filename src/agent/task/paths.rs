@@ -44,6 +44,8 @@ pub(super) const PLAN: &str = "/scalr/run/plan";
 pub(super) const PLAN_JSON: &str = "/scalr/run/plan.json";
 /// A line `STEP EXIT-CODE` for each step that ended.
 pub(super) const STATUS: &str = "/scalr/run/status";
+/// A line `COMMAND BEGIN END` for each command of Terraform that ended.
+pub(super) const TIMES: &str = "/scalr/run/times";
 /// Put there when the run is interrupted because it has nearly used up its
 /// memory: the line that the entry point then prints.
 pub(super) const MEMORY_NOTICE: &str = "/scalr/run/memory";

@@ -11,9 +11,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, Builder, Entry, EntryType, Header};
+use tempfile::NamedTempFile;
 
 use super::paths;
 use super::prepare::some_names;
+use crate::engine::SMALL_FILE;
 use configuration::{Kind, MAX_ENTRIES, MAX_PACKED, MAX_UNPACKED, Reader};
 use configuration::{is_left_out, stays_inside};
 
@@ -73,7 +75,8 @@ pub(super) struct Packed {
 
 /// Packs what `work`, a tar archive of the configuration's folder, has and had not
 /// `before` into `to`, an empty file, as tar.gz. `directory` is where Terraform was
-/// started; `scratch` is a folder for files without a name.
+/// started; `scratch` is a folder for temporary files. `lock_file` gets a copy of that file
+/// of `directory`, if it comes by and is a regular one of at most [`SMALL_FILE`] bytes.
 ///
 /// # Errors
 /// `work` can't be read, or the disk is full.
@@ -83,6 +86,7 @@ pub(super) fn pack(
     directory: &Path,
     scratch: &Path,
     to: &File,
+    lock_file: &mut Option<NamedTempFile>,
 ) -> Result<Packed> {
     let mut work = Archive::new(work);
     let mut packer = Packer::new(before, scratch, to);
@@ -99,7 +103,12 @@ pub(super) fn pack(
         }
         // The first name is the folder's.
         let path: PathBuf = entry.path()?.iter().skip(1).collect();
-        if !path.as_os_str().is_empty() && !is_ours(&path, directory) {
+        let is_regular = entry.header().entry_type().is_file();
+        if is_lock_file(&path, directory) && is_regular && entry.size() <= SMALL_FILE {
+            let mut copy = NamedTempFile::new_in(scratch).context(NOT_PACKED)?;
+            io::copy(&mut entry, &mut copy).context(NOT_PACKED)?;
+            *lock_file = Some(copy);
+        } else if !path.as_os_str().is_empty() && !is_ours(&path, directory) {
             packer.add(path, &mut entry)?;
         }
     }
@@ -114,8 +123,12 @@ fn is_ours(path: &Path, directory: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.iter().any(|name| name == ".terraform")
         || is_left_out(path, Some(directory)).is_some()
-        || path.parent() == Some(directory) && name == paths::LOCK_FILE
+        || is_lock_file(path, directory)
         || PLACED.iter().any(|suffix| name.ends_with(suffix))
+}
+
+fn is_lock_file(path: &Path, directory: &Path) -> bool {
+    path.parent() == Some(directory) && path.ends_with(paths::LOCK_FILE)
 }
 
 struct Packer<'a> {
@@ -354,7 +367,8 @@ mod tests {
     fn packed(before: &Before, work: impl Read) -> (Vec<String>, Packed) {
         let to = tempfile::tempfile().unwrap();
         let scratch = std::env::temp_dir();
-        let packed = pack(work, before, Path::new("net"), &scratch, &to).unwrap();
+        let mut lock_file = None;
+        let packed = pack(work, before, Path::new("net"), &scratch, &to, &mut lock_file).unwrap();
         (&to).rewind().unwrap();
         if !packed.has_entries {
             return (Vec::new(), packed);
@@ -374,6 +388,25 @@ mod tests {
             });
         }
         (lines, packed)
+    }
+
+    #[test]
+    fn the_lock_file_comes_by_if_it_is_a_file_where_terraform_is_started() {
+        let inside = "work/net/.terraform.lock.hcl";
+        for (path, kind, is_it) in [
+            (inside, FILE, true),
+            (inside, EntryType::Symlink, false),
+            ("work/.terraform.lock.hcl", FILE, false),
+            ("work/net/net/.terraform.lock.hcl", FILE, false),
+        ] {
+            let work = tar(&[("work/", EntryType::Directory, 0o755, ""), (path, kind, 0o644, "x")]);
+            let (scratch, to) = (tempfile::tempdir().unwrap(), tempfile::tempfile().unwrap());
+            let (before, mut lock_file) = (before(&[]), None);
+            pack(work.as_slice(), &before, Path::new("net"), scratch.path(), &to, &mut lock_file)
+                .unwrap();
+            let content = lock_file.map(|copy| std::fs::read_to_string(copy.path()).unwrap());
+            assert_eq!(content, is_it.then(|| "x".to_owned()), "{path} {kind:?}");
+        }
     }
 
     #[test]

@@ -25,6 +25,9 @@ use protocol::{Hook, Kind, Operation, Platform, Registered, Task};
 /// How often a pull tells how far it is.
 const BETWEEN_PROGRESS: Duration = Duration::from_secs(5);
 
+/// How long before the container's start the firewall rules may have been verified.
+const FENCED_FOR: Duration = Duration::from_secs(5);
+
 /// The container's first process.
 const ENTRYPOINT: &str = include_str!("../../../templates/run/entrypoint.sh");
 
@@ -42,6 +45,8 @@ pub(super) struct Prepared {
     pub(super) container: String,
     /// The SHA-256 of the state that it has, in lower-case hex.
     pub(super) state_sha256: Option<String>,
+    /// Whether the firewall rules of runs are up, as of a few seconds ago.
+    pub(super) is_fenced: bool,
 }
 
 /// The files that go into a container.
@@ -59,20 +64,18 @@ impl Job {
     pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Prepared, CallError> {
         // A task that outlived a restart may be here before the registration.
         let registered = self.context.registered.wait().await;
-        let Files { mut archive, lock_file, left_out, state_sha256 } = self.files().await?;
+        // The server's part and the engine's.
+        let (Files { mut archive, lock_file, left_out, state_sha256 }, ()) =
+            tokio::try_join!(self.files(), self.make_room())?;
         if let Some(line) = left_out_line(&left_out) {
             spool.write(line.as_bytes())?;
         }
         // From here on to the container, no clean-up removes the image.
         let _held = self.context.images.hold().await;
-        let image = self.image(spool).await?;
-        self.context.engine.ensure_network(&self.slot.network()).await?;
-        // One of an earlier try that ended before it was recorded.
-        for found in self.context.engine.with_label(label::TASK, &self.task().id).await? {
-            self.context.engine.remove(&found.id).await?;
-        }
+        let image = self.progress.step("find image", self.image(spool)).await?;
         let engine = &self.context.engine;
-        let provided = self.context.providers.provide(engine, lock_file.as_deref()).await?;
+        let provided = self.context.providers.provide(engine, lock_file.as_deref());
+        let provided = self.progress.step("find providers", provided).await?;
         let claimed = &self.entry.record().claimed;
         let credentials =
             environment::credentials(claimed, &self.context.config.url).unwrap_or_default();
@@ -86,12 +89,47 @@ impl Job {
         }
         let mut spec = self.container(image, registered)?;
         spec.volumes = provided.volumes;
-        let id = self.create(spec).await?;
-        if self.context.user.uid != 0 {
-            self.add_accounts(&id).await?;
+        let files = archive.finish()?;
+        // A pull can take long, and others change rules meanwhile.
+        let begun = Instant::now();
+        let (container, mut is_fenced) =
+            tokio::join!(self.fill_container(spec, files), self.verify_firewall());
+        // So can large files.
+        if is_fenced && begun.elapsed() > FENCED_FOR {
+            is_fenced = self.verify_firewall().await;
         }
-        engine.upload(&id, paths::SCALR, archive.finish()?).await?;
-        Ok(Prepared { container: id, state_sha256 })
+        Ok(Prepared { container: container?, state_sha256, is_fenced })
+    }
+
+    /// Sees to it that the slot has its network and no container.
+    async fn make_room(&self) -> Result<(), CallError> {
+        let (engine, network) = (&self.context.engine, self.slot.network());
+        self.progress.step("find network", engine.ensure_network(&network)).await?;
+        // One of an earlier try that ended before it was recorded.
+        let left = engine.with_label(label::TASK, &self.task().id);
+        for found in self.progress.step("find leftovers", left).await? {
+            engine.remove(&found.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the container with the run's account and these files in it.
+    async fn fill_container(&self, spec: ContainerSpec, files: File) -> Result<String> {
+        let id = self.progress.step("create container", self.create(spec)).await?;
+        if self.context.user.uid != 0 {
+            self.progress.step("add accounts", self.add_accounts(&id)).await?;
+        }
+        let putting = self.context.engine.upload(&id, paths::SCALR, files);
+        self.progress.step("put files", putting).await?;
+        Ok(id)
+    }
+
+    /// Whether the firewall rules of runs are up.
+    async fn verify_firewall(&self) -> bool {
+        let verifying = async {
+            self.context.firewall.verify(&self.context.engine).await.then_some(()).ok_or(())
+        };
+        self.progress.step("verify firewall", verifying).await.is_ok()
     }
 
     /// Makes the container, read-only but for its folders where that is wanted and
@@ -108,7 +146,7 @@ impl Job {
                 read_only.folders.push(paths::ETC.to_owned());
             }
             let id = engine.create(read_only).await?;
-            if user.uid == 0 || engine.is_open_folder(&id, paths::TMP).await? {
+            if user.uid == 0 || self.seen_image(&id).await?.has_open_tmp {
                 return Ok(id);
             }
             // The volume is as the image's folder is, or root's alone if there is
@@ -119,9 +157,11 @@ impl Job {
         }
         let id = engine.create(spec).await?;
         // Programs expect it, and small images lack it.
-        let mut archive = Archive::new(self.entry.directory(), "/", user)?;
-        archive.directory(paths::TMP, 0o1777)?;
-        engine.upload(&id, "/", archive.finish()?).await?;
+        if !self.seen_image(&id).await?.has_open_tmp {
+            let mut archive = Archive::new(self.entry.directory(), "/", user)?;
+            archive.directory(paths::TMP, 0o1777)?;
+            engine.upload(&id, "/", archive.finish()?).await?;
+        }
         Ok(id)
     }
 
@@ -192,7 +232,8 @@ impl Job {
     pub(super) async fn fetch(&self, file: TaskFile) -> Result<Option<File>, CallError> {
         let cannot = || format!("cannot make a file for the {file}");
         let mut to = tempfile::tempfile_in(self.entry.directory()).with_context(cannot)?;
-        if !self.client.get(file, &to).await? {
+        let getting = self.client.get(file, &to);
+        if !self.progress.step(format!("download {file}"), getting).await? {
             return Ok(None);
         }
         to.rewind().with_context(cannot)?;

@@ -173,7 +173,13 @@ async fn run_task(progress: Progress) {
     let (log, length) = watch::channel(0);
     progress.has_log(length.clone());
     let pull = progress.during(Phase::PullingImage, async { Ok::<_, ()>(()) });
-    progress.during(Phase::Preparing, pull).await.unwrap();
+    let steps = async {
+        let network = progress.step("network", async { Err::<(), _>(()) });
+        let (pulled, network) = tokio::join!(pull, network);
+        network.unwrap_err();
+        pulled
+    };
+    progress.during(Phase::Preparing, steps).await.unwrap();
     progress.acknowledged(0);
     let run = async {
         progress.uses_memory(5_000);
@@ -181,6 +187,8 @@ async fn run_task(progress: Progress) {
         log.send_replace(70);
         progress.acknowledged(40);
         progress.ran(1, false);
+        let now = SystemTime::now();
+        progress.step_was("init", now - Duration::from_secs(2), now - Duration::from_secs(1));
         Err::<(), _>(())
     };
     progress.during(Phase::Running, run).await.unwrap_err();
@@ -213,7 +221,13 @@ async fn a_tasks_trace_has_its_phases_and_no_secret() {
         assert!(named(phase).end_time_unix_nano >= named(phase).start_time_unix_nano);
     }
     assert_eq!(named("pull image").parent_span_id, named("prepare").span_id);
-    assert_eq!(spans.len(), 7, "{spans:#?}");
+    assert_eq!(named("network").parent_span_id, named("prepare").span_id);
+    assert_eq!(status("network"), i32::from(SpanStatus::Error));
+    let init = named("init");
+    assert_eq!(init.parent_span_id, named("run").span_id);
+    let second = Duration::from_secs(1).as_nanos();
+    assert_eq!(u128::from(init.end_time_unix_nano - init.start_time_unix_nano), second);
+    assert_eq!(spans.len(), 9, "{spans:#?}");
     assert_eq!(
         all(&task.attributes),
         "environment.name=prod process.exit.code=1 run.id=run-7 task.attempt=2 task.id=task-9 \

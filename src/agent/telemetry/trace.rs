@@ -1,5 +1,6 @@
 //! The trace of a task: a span for it, and one for each of its phases.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
@@ -7,7 +8,7 @@ use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{Span as _, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracer;
+use opentelemetry_sdk::trace::{SdkTracer, Span};
 
 use super::{Telemetry, phase_name};
 use crate::phase::{Ended, Phase};
@@ -82,9 +83,8 @@ impl TaskTrace {
 
     /// The task is in this phase now, which is a part of the one that it was in.
     pub(crate) fn phase_begins(&mut self, phase: Phase) {
-        let parent = self.phases.last().unwrap_or(&self.task);
         let span = self.tracer.span_builder(phase_name(phase));
-        let span = span.start_with_context(&self.tracer, parent);
+        let span = span.start_with_context(&self.tracer, self.inmost());
         self.phases.push(Context::new().with_span(span));
     }
 
@@ -93,6 +93,21 @@ impl TaskTrace {
         if let Some(phase) = self.phases.pop() {
             phase.span().end();
         }
+    }
+
+    /// A step of the phase that the task is in begins; it ends when the span is dropped.
+    pub(crate) fn step_begins(&self, name: impl Into<Cow<'static, str>>) -> Span {
+        self.tracer.span_builder(name).start_with_context(&self.tracer, self.inmost())
+    }
+
+    /// A step of the phase that the task is in has begun and ended before.
+    pub(crate) fn step_was(&self, name: &'static str, begun: SystemTime, ended: SystemTime) {
+        let span = self.tracer.span_builder(name).with_start_time(begun);
+        span.start_with_context(&self.tracer, self.inmost()).end_with_timestamp(ended);
+    }
+
+    fn inmost(&self) -> &Context {
+        self.phases.last().unwrap_or(&self.task)
     }
 
     /// The phase that the task is in has failed.
