@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::io::AsyncReadExt as _;
@@ -54,6 +54,8 @@ struct Known {
     were_up: bool,
     /// Why they are not.
     failure: Option<String>,
+    /// When they were last found or put up.
+    good_at: Option<Instant>,
 }
 
 impl Firewall {
@@ -76,7 +78,7 @@ impl Firewall {
             .then(|| "the firewall rules of runs have not been verified yet".to_owned());
         Self {
             verifier,
-            known: Mutex::new(Known { were_up: false, failure }),
+            known: Mutex::new(Known { failure, ..Known::default() }),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -84,6 +86,12 @@ impl Firewall {
     /// Why no task can be taken, as of the last verification.
     pub(crate) fn failure(&self) -> Option<String> {
         self.known().failure.clone()
+    }
+
+    /// Whether the rules were up at the last verification, and that was less than `age` ago.
+    pub(crate) fn was_up_within(&self, age: Duration) -> bool {
+        let known = self.known();
+        known.failure.is_none() && known.good_at.is_some_and(|at| at.elapsed() < age)
     }
 
     /// Has the rules verified, and those that are missing put up; whether all are
@@ -122,7 +130,11 @@ impl Firewall {
         }
         known.were_up |= failure.is_none();
         known.failure = failure;
-        known.failure.is_none()
+        let are_up = known.failure.is_none();
+        if are_up {
+            known.good_at = Some(Instant::now());
+        }
+        are_up
     }
 
     async fn ask(&self, engine: &Engine) -> Result<Answer> {
@@ -195,9 +207,13 @@ mod tests {
     fn no_task_is_taken_before_the_first_verification_and_after_one_that_failed() {
         let firewall = Firewall::with(Verifier::Service(PathBuf::new()));
         assert!(firewall.failure().unwrap().contains("not been verified yet"));
+        let long = Duration::from_secs(3600);
+        assert!(!firewall.was_up_within(long));
         assert!(firewall.note(Answer::Repaired { chains: "INPUT".to_owned() }));
         assert_eq!(firewall.failure(), None);
+        assert!(firewall.was_up_within(long) && !firewall.was_up_within(Duration::ZERO));
         assert!(!firewall.note(failed("no iptables")));
+        assert!(!firewall.was_up_within(long));
         let failure = firewall.failure().unwrap();
         assert_eq!(failure, "cannot verify the firewall rules of runs: no iptables");
         assert!(firewall.note(Answer::Good));

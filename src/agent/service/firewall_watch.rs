@@ -17,8 +17,8 @@ const WHILE_RUNNING: Duration = Duration::from_secs(20);
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 impl Service {
-    /// Verifies the rules from time to time. Each task does so before its container is
-    /// started, so an agent that waits for tasks does not.
+    /// Verifies the rules from time to time. Each claim does so, and each task before its
+    /// container is started, so an agent that waits for tasks does not.
     pub(super) async fn keep_firewall(self: Arc<Self>) {
         let firewall = &self.context.firewall;
         let mut verified = Instant::now();

@@ -21,6 +21,10 @@ use protocol::{Event, Intervals, Poll, TaskState, TaskStatus};
 /// How long the engine may take to tell where its data is.
 const ENGINE_TELLS: Duration = Duration::from_secs(3);
 
+/// How long before a claim the firewall rules may have been verified. They are again before the
+/// container is started.
+const FENCED_FOR: Duration = Duration::from_secs(10);
+
 impl Service {
     /// Asks for tasks and other events, until the pool tells the agent to
     /// drain, or `once` is through.
@@ -126,6 +130,12 @@ impl Service {
 
     async fn claim(self: &Arc<Self>, task_id: &str, attempt: u32) {
         let offered = SystemTime::now();
+        // The server offers it again, to this agent or to another one.
+        let (firewall, engine) = (&self.context.firewall, &self.context.engine);
+        if !firewall.was_up_within(FENCED_FOR) && !firewall.verify(engine).await {
+            warn!("task not taken: the firewall rules of runs are not up");
+            return;
+        }
         let Some(slot) = self.context.slots.take() else {
             warn!("no slot is free for what was offered");
             return;
