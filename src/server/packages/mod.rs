@@ -1,6 +1,7 @@
 //! What agents are installed from: the install script, the definitions of the
 //! package repositories, and the repositories themselves.
 
+mod newest_agent;
 mod trust;
 
 use std::fs;
@@ -21,6 +22,7 @@ use url::Url;
 
 use super::app::App;
 use cli::Failure;
+pub(crate) use newest_agent::newest_agent;
 use trust::Pins;
 pub(crate) use trust::{Packages, accept};
 

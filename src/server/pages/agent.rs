@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
+use semver::Version;
 use serde::Serialize;
 
 use super::error::PageError;
@@ -16,7 +17,9 @@ use crate::api::pools::agents::{self, Status};
 use crate::api::pools::call;
 use crate::app::App;
 use crate::clock::Millis;
+use crate::packages::newest_agent;
 use crate::store::agent::{self as store, Agent};
+use crate::store::agent_change::{self, AgentChange};
 use crate::store::agent_pool::AgentPool;
 use crate::store::task::{self, Task, Work};
 use crate::store::{Connection, agent_pool};
@@ -41,6 +44,8 @@ pub(super) struct Row {
     draining_since: Option<Millis>,
     error: Option<String>,
     version: String,
+    /// A newer one that this server has packages of.
+    newer: Option<String>,
     os: String,
     driver: String,
     platform: String,
@@ -52,7 +57,13 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn of(app: &App, agent: Agent, tasks: &[Task], work: &[Work]) -> Self {
+    fn of(
+        app: &App,
+        agent: Agent,
+        tasks: &[Task],
+        work: &[Work],
+        newest: Option<&Version>,
+    ) -> Self {
         let is_own = |work: &&Work| work.agent_id == agent.id;
         let work: Vec<Work> = work.iter().filter(is_own).cloned().collect();
         let last_seen_at = app.scheduler.last_seen_at(&agent);
@@ -64,6 +75,7 @@ impl Row {
             slots: agent.concurrency,
             id: agent.id,
             name: agent.name,
+            newer: newer(&agent.version, newest),
             version: agent.version,
             os: agent.os.replace('_', " "),
             driver: agent.driver,
@@ -73,6 +85,12 @@ impl Row {
             work,
         }
     }
+}
+
+/// The newest version, if it is newer than an agent's.
+fn newer(own: &str, newest: Option<&Version>) -> Option<String> {
+    let own = Version::parse(own).ok()?;
+    newest.filter(|newest| own < **newest).map(Version::to_string)
 }
 
 /// The agents of a pool, by name; `work` is what they have.
@@ -95,7 +113,9 @@ pub(super) async fn rows(
 ) -> Result<Vec<Row>, PageError> {
     let ids: Vec<&str> = agents.iter().map(|agent| agent.id.as_str()).collect();
     let tasks = task::of_agents(db, &ids).await?;
-    Ok(agents.into_iter().map(|agent| Row::of(app, agent, &tasks, work)).collect())
+    let newest = app.packages.as_ref().and_then(|packages| newest_agent(&packages.folder));
+    let row = |agent| Row::of(app, agent, &tasks, work, newest.as_ref());
+    Ok(agents.into_iter().map(row).collect())
 }
 
 async fn find(db: &mut Connection, id: &str) -> Result<(Agent, AgentPool), PageError> {
@@ -110,6 +130,7 @@ struct AgentPage {
     pool_id: String,
     pool: String,
     past: Vec<Work>,
+    changes: Vec<AgentChange>,
     refusal: Refusal,
 }
 
@@ -120,7 +141,8 @@ async fn read(app: &App, id: &str, refusal: Refusal) -> Result<AgentPage, PageEr
     let (past, present): (Vec<Work>, Vec<Work>) =
         work.into_iter().partition(|work| work.state.is_ended());
     let agent = rows(app, &mut db, vec![agent], &present).await?.remove(0);
-    Ok(AgentPage { agent, pool_id: pool.id, pool: pool.name, past, refusal })
+    let changes = agent_change::of_agent(&mut db, id).await?;
+    Ok(AgentPage { agent, pool_id: pool.id, pool: pool.name, past, changes, refusal })
 }
 
 async fn show(
@@ -228,6 +250,40 @@ mod tests {
         let (_, registered) = server.tell("register", &server.pool_token, &register()).await;
         let text = |name: &str| registered[name].as_str().unwrap().to_owned();
         (text("agent_id"), text("session_token"))
+    }
+
+    #[test]
+    fn a_newer_version_is_told_and_no_older_one() {
+        let newest = Version::new(0, 10, 0);
+        assert_eq!(newer("0.9.1", Some(&newest)).as_deref(), Some("0.10.0"));
+        for own in ["0.10.0", "0.11.0", "of my own"] {
+            assert_eq!(newer(own, Some(&newest)), None, "{own}");
+        }
+        assert_eq!(newer("0.9.1", None), None);
+    }
+
+    #[tokio::test]
+    async fn its_page_has_its_status_over_time() {
+        let server = InProcess::new().await;
+        let (id, _) = agent(&server).await;
+        let browser = Browser::new(&server).await;
+        assert!(
+            browser.page(&format!("/agents/{id}")).await.contains("Online since it registered")
+        );
+        let mut tx = server.app.scheduler.store.write().await.unwrap();
+        for number in 0..101 {
+            let change = AgentChange {
+                health: store::Health::Errored,
+                left_itself: false,
+                error: Some(format!("<b>no engine, {number}")),
+                happened_at: number,
+            };
+            agent_change::insert(&mut tx, &id, &change).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let page = browser.page(&format!("/agents/{id}")).await;
+        assert!(page.contains("&lt;b&gt;no engine, 100<"), "{page}");
+        assert!(page.contains("no engine, 1<") && !page.contains("no engine, 0<"), "{page}");
     }
 
     async fn polled(server: &InProcess, session: &str) -> Value {

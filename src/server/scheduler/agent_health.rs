@@ -13,6 +13,7 @@ use super::leases::SAVE_AT_ONCE;
 use super::{Error, Scheduler, millis};
 use crate::clock::Millis;
 use crate::store::agent::{self, Agent, Announced, Health};
+use crate::store::agent_change::{self, AgentChange};
 use crate::store::agent_pool;
 use crate::store::webhook_delivery::AgentThen;
 
@@ -32,19 +33,19 @@ struct Differing {
 }
 
 impl HealthWatch {
-    /// Notes how an agent is; whether it has been other than was announced for the time
-    /// `lasting`.
-    fn note(&mut self, id: &str, differs: bool, now: Millis, lasting: Millis) -> bool {
+    /// Notes how an agent is; since when it has been other than was announced, if that is for the
+    /// time `lasting`.
+    fn note(&mut self, id: &str, differs: bool, now: Millis, lasting: Millis) -> Option<Millis> {
         if differs {
             let differing =
                 self.0.entry(id.to_owned()).or_insert(Differing { since: now, last: now });
             differing.last = now;
-            return now - differing.since >= lasting;
+            return Some(differing.since).filter(|since| now - since >= lasting);
         }
         if self.0.get(id).is_some_and(|differing| now - differing.last >= lasting) {
             self.0.remove(id);
         }
-        false
+        None
     }
 }
 
@@ -61,17 +62,17 @@ impl Scheduler {
         let mut due = Vec::new();
         for Announced { agent, announced, announced_at } in agents {
             let health = self.health(&agent);
-            let has_lasted = watch.note(&agent.id, health != announced, now, lasting);
+            let since = watch.note(&agent.id, health != announced, now, lasting);
             // A time in the future is one of a clock that was set back.
             let has_rested = announced_at.is_none_or(|at| (now - at).abs() >= millis(REST));
-            if has_lasted && has_rested {
+            if let Some(since) = since.filter(|_| has_rested) {
                 watch.0.remove(&agent.id);
-                due.push((agent, health));
+                due.push((agent, health, since));
             }
         }
         for due in due.chunks(SAVE_AT_ONCE) {
             let mut change = self.change().await?;
-            for (agent, health) in due {
+            for (agent, health, since) in due {
                 let is_known =
                     agent::announce(&mut change.tx, &agent.id, *health, change.now).await?;
                 let pool = agent_pool::find(&mut change.tx, &agent.pool_id).await?;
@@ -86,10 +87,17 @@ impl Scheduler {
                     pool_id: pool.id,
                     pool_name: pool.name,
                 };
+                let noted = AgentChange {
+                    health: then.health,
+                    left_itself: then.left && then.health == Health::Offline,
+                    error: then.error.clone(),
+                    happened_at: *since,
+                };
+                agent_change::insert(&mut change.tx, &agent.id, &noted).await?;
                 change.call_webhooks_for(then).await?;
             }
             self.commit(change).await?;
-            for (agent, health) in due {
+            for (agent, health, _) in due {
                 let (id, name) = (&agent.id, &agent.name);
                 match health {
                     Health::Online => info!(agent = id, name, "agent is back"),
@@ -249,6 +257,13 @@ mod tests {
         for _ in 0..5 {
             site.look_after(REST).await;
         }
+        let mut db = site.server.app.scheduler.store.read().await.unwrap();
+        let changes = agent_change::of_agent(&mut db, &then.id).await.unwrap();
+        let were: Vec<_> = changes.iter().map(|one| (one.health, one.left_itself)).collect();
+        let (errored, online) = ((Health::Errored, false), (Health::Online, false));
+        assert_eq!(were, [(Health::Offline, true), online, errored]);
+        assert_eq!(changes[2].error.as_deref(), Some("no engine"));
+        drop(db);
         assert_eq!(site.events().await.len(), 3, "it is offline all the time");
     }
 

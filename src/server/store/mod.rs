@@ -9,6 +9,7 @@ pub(crate) mod access_token;
 pub(crate) mod account;
 pub(crate) mod account_hook;
 pub(crate) mod agent;
+pub(crate) mod agent_change;
 pub(crate) mod agent_pool;
 pub(crate) mod changes;
 pub(crate) mod configuration_version;
