@@ -1,11 +1,12 @@
-//! `/pools/ID/tokens`: a new token of a pool, shown once, and the revocation of one.
+//! `/pools/ID/tokens`: a new token of a pool, shown once, also in the place of an earlier one, and
+//! the revocation of one.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::PageError;
@@ -31,6 +32,7 @@ struct TokenForm {
     pool: String,
     name: String,
     expires_in: String,
+    replaced: Option<Replaced>,
     refusal: Refusal,
 }
 
@@ -39,6 +41,23 @@ struct NewToken {
     id: String,
     pool: String,
     token: String,
+    replaced: Option<Replaced>,
+}
+
+/// A token that a new one is made for.
+#[derive(Serialize)]
+struct Replaced {
+    id: String,
+    name: String,
+    /// The agents that use it.
+    agents: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Asked {
+    /// The id of the token that the new one replaces.
+    replaces: String,
 }
 
 /// A token that was just made.
@@ -69,10 +88,31 @@ pub(super) async fn issue(
 async fn ask(
     State(app): State<App>,
     Path(id): Path<String>,
+    Query(asked): Query<Asked>,
     session: Session,
 ) -> Result<Response, PageError> {
-    let fields = Fields::default();
+    let mut fields = Fields::default();
+    fields.add("replaces".to_owned(), asked.replaces);
     show_form(&app, &session, &id, &fields, Refusal::default(), StatusCode::OK).await
+}
+
+/// The token that a form says is replaced.
+async fn replaced(
+    db: &mut Connection,
+    pool_id: &str,
+    fields: &Fields,
+) -> Result<Option<Replaced>, PageError> {
+    let id = fields.get("replaces");
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let token = find(db, pool_id, id).await?;
+    let agents = agent::of_token(db, id).await?.into_iter().map(|agent| agent.name).collect();
+    Ok(Some(Replaced {
+        name: token.name.unwrap_or_else(|| token.id.clone()),
+        id: token.id,
+        agents,
+    }))
 }
 
 async fn show_form(
@@ -89,6 +129,7 @@ async fn show_form(
         pool: pool::find(&mut db, id).await?.name,
         name: fields.get("name").to_owned(),
         expires_in: fields.get("expires-in").to_owned(),
+        replaced: replaced(&mut db, id, fields).await?,
         refusal,
     };
     let page =
@@ -102,6 +143,8 @@ async fn create(
     form: Form,
 ) -> Result<Response, PageError> {
     let Form { session, fields } = form;
+    // A token that is not there is not replaced.
+    let replaced = replaced(&mut *app.scheduler.store.read().await?, &id, &fields).await?;
     let name = fields.get("name");
     let mut attributes = json!({ "name": name });
     if let Ok(days) = fields.get("expires-in").parse::<i64>() {
@@ -118,7 +161,7 @@ async fn create(
     let pool = pool::find(&mut db, &id).await?.name;
     let page =
         Page { template: "token-new.html", title: "New token", section: "pools", topics: &[] };
-    page.show(&app, &session, &NewToken { id, pool, token: issued.token })
+    page.show(&app, &session, &NewToken { id, pool, token: issued.token, replaced })
 }
 
 #[derive(Serialize)]
@@ -176,5 +219,41 @@ async fn revoke(
             Ok(frame::redirect(&format!("/pools/{pool_id}#tokens"), message))
         }
         Err(error) => Err(PageError::Refused(Refusal::of(error)?.whole())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+    use crate::in_process::{InProcess, register};
+    use crate::pages::browser::Browser;
+
+    #[tokio::test]
+    async fn a_token_is_replaced_by_one_that_the_agents_of_the_old_one_are_told_to_use() {
+        let server = InProcess::new().await;
+        server.tell("register", &server.pool_token, &register()).await;
+        let pools = server.api(Method::GET, "/agent-pools", Value::Null).await;
+        let pool = pools["data"][0]["id"].as_str().unwrap();
+        let path = format!("/agent-pools/{pool}/access-tokens");
+        let tokens = server.api(Method::GET, &path, Value::Null).await;
+        let old = tokens["data"][0]["id"].as_str().unwrap();
+        let browser = Browser::new(&server).await;
+        let form = format!("/pools/{pool}/tokens/new");
+        let link = format!("{form}?replaces={old}");
+        assert!(browser.page(&format!("/pools/{pool}")).await.contains(&link));
+        let page = browser.page(&link).await;
+        assert!(page.contains("until you revoke it: 1 agent uses it."), "{page}");
+        let unknown = browser.get(&format!("{form}?replaces=at-none")).await;
+        assert_eq!(unknown.0, StatusCode::NOT_FOUND);
+        let refused = browser.post(&form, &[("name", "new"), ("replaces", "at-none")]).await;
+        assert_eq!(refused.0, StatusCode::NOT_FOUND);
+        let (status, page) = browser.post(&form, &[("name", "new"), ("replaces", old)]).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        assert!(page.contains("scalr-agent configure --token-file token"), "{page}");
+        assert!(page.contains("(one)") && page.contains(&format!("{old}/revoke")), "{page}");
+        let tokens = server.api(Method::GET, &path, Value::Null).await;
+        assert_eq!(tokens["meta"]["pagination"]["total-count"], 2, "the old one is still there");
     }
 }
