@@ -1,4 +1,4 @@
-// A page whose pool changes many times a second fetches itself once a second.
+// A page whose pool changes many times a second fetches itself about once a second.
 import { agent, assert, done, pool, poolToken, register, server, signIn } from "./lib.mjs";
 
 const made = await pool("production");

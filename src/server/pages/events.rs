@@ -21,8 +21,9 @@ use crate::store::changes::{REMOVED, Topics};
 /// How long changes are collected before a page fetches itself.
 const COLLECT: Duration = Duration::from_millis(200);
 
-/// How long a page is left alone after that: the heartbeats of a large pool are many.
-const REST: Duration = Duration::from_secs(1);
+/// How long a page is left alone after that: the heartbeats of a large pool are many. With the
+/// fetch, a change is on the page within a second.
+const REST: Duration = Duration::from_millis(800);
 
 /// How often something is sent while nothing changes: proxies end silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
