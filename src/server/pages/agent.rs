@@ -268,7 +268,7 @@ mod tests {
         let (id, _) = agent(&server).await;
         let browser = Browser::new(&server).await;
         assert!(
-            browser.page(&format!("/agents/{id}")).await.contains("Online since it registered")
+            browser.page(&format!("/agents/{id}")).await.contains("No change has lasted")
         );
         let mut tx = server.app.scheduler.store.write().await.unwrap();
         for number in 0..101 {
