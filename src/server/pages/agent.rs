@@ -267,9 +267,7 @@ mod tests {
         let server = InProcess::new().await;
         let (id, _) = agent(&server).await;
         let browser = Browser::new(&server).await;
-        assert!(
-            browser.page(&format!("/agents/{id}")).await.contains("No change has lasted")
-        );
+        assert!(browser.page(&format!("/agents/{id}")).await.contains("No change has lasted"));
         let mut tx = server.app.scheduler.store.write().await.unwrap();
         for number in 0..101 {
             let change = AgentChange {
