@@ -26,6 +26,9 @@ use tokio::task::JoinHandle;
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same for files of hundreds of megabytes, in a debug build.
+pub(crate) const PATIENCE_WITH_LARGE_FILES: Duration = Duration::from_secs(5 * 60);
+
 /// A server of a test's own; it ends with the test.
 pub(crate) struct Server {
     pub data: PathBuf,
@@ -406,8 +409,8 @@ impl Job {
         let attempt = self.task.attempt;
         let separator = if what.contains('?') { '&' } else { '?' };
         let url = format!("{}/{}{separator}attempt={attempt}", self.agent.url, self.path(what));
-        // Some are of hundreds of megabytes.
-        let request = self.agent.http.put(url).timeout(5 * PATIENCE).bearer_auth(&self.agent.token);
+        let request = self.agent.http.put(url).bearer_auth(&self.agent.token);
+        let request = request.timeout(PATIENCE_WITH_LARGE_FILES);
         let answer = request.body(content).send().await.unwrap();
         (answer.status(), answer.text().await.unwrap())
     }

@@ -6,7 +6,9 @@ use protocol::{Code, Outcome, Problem};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Agent, Job, Server, Site, error, id, resource, state};
+use crate::harness::{
+    Agent, Job, PATIENCE_WITH_LARGE_FILES, Server, Site, error, id, resource, state,
+};
 
 const MIB: usize = 1024 * 1024;
 
@@ -221,7 +223,8 @@ async fn a_state_of_400_mib_is_kept_and_read_in_little_memory() {
     let kept = server.get("/state-versions").await;
     let path = format!("/state-versions/{}/download", id(&kept["data"][0]));
     let url = format!("{}/api/iacp/v3{path}", server.url);
-    let mut answer = server.http.get(url).bearer_auth(&server.admin).send().await.unwrap();
+    let download = server.http.get(url).bearer_auth(&server.admin);
+    let mut answer = download.timeout(PATIENCE_WITH_LARGE_FILES).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     let mut read = 0;
     while let Some(piece) = answer.chunk().await.unwrap() {
