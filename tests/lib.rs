@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod programs;
 pub mod workshop;
 
 /// A file or folder of this checkout; `path` is relative to its root.

@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+use crate::programs;
+
 /// What a deb and an rpm call the two architectures.
 pub const ARCHITECTURES: [(&str, &str); 2] = [("amd64", "x86_64"), ("arm64", "aarch64")];
 
@@ -110,7 +112,7 @@ impl Workshop {
     /// Puts the setup program among the packages.
     pub fn setup_program(&self, machine: &str) {
         let file = self.path(&format!("packages/scalr-agent-setup-{machine}"));
-        fs::copy(&self.program, file).unwrap();
+        programs::copy(&self.program, &file);
     }
 
     /// Forgets the packages that were made.

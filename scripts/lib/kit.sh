@@ -11,6 +11,7 @@
 #   run-image.tar the image that runs' containers are made of
 #   mirror/       a mirror of providers: null 2.1.2 alone
 #   configuration/ the Terraform configuration that is run
+#   source-date   the time of the sources' commit, which the packages carry, in Unix seconds
 #   docker-registry Debian's, for the tests
 #   needrestart.tar Debian's needrestart and the libraries it needs, to be unpacked in /
 
@@ -97,6 +98,13 @@ begin_kit() {
     rm -rf "$1"
     mkdir -p "$1/bin"
     cp "$2"/scalr-{agent,agent-setup,server} "$1/bin/"
+    source_date >"$1/source-date"
+}
+
+# source_date: the time of the sources' commit, or of their last release's notes where
+# there is no git, in Unix seconds.
+source_date() {
+    git -C "$scripts/.." log -1 --format=%ct 2>/dev/null || stat --format %Y "$scripts/../CHANGELOG.md"
 }
 
 # finish_kit KIT PROGRAMS ENGINE: the repositories of its packages, and what it is of.

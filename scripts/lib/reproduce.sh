@@ -6,6 +6,9 @@
 packs_alike() (
     elsewhere=$work/packed/elsewhere
     copy_sources "$elsewhere"
+    # A kit stays as it is when a later commit changes nothing in it.
+    SOURCE_DATE_EPOCH=$(<"$1/source-date")
+    export SOURCE_DATE_EPOCH
     umask 027
     cd "$elsewhere" &&
         "$1/bin/scalr-agent-setup" package --engine none --agent "$1/bin/scalr-agent" --output small &&
@@ -16,6 +19,9 @@ packs_alike() (
 
 # builds_alike KIT: everything built twice, in folders of their own.
 builds_alike() (
+    # The copies say by this variable what the checkout knows from git.
+    SOURCE_DATE_EPOCH=$(source_date)
+    export SOURCE_DATE_EPOCH
     for folder in "$work/one" "$work/another/folder"; do
         copy_sources "$folder"
         (
@@ -29,17 +35,10 @@ builds_alike() (
     same_files "$work/one/packages" "$work/another/folder/packages"
 )
 
-# copy_sources FOLDER: the sources alone, which then say by a variable what the
-# checkout knows from git.
+# copy_sources FOLDER: the sources alone, without what git knows of them.
 copy_sources() {
-    SOURCE_DATE_EPOCH=$(source_date)
-    export SOURCE_DATE_EPOCH
     mkdir -p "$1"
     (cd "$scripts/.." && tar --create --exclude=./target --exclude=./.git .) | tar --extract --directory "$1"
-}
-
-source_date() {
-    git -C "$scripts/.." log -1 --format=%ct 2>/dev/null || stat --format %Y "$scripts/../CHANGELOG.md"
 }
 
 # same_files ONE OTHER: both folders hold the same files.

@@ -11,6 +11,7 @@ mod connection;
 mod context;
 mod engine;
 mod firewall;
+mod host_memory;
 mod identity;
 mod image_check;
 mod journal;

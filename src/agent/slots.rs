@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use anyhow::{Context as _, Result};
+use crate::host_memory;
 use config::layout::NETWORK_PREFIX;
 
 /// The slots of this agent.
@@ -34,7 +34,7 @@ impl Slots {
     pub(crate) fn free(&self) -> u32 {
         let free = self.concurrency.saturating_sub(self.lock().len()) as u64;
         // A kernel that does not tell is no reason to do nothing.
-        let fitting = available_memory().map_or(free, |memory| memory / self.memory_of_task);
+        let fitting = host_memory::available().map_or(free, |memory| memory / self.memory_of_task);
         u32::try_from(free.min(fitting)).unwrap_or(u32::MAX)
     }
 
@@ -84,18 +84,6 @@ impl Drop for Slot {
     }
 }
 
-/// The memory that new programs can have without swapping, in MB.
-fn available_memory() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
-    parse_available(&text).context("/proc/meminfo has no MemAvailable")
-}
-
-fn parse_available(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib / 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +122,5 @@ mod tests {
     #[test]
     fn no_more_tasks_than_memory_holds() {
         assert_eq!(Slots::new(4, u64::MAX).free(), 0);
-        assert_eq!(parse_available("MemTotal: 9 kB\nMemAvailable:   2097152 kB\n"), Some(2048));
     }
 }

@@ -53,7 +53,7 @@ mod secret;
 mod task;
 
 pub use events::{Event, Events, Heartbeat, Poll, Status, TaskState, TaskStatus};
-pub use registration::{CheckToken, Identity, Intervals, Register, Registered};
+pub use registration::{AgentMemory, CheckToken, Identity, Intervals, Register, Registered};
 pub use run_options::{BadOption, MAX_ADDRESS, MAX_ADDRESSES, Refresh, RunOption, RunOptions};
 pub use secret::Secret;
 pub use task::{

@@ -10,13 +10,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Attempt, CheckToken, Claimed, EnvironmentHook, Event, Events, Finish, Heartbeat, Hook,
-    Identity, Intervals, LogOffset, Named, PlanSummary, Poll, Problem, RanImage, Register,
+    AgentMemory, Attempt, CheckToken, Claimed, EnvironmentHook, Event, Events, Finish, Heartbeat,
+    Hook, Identity, Intervals, LogOffset, Named, PlanSummary, Poll, Problem, RanImage, Register,
     Registered, Resume, Resumed, Secret, Task, TaskStatus, Variable,
 };
 
 /// How many tasks an agent has at most.
 pub const MAX_TASKS: u32 = 1_000;
+
+/// The most memory that a machine may say it has, in MB: 16 EiB.
+const MAX_MEMORY: u64 = 1 << 44;
 
 /// The longest text for people, in bytes: what went wrong for example.
 pub const MAX_TEXT: usize = 64 * 1024;
@@ -122,7 +125,8 @@ impl Message for CheckToken {
 
 impl Message for Register {
     fn check(&self) -> Result<(), OutOfBounds> {
-        let Self { name, version, os, driver, platform, concurrency, identity, level } = self;
+        let Self { name, version, os, driver, platform, concurrency, identity, memory, level } =
+            self;
         printable("name", name)?;
         if name.trim().is_empty() {
             return Err(OutOfBounds::new("name", "it is empty".to_owned()));
@@ -134,6 +138,11 @@ impl Message for Register {
         }
         within("concurrency", *concurrency, 1, MAX_TASKS)?;
         within("level", *level, 1, u32::MAX)?;
+        if let Some(AgentMemory { host_megabytes, run_megabytes }) = memory {
+            within("host_megabytes", *host_megabytes, 1, MAX_MEMORY)
+                .and_then(|()| within("run_megabytes", *run_megabytes, 1, MAX_MEMORY))
+                .map_err(|error| error.inside("memory"))?;
+        }
         let Some(Identity { machine_id, boot_id }) = identity else { return Ok(()) };
         id("machine_id", machine_id)
             .and_then(|()| id("boot_id", boot_id))

@@ -27,6 +27,10 @@ pub struct Register {
     /// Which machine it is on. None: the agent is too old to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+    /// What its slots are set against. None: the agent is too old to say, or its kernel does
+    /// not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<AgentMemory>,
     /// What it can do ([`LEVEL`](crate::LEVEL)).
     #[serde(default = "first_level")]
     pub level: u32,
@@ -53,6 +57,15 @@ pub struct Identity {
     pub machine_id: String,
     /// The kernel's: another one after each boot, and of each clone of a machine.
     pub boot_id: String,
+}
+
+/// How much memory an agent's runs can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentMemory {
+    /// What its host has, in MB (1024 × 1024 bytes).
+    pub host_megabytes: u64,
+    /// What each run may use, in MB.
+    pub run_megabytes: u64,
 }
 
 /// The answer to [`Register`].

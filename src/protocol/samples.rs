@@ -1,10 +1,10 @@
 //! A message of each kind with all its fields, for tests.
 
 use crate::{
-    Attempt, Category, CheckToken, Claimed, EnvironmentHook, Event, Events, Finish, Heartbeat,
-    Hook, Identity, Intervals, Kind, LogOffset, Named, Operation, Outcome, PlanSummary, Platform,
-    Poll, Problem, RanImage, Refresh, Register, Registered, Resume, Resumed, RunOptions, Secret,
-    Status, Task, TaskState, TaskStatus, Variable,
+    AgentMemory, Attempt, Category, CheckToken, Claimed, EnvironmentHook, Event, Events, Finish,
+    Heartbeat, Hook, Identity, Intervals, Kind, LogOffset, Named, Operation, Outcome, PlanSummary,
+    Platform, Poll, Problem, RanImage, Refresh, Register, Registered, Resume, Resumed, RunOptions,
+    Secret, Status, Task, TaskState, TaskStatus, Variable,
 };
 
 pub(crate) fn check_token() -> CheckToken {
@@ -23,6 +23,7 @@ pub(crate) fn register() -> Register {
             machine_id: "0123456789abcdef0123456789abcdef".into(),
             boot_id: "6fd0a0f8-3c3c-4d5f-8a1e-0123456789ab".into(),
         }),
+        memory: Some(AgentMemory { host_megabytes: 8192, run_megabytes: 512 }),
         level: crate::LEVEL,
     }
 }

@@ -9,6 +9,7 @@
 mod ansi;
 mod indexes;
 mod lines;
+mod times;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -19,7 +20,9 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, Semaphore};
+use tracing::warn;
 
+use crate::clock::Millis;
 use crate::disk::Reserve;
 use crate::usage::Usage;
 use indexes::Indexes;
@@ -76,11 +79,17 @@ impl Logs {
         &self.folder
     }
 
-    /// Writes `piece` at `offset`, which has to be the log's end.
+    /// Writes `piece`, which came `at` this time, at `offset`, which has to be the log's end.
     ///
     /// # Errors
     /// It can't be written; then the log is as it was.
-    pub(crate) async fn append(&self, key: &Key, offset: u64, piece: Bytes) -> Result<Appended> {
+    pub(crate) async fn append(
+        &self,
+        key: &Key,
+        offset: u64,
+        piece: Bytes,
+        at: Millis,
+    ) -> Result<Appended> {
         let (reserve, indexes) = (self.reserve.clone(), self.indexes.clone());
         self.blocking(key, move |path| {
             let mut file = open_for_writing(path)?;
@@ -97,6 +106,12 @@ impl Logs {
                 file.set_len(length)?;
                 indexes.forget(path);
                 return Err(error);
+            }
+            // A log without times is better than a run without its log.
+            if !piece.is_empty()
+                && let Err(error) = times::note(path, offset, at)
+            {
+                warn!("cannot note the time of a piece of {}: {error}", path.display());
             }
             indexes.grown(path);
             Ok(Appended::To(length + piece.len() as u64))
@@ -128,6 +143,7 @@ impl Logs {
                 return Ok(Ok(()));
             }
             file.set_len(0)?;
+            times::forget(path)?;
             indexes.forget(path);
             Ok(Err(0))
         })
@@ -163,7 +179,9 @@ impl Logs {
             let index = indexes.of(path);
             let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
             index.extend(log, length)?;
-            index.read(log, length, first, count)
+            let (mut lines, offsets) = index.read(log, length, first, count)?;
+            lines.times = times::read(path, &offsets)?;
+            Ok(lines)
         })
         .await
     }
@@ -273,24 +291,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = open(folder.path());
         let append = async |offset, piece: &'static str| {
-            logs.append(&key(), offset, Bytes::from_static(piece.as_bytes())).await.unwrap()
+            logs.append(&key(), offset, Bytes::from_static(piece.as_bytes()), 0).await.unwrap()
         };
         assert_eq!(append(0, "one ").await, Appended::To(4));
         assert_eq!(append(0, "one ").await, Appended::WrongOffset(4));
         assert_eq!(append(9, "three").await, Appended::WrongOffset(4));
         assert_eq!(append(4, "two").await, Appended::To(7));
-        assert_eq!(logs.append(&key(), 9, Bytes::new()).await.unwrap(), Appended::WrongOffset(7));
+        assert_eq!(
+            logs.append(&key(), 9, Bytes::new(), 0).await.unwrap(),
+            Appended::WrongOffset(7)
+        );
     }
 
     #[tokio::test]
     async fn a_log_that_differs_is_sent_again() {
         let folder = tempfile::tempdir().unwrap();
         let logs = open(folder.path());
-        logs.append(&key(), 0, Bytes::from_static(b"abc")).await.unwrap();
+        logs.append(&key(), 0, Bytes::from_static(b"abc"), 0).await.unwrap();
         let sum = |text: &str| hex::encode(Sha256::digest(text));
         assert_eq!(logs.verify(&key(), 3, &sum("abc")).await.unwrap(), Ok(()));
         assert_eq!(logs.verify(&key(), 5, &sum("abcde")).await.unwrap(), Err(3));
         assert_eq!(logs.verify(&key(), 3, &sum("xyz")).await.unwrap(), Err(0));
-        assert_eq!(logs.append(&key(), 3, Bytes::new()).await.unwrap(), Appended::WrongOffset(0));
+        assert_eq!(
+            logs.append(&key(), 3, Bytes::new(), 0).await.unwrap(),
+            Appended::WrongOffset(0)
+        );
     }
 }

@@ -26,6 +26,8 @@ mod secrets;
 mod settings;
 mod start;
 mod status;
+#[cfg(test)]
+mod test_programs;
 mod uninstall;
 mod units;
 

@@ -23,7 +23,7 @@ for (let from = 1; from <= LINES; from += 5000) {
 }
 
 // It opens at its end; the index of its lines, which the first reader makes, is there then.
-const page = await signIn({ reducedMotion: "reduce" });
+const page = await signIn({ reducedMotion: "reduce", timezoneId: "Asia/Kolkata" });
 const address = `${server}/runs/${run.id}?phase=plan`;
 await page.goto(`${server}/pools`);
 const first = await opened();
@@ -42,6 +42,22 @@ for (let n = 1; n <= 3; n += 1) {
   await inView(LINES + n);
 }
 assert.equal(await page.locator(`#L${LINES + 1} .fg2`).textContent(), "fresh 1");
+
+// It says when a line came, in the reader's zone, to those who want to know.
+const time = page.locator(`#L${LINES + 1} .log-time`);
+assert(!(await time.isVisible()));
+await page.check("[data-log-times]");
+const part = await page.evaluate(
+  (first) => fetch(`${location.pathname}/log?phase=plan&first=${first}&count=1`).then((answer) => answer.json()),
+  LINES + 1,
+);
+assert(Math.abs(part.times[0] - Date.now()) < 600_000, "it came just now");
+const offset = 5.5 * 60 * 60 * 1000;
+assert.equal(await time.textContent(), new Date(part.times[0] + offset).toISOString().slice(11, 19));
+await opened();
+assert(await page.locator(".log-time").last().isVisible(), "the choice is kept");
+await page.uncheck("[data-log-times]");
+assert(!(await page.locator(".log-time").last().isVisible()));
 
 // It scrolls anywhere.
 await page.evaluate(() => { document.querySelector("[data-log-lines]").scrollTop = 0; });

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
+use tests::programs;
 
 /// What `sh` is on the hosts that agents are installed on.
 pub(crate) const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
@@ -239,9 +240,8 @@ pub(crate) fn fake(name: &str) -> String {
 }
 
 fn write_program(file: &Path, body: &str) {
-    // A new file that is renamed: one that is being written can't be run.
+    // A new file that is renamed: the one before may be executed now.
     let new = file.with_extension("new");
-    fs::write(&new, format!("#!/bin/sh\n{body}")).unwrap();
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    programs::write(&new, &format!("#!/bin/sh\n{body}"));
     fs::rename(new, file).unwrap();
 }

@@ -79,6 +79,7 @@ impl Agent {
             platform: "linux_amd64".to_owned(),
             concurrency: 1,
             identity: Some(Identity { machine_id: self.name.clone(), boot_id: "boot".to_owned() }),
+            memory: None,
             level: protocol::LEVEL,
         };
         let registered: Registered =

@@ -273,6 +273,7 @@ impl Server {
             platform: "linux_amd64".to_owned(),
             concurrency: 1,
             identity,
+            memory: None,
             level: protocol::LEVEL,
         };
         let url = format!("{}{BASE}", self.url);

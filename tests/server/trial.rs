@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::harness::{install_provider, program};
+use tests::programs;
 
 /// How long each step of a trial may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -97,8 +97,7 @@ fn agent(folder: &Path) -> PathBuf {
          trap 'echo stopped >{0}/stopped; exit 0' TERM\nwhile :; do sleep 0.1; done\n",
         folder.display()
     );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    programs::write(&path, &script);
     path
 }
 
@@ -161,7 +160,7 @@ async fn a_trial_without_docker_or_without_the_agents_program_says_what_is_missi
     let _engine = UnixListener::bind(&engine).unwrap();
     // Where it was built, the agent's program may lie beside it.
     let alone = folder.path().join("scalr-server");
-    fs::copy(program().as_std().get_program(), &alone).unwrap();
+    programs::copy(Path::new(program().as_std().get_program()), &alone);
     let mut alone = Command::new(alone);
     alone.env_clear().stdin(Stdio::null()).kill_on_drop(true);
     let trial = Trial::of(alone, &folder, &["--engine", engine.to_str().unwrap()]).await;

@@ -13,9 +13,10 @@ use tracing::{info, warn};
 use super::{Service, notify};
 use crate::client::CallError;
 use crate::connection::State;
+use crate::host_memory;
 use cli::Failure;
 use config::Config;
-use protocol::{Code, Identity, LEVEL, Register};
+use protocol::{AgentMemory, Code, Identity, LEVEL, Register};
 
 /// How long the first registration is tried before the agent gives up, to be
 /// started again by systemd, which then tells that it failed.
@@ -130,6 +131,9 @@ pub(super) fn introduction(config: &Config, identity: Identity) -> Result<Regist
         },
         concurrency: config.concurrency,
         identity: Some(identity),
+        memory: host_memory::total()
+            .ok()
+            .map(|host_megabytes| AgentMemory { host_megabytes, run_megabytes: config.memory }),
         level: LEVEL,
     })
 }

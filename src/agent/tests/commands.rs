@@ -201,7 +201,9 @@ fn the_hosts_own_settings_are_roots() {
     let mut command = if users::get_effective_uid() == 0 {
         // Where anybody may run it, as the user nobody.
         let copy = directory.path().join("scalr-agent");
-        fs::copy(PROGRAM, &copy).unwrap();
+        // By another process: a child that another test has just forked would have the copy
+        // open for writing, and it could not be started.
+        assert!(Command::new("cp").arg(PROGRAM).arg(&copy).status().unwrap().success());
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = Command::new(copy);
         command.uid(65534).gid(65534);

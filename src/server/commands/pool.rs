@@ -35,6 +35,11 @@ pub enum Pool {
         #[arg(long, value_name = "IMAGE")]
         image: Option<String>,
 
+        /// How many runs it executes at once, at most [default: as many as its agents
+        /// have slots]
+        #[arg(long, value_name = "N")]
+        max_concurrency: Option<u32>,
+
         /// Also create a token, write it into this new file (mode 0600), and print
         /// the lines that install agents
         #[arg(long, value_name = "FILE")]
@@ -113,8 +118,10 @@ impl Pool {
     /// The server refuses it or can't be reached.
     pub(crate) async fn run(self) -> Result<()> {
         match self {
-            Self::Create { name, image, token_output, connection } => {
-                create(&connection, &name, image.as_deref(), token_output.as_deref()).await
+            Self::Create { name, image, max_concurrency, token_output, connection } => {
+                let attributes =
+                    json!({ "name": name, "image": image, "max-concurrency": max_concurrency });
+                create(&connection, &name, attributes, token_output.as_deref()).await
             }
             Self::List { connection } => list(&connection.client()?).await,
             Self::Show { pool, connection } => show(&connection.client()?, &pool).await,
@@ -138,14 +145,13 @@ impl Pool {
 async fn create(
     connection: &Connection,
     name: &str,
-    image: Option<&str>,
+    attributes: Value,
     token_output: Option<&Path>,
 ) -> Result<()> {
     let client = connection.client()?;
     if let Some(file) = token_output {
         require_new(file)?;
     }
-    let attributes = json!({ "name": name, "image": image });
     let pool = client.post("/agent-pools", attributes, &[]).await?;
     println!("Created the pool {name} ({}).", id(&pool));
     if let Some(file) = token_output {
@@ -184,6 +190,7 @@ async fn show(client: &Client, pool: &str) -> Result<()> {
         ("Name", attribute(&pool, "name")),
         ("Id", id(&pool)),
         ("Image", attribute(&pool, "image")),
+        ("Runs at once, at most", attribute(&pool, "max-concurrency")),
         ("Created", attribute(&pool, "created-at")),
         ("Waiting runs", attribute(&pool, "queue-depth")),
         ("Free slots", attribute(&pool, "free-slots")),

@@ -14,6 +14,7 @@ use memchr::{memchr, memchr2};
 use serde::Serialize;
 
 use super::ansi::{Line, Style};
+use crate::clock::Millis;
 
 /// How many bytes of a line are shown, and searched.
 const MAX_LINE: usize = 64 * 1024;
@@ -55,6 +56,8 @@ pub(crate) struct Lines {
     pub first: u64,
     /// Each as HTML.
     pub html: Vec<String>,
+    /// When each began to come; none where that is not known.
+    pub times: Vec<Option<Millis>>,
     /// How many lines the log has. The last one may not have ended.
     pub total: u64,
     /// How many bytes the log has.
@@ -73,7 +76,7 @@ pub(crate) struct Matches {
 impl Lines {
     /// Those of a log that is not there yet.
     pub(crate) fn none(first: u64) -> Self {
-        Self { first, html: Vec::new(), total: 0, bytes: 0 }
+        Self { first, html: Vec::new(), times: Vec::new(), total: 0, bytes: 0 }
     }
 }
 
@@ -133,21 +136,23 @@ impl Index {
     }
 
     /// Up to `count` lines from `first` on, a number from 1, of the log that the index was made
-    /// of; the last ones if it is none.
+    /// of, without their times, and where each begins; the last ones if it is none.
     pub(super) fn read(
         &self,
         log: &File,
         length: u64,
         first: Option<u64>,
         count: u64,
-    ) -> io::Result<Lines> {
+    ) -> io::Result<(Lines, Vec<u64>)> {
         let total = self.total(length);
         let first = match first {
             Some(first) => first.max(1),
             None => (total + 1).saturating_sub(count).max(1),
         };
-        let mut lines = Lines { first, html: Vec::new(), total, bytes: length };
+        let mut lines = Lines { total, bytes: length, ..Lines::none(first) };
+        let mut offsets = Vec::new();
         let (mut number, mark) = self.before(first - 1);
+        let mut offset = mark.offset;
         let mut reader = reader(log, mark.offset..length)?;
         let (mut style, mut line, mut size) = (mark.style, Vec::new(), 0);
         while number < total && number < (first - 1).saturating_add(count) && size < MAX_HTML {
@@ -163,12 +168,14 @@ impl Index {
                 style = shown.end_style();
                 size += html.len();
                 lines.html.push(html);
+                offsets.push(offset);
             } else {
                 style = style.after(&line);
             }
             number += 1;
+            offset += bytes;
         }
-        Ok(lines)
+        Ok((lines, offsets))
     }
 }
 
@@ -287,7 +294,7 @@ mod tests {
         }
 
         fn read(&self, first: Option<u64>, count: u64) -> Lines {
-            self.index.read(&self.file, self.length, first, count).unwrap()
+            self.index.read(&self.file, self.length, first, count).unwrap().0
         }
 
         fn search(&self, text: &str) -> Matches {

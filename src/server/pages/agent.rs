@@ -51,9 +51,31 @@ pub(super) struct Row {
     platform: String,
     slots: i64,
     busy: usize,
+    memory: Option<SlotMemory>,
     created_at: Millis,
     last_seen_at: Millis,
     work: Vec<Work>,
+}
+
+/// What an agent's runs can use when all its slots are busy, against what its host has.
+#[derive(Serialize)]
+struct SlotMemory {
+    /// Of a run, in MB.
+    run: i64,
+    /// Of all slots together, in MB.
+    slots: i64,
+    /// Of the host, in MB.
+    host: i64,
+    /// What `slots` is of `host`.
+    percent: i64,
+}
+
+impl SlotMemory {
+    fn of(agent: &Agent) -> Option<Self> {
+        let (run, host) = agent.run_memory.zip(agent.host_memory)?;
+        let slots = run.saturating_mul(agent.concurrency);
+        Some(Self { run, slots, host, percent: slots.saturating_mul(100) / host.max(1) })
+    }
 }
 
 impl Row {
@@ -67,12 +89,14 @@ impl Row {
         let is_own = |work: &&Work| work.agent_id == agent.id;
         let work: Vec<Work> = work.iter().filter(is_own).cloned().collect();
         let last_seen_at = app.scheduler.last_seen_at(&agent);
+        let memory = SlotMemory::of(&agent);
         Self {
             status: agents::status(app, &agent, tasks),
             draining_since: agent.draining_since,
             error: agent.error_message,
             busy: work.iter().filter(|work| work.state.is_with_agent()).count(),
             slots: agent.concurrency,
+            memory,
             id: agent.id,
             name: agent.name,
             newer: newer(&agent.version, newest),
@@ -260,6 +284,30 @@ mod tests {
             assert_eq!(newer(own, Some(&newest)), None, "{own}");
         }
         assert_eq!(newer("0.9.1", None), None);
+    }
+
+    #[tokio::test]
+    async fn its_slots_are_set_against_its_hosts_memory() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let page = async |memory: Value| {
+            let mut register = register();
+            register["memory"] = memory;
+            let (_, registered) = server.tell("register", &server.pool_token, &register).await;
+            let id = registered["agent_id"].as_str().unwrap().to_owned();
+            browser.page(&format!("/agents/{id}")).await
+        };
+        assert!(!page(Value::Null).await.contains("Memory of its runs"));
+        let fits = page(json!({ "host_megabytes": 8192, "run_megabytes": 512 })).await;
+        assert!(fits.contains("5 × 512 MB = 2560 of the host's 8192 MB (31%)"), "{fits}");
+        assert!(!fits.contains("Lower its concurrency"), "{fits}");
+        let too_much = page(json!({ "host_megabytes": 2048, "run_megabytes": 512 })).await;
+        assert!(too_much.contains("(125%)") && too_much.contains("Lower its concurrency"));
+        let register = json!({ "host_megabytes": 0, "run_megabytes": 512 });
+        let mut refused = crate::in_process::register();
+        refused["memory"] = register;
+        let (status, _) = server.tell("register", &server.pool_token, &refused).await;
+        assert_eq!(status, axum::http::StatusCode::UNPROCESSABLE_ENTITY);
     }
 
     #[tokio::test]

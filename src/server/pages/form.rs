@@ -4,6 +4,7 @@
 use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
+use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 use url::form_urlencoded;
 
@@ -67,6 +68,15 @@ impl Fields {
     /// A field without the spaces around it; empty if it was not sent.
     pub(super) fn get(&self, name: &'static str) -> &str {
         self.all(name).next().unwrap_or_default()
+    }
+
+    /// A number as the API takes it; an empty field is null. What is no number stays a text,
+    /// which the API refuses by the field's name.
+    pub(super) fn number(&self, name: &'static str) -> Value {
+        match self.get(name) {
+            "" => Value::Null,
+            text => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+        }
     }
 
     /// A field as it was written, but for the line ends that browsers make of its own.

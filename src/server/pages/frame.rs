@@ -74,6 +74,7 @@ const TEMPLATES: &[(&str, &str)] = &[
 static TERA: LazyLock<Tera> = LazyLock::new(|| {
     let mut tera = Tera::default();
     tera.register_filter("time", time::Relative);
+    tera.register_filter("clock", time::TimeOfDay);
     tera.register_filter("duration", Duration);
     tera.register_function("asset", assets::Address);
     tera.add_raw_templates(TEMPLATES.iter().copied()).expect("a template is no good");

@@ -48,6 +48,7 @@ struct PoolPage {
     pool: PoolRow,
     chart: Chart,
     image: Option<String>,
+    max_concurrency: Option<i64>,
     /// None: it has no URL.
     webhook: Option<PoolWebhook>,
     shared_with: Vec<String>,
@@ -156,6 +157,7 @@ async fn render(
         pool: row,
         chart,
         image: pool.image.clone(),
+        max_concurrency: pool.max_concurrency,
         webhook: webhooks::site(&pool.webhook).map(|site| PoolWebhook {
             enabled: pool.webhook_enabled,
             site,

@@ -35,6 +35,7 @@ struct PoolForm {
     heading: String,
     name: String,
     image: String,
+    max_concurrency: String,
     is_default: bool,
     is_shared: bool,
     environments: Vec<EnvironmentChoice>,
@@ -60,6 +61,7 @@ impl PoolForm {
             heading: "New pool".to_owned(),
             name: fields.get("name").to_owned(),
             image: fields.get("image").to_owned(),
+            max_concurrency: fields.get("max-concurrency").to_owned(),
             is_default: fields.has("default"),
             is_shared: fields.get("sharing") != "named",
             environments: choices(environments, &chosen),
@@ -133,6 +135,7 @@ async fn ask_to_change(
         heading: format!("Edit {}", pool.name),
         name: pool.name,
         image: pool.image.unwrap_or_default(),
+        max_concurrency: pool.max_concurrency.map(|most| most.to_string()).unwrap_or_default(),
         is_default: pool.is_default,
         is_shared: pool.is_shared,
         environments: choices(environments, &named),
@@ -191,6 +194,7 @@ fn resource(fields: &Fields) -> Result<Payload, Refusal> {
     let attributes = json!({
         "name": fields.get("name"),
         "image": fields.get("image"),
+        "max-concurrency": fields.number("max-concurrency"),
         "default": fields.has("default"),
         "is-shared": is_shared,
         "webhook-enabled": fields.has("webhook-enabled"),
@@ -210,6 +214,28 @@ mod tests {
     use super::*;
     use crate::in_process::InProcess;
     use crate::pages::browser::Browser;
+
+    #[tokio::test]
+    async fn a_pools_limit_is_set_shown_and_taken_away() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        for wrong in ["0", "10001", "many", "1.5"] {
+            let fields = [("name", "limited"), ("max-concurrency", wrong)];
+            let (status, page) = browser.post("/pools/new", &fields).await;
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+            assert!(page.contains("This field takes a number from 1 to 10000."), "{page}");
+            assert!(page.contains(&format!("value=\"{wrong}\"")), "{page}");
+        }
+        let fields = [("name", "limited"), ("max-concurrency", "3")];
+        let (_, location) = browser.post_for_location("/pools/new", &fields).await;
+        let path = location.unwrap();
+        assert!(browser.page(&path).await.contains("at most 3<"));
+        let edit = format!("{path}/edit");
+        assert!(browser.page(&edit).await.contains("value=\"3\""));
+        let fields = [("name", "limited"), ("max-concurrency", "")];
+        assert_eq!(browser.post(&edit, &fields).await.0, StatusCode::SEE_OTHER);
+        assert!(!browser.page(&path).await.contains("at most"));
+    }
 
     #[tokio::test]
     async fn a_pools_webhook_is_set_and_shown_without_its_secrets() {

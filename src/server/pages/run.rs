@@ -126,6 +126,8 @@ struct Actions {
 struct PoolQueue {
     pool_id: String,
     pool: String,
+    /// How many runs the pool executes at once.
+    max_concurrency: Option<i64>,
     position: i64,
     length: i64,
 }
@@ -278,7 +280,13 @@ async fn pool_queue(
     let Some(pool_id) = &task.pool_id else { return Ok(None) };
     let (position, length) = task::place_in_queue(db, &task.id, pool_id).await?;
     let pool = agent_pool::find(db, pool_id).await?.ok_or(PageError::NotFound("pool"))?;
-    Ok(Some(PoolQueue { pool_id: pool.id, pool: pool.name, position, length }))
+    Ok(Some(PoolQueue {
+        pool_id: pool.id,
+        pool: pool.name,
+        max_concurrency: pool.max_concurrency,
+        position,
+        length,
+    }))
 }
 
 async fn events(db: &mut Connection, run_id: &str) -> Result<Vec<Event>, PageError> {
@@ -433,9 +441,11 @@ mod tests {
 
     use super::*;
 
+    use crate::clock::Clock;
     use crate::in_process::{InProcess, Working};
     use crate::logs::Key;
     use crate::pages::browser::Browser;
+    use crate::pages::time;
 
     const EVIL: &str = "<script>alert(1)</script>\"'";
 
@@ -458,12 +468,13 @@ mod tests {
             attempt: 1,
         };
         let text = Bytes::from(text.to_owned());
-        server.app.logs.append(&key, offset, text).await.unwrap();
+        let now = server.app.scheduler.clock.now();
+        server.app.logs.append(&key, offset, text, now).await.unwrap();
     }
 
     #[tokio::test]
     async fn the_page_of_a_run_has_the_end_of_its_log_and_links_to_earlier_lines() {
-        let server = InProcess::new().await;
+        let server = InProcess::with_clock(Clock::standing()).await;
         let working = server.working().await;
         let run = run_of(&server, &working).await;
         let log: String = (1..=2345).map(|n| format!("line {n} {EVIL}\n")).collect();
@@ -472,6 +483,10 @@ mod tests {
         let page = browser.page(&format!("/runs/{run}")).await;
         assert!(page.contains("line 2345 &lt;script&gt;"), "{page}");
         assert!(page.contains("id=\"L1001\"") && !page.contains("id=\"L1000\""));
+        let now = server.app.scheduler.clock.now();
+        let time =
+            format!("<span class=\"log-time\" data-at=\"{now}\">{}</span>", time::clock(now));
+        assert_eq!(page.matches(&time).count(), 1345, "{page}");
         assert!(page.contains("from=1\""));
         assert!(!page.contains("<script>alert"));
         let earlier = browser.page(&format!("/runs/{run}?phase=plan&from=1")).await;

@@ -22,6 +22,21 @@ impl Filter<Millis, String> for Relative {
     }
 }
 
+/// The filter `clock`: milliseconds become the time of the day in UTC, to the second.
+pub(super) struct TimeOfDay;
+
+impl Filter<Millis, String> for TimeOfDay {
+    fn call(&self, at: Millis, _: Kwargs, _: &State<'_>) -> String {
+        clock(at)
+    }
+}
+
+/// The time of the day in UTC, to the second.
+pub(super) fn clock(at: Millis) -> String {
+    let time = Timestamp::from_millisecond(at).unwrap_or_default();
+    time.strftime("%H:%M:%S").to_string()
+}
+
 /// How far `at` is from `now`. The script `time.js` says the same.
 fn distance(at: Millis, now: Millis) -> String {
     let seconds = (now - at).abs() / 1000;
@@ -46,6 +61,12 @@ fn distance(at: Millis, now: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_of_the_day_has_two_digits_each() {
+        assert_eq!(clock(1_700_000_000_999), "22:13:20");
+        assert_eq!(clock(86_400_000 + 61_000), "00:01:01");
+    }
 
     #[test]
     fn a_distance_has_the_largest_unit_that_fits() {

@@ -232,8 +232,8 @@ fn resource(fields: &Fields) -> Payload {
         "enabled": fields.has("enabled"),
         "is-shared": is_shared,
         "headers": webhook_headers::attribute(fields),
-        "timeout": number(fields.get("timeout")),
-        "max-attempts": number(fields.get("max-attempts")),
+        "timeout": fields.number("timeout"),
+        "max-attempts": fields.number("max-attempts"),
     });
     // The form of a webhook never has its key: an empty field leaves it as it is.
     let key = fields.raw("secret-key");
@@ -247,14 +247,6 @@ fn resource(fields: &Fields) -> Payload {
         "environments": { "data": named },
     });
     payload(attributes, relationships)
-}
-
-/// What is no number, the API refuses by its name.
-fn number(text: &str) -> Value {
-    match text {
-        "" => Value::Null,
-        text => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
-    }
 }
 
 #[cfg(test)]
@@ -365,7 +357,7 @@ mod tests {
             (("url", "http://chat.example.com"), "https://"),
             (("event", ""), "at least one event"),
             (("event", "run:begun"), "There is no event run:begun"),
-            (("timeout", "soon"), "wrong type"),
+            (("timeout", "soon"), "from 1 to 60"),
             (("max-attempts", "11"), "from 1 to 10"),
             (("header-name-1", "two words"), "is not the name of an HTTP header"),
         ] {

@@ -79,6 +79,8 @@ impl Scheduler {
             driver: register.driver.clone(),
             platform: register.platform.clone(),
             concurrency: register.concurrency.into(),
+            host_memory: register.memory.map(|memory| memory.host_megabytes.cast_signed()),
+            run_memory: register.memory.map(|memory| memory.run_megabytes.cast_signed()),
             level: register.level.into(),
             connected: true,
             errored: false,

@@ -223,7 +223,17 @@ impl Scheduler {
         let limit = (i64::from(poll.free_slots) - offered).max(0);
         let unclaimed_before = self.clock.now() - millis(UNCLAIMED);
         let (pool, agent) = (&session.pool_id, (session.agent_id.as_str(), session.level));
-        task::offerable(db, pool, agent, self.repeat_before(), unclaimed_before, limit).await
+        let mut tasks =
+            task::offerable(db, pool, agent, self.repeat_before(), unclaimed_before, limit).await?;
+        if let Some(mut room) = task::room_in_pool(db, pool).await? {
+            tasks.retain(|task| {
+                // One that was offered has its place already.
+                let is_queued = task.state == State::Queued;
+                room -= i64::from(is_queued);
+                !is_queued || room >= 0
+            });
+        }
+        Ok(tasks)
     }
 
     fn repeat_before(&self) -> Millis {

@@ -296,6 +296,41 @@ async fn an_environments_hooks_go_to_agents_that_execute_them_and_to_the_apply_a
 }
 
 #[tokio::test]
+async fn a_pool_executes_no_more_runs_at_once_than_its_limit() {
+    let world = World::new().await;
+    let limit = async |max_concurrency| {
+        let mut tx = world.scheduler.store.write().await.unwrap();
+        let pool = agent_pool::find(&mut tx, "apool-1").await.unwrap().unwrap();
+        agent_pool::update(&mut tx, &AgentPool { max_concurrency, ..pool }).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    for _ in 0..3 {
+        world.create(NewRun { is_plan_only: true, ..world.new_run() }).await;
+    }
+    limit(Some(1)).await;
+    let (one, other) = (world.agent("one").await, world.agent("other").await);
+    let first = world.take(&one).await;
+    assert!(world.events(&one, 3).await.is_empty());
+    assert!(world.events(&other, 3).await.is_empty());
+
+    limit(Some(2)).await;
+    let offers = world.events(&other, 3).await;
+    let (id, _) = offer(&offers);
+    assert_eq!(offers.len(), 1, "an offer has a place, too");
+    world.scheduler.clock.advance(world.scheduler.terms.repeat());
+    let again = world.events(&other, 3).await;
+    assert_eq!((offer(&again).0, again.len()), (id, 1), "its answer may have been lost");
+
+    world.finish(&first, Outcome::Finished, Some(false)).await.unwrap();
+    let third = world.events(&one, 3).await;
+    assert_eq!(third.len(), 1);
+    world.create(NewRun { is_plan_only: true, ..world.new_run() }).await;
+    assert!(world.events(&one, 3).await.is_empty());
+    limit(None).await;
+    assert_eq!(world.events(&one, 3).await.len(), 1);
+}
+
+#[tokio::test]
 async fn options_that_do_not_go_together_are_refused_by_name() {
     let world = World::new().await;
     let options = |refresh, targets: &[&str], replace: &[&str]| RunOptions {
@@ -1689,6 +1724,7 @@ impl World {
             platform: "linux_amd64".to_owned(),
             concurrency: 5,
             level: LEVEL,
+            memory: None,
             identity: from.map(|(machine_id, boot_id)| Identity {
                 machine_id: machine_id.to_owned(),
                 boot_id: boot_id.to_owned(),
@@ -1777,6 +1813,7 @@ fn pool(id: &str) -> AgentPool {
         is_default: false,
         is_shared: true,
         image: None,
+        max_concurrency: None,
         webhook_enabled: false,
         webhook: Default::default(),
         created_at: 0,

@@ -26,6 +26,10 @@ pub(crate) struct Agent {
     pub platform: String,
     /// How many tasks it runs at once.
     pub concurrency: i64,
+    /// What its host has, in MB; none: it did not say.
+    pub host_memory: Option<i64>,
+    /// What each of its runs may use, in MB.
+    pub run_memory: Option<i64>,
     /// What it can do ([`protocol::LEVEL`]).
     pub level: i64,
     /// Whether it is registered: it has not taken its leave.
@@ -111,15 +115,17 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     sqlx::query(
         "INSERT INTO agents
             (id, pool_id, name, version, os, driver, platform, concurrency, connected, errored,
-             error_message, created_at, last_seen_at, machine_id, boot_id, level)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+             error_message, created_at, last_seen_at, machine_id, boot_id, level, host_memory,
+             run_memory)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
          ON CONFLICT (id) DO UPDATE SET
             version = excluded.version, os = excluded.os, driver = excluded.driver,
             platform = excluded.platform, concurrency = excluded.concurrency,
             connected = excluded.connected,
             errored = excluded.errored, error_message = excluded.error_message,
             last_seen_at = excluded.last_seen_at, machine_id = excluded.machine_id,
-            boot_id = excluded.boot_id, level = excluded.level",
+            boot_id = excluded.boot_id, level = excluded.level,
+            host_memory = excluded.host_memory, run_memory = excluded.run_memory",
     )
     .bind(&agent.id)
     .bind(&agent.pool_id)
@@ -137,6 +143,8 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     .bind(&agent.machine_id)
     .bind(&agent.boot_id)
     .bind(agent.level)
+    .bind(agent.host_memory)
+    .bind(agent.run_memory)
     .execute(db)
     .await
     .map(drop)

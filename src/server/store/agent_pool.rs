@@ -21,6 +21,8 @@ pub(crate) struct AgentPool {
     pub is_shared: bool,
     /// The image of its runs, unless a workspace has its own.
     pub image: Option<String>,
+    /// How many runs it executes at once; none: as many as its agents have slots.
+    pub max_concurrency: Option<i64>,
     /// Whether its queued tasks are announced.
     pub webhook_enabled: bool,
     /// Where they are announced.
@@ -69,8 +71,8 @@ pub(crate) async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Resul
     sqlx::query(
         "INSERT INTO agent_pools
             (id, account_id, name, is_default, is_shared, image, created_at, webhook_enabled,
-             webhook)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             webhook, max_concurrency)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(&pool.id)
     .bind(&pool.account_id)
@@ -81,6 +83,7 @@ pub(crate) async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Resul
     .bind(pool.created_at)
     .bind(pool.webhook_enabled)
     .bind(pool.webhook.to_json())
+    .bind(pool.max_concurrency)
     .execute(db)
     .await
     .map(drop)
@@ -90,7 +93,7 @@ pub(crate) async fn insert(db: &mut Connection, pool: &AgentPool) -> sqlx::Resul
 pub(crate) async fn update(db: &mut Connection, pool: &AgentPool) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE agent_pools SET name = $2, is_default = $3, is_shared = $4, image = $5,
-            webhook_enabled = $6, webhook = $7
+            webhook_enabled = $6, webhook = $7, max_concurrency = $8
          WHERE id = $1",
     )
     .bind(&pool.id)
@@ -100,6 +103,7 @@ pub(crate) async fn update(db: &mut Connection, pool: &AgentPool) -> sqlx::Resul
     .bind(&pool.image)
     .bind(pool.webhook_enabled)
     .bind(pool.webhook.to_json())
+    .bind(pool.max_concurrency)
     .execute(db)
     .await
     .map(drop)

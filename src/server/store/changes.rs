@@ -201,6 +201,7 @@ mod tests {
             is_default: false,
             is_shared: true,
             image: None,
+            max_concurrency: None,
             webhook_enabled: false,
             webhook: Default::default(),
             created_at: 0,

@@ -396,6 +396,19 @@ pub(crate) async fn count_offered(
     .await
 }
 
+/// How many more tasks the agents of a pool may be offered; none: its runs are not limited.
+pub(crate) async fn room_in_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(statement(
+        "SELECT p.max_concurrency - (SELECT COUNT(*) FROM tasks t
+                                     WHERE t.pool_id = p.id AND t.state IN {tasks_of_agents})
+         FROM agent_pools p WHERE p.id = $1",
+    ))
+    .bind(pool_id)
+    .fetch_optional(db)
+    .await
+    .map(Option::flatten)
+}
+
 /// The tasks that an agent was offered or has.
 pub(crate) async fn of_agent(db: &mut Connection, agent_id: &str) -> sqlx::Result<Vec<Task>> {
     of_agents(db, &[agent_id]).await

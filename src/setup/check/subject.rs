@@ -261,10 +261,8 @@ fn refusal_of(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
+    use crate::test_programs;
 
     #[test]
     fn an_agent_that_fails_its_probe_says_why_and_others_say_nothing() {
@@ -275,10 +273,7 @@ mod tests {
         let proxy = "http://proxy:3128".parse().unwrap();
         let ask = || refusal_of(program, &url, Some(&proxy), Some(Path::new("/ca.pem")));
         assert_eq!(ask(), None);
-        let becomes = |script: &str| {
-            fs::write(program, format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
-        };
+        let becomes = |script: &str| test_programs::write(Path::new(program), script);
         becomes("echo \"error: $* by $ALL_PROXY\" >&2; exit 1");
         let said = "probe https://pools.example.com/ --ca-cert /ca.pem by http://proxy:3128/";
         assert_eq!(ask().as_deref(), Some(said));

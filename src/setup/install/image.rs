@@ -35,18 +35,15 @@ fn judge(program: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
+    use crate::test_programs;
 
     #[test]
     fn only_an_image_that_is_known_to_be_missing_ends_an_installation() {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("agent");
         let judged = |script: &str| {
-            fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            test_programs::write(&program, script);
             judge(program.to_str().unwrap())
         };
         let error = judged("echo \"error: $1: no such image\" >&2; exit 1").unwrap_err();

@@ -5,6 +5,10 @@
 
 const BLOCK = 500;
 
+// In the reader's zone.
+const clock = new Intl.DateTimeFormat("en", { timeStyle: "medium", hourCycle: "h23" });
+const days = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+
 for (const panel of document.querySelectorAll("[data-log]")) {
   new Log(panel).start();
 }
@@ -16,6 +20,7 @@ function Log(panel) {
   const summary = panel.querySelector("[data-log-summary]");
   const following = panel.querySelector("[data-log-follow]");
   const wrapping = panel.querySelector("[data-log-wrap]");
+  const timing = panel.querySelector("[data-log-times]");
   const search = panel.querySelector("[data-log-search]");
   const matchSummary = panel.querySelector("[data-log-matches]");
 
@@ -25,6 +30,7 @@ function Log(panel) {
   let isLive = panel.dataset.liveLog === "true";
   let lineHeight = 20;
   let selected = null;
+  let shownTime = { at: null, text: ">" };
   let matches = [];
   let matchSet = new Set();
   let match = -1;
@@ -40,7 +46,11 @@ function Log(panel) {
     const first = Number(panel.dataset.first);
     view.replaceChildren();
     grow();
-    keep(first, rendered.map((line) => line.lastElementChild.innerHTML));
+    keep(
+      first,
+      rendered.map((line) => line.lastElementChild.innerHTML),
+      rendered.map((line) => Number(line.querySelector(".log-time").dataset.at) || null),
+    );
     select();
     if (selected === null && (isLive || !("part" in panel.dataset))) {
       toEnd();
@@ -49,7 +59,10 @@ function Log(panel) {
     }
     wrapping.checked = localStorage.getItem("log-wrap") === "true";
     wrap();
+    timing.checked = localStorage.getItem("log-times") === "true";
+    showTimes();
     following.checked = isLive && selected === null;
+    timing.addEventListener("change", showTimes);
     wrapping.addEventListener("change", wrap);
     following.addEventListener("change", () => following.checked && toEnd());
     view.addEventListener("scroll", scrolled, { passive: true });
@@ -138,6 +151,7 @@ function Log(panel) {
     let first = index * BLOCK + 1;
     const end = first + size(index);
     const html = [];
+    const times = [];
     try {
       while (first < end) {
         const part = await get({ first, count: end - first });
@@ -145,9 +159,10 @@ function Log(panel) {
           break;
         }
         html.push(...part.html);
+        times.push(...part.times);
         first += part.html.length;
       }
-      keep(index * BLOCK + 1, html);
+      keep(index * BLOCK + 1, html, times);
     } catch {
       // It is loaded when it is looked at again.
     }
@@ -155,7 +170,7 @@ function Log(panel) {
 
   // Shows lines from `first` on in their blocks. A block is loaded with its first line; what
   // would leave a gap is not kept.
-  function keep(first, html) {
+  function keep(first, html, times) {
     for (let at = 0; at < html.length; ) {
       const number = first + at;
       const index = Math.floor((number - 1) / BLOCK);
@@ -169,7 +184,10 @@ function Log(panel) {
         }
         lines.insertAdjacentHTML(
           "beforeend",
-          html.slice(at, at + count).map((text, offset) => line(number + offset, text)).join(""),
+          html
+            .slice(at, at + count)
+            .map((text, offset) => line(number + offset, text, times[at + offset]))
+            .join(""),
         );
         block.isLoaded = true;
         lines.style.height = "";
@@ -179,13 +197,22 @@ function Log(panel) {
     mark();
   }
 
-  // `text` is HTML that the server has escaped.
-  function line(number, text) {
+  // `text` is HTML that the server has escaped, `at` when the line came, in milliseconds.
+  function line(number, text, at) {
     return (
       `<div class="log-line" id="L${number}"><a class="log-number" href="#L${number}" ` +
       `data-line="${number}" aria-label="Line ${number}"></a>` +
+      `<span class="log-time"${timeOf(at)}</span>` +
       `<span class="log-text">${text}</span></div>`
     );
+  }
+
+  // The rest of an element that shows a time. Lines in a row often have the same one.
+  function timeOf(at) {
+    if (at !== shownTime.at) {
+      shownTime = { at, text: at ? ` title="${days.format(at)}">${clock.format(at)}` : ">" };
+    }
+    return shownTime.text;
   }
 
   async function get(query) {
@@ -220,7 +247,7 @@ function Log(panel) {
         attempt = part.attempt;
         total = part.total;
         grow();
-        keep(part.first, part.html);
+        keep(part.first, part.html, part.times);
         blocks.forEach((block, index) => block.isSeen && load(index));
         if (following.checked) {
           toEnd();
@@ -254,6 +281,11 @@ function Log(panel) {
     if (following.checked) {
       toEnd();
     }
+  }
+
+  function showTimes() {
+    localStorage.setItem("log-times", String(timing.checked));
+    view.classList.toggle("has-times", timing.checked);
   }
 
   // Lines that a link names: #L120, or #L120-L130.

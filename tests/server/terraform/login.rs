@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use serde_json::Value;
 
 use super::cli::{Cli, old_terraform, said, server};
 use crate::harness::{Server, id};
+use tests::programs;
 
 /// A browser that is signed in: it keeps its cookies and follows no redirect by itself.
 struct Browser {
@@ -88,9 +88,8 @@ fn form(page: &str) -> Vec<(String, String)> {
 /// An `xdg-open` in `folder` that writes down which page it should open; where.
 fn fake_desktop(folder: &Path) -> PathBuf {
     let program = folder.join("xdg-open");
-    fs::write(&program, "#!/bin/sh\nprintf %s \"$1\" >\"$0.part\"\nmv \"$0.part\" \"$0.url\"\n")
-        .unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = "#!/bin/sh\nprintf %s \"$1\" >\"$0.part\"\nmv \"$0.part\" \"$0.url\"\n";
+    programs::write(&program, script);
     folder.join("xdg-open.url")
 }
 

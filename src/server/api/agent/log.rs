@@ -33,7 +33,8 @@ pub(super) async fn append(
     task.check(place.attempt)?;
     LogOffset { offset: place.offset, interval_milliseconds: None }.check()?;
     let key = log_key(&app, &task.0).await?;
-    match app.logs.append(&key, place.offset, piece?).await? {
+    let now = app.scheduler.clock.now();
+    match app.logs.append(&key, place.offset, piece?, now).await? {
         Appended::To(offset) => {
             let interval_milliseconds = Some(app.watched.interval(&task.0.id));
             Ok(Json(LogOffset { offset, interval_milliseconds }))

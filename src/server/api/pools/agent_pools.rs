@@ -1,5 +1,6 @@
 //! Agent pools.
 
+use std::ops::RangeInclusive;
 use std::slice;
 
 use axum::extract::{Path, State};
@@ -26,6 +27,9 @@ pub(super) fn calls() -> Calls {
         .patch("/agent-pools/{id}", "Change an agent pool", update)
         .delete("/agent-pools/{id}", "Delete an agent pool", delete)
 }
+
+/// How many runs a pool can be limited to at once.
+pub(super) const MAX_CONCURRENCY: RangeInclusive<i64> = 1..=10_000;
 
 /// The pool with this id.
 pub(super) async fn find(db: &mut Connection, id: &str) -> Result<AgentPool, ApiError> {
@@ -85,6 +89,7 @@ pub(crate) async fn create(State(app): State<App>, payload: Payload) -> Result<D
         // Unless somebody says who may use it, everybody may.
         is_shared: environments(&payload)?.is_none_or(|(_, named)| named.is_empty()),
         image: None,
+        max_concurrency: None,
         webhook_enabled: false,
         webhook: Webhook::default(),
         created_at: app.scheduler.clock.now(),
@@ -150,6 +155,9 @@ async fn change(
     }
     if let Some(image) = payload.image()? {
         pool.image = image;
+    }
+    if let Some(most) = payload.within("max-concurrency", &MAX_CONCURRENCY)? {
+        pool.max_concurrency = most;
     }
     webhook::change(pool, payload)?;
     if let Some(is_default) = payload.attribute("default")? {
@@ -307,6 +315,7 @@ async fn render_all(
                 "in-use": !workspaces.is_empty() || !default_of.is_empty(),
                 "vcs-enabled": false,
                 "image": pool.image,
+                "max-concurrency": pool.max_concurrency,
                 // For those who start and stop agents by demand.
                 "queue-depth": queue_depth,
                 "oldest-wait-seconds": oldest.map(|since| (now - since).max(0) / 1000),

@@ -5,8 +5,12 @@
 //! that existing clients write, and that mean something which this server does not have, are
 //! accepted with the value that says what it does anyway.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value, json};
 
+use super::agent_pools::MAX_CONCURRENCY;
+use super::webhook_integrations::{self, ATTEMPTS};
 use crate::api::calls::schema_named;
 use crate::api::json_api::ApiError;
 use crate::api::value_type::ValueType::{
@@ -47,6 +51,13 @@ const SECONDS: ValueType = Number(*TIMEOUTS.start() as i64, *TIMEOUTS.end() as i
 /// The same in minutes.
 const MINUTES: ValueType = Number(1, *TIMEOUTS.end() as i64 / 60, "minutes");
 
+/// How many runs a pool executes at once.
+const RUNS: ValueType = within(&MAX_CONCURRENCY, "runs");
+
+const fn within(range: &RangeInclusive<i64>, counted: &'static str) -> ValueType {
+    Number(*range.start(), *range.end(), counted)
+}
+
 static KINDS: [Kind; 16] = [
     Kind {
         name: "access-tokens",
@@ -78,6 +89,7 @@ static KINDS: [Kind; 16] = [
             ("default", Flag),
             ("is-shared", Flag),
             ("image", OrNull(&Text)),
+            ("max-concurrency", OrNull(&RUNS)),
             ("webhook-enabled", Flag),
             ("webhook-headers", HEADERS),
             ("webhook-url", OrNull(&Text)),
@@ -253,10 +265,10 @@ static KINDS: [Kind; 16] = [
             ("enabled", Flag),
             ("headers", HEADERS),
             ("is-shared", Flag),
-            ("max-attempts", Number(1, 10, "attempts")),
+            ("max-attempts", within(&ATTEMPTS, "attempts")),
             ("name", Name),
             ("secret-key", OrNull(&Text)),
-            ("timeout", Number(1, 60, "seconds")),
+            ("timeout", within(&webhook_integrations::TIMEOUTS, "seconds")),
             ("url", Text),
         ],
         relationships: &[("account", false), ("environments", true), ("events", true)],

@@ -1,5 +1,7 @@
 //! A resource as it comes in.
 
+use std::ops::RangeInclusive;
+
 use axum::extract::{FromRequest, Request};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -77,6 +79,22 @@ impl Payload {
             // The error may quote the value, which may be sensitive.
             Err(_) => Err(ApiError::attribute(name, "This field has a value of a wrong type.")),
         }
+    }
+
+    /// What to make of a number in a range: nothing if it is missing, else its value or null.
+    pub(super) fn within(
+        &self,
+        name: &str,
+        range: &RangeInclusive<i64>,
+    ) -> Result<Option<Option<i64>>, ApiError> {
+        let Some(value) = self.attributes.get(name) else { return Ok(None) };
+        let number = value.as_i64().filter(|number| range.contains(number));
+        if number.is_none() && !value.is_null() {
+            let (least, most) = (range.start(), range.end());
+            let detail = format!("This field takes a number from {least} to {most}.");
+            return Err(ApiError::attribute(name, detail));
+        }
+        Ok(Some(number))
     }
 
     /// A name: printable, not empty, not long.

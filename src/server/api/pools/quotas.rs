@@ -158,7 +158,8 @@ mod tests {
         for what in ["plan?attempt=1", "plan-files?attempt=1", "lock-file?attempt=1"] {
             put(&server, &working, what, vec![0; 1024 * 1024]).await;
         }
-        put(&server, &working, "log?attempt=1&offset=0", vec![b'x'; 1024 * 1024]).await;
+        // The times of the log have the rest of a MiB.
+        put(&server, &working, "log?attempt=1&offset=0", vec![b'x'; 1000 * 1024]).await;
 
         let workspace = &working.workspace;
         let refused = post(&server, "/state-versions", workspace, state(9)).await;

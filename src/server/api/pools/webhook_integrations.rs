@@ -1,5 +1,7 @@
 //! Webhooks that are called when something happens to runs and agents, and their deliveries.
 
+use std::ops::RangeInclusive;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -21,6 +23,12 @@ use protocol::Secret;
 /// What existing clients expect of one that says nothing.
 pub(crate) const TIMEOUT: i64 = 15;
 pub(crate) const MAX_ATTEMPTS: i64 = 3;
+
+/// How long a call may take, in seconds.
+pub(super) const TIMEOUTS: RangeInclusive<i64> = 1..=60;
+
+/// How many attempts at a call there may be.
+pub(super) const ATTEMPTS: RangeInclusive<i64> = 1..=10;
 
 pub(super) fn calls() -> Calls {
     Calls::default()
@@ -130,10 +138,10 @@ fn change(changed: &mut WebhookIntegration, payload: &Payload) -> Result<(), Api
     if let Some(key) = payload.text("secret-key")? {
         changed.webhook.secret_key = key.map(Secret::new);
     }
-    if let Some(timeout) = within(payload, "timeout", 1, 60)? {
+    if let Some(timeout) = payload.within("timeout", &TIMEOUTS)?.flatten() {
         changed.timeout = timeout;
     }
-    if let Some(most) = within(payload, "max-attempts", 1, 10)? {
+    if let Some(most) = payload.within("max-attempts", &ATTEMPTS)?.flatten() {
         changed.max_attempts = most;
     }
     if let Some(names) = payload.to_many("events")? {
@@ -145,16 +153,6 @@ fn change(changed: &mut WebhookIntegration, payload: &Payload) -> Result<(), Api
     match changed.events.0.is_empty() {
         true => Err(ApiError::relationship("events", "A webhook is for at least one event.")),
         false => Ok(()),
-    }
-}
-
-fn within(payload: &Payload, name: &str, least: i64, most: i64) -> Result<Option<i64>, ApiError> {
-    match payload.attribute(name)? {
-        Some(number) if !(least..=most).contains(&number) => Err(ApiError::attribute(
-            name,
-            format!("This field takes a number from {least} to {most}."),
-        )),
-        number => Ok(number),
     }
 }
 
