@@ -1,11 +1,13 @@
 //! Which of the variables that a workspace has and inherits its runs get.
 //!
 //! Of those with one key and category the narrowest scope wins, unless a wider one is final:
-//! then the widest final one does.
+//! then the widest final one does. In a scope, one with a tag wins over one without; of several
+//! with a tag, the one whose tag comes first by its name.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::store::variable::{Category, Scope, Variable};
+use crate::store::variable::{Category, Variable};
 
 /// The variables of a workspace with one key and category.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(crate) fn resolve(reaching: Vec<Variable>) -> Vec<Inherited> {
         groups.entry((variable.key.clone(), variable.category)).or_default().push(variable);
     }
     let resolve = |mut group: Vec<Variable>| {
-        group.sort_by_key(Variable::scope);
+        group.sort_by_key(|variable| (variable.rank(), Reverse(variable.tag.clone())));
         let last = group.len() - 1;
         let winner = group.iter().position(|variable| variable.is_final).unwrap_or(last);
         Inherited { winner: group.remove(winner), overridden: group }
@@ -40,7 +42,7 @@ pub(crate) fn resolve(reaching: Vec<Variable>) -> Vec<Inherited> {
 
 /// The final variable around `variable` that does not let it be, of those with its key.
 pub(crate) fn barred_by<'a>(variable: &Variable, related: &'a [Variable]) -> Option<&'a Variable> {
-    related.iter().find(|other| other.is_final && other.scope() < variable.scope())
+    related.iter().find(|other| other.is_final && other.rank() < variable.rank())
 }
 
 /// Those within the scope of `variable` that it bars if it is final.
@@ -48,23 +50,30 @@ pub(crate) fn barred<'a>(
     variable: &Variable,
     related: &'a [Variable],
 ) -> impl Iterator<Item = &'a Variable> {
-    let scope: Option<Scope> = variable.is_final.then(|| variable.scope());
-    related.iter().filter(move |other| scope.is_some_and(|scope| other.scope() > scope))
+    let rank = variable.is_final.then(|| variable.rank());
+    related.iter().filter(move |other| rank.is_some_and(|rank| other.rank() > rank))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `account environment! workspace`: a variable of each scope; `!` is final, `*` sensitive.
+    /// `account environment! workspace`: a variable of each scope; `!` is final, `*` sensitive,
+    /// and `account#prod` has a tag.
     fn variables(scopes: &str) -> Vec<Variable> {
         let variable = |word: &str| {
-            let scope = word.trim_end_matches(['!', '*']);
+            let name = word.trim_end_matches(['!', '*']);
+            let (scope, tag) = match name.split_once('#') {
+                Some((scope, tag)) => (scope, Some(tag.to_owned())),
+                None => (name, None),
+            };
             Variable {
-                id: format!("var-{scope}"),
+                id: format!("var-{name}"),
                 account_id: "acc".to_owned(),
                 environment_id: (scope != "account").then(|| "env".to_owned()),
                 workspace_id: (scope == "workspace").then(|| "ws".to_owned()),
+                tag_id: tag.clone(),
+                tag,
                 key: "size".to_owned(),
                 value: Default::default(),
                 category: Category::Terraform,
@@ -89,6 +98,15 @@ mod tests {
             ("environment! account workspace", "environment", "account workspace"),
             ("workspace environment! account!", "account", "environment workspace"),
             ("account workspace!", "workspace", "account"),
+            ("account#prod account", "account#prod", "account"),
+            ("account#prod environment", "environment", "account#prod"),
+            (
+                "environment#prod account#prod workspace",
+                "workspace",
+                "account#prod environment#prod",
+            ),
+            ("account#dev account account#prod", "account#dev", "account account#prod"),
+            ("account! account#prod", "account", "account#prod"),
         ] {
             let resolved = resolve(variables(scopes));
             assert_eq!(resolved.len(), 1, "{scopes}");

@@ -128,7 +128,7 @@ export async function delivered(count) {
 export async function register(poolToken, name, more = {}) {
   const body = {
     name, version: "0.1.0", os: "debian_12", driver: "docker", platform: "linux_amd64",
-    concurrency: 2, ...more,
+    concurrency: 2, memory: { host_megabytes: 4096, run_megabytes: 512 }, ...more,
   };
   const answer = await agent(poolToken, "register", body);
   return { status: answer.status, ...(await answer.json().catch(() => ({}))) };

@@ -96,6 +96,8 @@ struct InheritedRow {
     key: String,
     category: Category,
     scope: Scope,
+    /// The tag that brings it to the workspace.
+    by_tag: Option<String>,
     /// None: it is sensitive.
     value: Option<String>,
     hcl: bool,
@@ -116,6 +118,7 @@ async fn inherited(
             if variable.scope() < Scope::Workspace {
                 rows.push(InheritedRow {
                     scope: variable.scope(),
+                    by_tag: variable.tag,
                     value: (!variable.sensitive).then(|| variable.value.0.expose().to_owned()),
                     key: variable.key,
                     category: variable.category,

@@ -387,6 +387,8 @@ async fn a_runs_own_inputs_take_precedence_over_its_workspaces() {
             account_id: "acc-1".into(),
             environment_id: Some("env-1".into()),
             workspace_id: Some("ws-main".into()),
+            tag_id: None,
+            tag: None,
             key: key.into(),
             value: "of the workspace".to_owned().into(),
             category: variable::Category::Terraform,

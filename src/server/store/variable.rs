@@ -18,7 +18,12 @@ pub(crate) struct Variable {
     pub environment_id: Option<String>,
     /// Its workspace, which is in its environment; none: it belongs to a wider scope.
     pub workspace_id: Option<String>,
-    /// Its name, unique in its scope and category.
+    /// The tag that workspaces need to get it; none: all of its scope get it.
+    pub tag_id: Option<String>,
+    /// That tag's name, where [`reaching`] read it.
+    #[sqlx(default)]
+    pub tag: Option<String>,
+    /// Its name, unique in its scope and category and with its tag.
     pub key: String,
     /// Its value.
     #[sqlx(try_from = "String")]
@@ -52,6 +57,11 @@ pub(crate) enum Scope {
 }
 
 impl Variable {
+    /// How narrow it is, to be compared: one with a tag is narrower than others of its scope.
+    pub(crate) fn rank(&self) -> (Scope, bool) {
+        (self.scope(), self.tag_id.is_some())
+    }
+
     /// Who gets it.
     pub(crate) fn scope(&self) -> Scope {
         match (&self.environment_id, &self.workspace_id) {
@@ -121,6 +131,8 @@ pub(crate) struct Filter<'a> {
     pub keys: Option<&'a str>,
     /// Of this category.
     pub category: Option<&'a str>,
+    /// With one of these tags; null: with none.
+    pub tags: Option<&'a str>,
 }
 
 /// Writes a new variable.
@@ -128,8 +140,8 @@ pub(crate) async fn insert(db: &mut Connection, variable: &Variable) -> sqlx::Re
     sqlx::query(
         "INSERT INTO variables
             (id, account_id, environment_id, workspace_id, key, value, category, hcl, sensitive,
-             is_final, description, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             is_final, description, created_at, updated_at, tag_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(&variable.id)
     .bind(&variable.account_id)
@@ -144,6 +156,7 @@ pub(crate) async fn insert(db: &mut Connection, variable: &Variable) -> sqlx::Re
     .bind(&variable.description)
     .bind(variable.created_at)
     .bind(variable.updated_at)
+    .bind(&variable.tag_id)
     .execute(db)
     .await
     .map(drop)
@@ -180,18 +193,26 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<V
     sqlx::query_as("SELECT * FROM variables WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
-/// All variables that a workspace has or inherits, by name.
+/// All variables that a workspace has or inherits, by name. A workspace has the tags of its
+/// environment, too.
 pub(crate) async fn reaching(
     db: &mut Connection,
     workspace_id: &str,
 ) -> sqlx::Result<Vec<Variable>> {
     sqlx::query_as(
-        "SELECT v.* FROM workspaces w
+        "SELECT v.*, t.name AS tag FROM workspaces w
          JOIN environments e ON e.id = w.environment_id
          JOIN variables v ON v.account_id = e.account_id
           AND (v.environment_id IS NULL OR v.environment_id = e.id)
           AND (v.workspace_id IS NULL OR v.workspace_id = w.id)
-         WHERE w.id = $1 ORDER BY v.key, v.category",
+         LEFT JOIN tags t ON t.id = v.tag_id
+         WHERE w.id = $1
+           AND (v.tag_id IS NULL
+                OR EXISTS (SELECT 1 FROM workspace_tags g
+                           WHERE g.workspace_id = w.id AND g.key = t.name)
+                OR EXISTS (SELECT 1 FROM environment_tags g
+                           WHERE g.environment_id = e.id AND g.tag_id = v.tag_id))
+         ORDER BY v.key, v.category",
     )
     .bind(workspace_id)
     .fetch_all(db)
@@ -222,7 +243,8 @@ pub(crate) async fn related(
 }
 
 /// How many variables, and how many bytes of values, one workspace in the scope of this
-/// variable gets at most, with those that it inherits.
+/// variable gets at most, with those that it inherits. Those with a tag count for all: a
+/// workspace can get any tag later.
 pub(crate) async fn most_in_scope(
     db: &mut Connection,
     variable: &Variable,
@@ -249,6 +271,14 @@ pub(crate) async fn most_in_scope(
     .await
 }
 
+/// The variables with a tag, by name.
+pub(crate) async fn of_tag(db: &mut Connection, tag_id: &str) -> sqlx::Result<Vec<Variable>> {
+    sqlx::query_as("SELECT * FROM variables WHERE tag_id = $1 ORDER BY key, id")
+        .bind(tag_id)
+        .fetch_all(db)
+        .await
+}
+
 /// A page of them, by name.
 pub(crate) async fn list(
     db: &mut Connection,
@@ -261,7 +291,8 @@ pub(crate) async fn list(
            AND ($3 IS NULL OR EXISTS (SELECT 1 FROM json_each($3) j WHERE j.value IS t.environment_id))
            AND ($4 IS NULL OR EXISTS (SELECT 1 FROM json_each($4) j WHERE j.value IS t.workspace_id))
            AND ($5 IS NULL OR EXISTS (SELECT 1 FROM json_each($5) j WHERE j.value = t.key))
-           AND ($6 IS NULL OR t.category = $6)",
+           AND ($6 IS NULL OR t.category = $6)
+           AND ($7 IS NULL OR EXISTS (SELECT 1 FROM json_each($7) j WHERE j.value IS t.tag_id))",
         "t.key, t.id",
         &[
             filter.id,
@@ -270,6 +301,7 @@ pub(crate) async fn list(
             filter.workspaces,
             filter.keys,
             filter.category,
+            filter.tags,
         ],
         view.into(),
     )

@@ -252,7 +252,12 @@ static KINDS: [Kind; 16] = [
             ("sensitive", Flag),
             ("value", OrNull(&LongText)),
         ],
-        relationships: &[("account", false), ("environment", false), ("workspace", false)],
+        relationships: &[
+            ("account", false),
+            ("environment", false),
+            ("tag", false),
+            ("workspace", false),
+        ],
         required: &["key", "category"],
         // Admins' tokens have no address.
         fixed: &[("updated-by-email", "null")],

@@ -309,9 +309,10 @@ pub(super) static TYPES: [ResourceType; 21] = [
         related: &[
             ("account", "accounts"),
             ("environment", "environments"),
+            ("tag", "tags"),
             ("workspace", "workspaces"),
         ],
-        filters: &["account", "category", "environment", "key", "var", "workspace"],
+        filters: &["account", "category", "environment", "key", "tag", "var", "workspace"],
         flags: &[],
         sorts: variable::SORTS,
         searched: variable::SEARCHED,

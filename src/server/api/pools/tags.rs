@@ -13,8 +13,8 @@ use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::store::tag::{self, Filter, Tag};
-use crate::store::workspace_tag;
 use crate::store::{Connection, is_taken};
+use crate::store::{variable, workspace_tag};
 use crate::token::new_id;
 
 pub(super) fn calls() -> Calls {
@@ -220,6 +220,14 @@ async fn update(
 async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let tag = find(&mut tx, &id).await?;
+    let variables = variable::of_tag(&mut tx, &id).await?;
+    if !variables.is_empty() {
+        let keys: Vec<_> = variables.into_iter().map(|variable| variable.key).collect();
+        return Err(ApiError::conflict(format!(
+            "Variables are for workspaces with the tag: {}. Delete them first.",
+            keys.join(", ")
+        )));
+    }
     tag::delete(&mut tx, &tag).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

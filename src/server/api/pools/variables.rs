@@ -17,7 +17,7 @@ use crate::clock::{Millis, rfc3339};
 use crate::hcl_value;
 use crate::inherited_variables::{barred, barred_by};
 use crate::store::variable::{self, Category, Filter, Scope, Variable};
-use crate::store::{Connection, environment, is_taken};
+use crate::store::{Connection, environment, is_taken, tag};
 use crate::token::new_id;
 use protocol::Secret;
 use protocol::limits::{MAX_KEY, MAX_VALUES, MAX_VARIABLES};
@@ -42,8 +42,8 @@ struct Options {
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     let any_of = |name: &str| query.filter(name).map(any_of);
-    let (environments, workspaces, keys) =
-        (any_of("environment"), any_of("workspace"), any_of("key"));
+    let (environments, workspaces) = (any_of("environment"), any_of("workspace"));
+    let (keys, tags) = (any_of("key"), any_of("tag"));
     let filter = Filter {
         id: query.filter("var"),
         account: query.filter("account"),
@@ -51,6 +51,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         workspaces: workspaces.as_deref(),
         keys: keys.as_deref(),
         category: query.filter("category"),
+        tags: tags.as_deref(),
     };
     let listed = variable::list(&mut db, filter, query.view()).await?;
     Ok(Document::page(listed.rows.iter().map(render).collect(), listed.total, query.page))
@@ -86,6 +87,8 @@ async fn create(
         account_id: owner.account_id,
         environment_id: owner.environment_id,
         workspace_id: owner.workspace_id,
+        tag_id: owner.tag_id,
+        tag: None,
         key: payload.required("key")?,
         value: variable::Value::default(),
         category: payload.required("category")?,
@@ -115,6 +118,7 @@ async fn update(
     payload.unchanged("account", Some(&variable.account_id))?;
     payload.unchanged("environment", variable.environment_id.as_deref())?;
     payload.unchanged("workspace", variable.workspace_id.as_deref())?;
+    payload.unchanged("tag", variable.tag_id.as_deref())?;
     change(&mut variable, &payload, app.scheduler.clock.now())?;
     variable::update(&mut tx, &variable).await.map_err(|error| key_taken(error, &variable))?;
     check_others(&mut tx, &variable, &options).await?;
@@ -139,6 +143,8 @@ struct Owner {
     account_id: String,
     environment_id: Option<String>,
     workspace_id: Option<String>,
+    /// Of its workspaces, those with this tag get it.
+    tag_id: Option<String>,
 }
 
 impl Owner {
@@ -163,9 +169,27 @@ impl Owner {
         {
             return Err(ApiError::no_related("environment", "Environment", id));
         }
+        let tag_id = payload.to_one("tag")?.flatten();
+        if let Some(id) = &tag_id
+            && tag::find(db, id).await?.is_none()
+        {
+            return Err(ApiError::no_related("tag", "Tag", id));
+        }
         let Some(workspace_id) = workspace else {
-            return Ok(Self { account_id, environment_id: environment, workspace_id: None });
+            return Ok(Self {
+                account_id,
+                environment_id: environment,
+                workspace_id: None,
+                tag_id,
+            });
         };
+        if tag_id.is_some() {
+            return Err(ApiError::relationship(
+                "tag",
+                "A variable of one workspace has no tag: that says which workspaces of the account \
+                 or of an environment get a variable.",
+            ));
+        }
         let found = workspaces::related(db, payload).await?;
         if environment.is_some_and(|environment| environment != found.environment_id) {
             return Err(ApiError::relationship(
@@ -177,6 +201,7 @@ impl Owner {
             account_id,
             environment_id: Some(found.environment_id),
             workspace_id: Some(workspace_id),
+            tag_id: None,
         })
     }
 }
@@ -234,6 +259,12 @@ fn check(variable: &Variable) -> Result<(), ApiError> {
             "key",
             "This field takes letters, digits and underscores (and dashes in a Terraform \
              variable), and starts with a letter or an underscore.",
+        ));
+    }
+    if variable.is_final && variable.tag_id.is_some() {
+        return Err(ApiError::attribute(
+            "final",
+            "A variable with a tag can't be final: workspaces get and lose their tags.",
         ));
     }
     if variable.hcl && variable.category == Category::Shell {
@@ -328,7 +359,11 @@ fn key_taken(error: sqlx::Error, variable: &Variable) -> ApiError {
     match is_taken(&error) {
         true => ApiError::attribute(
             "key",
-            format!("{} has a variable with this key already.", of_scope(variable.scope())),
+            format!(
+                "{} has a variable with this key{} already.",
+                of_scope(variable.scope()),
+                if variable.tag_id.is_some() { " and this tag" } else { "" }
+            ),
         ),
         false => error.into(),
     }
@@ -361,6 +396,7 @@ fn render(variable: &Variable) -> Value {
         "relationships": {
             "account": to_one("accounts", Some(&variable.account_id)),
             "environment": to_one("environments", variable.environment_id.as_deref()),
+            "tag": to_one("tags", variable.tag_id.as_deref()),
             "workspace": to_one("workspaces", variable.workspace_id.as_deref()),
         },
     })
@@ -371,7 +407,9 @@ mod tests {
     use axum::http::{Method, StatusCode};
     use serde_json::{Value, json};
 
+    use super::variable;
     use crate::in_process::{InProcess, register};
+    use crate::inherited_variables::resolve;
 
     /// A server with its account and environment.
     struct Site {
@@ -509,6 +547,53 @@ mod tests {
             ("password", "workspace", true),
         ];
         assert_eq!(got, expected);
+    }
+
+    #[tokio::test]
+    async fn a_variable_with_a_tag_is_for_the_workspaces_that_have_it() {
+        let site = Site::new().await;
+        let tag = site.server.create("/tags", json!({ "name": "prod" }), &[]).await;
+        let tagged = [("account", "account"), ("tag", &*tag)];
+        site.created("account", json!({ "value": "plain" })).await;
+        let value = json!({ "value": "tagged" });
+        let (status, answer) = site.create("/vars", &tagged, value.clone()).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+        assert_eq!(answer["data"]["relationships"]["tag"]["data"]["id"], tag);
+        let got = async || {
+            let mut db = site.server.app.scheduler.store.read().await.unwrap();
+            let reaching = variable::reaching(&mut db, &site.server.workspace).await.unwrap();
+            let winner = resolve(reaching).remove(0).winner;
+            winner.value.0.expose().to_owned()
+        };
+        assert_eq!(got().await, "plain");
+        let link = json!({ "data": [{ "type": "tags", "id": tag }] });
+        for (what, id) in
+            [("workspaces", &site.server.workspace), ("environments", &site.environment)]
+        {
+            let path = format!("/{what}/{id}/relationships/tags");
+            assert!(site.write(Method::POST, &path, link.clone()).await.0.is_success());
+            assert_eq!(got().await, "tagged", "{what}");
+            assert!(site.write(Method::DELETE, &path, link.clone()).await.0.is_success());
+            assert_eq!(got().await, "plain", "{what}");
+        }
+        assert_eq!(site.keys(&format!("filter[tag]={tag}")).await.len(), 1);
+        assert_eq!(site.keys("filter[tag]=null").await.len(), 1);
+
+        let of_workspace = [("workspace", "workspace"), ("tag", &*tag)];
+        for (scopes, attributes, pointer) in [
+            (&tagged, json!({}), "/data/attributes/key"),
+            (&tagged, json!({ "key": "other", "final": true }), "/data/attributes/final"),
+            (&of_workspace, json!({}), "/data/relationships/tag"),
+        ] {
+            let (status, answer) = site.create("/vars", scopes, attributes).await;
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+            assert_eq!(answer["errors"][0]["source"]["pointer"], pointer, "{answer}");
+        }
+        let path = format!("/tags/{tag}");
+        let (status, answer) = site.write(Method::DELETE, &path, json!(null)).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+        let text = answer.to_string();
+        assert!(text.contains("Variables are for workspaces with the tag: size."), "{text}");
     }
 
     #[tokio::test]
