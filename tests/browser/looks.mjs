@@ -110,6 +110,19 @@ const linked = await api("POST", "/hook-environment-links", {
     environment: { data: { type: "environments", id: environment.id } },
   },
 });
+const tag = await api("POST", "/tags", { attributes: { name: "prod" } });
+await api("POST", `/workspaces/${network}/relationships/tags`, [{ type: "tags", id: tag.id }]);
+const inherited = await api("POST", "/vars", {
+  attributes: { key: "region", value: "eu-west-1", category: "terraform", description: "Where most of it runs" },
+  relationships: { environment: { data: { type: "environments", id: environment.id } } },
+});
+await api("POST", "/vars", {
+  attributes: { key: "instance_size", value: "large", category: "terraform" },
+  relationships: {
+    environment: { data: { type: "environments", id: environment.id } },
+    tag: { data: { type: "tags", id: tag.id } },
+  },
+});
 await look("pools", "/pools");
 await look("pool", `/pools/${made.id}`);
 await look("pool-new", "/pools/new");
@@ -121,6 +134,8 @@ await look("agent-remove", `/agents/${id("build-4")}/remove`);
 await look("environments", "/environments");
 await look("environment-new", "/environments/new");
 await look("environment-delete", `/environments/${environment.id}/delete`);
+await look("environment-variables", `/environments/${environment.id}/variables`);
+await look("variable-delete", `/environments/${environment.id}/variables/${inherited.id}/delete`);
 await look("workspaces", "/workspaces");
 await look("workspace-new", "/workspaces/new");
 await look("workspace-delete", `/workspaces/${network}/delete`);
@@ -135,6 +150,7 @@ await look("register", `/pools/${made.id}/register`);
 await look("token-new", `/pools/${made.id}/tokens/new`);
 await look("token-revoke", `/pools/${made.id}/tokens/${token.id}/revoke`);
 await look("account", "/account");
+await look("account-variables", "/account/variables");
 await look("webhooks", "/webhooks");
 await look("webhook", `/webhooks/${hook.id}`);
 await look("webhook-new", "/webhooks/new");

@@ -11,6 +11,7 @@ use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
 use super::session::{self, Session};
+use super::tags::Tags;
 use crate::api::pools::{CallError, call};
 use crate::app::App;
 use crate::store::agent_pool;
@@ -59,7 +60,7 @@ async fn find(app: &App, id: &str) -> Result<Summary, PageError> {
 }
 
 async fn ask(State(app): State<App>, session: Session) -> Result<Response, PageError> {
-    show_form(&app, &session, None, "", "", None).await
+    show_form(&app, &session, None, Filled::default(), None).await
 }
 
 async fn ask_to_change(
@@ -67,12 +68,29 @@ async fn ask_to_change(
     Path(id): Path<String>,
     session: Session,
 ) -> Result<Response, PageError> {
-    let environment = {
+    let path = format!("/environments/{id}");
+    let mut document = call(&app, session.actor(), Method::GET, &path, "").await?;
+    let resource = document["data"].take();
+    let tags = {
         let mut db = app.scheduler.store.read().await?;
-        environment::find(&mut db, &id).await?.ok_or(PageError::NotFound("environment"))?
+        Tags::of_resource(&mut db, &resource).await?
     };
-    let pool = environment.default_pool_id.as_deref().unwrap_or_default();
-    show_form(&app, &session, Some(&id), &environment.name, pool, None).await
+    let pool = &resource["relationships"]["default-workspace-agent-pool"]["data"]["id"];
+    let filled = Filled {
+        name: resource["attributes"]["name"].as_str().unwrap_or_default(),
+        pool: pool.as_str().unwrap_or_default(),
+        tags: tags.text(),
+    };
+    show_form(&app, &session, Some(&id), filled, None).await
+}
+
+/// What the fields of the form have.
+#[derive(Default)]
+struct Filled<'a> {
+    name: &'a str,
+    /// The id of the default pool, or empty.
+    pool: &'a str,
+    tags: String,
 }
 
 /// `id` is none if it is a new one.
@@ -80,8 +98,7 @@ async fn show_form(
     app: &App,
     session: &Session,
     id: Option<&str>,
-    name: &str,
-    pool: &str,
+    filled: Filled<'_>,
     refusal: Option<&str>,
 ) -> Result<Response, PageError> {
     let pools = {
@@ -90,7 +107,13 @@ async fn show_form(
     };
     let title = if id.is_some() { "Edit an environment" } else { "New environment" };
     let content = json!({
-        "id": id, "heading": title, "name": name, "pool": pool, "pools": pools, "refusal": refusal,
+        "id": id,
+        "heading": title,
+        "name": filled.name,
+        "pool": filled.pool,
+        "tags": filled.tags,
+        "pools": pools,
+        "refusal": refusal,
     });
     let page =
         Page { template: "environment-form.html", title, section: "workspaces", topics: &[] };
@@ -116,15 +139,20 @@ async fn save(app: &App, form: &Form, id: Option<&str>, done: &str) -> Result<Re
         Some(id) => (Method::PATCH, format!("/environments/{id}")),
         None => (Method::POST, "/environments".to_owned()),
     };
+    let tags = Tags::of(fields);
+    let filled =
+        Filled { name: fields.get("name"), pool: fields.get("default-pool"), tags: tags.text() };
+    if let Some(why) = tags.refusal() {
+        return show_form(app, session, id, filled, Some(&why)).await;
+    }
     match call(app, session.actor(), method, &path, document(fields).to_string()).await {
-        Ok(_) => {
+        Ok(saved) => {
+            let id = saved["data"]["id"].as_str().unwrap_or_default();
+            tags.save(app, session, &format!("/environments/{id}")).await?;
             let text = format!("{done} the environment {}.", fields.get("name"));
             Ok(frame::redirect("/environments", session::message(&text, app)))
         }
-        Err(CallError::Refused(why)) => {
-            let (name, pool) = (fields.get("name"), fields.get("default-pool"));
-            show_form(app, session, id, name, pool, Some(&why)).await
-        }
+        Err(CallError::Refused(why)) => show_form(app, session, id, filled, Some(&why)).await,
         Err(error) => Err(error.into()),
     }
 }

@@ -57,6 +57,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("token-new.html", include_str!("../../../templates/pages/token-new.html")),
     ("token-revoke.html", include_str!("../../../templates/pages/token-revoke.html")),
     ("variables.html", include_str!("../../../templates/pages/variables.html")),
+    ("variable-delete.html", include_str!("../../../templates/pages/variable-delete.html")),
     ("webhook-delete.html", include_str!("../../../templates/pages/webhook-delete.html")),
     ("webhook-form.html", include_str!("../../../templates/pages/webhook-form.html")),
     ("webhook-headers.html", include_str!("../../../templates/pages/webhook-headers.html")),

@@ -1,84 +1,110 @@
-//! `/workspaces/ID/variables`: a workspace's own variables, and those that it inherits. The value
-//! of a sensitive one can be replaced, never seen.
+//! The variables of a workspace, of an environment and of the account: `/workspaces/ID/variables`,
+//! `/environments/ID/variables` and `/account/variables`. The value of a sensitive one can be
+//! replaced, never seen.
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::environments::choices;
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
 use super::session::{self, Session};
+use super::variable_owner::Owner;
 use super::workspace;
 use crate::api::pools::{CallError, call};
 use crate::app::App;
 use crate::inherited_variables::resolve;
-use crate::store::Connection;
 use crate::store::variable::{self, Category, Scope};
+use crate::store::{Connection, tag};
 
 /// The largest page of the API.
 const SIZE: usize = 100;
 
 pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/workspaces/{id}/variables", get(show).post(create))
-        .route("/workspaces/{id}/variables/{variable}", post(update))
-        .route("/workspaces/{id}/variables/{variable}/delete", post(delete))
+    let of = |owner: &str| {
+        Router::new()
+            .route(&format!("{owner}/variables"), get(show).post(create))
+            .route(&format!("{owner}/variables/{{variable}}"), post(update))
+            .route(
+                &format!("{owner}/variables/{{variable}}/delete"),
+                get(ask_to_delete).post(delete),
+            )
+    };
+    of("/workspaces/{workspace}").merge(of("/environments/{environment}")).merge(of("/account"))
+}
+
+/// The variable that a path names.
+#[derive(Deserialize)]
+struct Named {
+    variable: String,
 }
 
 async fn show(
     State(app): State<App>,
     session: Session,
-    Path(id): Path<String>,
+    owner: Owner,
 ) -> Result<Response, PageError> {
-    page(&app, &session, &id, None).await
+    page(&app, &session, &owner, None).await
 }
 
 async fn page(
     app: &App,
     session: &Session,
-    id: &str,
+    owner: &Owner,
     refusal: Option<&str>,
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
-    let top = workspace::top(app, &mut db, id).await?;
-    let inherited = inherited(&mut db, id).await?;
+    let (mut workspace, mut inherited_rows) = (None, Vec::new());
+    if let Owner::Workspace(id) = owner {
+        workspace = Some(workspace::top(app, &mut db, id).await?);
+        inherited_rows = inherited(&mut db, id).await?;
+    }
+    let name = owner.name(&mut db).await?;
+    let tags = tag::names(&mut db).await?;
     drop(db);
-    let variables = variables(app, session, id).await?;
+    let mut variables = variables(app, session, owner).await?;
+    for variable in &mut variables {
+        let tag = variable["relationships"]["tag"]["data"]["id"].as_str();
+        let name = tag.and_then(|id| tags.iter().find(|(tag, _)| tag == id));
+        variable["tag"] = name.map(|(_, name)| name.as_str()).into();
+    }
     let content = json!({
         "tab": "variables",
-        "workspace": top,
+        "name": name,
+        "path": owner.path(),
+        "scope": owner.scope(),
+        "workspace": workspace,
+        "tags": choices(tags),
         "variables": variables,
-        "inherited": inherited,
+        "inherited": inherited_rows,
         "refusal": refusal,
     });
-    let title = format!("Variables · {}", top.name);
+    let title = format!("Variables · {name}");
+    // Those that a workspace inherits are no part of it.
+    let topic = owner.topic();
+    let topics = [topic.as_deref().unwrap_or("tags"), "variables"];
     let page = Page {
         template: "variables.html",
         title: &title,
-        section: "workspaces",
-        // Those that it inherits are no part of it.
-        topics: &[&format!("workspace:{id}"), "variables"],
+        section: owner.section(),
+        topics: &topics,
     };
     let status = if refusal.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     page.show_with(status, app, session, &content)
 }
 
 /// All of them, as the API shows them.
-async fn variables(
-    app: &App,
-    session: &Session,
-    workspace_id: &str,
-) -> Result<Vec<Value>, PageError> {
+async fn variables(app: &App, session: &Session, owner: &Owner) -> Result<Vec<Value>, PageError> {
     let mut all = Vec::new();
     for number in 1.. {
-        let path = format!(
-            "/vars?filter[workspace]={workspace_id}&page[size]={SIZE}&page[number]={number}"
-        );
+        let filter = owner.filter();
+        let path = format!("/vars?{filter}&page[size]={SIZE}&page[number]={number}");
         let document = call(app, session.actor(), Method::GET, &path, "").await?;
         let rows = document["data"].as_array().cloned().unwrap_or_default();
         let is_last = rows.len() < SIZE;
@@ -133,29 +159,32 @@ async fn inherited(
     Ok(rows)
 }
 
-async fn create(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    form: Form,
-) -> Result<Response, PageError> {
-    let mut attributes = attributes(&form.fields);
+async fn create(State(app): State<App>, owner: Owner, form: Form) -> Result<Response, PageError> {
+    let mut attributes = attributes(&owner, &form.fields);
     attributes["value"] = form.fields.raw("value").into();
     attributes["category"] = form.fields.get("category").into();
+    let mut relationships = {
+        let mut db = app.scheduler.store.read().await?;
+        owner.relationship(&mut db).await?
+    };
+    let tag = form.fields.get("tag");
+    if !tag.is_empty() {
+        relationships["tag"] = json!({ "data": { "type": "tags", "id": tag } });
+    }
     let document = json!({ "data": {
-        "type": "vars",
-        "attributes": attributes,
-        "relationships": { "workspace": { "data": { "type": "workspaces", "id": id } } },
+        "type": "vars", "attributes": attributes, "relationships": relationships,
     } });
     let made = call(&app, form.session.actor(), Method::POST, "/vars", document.to_string()).await;
-    answer(&app, &form.session, &id, made, "Variable created.").await
+    answer(&app, &form.session, &owner, made, "Variable created.").await
 }
 
 async fn update(
     State(app): State<App>,
-    Path((id, variable)): Path<(String, String)>,
+    owner: Owner,
+    Path(Named { variable }): Path<Named>,
     form: Form,
 ) -> Result<Response, PageError> {
-    let mut attributes = attributes(&form.fields);
+    let mut attributes = attributes(&owner, &form.fields);
     // The form of a sensitive one has no value: an empty field leaves it as it is.
     let value = form.fields.raw("value");
     if !value.is_empty() || form.fields.has("value-is-shown") {
@@ -165,41 +194,127 @@ async fn update(
     let path = format!("/vars/{variable}");
     let changed =
         call(&app, form.session.actor(), Method::PATCH, &path, document.to_string()).await;
-    answer(&app, &form.session, &id, changed, "Variable saved.").await
+    answer(&app, &form.session, &owner, changed, "Variable saved.").await
+}
+
+async fn ask_to_delete(
+    State(app): State<App>,
+    owner: Owner,
+    Path(Named { variable }): Path<Named>,
+    session: Session,
+) -> Result<Response, PageError> {
+    let (owner_name, key) = {
+        let mut db = app.scheduler.store.read().await?;
+        let found = variable::find(&mut db, &variable).await?;
+        let found = found.ok_or(PageError::NotFound("variable"))?;
+        (owner.name(&mut db).await?, found.key)
+    };
+    let title = format!("Delete {key}");
+    let content = json!({
+        "key": key, "owner": owner_name, "scope": owner.scope(), "path": owner.path(),
+    });
+    let page = Page {
+        template: "variable-delete.html",
+        title: &title,
+        section: owner.section(),
+        topics: &[],
+    };
+    page.show(&app, &session, &content)
 }
 
 async fn delete(
     State(app): State<App>,
-    Path((id, variable)): Path<(String, String)>,
+    owner: Owner,
+    Path(Named { variable }): Path<Named>,
     form: Form,
 ) -> Result<Response, PageError> {
     let deleted =
         call(&app, form.session.actor(), Method::DELETE, &format!("/vars/{variable}"), "").await;
-    answer(&app, &form.session, &id, deleted, "Variable deleted.").await
+    answer(&app, &form.session, &owner, deleted, "Variable deleted.").await
 }
 
-fn attributes(fields: &Fields) -> Value {
-    json!({
+fn attributes(owner: &Owner, fields: &Fields) -> Value {
+    let mut attributes = json!({
         "key": fields.get("key"),
         "description": fields.get("description"),
         "hcl": fields.has("hcl"),
         "sensitive": fields.has("sensitive"),
-    })
+    });
+    if owner.scope() < Scope::Workspace {
+        attributes["final"] = fields.has("final").into();
+    }
+    attributes
 }
 
 async fn answer(
     app: &App,
     session: &Session,
-    id: &str,
+    owner: &Owner,
     result: Result<Value, CallError>,
     done: &str,
 ) -> Result<Response, PageError> {
     match result {
         Ok(_) => {
             let message = session::message(done, app);
-            Ok(frame::redirect(&format!("/workspaces/{id}/variables"), message))
+            Ok(frame::redirect(&format!("{}/variables", owner.path()), message))
         }
-        Err(CallError::Refused(why)) => page(app, session, id, Some(&why)).await,
+        Err(CallError::Refused(why)) => page(app, session, owner, Some(&why)).await,
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::in_process::InProcess;
+    use crate::pages::browser::Browser;
+
+    #[tokio::test]
+    async fn variables_of_each_scope_are_created_changed_and_deleted_after_a_question() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let listed = server.api(Method::GET, "/environments", Value::Null).await;
+        let environment = listed["data"][0]["id"].as_str().unwrap();
+        let tag = server.create("/tags", json!({ "name": "prod" }), &[]).await;
+        for owner in [
+            format!("/workspaces/{}", server.workspace),
+            format!("/environments/{environment}"),
+            "/account".to_owned(),
+        ] {
+            let path = format!("{owner}/variables");
+            let is_wide = !owner.starts_with("/workspaces");
+            let mut fields = vec![("key", "size"), ("value", "large"), ("category", "terraform")];
+            if is_wide {
+                fields.push(("tag", &tag));
+            }
+            assert_eq!(browser.post(&path, &fields).await.0, StatusCode::SEE_OTHER, "{owner}");
+            let page = browser.page(&path).await;
+            assert!(page.contains(">size</strong>") && page.contains("large"), "{page}");
+            assert_eq!(page.contains(">tag prod<"), is_wide, "{page}");
+            let (_, id) = page.split_once("id=\"var-").unwrap();
+            let id = format!("var-{}", id.split('"').next().unwrap());
+
+            let changed = [("key", "size"), ("value", "small"), ("value-is-shown", "yes")];
+            let one = format!("{path}/{id}");
+            assert_eq!(browser.post(&one, &changed).await.0, StatusCode::SEE_OTHER);
+            assert!(browser.page(&path).await.contains("small"));
+            let (status, page) = browser.post(&path, &[("key", "1"), ("category", "shell")]).await;
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+            assert!(page.contains("starts with a letter"), "{page}");
+
+            let question = browser.page(&format!("{one}/delete")).await;
+            assert!(question.contains("Delete the variable size"), "{question}");
+            let deleted = browser.post(&format!("{one}/delete"), &[]).await;
+            assert_eq!(deleted.0, StatusCode::SEE_OTHER);
+            assert!(browser.page(&path).await.contains("No variables"));
+        }
+        let fields = [("key", "size"), ("value", "1"), ("category", "terraform"), ("final", "on")];
+        let (status, _) = browser.post("/account/variables", &fields).await;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        assert!(browser.page("/account/variables").await.contains(">final<"));
+        let own = format!("/workspaces/{}/variables", server.workspace);
+        assert!(browser.page(&own).await.contains("account <span class=\"tag\">final"));
+        let missing = browser.get("/environments/env-none/variables").await;
+        assert_eq!(missing.0, StatusCode::NOT_FOUND);
     }
 }

@@ -11,6 +11,7 @@ use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
 use super::session::{self, Session};
+use super::tags::Tags;
 use super::workspace;
 use crate::api::pools::{CallError, call};
 use crate::app::App;
@@ -45,7 +46,12 @@ async fn show(
 ) -> Result<Response, PageError> {
     let document =
         call(&app, session.actor(), Method::GET, &format!("/workspaces/{id}"), "").await?;
-    page(&app, &session, &id, document["data"].clone(), None).await
+    let resource = document["data"].clone();
+    let tags = {
+        let mut db = app.scheduler.store.read().await?;
+        Tags::of_resource(&mut db, &resource).await?
+    };
+    page(&app, &session, &id, resource, &tags, None).await
 }
 
 /// `resource` has what the fields show.
@@ -54,6 +60,7 @@ async fn page(
     session: &Session,
     id: &str,
     resource: Value,
+    tags: &Tags,
     refusal: Option<&str>,
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
@@ -80,6 +87,7 @@ async fn page(
         "workspace": top,
         "settings": settings,
         "hooks": hooks,
+        "tags": tags.text(),
         "pool": resource["relationships"]["agent-pool"]["data"]["id"],
         "pools": pools.iter().map(|(id, name)| json!({ "id": id, "name": name })).collect::<Vec<_>>(),
         "refusal": refusal,
@@ -100,16 +108,21 @@ async fn save(
     Path(id): Path<String>,
     form: Form,
 ) -> Result<Response, PageError> {
-    let resource = resource(&form.fields);
+    let (resource, tags) = (resource(&form.fields), Tags::of(&form.fields));
+    if let Some(why) = tags.refusal() {
+        return page(&app, &form.session, &id, resource, &tags, Some(&why)).await;
+    }
     let document = json!({ "data": resource }).to_string();
-    match call(&app, form.session.actor(), Method::PATCH, &format!("/workspaces/{id}"), document)
-        .await
-    {
+    let path = format!("/workspaces/{id}");
+    match call(&app, form.session.actor(), Method::PATCH, &path, document).await {
         Ok(_) => {
+            tags.save(&app, &form.session, &path).await?;
             let message = session::message("Settings saved.", &app);
             Ok(frame::redirect(&format!("/workspaces/{id}/settings"), message))
         }
-        Err(CallError::Refused(why)) => page(&app, &form.session, &id, resource, Some(&why)).await,
+        Err(CallError::Refused(why)) => {
+            page(&app, &form.session, &id, resource, &tags, Some(&why)).await
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -72,6 +72,11 @@ pub(crate) async fn find(db: &mut Connection, id: &str) -> sqlx::Result<Option<T
     sqlx::query_as("SELECT * FROM tags WHERE id = $1").bind(id).fetch_optional(db).await
 }
 
+/// The ids and names of all.
+pub(crate) async fn names(db: &mut Connection) -> sqlx::Result<Vec<(String, String)>> {
+    sqlx::query_as("SELECT id, name FROM tags ORDER BY name").fetch_all(db).await
+}
+
 /// The tags with these ids.
 pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Tag>> {
     super::of_any(db, "SELECT * FROM tags WHERE id", ids, "").await
