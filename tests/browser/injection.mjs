@@ -16,6 +16,16 @@ const main = await api("POST", "/workspaces", {
     "agent-pool": { data: { type: "agent-pools", id: made.id } },
   },
 });
+const tag = await api("POST", "/tags", { attributes: { name: evil } });
+await api("POST", `/workspaces/${main.id}/relationships/tags`, [{ type: "tags", id: tag.id }]);
+await api("POST", `/environments/${environment.id}/relationships/tags`, [{ type: "tags", id: tag.id }]);
+const variable = await api("POST", "/vars", {
+  attributes: { key: "evil", value: `</textarea>${evil}`, description: evil, category: "terraform" },
+  relationships: {
+    environment: { data: { type: "environments", id: environment.id } },
+    tag: { data: { type: "tags", id: tag.id } },
+  },
+});
 // The error of a delivery is what somebody else answers.
 const url = `${await receiver([[500, evil]])}/${evil}`;
 const hook = await webhook({ name: evil, url, headers }, ["run:errored"]);
@@ -51,6 +61,9 @@ const paths = [
   `/agents/${one.id}/remove`, "/webhooks", `/webhooks/${hook.id}`, `/webhooks/${hook.id}/edit`,
   `/webhooks/${hook.id}/delete`, `/webhooks/${below}`, "/hooks", `/hooks/${script.id}`,
   `/hooks/${script.id}/edit`, `/hooks/${script.id}/delete`, `/hooks/${script.id}/links/${link.id}`, `/runs/${run.id}`, `/pools/${below}`, `/agents/${below}`, `/${below}`,
+  `/environments/${environment.id}`, `/environments/${environment.id}/variables`,
+  `/environments/${environment.id}/variables/${variable.id}/delete`, `/workspaces/${main.id}/settings`,
+  `/workspaces/${main.id}/variables`, "/account/variables",
   ...tokens.map((token) => `/pools/${made.id}/tokens/${token.id}/revoke`),
 ];
 for (const path of paths) {

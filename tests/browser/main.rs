@@ -15,7 +15,7 @@ use tokio::process::Command;
 use harness::{Server, program};
 
 /// How long a script may take.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The folder that scripts/test has installed Playwright, axe and html-validate into.
 const MODULES: &str = "SCALR_TEST_BROWSER";
