@@ -142,8 +142,8 @@ impl Logs {
             if have == length && digest(path)? == sha256 {
                 return Ok(Ok(()));
             }
-            file.set_len(0)?;
             times::forget(path)?;
+            file.set_len(0)?;
             indexes.forget(path);
             Ok(Err(0))
         })
