@@ -125,15 +125,29 @@ impl Message for CheckToken {
 
 impl Message for Register {
     fn check(&self) -> Result<(), OutOfBounds> {
-        let Self { name, version, os, driver, platform, concurrency, identity, memory, level } =
-            self;
+        let Self {
+            name,
+            version,
+            os,
+            driver,
+            runtime,
+            platform,
+            concurrency,
+            identity,
+            memory,
+            level,
+        } = self;
         printable("name", name)?;
         if name.trim().is_empty() {
             return Err(OutOfBounds::new("name", "it is empty".to_owned()));
         }
-        for (field, text) in
-            [("version", version), ("os", os), ("driver", driver), ("platform", platform)]
-        {
+        for (field, text) in [
+            ("version", version),
+            ("os", os),
+            ("driver", driver),
+            ("runtime", runtime),
+            ("platform", platform),
+        ] {
             printable(field, text)?;
         }
         within("concurrency", *concurrency, 1, MAX_TASKS)?;

@@ -20,6 +20,9 @@ pub struct Register {
     pub os: String,
     /// How it runs tasks: `docker`.
     pub driver: String,
+    /// What the agent itself runs in: `docker`, or `vm` for a machine, also a real one.
+    #[serde(default = "machine")]
+    pub runtime: String,
     /// System and processor as Go names them, for example `linux_amd64`.
     pub platform: String,
     /// How many tasks it runs at once, at least 1.
@@ -34,6 +37,10 @@ pub struct Register {
     /// What it can do ([`LEVEL`](crate::LEVEL)).
     #[serde(default = "first_level")]
     pub level: u32,
+}
+
+fn machine() -> String {
+    "vm".to_owned()
 }
 
 fn first_level() -> u32 {

@@ -17,6 +17,7 @@ pub(crate) fn register() -> Register {
         version: "0.1.0".into(),
         os: "debian_12".into(),
         driver: "docker".into(),
+        runtime: "vm".into(),
         platform: "linux_amd64".into(),
         concurrency: 5,
         identity: Some(Identity {

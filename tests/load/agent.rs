@@ -76,6 +76,7 @@ impl Agent {
             version: "0.1.0".to_owned(),
             os: "debian_12".to_owned(),
             driver: "docker".to_owned(),
+            runtime: "vm".to_owned(),
             platform: "linux_amd64".to_owned(),
             concurrency: 1,
             identity: Some(Identity { machine_id: self.name.clone(), boot_id: "boot".to_owned() }),

@@ -159,6 +159,10 @@ fn a_run_of_an_agent_in_a_container_reaches_nothing_but_its_own() {
     let compose = Compose::new(&fleet);
     compose.run(&["up", "--detach"]);
     fleet.wait_for_agent(&pool, "idle");
+    let agent = pool.agent();
+    assert_eq!(agent["runtime"], "docker", "{agent}");
+    let memory = ["host", "run"].map(|of| agent[format!("{of}-memory-megabytes")].as_u64());
+    assert!(memory[0] > memory[1] && memory[1] == Some(512), "{agent}");
     fleet.shell(REMOVE_OURS);
     attack(&fleet, &pool, host_docker::DOCKER, Some(&published));
     let docker = host_docker::DOCKER;

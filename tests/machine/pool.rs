@@ -354,8 +354,13 @@ impl<'a> Pool<'a> {
 
     /// What the pool's only agent reports as wrong; empty if nothing is.
     pub(crate) fn agent_message(&self) -> String {
-        let agents = self.get(&format!("/agents?filter%5Bagent-pool%5D={}", self.id));
-        agents["data"][0]["attributes"]["error-message"].as_str().unwrap_or_default().to_owned()
+        self.agent()["error-message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The attributes of the pool's only agent.
+    pub(crate) fn agent(&self) -> Value {
+        let mut agents = self.get(&format!("/agents?filter%5Bagent-pool%5D={}", self.id));
+        agents["data"][0]["attributes"].take()
     }
 
     fn get(&self, path: &str) -> Value {

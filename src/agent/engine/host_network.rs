@@ -83,6 +83,12 @@ impl Engine {
     }
 }
 
+/// Whether this program runs in a container of Docker.
+pub(crate) fn is_in_container() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    own_container(&mounts).is_some()
+}
+
 /// The id of the container that has these mounts: Docker mounts a file of the
 /// container's folder at /etc/hostname.
 fn own_container(mountinfo: &str) -> Option<&str> {

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::{Service, notify};
 use crate::client::CallError;
 use crate::connection::State;
+use crate::engine::is_in_container;
 use crate::host_memory;
 use cli::Failure;
 use config::Config;
@@ -124,6 +125,7 @@ pub(super) fn introduction(config: &Config, identity: Identity) -> Result<Regist
         version: env!("CARGO_PKG_VERSION").to_owned(),
         os: os.trim_end_matches('_').to_owned(),
         driver: "docker".to_owned(),
+        runtime: if is_in_container() { "docker" } else { "vm" }.to_owned(),
         platform: match std::env::consts::ARCH {
             "x86_64" => "linux_amd64".to_owned(),
             "aarch64" => "linux_arm64".to_owned(),

@@ -77,6 +77,7 @@ impl Scheduler {
             version: register.version.clone(),
             os: register.os.clone(),
             driver: register.driver.clone(),
+            runtime: register.runtime.clone(),
             platform: register.platform.clone(),
             concurrency: register.concurrency.into(),
             host_memory: register.memory.map(|memory| memory.host_megabytes.cast_signed()),

@@ -1723,6 +1723,7 @@ impl World {
             version: "0.1.0".to_owned(),
             os: "debian_12".to_owned(),
             driver: "docker".to_owned(),
+            runtime: "vm".to_owned(),
             platform: "linux_amd64".to_owned(),
             concurrency: 5,
             level: LEVEL,

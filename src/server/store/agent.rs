@@ -22,6 +22,8 @@ pub(crate) struct Agent {
     pub os: String,
     /// How it runs tasks.
     pub driver: String,
+    /// What it runs in itself: `vm` or `docker`.
+    pub runtime: String,
     /// Its system and processor, for example `linux_amd64`.
     pub platform: String,
     /// How many tasks it runs at once.
@@ -116,8 +118,8 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
         "INSERT INTO agents
             (id, pool_id, name, version, os, driver, platform, concurrency, connected, errored,
              error_message, created_at, last_seen_at, machine_id, boot_id, level, host_memory,
-             run_memory)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+             run_memory, runtime)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
          ON CONFLICT (id) DO UPDATE SET
             version = excluded.version, os = excluded.os, driver = excluded.driver,
             platform = excluded.platform, concurrency = excluded.concurrency,
@@ -125,7 +127,8 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
             errored = excluded.errored, error_message = excluded.error_message,
             last_seen_at = excluded.last_seen_at, machine_id = excluded.machine_id,
             boot_id = excluded.boot_id, level = excluded.level,
-            host_memory = excluded.host_memory, run_memory = excluded.run_memory",
+            host_memory = excluded.host_memory, run_memory = excluded.run_memory,
+            runtime = excluded.runtime",
     )
     .bind(&agent.id)
     .bind(&agent.pool_id)
@@ -145,6 +148,7 @@ pub(crate) async fn upsert(db: &mut Connection, agent: &Agent) -> sqlx::Result<(
     .bind(agent.level)
     .bind(agent.host_memory)
     .bind(agent.run_memory)
+    .bind(&agent.runtime)
     .execute(db)
     .await
     .map(drop)

@@ -142,6 +142,8 @@ pub(super) static TYPES: [ResourceType; 21] = [
             ("runtime", Text),
             ("cpu-platform", Text),
             ("concurrency", Count),
+            ("host-memory-megabytes", OrNull(&Count)),
+            ("run-memory-megabytes", OrNull(&Count)),
             ("upgrade-status", OneOf(|| vec!["none", "low", "medium", "high"])),
             ("created-at", Time),
             ("last-seen-at", Time),
