@@ -135,3 +135,39 @@ fn apt_is_asked_for_nothing_that_is_held() {
         "dpkg-query --show --showformat '${db:Status-Abbrev}' scalr-agent 2>&1 | grep ^ii; true";
     assert_eq!(fleet.shell(left), "");
 }
+
+/// What makes an apt source of one empty package, newer than ours, in a folder.
+const RIVAL: &str = r#"mkdir -p /srv/rival/package/DEBIAN && cd /srv/rival
+printf '%s\n' 'Package: scalr-agent' 'Version: 9.9' 'Architecture: amd64' \
+    'Maintainer: somebody <x@example.com>' 'Description: empty' >package/DEBIAN/control
+dpkg-deb --build package a.deb >/dev/null
+{
+    cat package/DEBIAN/control
+    printf '%s\n' 'Filename: ./a.deb' "Size: $(stat --format=%s a.deb)" \
+        "SHA256: $(sha256sum a.deb | cut -d' ' -f1)"
+} >Packages
+printf '%s\n' 'Origin: rival' 'SHA256:' \
+    " $(sha256sum Packages | cut -d' ' -f1) $(stat --format=%s Packages) Packages" >Release
+echo 'deb [trusted=yes] file:/srv/rival ./' >/etc/apt/sources.list.d/rival.list
+printf '%s\n' 'Package: *' 'Pin: release o=rival' 'Pin-Priority: 1001' \
+    >/etc/apt/preferences.d/rival
+printf '%s\n' 'Package: scalr-*' 'Pin: origin "pools.test"' 'Pin-Priority: 100' \
+    >/etc/apt/preferences
+apt-get update >/dev/null"#;
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn apt_takes_the_package_of_no_other_source() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let _pool = fleet.pool();
+    let install = Fleet::install_line("--no-start");
+    fleet.shell(RIVAL);
+    let said = refused(&fleet, &install, 6);
+    assert!(said.contains("apt prefers scalr-agent 9.9 of file:/srv/rival"), "{said}");
+    assert!(said.contains("/etc/apt/preferences:1 sets the priority 100"), "{said}");
+    let said = refused(&fleet, &install, 6);
+    assert!(said.contains("'Pin-Priority: 1002'"), "{said}");
+    fleet.shell(&install);
+    let version = "dpkg-query --show --showformat '${Version}' scalr-agent";
+    assert!(fleet.shell(version).starts_with("0.1.0"), "the server's");
+}

@@ -7,12 +7,16 @@ use std::process::Command;
 use anyhow::Result;
 use url::Url;
 
-use super::policy::Policy;
+use super::policy::{Policy, Version};
 use crate::command::CommandExt as _;
+use crate::dpkg;
 use crate::hold::{Hold, Operation, edit, matches, place};
 use crate::machine::Machine;
 
 const FOLDER: &str = "/etc/apt/preferences.d";
+
+/// What `Release` of our repositories calls them.
+const ORIGIN: &str = "scalr-agent";
 
 pub(crate) fn against(
     machine: &Machine,
@@ -43,19 +47,22 @@ pub(crate) fn rival(machine: &Machine, package: &str, uri: &str) -> Result<Optio
 
 fn judge(machine: &Machine, package: &str, uri: &str, policy: &Policy<'_>) -> Option<Hold> {
     let own = policy.newest_at(uri)?;
-    let candidate =
-        policy.versions.iter().find(|version| Some(version.version) == policy.candidate);
-    match candidate {
+    match policy.candidate() {
+        Some(kept)
+            if own.priority >= 0
+                && kept.is_installed()
+                && dpkg::is_older(kept.version, own.version) =>
+        {
+            let by = format!("apt keeps {package} {} and refuses {}", kept.version, own.version);
+            Some(preferring(machine, package, uri, own, kept, by))
+        }
         // The source has that version, too.
         Some(candidate) if candidate.is_at(uri) => None,
-        Some(candidate) if !candidate.is_installed() => Some(Hold {
-            by: format!(
-                "apt prefers {package} {} of {}",
-                candidate.version,
-                candidate.places.first().unwrap_or(&"another source")
-            ),
-            release: prefer(package, uri),
-        }),
+        Some(candidate) if !candidate.is_installed() => {
+            let place = candidate.places.first().unwrap_or(&"another source");
+            let by = format!("apt prefers {package} {} of {place}", candidate.version);
+            Some(preferring(machine, package, uri, own, candidate, by))
+        }
         _ if own.priority >= 0 => None,
         _ => {
             let refused = preferences(machine)
@@ -66,7 +73,7 @@ fn judge(machine: &Machine, package: &str, uri: &str, policy: &Policy<'_>) -> Op
             Some(refused.map_or_else(
                 || Hold {
                     by: format!("a preference (apt_preferences(5)) refuses {package} of {uri}"),
-                    release: prefer(package, uri),
+                    release: prefer(package, uri, own, None),
                 },
                 |found| found.hold(package),
             ))
@@ -74,13 +81,52 @@ fn judge(machine: &Machine, package: &str, uri: &str, policy: &Policy<'_>) -> Op
     }
 }
 
-/// The command that has apt take a package from the host of `uri` alone.
-fn prefer(package: &str, uri: &str) -> String {
-    let host = Url::parse(uri).ok().and_then(|url| url.host_str().map(str::to_owned));
+/// What has apt take `own` instead of `candidate`: one more preference, or one less where apt
+/// would read that first.
+fn preferring(
+    machine: &Machine,
+    package: &str,
+    uri: &str,
+    own: &Version<'_>,
+    candidate: &Version<'_>,
+    by: String,
+) -> Hold {
+    let file = Path::new(FOLDER).join(format!("00{package}"));
+    let pinned = |priority| {
+        [own, candidate].iter().any(|found| found.is_pinned() && found.priority == priority)
+    };
+    let first = preferences(machine)
+        .into_iter()
+        .find(|found| found.file < file && found.is_specific(package) && pinned(found.priority));
+    match first {
+        Some(first) => Hold {
+            by: format!(
+                "{by}: {} sets the priority {}",
+                place(&first.file, first.first),
+                first.priority
+            ),
+            release: first.deletion(),
+        },
+        None => Hold { by, release: prefer(package, uri, own, Some(candidate)) },
+    }
+}
+
+/// The command that has apt take a package of `uri` rather than the candidate.
+fn prefer(package: &str, uri: &str, own: &Version<'_>, candidate: Option<&Version<'_>>) -> String {
+    let host = |uri: &str| Some(Url::parse(uri).ok()?.host_str()?.to_owned());
+    let server = host(uri);
+    let is_on_server = |other: &Version<'_>| other.places.iter().any(|place| host(place) == server);
+    let pin = if candidate.is_some_and(is_on_server) {
+        format!("release o={ORIGIN}")
+    } else {
+        format!("origin \"{}\"", server.as_deref().unwrap_or_default())
+    };
+    // From 1000 on, also to an older version.
+    let highest = candidate.map_or(own.priority, |other| other.priority.max(own.priority));
+    let priority = highest.saturating_add(1).max(1000);
     format!(
-        "printf '%s\\n' 'Package: {package}' 'Pin: origin \"{}\"' 'Pin-Priority: 1000' \
-         >{FOLDER}/00{package}",
-        host.unwrap_or_default()
+        "printf '%s\\n' 'Package: {package}' 'Pin: {pin}' 'Pin-Priority: {priority}' \
+         >{FOLDER}/00{package}"
     )
 }
 
@@ -110,13 +156,21 @@ impl Preference {
         self.priority < 0
     }
 
+    /// A name may have an architecture after it, such as `:amd64`.
     fn names(&self, package: &str) -> bool {
-        self.packages.split_whitespace().any(|name| matches(name, package))
+        let is_named = |name: &str| matches(name.split(':').next().unwrap_or_default(), package);
+        self.packages.split_whitespace().any(is_named)
     }
 
     /// A name between slashes is a regular expression.
     fn may_name(&self, package: &str) -> bool {
         self.names(package) || self.packages.contains('/')
+    }
+
+    /// Whether it takes precedence over those for all packages, and over each later one of the
+    /// package.
+    fn is_specific(&self, package: &str) -> bool {
+        self.packages != "*" && self.may_name(package)
     }
 
     fn may_be_at(&self, uri: &str) -> bool {
@@ -128,8 +182,12 @@ impl Preference {
     fn hold(&self, package: &str) -> Hold {
         Hold {
             by: format!("{} keeps apt from installing {package}", place(&self.file, self.first)),
-            release: edit(&self.file, &format!("{},{}d", self.first, self.last)),
+            release: self.deletion(),
         }
+    }
+
+    fn deletion(&self) -> String {
+        edit(&self.file, &format!("{},{}d", self.first, self.last))
     }
 }
 
@@ -249,6 +307,19 @@ mod tests {
             assert_eq!(held("", &text), None, "{text}");
         }
 
+        // Pinned for all packages, and two packages with one version.
+        let pinned = rival.replace("500", "1001");
+        let found = held("", &table("(none)", "0.40.0", &format!("{pinned}{ours}"))).unwrap();
+        assert!(found.release.contains("'Pin-Priority: 1002'"), "{}", found.release);
+        let same = ours.replace("500", "990").replace("pools.test:8443", "v.test");
+        for both in [format!("{ours}{same}"), format!("{same}{ours}")] {
+            let found = held("", &table("(none)", "0.1.0-1", &both)).unwrap();
+            assert!(found.by.ends_with("0.1.0-1 of https://v.test/packages/apt"), "{}", found.by);
+        }
+        let neighbour = rival.replace("v.test/apt", "pools.test/vendor");
+        let found = held("", &table("(none)", "0.40.0", &format!("{neighbour}{ours}"))).unwrap();
+        assert!(found.release.contains("'Pin: release o=scalr-agent'"), "{}", found.release);
+
         let refused = ours.replace(" 500", " -1");
         let status = " *** 0.0.9-1 100\n        100 /var/lib/dpkg/status\n";
         for (preference, release) in [
@@ -268,5 +339,49 @@ mod tests {
                 assert!(found.release.contains(release), "{preference}: {}", found.release);
             }
         }
+    }
+    #[test]
+    fn a_preference_of_the_package_that_apt_reads_first_is_deleted() {
+        let tree = tempfile::tempdir().unwrap();
+        let machine = Machine::at(tree.path());
+        fs::create_dir_all(machine.path(FOLDER)).unwrap();
+        let source = format!("        500 {URI} stable/main amd64 Packages\n");
+        let kept = format!(
+            "scalr-agent:\n  Installed: 0.1.0-1\n  Candidate: 0.1.0-1\n  Version table:\n     \
+             0.1.0-2 500\n{source} *** 0.1.0-1 1001\n{source}        100 /var/lib/dpkg/status\n"
+        );
+        let vendor = "        500 https://v.test/apt stable/main amd64 Packages\n";
+        let taken = format!(
+            "scalr-agent:\n  Installed: (none)\n  Candidate: 0.40.0\n  Version table:\n     \
+             0.40.0 1001\n{vendor}     0.1.0-2 500\n{source}"
+        );
+        let held = |file: &str, packages: &str, text: &str| {
+            let path = machine.path(file);
+            let pin = "Pin: version 0.*\nPin-Priority: 1001\n";
+            fs::write(&path, format!("Package: {packages}\n{pin}")).unwrap();
+            let hold = judge(&machine, "scalr-agent", URI, &Policy::parse(text));
+            fs::remove_file(path).unwrap();
+            hold.unwrap()
+        };
+        for text in [&kept, &taken] {
+            for file in ["/etc/apt/preferences", "/etc/apt/preferences.d/00-agents"] {
+                for packages in ["scalr-agent", "vim scalr-*", "scalr-agent:amd64", "/^scalr/"] {
+                    let found = held(file, packages, text);
+                    assert_eq!(found.release, format!("sed -E -i 1,3d {file}"), "{packages}");
+                    assert!(found.by.ends_with(&format!("{file}:1 sets the priority 1001")));
+                }
+            }
+            for (file, packages) in [
+                ("/etc/apt/preferences.d/agents", "scalr-agent"),
+                ("/etc/apt/preferences", "vim"),
+                ("/etc/apt/preferences", "*"),
+            ] {
+                let found = held(file, packages, text);
+                assert!(found.release.contains("'Pin-Priority: 1002'"), "{}", found.release);
+            }
+        }
+        assert!(
+            held("/etc/apt/preferences", "vim", &kept).by.contains("keeps scalr-agent 0.1.0-1")
+        );
     }
 }
