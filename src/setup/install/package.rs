@@ -24,8 +24,9 @@ const PROGRAM: &str = "/usr/bin/scalr-agent";
 /// The paths that the package's removal with its settings deletes.
 const OF_PACKAGE: [&str; 2] = [layout::SETTINGS_DIR, layout::DATA_DIR];
 
-/// No other package has these, or files below them.
-const OWN_PATHS: [&str; 2] = [PROGRAM, layout::LIBRARY_DIR];
+/// No other package has these, or files below them. What is unpacked first is one of them.
+const OWN_PATHS: [&str; 3] =
+    ["/etc/needrestart/conf.d/scalr-agent.conf", PROGRAM, layout::LIBRARY_DIR];
 
 /// What dpkg runs for a purge; rpm knows none.
 const PURGE: &str = include_str!("../../../pkg/deb/postrm");
@@ -180,4 +181,22 @@ fn install(
     purge.args(["-c", PURGE, "sh", "purge"]);
     let installation = Installation::new(layout::AGENT, &OWN_PATHS, &command, &purge);
     changes.install(before, what, installation, action)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_unpacked_file_of_each_rpm_shows_that_its_installation_was_begun() {
+        let manifest: toml::Table = toml::from_str(include_str!("../../agent/Cargo.toml")).unwrap();
+        let rpm = &manifest["package"]["metadata"]["generate-rpm"];
+        for described in [rpm, &rpm["variants"]["no-engine"]] {
+            let assets = described["assets"].as_array().unwrap();
+            let paths = assets.iter().map(|asset| asset["dest"].as_str().unwrap());
+            // rpm unpacks them in the order of their names.
+            let first = paths.min().unwrap();
+            assert!(OWN_PATHS.iter().any(|own| Path::new(first).starts_with(own)), "{first}");
+        }
+    }
 }
