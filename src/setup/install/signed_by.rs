@@ -38,7 +38,11 @@ pub(super) fn require_no_conflict(
             };
             if !is_same {
                 let (first, last) = (source.first, source.last);
-                let other = source.signed_by.unwrap_or_else(|| "none".to_owned());
+                let other = match source.signed_by {
+                    Some(key) if key.starts_with("-----BEGIN") => "the key in it".to_owned(),
+                    Some(other) => other,
+                    None => "none".to_owned(),
+                };
                 return Err(Failure::NotInstalled.because(format!(
                     "cannot add the package repository {uri}: {}:{first} defines it with another \
                      key (Signed-By: {other}, not {key}), and apt would read no source at \
@@ -114,18 +118,25 @@ fn paragraphs(text: &str) -> Vec<Source> {
         let first = next;
         next += paragraph.len() + 1;
         let field = |name: &str| {
-            paragraph.iter().find_map(|line| {
-                let (found, value) = line.split_once(':')?;
-                found.eq_ignore_ascii_case(name).then(|| value.trim())
-            })
+            let begins = |line: &&str| {
+                line.split_once(':').is_some_and(|(found, _)| found.eq_ignore_ascii_case(name))
+            };
+            let mut lines = paragraph.iter().skip_while(|line| !begins(line));
+            let (_, first) = lines.next()?.split_once(':')?;
+            // A value goes on in lines that begin with white space.
+            let more = lines.take_while(|line| line.starts_with([' ', '\t', '#']));
+            let more = more.filter(|line| !line.starts_with('#')).copied();
+            Some([first].into_iter().chain(more).collect::<Vec<_>>().join("\n").trim().to_owned())
         };
         let words =
             |name| field(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-        if field("Enabled").is_none_or(|enabled| enabled != "no") {
+        // As apt reads it (StringToBool).
+        let off = ["no", "false", "without", "off", "disable", "0"];
+        if !field("Enabled").is_some_and(|enabled| off.contains(&&*enabled.to_ascii_lowercase())) {
             sources.push(Source {
                 uris: words("URIs"),
                 suites: words("Suites"),
-                signed_by: field("Signed-By").map(str::to_owned),
+                signed_by: field("Signed-By"),
                 first,
                 last: first + paragraph.len().saturating_sub(1),
             });
@@ -162,6 +173,15 @@ mod tests {
         );
         let found = conflict("z.sources", &paragraph).unwrap();
         assert!(found.contains("z.sources:5 ") && found.contains("5,8d"), "{found}");
+        let within = format!(
+            "Types: deb\nURIs: https://y.example.com\n# ours\n {URI}/\nSuites: testing stable\n\
+             Signed-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQ==\n"
+        );
+        let found = conflict("z.sources", &within).unwrap();
+        assert!(
+            found.contains("(Signed-By: the key in it, not") && found.contains("1,9d"),
+            "{found}"
+        );
         let without = format!("deb {URI} stable main\n");
         assert!(conflict("z.list", &without).is_some());
     }
@@ -173,6 +193,7 @@ mod tests {
             ("z.list", format!("deb [signed-by={KEY}] {URI} stable main\n")),
             ("z.list", format!("#deb {URI} stable main\ndeb {URI} testing main\n")),
             ("z.sources", format!("Enabled: no\nURIs: {URI}\nSuites: stable\n")),
+            ("z.sources", format!("Enabled: False\nURIs: {URI}\nSuites: stable\n")),
             ("z.list.save", format!("deb {URI} stable main\n")),
             ("scalr-agent.sources", format!("URIs: {URI}\nSuites: stable\nSigned-By: /b\n")),
         ] {
