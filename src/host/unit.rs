@@ -1,6 +1,7 @@
 //! The variables that a unit's drop-ins set.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,16 @@ pub struct Given {
     pub file: PathBuf,
 }
 
+/// Where units and their drop-ins are: of two with the same name, the one in the first of these
+/// folders counts (systemd.unit(5)).
+const FOLDERS: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
 /// The variables that the drop-ins in the directory `drop_ins` set, by name.
 ///
 /// An environment file that we may not read is passed over.
@@ -25,15 +36,39 @@ pub struct Given {
 /// # Errors
 /// A drop-in can't be read.
 pub fn environment(machine: &Machine, drop_ins: &str) -> Result<BTreeMap<String, Given>> {
-    let mut set = BTreeMap::new();
-    for file in files(machine, drop_ins)? {
+    read(machine, files(machine, drop_ins)?)
+}
+
+/// The same of a unit, such as `docker.service`, and of its drop-ins in all folders.
+///
+/// # Errors
+/// A drop-in or the unit can't be read.
+pub fn environment_of(machine: &Machine, unit: &str) -> Result<BTreeMap<String, Given>> {
+    let mut drop_ins = BTreeMap::new();
+    for folder in FOLDERS.iter().rev() {
+        let found = files(machine, &format!("{folder}/{unit}.d"))?;
+        drop_ins.extend(found.into_iter().map(|file| (file.file_name().map(OsString::from), file)));
+    }
+    let units = FOLDERS.iter().map(|folder| Path::new(folder).join(unit));
+    let own = units.into_iter().find(|file| machine.path(file).exists());
+    read(machine, own.into_iter().chain(drop_ins.into_values()))
+}
+
+/// What these files set, in this order. What environment files set takes precedence.
+fn read(
+    machine: &Machine,
+    files: impl IntoIterator<Item = PathBuf>,
+) -> Result<BTreeMap<String, Given>> {
+    let (mut set, mut of_files) = (BTreeMap::new(), BTreeMap::new());
+    for file in files {
         let text = match fs::read_to_string(machine.path(&file)) {
             // A link to /dev/null, or one that leads nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             result => result.with_context(|| format!("cannot read {}", file.display()))?,
         };
-        read_unit(&text, &file, machine, &mut set);
+        read_unit(&text, &file, machine, &mut set, &mut of_files);
     }
+    set.extend(of_files);
     Ok(set)
 }
 
@@ -51,12 +86,16 @@ fn files(machine: &Machine, drop_ins: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Adds what a unit file sets. As in systemd, files named by `EnvironmentFile=`
-/// take precedence over `Environment=`.
-fn read_unit(text: &str, file: &Path, machine: &Machine, set: &mut BTreeMap<String, Given>) {
+/// Adds what a unit file sets, and apart from it what the files set that it names.
+fn read_unit(
+    text: &str,
+    file: &Path,
+    machine: &Machine,
+    set: &mut BTreeMap<String, Given>,
+    of_files: &mut BTreeMap<String, Given>,
+) {
     let text = text.replace("\\\n", " ");
     let mut in_service = false;
-    let mut of_files = BTreeMap::new();
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
             in_service = line == "[Service]";
@@ -70,6 +109,7 @@ fn read_unit(text: &str, file: &Path, machine: &Machine, set: &mut BTreeMap<Stri
                 let given = Given { value: value.replace("%%", "%"), file: file.to_owned() };
                 Some((name.to_owned(), given))
             })),
+            "EnvironmentFile" if value.trim().is_empty() => of_files.clear(),
             "EnvironmentFile" => {
                 let file = Path::new(value.trim().trim_start_matches('-'));
                 let text = fs::read_to_string(machine.path(file)).unwrap_or_default();
@@ -82,7 +122,6 @@ fn read_unit(text: &str, file: &Path, machine: &Machine, set: &mut BTreeMap<Stri
             _ => {}
         }
     }
-    set.extend(of_files);
 }
 
 /// A line of an environment file.
@@ -197,6 +236,38 @@ mod tests {
         ]);
         let set = environment(&machine, DROP_INS).unwrap();
         assert_eq!(set["HTTP_PROXY"].value, "http://u:p$%2F@two:2");
+    }
+
+    #[test]
+    fn a_later_drop_in_takes_no_precedence_over_an_environment_file() {
+        let (_tree, machine) = machine_with(&[
+            (&format!("{DROP_INS}/proxy.conf"), "[Service]\nEnvironmentFile=-/etc/proxy.env\n"),
+            (&format!("{DROP_INS}/z.conf"), "[Service]\nEnvironment=HTTP_PROXY=http://one:1\n"),
+            ("/etc/proxy.env", "HTTP_PROXY=http://two:2\n"),
+        ]);
+        let set = environment(&machine, DROP_INS).unwrap();
+        assert_eq!(set["HTTP_PROXY"].value, "http://two:2");
+    }
+
+    #[test]
+    fn a_unit_and_its_drop_ins_in_all_folders_count_in_systemds_order() {
+        let set = |name: &str, value: &str| {
+            (name.to_owned(), format!("[Service]\nEnvironment={value}\n"))
+        };
+        let files = [
+            set("/usr/lib/systemd/system/tool.service", "A=unit B=unit C=unit D=unit"),
+            set("/lib/systemd/system/tool.service", "E=unit"),
+            set("/usr/lib/systemd/system/tool.service.d/50.conf", "B=vendor"),
+            set("/run/systemd/system/tool.service.d/60.conf", "C=run D=run"),
+            set("/etc/systemd/system/tool.service.d/40.conf", "C=etc"),
+            set("/etc/systemd/system/tool.service.d/50.conf", "D=etc"),
+        ];
+        let files: Vec<_> =
+            files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let (_tree, machine) = machine_with(&files);
+        let set = environment_of(&machine, "tool.service").unwrap();
+        let values: Vec<_> = set.iter().map(|(name, given)| (&**name, &*given.value)).collect();
+        assert_eq!(values, [("A", "unit"), ("B", "unit"), ("C", "run"), ("D", "run")]);
     }
 
     #[test]

@@ -84,10 +84,10 @@ fn direct(list: &str) -> Result<String> {
     let mut names: Vec<&str> = Vec::new();
     let given = list.split(',').map(|name| name.trim_matches(' ')).filter(|name| !name.is_empty());
     for name in given.chain(ALWAYS_DIRECT) {
-        let bad = |c: char| c.is_control() || c.is_whitespace() || "\"'\\@".contains(c);
+        let bad = |c: char| c.is_control() || c.is_whitespace() || "\"'\\@;|".contains(c);
         if name.contains(bad) || name.contains("://") {
             return Err(Failure::Usage.because(format!(
-                "`{}` in --no-proxy is neither a name, a .domain nor an address",
+                "`{}` in --no-proxy is neither a name, a .domain nor an address; commas separate them",
                 name.escape_debug()
             )));
         }
@@ -180,7 +180,7 @@ mod tests {
             direct(" .example.com, ::1,,10.0.0.5").unwrap(),
             ".example.com,::1,10.0.0.5,localhost,127.0.0.1,169.254.169.254"
         );
-        for bad in ["a b", "http://x", "a\nb", "a\"b"] {
+        for bad in ["a b", "http://x", "a\nb", "a\"b", "a;b", "a|b"] {
             direct(bad).expect_err(bad);
         }
     }

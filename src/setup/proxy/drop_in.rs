@@ -100,6 +100,12 @@ fn own(changes: &Changes, path: &str, text: Option<&str>, force: bool) -> Result
     if text.is_some() && fs::read_to_string(&file).ok().as_deref() == text {
         return Ok(());
     }
+    if let Ok(target) = fs::read_link(&file) {
+        bail!(
+            "{path} is a symbolic link to {} that was made by hand; add --force to replace it",
+            target.display()
+        );
+    }
     bail!(
         "{path} was written by hand, and it is in use as it is; look at it with \
          `scalr-agent-setup proxy show`, and add --force to replace it"

@@ -12,16 +12,6 @@ use config::proxy::{is_variable, masked_value};
 use host::machine::Machine;
 use host::unit;
 
-/// Where systemd reads the drop-ins of the host's own Docker: of two with the same variable,
-/// the later one counts.
-const DOCKER_DROP_INS: [&str; 3] = [
-    "/usr/lib/systemd/system/docker.service.d",
-    "/run/systemd/system/docker.service.d",
-    "/etc/systemd/system/docker.service.d",
-];
-
-const BUNDLED_DROP_INS: [&str; 1] = ["/etc/systemd/system/scalr-docker.service.d"];
-
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 
 /// A variable of the engine's unit, or a member of `proxies` in its settings.
@@ -36,7 +26,6 @@ pub(super) struct EngineProxy {
 /// The engine that the settings name.
 pub(super) struct Engine {
     pub unit: &'static str,
-    drop_ins: &'static [&'static str],
     settings: &'static str,
 }
 
@@ -51,12 +40,8 @@ impl Engine {
             result => result?,
         };
         Ok(match settings.engine.as_deref().is_none_or(|engine| engine == config::ENGINE) {
-            true => Self {
-                unit: "scalr-docker",
-                drop_ins: &BUNDLED_DROP_INS,
-                settings: ENGINE_SETTINGS,
-            },
-            false => Self { unit: "docker", drop_ins: &DOCKER_DROP_INS, settings: DAEMON_JSON },
+            true => Self { unit: "scalr-docker", settings: ENGINE_SETTINGS },
+            false => Self { unit: "docker", settings: DAEMON_JSON },
         })
     }
 
@@ -64,22 +49,20 @@ impl Engine {
         self.settings == ENGINE_SETTINGS
     }
 
-    /// What its drop-ins set, and then its settings, which take precedence.
+    /// What its unit sets, and then its settings, which take precedence.
     ///
     /// # Errors
     /// A file can't be read or understood.
     pub(super) fn proxy(&self, machine: &Machine) -> Result<Vec<EngineProxy>> {
-        let mut found = Vec::new();
-        for drop_ins in self.drop_ins {
-            let set = unit::environment(machine, drop_ins)?;
-            found.extend(set.into_iter().filter(|(name, _)| is_variable(name)).map(
-                |(name, given)| EngineProxy {
-                    name,
-                    value: masked_value(&given.value),
-                    file: given.file.display().to_string(),
-                },
-            ));
-        }
+        let set = unit::environment_of(machine, &format!("{}.service", self.unit))?;
+        let set = set.into_iter().filter(|(name, _)| is_variable(name));
+        let mut found: Vec<EngineProxy> = set
+            .map(|(name, given)| EngineProxy {
+                name,
+                value: masked_value(&given.value),
+                file: given.file.display().to_string(),
+            })
+            .collect();
         let Ok(text) = fs::read_to_string(machine.path(self.settings)) else { return Ok(found) };
         let json: DaemonJson = serde_json::from_str(&text)
             .with_context(|| format!("cannot understand {}", self.settings))?;

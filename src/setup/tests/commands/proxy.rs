@@ -144,6 +144,21 @@ fn the_proxy_of_the_hosts_own_docker_is_shown_with_its_file() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_is_named_with_its_target_and_replaced_by_force() {
+    let tree = Tree::new();
+    tree.link(LINK, "/gone/proxy.conf");
+    let before = tree.snapshot();
+    let said = tree.setup(&["proxy", "--http", "http://new:1"]);
+    assert_eq!(said.code, 1, "{}", said.all());
+    let why = format!("{LINK} is a symbolic link to /gone/proxy.conf that was made by hand");
+    assert!(said.stderr.contains(&why), "{}", said.all());
+    assert_eq!(tree.snapshot(), before);
+    assert_eq!(tree.setup(&["proxy", "--http", "http://new:1", "--force"]).code, 0);
+    assert_eq!(tree.setup(&["uninstall"]).code, 0);
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
 fn an_edit_by_hand_makes_it_somebody_elses() {
     let tree = Tree::new();
     tree.setup(&["proxy", "--http", "http://proxy:3128"]);
