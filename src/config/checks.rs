@@ -8,11 +8,15 @@ use url::{Host, Url};
 
 use super::ProviderMirror;
 use super::layout::{CA_CERT, ENGINE_SOCKET};
+use cli::untrusted_file;
 use protocol::Secret;
 
 /// The longest path that a Unix socket's address holds (`sun_path` in
 /// `unix(7)`, less the final zero).
 const SOCKET_PATH_BYTES: usize = 107;
+
+/// The largest file of authorities, in bytes: a whole system's bundle has a quarter.
+pub const MAX_CERTIFICATES: u64 = 1024 * 1024;
 
 /// Checks a setting, if it is set.
 pub(crate) fn each<T>(
@@ -22,7 +26,18 @@ pub(crate) fn each<T>(
     setting.as_ref().map_or(Ok(()), check)
 }
 
-pub(crate) fn url(url: &Url) -> Result<(), String> {
+/// The server's address as it is given, before [`url`] checks it. Without a scheme, its name
+/// would be taken for one.
+pub fn address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(Url::has_host);
+    url.ok_or_else(|| "should look like https://pools.example.com:8443".to_owned())
+}
+
+/// Checks the server's address.
+///
+/// # Errors
+/// What it should be instead.
+pub fn url(url: &Url) -> Result<(), String> {
     match url.scheme() {
         "https" => {}
         "http" if is_loopback(url) => {}
@@ -121,8 +136,10 @@ pub(crate) fn certificates(file: &Path) -> Result<(), String> {
         // The setup program checks it and writes it with the settings, maybe in another tree.
         return Ok(());
     }
-    let text =
-        std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    // A link may lead to it, and what it leads to may have no end.
+    let content =
+        file.canonicalize().and_then(|file| untrusted_file::read(&file, MAX_CERTIFICATES));
+    let text = content.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let mark = b"-----BEGIN CERTIFICATE-----";
     if !text.windows(mark.len()).any(|window| window == mark) {
         return Err(format!("{} holds no certificate in PEM form", file.display()));

@@ -20,17 +20,22 @@ mod valid;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
 use cli::Failure;
 use protocol::Secret;
 
-pub use checks::is_encrypted_or_local;
+pub use checks::{MAX_CERTIFICATES, address, is_encrypted_or_local, url as check_url};
 pub use layout::{DATA_DIR, ENGINE_SOCKET as ENGINE, SETTINGS as FILE};
 pub use table::{DefaultValue, KEYS, Key, ValueKind};
 pub use token::read_token;
 pub use valid::{Config, ProviderMirror};
+
+fn read_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    address(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
 
 /// The settings as written down: every one may be missing. [`KEYS`] says what
 /// each is.
@@ -38,7 +43,7 @@ pub use valid::{Config, ProviderMirror};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read_address")]
     pub url: Option<Url>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,

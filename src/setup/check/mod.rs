@@ -77,7 +77,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     engine: Option<Engine>,
     /// The server that must be reachable [default: that of the settings]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = config::address)]
     url: Option<Url>,
     /// Number of concurrent runs that there must be room for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -146,6 +146,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if args.undo_fixes {
         return undo_fixes(context, args);
+    }
+    if let Some(Err(why)) = args.url.as_ref().map(config::check_url) {
+        return Err(Failure::Usage.because(format!("the server's address (--url) {why}")));
     }
     let mut subject = Subject::of(&context.machine)?;
     subject.override_settings(Overrides {

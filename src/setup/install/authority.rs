@@ -1,21 +1,17 @@
 //! The authorities of `--ca-cert`: kept in one place, from where the agent, apt and
 //! yum trust them. The system's own stay as they are.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use url::{Host, Url};
 
-use cli::Failure;
+use cli::{Failure, untrusted_file};
 use config::Settings;
 use config::layout::CA_CERT;
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
-
-/// The largest file that is taken, in bytes: a whole system's bundle has a quarter.
-const LARGEST: u64 = 1024 * 1024;
 
 /// A file of certificate authorities, in PEM form.
 pub(crate) struct Authority {
@@ -47,9 +43,7 @@ impl Authority {
     fn named(file: &Path) -> Result<Self> {
         let file = file.canonicalize()?;
         Settings { ca_cert: Some(file.clone()), ..Settings::default() }.check()?;
-        let mut text = String::new();
-        File::open(&file)?.take(LARGEST + 1).read_to_string(&mut text)?;
-        anyhow::ensure!(text.len() as u64 <= LARGEST, "it is larger than 1 MiB");
+        let text = String::from_utf8(untrusted_file::read(&file, config::MAX_CERTIFICATES)?)?;
         Ok(Self { file, text })
     }
 

@@ -60,7 +60,7 @@ package manager's lock was held for too long.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The address of the server that has the pool
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = config::address)]
     url: Option<Url>,
     /// The file with the pool's token; - reads it from standard input
     #[arg(long, value_name = "FILE")]

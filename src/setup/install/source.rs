@@ -14,8 +14,8 @@ use url::Url;
 use super::authority::{self, Authority};
 use super::key::Fingerprint;
 use super::{route, same_id, signed_by};
-use cli::Failure;
 use cli::eprintln;
+use cli::{Failure, untrusted_file};
 use config::layout;
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
@@ -25,6 +25,9 @@ use host::{apt, curl, rpm};
 
 /// The key's name in the repository.
 const KEY: &str = "scalr-agent.asc";
+
+/// The largest file of keys that is taken from a folder, in bytes.
+const MAX_KEY: u64 = 1024 * 1024;
 
 /// The name of a server's repository.
 pub(super) const ID: &str = "scalr-agent";
@@ -174,7 +177,10 @@ impl Repository {
                         .because(format!("cannot download the packages' key: {error}"))
                 })
             }
-            Self::Folder(folder) => fs::read_to_string(folder.join(KEY))
+            // Whoever unpacked a bundle may be another user.
+            Self::Folder(folder) => untrusted_file::read(&folder.join(KEY), MAX_KEY)
+                .map_err(anyhow::Error::from)
+                .and_then(|key| Ok(String::from_utf8(key)?))
                 .with_context(|| format!("cannot read {KEY} in {}", folder.display())),
         }
     }

@@ -40,6 +40,25 @@ fn the_document_has_every_check() {
 }
 
 #[test]
+fn an_address_that_no_agent_would_take_is_refused_without_its_password() {
+    let tree = Tree::new();
+    for (url, why) in [
+        ("pools.example.com", "should look like https://pools.example.com:8443"),
+        ("pools.example.com:8443", "should look like https://pools.example.com:8443"),
+        ("http://pools.example.com", "has to be https://"),
+        ("https://me:hunter2@pools.example.com", "should have no user and password in it"),
+        ("https://pools.example.com/api", "nothing after the host"),
+    ] {
+        for command in [&["check", "--url", url][..], &["install", "--url", url]] {
+            let said = tree.setup_with(command, &[("SCALR_AGENT_TOKEN", "t")], "");
+            assert_eq!(said.code, 2, "{command:?}: {}", said.all());
+            assert!(said.stderr.contains(why), "{command:?}: {}", said.all());
+            assert!(!said.all().contains("hunter2"), "{}", said.all());
+        }
+    }
+}
+
+#[test]
 fn a_tree_is_checked_for_what_a_tree_has() {
     let tree = Tree::new();
     tree.put(

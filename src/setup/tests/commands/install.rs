@@ -13,6 +13,24 @@ fn install(tree: &Tree, more: &[&str]) -> Said {
 }
 
 #[test]
+fn authorities_are_read_from_a_file_that_has_an_end() {
+    let tree = Tree::new();
+    let pipe = tree.path("/pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (file, why) in [
+        (pipe.to_str().unwrap(), "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+        ("/nonexistent", "No such file"),
+    ] {
+        let arguments = ["install", "--url", "https://pools.example.com", "--ca-cert", file];
+        let said = tree.setup_with(&arguments, &[("SCALR_AGENT_TOKEN", "t")], "");
+        assert_eq!(said.code, 2, "{}", said.all());
+        assert!(said.stderr.contains(&format!("--ca-cert {file}: ")), "{}", said.all());
+        assert!(said.stderr.contains(why), "{}", said.all());
+    }
+}
+
+#[test]
 fn installed_again_and_removed() {
     let tree = Tree::new();
     let before = tree.snapshot();
