@@ -63,6 +63,11 @@ impl Chain {
         found.is_some_and(|found| self.additions(rules).eq(found)) && self.is_jumped_to()
     }
 
+    /// Whether the chain or its spare one is there, whatever it holds. Only root may ask.
+    pub fn exists(self) -> bool {
+        [self, self.spare()].iter().any(|chain| chain.rules_of(chain.name).is_some())
+    }
+
     /// Removes the chain and the jump to it, also its spare one.
     ///
     /// # Errors

@@ -55,6 +55,11 @@ impl Progress {
         self.changes.extend_from_slice(changes);
     }
 
+    /// Whether nothing was changed so far.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     fn document(mut self, command: &'static str, dry_run: bool, result: &Result<()>) -> Document {
         if let (Err(_), Some(last)) = (result, self.steps.last_mut()) {
             last.result = "failed";

@@ -128,6 +128,9 @@ fn uninstall(context: &Context, args: &Args, progress: &mut Progress) -> Result<
     if let Some(message) = refusal {
         return Err(Failure::Failed.because(format!("it would refuse: {message}")));
     }
+    if progress.is_unchanged() {
+        println!("Nothing of the agent was found to remove.");
+    }
     if !args.purge && !args.dry_run {
         say_what_stays(machine, &places);
     }
@@ -230,7 +233,7 @@ fn put_back(
     }
     let left_alone = changes.reverse(&keep)?;
     leave_groups(&mut changes)?;
-    if services.can_run() {
+    if services.can_run() && !changes.changed().is_empty() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
     let changed = changes.changed().to_vec();
@@ -280,7 +283,7 @@ fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()
     for unit in [AGENT_UNIT, ENGINE_UNIT].into_iter().filter(|unit| services.is_enabled(unit)) {
         changes.disable(unit)?;
     }
-    if iptables::find().is_some() {
+    if iptables::find().is_some() && network::has_rules() {
         changes.act("take down the firewall's rules", network::take_down_rules, None)?;
     }
     // Settings of the engine that can't be understood name no range.

@@ -145,6 +145,12 @@ impl Fence {
     }
 }
 
+/// Whether any of the rules' chains is there.
+pub(crate) fn is_begun() -> bool {
+    let v6 = || Family::V6.is_usable() && [FORWARD_V6, INPUT_V6].into_iter().any(Chain::exists);
+    [FORWARD, INPUT, NAT].into_iter().any(Chain::exists) || v6()
+}
+
 /// Takes down the rules, whoever still uses them.
 ///
 /// # Errors

@@ -132,6 +132,11 @@ pub(crate) fn rules_are_up(machine: &Machine) -> Result<bool> {
     Ok(surroundings::fence(machine, Source::Unit)?.is_up())
 }
 
+/// Whether any of the rules is up, or a part of them.
+pub(crate) fn has_rules() -> bool {
+    fence::is_begun()
+}
+
 /// Takes down the rules, whoever still uses them.
 ///
 /// # Errors
