@@ -22,7 +22,7 @@ const WRONG_CLOCK: SignedDuration = SignedDuration::from_mins(5);
 pub(super) fn dns(subject: &Subject) -> Outcome {
     on_server(subject, |url| {
         let proxy = match subject.proxy_for(url) {
-            Err(error) => return unusable_proxy(&error),
+            Err(error) => return unusable_proxy(&error, Program::of(subject)),
             Ok(proxy) => proxy,
         };
         let asked = proxy.as_ref().unwrap_or(url);
@@ -37,17 +37,45 @@ pub(super) fn dns(subject: &Subject) -> Outcome {
 
 pub(super) fn server(subject: &Subject) -> Outcome {
     on_server(subject, |url| match (subject.proxy_for(url), subject.answer(url)) {
-        (Err(error), _) => unusable_proxy(&error),
+        (Err(error), _) => unusable_proxy(&error, Program::of(subject)),
         (_, Err(error)) => Outcome::unknown(error),
         (Ok(proxy), Ok(answer)) => {
             let proxy = proxy.map(|proxy| masked(proxy.as_str().trim_end_matches('/')));
-            judge_answer(url, answer, proxy, shell_has_proxy())
+            judge_answer(url, answer, proxy, shell_has_proxy(), Program::of(subject))
         }
     })
 }
 
-fn unusable_proxy(error: &str) -> Outcome {
-    Outcome::problem(format!("{error}; look at it with `scalr-agent-setup proxy show`"))
+fn unusable_proxy(error: &str, program: Program) -> Outcome {
+    Outcome::problem(format!("{error}; {}", program.look()))
+}
+
+/// Whether the host has the setup program, for advice that names it.
+#[derive(Clone, Copy)]
+enum Program {
+    Installed,
+    /// It came for this installation, and options of that are what there is.
+    Temporary,
+}
+
+impl Program {
+    fn of(subject: &Subject) -> Self {
+        if subject.before_install { Self::Temporary } else { Self::Installed }
+    }
+
+    fn look(self) -> &'static str {
+        match self {
+            Self::Installed => "look at it with `scalr-agent-setup proxy show`",
+            Self::Temporary => "check --http-proxy, or HTTPS_PROXY in this shell",
+        }
+    }
+
+    fn set(self) -> &'static str {
+        match self {
+            Self::Installed => "with `scalr-agent-setup proxy --http -`",
+            Self::Temporary => "with --http-proxy",
+        }
+    }
 }
 
 pub(super) fn certificate(subject: &Subject) -> Outcome {
@@ -120,6 +148,7 @@ fn judge_answer(
     answer: &Answer,
     proxy: Option<String>,
     shell_has_proxy: bool,
+    program: Program,
 ) -> Outcome {
     let host = url.host_str().unwrap_or_default();
     let way = match &proxy {
@@ -129,7 +158,7 @@ fn judge_answer(
     if answer.code == 0 && (200..300).contains(&answer.status) {
         return Outcome::Passed(format!("{url} answers, {way}"));
     }
-    let why = proxy.as_deref().and_then(|proxy| fault_of_proxy(proxy, answer));
+    let why = proxy.as_deref().and_then(|proxy| fault_of_proxy(proxy, answer, program));
     let why = why.unwrap_or_else(|| match (answer.code, answer.status) {
         (0, status @ (301..=308)) => {
             format!("it answers {status}, a redirect; use the address that it redirects to")
@@ -145,37 +174,41 @@ fn judge_answer(
         }
         _ => answer.said.clone(),
     });
-    let hint = if proxy.is_none() && shell_has_proxy {
-        "\nThis shell has a proxy that services don't see: \
-         `scalr-agent-setup proxy --from-environment` gives it to them."
-    } else {
-        ""
+    let hint = match program {
+        _ if proxy.is_some() || !shell_has_proxy => "",
+        Program::Installed => {
+            "\nThis shell has a proxy that services don't see: \
+             `scalr-agent-setup proxy --from-environment` gives it to them."
+        }
+        Program::Temporary => {
+            "\nThis shell has a proxy that services don't see: --http-proxy gives it to them."
+        }
     };
     Outcome::problem(format!("{url} can't be reached {way}: {why}{hint}"))
 }
 
 /// What the proxy does wrong, if it is the proxy's fault. `proxy` is its URL without a password.
-fn fault_of_proxy(proxy: &str, answer: &Answer) -> Option<String> {
-    const LOOK: &str = "look at it with `scalr-agent-setup proxy show`";
+fn fault_of_proxy(proxy: &str, answer: &Answer, program: Program) -> Option<String> {
+    let (look, set) = (program.look(), program.set());
     Some(match (answer.code, status_of_proxy(answer)) {
-        (_, Some(407)) if proxy.contains('@') => {
-            "the proxy refuses its user and password (407); set the right ones with \
-             `scalr-agent-setup proxy --http -`, with @ written as %40 and # as %23"
-                .to_owned()
-        }
-        (_, Some(407)) => {
-            "the proxy requires a user and a password (407); set them with `scalr-agent-setup proxy \
-             --http -`, which reads http://USER:PASSWORD@HOST:PORT from standard input"
-                .to_owned()
-        }
+        (_, Some(407)) if proxy.contains('@') => format!(
+            "the proxy refuses its user and password (407); set the right ones {set}, with @ \
+             written as %40 and # as %23"
+        ),
+        (_, Some(407)) => format!(
+            "the proxy requires a user and a password (407); set them {set}: http://USER:PASSWORD\
+             @HOST:PORT, which - reads from standard input"
+        ),
         (56, Some(status)) => {
-            format!("the proxy does not connect to the server: it answers {status}; ask its operator")
+            format!(
+                "the proxy does not connect to the server: it answers {status}; ask its operator"
+            )
         }
-        (5, _) => format!("cannot resolve the proxy's name; {LOOK}"),
-        (7, _) => format!("the proxy does not answer: no connection to it; {LOOK}"),
+        (5, _) => format!("cannot resolve the proxy's name; {look}"),
+        (7, _) => format!("the proxy does not answer: no connection to it; {look}"),
         // While it connects; later it is an operation.
         (28, _) if answer.said.contains("Connection time") || answer.said.contains("CONNECT") => {
-            format!("the proxy does not answer in time; {LOOK}")
+            format!("the proxy does not answer in time; {look}")
         }
         _ => return None,
     })
@@ -285,7 +318,24 @@ mod tests {
     fn said(code: i32, status: u16, proxy: Option<&str>, shell: bool) -> String {
         let url = "https://pools.example.com".parse().unwrap();
         let answer = answer(code, status, "curl: (x) y");
-        text(judge_answer(&url, &answer, proxy.map(str::to_owned), shell))
+        text(judge_answer(&url, &answer, proxy.map(str::to_owned), shell, Program::Installed))
+    }
+
+    #[test]
+    fn before_the_installation_advice_names_its_options_and_no_program() {
+        let url = "https://pools.example.com".parse().unwrap();
+        let proxies = [None, Some("http://p:1"), Some("http://u:***@p:1")];
+        for (code, status, said) in
+            [(56, 0, "response 407"), (0, 407, ""), (7, 0, ""), (5, 0, ""), (28, 0, "CONNECT")]
+        {
+            for proxy in proxies {
+                let answer = answer(code, status, said);
+                let proxy = proxy.map(str::to_owned);
+                let text = text(judge_answer(&url, &answer, proxy, true, Program::Temporary));
+                assert!(text.contains("--http-proxy"), "{text}");
+                assert!(!text.contains("scalr-agent-setup"), "{text}");
+            }
+        }
     }
 
     #[test]
@@ -303,7 +353,9 @@ mod tests {
     fn a_proxy_that_is_dead_or_refuses_is_named_as_the_cause() {
         let of = |code, status, said: &str, proxy: &str| {
             let url = "https://pools.example.com".parse().unwrap();
-            text(judge_answer(&url, &answer(code, status, said), Some(proxy.to_owned()), false))
+            let answer = answer(code, status, said);
+            let proxy = Some(proxy.to_owned());
+            text(judge_answer(&url, &answer, proxy, false, Program::Installed))
         };
         let bare = "http://proxy:3128";
         for said in [
