@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use jiff::SpanRelativeTo;
 use url::Url;
 
@@ -16,6 +17,7 @@ use protocol::limits::MAX_STATE;
 use crate::api::pools::Quotas;
 use crate::commands::{Pool, Run, SignInLink, Trial, TrustKey, Variable, Workspace};
 use crate::connections::Limits;
+use crate::variables;
 
 /// Keeps agent pools, workspaces, runs and state.
 #[derive(Debug, Parser)]
@@ -24,6 +26,13 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What this process was called with; ends it if that is wrong.
+    pub fn of_process() -> Self {
+        Self::try_parse().unwrap_or_else(|error| variables::named(error, Self::command()).exit())
+    }
 }
 
 /// What to do.
@@ -328,6 +337,7 @@ pub struct TlsOptions {
 
     /// Use a certificate authority of the server's own, kept in DATA/tls
     #[arg(long, conflicts_with = "tls_cert", env = "SCALR_SERVER_TLS_SELF_SIGNED")]
+    #[arg(value_parser = BoolishValueParser::new())]
     pub tls_self_signed: bool,
 
     /// Another name or address that the self-signed certificate is for
@@ -337,7 +347,7 @@ pub struct TlsOptions {
 
     /// Speak plain HTTP: tokens and states can be read on the way
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_self_signed"])]
-    #[arg(env = "SCALR_SERVER_INSECURE_HTTP")]
+    #[arg(env = "SCALR_SERVER_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     pub insecure_http: bool,
 }
 
@@ -404,20 +414,28 @@ pub enum LogFormat {
 }
 
 pub(crate) fn public_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    let is_plain = matches!(url.scheme(), "http" | "https")
-        && url.host().is_some()
-        && url.path() == "/"
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none();
-    match is_plain {
-        true => Ok(url),
-        false => {
-            Err("it takes scheme, host and port, for example https://pools.example.com".into())
-        }
-    }
+    let is_plain = |url: &Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.host().is_some()
+            && url.path() == "/"
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    Url::parse(text).ok().filter(is_plain).ok_or_else(|| {
+        "it takes scheme, host and port, for example https://pools.example.com:8443".to_owned()
+    })
+}
+
+/// The name of an image, which the engine knows only once a run begins.
+pub(crate) fn image(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty()
+        && !text.starts_with('-')
+        && !text.contains("://")
+        && text.chars().all(|c| c.is_ascii_graphic());
+    let example = "it takes the name of an image, such as hashicorp/terraform:1.9";
+    is_name.then(|| text.to_owned()).ok_or_else(|| example.to_owned())
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -463,8 +481,6 @@ fn expected_expiry() -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -528,6 +544,16 @@ mod tests {
         // A proxy before it speaks TLS, or nobody does.
         for url in ["https://x", "http://x"] {
             assert!(choice(&[url, "--insecure-http"]).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_a_name_and_no_address() {
+        for name in ["hashicorp/terraform:1.9", "r.example.com:5000/t@sha256:ab", "t:{version}"] {
+            assert_eq!(image(name).as_deref(), Ok(name));
+        }
+        for name in ["", "two words", "https://r.example.com/t", "--rm"] {
+            assert!(image(name).is_err(), "{name}");
         }
     }
 

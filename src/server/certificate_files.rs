@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use axum_server::tls_rustls::RustlsConfig;
 use jiff::Timestamp;
 use rustls::ServerConfig;
@@ -52,8 +52,8 @@ impl CertificateFiles {
     /// # Errors
     /// They can't be read, don't belong together, or agents would refuse the certificate.
     pub(crate) fn serve(self, hangup: Signal) -> Result<RustlsConfig> {
-        let content = self.read()?;
-        let (chain, config) = self.load(&content)?;
+        let content = self.read().map_err(with_options)?;
+        let (chain, config) = self.load(&content).map_err(with_options)?;
         self.warn(&chain);
         let config = RustlsConfig::from_config(config);
         tokio::spawn(self.follow(content, chain, config.clone(), hangup));
@@ -135,4 +135,16 @@ impl CertificateFiles {
             warn!("all users of this host can read the key {key}; run `chmod o= {key}`");
         }
     }
+}
+
+/// What the options are called, where the error says nothing yet on what to do.
+fn with_options(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    if text.contains('\n') {
+        return error;
+    }
+    anyhow!(
+        "{text}\nSet --tls-cert (SCALR_SERVER_TLS_CERT) to the certificate with its chain and \
+         --tls-key (SCALR_SERVER_TLS_KEY) to its key, PEM files that the server's user can read."
+    )
 }

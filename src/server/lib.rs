@@ -17,6 +17,7 @@
 //! | [`metrics`] | what Prometheus reads |
 //! | [`local_api`] | the pool API for the host's own administrators |
 //! | [`commands`] | the commands that call the pool API |
+//! | `start_problems`, `variables` | what keeps it from starting, with the setting to change |
 //! | [`disk`], [`usage`] | what of the disk has to stay free, and who uses it |
 //! | [`install_line`] | the command that installs an agent |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
@@ -45,12 +46,14 @@ mod run_schedules;
 mod run_triggers;
 mod samples;
 mod scheduler;
+mod start_problems;
 mod started_runs;
 mod store;
 mod tls;
 mod token;
 mod upload;
 mod usage;
+mod variables;
 mod watched;
 mod webhooks;
 
@@ -188,6 +191,7 @@ fn admin_token(command: &AdminToken) -> Result<()> {
 }
 
 async fn run_until_stopped(options: Serve) -> Result<()> {
+    variables::require_spelt_right(&Cli::command())?;
     let tls = options.tls.choice(options.url.as_ref())?;
     // It ends no server, not even one without a certificate to load again.
     let hangup = signal(SignalKind::hangup())?;
@@ -196,21 +200,27 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     }
     let metrics_token =
         options.metrics_token_file.as_deref().map(metrics::endpoint::read_token).transpose()?;
-    let listener =
-        bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
+    let listener = bind(options.listen)
+        .map_err(|error| start_problems::cannot_listen(options.listen, &error))?;
     let address = listener.local_addr()?;
     let url = match options.url {
         Some(url) => url,
         None => default_url(&tls, address)?,
     };
     require_encryption(&url)?;
+    if let Some(warning) = start_problems::other_port(&url, address.port(), &tls) {
+        warn!("{warning}");
+    }
 
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&options.data)
-        .with_context(|| format!("cannot make {}", options.data.display()))?;
+        .map_err(|error| start_problems::cannot_use(&options.data, "make", &error))?;
     let _lock = lock(&options.data)?;
+    let database = options.data.join(DATABASE);
+    start_problems::require_writable(&database)
+        .map_err(|error| start_problems::cannot_use(&options.data, "write into", &error))?;
     let mut own_authority = None;
     let tls = match tls {
         Tls::Files { cert, key } => {
@@ -235,7 +245,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     let reserve = Reserve::new(&options.data, options.reserve * 1024 * 1024);
     let usage = Usage::default();
     let scheduler = Scheduler {
-        store: Store::open(&options.data.join(DATABASE)).await?,
+        store: Store::open(&database).await?,
         objects: Objects::open(
             &options.data.join("objects"),
             reserve.clone(),
@@ -459,7 +469,7 @@ fn host(url: &Url) -> String {
 fn lock(data: &Path) -> Result<File> {
     let path = data.join("server.lock");
     let open = File::options().create(true).append(true).open(&path);
-    let file = open.with_context(|| format!("cannot open {}", path.display()))?;
+    let file = open.map_err(|error| start_problems::cannot_use(data, "write into", &error))?;
     file.try_lock().with_context(|| format!("another server runs in {}", data.display()))?;
     Ok(file)
 }
@@ -472,7 +482,12 @@ fn default_url(tls: &Tls, address: SocketAddr) -> Result<Url> {
     } else {
         format!("{scheme}://{address}")
     };
-    Url::parse(&url).with_context(|| format!("cannot derive --url: {url} is none; give one"))
+    Url::parse(&url).map_err(|error| {
+        Failure::Usage.because(format!(
+            "cannot make an address of this host's name: {url}: {error}\n\
+             Set --url (SCALR_SERVER_URL), for example to https://pools.example.com:8443"
+        ))
+    })
 }
 
 /// Logs to standard error. RUST_LOG chooses what; a request each is at debug.

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    cli::exit::report(server::run(server::Cli::parse()))
+    cli::exit::report(server::run(server::Cli::of_process()))
 }

@@ -159,6 +159,66 @@ async fn a_packages_folder_without_a_repository_is_refused_before_anything_is_ma
 }
 
 #[tokio::test]
+async fn what_cannot_be_used_is_refused_with_the_variable_to_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let file = file.to_str().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (name, value, code, why) in [
+        ("LISTEN", taken.as_str(), 1, "Address already in use"),
+        ("LISTEN", "192.0.2.99:8443", 1, "to an address of this host"),
+        ("LISTEN", ":8443", 2, "invalid value ':8443' for '--listen <ADDR:PORT>'"),
+        ("DATA", file, 1, "File exists"),
+        ("DATA", "/proc/no-folder", 1, "cannot make the data folder"),
+        ("URL", "pools.example.com", 2, "scheme, host and port, for example https://"),
+        ("URL", "", 2, "scheme, host and port"),
+        ("KEEP_RUNS", "0", 2, "it takes days"),
+        ("TLS_KEY", file, 2, "--tls-cert"),
+        ("ULR", "https://pools.example.com", 2, "Did you mean SCALR_SERVER_URL?"),
+        ("TLS_SELF_SIGNED", "maybe", 2, "invalid value 'maybe'"),
+        ("METRICS_TOKEN_FILE", "/nonexistent", 1, "No such file"),
+        ("METRICS_TOKEN_FILE", file, 2, "openssl rand -hex 32"),
+    ] {
+        let name = format!("SCALR_SERVER_{name}");
+        let mut serve = program();
+        serve.arg("serve").env("SCALR_SERVER_LISTEN", "127.0.0.1:0");
+        serve.env("SCALR_SERVER_DATA", folder.path().join("data"));
+        if !name.contains("TLS") {
+            serve.env("SCALR_SERVER_TLS_SELF_SIGNED", "yes");
+        }
+        let output = serve.env(&name, value).output().await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{name}={value}: {error}");
+        assert!(error.contains(why) && error.contains(&name), "{name}={value}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_cannot_be_used_are_refused_with_the_variables_to_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = || rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    fs::write(&cert, pair().cert.pem()).unwrap();
+    fs::write(&key, pair().signing_key.serialize_pem()).unwrap();
+    let none = folder.path().join("none");
+    for (cert, key, why) in [
+        (&cert, &key, "keys may not be consistent"),
+        (&cert, &cert, "cannot read the key"),
+        (&none, &key, "cannot read the certificate"),
+    ] {
+        let mut serve = program();
+        serve.args(["serve", "--listen=127.0.0.1:0", "--data"]).arg(folder.path().join("data"));
+        serve.env("SCALR_SERVER_TLS_CERT", cert).env("SCALR_SERVER_TLS_KEY", key);
+        let output = serve.output().await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(why) && error.contains("(SCALR_SERVER_TLS_KEY)"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn systemd_hears_that_it_listens_and_not_that_it_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let socket = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();

@@ -143,7 +143,7 @@ pub(super) fn local(data: &Path, instead: &str) -> Result<Client> {
             )),
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::Failed.because(format!(
                 "cannot call the server in {data}: no server runs there\n\
-                 Start it (systemctl start scalr-server), name its folder with --data{instead}"
+                 Start it (systemctl start scalr-server), or name its folder with --data{instead}"
             )),
             _ => {
                 anyhow::Error::new(error).context(format!("cannot connect to {}", socket.display()))

@@ -13,7 +13,7 @@ use cli::whole_file::{WholeFile, folder_of};
 use super::client::{Client, POOL, attribute, id};
 use super::connection::Connection;
 use super::table;
-use crate::args::expiry;
+use crate::args::{expiry, image};
 use crate::install_line::{Server, TOKEN_ON_HOST};
 
 /// What to do with agent pools.
@@ -32,7 +32,7 @@ pub enum Pool {
         ///
         /// Anything with /bin/sh and terraform. {version} in it stands for the
         /// workspace's Terraform version.
-        #[arg(long, value_name = "IMAGE")]
+        #[arg(long, value_name = "IMAGE", value_parser = image)]
         image: Option<String>,
 
         /// How many runs it executes at once, at most [default: as many as its agents

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::client::{Client, ENVIRONMENT, POOL, WORKSPACE, attribute, id, related};
 use super::connection::Connection;
 use super::table;
+use crate::args::image;
 
 /// The environment that a new server has.
 pub(super) const DEFAULT_ENVIRONMENT: &str = "default";
@@ -38,7 +39,7 @@ pub enum Workspace {
         terraform_version: Option<String>,
 
         /// The image of its runs [default: the pool's or the agent's]
-        #[arg(long, value_name = "IMAGE")]
+        #[arg(long, value_name = "IMAGE", value_parser = image)]
         image: Option<String>,
 
         /// The folder of the configuration in which Terraform starts

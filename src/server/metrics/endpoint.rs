@@ -26,6 +26,9 @@ use protocol::Secret;
 /// The text format of `OpenMetrics`, which Prometheus asks for.
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What names the token's file.
+const OPTION: &str = "--metrics-token-file, SCALR_SERVER_METRICS_TOKEN_FILE";
+
 /// A token that is shorter may have been chosen by a person.
 const SHORTEST_TOKEN: usize = 32;
 
@@ -40,12 +43,12 @@ pub(crate) fn routes() -> Router<App> {
 /// The file can't be read, or its token is too short.
 pub(crate) fn read_token(file: &Path) -> Result<Secret> {
     let text = fs::read_to_string(file)
-        .with_context(|| format!("cannot read the metrics token {}", file.display()))?;
+        .with_context(|| format!("cannot read the metrics token {} ({OPTION})", file.display()))?;
     let token = text.trim();
     if token.len() < SHORTEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Failure::Usage.because(format!(
-            "cannot use the metrics token in {}: it must have at least {SHORTEST_TOKEN} letters \
-             and digits on one line\nMake one: openssl rand -hex 32",
+            "cannot use the metrics token in {} ({OPTION}): it must have at least \
+             {SHORTEST_TOKEN} letters and digits on one line\nMake one: openssl rand -hex 32",
             file.display()
         )));
     }

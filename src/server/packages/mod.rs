@@ -5,6 +5,7 @@ mod newest_agent;
 mod trust;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Result;
@@ -88,7 +89,14 @@ pub(crate) fn require_repository(folder: &Path) -> Result<()> {
             folder.display()
         ))
     };
-    let entries = fs::read_dir(folder).map_err(|error| refuse(&error.to_string()))?;
+    let entries = fs::read_dir(folder).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => refuse(&format!(
+            "{error}\nMove them where the user {} can read them, such as below /srv: its unit sees \
+             nothing of /home and /root.",
+            crate::start_problems::user()
+        )),
+        _ => refuse(&error.to_string()),
+    })?;
     if folder.join(KEY).is_file() {
         return Ok(());
     }

@@ -47,6 +47,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use sqlx::migrate::MigrateError;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
@@ -93,7 +94,7 @@ impl Store {
             // what a poll asks.
             let pool = SqlitePoolOptions::new().max_connections(8).test_before_acquire(false);
             let pool = pool.connect_with(options).await?;
-            sqlx::migrate!("store/migrations").run(&pool).await?;
+            sqlx::migrate!("store/migrations").run(&pool).await.map_err(cannot_upgrade)?;
             anyhow::Ok(Self { pool, changes: Changes::default(), metrics: Metrics::default() })
         };
         open.await.with_context(|| format!("cannot open the database {}", file.display()))
@@ -126,6 +127,17 @@ impl Store {
     /// Closes the database.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+fn cannot_upgrade(error: MigrateError) -> anyhow::Error {
+    match error {
+        MigrateError::VersionMissing(version) => anyhow::anyhow!(
+            "a newer server wrote it (its tables are of version {version})\n\
+             Install that server again, or put what its package kept in place: before-upgrade.db \
+             beside it is the database as it was before the upgrade."
+        ),
+        error => error.into(),
     }
 }
 
@@ -279,6 +291,30 @@ mod tests {
     use sqlx::Executor as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_newer_servers_database_is_refused_with_what_to_do() {
+        let (store, folder) = Store::temporary().await;
+        let mut db = store.read().await.unwrap();
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations
+                (version, description, installed_on, success, checksum, execution_time)
+             SELECT 9000, description, installed_on, success, checksum, execution_time
+             FROM _sqlx_migrations LIMIT 1",
+        )
+        .execute(&mut *db)
+        .await
+        .unwrap();
+        drop(db);
+        store.close().await;
+        let error = Store::open(&folder.path().join("test.db")).await.unwrap_err();
+        let error = format!("{error:#}");
+        assert!(
+            error.contains("a newer server wrote it (its tables are of version 9000)"),
+            "{error}"
+        );
+        assert!(error.contains("before-upgrade.db"), "{error}");
+    }
 
     #[tokio::test]
     async fn variables_of_an_older_server_belong_to_their_workspaces() {

@@ -25,6 +25,7 @@ use super::client::{Client, ENVIRONMENT, attribute, id};
 use super::connection;
 use super::run::upload;
 use super::workspace::DEFAULT_ENVIRONMENT;
+use crate::args::image;
 use agent::Needs;
 use child::Child;
 
@@ -59,7 +60,7 @@ pub struct Trial {
     engine: Option<PathBuf>,
 
     /// The image of runs, with /bin/sh and terraform [default: the agent's]
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", value_parser = image)]
     image: Option<String>,
 }
 
