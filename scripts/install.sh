@@ -538,6 +538,31 @@ download() {
     done
 }
 
+# hint_at_proxy SAID: the proxy as the cause, if what curl said names it.
+hint_at_proxy() {
+    case $url in
+        https://*) proxy=${https_proxy:-${all_proxy:-}} ;;
+        *) proxy=${http_proxy:-${all_proxy:-}} ;;
+    esac
+    # Without a password.
+    proxy=${proxy##*@}
+    proxy=${proxy#*://}
+    proxy=${proxy%%/*}
+    host=${proxy%:*}
+    port=${proxy##*:}
+    case $1 in
+        *407*)
+            is_final=yes hint="
+  The proxy $proxy requires a user and a password, or refuses those that it gets. Give
+  --http-proxy http://USER:PASSWORD@HOST:PORT, with @ written as %40 and # as %23."
+            ;;
+        *resolve\ proxy*) hint="; check the proxy's name in --http-proxy or HTTPS_PROXY" ;;
+        *connect\ to\ "$host"\ port\ "$port"* | *connect\ to\ "$host:$port"*)
+            hint="; the proxy $proxy does not answer: check --http-proxy or HTTPS_PROXY"
+            ;;
+    esac
+}
+
 try_download() {
     code=0 is_final='' hint='' status=''
     # Not --retry: curl 7.29 does not for refused connections.
@@ -545,9 +570,14 @@ try_download() {
         --connect-timeout 20 --speed-limit 1 --speed-time 60 -w '%{http_code}' -o "$2" "$1" \
         </dev/null 2>"$work/said") || code=$?
     [ "$code" -ne 0 ] || return 0
-    case $code-$status in
-        5-* | 6-* | 7-* | 28-*)
+    said=$(cat "$work/said")
+    case $code-$status-$said in
+        # The status is that of the server: 000 where a proxy answers in its place.
+        5-* | 56-*407* | 22-*407*) hint_at_proxy "$said" ;;
+        56-*CONNECT* | 22-000-*) hint="; the proxy does not connect to the server: ask its operator" ;;
+        6-* | 7-* | 28-*)
             hint="; is a proxy needed? It is taken from --http-proxy or HTTPS_PROXY"
+            hint_at_proxy "$said"
             ;;
         22-4*)
             is_final=yes hint="; has the server been started with --packages?"

@@ -62,6 +62,37 @@ fn a_server_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_proxy_is_named_as_the_cause_without_its_password() {
+    const REQUIRED: &str = "HTTP/1.1 407 Proxy Authentication Required\r\n\
+        Proxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    const FORBIDDEN: &str =
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    each(|host| {
+        let through = |proxy: &str| {
+            let said = host.run(&format!(
+                "read_options --url https://pools.test --http-proxy http://me:hunter2@{proxy}\n\
+                 use_proxy; work=tmp; pause() {{ :; }}; download https://pools.test/file tmp/file"
+            ));
+            assert!(!format!("{said:?}").contains("hunter2"), "{said:?}");
+            said
+        };
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let said = through(&format!("127.0.0.1:{port}"));
+        said.refused(
+            8,
+            &format!("; the proxy 127.0.0.1:{port} does not answer: check --http-proxy"),
+        );
+        let address = |url: String| url["http://".len()..].trim_end_matches("/file").to_owned();
+        let said = through(&address(server(&[REQUIRED])));
+        said.refused(8, "requires a user and a password, or refuses those");
+        assert!(!said.stdout.contains("trying again"), "{said:?}");
+        let said = through(&address(server(&[FORBIDDEN, FORBIDDEN, FORBIDDEN])));
+        said.refused(8, "the proxy does not connect to the server: ask its operator");
+        through("proxy.invalid:3128").refused(8, "check the proxy's name in --http-proxy");
+    });
+}
+
+#[test]
 fn what_is_not_there_is_asked_for_once() {
     each(|host| {
         let said = download(host, &server(&[MISSING, GOOD]));

@@ -146,7 +146,7 @@ dpkg-deb --build package a.deb >/dev/null
     printf '%s\n' 'Filename: ./a.deb' "Size: $(stat --format=%s a.deb)" \
         "SHA256: $(sha256sum a.deb | cut -d' ' -f1)"
 } >Packages
-printf '%s\n' 'Origin: rival' 'SHA256:' \
+printf '%s\n' 'Origin: rival' "Date: $(date --rfc-email --utc)" 'SHA256:' \
     " $(sha256sum Packages | cut -d' ' -f1) $(stat --format=%s Packages) Packages" >Release
 echo 'deb [trusted=yes] file:/srv/rival ./' >/etc/apt/sources.list.d/rival.list
 printf '%s\n' 'Package: *' 'Pin: release o=rival' 'Pin-Priority: 1001' \
