@@ -75,6 +75,7 @@ the checks that come first
   --ignore NAMES      go on although these fail (separated by commas), or all
   --verbose           show each command that the setup program runs, the package
                       manager's output and the checks that passed
+  --format json       print one document for programs on standard output
 
 with --uninstall
   --purge             delete settings, data and accounts, too
@@ -165,7 +166,7 @@ uninstall() {
 
 # Ours are taken; all others go into $passed, quoted, for the setup program.
 read_options() {
-    action=install dry_run='' url=$SERVER_URL offline='' passed=''
+    action=install dry_run='' url=$SERVER_URL offline='' passed='' is_json=''
     key_fingerprint='' ca_cert='' token_file='' http_proxy_given='' https_proxy_given='' no_proxy_given=''
     while [ $# -gt 0 ]; do
         option=$1
@@ -196,6 +197,9 @@ read_options() {
                 ;;
         esac
     done
+    case $passed in
+        *"'--format' 'json'"* | *"'--format=json'"*) is_json=yes ;;
+    esac
 }
 
 # The options with a value that this script has to know.
@@ -634,8 +638,13 @@ finish() {
     exit "$code"
 }
 
+# Not on standard output where the setup program prints a document there.
 say() {
-    printf '==> %s\n' "$*"
+    if [ -n "$is_json" ]; then
+        printf '==> %s\n' "$*" >&2
+    else
+        printf '==> %s\n' "$*"
+    fi
 }
 
 warn() {

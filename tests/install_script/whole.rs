@@ -42,6 +42,19 @@ fn it_fetches_the_setup_program_and_hands_over() {
 }
 
 #[test]
+fn nothing_stands_before_the_document_of_the_setup_program() {
+    Host::each(Packages::Apt, |host| {
+        assert!(host.install("").stdout.starts_with("==> Fetching"));
+        for option in ["--format json", "--format=json --dry-run"] {
+            let said = host.install(option);
+            said.went_well();
+            assert!(!said.stdout.contains("==>"), "{said:?}");
+            assert!(said.stderr.contains("==> Fetching the setup program"), "{said:?}");
+        }
+    });
+}
+
+#[test]
 fn a_proxy_s_password_goes_on_by_standard_input() {
     Host::each(Packages::Apt, |host| {
         let said = host.install(
