@@ -313,10 +313,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         let app = Arc::clone(&app);
         async move { app.scheduler.sweep().await }
     });
-    let caller = tokio::spawn({
-        let app = Arc::clone(&app);
-        async move { app.call_webhooks().await }
-    });
+    let caller = tokio::spawn(Arc::clone(&app).call_webhooks());
     let sampler = tokio::spawn(samples::sample_pools(Arc::clone(&app)));
     let starter = tokio::spawn({
         let app = Arc::clone(&app);

@@ -44,6 +44,7 @@ pub(crate) mod workspace;
 pub(crate) mod workspace_tag;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -53,12 +54,19 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
+use tokio::sync::Semaphore;
 
 use crate::metrics::{Metrics, Operation};
 use changes::Changes;
 use status_sets::with_sets;
 
 pub(crate) use changes::WriteTransaction;
+
+/// How many connections there are at most.
+const CONNECTIONS: u32 = 8;
+
+/// How long a writer waits for the others at most.
+const TURN: Duration = Duration::from_secs(30);
 
 /// What the functions of the nouns work on.
 pub(crate) type Connection = sqlx::SqliteConnection;
@@ -67,6 +75,9 @@ pub(crate) type Connection = sqlx::SqliteConnection;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pool: SqlitePool,
+    /// Writers wait for their turn here: one that waits in the database has a connection, which
+    /// readers would lack.
+    writers: Arc<Semaphore>,
     /// What is written.
     pub changes: Changes,
     /// What is measured: how long the database takes, among others.
@@ -92,10 +103,16 @@ impl Store {
         let open = async {
             // A connection is a file here: asking whether it is still there costs as much as
             // what a poll asks.
-            let pool = SqlitePoolOptions::new().max_connections(8).test_before_acquire(false);
+            let pool = SqlitePoolOptions::new();
+            let pool = pool.max_connections(CONNECTIONS).test_before_acquire(false);
             let pool = pool.connect_with(options).await?;
             sqlx::migrate!("store/migrations").run(&pool).await.map_err(cannot_upgrade)?;
-            anyhow::Ok(Self { pool, changes: Changes::default(), metrics: Metrics::default() })
+            anyhow::Ok(Self {
+                pool,
+                writers: Arc::new(Semaphore::new(1)),
+                changes: Changes::default(),
+                metrics: Metrics::default(),
+            })
         };
         open.await.with_context(|| format!("cannot open the database {}", file.display()))
     }
@@ -119,9 +136,12 @@ impl Store {
         // "Immediate" takes the write lock now: a transaction that reads first
         // and asks for it later can be refused.
         let begun = Instant::now();
+        let turn = tokio::time::timeout(TURN, Arc::clone(&self.writers).acquire_owned()).await;
+        let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let turn = turn.map_err(|_| sqlx::Error::PoolClosed)?;
         let tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         self.metrics.database(Operation::WriteWait, begun.elapsed());
-        self.changes.note(tx, self.metrics.clone()).await
+        self.changes.note(tx, turn, self.metrics.clone()).await
     }
 
     /// Closes the database.
@@ -289,6 +309,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use sqlx::Executor as _;
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -314,6 +335,27 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("before-upgrade.db"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn writers_that_wait_leave_connections_to_readers() {
+        let (store, _folder) = Store::temporary().await;
+        let first = store.write().await.unwrap();
+        let mut waiting = JoinSet::new();
+        for _ in 0..2 * CONNECTIONS {
+            let store = store.clone();
+            waiting.spawn(async move { store.write().await.map(drop) });
+        }
+        // Each of them gets as far as it can.
+        for _ in 0..4 * CONNECTIONS {
+            tokio::task::yield_now().await;
+        }
+        let read = tokio::time::timeout(Duration::from_secs(5), store.read()).await;
+        read.expect("a reader waits for the writers").unwrap();
+        drop(first);
+        while let Some(written) = waiting.join_next().await {
+            written.unwrap().unwrap();
+        }
     }
 
     #[tokio::test]

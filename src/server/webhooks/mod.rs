@@ -5,18 +5,19 @@
 //! a call twice, when the server ends between an answer and its record: both have the same key.
 
 mod deliveries;
+mod places;
 mod tasks;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use futures_util::stream::FuturesUnordered;
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder};
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::error;
 
@@ -24,6 +25,7 @@ use crate::app::Parts;
 use crate::store::webhook::Webhook;
 use crate::store::webhook_call::{self, WebhookCall};
 use crate::store::webhook_delivery::{self, DueDelivery};
+use places::Places;
 
 /// How often the server looks for calls to make.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -49,33 +51,39 @@ impl Call {
 
 impl Parts {
     /// Calls webhooks until the server stops.
-    pub(crate) async fn call_webhooks(&self) {
+    pub(crate) async fn call_webhooks(self: Arc<Self>) {
         let http = match client() {
             Ok(http) => http,
             Err(error) => return error!("cannot call webhooks: {error:#}"),
         };
         let mut interval = tokio::time::interval(SWEEP);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut busy = BTreeSet::new();
-        let mut calls = FuturesUnordered::new();
+        let mut places = Places::default();
+        let mut due = BTreeMap::new();
+        // Tasks of their own: while this one asks the database, they let go of it.
+        let mut calls = JoinSet::new();
         loop {
             tokio::select! {
-                _ = interval.tick() => match self.due(&busy).await {
-                    Ok(due) => for (owner, due) in due {
-                        busy.insert(owner.clone());
-                        calls.push(self.call_all(&http, owner, due));
-                    },
+                _ = interval.tick() => match self.due(&places).await {
+                    Ok(found) => due = found,
                     Err(error) => error!("cannot look for webhooks to call: {error:#}"),
                 },
-                Some(owner) = calls.next() => drop(busy.remove(&owner)),
+                Some(called) = calls.join_next() => match called {
+                    Ok((owner, took)) => places.leave(owner, took),
+                    Err(error) => error!("a call of a webhook panicked: {error:#}"),
+                },
                 () = self.scheduler.wake.stopped() => return,
+            }
+            while let Some((owner, due)) = places.take(&mut due) {
+                let (app, http) = (Arc::clone(&self), http.clone());
+                calls.spawn(async move { app.call_all(&http, owner, due).await });
             }
         }
     }
 
-    /// What is due of the webhooks that are not `busy`, by their owners.
-    async fn due(&self, busy: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<Call>>> {
-        let busy = serde_json::to_string(busy)?;
+    /// What is due of the webhooks that are not being called, by their owners.
+    async fn due(&self, places: &Places) -> Result<BTreeMap<String, Vec<Call>>> {
+        let busy = serde_json::to_string(&places.busy())?;
         let now = self.scheduler.clock.now();
         let mut db = self.scheduler.store.read().await?;
         let tasks = webhook_call::due(&mut db, now, AT_ONCE, &busy).await?;
@@ -92,8 +100,9 @@ impl Parts {
         Ok(due)
     }
 
-    /// Makes calls of one webhook; gives its owner.
-    async fn call_all(&self, http: &Client, owner: String, calls: Vec<Call>) -> String {
+    /// Makes calls of one webhook; gives its owner, and how long they took.
+    async fn call_all(&self, http: &Client, owner: String, calls: Vec<Call>) -> (String, Duration) {
+        let begun = Instant::now();
         let made = calls.into_iter().map(async |call| match call {
             Call::Task(call) => self.announce_task(http, *call).await,
             Call::Delivery(call) => self.deliver(http, *call).await,
@@ -101,7 +110,7 @@ impl Parts {
         for error in join_all(made).await.into_iter().filter_map(Result::err) {
             error!("cannot record a call of a webhook: {error:#}");
         }
-        owner
+        (owner, begun.elapsed())
     }
 }
 
@@ -109,7 +118,9 @@ fn client() -> Result<Client> {
     // Fails when there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // The headers are secrets for this host alone, and a POST that becomes a GET says nothing.
-    Client::builder().redirect(Policy::none()).build().context("cannot set up TLS")
+    let client = Client::builder().redirect(Policy::none());
+    // Else the idle connections to many webhooks would take the server's open files.
+    client.pool_max_idle_per_host(0).build().context("cannot set up TLS")
 }
 
 /// A POST to a webhook, with its own headers.
