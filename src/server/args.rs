@@ -304,7 +304,7 @@ pub struct ConnectionOptions {
     /// Most connections at once that have not authenticated
     ///
     /// Others wait for up to 20 seconds, and are refused then.
-    #[arg(long, value_name = "N", default_value = "2000", value_parser = connections)]
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = connections)]
     #[arg(env = "SCALR_SERVER_MAX_UNAUTHENTICATED")]
     pub max_unauthenticated: usize,
 

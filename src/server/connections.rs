@@ -5,11 +5,15 @@
 //! a request, or with the answer to a request that needs no token or has a wrong one. So
 //! whoever has no token can hold few connections, and none for long, while agents can hold
 //! as many polls as there are agents.
+//!
+//! Who floods the server from some addresses keeps no places from others: addresses with many
+//! connections get only half of them, and those that have authenticated lately, as agents'
+//! have, need none but their own.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Extension;
@@ -42,6 +46,16 @@ pub(crate) const IDLE: Duration = Duration::from_secs(120);
 /// Open files besides connections at most: the database, objects and logs.
 const OTHER_FILES: u64 = 512;
 
+/// How many times as many connections may wait for a place as there are places: those that
+/// wait take no place, but they are open files.
+const WAITING: usize = 3;
+
+/// From how many connections on an address counts as crowded.
+const CROWD: usize = 8;
+
+/// For how long an address is known that has authenticated.
+const KNOWN: Duration = Duration::from_secs(60 * 60);
+
 /// How often the log says that connections are refused.
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
@@ -64,9 +78,26 @@ pub(crate) struct Gate(Arc<Places>);
 struct Places {
     limits: Limits,
     all: Arc<Semaphore>,
-    unauthenticated: Arc<Semaphore>,
-    per_address: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
+    unauthenticated: Share,
+    /// Those of crowded addresses.
+    crowds: Share,
+    per_address: Mutex<HashMap<IpAddr, Arc<OfAddress>>>,
     warned: Mutex<Option<Instant>>,
+}
+
+/// How many connections may be unauthenticated.
+#[derive(Debug)]
+struct Share {
+    places: Arc<Semaphore>,
+    /// Those that have a place or wait for one.
+    admitted: Arc<Semaphore>,
+}
+
+/// The connections from an address.
+#[derive(Debug)]
+struct OfAddress {
+    share: Share,
+    authenticated_at: Mutex<Option<Instant>>,
 }
 
 impl Gate {
@@ -82,10 +113,15 @@ impl Gate {
             );
             limits.all = most;
         }
+        // Half of all connections are left to those that authenticate.
+        let most = (limits.all / 2 / (1 + WAITING)).max(1);
+        limits.unauthenticated = limits.unauthenticated.min(most);
+        limits.per_address = limits.per_address.min(limits.unauthenticated);
         Self(Arc::new(Places {
             limits,
             all: Arc::new(Semaphore::new(limits.all)),
-            unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated)),
+            unauthenticated: Share::new(limits.unauthenticated),
+            crowds: Share::new((limits.unauthenticated / 2).max(1)),
             per_address: Mutex::default(),
             warned: Mutex::default(),
         }))
@@ -97,21 +133,35 @@ impl Gate {
         let all = all.try_acquire_owned().map_err(|_| {
             places.refused(address, &format!("all {} connections are taken", places.limits.all))
         })?;
-        let place = async {
-            let of_address = places.of_address(address).acquire_owned().await;
-            let unauthenticated = Arc::clone(&places.unauthenticated).acquire_owned().await;
-            Place { _of_address: of_address.ok(), _unauthenticated: unauthenticated.ok() }
+        let too_many =
+            || places.refused(address, "too many connections have not sent a token that is valid");
+        let of_address = places.of_address(address);
+        let mut shares = vec![&of_address.share];
+        if !of_address.is_known() {
+            if of_address.is_crowded(places.limits) {
+                shares.push(&places.crowds);
+            }
+            shares.push(&places.unauthenticated);
+        }
+        let mut permits = Vec::new();
+        for share in &shares {
+            let admitted = Arc::clone(&share.admitted).try_acquire_owned();
+            permits.push(admitted.map_err(|_| too_many())?);
+        }
+        let wait = async {
+            for share in &shares {
+                permits.extend(Arc::clone(&share.places).acquire_owned().await.ok());
+            }
         };
-        let place = tokio::time::timeout(PLACE, place).await.map_err(|_| {
-            places.refused(address, "too many connections have not sent a token that is valid")
-        })?;
-        Ok(Connection(Arc::new(Held { address, _all: all, place: Mutex::new(Some(place)) })))
+        tokio::time::timeout(PLACE, wait).await.map_err(|_| too_many())?;
+        let place = Mutex::new(Some(permits));
+        Ok(Connection(Arc::new(Held { address, of_address, _all: all, place })))
     }
 }
 
 impl Places {
     /// The places for connections from an address; IPv6 hosts have a network of 64 bits each.
-    fn of_address(&self, address: IpAddr) -> Arc<Semaphore> {
+    fn of_address(&self, address: IpAddr) -> Arc<OfAddress> {
         let address = match address {
             IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
                 Some(v4) => v4.into(),
@@ -120,13 +170,14 @@ impl Places {
             v4 => v4,
         };
         let mut per_address = lock(&self.per_address);
-        if let Some(known) = per_address.get(&address).and_then(Weak::upgrade) {
-            return known;
+        if let Some(found) = per_address.get(&address) {
+            return Arc::clone(found);
         }
-        per_address.retain(|_, places| places.strong_count() > 0);
-        let places = Arc::new(Semaphore::new(self.limits.per_address));
-        per_address.insert(address, Arc::downgrade(&places));
-        places
+        per_address.retain(|_, one| Arc::strong_count(one) > 1 || one.is_known());
+        let share = Share::new(self.limits.per_address);
+        let new = Arc::new(OfAddress { share, authenticated_at: Mutex::default() });
+        per_address.insert(address, Arc::clone(&new));
+        new
     }
 
     fn refused(&self, address: IpAddr, why: &str) -> io::Error {
@@ -136,6 +187,25 @@ impl Places {
             warn!(%address, why, "connections are refused");
         }
         io::Error::other(why.to_owned())
+    }
+}
+
+impl Share {
+    fn new(places: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            admitted: Arc::new(Semaphore::new(places * (1 + WAITING))),
+        }
+    }
+}
+
+impl OfAddress {
+    fn is_known(&self) -> bool {
+        lock(&self.authenticated_at).is_some_and(|at| at.elapsed() < KNOWN)
+    }
+
+    fn is_crowded(&self, limits: Limits) -> bool {
+        limits.per_address * (1 + WAITING) - self.share.admitted.available_permits() >= CROWD
     }
 }
 
@@ -163,15 +233,10 @@ pub(crate) struct Connection(Arc<Held>);
 #[derive(Debug)]
 struct Held {
     address: IpAddr,
+    of_address: Arc<OfAddress>,
     _all: OwnedSemaphorePermit,
     /// None once a request has authenticated.
-    place: Mutex<Option<Place>>,
-}
-
-#[derive(Debug)]
-struct Place {
-    _of_address: Option<OwnedSemaphorePermit>,
-    _unauthenticated: Option<OwnedSemaphorePermit>,
+    place: Mutex<Option<Vec<OwnedSemaphorePermit>>>,
 }
 
 impl Connection {
@@ -190,6 +255,7 @@ impl Connection {
 pub(crate) fn authenticated(request: &Extensions) {
     if let Some(Connection(held)) = request.get() {
         lock(&held.place).take();
+        *lock(&held.of_address.authenticated_at) = Some(Instant::now());
     }
 }
 
@@ -218,9 +284,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::task::unconstrained;
+
     use super::*;
 
-    const LIMITS: Limits = Limits { all: 3, unauthenticated: 2, per_address: 1 };
+    const LIMITS: Limits = Limits { all: 16, unauthenticated: 2, per_address: 1 };
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -250,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_that_have_authenticated_count_in_the_total_alone() {
-        let gate = Gate::new(LIMITS);
+        let gate = Gate::new(Limits { all: 3, ..LIMITS });
         let mut held = Vec::new();
         for _ in 0..3 {
             let connection = gate.admit(address("192.0.2.1")).await.unwrap();
@@ -261,6 +330,52 @@ mod tests {
         assert_eq!(error.to_string(), "all 3 connections are taken");
         held.pop();
         gate.admit(address("192.0.2.1")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn those_that_wait_leave_connections_to_others() {
+        let gate = Gate::new(LIMITS);
+        let tried = |from: String| {
+            let mut admitted = Box::pin(gate.admit(address(&from)));
+            (admitted.as_mut().now_or_never(), admitted)
+        };
+        let of_one: Vec<_> = (0..20).map(|_| tried("192.0.2.1".to_owned())).collect();
+        let refused = of_one.iter().filter(|(tried, _)| matches!(tried, Some(Err(_)))).count();
+        assert_eq!(refused, 20 - LIMITS.per_address * (1 + WAITING));
+        gate.admit(address("192.0.2.2")).await.unwrap();
+        // Many addresses at once leave half of the connections to those that authenticate.
+        drop(of_one);
+        let many: Vec<_> = (10..30).map(|last| tried(format!("192.0.2.{last}"))).collect();
+        let refused = many.iter().filter(|(tried, _)| matches!(tried, Some(Err(_)))).count();
+        assert_eq!(refused, 20 - LIMITS.all / 2);
+    }
+
+    #[tokio::test]
+    async fn crowded_addresses_leave_places_to_others() {
+        let limits = Limits { all: 800, unauthenticated: 100, per_address: 50 };
+        let gate = Gate::new(limits);
+        let mut crowd = Vec::new();
+        for from in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+            for _ in 0..limits.per_address {
+                crowd.push(Box::pin(unconstrained(gate.admit(address(from)))));
+            }
+        }
+        let held: Vec<_> = crowd.iter_mut().map(|one| one.now_or_never()).collect();
+        assert_eq!(held.iter().flatten().count(), limits.unauthenticated / 2 + 3 * CROWD);
+        gate.admit(address("192.0.2.4")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn addresses_that_have_authenticated_need_no_place_of_others() {
+        let gate = Gate::new(LIMITS);
+        let agent = gate.admit(address("192.0.2.1")).await.unwrap();
+        authenticate(&agent);
+        drop(agent);
+        let flood = async |last: u8| gate.admit(address(&format!("192.0.2.{last}"))).await.unwrap();
+        let _flood = [flood(2).await, flood(3).await];
+        assert!(must_wait(&gate, "192.0.2.4").await);
+        let _again = gate.admit(address("192.0.2.1")).await.unwrap();
+        assert!(must_wait(&gate, "192.0.2.1").await, "its own places are limited");
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
 //! | [`connections`], [`paced`] | how many there may be, for how long, and how slow |
+//! | [`pieces`] | no body of a request in tiny pieces |
 //! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
 //! | [`pages`] | the pages for people |
@@ -41,6 +42,7 @@ mod objects;
 mod paced;
 mod packages;
 mod pages;
+mod pieces;
 mod retention;
 mod run_schedules;
 mod run_triggers;
@@ -75,7 +77,7 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_request};
 use axum::routing::get;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
@@ -118,7 +120,7 @@ const DATABASE: &str = "server.db";
 const SILENT_BODY: Duration = Duration::from_secs(60);
 
 /// The largest head of a request, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 16 * 1024;
 
 /// How long requests under way may take after a stop was asked for.
 const STOP: Duration = Duration::from_secs(10);
@@ -347,6 +349,7 @@ fn routes(app: &App) -> Router {
         .merge(pages::routes())
         .merge(metrics::endpoint::routes())
         .layer(RequestBodyTimeoutLayer::new(SILENT_BODY))
+        .layer(map_request(pieces::join_small))
         .layer(from_fn(connections::close_unauthenticated))
         .layer(from_fn_with_state(Arc::clone(app), metrics::measure))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
