@@ -28,19 +28,15 @@ const REST: Duration = Duration::from_millis(800);
 /// How often something is sent while nothing changes: proxies end silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How long a page follows at most before its browser connects again, with a session that is
-/// still valid.
-const LONGEST: Duration =
-    if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(15 * 60) };
-
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/events", get(events))
 }
 
-/// `?topic=…&topic=…`: an event for each time that one of them was changed.
+/// `?topic=…&topic=…`: an event for each time that one of them was changed, until the session
+/// ends.
 async fn events(
     State(app): State<App>,
-    _session: Session,
+    session: Session,
     RawQuery(query): RawQuery,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let query = query.unwrap_or_default();
@@ -48,6 +44,7 @@ async fn events(
     let mut wanted: Vec<String> = wanted.map(|(_, topic)| topic.into_owned()).collect();
     wanted.push(REMOVED.to_owned());
     let changes = app.scheduler.store.changes.watch();
+    let ended = session.ended(&app);
     let events = futures_util::stream::unfold((app, changes, wanted, None), async |state| {
         let (app, mut changes, wanted, last) = state;
         loop {
@@ -72,8 +69,7 @@ async fn events(
             }
         }
     });
-    let events = events.take_until(tokio::time::sleep(LONGEST));
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    Sse::new(events.take_until(ended)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 
 fn concerns(wanted: &[String], topics: &Topics) -> bool {
@@ -82,6 +78,8 @@ fn concerns(wanted: &[String], topics: &Topics) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use axum::http::StatusCode;
 
     use super::*;
@@ -89,10 +87,14 @@ mod tests {
     use crate::pages::browser::Browser;
 
     #[tokio::test]
-    async fn a_page_follows_no_longer_than_its_session_was_checked_for() {
+    async fn a_page_follows_until_its_session_ends() {
         let server = InProcess::new().await;
         let browser = Browser::new(&server).await;
-        let followed = tokio::time::timeout(10 * LONGEST, browser.get("/events?topic=pools"));
-        assert_eq!(followed.await.expect("it ends").0, StatusCode::OK);
+        let mut followed = pin!(browser.get("/events?topic=pools"));
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut followed).await;
+        assert!(early.is_err(), "{early:?}");
+        assert_eq!(browser.post("/sign-out", &[]).await.0, StatusCode::SEE_OTHER);
+        let followed = tokio::time::timeout(Duration::from_secs(10), followed).await;
+        assert_eq!(followed.expect("it ends").0, StatusCode::OK);
     }
 }

@@ -70,12 +70,13 @@ struct Answer {
 
 async fn lines(
     State(app): State<App>,
-    _session: Session,
+    session: Session,
     Path(id): Path<String>,
     Query(Which { phase }): Query<Which>,
     Query(part): Query<Part>,
 ) -> Result<Json<Answer>, PageError> {
     let end = tokio::time::Instant::now() + HOLD;
+    let mut session_ended = pin!(session.ended(&app));
     loop {
         let (key, task) = find(&app, &id, phase).await?;
         let growth = app.logs.growth(&key);
@@ -94,6 +95,7 @@ async fn lines(
         tokio::select! {
             () = grown => {}
             () = tokio::time::sleep(LOOK) => {}
+            () = &mut session_ended => return Err(PageError::SignIn { next: None }),
             () = app.scheduler.wake.stopped() => {}
         }
     }

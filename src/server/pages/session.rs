@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::cookie::Cookie;
 use super::error::PageError;
@@ -26,6 +27,9 @@ use protocol::Secret;
 
 /// How long a session lasts without a request.
 const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// How often an answer that is held open for a session looks whether that has ended.
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
 
 /// How long a session lasts at most.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -47,6 +51,22 @@ impl Session {
     /// Who does what they ask for.
     pub(super) fn actor(&self) -> Actor {
         Actor::session(&self.id, &self.name)
+    }
+
+    /// Waits until the session has ended, for answers that are held open. It asks in a task of
+    /// its own: an answer that nobody reads would keep a connection to the database.
+    pub(super) fn ended(&self, app: &App) -> impl Future<Output = ()> + use<> {
+        let (app, id) = (App::clone(app), self.id.clone());
+        let watch = AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Ok(mut db) = app.scheduler.store.read().await else { return };
+                if !matches!(find_open(&app, &mut db, &id).await, Ok(Some(_))) {
+                    return;
+                }
+            }
+        }));
+        async move { drop(watch.await) }
     }
 }
 
@@ -79,16 +99,11 @@ pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Sessio
         return Ok(None);
     };
     let mut db = app.scheduler.store.read().await?;
-    let now = app.scheduler.clock.now();
-    let found = page_session::find(&mut db, &shown.id, now).await?;
-    let Some(session) = found.filter(|session| {
-        shown.matches(&session.secret_hash)
-            && now - session.last_used_at < millis(IDLE)
-            && now - session.created_at < millis(LONGEST)
-    }) else {
+    let found = find_open(app, &mut db, &shown.id).await?;
+    let Some(session) = found.filter(|session| shown.matches(&session.secret_hash)) else {
         return Ok(None);
     };
-    page_session::touch(&mut db, &session, now).await?;
+    page_session::touch(&mut db, &session, app.scheduler.clock.now()).await?;
     let message = Cookie::Message.of(headers, &app.url);
     let message = message.map(|text| percent_decode_str(&text).decode_utf8_lossy().into_owned());
     Ok(Some(Session {
@@ -97,6 +112,13 @@ pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Sessio
         name: session.name,
         message,
     }))
+}
+
+/// The session with this id, if it has not ended.
+async fn find_open(app: &App, db: &mut Connection, id: &str) -> sqlx::Result<Option<PageSession>> {
+    let now = app.scheduler.clock.now();
+    let found = page_session::find(db, id, now).await?;
+    Ok(found.filter(|session| now < ends_at(session)))
 }
 
 /// Begins a session of `name`; gives the header that makes the browser keep it.

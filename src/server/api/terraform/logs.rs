@@ -1,5 +1,6 @@
 //! The logs of plans and applies, as Terraform reads them: without a token, so that their
-//! links have a secret, and with its own query instead of the link's.
+//! links have a secret, and with its own query instead of the link's. A link is good for as long
+//! as the token that it was shown to.
 //!
 //! A log begins with STX and ends with ETX; Terraform stops there. ETX is there as soon as the
 //! task has ended, which is written in one transaction with what that means for its run:
@@ -42,8 +43,9 @@ const APPLY_LEAD: &[u8] = b"\n\n\n";
 /// a second and more before the next.
 const HOLD: Duration = Duration::from_secs(25);
 
-/// How often a log's length is looked at meanwhile.
+/// How often a log's length is looked at meanwhile, and whether the link still works.
 const LOOK: Duration = Duration::from_millis(50);
+const LOOK_AT_LINK: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
 
 /// The most that a read answers, in bytes.
 const MAX_PIECE: u64 = 64 * 1024;
@@ -62,18 +64,30 @@ pub(super) fn calls() -> Calls {
     Calls::default().get("/logs/{id}/{secret}", about, read)
 }
 
-/// The secret in the link to the log of a plan or an apply.
-pub(super) async fn secret(app: &App, phase_id: &str) -> Result<String, ApiError> {
+/// The secret in a token's link to the log of a plan or an apply.
+pub(super) async fn secret(
+    app: &App,
+    phase_id: &str,
+    access_token_id: &str,
+) -> Result<String, ApiError> {
     let mut db = app.scheduler.store.read().await?;
-    if let Some(secret) = log_link::find(&mut db, phase_id).await? {
+    if let Some(secret) = log_link::find(&mut db, phase_id, access_token_id).await? {
         return Ok(secret);
     }
     drop(db);
     let new = NewToken::new(phase_id).token;
     let mut tx = app.scheduler.store.write().await?;
-    let secret = log_link::secret(&mut tx, phase_id, new.expose()).await?;
+    let secret = log_link::secret(&mut tx, phase_id, access_token_id, new.expose()).await?;
     tx.commit().await?;
     Ok(secret)
+}
+
+/// Checks that `secret` is that of a link whose token still works.
+async fn check(app: &App, phase_id: &str, secret: &str) -> Result<(), ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let known = log_link::list(&mut db, phase_id, app.scheduler.clock.now()).await?;
+    let is_known = known.iter().any(|known| known.as_bytes().ct_eq(secret.as_bytes()).into());
+    if is_known { Ok(()) } else { Err(ApiError::not_found("Log", phase_id)) }
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,22 +109,20 @@ async fn read(
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
     let Query(part) = part?;
-    let not_found = || ApiError::not_found("Log", &id);
-    let mut db = app.scheduler.store.read().await?;
-    let known = log_link::find(&mut db, &id).await?.ok_or_else(not_found)?;
-    if !bool::from(known.as_bytes().ct_eq(secret.as_bytes())) {
-        return Err(not_found());
-    }
-    let run_id = task::find_phase(&mut db, &id).await?.ok_or_else(not_found)?.run_id;
-    drop(db);
+    check(&app, &id, &secret).await?;
     authenticated(&extensions);
 
-    let topic = format!("run:{run_id}");
     let until = Instant::now() + HOLD;
     // Before the log is read, else what comes in between is missed.
     let mut changes = app.scheduler.store.changes.watch();
     let mut log = Log::of(&app, &id).await?;
+    let topic = format!("run:{}", log.run_id);
+    let mut checked = Instant::now();
     loop {
+        if checked.elapsed() > LOOK_AT_LINK {
+            check(&app, &id, &secret).await?;
+            checked = Instant::now();
+        }
         app.watched.asked(&log.key.task_id);
         let piece = log.piece(&app, part.offset, part.limit.min(MAX_PIECE)).await?;
         let is_over = Instant::now() >= until || app.scheduler.wake.is_stopping();
@@ -132,6 +144,7 @@ async fn read(
 
 /// The log of a plan or an apply, with what stands around it.
 struct Log {
+    run_id: String,
     key: Key,
     lead: Vec<u8>,
     tail: Vec<u8>,
@@ -164,6 +177,7 @@ impl Log {
             tail.push(ETX);
         }
         Self {
+            run_id: run.id,
             key: Key {
                 workspace_id: run.workspace_id,
                 task_id: task.id.clone(),
@@ -206,4 +220,49 @@ fn part(content: &[u8], offset: u64, limit: u64) -> &[u8] {
     let rest = &content[start..];
     let end = usize::try_from(limit).unwrap_or(usize::MAX).min(rest.len());
     &rest[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use axum::http::Method;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::in_process::InProcess;
+
+    async fn get(server: &InProcess, path: &str, token: &str) -> (StatusCode, Value) {
+        let (status, body) = server.call(Method::GET, path, token, &[], "").await;
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn a_link_and_a_held_read_end_with_the_token_that_the_link_was_shown_to() {
+        let server = InProcess::new().await;
+        let working = server.working().await;
+        let mut db = server.app.scheduler.store.read().await.unwrap();
+        let plan = task::find(&mut db, &working.task).await.unwrap().unwrap().phase_id;
+        drop(db);
+        let path = "/access-tokens";
+        let made = server.api(Method::POST, path, json!({ "data": { "attributes": {} } })).await;
+        let (id, token) = (&made["data"]["id"], &made["data"]["attributes"]["token"]);
+        let link = async |token: &str| {
+            let (_, shown) = get(&server, &format!("/api/v2/plans/{plan}"), token).await;
+            let link = shown["data"]["attributes"]["log-read-url"].as_str().unwrap();
+            format!("{}?offset=1", link.strip_prefix("https://pools.example.com").unwrap())
+        };
+        let link_of_token = link(token.as_str().unwrap()).await;
+        let mut held = pin!(get(&server, &link_of_token, ""));
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut held).await;
+        assert!(early.is_err(), "{early:?}");
+        server.api(Method::DELETE, &format!("{path}/{}", id.as_str().unwrap()), Value::Null).await;
+        let held = tokio::time::timeout(Duration::from_secs(10), held).await;
+        assert_eq!(held.expect("it ends").0, StatusCode::NOT_FOUND);
+        assert_eq!(get(&server, &link_of_token, "").await.0, StatusCode::NOT_FOUND);
+        let link_of_admin = link(&server.admin).await;
+        let mut held = pin!(get(&server, &link_of_admin, ""));
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut held).await;
+        assert!(early.is_err(), "another token's link has ended: {early:?}");
+    }
 }

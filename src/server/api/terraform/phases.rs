@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::access::Admin;
 use super::{BASE, logs};
 use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Document};
@@ -25,15 +26,23 @@ pub(super) fn calls() -> Calls {
         .get("/applies/{id}", About::one("Read an apply", StatusCode::OK, "applies"), read_apply)
 }
 
-async fn read_plan(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
-    read(&app, Phase::Plan, &id).await
+async fn read_plan(
+    State(app): State<App>,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<Document, ApiError> {
+    read(&app, &admin, Phase::Plan, &id).await
 }
 
-async fn read_apply(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {
-    read(&app, Phase::Apply, &id).await
+async fn read_apply(
+    State(app): State<App>,
+    admin: Admin,
+    Path(id): Path<String>,
+) -> Result<Document, ApiError> {
+    read(&app, &admin, Phase::Apply, &id).await
 }
 
-async fn read(app: &App, phase: Phase, id: &str) -> Result<Document, ApiError> {
+async fn read(app: &App, admin: &Admin, phase: Phase, id: &str) -> Result<Document, ApiError> {
     let kind = match phase {
         Phase::Plan => "Plan",
         Phase::Apply => "Apply",
@@ -44,7 +53,7 @@ async fn read(app: &App, phase: Phase, id: &str) -> Result<Document, ApiError> {
     let run = run::find(&mut db, &task.run_id).await?.context("a task without its run")?;
     drop(db);
     let mut resource = render(&task, &run);
-    let secret = logs::secret(app, id).await?;
+    let secret = logs::secret(app, id, &admin.0.id).await?;
     let link = app.link(&format!("{BASE}/logs/{id}/{secret}"));
     resource["attributes"]["log-read-url"] = link.into();
     Ok(Document::of(resource))
