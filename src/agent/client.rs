@@ -301,6 +301,17 @@ impl TaskClient {
         .await
     }
 
+    /// Gives the task back, which was not started.
+    ///
+    /// # Errors
+    /// See [`CallError`]; 404: the server is older than this call, and offers the task again when
+    /// its lease ends.
+    pub(crate) async fn give_back(&self) -> Result<(), CallError> {
+        let attempt = Attempt { attempt: self.attempt };
+        let request = self.request(Method::POST, "give-back").json(&attempt).timeout(TIMEOUT);
+        send(request).await.map(drop)
+    }
+
     /// Gets a file, which replaces the content of `to`; returns whether the server has one.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! By what the server tells this machine from others whose agents have the same name, and
 //! the agent whether its journal is of this boot.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use tracing::warn;
 
 use config::data_dir::refuse_foreign;
 use config::layout::data;
@@ -17,11 +18,12 @@ const RANDOM_ID: &str = "/proc/sys/kernel/random/uuid";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Takes a data folder into use, and gives this machine's identity: the machine id in the
-/// folder shows from now on that it is an agent's.
+/// folder shows from now on that it is an agent's. The folder is this agent's until the file is
+/// closed, which a crash does as well: two agents with one journal would end each other's tasks.
 ///
 /// # Errors
-/// It is not the agent's alone (2), or can't be made.
-pub(crate) fn claim(data_dir: &Path) -> Result<Identity> {
+/// It is not the agent's alone (2), another agent uses it, or it can't be made.
+pub(crate) fn claim(data_dir: &Path) -> Result<(Identity, File)> {
     // The package makes the default one, for the setup program's records as well.
     if data_dir != Path::new(config::DATA_DIR) {
         refuse_foreign(data_dir, data_dir)?;
@@ -31,7 +33,22 @@ pub(crate) fn claim(data_dir: &Path) -> Result<Identity> {
         .mode(0o700)
         .create(data_dir)
         .with_context(|| format!("cannot make {}", data_dir.display()))?;
-    of(data_dir)
+    let identity = of(data_dir)?;
+    let path = data_dir.join(data::MACHINE_ID);
+    let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!(
+            "cannot use the data folder {}: another agent uses it\n\
+             Stop that agent, or give this one a folder of its own: two containers need two \
+             volumes.",
+            data_dir.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            warn!("cannot lock {}, so no second agent may use its folder: {error}", path.display());
+        }
+    }
+    Ok((identity, file))
 }
 
 /// The identity that is kept in the data folder, made if there is none, and of this boot: a
@@ -85,6 +102,17 @@ mod tests {
         claim(&own).unwrap();
         fs::create_dir(own.join("providers")).unwrap();
         claim(&own).unwrap();
+    }
+
+    #[test]
+    fn a_data_folder_has_one_agent_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = claim(folder.path()).unwrap();
+        let error = claim(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("another agent uses it"), "{error}");
+        let identity = first.0.clone();
+        drop(first);
+        assert_eq!(claim(folder.path()).unwrap().0, identity);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | POST `tasks/ID/claim` | session | [`Attempt`] | 200 [`Claimed`]; 409 somebody else has it |
 //! | POST `tasks/ID/resume` | session | [`Resume`] | 200 [`Resumed`]; 404 the server is older than this call; 409 [`Code::AttemptOver`] |
 //! | POST `tasks/ID/start` | task | [`Attempt`] | 204; 409 stale attempt |
+//! | POST `tasks/ID/give-back` | task | [`Attempt`] | 204; 404 the server is older than this call; 409 it was started, or a stale attempt |
 //! | GET `tasks/ID/configuration` | task | – | 200 tar.gz |
 //! | GET, PUT `tasks/ID/plan?attempt=N` | task | the plan file | 200 · 204; 404 there is none; 413 |
 //! | GET, PUT `tasks/ID/lock-file?attempt=N` | task | `.terraform.lock.hcl` | 200 · 204; 404 there is none; 413 |

@@ -8,6 +8,7 @@ mod registration;
 mod shutdown;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -148,6 +149,8 @@ struct Service {
     engine_answers: AtomicBool,
     /// Since when the server has had a poll that it has not answered.
     polling_since: Mutex<Option<Instant>>,
+    /// Keeps other agents out of the data folder.
+    _data_folder: File,
 }
 
 impl Service {
@@ -161,7 +164,7 @@ impl Service {
         once: bool,
     ) -> Result<(Arc<Self>, bool)> {
         // Before all that empties something in there.
-        let identity = identity::claim(&config.data_dir)?;
+        let (identity, data_folder) = identity::claim(&config.data_dir)?;
         let register = registration::introduction(&config, identity.clone())?;
         let context = Context {
             client: Client::new(&config, &proxy)?,
@@ -192,6 +195,7 @@ impl Service {
             draining: AtomicBool::new(false),
             engine_answers: AtomicBool::new(true),
             polling_since: Mutex::default(),
+            _data_folder: data_folder,
         });
         let entries = service.context.journal.entries()?;
         let has_tasks = !entries.is_empty();

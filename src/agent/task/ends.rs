@@ -125,6 +125,8 @@ async fn a_claimed_task_without_its_firewall_is_given_back_and_never_started() {
     let of_server = of_server.lock().unwrap();
     let is_end = |asked: &String| asked.ends_with("/start") || asked.ends_with("/finish");
     assert!(!of_server.iter().any(is_end), "{of_server:?}");
+    let given_back = of_server.iter().filter(|asked| asked.ends_with("/give-back"));
+    assert_eq!(given_back.count(), 1, "{of_server:?}");
     assert!(context.journal.entries().unwrap().is_empty());
 }
 

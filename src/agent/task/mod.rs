@@ -160,6 +160,12 @@ pub(crate) async fn run_task(
         error!("cannot clean up after the task, trying again: {error:#}");
         tokio::time::sleep(BEFORE_RETRY).await;
     }
+    // Only now, since the server may offer it to this agent again.
+    if let Ended::Unfinished = ended
+        && let Err(error) = job.client.give_back().await
+    {
+        warn!("the task is given back when its lease ends: {error:#}");
+    }
     progress.end(ended);
 }
 

@@ -4,6 +4,7 @@ use tracing::{info, warn};
 
 use super::leases::OVERDUE_GRACE;
 use super::{Change, Error, Scheduler, millis};
+use crate::clock::rfc3339;
 use crate::store::run::{Run, Status};
 use crate::store::run_event::Actor;
 use crate::store::task::{self, Claim, Phase, State, Summary, Task};
@@ -96,6 +97,23 @@ impl Scheduler {
         };
         change.set_status(&mut run, status).await?;
         info!(task = task.id, attempt, "task started");
+        Ok(self.commit(change).await?)
+    }
+
+    /// Takes a task back from its agent, which has claimed it and cannot start it.
+    ///
+    /// # Errors
+    /// [`Error::AttemptOver`], also when it was started.
+    pub(crate) async fn give_back(&self, task_id: &str, attempt: i64) -> Result<(), Error> {
+        let mut change = self.change().await?;
+        let task = change.task(task_id).await?;
+        check_attempt(&task, attempt)?;
+        if task.state != State::Claimed {
+            return Err(over(&task));
+        }
+        info!(task = task.id, attempt, "task given back");
+        let because = format!("gave it back at {}", rfc3339(change.now));
+        change.lost(task, &because).await?;
         Ok(self.commit(change).await?)
     }
 

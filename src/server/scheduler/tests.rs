@@ -722,6 +722,24 @@ async fn agents_that_were_there_before_a_restart_have_a_full_term_to_come_back()
 }
 
 #[tokio::test]
+async fn a_task_that_its_agent_cannot_start_is_offered_again_at_once() {
+    let world = World::new().await;
+    let (one, two) = (world.agent("one").await, world.agent("two").await);
+    let run = world.run().await;
+    let (id, attempt) = offer(&world.events(&one, 1).await);
+    world.scheduler.claim(&one, &id, attempt).await.unwrap();
+    world.scheduler.give_back(&id, attempt).await.unwrap();
+    assert_eq!(world.status(&run).await, Status::PlanQueued);
+    assert_eq!(offer(&world.events(&two, 1).await), (id.clone(), attempt + 1));
+    let over = world.scheduler.give_back(&id, attempt).await;
+    assert!(matches!(over, Err(Error::AttemptOver(_))), "{over:?}");
+    world.scheduler.claim(&two, &id, attempt + 1).await.unwrap();
+    world.scheduler.start(&id, attempt + 1).await.unwrap();
+    let started = world.scheduler.give_back(&id, attempt + 1).await;
+    assert!(matches!(started, Err(Error::AttemptOver(_))), "{started:?}");
+}
+
+#[tokio::test]
 async fn a_pool_tells_what_waits_and_what_is_free() {
     let world = World::new().await;
     let one = world.agent("one").await;

@@ -46,6 +46,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/tasks/{id}/claim", post(tasks::claim))
         .route("/tasks/{id}/resume", post(tasks::resume))
         .route("/tasks/{id}/start", post(tasks::start))
+        .route("/tasks/{id}/give-back", post(tasks::give_back))
         .route("/tasks/{id}/finish", post(tasks::finish))
         .layer((DefaultBodyLimit::max(MAX_JSON), RequestBodyDeadlineLayer::new(JSON_TIME)));
     let log = Router::new().route("/tasks/{id}/log", put(log::append)).layer((

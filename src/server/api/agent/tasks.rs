@@ -1,4 +1,4 @@
-//! Claim, resume, start and finish.
+//! Claim, resume, start, give back and finish.
 
 use anyhow::Context as _;
 use axum::Json;
@@ -43,6 +43,16 @@ pub(super) async fn start(
     Received(Attempt { attempt }): Received<Attempt>,
 ) -> Result<StatusCode, Refusal> {
     app.scheduler.start(&task.id, attempt.into()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST tasks/ID/give-back`
+pub(super) async fn give_back(
+    State(app): State<App>,
+    OfTask(task): OfTask,
+    Received(Attempt { attempt }): Received<Attempt>,
+) -> Result<StatusCode, Refusal> {
+    app.scheduler.give_back(&task.id, attempt.into()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
