@@ -26,6 +26,9 @@ pub const MAX_UNPACKED: u64 = 1024 * 1024 * 1024;
 /// The most entries of an archive, with the directories that it only implies.
 pub const MAX_ENTRIES: usize = 100_000;
 
+/// The most names that all paths and links of an archive may have together: each is looked up.
+pub const MAX_NAMES: usize = 2_000_000;
+
 /// The longest path of an entry, in bytes. Linux has 4096, for the folder as well that
 /// a run's configuration is in.
 pub const MAX_PATH: usize = 2048;

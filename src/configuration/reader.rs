@@ -12,7 +12,7 @@ use crate::error::{Error, printable};
 use crate::left_out::is_left_out;
 use crate::members::{Member, Members};
 use crate::tree::{Node, Tree};
-use crate::{MAX_ENTRIES, MAX_PATH, MAX_UNPACKED};
+use crate::{MAX_ENTRIES, MAX_NAMES, MAX_PATH, MAX_UNPACKED};
 
 /// The longest name that Linux's file systems take, in bytes.
 const MAX_NAME: usize = 255;
@@ -65,6 +65,7 @@ pub struct Reader<R> {
     directory: Option<PathBuf>,
     left_out: BTreeSet<PathBuf>,
     entries: usize,
+    names: usize,
     unpacked: u64,
     has_files: bool,
     is_done: bool,
@@ -94,6 +95,7 @@ impl<R: Read> Reader<R> {
             directory: directory.map(Path::to_owned),
             left_out: BTreeSet::new(),
             entries: 0,
+            names: 0,
             unpacked: 0,
             has_files: false,
             is_done: false,
@@ -128,6 +130,10 @@ impl<R: Read> Reader<R> {
             return Err(refused(format!("the archive has more than {MAX_ENTRIES} entries")));
         }
         let path = path_of(&member.name).map_err(refused)?;
+        self.names += path.iter().count() + names_of(&member.target);
+        if self.names > MAX_NAMES {
+            return Err(refused(format!("the archive's paths have more than {MAX_NAMES} names")));
+        }
         if let Some(left_out) = is_left_out(&path, self.directory.as_deref()) {
             self.left_out.insert(left_out);
             return Ok(());
@@ -237,6 +243,11 @@ pub fn inside(path: &Path) -> Option<PathBuf> {
         }
     }
     Some(clean)
+}
+
+/// How many names a path has at most.
+fn names_of(path: &[u8]) -> usize {
+    path.split(|byte| *byte == b'/').count()
 }
 
 /// The path of an entry that is named so, or why there is none.

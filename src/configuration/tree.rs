@@ -92,16 +92,23 @@ impl Tree {
     fn goes_up_from_a_link(&self, link: &Path) -> bool {
         // It may have been replaced.
         let Some(Node::Link(target)) = self.get(link) else { return false };
-        let mut at = link.parent().unwrap_or(Path::new("")).to_owned();
+        // What stands on the way from the root to where the target has led so far, if anything.
+        let mut way = vec![Some(0)];
+        let enter = |way: &mut Vec<Option<usize>>, name| {
+            let parent = way.last().copied().flatten();
+            way.push(parent.and_then(|parent| self.number(parent, name)));
+        };
+        link.parent().into_iter().flatten().for_each(|name| enter(&mut way, name));
         let mut is_elsewhere = false;
         for component in target.components() {
             match component {
                 Component::Normal(name) => {
-                    at.push(name);
-                    is_elsewhere |= matches!(self.get(&at), Some(Node::Link(_)));
+                    enter(&mut way, name);
+                    let at = way.last().copied().flatten().map(|number| &self.nodes[number]);
+                    is_elsewhere |= matches!(at, Some(Node::Link(_)));
                 }
                 Component::ParentDir if is_elsewhere => return true,
-                Component::ParentDir => drop(at.pop()),
+                Component::ParentDir => drop(way.pop()),
                 _ => {}
             }
         }

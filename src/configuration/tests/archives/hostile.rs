@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use configuration::{MAX_ENTRIES, MAX_UNPACKED, Reader, check};
+use configuration::{MAX_ENTRIES, MAX_NAMES, MAX_UNPACKED, Reader, check};
 
 use crate::builder::{Tar, gzip, listed, listed_in, refusal};
 
@@ -189,6 +189,26 @@ fn a_bomb_takes_neither_memory_nor_long() {
     let name = main_tf().raw(b"long", b'L', "", 1 << 30, b"").packed();
     assert_eq!(refusal(&name), "cannot take `long`: it is a header of more than 1048576 bytes");
     assert!(begun.elapsed().as_secs() < 60);
+}
+
+#[test]
+fn deep_paths_and_winding_links_do_not_take_long() {
+    let deep = ["a"; 900].join("/");
+    let target = ["b"; 200].join("/../");
+    let links = |count: usize| {
+        let archive = (0..count).fold(main_tf(), |archive, number| {
+            let (path, name) = (format!("{deep}/{number}"), format!("{number}"));
+            archive.pax(&[("path", &path), ("linkpath", &target)]).symlink(&name, "b")
+        });
+        archive.packed()
+    };
+    let few = MAX_NAMES / 1300 - 10;
+    assert!(listed(&links(few)).is_ok(), "no link goes up from another");
+    let why = refusal(&links(2 * few));
+    assert!(
+        why.ends_with(&format!("the archive's paths have more than {MAX_NAMES} names")),
+        "{why}"
+    );
 }
 
 #[test]
