@@ -342,7 +342,7 @@ pub struct TlsOptions {
 
     /// Another name or address that the self-signed certificate is for
     #[arg(long, value_name = "NAME", requires = "tls_self_signed", value_delimiter = ',')]
-    #[arg(env = "SCALR_SERVER_TLS_NAMES")]
+    #[arg(env = "SCALR_SERVER_TLS_NAMES", value_parser = crate::tls::name)]
     pub tls_name: Vec<String>,
 
     /// Speak plain HTTP: tokens and states can be read on the way

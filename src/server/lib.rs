@@ -462,7 +462,8 @@ fn require_encryption(url: &Url) -> Result<()> {
 
 /// The host of a URL, as it stands in certificates.
 fn host(url: &Url) -> String {
-    url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned()
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host.trim_end_matches('.').to_owned()
 }
 
 /// Keeps a second server out of the data folder.

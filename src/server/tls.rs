@@ -21,10 +21,11 @@ use rcgen::{
 };
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{RootCertStore, ServerConfig};
 use tracing::warn;
+use url::Host;
 
 use crate::certificate;
 use cli::Failure;
@@ -122,6 +123,30 @@ impl Authority {
             UnixTime::now(),
             algorithms.all,
         )
+    }
+}
+
+/// A name for a certificate, as certificates have it: a host, an address, or `*.` and a host. An
+/// authority that was made for something else would vouch for nothing.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(address.to_string());
+    }
+    let (wildcard, host) = match text.strip_prefix("*.") {
+        Some(host) => ("*.", host),
+        None => ("", text),
+    };
+    let refused = || "it is neither a host name nor an address".to_owned();
+    let host = match Host::parse(host.trim_end_matches('.')) {
+        Ok(Host::Domain(host)) => host,
+        _ => return Err(refused()),
+    };
+    match ServerName::try_from(host.as_str()) {
+        Ok(ServerName::DnsName(_)) => Ok(format!("{wildcard}{host}")),
+        _ => Err(refused()),
     }
 }
 
@@ -229,6 +254,29 @@ mod tests {
                 assert_eq!(Failure::of(&error), Failure::Usage);
                 assert!(error.to_string().contains("NameConstraintViolation"), "{other}: {error}");
             }
+        }
+    }
+
+    #[test]
+    fn names_are_written_as_certificates_have_them() {
+        for (given, expected) in [
+            ("Pools.Example.COM", "pools.example.com"),
+            ("pools.example.com.", "pools.example.com"),
+            ("*.Example.com", "*.example.com"),
+            ("b\u{fc}cher.example", "xn--bcher-kva.example"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:DB8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+        ] {
+            let name = name(given).unwrap();
+            assert_eq!(name, expected);
+            let folder = tempfile::tempdir().unwrap();
+            let authority = Authority::open(folder.path(), std::slice::from_ref(&name)).unwrap();
+            authority.config(&[name]).unwrap();
+        }
+        for wrong in ["", "*", "*.*.example.com", "a b", "https://a.example", "a..b", "*.192.0.2.1"]
+        {
+            assert!(name(wrong).is_err(), "{wrong:?}");
         }
     }
 
