@@ -11,6 +11,7 @@ use super::logs::Logs;
 use super::packages::Packages;
 use super::pages::Attempts;
 use super::scheduler::Scheduler;
+use super::upload::Turns;
 use super::usage::Usage;
 use super::watched::Watched;
 use protocol::Secret;
@@ -28,6 +29,8 @@ pub(crate) struct Parts {
     pub quotas: Quotas,
     /// Which of the logs somebody watches.
     pub watched: Watched,
+    /// Which uploads are read next.
+    pub uploads: Arc<Turns>,
     /// Who failed to sign in to the pages.
     pub sign_ins: Attempts,
     /// Where people and agents find the server.

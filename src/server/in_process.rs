@@ -97,6 +97,7 @@ impl InProcess {
             usage,
             quotas,
             watched: Watched::default(),
+            uploads: Arc::default(),
             sign_ins: Attempts::default(),
             url: "https://pools.example.com".parse().unwrap(),
             metrics_token: None,

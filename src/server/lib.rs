@@ -276,6 +276,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         usage,
         quotas: options.quotas.bytes(),
         watched: Watched::default(),
+        uploads: Arc::default(),
         sign_ins: Attempts::default(),
         url,
         authority: own_authority,

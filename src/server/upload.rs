@@ -1,16 +1,21 @@
 //! Bodies that may be large: read as they come, never whole in memory.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT};
 use futures_util::TryStreamExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use crate::app::App;
 use crate::objects::{Draft, too_large};
 use crate::scheduler::Error;
 
@@ -21,6 +26,45 @@ pub(crate) const TIME: Duration = Duration::from_secs(15 * 60);
 /// still sending does not see the answer, and would only find that its connection has ended.
 const MAX_REST: u64 = 1024 * 1024 * 1024;
 const REST_TIME: Duration = Duration::from_secs(60);
+
+/// How many uploads are read at once, and how many of them with one token, or without one to one
+/// link. Each has a thread while it comes, of the 512 that also write the logs of all runs.
+const AT_ONCE: usize = 256;
+const OF_ONE: usize = 16;
+
+/// Whose upload is read next.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    all: Arc<Semaphore>,
+    /// By the hash of the token or of the link.
+    of_one: Mutex<HashMap<u64, Weak<Semaphore>>>,
+    hasher: RandomState,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let all = Arc::new(Semaphore::new(AT_ONCE));
+        Self { all, of_one: Mutex::default(), hasher: RandomState::new() }
+    }
+}
+
+impl Turns {
+    async fn take(&self, client: u64) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
+        let of_one = self.of_one(client).acquire_owned().await?;
+        Ok([of_one, Arc::clone(&self.all).acquire_owned().await?])
+    }
+
+    fn of_one(&self, client: u64) -> Arc<Semaphore> {
+        let mut of_one = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = of_one.get(&client).and_then(Weak::upgrade) {
+            return known;
+        }
+        of_one.retain(|_, turns| turns.strong_count() > 0);
+        let turns = Arc::new(Semaphore::new(OF_ONE));
+        of_one.insert(client, Arc::downgrade(&turns));
+        turns
+    }
+}
 
 /// How long a body may be, and what it is for: a state in base64 in a document is shorter.
 #[derive(Clone, Copy, Debug)]
@@ -45,18 +89,25 @@ pub(crate) struct Upload {
     length: Option<u64>,
     /// Whether the client sends nothing before the server wants it.
     waits: bool,
+    turns: Arc<Turns>,
+    client: u64,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Upload {
+impl FromRequest<App> for Upload {
     type Rejection = Infallible;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, Infallible> {
         let headers = request.headers();
+        let turns = Arc::clone(&app.uploads);
+        let client = match headers.get(AUTHORIZATION) {
+            Some(token) => turns.hasher.hash_one(token.as_bytes()),
+            None => turns.hasher.hash_one(request.uri().path()),
+        };
         let length =
             headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let waits = headers.contains_key(EXPECT);
         let body = request.into_body().into_data_stream().map_err(io::Error::other);
-        Ok(Self { body: Box::pin(StreamReader::new(body)), length, waits })
+        Ok(Self { body: Box::pin(StreamReader::new(body)), length, waits, turns, client })
     }
 }
 
@@ -90,6 +141,8 @@ impl Upload {
         if is_too_long && self.waits {
             return Err(Error::from(too_large(limit.content)).into());
         }
+        let turn = self.turns.take(self.client).await;
+        let turn = turn.map_err(|error| Error::Failed(error.into()))?;
         let reading = tokio::task::spawn_blocking(move || {
             let mut body = SyncIoBridge::new(self.body);
             let result = match is_too_long {
@@ -99,6 +152,7 @@ impl Upload {
             (result, body.into_inner())
         });
         let (result, body) = reading.await.map_err(|error| Error::Failed(error.into()))?;
+        drop(turn);
         let (mut rest, mut nowhere) = (body.take(MAX_REST), tokio::io::sink());
         let _ = tokio::time::timeout(REST_TIME, tokio::io::copy(&mut rest, &mut nowhere)).await;
         result
@@ -111,6 +165,7 @@ mod tests {
 
     use axum::body::{Body, Bytes};
     use axum::http::{Method, StatusCode};
+    use futures_util::future::join_all;
     use futures_util::{StreamExt as _, stream};
     use serde_json::json;
     use tokio::sync::oneshot;
@@ -127,6 +182,29 @@ mod tests {
             Err(std::io::Error::other("the client is gone"))
         });
         (Body::from_stream(stream::iter([Ok(beginning)]).chain(rest)), sender)
+    }
+
+    #[tokio::test]
+    async fn slow_uploads_of_one_agent_keep_no_thread_from_the_logs_of_others() {
+        let server = InProcess::new().await;
+        let (slow, other) = (server.working().await, server.working().await);
+        let state = format!("{BASE}/tasks/{}/state?attempt=1", slow.task);
+        let (bodies, _clients): (Vec<_>, Vec<_>) = (0..600).map(|_| stalled()).unzip();
+        let uploads = bodies
+            .into_iter()
+            .map(|body| server.call(Method::PUT, &state, &slow.task_token, &[], body));
+        let log = format!("{BASE}/tasks/{}/log?attempt=1&offset=0", other.task);
+        let append = async {
+            // Once the uploads have begun.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            server.call(Method::PUT, &log, &other.task_token, &[], "one\n").await.0
+        };
+        tokio::select! {
+            answers = join_all(uploads) => panic!("{answers:?}"),
+            status = tokio::time::timeout(Duration::from_secs(10), append) => {
+                assert_eq!(status, Ok(StatusCode::OK));
+            }
+        }
     }
 
     #[tokio::test]
