@@ -175,7 +175,6 @@ async fn what_cannot_be_used_is_refused_with_the_variable_to_set() {
         ("URL", "pools.example.com", 2, "scheme, host and port, for example https://"),
         ("URL", "", 2, "scheme, host and port"),
         ("KEEP_RUNS", "0", 2, "it takes days"),
-        ("TLS_KEY", file, 2, "--tls-cert"),
         ("ULR", "https://pools.example.com", 2, "Did you mean SCALR_SERVER_URL?"),
         ("TLS_SELF_SIGNED", "maybe", 2, "invalid value 'maybe'"),
         ("METRICS_TOKEN_FILE", "/nonexistent", 1, "No such file"),
@@ -216,6 +215,12 @@ async fn certificates_that_cannot_be_used_are_refused_with_the_variables_to_set(
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(error.contains(why) && error.contains("(SCALR_SERVER_TLS_KEY)"), "{error}");
     }
+    let mut half = program();
+    half.args(["serve", "--data"]).arg(folder.path().join("data"));
+    let output = half.env("SCALR_SERVER_TLS_CERT", &cert).output().await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("the variable SCALR_SERVER_TLS_KEY sets --tls-key <FILE>"), "{error}");
 }
 
 #[tokio::test]
