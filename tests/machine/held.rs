@@ -4,9 +4,10 @@ use std::process::Command;
 
 use crate::fleet::{Fleet, refusal};
 
-/// What a refusal must leave as it is. Files of these two folders come and go.
+/// What a refusal must leave as it is. Files of four folders come and go.
 const STATE: &str = "find /etc /usr/share/keyrings /var/lib/scalr-agent -newer /root/before \
-     ! -path '/etc/pki*' ! -path /etc/yum.repos.d 2>/dev/null; rpm -qa 2>/dev/null | sort; \
+     ! -path '/etc/pki*' ! -path /etc/yum.repos.d ! -path /etc/apt/sources.list.d \
+     ! -path /usr/share/keyrings 2>/dev/null; rpm -qa 2>/dev/null | sort; \
      dpkg-query --show --showformat '${db:Status-Abbrev} ${Package} ${Version}\\n' | grep scalr; \
      systemctl list-unit-files 'scalr*' --no-legend; systemctl is-active scalr-agent; true";
 
