@@ -542,7 +542,7 @@ download() {
     done
 }
 
-# hint_at_proxy SAID: the proxy as the cause, if what curl said names it.
+# hint_at_proxy SAID: the proxy as the cause, if what curl said names it or has its status.
 hint_at_proxy() {
     case $url in
         https://*) proxy=${https_proxy:-${all_proxy:-}} ;;
@@ -571,13 +571,13 @@ try_download() {
     code=0 is_final='' hint='' status=''
     # Not --retry: curl 7.29 does not for refused connections.
     status=$(curl -fsSL ${ca_cert:+--cacert "$ca_cert"} --proto-redir =https \
-        --connect-timeout 20 --speed-limit 1 --speed-time 60 -w '%{http_code}' -o "$2" "$1" \
+        --connect-timeout 20 --speed-limit 1 --speed-time 60 -w '%{http_code}-%{http_connect}' -o "$2" "$1" \
         </dev/null 2>"$work/said") || code=$?
     [ "$code" -ne 0 ] || return 0
     said=$(cat "$work/said")
     case $code-$status-$said in
-        # The status is that of the server: 000 where a proxy answers in its place.
-        5-* | 56-*407* | 22-*407*) hint_at_proxy "$said" ;;
+        # The server's status, 000 where it has not answered, and then the proxy's.
+        5-* | 56-*407* | 22-*407*) hint_at_proxy "$status $said" ;;
         56-*CONNECT* | 22-000-*) hint="; the proxy does not connect to the server: ask its operator" ;;
         6-* | 7-* | 28-*)
             hint="; is a proxy needed? It is taken from --http-proxy or HTTPS_PROXY"
