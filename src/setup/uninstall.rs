@@ -129,7 +129,7 @@ fn uninstall(context: &Context, args: &Args, progress: &mut Progress) -> Result<
         return Err(Failure::Failed.because(format!("it would refuse: {message}")));
     }
     if progress.is_unchanged() {
-        println!("Nothing of the agent was found to remove.");
+        println!("Nothing to remove; nothing was changed.");
     }
     if !args.purge && !args.dry_run {
         say_what_stays(machine, &places);

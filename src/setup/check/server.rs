@@ -72,8 +72,10 @@ impl Program {
 
     fn set(self) -> &'static str {
         match self {
-            Self::Installed => "with `scalr-agent-setup proxy --http -`",
-            Self::Temporary => "with --http-proxy",
+            Self::Installed => {
+                "with `scalr-agent-setup proxy --http -`, which reads the URL from standard input"
+            }
+            Self::Temporary => "with --http-proxy URL",
         }
     }
 }
@@ -196,8 +198,8 @@ fn fault_of_proxy(proxy: &str, answer: &Answer, program: Program) -> Option<Stri
              written as %40 and # as %23"
         ),
         (_, Some(407)) => format!(
-            "the proxy requires a user and a password (407); set them {set}: http://USER:PASSWORD\
-             @HOST:PORT, which - reads from standard input"
+            "the proxy requires a user and a password (407); set them {set}: \
+             http://USER:PASSWORD@HOST:PORT"
         ),
         (56, Some(status)) => {
             format!(

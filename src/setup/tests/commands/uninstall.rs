@@ -37,6 +37,21 @@ fn take_tasks(tree: &Tree, data_dir: &str) {
 }
 
 #[test]
+fn where_nothing_is_installed_nothing_is_changed() {
+    let tree = Tree::new();
+    let before = tree.snapshot();
+    for options in [&[][..], &["--dry-run"], &["--purge"]] {
+        let said = tree.setup(&[&["uninstall"], options].concat());
+        assert_eq!(said.code, 0, "{}", said.all());
+        assert_eq!(said.stdout, "Nothing to remove; nothing was changed.\n", "{}", said.all());
+    }
+    let said = tree.setup(&["uninstall", "--format", "json"]);
+    let document: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(document["outcome"], "unchanged");
+    assert_eq!(tree.snapshot(), before);
+}
+
+#[test]
 fn what_the_agent_s_user_puts_in_place_of_a_journal_holds_nothing_up() {
     let tree = Tree::new();
     let task = tree.path("/var/lib/scalr-agent/tasks/task-1-1");
