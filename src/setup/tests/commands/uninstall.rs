@@ -39,6 +39,7 @@ fn take_tasks(tree: &Tree, data_dir: &str) {
 #[test]
 fn where_nothing_is_installed_nothing_is_changed() {
     let tree = Tree::new();
+    fs::remove_dir(tree.path("/var/lib/scalr-agent")).unwrap();
     let before = tree.snapshot();
     for options in [&[][..], &["--dry-run"], &["--purge"]] {
         let said = tree.setup(&[&["uninstall"], options].concat());
