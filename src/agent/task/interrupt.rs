@@ -11,6 +11,10 @@ use crate::engine::Engine;
 /// How long a terminated container may take before it is killed.
 const BEFORE_KILL: Duration = Duration::from_secs(10);
 
+/// How soon SIGINT is sent again: a first process that has only just been started ignores it. The
+/// entry point hands it on once.
+const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 2000 });
+
 /// Who told a task to end; the later ones are the more urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Interrupt {
@@ -56,9 +60,16 @@ pub(crate) async fn when_told(
     }
     info!(container, "interrupting the run");
     engine.signal(container, "SIGINT").await?;
+    let again = async {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            engine.signal(container, "SIGINT").await?;
+        }
+    };
     tokio::select! {
         () = tokio::time::sleep(grace) => {}
         () = told(&mut orders, |order| order == Interrupt::Hurried) => {}
+        failed = again => return failed,
     }
     warn!(container, "the run goes on; terminating it");
     engine.signal(container, "SIGTERM").await?;
@@ -76,5 +87,33 @@ pub(crate) async fn told(
 ) {
     if orders.wait_for(|order| order.is_some_and(&is_meant)).await.is_err() {
         std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+
+    use super::super::ends::{Asked, context, engine, fake};
+    use super::*;
+
+    #[tokio::test]
+    async fn an_interrupt_that_came_too_early_to_be_heard_is_sent_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = Asked::default();
+        let context = context(folder.path(), Router::new(), fake(&asked, engine)).await;
+        let (_order, orders) = watch::channel(Some(Interrupt::Canceled));
+        let grace = Duration::from_secs(60);
+        let interrupting = when_told(&context.engine, "c1", orders, std::future::pending(), grace);
+        let heard_twice = async {
+            let kills = || asked.lock().unwrap().iter().filter(|it| it.ends_with("/kill")).count();
+            while kills() < 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            ended = interrupting => panic!("{ended:?}"),
+            heard = tokio::time::timeout(Duration::from_secs(20), heard_twice) => heard.unwrap(),
+        }
     }
 }
