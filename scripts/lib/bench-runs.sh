@@ -2,7 +2,8 @@
 # How long a run takes beside its commands in plain Docker, on a booted machine. It is the test
 # of the same name, which scripts/test runs with one round. Sourced after kit.sh.
 
-# bench_runs ROUNDS [FILE]: print the tables; write the plot to the file, if one is named.
+# bench_runs ROUNDS [FILE]: print the tables; write the plot to the file, if one is named. With
+# SCALR_RUN_AHEAD=0 no container is started ahead of its run.
 bench_runs() {
     local rounds=$1 plot=() kit program
     [[ -z $2 ]] || plot=(SCALR_RUN_PLOT="$(realpath "$2")")
@@ -12,6 +13,6 @@ bench_runs() {
     as_root "$scripts/machine" prepare ubuntu-18.04 || return 1
 
     step "Measuring, $rounds rounds"
-    as_root env SCALR_AGENT_KIT="$kit" SCALR_RUN_ROUNDS="$rounds" "${plot[@]}" "$program" \
+    as_root env SCALR_AGENT_KIT="$kit" SCALR_RUN_ROUNDS="$rounds" SCALR_RUN_AHEAD="${SCALR_RUN_AHEAD:-1}" "${plot[@]}" "$program" \
         --ignored --nocapture --exact run_times::a_run_is_traced_from_its_offer_to_its_end
 }

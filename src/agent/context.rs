@@ -17,6 +17,7 @@ use crate::providers::Providers;
 use crate::pulled_images::Images;
 use crate::seen_images::SeenImages;
 use crate::slots::Slots;
+use crate::task::ahead::Ahead;
 use crate::telemetry::Telemetry;
 use cli::Failure;
 use config::Config;
@@ -49,6 +50,8 @@ pub(crate) struct Context {
     pub providers: Providers,
     /// Where tasks fit.
     pub slots: Slots,
+    /// The containers that wait for a task.
+    pub ahead: Ahead,
     /// The running tasks.
     pub journal: Journal,
     /// The variables of the proxy, for the runs.

@@ -199,6 +199,16 @@ impl Entry {
         Ok(())
     }
 
+    /// Notes that the run never began in its container.
+    ///
+    /// # Errors
+    /// As [`Entry::note_container`].
+    pub(crate) fn note_never_begun(&mut self) -> Result<()> {
+        self.append(&Line::NeverBegun)?;
+        self.record.container = None;
+        Ok(())
+    }
+
     /// Notes how the task ended, before the server gets it.
     ///
     /// # Errors
@@ -270,6 +280,7 @@ fn read(directory: &Path) -> Result<Option<(Record, u64)>> {
                 record.claimed.task_token = task_token;
             }
             (Line::Container(container), Some(record)) => record.container = Some(container),
+            (Line::NeverBegun, Some(record)) => record.container = None,
             (Line::Finished(finish), Some(record)) => record.finish = Some(finish),
             (_, None) => bail!("{} does not begin with a claim", file.display()),
         }
@@ -303,6 +314,7 @@ mod tests {
                 log_start: 7,
                 state_sha256: None,
                 started_at: None,
+                is_ahead: false,
             })
             .unwrap();
         let half_made = data.path().join("tasks/half-made");
@@ -331,6 +343,7 @@ mod tests {
                 log_start: 7,
                 state_sha256: None,
                 started_at: None,
+                is_ahead: false,
             })
             .unwrap();
         let seen = Journal::look(data.path()).unwrap();

@@ -43,6 +43,11 @@ impl Slots {
         self.lock().len().try_into().unwrap_or(u32::MAX)
     }
 
+    /// Whether a task has this slot.
+    pub(crate) fn is_taken(&self, number: usize) -> bool {
+        self.lock().contains(&number)
+    }
+
     /// Takes a free slot; none is left when this gives nothing.
     pub(crate) fn take(&self) -> Option<Slot> {
         let mut taken = self.lock();

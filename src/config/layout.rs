@@ -94,6 +94,9 @@ pub const CONTAINERD_SOCKET: &str = "/run/scalr-docker/containerd.sock";
 /// How the names of the slots' networks begin.
 pub const NETWORK_PREFIX: &str = "scalr-slot-";
 
+/// How the names of the containers begin that wait for a task; then they have its name.
+pub const AHEAD_PREFIX: &str = "scalr-ahead-";
+
 /// The labels of a task's container.
 pub mod label {
     /// The task's id.
@@ -108,6 +111,9 @@ pub mod label {
     pub const AGENT: &str = "scalr.agent";
     /// The pool's id.
     pub const POOL: &str = "scalr.pool";
+    /// On a container that was started ahead of its task, instead of the labels about that: its
+    /// name is that of the attempt then.
+    pub const AHEAD: &str = "scalr.ahead";
 }
 
 /// The files in the agent's data folder.

@@ -62,6 +62,8 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writable_root: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepare_ahead: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_cert: Option<PathBuf>,

@@ -264,6 +264,15 @@ pub const KEYS: &[Key] = &[
         about: "How the firewall rules of runs are verified: by the service scalr-agent-network, by a container, or none: then runs reach what this host reaches",
     },
     Key {
+        name: "prepare_ahead",
+        variables: &["SCALR_AGENT_PREPARE_AHEAD"],
+        kind: ValueKind::Flag,
+        value_name: "true|false",
+        default: Some(Flag(true)),
+        check: |_| Ok(()),
+        about: "Whether a slot that has had a run starts the next run's container ahead, for up to 10 minutes",
+    },
+    Key {
         name: "on_stop",
         variables: &["SCALR_AGENT_WORKER_ON_STOP_ACTION"],
         kind: ValueKind::Text,

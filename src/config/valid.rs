@@ -48,6 +48,8 @@ pub struct Config {
     pub user: Option<String>,
     /// Whether a run may change its image's files; none: only as root.
     pub writable_root: Option<bool>,
+    /// Whether a container is started ahead of the next run.
+    pub prepare_ahead: bool,
     /// The image for tasks whose workspace and pool have none.
     pub image: String,
     /// A PEM file of certificate authorities to trust besides the system's.
@@ -127,6 +129,7 @@ impl Settings {
             disk: self.disk.unwrap_or(defaults::DISK),
             user: self.user,
             writable_root: self.writable_root,
+            prepare_ahead: self.prepare_ahead.unwrap_or(true),
             image: self.image.unwrap_or_else(|| defaults::IMAGE.to_owned()),
             ca_cert: self.ca_cert,
             hooks_dir: self.hooks_dir,

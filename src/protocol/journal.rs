@@ -36,6 +36,8 @@ pub enum Line {
     },
     /// A container may have been started.
     Container(Container),
+    /// The run never began in that container: it needs another one.
+    NeverBegun,
     /// The task ended, and the server has everything but the outcome.
     Finished(Finish),
 }
@@ -55,4 +57,7 @@ pub struct Container {
     /// the container was too old to say.
     #[serde(default)]
     pub started_at: Option<u64>,
+    /// Whether it was started ahead of its task, and waits until the run is to begin.
+    #[serde(default)]
+    pub is_ahead: bool,
 }

@@ -193,7 +193,7 @@ fn engine(machine: &Machine) -> Result<String> {
         let settings = Settings::read(&machine.path(config::FILE)).unwrap_or_default();
         let socket = settings.engine.as_deref().unwrap_or(ENGINE);
         let client = docker_client()?;
-        let ours = format!("label={}", label::TASK);
+        let ours = format!("label={}", label::AGENT);
         let asked: [&[&str]; 4] = [
             &["version"],
             &["info"],

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::settings;
 use crate::status::docker_client;
 use cli::untrusted_file::Folder;
-use config::layout::{data, label};
+use config::layout::{AHEAD_PREFIX, data, label};
 use config::{DATA_DIR, ENGINE};
 use host::docker;
 use host::machine::Machine;
@@ -103,15 +103,34 @@ fn recorded(tasks: &Folder, name: &OsStr) -> Option<(String, String)> {
 /// The id, the task and the run of each container of ours that runs. An engine
 /// that does not answer runs none that could be named.
 fn running(socket: &str) -> Vec<(String, String, String)> {
-    let format =
-        format!(r#"{{{{.ID}}}} {{{{.Label "{}"}}}} {{{{.Label "{}"}}}}"#, label::TASK, label::RUN);
-    let filter = format!("label={}", label::TASK);
+    let format = format!(r#"{{{{.ID}}}} {{{{.Names}}}} {{{{.Label "{}"}}}}"#, label::RUN);
+    let filter = format!("label={}", label::AGENT);
     let Ok(client) = docker_client() else { return Vec::new() };
     let said = docker::ask(&client, socket, &["ps", "--filter", &filter, "--format", &format]);
-    let said = said.unwrap_or_default();
-    let container = |line: &str| {
-        let mut words = line.split_whitespace().map(str::to_owned);
-        Some((words.next()?, words.next()?, words.next().unwrap_or_else(|| "a run".to_owned())))
-    };
-    said.lines().filter_map(container).collect()
+    said.unwrap_or_default().lines().filter_map(container).collect()
+}
+
+/// Of a line with id, name and run; none for a container that waits for a run. One that was
+/// started ahead does not tell its run.
+fn container(line: &str) -> Option<(String, String, String)> {
+    let mut words = line.split_whitespace();
+    let (id, name, run) = (words.next()?, words.next()?, words.next());
+    let (task, _attempt) = name.rsplit_once('-').filter(|_| !name.starts_with(AHEAD_PREFIX))?;
+    Some((id.to_owned(), task.to_owned(), run.unwrap_or("a run").to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_waits_is_no_run() {
+        for (line, task, run) in
+            [("c1 task-0a-2 run-1", "task-0a", "run-1"), ("c1 task-0a-2 ", "task-0a", "a run")]
+        {
+            let expected = ("c1".to_owned(), task.to_owned(), run.to_owned());
+            assert_eq!(container(line), Some(expected));
+        }
+        assert_eq!(container("c1 scalr-ahead-0a-0-1b "), None);
+    }
 }

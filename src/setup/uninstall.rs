@@ -269,7 +269,7 @@ fn stop(changes: &mut Changes, services: Services, places: &Places) -> Result<()
         remove_from(
             changes,
             &places.engine,
-            Some(layout::label::TASK),
+            Some(layout::label::AGENT),
             Some(layout::NETWORK_PREFIX),
         )?;
     }

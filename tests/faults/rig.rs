@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::phase::Held;
 use super::truth;
-use crate::fleet::{DOCKER, Fleet, configuration};
+use crate::fleet::{Fleet, configuration};
 use crate::machine::wait_for;
 use crate::pool::{Pool, Run};
 
@@ -98,14 +98,14 @@ impl<'a> Rig<'a> {
 
     /// The ids of the containers that run.
     pub(super) fn running_containers(&self) -> String {
-        self.shell(&format!("{DOCKER} ps --quiet"))
+        self.fleet.running_containers()
     }
 
     /// Waits until nothing of any run is left on the machine, and the agent waits for
     /// the next.
     pub(super) fn wait_for_rest(&self) {
         wait_for("all containers to be removed", Duration::from_secs(60), || {
-            self.shell(&format!("{DOCKER} ps --all --quiet")).is_empty().then_some(())
+            self.fleet.containers().is_empty().then_some(())
         });
         wait_for("all tasks to be forgotten", Duration::from_secs(30), || {
             (!self.has_running_task()).then_some(())

@@ -1,9 +1,11 @@
 //! What the containers really wrote: links to the files that the engine writes their
-//! output to, made while they run. A file outlives its container by its link.
+//! output to, made while they run. A file outlives its container by its link. What the engine
+//! has about a container is linked again when it changes: one that was started ahead gets its
+//! attempt's name late.
 
 use serde_json::Value;
 
-use crate::engine::written;
+use crate::engine::{Attempt, written};
 use crate::fleet::Fleet;
 use crate::pool::Run;
 
@@ -26,9 +28,17 @@ pub(super) fn record(fleet: &Fleet, disk: &str) {
          while :; do\n\
          \x20 for log in {disk}/scalr-docker/containers/*/*-json.log; do\n\
          \x20   id=$(basename \"$log\" -json.log)\n\
-         \x20   [ -e \"$log\" ] && [ ! -e \"{disk}/truth/$id\" ] || continue\n\
-         \x20   ln \"${{log%/*}}/config.v2.json\" \"{disk}/truth/$id.about\" 2>/dev/null\n\
-         \x20   ln \"$log\" \"{disk}/truth/$id\" 2>/dev/null\n\
+         \x20   about=${{log%/*}}/config.v2.json\n\
+         \x20   [ -e \"$log\" ] && [ -e \"$about\" ] || continue\n\
+         \x20   [ \"$about\" -ef \"{disk}/truth/$id.about\" ] ||\n\
+         \x20     ln -f \"$about\" \"{disk}/truth/$id.about\" 2>/dev/null\n\
+         \x20   [ -e \"{disk}/truth/$id\" ] || ln \"$log\" \"{disk}/truth/$id\" 2>/dev/null\n\
+         \x20 done\n\
+         \x20 for journal in /var/lib/scalr-agent/tasks/*/journal; do\n\
+         \x20   name=$(basename \"${{journal%/journal}}\")\n\
+         \x20   [ -s \"$journal\" ] && [ ! -e \"{disk}/truth/$name.journal\" ] || continue\n\
+         \x20   head -n 1 \"$journal\" >\"{disk}/truth/new\" &&\n\
+         \x20     mv \"{disk}/truth/new\" \"{disk}/truth/$name.journal\"\n\
          \x20 done\n\
          \x20 sleep 0.1\n\
          done\n"
@@ -50,14 +60,15 @@ pub(super) fn of_run(fleet: &Fleet, disk: &str, run: &Run) -> Vec<Container> {
         .filter_map(|id| {
             let about = fleet.shell(&format!("cat {disk}/truth/{id}.about"));
             let about: Value = serde_json::from_str(&about).expect("the engine writes JSON");
-            let label = |name: &str| about["Config"]["Labels"][name].as_str().unwrap_or_default();
-            if label("scalr.run") != run.to_string() {
+            let journal = |name: &str| fleet.shell(&format!("cat {disk}/truth/{name}.journal"));
+            let attempt = Attempt::of(&about, journal)?;
+            if attempt.run != run.to_string() {
                 return None;
             }
             let log = fleet.shell(&format!("cat {disk}/truth/{id}"));
             Some(Container {
-                kind: label("scalr.kind").to_owned(),
-                attempt: label("scalr.attempt").parse().expect("a number"),
+                kind: attempt.kind,
+                attempt: attempt.number,
                 text: written(&about, &log),
             })
         })

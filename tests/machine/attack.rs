@@ -282,7 +282,7 @@ fn attack(fleet: &Fleet, pool: &Pool<'_>, docker: &str, published: Option<&str>)
 }
 
 fn container(fleet: &Fleet, docker: &str, run: &Run) -> String {
-    fleet.shell(&format!("{docker} ps --quiet --no-trunc --filter label=scalr.run={run}"))
+    fleet.container_of(docker, run)
 }
 
 fn assert_repair_is_logged(log: &str) {

@@ -31,7 +31,7 @@ impl Engine {
         Self { socket: root.join("run/scalr-docker/docker.sock") }
     }
 
-    /// All containers that there are at this moment.
+    /// All containers of runs that there are at this moment.
     pub(crate) fn containers(&self) -> Vec<Container> {
         let answer = Command::new("curl")
             .args(["--silent", "--show-error", "--fail", "--unix-socket"])
@@ -41,7 +41,43 @@ impl Engine {
             .expect("curl starts");
         assert!(answer.status.success(), "{}", text(&answer));
         let all: Value = serde_json::from_slice(&answer.stdout).expect("JSON");
-        all.as_array().expect("a list").iter().map(container).collect()
+        let all = all.as_array().expect("a list").iter().map(container);
+        all.filter(|container| !container.name.starts_with(AHEAD)).collect()
+    }
+}
+
+/// How the names of containers begin that wait for a run.
+pub(crate) const AHEAD: &str = "scalr-ahead-";
+
+/// What a container was for.
+pub(crate) struct Attempt {
+    /// The run.
+    pub run: String,
+    /// `plan` or `apply`.
+    pub kind: String,
+    /// Which attempt at that.
+    pub number: u32,
+}
+
+impl Attempt {
+    /// By what the engine has `about` a container: its labels, or, for one that was started
+    /// ahead, the `journal` that the agent keeps of the attempt with the container's name. None
+    /// for one that has had no run.
+    pub(crate) fn of(about: &Value, journal: impl FnOnce(&str) -> String) -> Option<Self> {
+        let label = |name: &str| about["Config"]["Labels"][name].as_str();
+        let name = about["Name"].as_str().expect("a name").trim_start_matches('/');
+        if let (Some(run), Some(kind)) = (label("scalr.run"), label("scalr.kind")) {
+            let number = label("scalr.attempt")?.parse().expect("a number");
+            return Some(Self { run: run.to_owned(), kind: kind.to_owned(), number });
+        }
+        label("scalr.ahead").filter(|_| !name.starts_with(AHEAD))?;
+        let journal = journal(name);
+        let first = journal.lines().next().expect("the task was noted before its container");
+        let claimed: Value = serde_json::from_str(first).expect("JSON");
+        let task = &claimed["claimed"]["claim"]["task"];
+        let text = |name: &str| task[name].as_str().expect("a text").to_owned();
+        let number = task["attempt"].as_u64().and_then(|number| number.try_into().ok());
+        Some(Self { run: text("run_id"), kind: text("kind"), number: number.expect("a number") })
     }
 }
 

@@ -164,7 +164,7 @@ fn write(fleet: &Fleet, file: &str, lines: &[String]) {
 
 /// The id of a run's container.
 pub(crate) fn container(fleet: &Fleet, run: &Run) -> String {
-    fleet.shell(&format!("{DOCKER} ps --quiet --no-trunc --filter label=scalr.run={run}"))
+    fleet.container_of(DOCKER, run)
 }
 
 /// Where in a run's container something of the first run is: in its files, or in

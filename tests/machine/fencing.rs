@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::fleet::{DOCKER, Fleet, configuration};
+use crate::fleet::{Fleet, configuration};
 use crate::machine::wait_for;
 
 /// How many lines the plan writes before Terraform plans, two a second: enough to be
@@ -54,7 +54,7 @@ mod full {
         assert_eq!(pool.status(&run), "planning", "the successor is still at it");
         fleet.shell(&format!("kill -CONT {agent}"));
         wait_for("the first one's container to be gone", Duration::from_secs(90), || {
-            fleet.shell(&format!("{DOCKER} ps --all --quiet")).is_empty().then_some(())
+            fleet.containers().is_empty().then_some(())
         });
         assert_eq!(container(&fleet, &another), second, "the successor's goes on");
 
@@ -72,7 +72,7 @@ mod full {
     /// The host name of the only container on a machine.
     fn container(fleet: &Fleet, machine: &str) -> String {
         wait_for("a run's container", Duration::from_secs(90), || {
-            let ids = fleet.world.shell(machine, &format!("{DOCKER} ps --quiet"));
+            let ids = fleet.running_containers_on(machine);
             Some(ids).filter(|ids| !ids.is_empty())
         })
     }

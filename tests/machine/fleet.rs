@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::machine::{World, text, wait_for};
-use crate::pool::Pool;
+use crate::pool::{Pool, Run};
 
 /// Where the server is, for everybody in a world.
 pub(crate) const URL: &str = "https://pools.test:8443";
@@ -21,6 +21,10 @@ pub(crate) const IMAGE: &str = "scalr-run:test";
 /// The command of the private engine, as an administrator would type it.
 pub(crate) const DOCKER: &str =
     "/usr/lib/scalr-agent/engine/docker --host unix:///run/scalr-docker/docker.sock";
+
+/// Makes `docker ps` give the ids of containers that do not wait for a run.
+const OF_RUNS: &str =
+    "--no-trunc --format '{{.ID}} {{.Names}}' | sed --quiet '/ scalr-ahead-/!s/ .*//p'";
 
 /// A machine of one flavour and the server it is to be installed from.
 pub(crate) struct Fleet {
@@ -184,10 +188,34 @@ impl Fleet {
         });
     }
 
-    /// The only container that runs, as `docker inspect` tells it.
+    /// The ids of all containers, running or not, but those that wait for a run.
+    pub(crate) fn containers(&self) -> String {
+        self.shell(&format!("{DOCKER} ps --all {OF_RUNS}"))
+    }
+
+    /// The ids of the containers that have a run.
+    pub(crate) fn running_containers(&self) -> String {
+        self.running_containers_on(&self.machine)
+    }
+
+    /// The same on another machine.
+    pub(crate) fn running_containers_on(&self, machine: &str) -> String {
+        self.world.shell(machine, &format!("{DOCKER} ps {OF_RUNS}"))
+    }
+
+    /// The id of a run's container on the engine of this client. One that was started ahead has
+    /// no label of the run.
+    pub(crate) fn container_of(&self, docker: &str, run: &Run) -> String {
+        self.shell(&format!(
+            "for id in $({docker} ps --quiet --no-trunc --filter name=^task-); do \
+             {docker} exec $id grep -q {run} /scalr/run/environment && echo $id || :; done"
+        ))
+    }
+
+    /// The only container that has a run, as `docker inspect` tells it.
     pub(crate) fn running_container(&self) -> serde_json::Value {
         let id = wait_for("a run's container", Duration::from_secs(60), || {
-            Some(self.shell(&format!("{DOCKER} ps --quiet"))).filter(|id| !id.is_empty())
+            Some(self.running_containers()).filter(|id| !id.is_empty())
         });
         let all: serde_json::Value =
             serde_json::from_str(&self.shell(&format!("{DOCKER} inspect {id}"))).expect("JSON");

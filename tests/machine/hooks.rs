@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fleet::{DOCKER, Fleet, configuration};
+use crate::fleet::{Fleet, configuration};
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
@@ -57,7 +57,7 @@ fn hooks_run_around_the_steps_and_a_failed_one_fails_the_run() {
     pool.wait_for_status(&run, "errored");
     let log = pool.log(&run, "plan");
     assert!(log.contains("/etc/hooks/pre-init can be written by others than root"), "{log}");
-    assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet")), "", "a container is left");
+    assert_eq!(fleet.containers(), "", "a container is left");
 }
 
 /// Puts a hook of the agent into /etc/hooks.

@@ -81,7 +81,7 @@ fn a_docker_and_a_containerd_of_the_host_are_neither_seen_nor_disturbed() {
     assert_eq!(fleet.shell(STATE), before, "after the installation");
     run_to_the_end(&pool);
     assert_eq!(fleet.shell(STATE), before, "after a run");
-    assert_eq!(fleet.shell(&format!("{} ps --all --quiet", crate::fleet::DOCKER)), "");
+    assert_eq!(fleet.containers(), "");
     fleet.shell("systemctl restart scalr-containerd scalr-docker");
     fleet.wait_for_agent(&pool, "idle");
     assert_eq!(fleet.shell(STATE), before, "after a restart of the private engine");
@@ -137,7 +137,7 @@ fn a_package_without_an_engine_uses_the_hosts_docker() {
     let theirs = fleet.shell(&format!("{DOCKER} run --detach scalr-run:test sleep 100000"));
     fleet.shell("scalr-agent-setup uninstall --purge");
     assert_eq!(fleet.shell("getent group builders | cut -d: -f4"), "");
-    assert_eq!(fleet.shell(&format!("{DOCKER} ps --quiet --no-trunc")), theirs);
+    assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet --no-trunc")), theirs);
     assert_eq!(
         fleet.shell(&format!("{DOCKER} network ls --format '{{{{.Name}}}}' | grep scalr || :")),
         ""
@@ -168,13 +168,13 @@ fn the_agent_runs_as_a_container_of_the_hosts_docker() {
     let run = pool.start_run(&configuration());
     pool.wait_for_status(&run, "planned");
     pool.apply(&run);
-    let label = "label=scalr.task";
+    let name = "name=^task-";
     wait_for("the apply's container", Duration::from_secs(60), || {
-        let found = fleet.shell(&format!("{DOCKER} ps --quiet --filter {label}"));
+        let found = fleet.shell(&format!("{DOCKER} ps --quiet --filter {name}"));
         (!found.is_empty()).then_some(())
     });
     let user = format!(
-        "{DOCKER} inspect --format '{{{{.Config.User}}}}' $({DOCKER} ps --quiet --filter {label})"
+        "{DOCKER} inspect --format '{{{{.Config.User}}}}' $({DOCKER} ps --quiet --filter {name})"
     );
     assert_eq!(fleet.shell(&user), "65533:65533", "not the agent's, which may use the socket");
     compose.run(&["kill", "--signal", "KILL"]);

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::fleet::{DOCKER, Fleet, URL, creating, refusal};
+use crate::fleet::{Fleet, URL, creating, refusal};
 use crate::lifecycle::feed;
 use crate::machine::wait_for;
 use crate::pool::{Pool, Run};
@@ -365,7 +365,7 @@ impl<'a> Host<'a> {
         for step in 1..=SECONDS {
             assert_eq!(log.matches(&format!("step {step} of")).count(), 1, "step {step}: {log}");
         }
-        assert_eq!(self.fleet.shell(&format!("{DOCKER} ps --all --quiet")), "");
+        assert_eq!(self.fleet.containers(), "");
     }
 
     /// Runs the step's command, and has `fault` happen at the step.

@@ -87,7 +87,8 @@ fn a_run_changes_its_own_folder_and_reaches_no_other_slot() {
     pool.apply(&run);
     pool.wait_for_status(&run, "applied");
     assert_eq!(pool.output("greeting"), json!("hello, from a run's container"));
-    // Volumes without a name went with their containers.
+    // Volumes without a name go with their containers, and what waits for a run with the agent.
+    fleet.shell("systemctl stop scalr-agent");
     let left = format!("{{ {DOCKER} ps --all --quiet; {DOCKER} volume ls --quiet; }}");
     assert_eq!(fleet.shell(&format!("{left} | grep -E '^[0-9a-f]+$' || :")), "");
 }

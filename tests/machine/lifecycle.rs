@@ -291,7 +291,7 @@ fn an_upgrade_in_the_middle_of_an_apply_loses_nothing(
         assert_eq!(log.matches(&format!("step {step} of")).count(), 1, "step {step}: {log}");
     }
     assert_eq!(pool.output("greeting"), json!("hello, from a run's container"));
-    assert_eq!(fleet.shell(&format!("{} ps --all --quiet", crate::fleet::DOCKER)), "");
+    assert_eq!(fleet.containers(), "");
 }
 
 /// Brings a package of the kit to the machine; gives its path there.

@@ -35,7 +35,7 @@ fn a_run_cannot_block_its_agent() {
     // It is free for the next run, and no more is left.
     let pool = workspace(&pool, "next");
     pool.wait_for_ended(&pool.start_run(&configuration()), "applied");
-    assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet")), "");
+    assert_eq!(fleet.containers(), "");
 }
 
 /// A workspace whose plans are applied at once.

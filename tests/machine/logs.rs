@@ -129,7 +129,7 @@ fn a_kernels_kill_for_memory_is_reported_as_such() {
         awk 'BEGIN { s = sprintf("%900000000s", ""); print length(s) }'"#;
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let log = applied(&fleet, eater(eat).path(), || {
-        let running = || fleet.shell(&format!("{DOCKER} ps --quiet"));
+        let running = || fleet.running_containers();
         let tell_agent = |signal: &str| {
             let agent = "$(systemctl show -p MainPID scalr-agent | cut -d= -f2)";
             fleet.shell(&format!("kill -{signal} {agent}"));

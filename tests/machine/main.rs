@@ -12,6 +12,7 @@
 //! with `scripts/test --full`, which passes no `--skip ::full::`.
 
 mod abandoned_install;
+mod ahead;
 mod ansible;
 mod attack;
 mod authority;

@@ -94,7 +94,7 @@ fn providers_come_from_a_mirror_once_and_then_from_the_agent() {
     other.wait_for_status(&runs[1].1, "applied");
 
     offline(&fleet, &pool, folder.path());
-    assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet")), "", "a container is left");
+    assert_eq!(fleet.containers(), "", "a container is left");
 }
 
 /// With a folder as the mirror there is nothing else: what the agent had is gone.

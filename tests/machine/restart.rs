@@ -103,6 +103,6 @@ fn is_applied_once(fleet: &Fleet, pool: &Pool<'_>, run: &Run) {
         assert_eq!(log.matches(&format!("step {step} of")).count(), 1, "step {step}: {log}");
     }
     assert_eq!(pool.output("greeting"), json!("hello, from a run's container"));
-    assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet")), "");
+    assert_eq!(fleet.containers(), "");
     fleet.wait_for_agent(pool, "idle");
 }

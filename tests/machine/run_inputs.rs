@@ -228,7 +228,7 @@ fn has_an_account_and_its_version(fleet: &Fleet, pool: &Pool<'_>) {
     assert_eq!(pool.states(), 0);
     pool.patch_workspace(json!({"allow-other-terraform-version": true}));
     pool.wait_for_ended(&pool.start_run(configuration.path()), "applied");
-    assert_eq!(fleet.shell(&format!("{DOCKER} ps --all --quiet")), "");
+    assert_eq!(fleet.containers(), "");
 }
 
 fn takes_archives_as_people_make_them(pool: &Pool<'_>) {

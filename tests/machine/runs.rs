@@ -37,7 +37,7 @@ fn a_run_is_planned_and_applied_within_its_limits() {
     assert!(log.contains(&format!("uid={uid}")), "{log}");
     assert!(log.contains("the secret word is") && !log.contains("open sesame"), "{log}");
     assert_eq!(pool.output("greeting"), json!("hello, from a run's container"));
-    assert_eq!(fleet.shell(&format!("{} ps --all --quiet", crate::fleet::DOCKER)), "");
+    assert_eq!(fleet.containers(), "");
 }
 
 #[test]

@@ -185,6 +185,8 @@ fn left(fleet: &Fleet) -> String {
     wait_for("the last clean-up", Duration::from_secs(30), || {
         fleet.shell("ls -A /var/lib/scalr-agent/tasks").is_empty().then_some(())
     });
+    // With it goes what waits for the next run.
+    fleet.shell("systemctl stop scalr-agent");
     let slots: String = (0..CONCURRENCY).map(|slot| format!(" -e scalr-slot-{slot}")).collect();
     fleet.shell(&format!(
         "{DOCKER} ps --all --quiet; {DOCKER} volume ls --quiet; \

@@ -135,7 +135,7 @@ fn stop_an_apply(cli: &Cli<'_>, pool: &Pool<'_>) {
     assert_eq!(cli.ok("terraform state list"), "terraform_data.first\nterraform_data.second");
     assert!(!pool.is_locked());
     cli.fleet.wait_for_agent(pool, "idle");
-    assert_eq!(cli.fleet.shell(&format!("{DOCKER} ps --all --quiet")), "");
+    assert_eq!(cli.fleet.containers(), "");
 }
 
 /// Prints how long a plan and an apply take with a state on this machine and through the server,

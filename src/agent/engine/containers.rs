@@ -11,7 +11,8 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, StatsOptionsBuilder, WaitContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StatsOptionsBuilder,
+    WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 use tracing::warn;
@@ -24,7 +25,7 @@ use super::{Engine, ReadOnlyVolume, is_answer, is_gone, is_missing, status};
 const PIDS_LIMIT: i64 = 2048;
 
 /// What a run's container is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ContainerSpec {
     /// Its name, unique on the engine.
     pub name: String,
@@ -56,6 +57,8 @@ pub(crate) struct ContainerSpec {
     pub cpus: f64,
     /// What it can read besides its image.
     pub volumes: Vec<ReadOnlyVolume>,
+    /// Whether it has an input, which ends when whoever attached to it first has gone.
+    pub has_input: bool,
 }
 
 /// How a container is.
@@ -79,6 +82,8 @@ pub(crate) enum Condition {
 pub(crate) struct Found {
     /// Its id.
     pub id: String,
+    /// Its name.
+    pub name: String,
     /// All its labels.
     pub labels: HashMap<String, String>,
 }
@@ -159,6 +164,9 @@ impl Engine {
             labels: Some(spec.labels),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
+            attach_stdin: Some(spec.has_input),
+            open_stdin: Some(spec.has_input),
+            stdin_once: Some(spec.has_input),
             networking_config: Some(NetworkingConfig {
                 endpoints_config: Some(HashMap::from([(
                     spec.network,
@@ -187,6 +195,16 @@ impl Engine {
             .start_container(id, None)
             .await
             .context("cannot start the container, whose image has to have /bin/sh")
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// The name is taken, or the engine doesn't answer.
+    pub(crate) async fn rename(&self, id: &str, name: &str) -> Result<()> {
+        let options = RenameContainerOptionsBuilder::default().name(name).build();
+        let renamed = self.docker.rename_container(id, options).await;
+        renamed.with_context(|| format!("cannot rename the container to {name}"))
     }
 
     /// Sends `signal` (`SIGINT`) to a container's first process; nothing
@@ -290,7 +308,12 @@ impl Engine {
         Ok(containers
             .into_iter()
             .filter_map(|container| {
-                Some(Found { id: container.id?, labels: container.labels.unwrap_or_default() })
+                let name = container.names.unwrap_or_default().into_iter().next();
+                Some(Found {
+                    id: container.id?,
+                    name: name.unwrap_or_default().trim_start_matches('/').to_owned(),
+                    labels: container.labels.unwrap_or_default(),
+                })
             })
             .collect())
     }

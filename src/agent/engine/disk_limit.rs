@@ -241,6 +241,7 @@ mod tests {
             memory_megabytes: 512,
             cpus: 1.0,
             volumes: Vec::new(),
+            has_input: false,
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) use containers::{Condition, ContainerSpec};
 pub(crate) use files::{LARGE_FILE, SMALL_FILE, is_unusable};
 use host::engine::Identity;
 pub(crate) use host_network::is_in_container;
-pub(crate) use output::Output;
+pub(crate) use output::{Input, Output};
 pub(crate) use volumes::ReadOnlyVolume;
 
 /// How long the engine may take to answer, in seconds; not how long a

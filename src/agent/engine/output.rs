@@ -6,11 +6,15 @@ use anyhow::{Context as _, Result};
 use bollard::query_parameters::{AttachContainerOptionsBuilder, LogsOptionsBuilder};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use tokio::io::AsyncWrite;
 
 use super::Engine;
 
 /// What a container writes, in order, until it ends.
 pub(crate) type Output = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// What a container reads.
+pub(crate) type Input = Pin<Box<dyn AsyncWrite + Send>>;
 
 impl Engine {
     /// What a container writes from now on; to be asked for before it is
@@ -19,18 +23,35 @@ impl Engine {
     /// # Errors
     /// The engine refuses.
     pub(crate) async fn attach(&self, id: &str) -> Result<Output> {
-        let options =
-            AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
+        self.attach_with(id, false).await.map(|(output, _)| output)
+    }
+
+    /// The same, and its input, which ends with the output's stream.
+    ///
+    /// # Errors
+    /// As [`Engine::attach`].
+    pub(crate) async fn attach_with_input(&self, id: &str) -> Result<(Output, Input)> {
+        self.attach_with(id, true).await
+    }
+
+    async fn attach_with(&self, id: &str, input: bool) -> Result<(Output, Input)> {
+        let options = AttachContainerOptionsBuilder::default()
+            .stream(true)
+            .stdin(input)
+            .stdout(true)
+            .stderr(true)
+            .build();
         let attached = self
             .docker
             .attach_container(id, Some(options))
             .await
             .context("cannot attach to the container")?;
-        Ok(Box::pin(attached.output.map(|output| {
+        let output = attached.output.map(|output| {
             output
                 .map(bollard::container::LogOutput::into_bytes)
                 .context("lost the container's output")
-        })))
+        });
+        Ok((Box::pin(output), attached.input))
     }
 
     /// All that a container has written since its start, and goes on to write. The

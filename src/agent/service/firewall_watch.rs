@@ -24,8 +24,8 @@ impl Service {
         let mut verified = Instant::now();
         loop {
             let had_failed = firewall.failure().is_some();
-            let is_due =
-                had_failed || (verified.elapsed() >= WHILE_RUNNING && !self.tasks().is_empty());
+            let has_containers = !self.tasks().is_empty() || self.context.ahead.is_any();
+            let is_due = had_failed || (verified.elapsed() >= WHILE_RUNNING && has_containers);
             // The private engine's unit takes the rules down with it.
             if is_due && self.engine_answers.load(Ordering::SeqCst) {
                 let are_up = firewall.verify(&self.context.engine).await;

@@ -37,6 +37,7 @@ use crate::pulled_images::{Images, Limits};
 use crate::seen_images::SeenImages;
 use crate::slots::Slots;
 use crate::stop::{Order, Signals, become_the_new_program};
+use crate::task::ahead::Ahead;
 use crate::task::interrupt::Interrupt;
 use crate::task::lost;
 use crate::telemetry::Telemetry;
@@ -174,6 +175,7 @@ impl Service {
             seen_images: SeenImages::default(),
             providers: Providers::open(&config, &proxy)?,
             slots: Slots::new(config.concurrency, config.memory),
+            ahead: Ahead::default(),
             journal: Journal::open(&config.data_dir, identity)?,
             proxy,
             certificates: certificates(config.ca_cert.as_deref())?,
@@ -261,6 +263,9 @@ impl Service {
         let _keeping = AbortOnDropHandle::new(tokio::spawn(async move {
             context.providers.keep(&context.engine).await
         }));
+        let context = Arc::clone(&self.context);
+        let _waiting =
+            AbortOnDropHandle::new(tokio::spawn(async move { context.ahead.keep(&context).await }));
         loop {
             tokio::select! {
                 ended = &mut beating => return self.refused(ended?, signals).await,

@@ -122,6 +122,7 @@ impl Service {
             Event::Drain => {
                 info!("draining: accepting no new tasks");
                 self.draining.store(true, Ordering::SeqCst);
+                self.context.ahead.close().await;
             }
             Event::NewToken { session_token } => self.context.client.set_session(session_token),
             Event::NewIntervals(intervals) => self.context.set_intervals(intervals),
@@ -178,11 +179,14 @@ impl Service {
         let running = {
             let id = id.clone();
             async move {
-                run_task(Arc::clone(&service.context), entry, slot, channels).await;
+                let model = run_task(Arc::clone(&service.context), entry, slot, channels).await;
                 service.tasks().remove(&id);
                 service.freed.notify_waiters();
                 // For a poll that is not waiting at this moment.
                 service.freed.notify_one();
+                if let Some(model) = model.filter(|_| !service.once) {
+                    service.context.ahead.prepare(&service.context, model).await;
+                }
             }
         };
         tokio::spawn(running.instrument(span.clone()));

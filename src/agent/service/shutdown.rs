@@ -74,6 +74,7 @@ impl Service {
     pub(super) async fn stop(&self, signals: &mut Signals, how: OnStop) {
         self.draining.store(true, Ordering::SeqCst);
         notify(&[NotifyState::Stopping, NotifyState::Status("waiting for tasks to end")]);
+        self.context.ahead.close().await;
         if how == OnStop::Drain {
             let patience = self.context.config.drain;
             info!("waiting up to {} s for the running tasks", patience.as_secs());

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::container_maker::ContainerMaker;
 use super::input_archive::Archive;
-use super::{Job, paths};
+use super::paths;
 use crate::context::RunUser;
 use crate::engine;
 use crate::seen_images::SeenImage;
@@ -16,13 +17,13 @@ const NAMES: [&str; 2] = ["scalr", "scalr-run"];
 
 const ROOT: RunUser = RunUser { uid: 0, gid: 0 };
 
-impl Job {
+impl ContainerMaker<'_> {
     /// Adds the run's user and group to a container's accounts, if its image has no
     /// such entries.
     pub(super) async fn add_accounts(&self, container: &str) -> Result<()> {
         let RunUser { uid, gid } = self.context.user;
         let image = self.seen_image(container).await?;
-        let mut archive = Archive::new(self.entry.directory(), paths::ETC, ROOT)?;
+        let mut archive = Archive::new(self.scratch, paths::ETC, ROOT)?;
         for (path, accounts, first, id, rest) in [
             (
                 paths::PASSWD,

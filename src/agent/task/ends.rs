@@ -18,7 +18,9 @@ use futures_util::StreamExt as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{SetOnce, watch};
 
-use super::follow::follow;
+use super::ahead::Ahead;
+use super::container_maker::ContainerMaker;
+use super::follow::{OutputFrom, follow};
 use super::tests::{claimed, here};
 use super::{End, Job, TaskChannels, failed, run_task};
 use crate::client::Client;
@@ -195,6 +197,7 @@ async fn a_refused_state_is_not_sent_again_while_it_stays_as_it_is() {
         entry,
         client,
         left: Mutex::default(),
+        model: None,
     };
     let saving = job.save_state_as_it_changes("c1");
     assert!(tokio::time::timeout(Duration::from_millis(500), saving).await.is_err());
@@ -226,6 +229,7 @@ async fn a_refused_file_of_a_plan_fails_it() {
                 log_start: 0,
                 state_sha256: None,
                 started_at: None,
+                is_ahead: false,
             })
             .unwrap();
         run_task_alone(&context, entry).await;
@@ -257,8 +261,13 @@ async fn what_a_plan_left_is_fetched_by_one_call() {
     });
     let context = context(folder.path(), choosy(&finishes, |_| None), engine).await;
     let mut entry = context.journal.begin(claimed(), 0).unwrap();
-    let container =
-        Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+    let container = Container {
+        id: "c1".into(),
+        log_start: 0,
+        state_sha256: None,
+        started_at: None,
+        is_ahead: false,
+    };
     entry.note_container(container).unwrap();
     run_task_alone(&context, entry).await;
 
@@ -283,10 +292,11 @@ async fn an_image_is_looked_into_once() {
     let job = job(&context, applied(&context));
     let looks =
         || of_engine.lock().unwrap().iter().filter(|asked| asked.contains("/archive")).count();
-    let seen = job.seen_image("c1").await.unwrap();
+    let maker = ContainerMaker { context: &job.context, scratch: folder.path() };
+    let seen = maker.seen_image("c1").await.unwrap();
     assert_eq!(seen.passwd.as_deref(), Some(&b"root:x:0:0::/:/bin/sh\n"[..]));
     assert_eq!((seen.group.as_deref(), seen.has_open_tmp, looks()), (None, false, 3));
-    assert_eq!(job.seen_image("c1").await.unwrap(), seen);
+    assert_eq!(maker.seen_image("c1").await.unwrap(), seen);
     assert_eq!(looks(), 3);
 }
 
@@ -342,7 +352,13 @@ async fn an_apply_that_leaves_the_state_as_it_was_fails_and_its_states_are_kept(
         });
         let context = context(folder.path(), Router::new(), engine).await;
         let state_sha256 = before.map(|before| sum::sha256_of(before.as_bytes()).unwrap());
-        let container = Container { id: "c1".into(), log_start: 0, state_sha256, started_at: None };
+        let container = Container {
+            id: "c1".into(),
+            log_start: 0,
+            state_sha256,
+            started_at: None,
+            is_ahead: false,
+        };
         let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
         let job = job(&context, applied(&context));
         job.check_state_moved(&container, &mut end).await.unwrap();
@@ -402,6 +418,7 @@ async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failur
                 log_start: 0,
                 state_sha256: None,
                 started_at: None,
+                is_ahead: false,
             })
             .unwrap();
         let job = job(&context, entry);
@@ -467,8 +484,13 @@ async fn a_plan_is_counted_and_its_json_leaves_the_host_masked() {
             sensitive: true,
         }];
         let mut entry = context.journal.begin(claimed, 0).unwrap();
-        let container =
-            Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+        let container = Container {
+            id: "c1".into(),
+            log_start: 0,
+            state_sha256: None,
+            started_at: None,
+            is_ahead: false,
+        };
         entry.note_container(container).unwrap();
         let job = job(&context, entry);
         let finished = End { outcome: Outcome::Finished, ..failed(String::new()) };
@@ -497,7 +519,13 @@ async fn a_search_for_states_that_fails_is_an_error_and_claims_nothing() {
     });
     let context = context(folder.path(), Router::new(), engine).await;
     let state_sha256 = Some(sum::sha256_of(STATE.as_bytes()).unwrap());
-    let container = Container { id: "c1".into(), log_start: 0, state_sha256, started_at: None };
+    let container = Container {
+        id: "c1".into(),
+        log_start: 0,
+        state_sha256,
+        started_at: None,
+        is_ahead: false,
+    };
     let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
     let job = job(&context, applied(&context));
     // The task is tried again then, with its container still there.
@@ -528,15 +556,28 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
             }
         });
         let context = context(folder.path(), Router::new(), engine).await;
-        let container =
-            Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+        let container = Container {
+            id: "c1".into(),
+            log_start: 0,
+            state_sha256: None,
+            started_at: None,
+            is_ahead: false,
+        };
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
         let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
         let output = super::disk::Output::default();
         let progress = progress_of(&context);
-        follow(&context.engine, &container, &mut spool, filter, true, &output, &progress)
-            .await
-            .unwrap();
+        follow(
+            &context.engine,
+            &container,
+            &mut spool,
+            filter,
+            OutputFrom::File,
+            &output,
+            &progress,
+        )
+        .await
+        .unwrap();
         assert_eq!(fs::read_to_string(spool.path()).unwrap(), expected);
     }
 }
@@ -558,14 +599,26 @@ async fn an_output_that_is_held_open_ends_soon_after_the_container() {
         }
     });
     let context = context(folder.path(), Router::new(), engine).await;
-    let container =
-        Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at: None };
+    let container = Container {
+        id: "c1".into(),
+        log_start: 0,
+        state_sha256: None,
+        started_at: None,
+        is_ahead: false,
+    };
     let mut spool = Spool::open(&folder.path().join("log")).unwrap();
     let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
     let output = super::disk::Output::default();
     let progress = progress_of(&context);
-    let following =
-        follow(&context.engine, &container, &mut spool, filter, true, &output, &progress);
+    let following = follow(
+        &context.engine,
+        &container,
+        &mut spool,
+        filter,
+        OutputFrom::File,
+        &output,
+        &progress,
+    );
     tokio::time::timeout(Duration::from_secs(20), following).await.unwrap().unwrap();
     assert_eq!(fs::read_to_string(spool.path()).unwrap(), "one\ntwo\n");
 }
@@ -586,7 +639,13 @@ async fn a_run_is_interrupted_at_its_time_limit_which_a_restart_does_not_move() 
         claimed.task.timeout_seconds = Some(20);
         let job = job(&context, context.journal.begin(claimed, 0).unwrap());
         let started_at = started_ago.map(|ago| super::time_limit::since_1970() - ago);
-        let container = Container { id: "c1".into(), log_start: 0, state_sha256: None, started_at };
+        let container = Container {
+            id: "c1".into(),
+            log_start: 0,
+            state_sha256: None,
+            started_at,
+            is_ahead: false,
+        };
         let waiting = job.out_of_time(&container, replay);
         let waited = tokio::time::timeout(Duration::from_secs(1), waiting).await.is_err();
         assert_eq!(waited, waits, "{started_ago:?} {replay}");
@@ -596,7 +655,7 @@ async fn a_run_is_interrupted_at_its_time_limit_which_a_restart_does_not_move() 
 }
 
 /// What a container wrote, in the form in which the engine gives it out.
-fn framed(text: &str) -> Vec<u8> {
+pub(super) fn framed(text: &str) -> Vec<u8> {
     let frame = |line: &str| {
         let length = u32::try_from(line.len()).unwrap().to_be_bytes();
         [&[1, 0, 0, 0], &length[..], line.as_bytes()].concat()
@@ -618,6 +677,7 @@ pub(super) fn applied(context: &Context) -> Entry {
             log_start: 0,
             state_sha256: None,
             started_at: None,
+            is_ahead: false,
         })
         .unwrap();
     entry
@@ -639,6 +699,7 @@ pub(super) fn job(context: &Arc<Context>, entry: Entry) -> Job {
         entry,
         client,
         left: Mutex::default(),
+        model: None,
     }
 }
 
@@ -721,6 +782,7 @@ pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Ar
         seen_images: SeenImages::default(),
         firewall: Firewall::new(&config, &[]),
         slots: Slots::new(1, 1),
+        ahead: Ahead::default(),
         journal: Journal::open(folder, here()).unwrap(),
         providers: Providers::open(&config, &[]).unwrap(),
         proxy: Vec::new(),

@@ -11,7 +11,7 @@ use crate::log::end_mark::EndMark;
 use protocol::{Category, Secret, Variable};
 
 /// The shells that images call `/bin/sh`.
-const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
+pub(super) const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
 
 /// A container's folder, with the entry point made to work there, and the program that the
 /// workspace asks for.

@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
+use super::ahead::Held;
 use super::disk;
 use crate::engine::{Condition, Engine, Output};
 use crate::journal::Container;
@@ -23,8 +24,18 @@ const END_AFTER_OUTPUT: Duration = Duration::from_millis(1500);
 /// the engine's file: something else may hold its output open.
 const OUTPUT_AFTER_END: Duration = Duration::from_secs(3);
 
+/// Where a container's output comes from at first.
+pub(super) enum OutputFrom {
+    /// It is to be started.
+    Start,
+    /// It waits for its run to begin.
+    Waiting(Held),
+    /// The engine's file: it may have been started before.
+    File,
+}
+
 /// Writes what the container says to the log until it has ended, through
-/// restarts of the engine. A replay begins with the container's first byte.
+/// restarts of the engine.
 ///
 /// # Errors
 /// The engine doesn't answer, or the log can't be written.
@@ -33,25 +44,29 @@ pub(super) async fn follow(
     container: &Container,
     spool: &mut Spool,
     filter: impl Fn() -> Filter,
-    mut replay: bool,
+    mut from: OutputFrom,
     written: &disk::Output,
     progress: &Progress,
 ) -> Result<Condition> {
     loop {
         let mut filter = filter();
         written.begin();
-        let mut output = if replay {
-            spool.truncate(container.log_start)?;
-            // It may have been recorded, and not started any more.
-            if engine.condition(&container.id).await? == Condition::Created {
-                engine.start(&container.id).await?;
+        let mut output = match std::mem::replace(&mut from, OutputFrom::File) {
+            OutputFrom::File => {
+                spool.truncate(container.log_start)?;
+                // It may have been recorded, and not started any more.
+                if engine.condition(&container.id).await? == Condition::Created {
+                    engine.start(&container.id).await?;
+                }
+                engine.output_from_start(&container.id)
             }
-            engine.output_from_start(&container.id)
-        } else {
-            let attaching = engine.attach(&container.id);
-            let output = progress.step("attach to container", attaching).await?;
-            progress.step("start container", engine.start(&container.id)).await?;
-            output
+            OutputFrom::Start => {
+                let attaching = engine.attach(&container.id);
+                let output = progress.step("attach to container", attaching).await?;
+                progress.step("start container", engine.start(&container.id)).await?;
+                output
+            }
+            OutputFrom::Waiting(waiting) => progress.step("begin", waiting.begin()).await?,
         };
         let mut whole = true;
         let mut seen = Seen::default();
@@ -95,7 +110,8 @@ pub(super) async fn follow(
                 spool.write_patiently(&filter.finish()).await?;
                 return Ok(condition);
             }
-            _ => replay = true,
+            // From the file, then.
+            _ => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::engine::{self, LARGE_FILE};
 use crate::sum;
 use cli::whole_file::WholeFile;
-use config::layout::label;
+use config::layout::{AHEAD_PREFIX, label};
 use protocol::Kind;
 
 /// How long to wait after something on this host failed.
@@ -116,8 +116,20 @@ pub(crate) async fn end_forgotten(context: &Context) {
 async fn end_forgotten_once(context: &Context) -> Result<()> {
     let agent = &context.registered.get().context("not registered yet")?.agent_id;
     for found in context.engine.with_label(label::AGENT, agent).await? {
-        let label = |name: &str| found.labels.get(name).map(String::as_str).unwrap_or_default();
-        let (task_id, attempt) = (label(label::TASK), label(label::ATTEMPT));
+        if found.name.starts_with(AHEAD_PREFIX) {
+            if !context.ahead.is_own(&found.name) {
+                context.engine.remove(&found.id).await?;
+            }
+            continue;
+        }
+        let label = |name: &str| found.labels.get(name).map(String::as_str);
+        // One that was started ahead has no other label of its task than its name.
+        let of_name = || found.name.rsplit_once('-');
+        let Some((task_id, attempt)) =
+            label(label::TASK).zip(label(label::ATTEMPT)).or_else(of_name)
+        else {
+            continue;
+        };
         let Ok(attempt) = attempt.parse() else { continue };
         if context.journal.has(task_id, attempt) {
             continue;
@@ -126,7 +138,7 @@ async fn end_forgotten_once(context: &Context) -> Result<()> {
         let lost = Lost {
             task_id,
             attempt,
-            is_apply: label(label::KIND) == Kind::Apply.to_string(),
+            is_apply: label(label::KIND) != Some(&Kind::Plan.to_string()),
             container: &found.id,
             errored_state: None,
             state_sha256: None,

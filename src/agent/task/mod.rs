@@ -6,9 +6,13 @@
 //! disk until its outcome is with the server, so the log can be made again.
 
 mod accounts;
+pub(crate) mod ahead;
+#[cfg(test)]
+mod ahead_tests;
 #[cfg(test)]
 mod cancel_tests;
 mod command_times;
+mod container_maker;
 pub(crate) mod disk;
 #[cfg(test)]
 mod ends;
@@ -61,8 +65,8 @@ use crate::log::upload::upload;
 use crate::phase::{Ended, Phase};
 use crate::progress::Progress;
 use crate::slots::Slot;
-use config::layout::label;
-use follow::follow;
+use ahead::{Held, Model};
+use follow::{OutputFrom, follow};
 use inner_strings::inner_strings;
 use interrupt::Interrupt;
 use left::Left;
@@ -83,16 +87,17 @@ pub(crate) struct TaskChannels {
 }
 
 /// Runs a task, or continues one that an earlier agent began, and reports its
-/// outcome. The slot is taken until then.
+/// outcome. The slot is taken until then. Gives what its container was made of, if another one
+/// like it may be of use.
 pub(crate) async fn run_task(
     context: Arc<Context>,
     mut entry: Entry,
     slot: Slot,
     channels: TaskChannels,
-) {
+) -> Option<Model> {
     let resumption = resume::resume(&context, &mut entry, channels.orders.clone()).await;
     if let Resumption::Stopped = resumption {
-        return;
+        return None;
     }
     let task = entry.record().claimed.task.clone();
     let client = context.client.of_task(&entry.record().claimed);
@@ -105,7 +110,17 @@ pub(crate) async fn run_task(
     let mut canceled_at = None;
     let limit = context.config.grace + AFTER_CANCEL;
     let left = Mutex::default();
-    let mut job = Job { context, entry, slot, channels, client, progress: progress.clone(), left };
+    let progress_of_job = progress.clone();
+    let mut job = Job {
+        context,
+        entry,
+        slot,
+        channels,
+        client,
+        progress: progress_of_job,
+        left,
+        model: None,
+    };
     let mut tries = 0;
     let ended = loop {
         if let Resumption::Refused(why) = &resumption {
@@ -166,7 +181,9 @@ pub(crate) async fn run_task(
     {
         warn!("the task is given back when its lease ends: {error:#}");
     }
+    let has_run = matches!(ended, Ended::With(_));
     progress.end(ended);
+    job.model.filter(|_| has_run)
 }
 
 /// How long to wait after something on this host failed.
@@ -193,6 +210,14 @@ async fn overdue(
     tokio::time::sleep_until(canceled_at + limit).await;
 }
 
+/// What came of a container.
+enum Ran {
+    /// It has ended; none: it is not to be started any more.
+    Ended(Option<End>),
+    /// It was started ahead, and has ended before its run began.
+    NeverBegan,
+}
+
 struct Job {
     context: Arc<Context>,
     entry: Entry,
@@ -202,6 +227,8 @@ struct Job {
     progress: Progress,
     /// What its container left, as far as that is fetched and nobody has taken it.
     left: Mutex<Left>,
+    /// What its container was made of, if this agent made it.
+    model: Option<Model>,
 }
 
 impl Job {
@@ -364,30 +391,43 @@ impl Job {
     /// Gets the container to its end, with all it wrote in the log; none when it is
     /// not to be started any more.
     async fn run(&mut self, spool: &mut Spool) -> Result<Option<End>, CallError> {
+        loop {
+            if let Ran::Ended(end) = self.run_once(spool).await? {
+                return Ok(end);
+            }
+            warn!("the run did not begin in the container that waited for it: making another one");
+            self.entry.note_never_begun()?;
+        }
+    }
+
+    async fn run_once(&mut self, spool: &mut Spool) -> Result<Ran, CallError> {
+        let mut waiting = None;
         let replay = self.entry.record().container.is_some();
         if !replay {
             // A crash may have left the beginning of a log.
             spool.truncate(0)?;
             if self.is_interrupted() {
-                return Ok(self.never_begun());
+                return Ok(Ran::Ended(self.never_begun()));
             }
             let (mut any, mut cancel) =
                 (self.channels.orders.clone(), self.channels.orders.clone());
             let preparing = self.progress.during(Phase::Preparing, Box::pin(self.prepare(spool)));
-            let prepared = tokio::select! {
+            let mut prepared = tokio::select! {
                 prepared = preparing => prepared?,
                 // A download, a pull and an engine can take long.
-                () = interrupt::told(&mut any, |_| true) => return Ok(self.never_begun()),
+                () = interrupt::told(&mut any, |_| true) => {
+                    return Ok(Ran::Ended(self.never_begun()));
+                }
             };
             if !prepared.is_fenced {
                 warn!("task not started: the firewall rules of runs are not up");
-                return Ok(None);
+                return Ok(Ran::Ended(None));
             }
             tokio::select! {
                 started = self.progress.step("announce start", self.client.start()) => started?,
                 // The server may have heard it, so only what ends the run ends this.
                 () = interrupt::told(&mut cancel, |order| order == Interrupt::Canceled) => {
-                    return Ok(self.never_begun());
+                    return Ok(Ran::Ended(self.never_begun()));
                 }
             }
             // A replay begins there, also after a loss of power.
@@ -397,14 +437,20 @@ impl Job {
                 log_start: spool.len(),
                 state_sha256: prepared.state_sha256,
                 started_at: Some(time_limit::since_1970()),
+                is_ahead: prepared.waiting.is_some(),
             };
             self.entry.note_container(container)?;
+            if let Some(waiting) = &mut prepared.waiting {
+                waiting.belongs_to_a_task();
+            }
+            waiting = prepared.waiting;
+            self.model = Some(prepared.model);
         }
         self.channels.state.send_replace(TaskState::Running);
         let container =
             self.entry.record().container.clone().context("the container was just recorded")?;
-        let ended = Box::pin(self.look_after(&container, spool, replay));
-        self.progress.during(Phase::Running, ended).await.map(Some)
+        let ended = Box::pin(self.look_after(&container, spool, waiting, replay));
+        self.progress.during(Phase::Running, ended).await
     }
 
     /// What comes of an interrupt before the container is started.
@@ -413,19 +459,28 @@ impl Job {
         is_canceled.then(|| canceled(self.why_interrupted()))
     }
 
-    /// Looks after the container until its end.
+    /// Starts the container, or lets one begin that waits, and looks after it until its end.
     async fn look_after(
         &self,
         container: &Container,
         spool: &mut Spool,
+        waiting: Option<Held>,
         replay: bool,
-    ) -> Result<End, CallError> {
+    ) -> Result<Ran, CallError> {
         let engine = self.context.engine.clone();
+        if replay && container.is_ahead {
+            self.settle_ahead(container).await?;
+        }
         let limit = self.context.config.log_limit * 1024 * 1024;
         let name = self.container_name();
         let filter = || Filter::new(EndMark::new(&name), self.redactor(), Limiter::new(limit));
         let output = disk::Output::default();
-        let following = follow(&engine, container, spool, filter, replay, &output, &self.progress);
+        let from = match (replay, waiting) {
+            (true, _) => OutputFrom::File,
+            (false, None) => OutputFrom::Start,
+            (false, Some(waiting)) => OutputFrom::Waiting(waiting),
+        };
+        let following = follow(&engine, container, spool, filter, from, &output, &self.progress);
         let condition = tokio::select! {
             condition = following => condition?,
             error = interrupt::when_told(
@@ -438,12 +493,15 @@ impl Job {
             never = self.save_state_as_it_changes(&container.id) => match never {},
             never = self.end_overdue_hooks(&container.id) => match never {},
         };
+        if self.never_began(container, condition).await? {
+            return Ok(Ran::NeverBegan);
+        }
         let ending = self.end(container, condition);
         let end = self.progress.step("read how it ended", ending).await?;
         if end.outcome == Outcome::Errored {
             self.progress.failed();
         }
-        Ok(end)
+        Ok(Ran::Ended(Some(end)))
     }
 
     /// Waits until the container has to end for a reason of its own.
@@ -559,12 +617,8 @@ impl Job {
             }
             ended => ended?,
         }
-        let task = self.task();
-        for found in self.context.engine.with_label(label::TASK, &task.id).await? {
-            if found.labels.get(label::ATTEMPT) == Some(&task.attempt.to_string()) {
-                self.context.engine.remove(&found.id).await?;
-            }
-        }
+        // One that was started ahead has no label of the task.
+        self.context.engine.remove(&self.container_name()).await?;
         self.entry.end()
     }
 

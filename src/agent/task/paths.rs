@@ -15,6 +15,10 @@ pub(super) const PASSWD: &str = "/etc/passwd";
 pub(super) const GROUP: &str = "/etc/group";
 /// The entry point's script.
 pub(super) const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
+/// The entry point's command line, for a container that was started ahead of the run.
+pub(super) const COMMAND: &str = "/scalr/run/command";
+/// Made there when such a container is told to begin.
+pub(super) const BEGUN: &str = "/scalr/run/begun";
 /// The run's variables, sourced by the entry point.
 pub(super) const ENVIRONMENT: &str = "/scalr/run/environment";
 /// Puts the state where the agent finds it, whatever the configuration says: an

@@ -44,6 +44,7 @@ async fn a_finished_plan_reports_its_image() {
             log_start: 0,
             state_sha256: None,
             started_at: None,
+            is_ahead: false,
         })
         .unwrap();
     run_task_alone(&context, entry).await;

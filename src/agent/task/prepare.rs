@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use tracing::{info, warn};
+use tracing::info;
 
+use super::ahead::{Held, Model};
+use super::container_maker::ContainerMaker;
 use super::input_archive::Archive;
 use super::plan_flags::plan_flags;
 use super::{Job, directory_inside, disk, environment, hooks, paths, work_directory};
@@ -47,6 +49,10 @@ pub(super) struct Prepared {
     pub(super) state_sha256: Option<String>,
     /// Whether the firewall rules of runs are up, as of a few seconds ago.
     pub(super) is_fenced: bool,
+    /// The container, if it was started ahead and waits.
+    pub(super) waiting: Option<Held>,
+    /// What it was made of.
+    pub(super) model: Model,
 }
 
 /// The files that go into a container.
@@ -89,7 +95,14 @@ impl Job {
         }
         let mut spec = self.container(image, registered)?;
         spec.volumes = provided.volumes;
+        archive.file(paths::COMMAND, 0o600, command_line(&spec.command).as_bytes())?;
         let files = archive.finish()?;
+        let model = Model {
+            spec: spec.clone(),
+            image: chosen_image(self.task(), &self.context.config.image),
+            lock_file,
+            slot: self.slot.number(),
+        };
         // A pull can take long, and others change rules meanwhile.
         let begun = Instant::now();
         let (container, mut is_fenced) =
@@ -98,7 +111,8 @@ impl Job {
         if is_fenced && begun.elapsed() > FENCED_FOR {
             is_fenced = self.verify_firewall().await;
         }
-        Ok(Prepared { container: container?, state_sha256, is_fenced })
+        let (container, waiting) = container?;
+        Ok(Prepared { container, state_sha256, is_fenced, waiting, model })
     }
 
     /// Sees to it that the slot has its network and no container.
@@ -110,17 +124,33 @@ impl Job {
         for found in self.progress.step("find leftovers", left).await? {
             engine.remove(&found.id).await?;
         }
-        Ok(())
+        // One that was started ahead has no label of the task.
+        Ok(engine.remove(&self.container_name()).await?)
     }
 
-    /// Makes the container with the run's account and these files in it.
-    async fn fill_container(&self, spec: ContainerSpec, files: File) -> Result<String> {
-        let id = self.progress.step("create container", self.create(spec)).await?;
-        if self.context.user.uid != 0 {
-            self.progress.step("add accounts", self.add_accounts(&id)).await?;
-        }
+    /// Makes the container with the run's account and these files in it, or puts them into one
+    /// that waits.
+    async fn fill_container(
+        &self,
+        spec: ContainerSpec,
+        files: File,
+    ) -> Result<(String, Option<Held>)> {
+        let waiting = self.take_ahead(&spec).await;
+        let id = match waiting.as_ref().map(|waiting| waiting.id().to_owned()) {
+            Some(id) => id,
+            None => self.make_container(spec).await?,
+        };
         let putting = self.context.engine.upload(&id, paths::SCALR, files);
         self.progress.step("put files", putting).await?;
+        Ok((id, waiting))
+    }
+
+    async fn make_container(&self, spec: ContainerSpec) -> Result<String> {
+        let maker = ContainerMaker { context: &self.context, scratch: self.entry.directory() };
+        let id = self.progress.step("create container", maker.create(spec)).await?;
+        if self.context.user.uid != 0 {
+            self.progress.step("add accounts", maker.add_accounts(&id)).await?;
+        }
         Ok(id)
     }
 
@@ -130,39 +160,6 @@ impl Job {
             self.context.firewall.verify(&self.context.engine).await.then_some(()).ok_or(())
         };
         self.progress.step("verify firewall", verifying).await.is_ok()
-    }
-
-    /// Makes the container, read-only but for its folders where that is wanted and
-    /// can be.
-    async fn create(&self, spec: ContainerSpec) -> Result<String> {
-        let (engine, user) = (&self.context.engine, self.context.user);
-        // Root is asked for by those who install packages before a plan.
-        if !self.context.config.writable_root.unwrap_or(user.uid == 0) {
-            let mut read_only = ContainerSpec { read_only: true, ..spec.clone() };
-            read_only.folders.push(paths::TMP.to_owned());
-            if user.uid != 0 {
-                // Nothing else can be put into a container whose files are read-only.
-                // It is root's as in the image, so the run can't write there.
-                read_only.folders.push(paths::ETC.to_owned());
-            }
-            let id = engine.create(read_only).await?;
-            if user.uid == 0 || self.seen_image(&id).await?.has_open_tmp {
-                return Ok(id);
-            }
-            // The volume is as the image's folder is, or root's alone if there is
-            // none, and the engine changes neither.
-            let image = &spec.image;
-            warn!(image, "the image has no /tmp for everybody, so its files are not read-only");
-            engine.remove(&id).await?;
-        }
-        let id = engine.create(spec).await?;
-        // Programs expect it, and small images lack it.
-        if !self.seen_image(&id).await?.has_open_tmp {
-            let mut archive = Archive::new(self.entry.directory(), "/", user)?;
-            archive.directory(paths::TMP, 0o1777)?;
-            engine.upload(&id, "/", archive.finish()?).await?;
-        }
-        Ok(id)
     }
 
     /// All files that go into the container, but for those about providers.
@@ -370,8 +367,16 @@ impl Job {
             memory_megabytes: config.memory,
             cpus: config.cpu,
             volumes: Vec::new(),
+            has_input: false,
         })
     }
+}
+
+/// The line by which a shell becomes a command.
+pub(super) fn command_line(command: &[String]) -> String {
+    let quoted = |word: &String| format!(" '{}'", word.replace('\'', r"'\''"));
+    let words: String = command.iter().map(quoted).collect();
+    format!("exec{words} </dev/null\n")
 }
 
 /// The version that the run's Terraform must have; none: any.

@@ -84,6 +84,7 @@ mod tests {
 
     use axum::response::{IntoResponse as _, Response};
 
+    use super::super::ahead::Model;
     use super::super::ends::{Asked, KEPT, STATE, applied, channels, context, engine, fake, json};
     use super::super::{TaskChannels, run_task};
     use super::*;
@@ -124,7 +125,7 @@ mod tests {
             self.context.registered.set(ids).unwrap();
         }
 
-        fn start(&self, channels: TaskChannels) -> tokio::task::JoinHandle<()> {
+        fn start(&self, channels: TaskChannels) -> tokio::task::JoinHandle<Option<Model>> {
             let context = Arc::clone(&self.context);
             let entry = context.journal.entries().unwrap().remove(0);
             let slot = context.slots.take_again(0);

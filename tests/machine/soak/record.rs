@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::engine::written;
+use crate::engine::{Attempt, written};
 
 /// How often new containers are looked for. None lives as shortly as this:
 /// Terraform alone takes longer.
@@ -61,7 +61,7 @@ impl Recorder {
         entries
             .map(|entry| entry.expect("the machine runs").path())
             .filter(|path| path.extension().is_some_and(|found| found == "log"))
-            .map(|log| read(&log))
+            .filter_map(|log| read(&log))
             .collect()
     }
 }
@@ -71,31 +71,42 @@ fn look(containers: &Path, folder: &Path) {
     for container in fs::read_dir(containers).into_iter().flatten().flatten() {
         let id = container.file_name().into_string().expect("an id");
         let log = container.path().join(format!("{id}-json.log"));
-        let kept = folder.join(&id).with_extension("log");
-        if !kept.exists() && log.exists() {
+        if log.exists() {
             // What is gone between two lines here was not there for long enough
-            // to have been a run's: whoever misses it will say so.
+            // to have been a run's: whoever misses it will say so. One that was started ahead
+            // gets its name late.
             let about = fs::read(container.path().join("config.v2.json"));
             if let Ok(about) = about
                 && fs::write(folder.join(&id).with_extension("json"), about).is_ok()
             {
-                let _ = fs::hard_link(&log, &kept);
+                let _ = fs::hard_link(&log, folder.join(&id).with_extension("log"));
             }
+        }
+    }
+    let tasks = containers.join("../../scalr-agent/tasks");
+    for task in fs::read_dir(tasks).into_iter().flatten().flatten() {
+        let name = task.file_name().into_string().expect("a task and its attempt");
+        if let Ok(journal) = fs::read_to_string(task.path().join("journal"))
+            && journal.contains('\n')
+        {
+            fs::write(folder.join(format!("{name}.journal")), journal).expect("there is room");
         }
     }
 }
 
-fn read(log: &Path) -> Recorded {
+fn read(log: &Path) -> Option<Recorded> {
     let about = fs::read(log.with_extension("json")).expect("it was written before the log");
     let about: Value = serde_json::from_slice(&about).expect("JSON");
-    let label =
-        |name: &str| about["Config"]["Labels"][name].as_str().unwrap_or_default().to_owned();
-    let attempt = label("scalr.attempt").parse().expect("a number");
+    let journal = |name: &str| {
+        let journal = log.with_file_name(format!("{name}.journal"));
+        fs::read_to_string(journal).expect("its task was noted before")
+    };
+    let attempt = Attempt::of(&about, journal)?;
     let file = fs::read_to_string(log).expect("the log can be read");
-    Recorded {
-        run: label("scalr.run"),
-        phase: label("scalr.kind"),
-        attempt,
+    Some(Recorded {
+        run: attempt.run,
+        phase: attempt.kind,
+        attempt: attempt.number,
         log: written(&about, &file),
-    }
+    })
 }
