@@ -26,7 +26,7 @@ pub(crate) fn each<T>(
     setting.as_ref().map_or(Ok(()), check)
 }
 
-/// The server's address as it is given, before [`url`] checks it. Without a scheme, its name
+/// The server's address as it is given, before [`url()`] checks it. Without a scheme, its name
 /// would be taken for one.
 pub fn address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(Url::has_host);
