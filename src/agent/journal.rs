@@ -309,13 +309,7 @@ mod tests {
         let journal = Journal::open(data.path(), here()).unwrap();
         let mut entry = journal.begin(claimed(), 1).unwrap();
         entry
-            .note_container(Container {
-                id: "c1".into(),
-                log_start: 7,
-                state_sha256: None,
-                started_at: None,
-                is_ahead: false,
-            })
+            .note_container(Container { id: "c1".into(), log_start: 7, ..Container::default() })
             .unwrap();
         let half_made = data.path().join("tasks/half-made");
         fs::create_dir(&half_made).unwrap();
@@ -338,13 +332,7 @@ mod tests {
         let mut found = journal.entries().unwrap();
         assert!(found[0].record.container.is_none());
         found[0]
-            .note_container(Container {
-                id: "c2".into(),
-                log_start: 7,
-                state_sha256: None,
-                started_at: None,
-                is_ahead: false,
-            })
+            .note_container(Container { id: "c2".into(), log_start: 7, ..Container::default() })
             .unwrap();
         let seen = Journal::look(data.path()).unwrap();
         assert_eq!(seen[0].container.as_ref().map(|c| c.id.as_str()), Some("c2"));

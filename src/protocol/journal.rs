@@ -43,7 +43,7 @@ pub enum Line {
 }
 
 /// A container that may have been started.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, Default)]
 pub struct Container {
     /// The engine's id of it.
     pub id: String,

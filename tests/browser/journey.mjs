@@ -91,6 +91,7 @@ await page.reload();
 assert.match(await page.textContent("main"), /no agents/);
 await page.getByRole("button", { name: "Delete production" }).click();
 await page.waitForURL(`${server}/pools`);
+await other.getByRole("heading", { name: "Not found" }).waitFor();
 
 // Another browser's session can be ended, and sees it at once.
 await other.goto(`${server}/pools`);

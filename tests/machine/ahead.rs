@@ -114,14 +114,14 @@ fn no_fault_leaves_a_container_waiting_or_loses_its_run() {
         plan(&pool);
     }
 
-    // While it has a task's name and files, which has not been told to begin.
+    // While it has the name and files of a task that has not begun.
     let dies = format!("kill -KILL {AGENT}");
     let before_it_is_noted = dies.clone() + " && rm /run/hold";
     let engine_stops = "pkill -STOP -x dockerd && rm /run/hold && ";
     let noted = until_noted();
-    // What it was told is lost with the engine.
+    // The line that lets it begin is lost with the engine.
     let before_it_begins = format!("{engine_stops}{noted}; {dies} && pkill -KILL -x dockerd");
-    // The engine tells it.
+    // The engine passes it on.
     let when_it_begins = format!("{engine_stops}{noted}; {dies} && pkill -CONT -x dockerd");
     let engine_alone = format!("{engine_stops}{noted}; pkill -KILL -x dockerd");
     for fault in [before_it_is_noted, before_it_begins, when_it_begins, engine_alone] {

@@ -142,11 +142,13 @@ fn sum_up(
             broken.push(format!("{name}: not each line is there once and in order"));
         }
     }
+    // Before the agent is stopped.
+    let memory = killer::memory(fleet);
     let left = left(fleet);
     if !left.is_empty() {
         broken.push(format!("left behind: {left}"));
     }
-    let peak = kills.iter().map(|kill| kill.memory).chain([killer::memory(fleet)]).max();
+    let peak = kills.iter().map(|kill| kill.memory).chain([memory]).max();
     let peak = peak.unwrap_or_default();
     if peak >= MOST_MEMORY {
         broken.push(format!("the agent needed {peak} kB of memory"));

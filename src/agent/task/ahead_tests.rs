@@ -59,7 +59,7 @@ struct World {
     removed: Vec<String>,
     /// Whether it takes a while to start and to remove a container.
     is_slow: bool,
-    /// Whether a container that is told to begin does not hear it, and ends.
+    /// Whether the line that lets a container begin does not reach it, and it ends.
     is_deaf: bool,
     /// The agent's folder.
     folder: PathBuf,

@@ -210,13 +210,7 @@ mod tests {
     /// A plan whose container was made before.
     fn with_container(context: &Context) -> Entry {
         let mut entry = context.journal.begin(claimed(), 0).unwrap();
-        let container = Container {
-            id: "c1".into(),
-            log_start: 0,
-            state_sha256: None,
-            started_at: None,
-            is_ahead: false,
-        };
+        let container = Container { id: "c1".into(), ..Container::default() };
         entry.note_container(container).unwrap();
         entry
     }

@@ -223,15 +223,7 @@ async fn a_refused_file_of_a_plan_fails_it() {
         });
         let context = context(folder.path(), server, engine).await;
         let mut entry = context.journal.begin(claimed(), 0).unwrap();
-        entry
-            .note_container(Container {
-                id: "c1".into(),
-                log_start: 0,
-                state_sha256: None,
-                started_at: None,
-                is_ahead: false,
-            })
-            .unwrap();
+        entry.note_container(Container { id: "c1".into(), ..Container::default() }).unwrap();
         run_task_alone(&context, entry).await;
 
         let finishes = finishes.lock().unwrap();
@@ -261,13 +253,7 @@ async fn what_a_plan_left_is_fetched_by_one_call() {
     });
     let context = context(folder.path(), choosy(&finishes, |_| None), engine).await;
     let mut entry = context.journal.begin(claimed(), 0).unwrap();
-    let container = Container {
-        id: "c1".into(),
-        log_start: 0,
-        state_sha256: None,
-        started_at: None,
-        is_ahead: false,
-    };
+    let container = Container { id: "c1".into(), ..Container::default() };
     entry.note_container(container).unwrap();
     run_task_alone(&context, entry).await;
 
@@ -352,13 +338,7 @@ async fn an_apply_that_leaves_the_state_as_it_was_fails_and_its_states_are_kept(
         });
         let context = context(folder.path(), Router::new(), engine).await;
         let state_sha256 = before.map(|before| sum::sha256_of(before.as_bytes()).unwrap());
-        let container = Container {
-            id: "c1".into(),
-            log_start: 0,
-            state_sha256,
-            started_at: None,
-            is_ahead: false,
-        };
+        let container = Container { id: "c1".into(), state_sha256, ..Container::default() };
         let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
         let job = job(&context, applied(&context));
         job.check_state_moved(&container, &mut end).await.unwrap();
@@ -412,15 +392,7 @@ async fn what_a_finished_plan_made_is_handed_over_and_an_old_server_is_no_failur
         });
         let context = context(folder.path(), server, engine).await;
         let mut entry = context.journal.begin(claimed(), 0).unwrap();
-        entry
-            .note_container(Container {
-                id: "c1".into(),
-                log_start: 0,
-                state_sha256: None,
-                started_at: None,
-                is_ahead: false,
-            })
-            .unwrap();
+        entry.note_container(Container { id: "c1".into(), ..Container::default() }).unwrap();
         let job = job(&context, entry);
         let errored = failed(String::new());
         assert_eq!(job.hand_over_plan_files(&errored).await.unwrap().note, None);
@@ -484,13 +456,7 @@ async fn a_plan_is_counted_and_its_json_leaves_the_host_masked() {
             sensitive: true,
         }];
         let mut entry = context.journal.begin(claimed, 0).unwrap();
-        let container = Container {
-            id: "c1".into(),
-            log_start: 0,
-            state_sha256: None,
-            started_at: None,
-            is_ahead: false,
-        };
+        let container = Container { id: "c1".into(), ..Container::default() };
         entry.note_container(container).unwrap();
         let job = job(&context, entry);
         let finished = End { outcome: Outcome::Finished, ..failed(String::new()) };
@@ -519,13 +485,7 @@ async fn a_search_for_states_that_fails_is_an_error_and_claims_nothing() {
     });
     let context = context(folder.path(), Router::new(), engine).await;
     let state_sha256 = Some(sum::sha256_of(STATE.as_bytes()).unwrap());
-    let container = Container {
-        id: "c1".into(),
-        log_start: 0,
-        state_sha256,
-        started_at: None,
-        is_ahead: false,
-    };
+    let container = Container { id: "c1".into(), state_sha256, ..Container::default() };
     let mut end = End { outcome: Outcome::Finished, message: None, ..failed(String::new()) };
     let job = job(&context, applied(&context));
     // The task is tried again then, with its container still there.
@@ -556,13 +516,7 @@ async fn what_the_engine_does_not_give_out_is_read_from_its_file() {
             }
         });
         let context = context(folder.path(), Router::new(), engine).await;
-        let container = Container {
-            id: "c1".into(),
-            log_start: 0,
-            state_sha256: None,
-            started_at: None,
-            is_ahead: false,
-        };
+        let container = Container { id: "c1".into(), ..Container::default() };
         let mut spool = Spool::open(&folder.path().join("log")).unwrap();
         let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
         let output = super::disk::Output::default();
@@ -599,13 +553,7 @@ async fn an_output_that_is_held_open_ends_soon_after_the_container() {
         }
     });
     let context = context(folder.path(), Router::new(), engine).await;
-    let container = Container {
-        id: "c1".into(),
-        log_start: 0,
-        state_sha256: None,
-        started_at: None,
-        is_ahead: false,
-    };
+    let container = Container { id: "c1".into(), ..Container::default() };
     let mut spool = Spool::open(&folder.path().join("log")).unwrap();
     let filter = || Filter::new(EndMark::new("c1"), Redactor::new([]), Limiter::new(1024));
     let output = super::disk::Output::default();
@@ -639,13 +587,7 @@ async fn a_run_is_interrupted_at_its_time_limit_which_a_restart_does_not_move() 
         claimed.task.timeout_seconds = Some(20);
         let job = job(&context, context.journal.begin(claimed, 0).unwrap());
         let started_at = started_ago.map(|ago| super::time_limit::since_1970() - ago);
-        let container = Container {
-            id: "c1".into(),
-            log_start: 0,
-            state_sha256: None,
-            started_at,
-            is_ahead: false,
-        };
+        let container = Container { id: "c1".into(), started_at, ..Container::default() };
         let waiting = job.out_of_time(&container, replay);
         let waited = tokio::time::timeout(Duration::from_secs(1), waiting).await.is_err();
         assert_eq!(waited, waits, "{started_ago:?} {replay}");
@@ -671,15 +613,7 @@ pub(super) fn applied(context: &Context) -> Entry {
     let mut claimed = claimed();
     claimed.task.kind = Kind::Apply;
     let mut entry = context.journal.begin(claimed, 0).unwrap();
-    entry
-        .note_container(Container {
-            id: "c1".into(),
-            log_start: 0,
-            state_sha256: None,
-            started_at: None,
-            is_ahead: false,
-        })
-        .unwrap();
+    entry.note_container(Container { id: "c1".into(), ..Container::default() }).unwrap();
     entry
 }
 

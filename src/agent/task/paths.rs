@@ -17,7 +17,7 @@ pub(super) const GROUP: &str = "/etc/group";
 pub(super) const ENTRYPOINT: &str = "/scalr/run/entrypoint.sh";
 /// The entry point's command line, for a container that was started ahead of the run.
 pub(super) const COMMAND: &str = "/scalr/run/command";
-/// Made there when such a container is told to begin.
+/// Made there when the run of such a container begins.
 pub(super) const BEGUN: &str = "/scalr/run/begun";
 /// The run's variables, sourced by the entry point.
 pub(super) const ENVIRONMENT: &str = "/scalr/run/environment";

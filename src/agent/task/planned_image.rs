@@ -38,15 +38,7 @@ async fn a_finished_plan_reports_its_image() {
     });
     let context = context(folder.path(), choosy(&finishes, |_| None), engine).await;
     let mut entry = context.journal.begin(claimed(), 0).unwrap();
-    entry
-        .note_container(Container {
-            id: "c1".into(),
-            log_start: 0,
-            state_sha256: None,
-            started_at: None,
-            is_ahead: false,
-        })
-        .unwrap();
+    entry.note_container(Container { id: "c1".into(), ..Container::default() }).unwrap();
     run_task_alone(&context, entry).await;
 
     let finish = finishes.lock().unwrap().remove(0);

@@ -115,13 +115,7 @@ async fn a_server_that_refuses_a_file_for_good_ends_the_task() {
     });
     let context = context(folder.path(), server, engine).await;
     let mut entry = context.journal.begin(claimed(), 0).unwrap();
-    let container = Container {
-        id: "c1".into(),
-        log_start: 0,
-        state_sha256: None,
-        started_at: None,
-        is_ahead: false,
-    };
+    let container = Container { id: "c1".into(), ..Container::default() };
     entry.note_container(container).unwrap();
     run_until_ended(&context, entry).await;
     let finish = finishes.lock().unwrap().remove(0);
@@ -151,13 +145,7 @@ async fn end_of(kind: Kind, path: &str, left: EntryType, size: u64) -> (Finish, 
         Kind::Apply => applied(&context),
         Kind::Plan => {
             let mut entry = context.journal.begin(claimed(), 0).unwrap();
-            let container = Container {
-                id: "c1".into(),
-                log_start: 0,
-                state_sha256: None,
-                started_at: None,
-                is_ahead: false,
-            };
+            let container = Container { id: "c1".into(), ..Container::default() };
             entry.note_container(container).unwrap();
             entry
         }
