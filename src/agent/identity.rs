@@ -11,6 +11,7 @@ use tracing::warn;
 
 use config::data_dir::refuse_foreign;
 use config::layout::data;
+use host::file_lock::FileLock;
 use protocol::Identity;
 
 /// A new random UUID each time it is read; the other one is the same until the next boot.
@@ -18,12 +19,12 @@ const RANDOM_ID: &str = "/proc/sys/kernel/random/uuid";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Takes a data folder into use, and gives this machine's identity: the machine id in the
-/// folder shows from now on that it is an agent's. The folder is this agent's until the file is
-/// closed, which a crash does as well: two agents with one journal would end each other's tasks.
+/// folder shows from now on that it is an agent's. The folder is this agent's until the lock is
+/// dropped, which a crash does as well: two agents with one journal would end each other's tasks.
 ///
 /// # Errors
 /// It is not the agent's alone (2), another agent uses it, or it can't be made.
-pub(crate) fn claim(data_dir: &Path) -> Result<(Identity, File)> {
+pub(crate) fn claim(data_dir: &Path) -> Result<(Identity, Option<FileLock>)> {
     // The package makes the default one, for the setup program's records as well.
     if data_dir != Path::new(config::DATA_DIR) {
         refuse_foreign(data_dir, data_dir)?;
@@ -36,8 +37,8 @@ pub(crate) fn claim(data_dir: &Path) -> Result<(Identity, File)> {
     let identity = of(data_dir)?;
     let path = data_dir.join(data::MACHINE_ID);
     let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => {}
+    let lock = match FileLock::take(file) {
+        Ok(lock) => Some(lock),
         Err(TryLockError::WouldBlock) => bail!(
             "cannot use the data folder {}: another agent uses it\n\
              Stop that agent, or give this one a folder of its own: two containers need two \
@@ -46,9 +47,10 @@ pub(crate) fn claim(data_dir: &Path) -> Result<(Identity, File)> {
         ),
         Err(TryLockError::Error(error)) => {
             warn!("cannot lock {}, so no second agent may use its folder: {error}", path.display());
+            None
         }
-    }
-    Ok((identity, file))
+    };
+    Ok((identity, lock))
 }
 
 /// The identity that is kept in the data folder, made if there is none, and of this boot: a

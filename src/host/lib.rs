@@ -18,6 +18,7 @@ pub mod docker;
 pub mod dpkg;
 pub mod engine;
 pub mod fence;
+pub mod file_lock;
 pub mod firewalld;
 pub mod full_disk;
 pub mod hold;

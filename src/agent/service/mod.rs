@@ -8,7 +8,6 @@ mod registration;
 mod shutdown;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -42,6 +41,7 @@ use crate::task::interrupt::Interrupt;
 use crate::task::lost;
 use crate::telemetry::Telemetry;
 use config::{Config, Settings, layout};
+use host::file_lock::FileLock;
 use protocol::{Intervals, Register, TaskState};
 
 /// Runs the agent until it is stopped; with `once` until it has done one task.
@@ -151,7 +151,7 @@ struct Service {
     /// Since when the server has had a poll that it has not answered.
     polling_since: Mutex<Option<Instant>>,
     /// Keeps other agents out of the data folder.
-    _data_folder: File,
+    _data_folder: Option<FileLock>,
 }
 
 impl Service {

@@ -24,13 +24,13 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use self::diff::show;
-use self::lock::Lock;
 pub use self::manifest::{FileChange, Manifest, Membership};
 use self::path_state::{Mark, PathState};
 pub use self::snapshot::Snapshot;
 pub(crate) use self::unfinished::CommandLine;
 use self::unfinished::{Step, Unfinished};
 use super::command::CommandExt as _;
+use super::file_lock::FileLock;
 use super::installation::Installation;
 use super::machine::Machine;
 use super::packages::Packages;
@@ -59,7 +59,7 @@ pub struct Changes {
     recorded: Manifest,
     changed: Vec<String>,
     unfinished: Unfinished,
-    _lock: Option<Lock>,
+    _lock: Option<FileLock>,
 }
 
 /// Who may do what with a file. Its owner is always root.
@@ -94,7 +94,7 @@ impl Changes {
     pub fn begin(machine: &Machine, records: &'static Records, dry_run: bool) -> Result<Self> {
         let mut lock = None;
         if !dry_run {
-            lock = Lock::take(machine, records.lock)?;
+            lock = lock::take(machine, records.lock)?;
             interrupt::postpone()?;
             undo_interrupted(machine, records)?;
         }
@@ -541,7 +541,7 @@ fn undo_interrupted(machine: &Machine, records: &Records) -> Result<bool> {
 /// # Errors
 /// As [`Changes::begin`].
 pub fn recover(machine: &Machine, records: &Records) -> Result<bool> {
-    let _lock = Lock::take(machine, records.lock)?;
+    let _lock = lock::take(machine, records.lock)?;
     interrupt::postpone()?;
     undo_interrupted(machine, records)
 }
@@ -551,7 +551,7 @@ pub fn recover(machine: &Machine, records: &Records) -> Result<bool> {
 /// # Errors
 /// Another process changes this machine; the record can't be removed.
 pub fn discard(machine: &Machine, records: &Records) -> Result<bool> {
-    let _lock = Lock::take(machine, records.lock)?;
+    let _lock = lock::take(machine, records.lock)?;
     let is_there = machine.path(records.unfinished).exists();
     if is_there {
         Unfinished::at(records.unfinished).forget(machine)?;
@@ -561,7 +561,7 @@ pub fn discard(machine: &Machine, records: &Records) -> Result<bool> {
 
 /// Whether an interrupted transaction is still to be undone.
 pub fn is_interrupted(machine: &Machine, records: &Records) -> bool {
-    machine.path(records.unfinished).exists() && !Lock::is_taken(machine, records.lock)
+    machine.path(records.unfinished).exists() && !lock::is_taken(machine, records.lock)
 }
 
 fn is_empty(directory: &Path) -> bool {

@@ -4,18 +4,19 @@
 //! Inside of the output, not beside it: the output may be a mount point, and a
 //! server that has it mounted would go on seeing a folder that was replaced.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
+use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
 use tempfile::TempDir;
 
 use super::KEY;
 use super::retired::{self, Retired};
 use cli::Failure;
+use host::file_lock::FileLock;
 
 /// How the folder of what is not published yet begins.
 const NEW: &str = ".new-";
@@ -28,8 +29,7 @@ pub(super) struct Publication {
     /// The files that were retired before.
     retired: Retired,
     new: TempDir,
-    /// Held as long as this lives.
-    lock: File,
+    lock: FileLock,
 }
 
 impl Publication {
@@ -45,13 +45,16 @@ impl Publication {
             // As with what is in it: the caller's umask may be 077.
             fs::set_permissions(output, Permissions::from_mode(0o755)).with_context(cannot)?;
         }
-        let lock = File::open(output).with_context(cannot)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Failure::Locked.because(format!(
-                "another `scalr-agent-setup repository` is writing into {}",
-                output.display()
-            )));
-        }
+        let lock = match FileLock::take(File::open(output).with_context(cannot)?) {
+            Ok(lock) => lock,
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::Locked.because(format!(
+                    "another `scalr-agent-setup repository` is writing into {}",
+                    output.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+        };
         let mut others = 0;
         for entry in fs::read_dir(output).with_context(cannot)? {
             let entry = entry?;
@@ -144,7 +147,7 @@ impl Publication {
         let new = self.folder().to_owned();
         readable(&new)?;
         // An index is not to be on the disk before what it names.
-        syncfs(&self.lock).context("cannot write to the disk")?;
+        syncfs(self.lock.file()).context("cannot write to the disk")?;
         let mut names = Vec::new();
         for entry in fs::read_dir(&new)? {
             names.push(entry?.file_name());
@@ -158,7 +161,7 @@ impl Publication {
             bail!("cannot replace {}: {error}", self.output.join(name).display());
         }
         self.is_first = false;
-        syncfs(&self.lock).context("cannot write to the disk")
+        syncfs(self.lock.file()).context("cannot write to the disk")
     }
 
     fn place(&self, path: &str) -> Result<PathBuf> {
