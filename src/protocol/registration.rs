@@ -109,7 +109,7 @@ impl Default for Intervals {
         Self {
             heartbeat_seconds: 10,
             poll_seconds: 25,
-            log_milliseconds: 250,
+            log_milliseconds: 50,
             state_milliseconds: 2_000,
         }
     }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 /// For how long a log counts as watched after somebody asked for it.
 const MOMENT: Duration = Duration::from_secs(15);
 
-/// How long an agent collects before it sends more of a log, in milliseconds,
-/// while somebody watches it and while nobody does.
-const WATCHED: u32 = 250;
+/// How long after a piece of a log an agent sends more of it, in milliseconds, while
+/// somebody watches it and while nobody does.
+const WATCHED: u32 = 50;
 const UNWATCHED: u32 = 3_000;
 
 /// When each log was last asked for, by its task's id.

@@ -90,7 +90,33 @@ async fn an_agent_knows_whether_somebody_watches() {
     let unwatched = client.log(0, b"one\n").await.unwrap().interval_milliseconds.unwrap();
     assert_eq!(output(&server, &related(&run, "plan")).await, "one\n");
     let watched = client.log(4, b"two\n").await.unwrap().interval_milliseconds.unwrap();
-    assert_eq!((watched, unwatched), (250, 3_000));
+    assert_eq!((watched, unwatched), (50, 3_000));
+}
+
+#[tokio::test]
+async fn what_comes_after_a_pause_goes_up_at_once() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    server.run(&site).await;
+    let job = server.agent(&site, "one").await.take().await;
+    let client = client(&server, &job);
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut spool = Spool::open(&log).unwrap();
+    let (length, complete) = (spool.watch(), CancellationToken::new());
+    let (acknowledged, mut known) = tokio::sync::mpsc::unbounded_channel();
+    let sending = upload(&client, &log, length, &complete, LONG, |offset| {
+        acknowledged.send(offset).unwrap();
+    });
+    let writing = async {
+        assert_eq!(known.recv().await, Some(0), "it waits for the log to grow");
+        spool.write(b"one\n").unwrap();
+        assert_eq!(known.recv().await, Some(4));
+    };
+    tokio::select! {
+        sent = sending => panic!("the log is not complete: {sent:?}"),
+        written = tokio::time::timeout(Duration::from_secs(60), writing) => written.unwrap(),
+    }
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ impl Spool {
     ///
     /// # Errors
     /// The disk is full, for example.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.append(bytes).with_context(|| self.cannot_write())
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{CallError, TaskClient};
@@ -14,8 +15,8 @@ use crate::client::{CallError, TaskClient};
 /// The most that one call carries, in bytes.
 const PIECE: usize = 1024 * 1024;
 
-/// Sends the log at `path` in pieces, `interval` apart while it grows or as the
-/// server says, until it is `complete` and the server has all of it.
+/// Sends the log at `path` in pieces, at least `interval` apart or as the server says, until it
+/// is `complete` and the server has all of it. What comes after a longer pause goes up at once.
 ///
 /// The server's count of bytes decides: it is asked for first, and a count that it
 /// sends later replaces ours. `on_acknowledged` gets it.
@@ -34,6 +35,7 @@ pub async fn upload(
     let mut piece = vec![0; PIECE];
     let mut acknowledged = client.log(0, &[]).await?.offset;
     on_acknowledged(acknowledged);
+    let mut sent = None;
     loop {
         // Asked before the length: what is complete grows no more.
         let is_complete = complete.is_cancelled();
@@ -46,6 +48,7 @@ pub async fn upload(
                 let answer = client.log(acknowledged, &piece[..end]).await?;
                 acknowledged = answer.offset;
                 on_acknowledged(acknowledged);
+                sent = Some(Instant::now());
                 if let Some(milliseconds) = answer.interval_milliseconds {
                     interval = Duration::from_millis(milliseconds.into());
                 }
@@ -59,10 +62,10 @@ pub async fn upload(
         tokio::select! {
             () = complete.cancelled(), if !is_complete => {}
             grown = length.changed() => {
-                if grown.is_ok() {
+                if let (Ok(()), Some(sent)) = (grown, sent) {
                     // Many small writes go up as one.
                     tokio::select! {
-                        () = tokio::time::sleep(interval) => {}
+                        () = tokio::time::sleep_until(sent + interval) => {}
                         () = complete.cancelled() => {}
                     }
                 }

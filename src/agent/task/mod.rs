@@ -412,17 +412,17 @@ impl Job {
             let (mut any, mut cancel) =
                 (self.channels.orders.clone(), self.channels.orders.clone());
             let preparing = self.progress.during(Phase::Preparing, Box::pin(self.prepare(spool)));
-            let mut prepared = tokio::select! {
+            let prepared = tokio::select! {
                 prepared = preparing => prepared?,
                 // A download, a pull and an engine can take long.
                 () = interrupt::told(&mut any, |_| true) => {
                     return Ok(Ran::Ended(self.never_begun()));
                 }
             };
-            if !prepared.is_fenced {
+            let Some(mut prepared) = prepared else {
                 warn!("task not started: the firewall rules of runs are not up");
                 return Ok(Ran::Ended(None));
-            }
+            };
             tokio::select! {
                 started = self.progress.step("announce start", self.client.start()) => started?,
                 // The server may have heard it, so only what ends the run ends this.

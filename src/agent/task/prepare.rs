@@ -47,8 +47,6 @@ pub(super) struct Prepared {
     pub(super) container: String,
     /// The SHA-256 of the state that it has, in lower-case hex.
     pub(super) state_sha256: Option<String>,
-    /// Whether the firewall rules of runs are up, as of a few seconds ago.
-    pub(super) is_fenced: bool,
     /// The container, if it was started ahead and waits.
     pub(super) waiting: Option<Held>,
     /// What it was made of.
@@ -66,8 +64,20 @@ struct Files {
 }
 
 impl Job {
-    /// Makes the container with all its files in it.
-    pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Prepared, CallError> {
+    /// Makes the container with all its files in it. `None` if the firewall rules of runs are
+    /// not up, which is verified meanwhile.
+    pub(super) async fn prepare(&self, spool: &mut Spool) -> Result<Option<Prepared>, CallError> {
+        let begun = Instant::now();
+        let (prepared, mut is_fenced) = tokio::join!(self.make(spool), self.verify_firewall());
+        let prepared = prepared?;
+        // Large files and a pull take long, and others change rules meanwhile.
+        if is_fenced && begun.elapsed() > FENCED_FOR {
+            is_fenced = self.verify_firewall().await;
+        }
+        Ok(is_fenced.then_some(prepared))
+    }
+
+    async fn make(&self, spool: &mut Spool) -> Result<Prepared, CallError> {
         // A task that outlived a restart may be here before the registration.
         let registered = self.context.registered.wait().await;
         // The server's part and the engine's.
@@ -103,16 +113,8 @@ impl Job {
             lock_file,
             slot: self.slot.number(),
         };
-        // A pull can take long, and others change rules meanwhile.
-        let begun = Instant::now();
-        let (container, mut is_fenced) =
-            tokio::join!(self.fill_container(spec, files), self.verify_firewall());
-        // So can large files.
-        if is_fenced && begun.elapsed() > FENCED_FOR {
-            is_fenced = self.verify_firewall().await;
-        }
-        let (container, waiting) = container?;
-        Ok(Prepared { container, state_sha256, is_fenced, waiting, model })
+        let (container, waiting) = self.fill_container(spec, files).await?;
+        Ok(Prepared { container, state_sha256, waiting, model })
     }
 
     /// Sees to it that the slot has its network and no container.

@@ -6,19 +6,17 @@ mod plot;
 mod spans;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use load::figures::{quantile, spread};
-use nix::sched::{CloneFlags, setns};
-use reqwest::{Certificate, Client, Method};
+use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::ahead::waiting;
+use crate::client::{client, enter_network};
 use crate::fleet::{DOCKER, Fleet, IMAGE, URL, setting};
 use plot::plot;
 use spans::{Collector, Span};
@@ -126,23 +124,6 @@ fn a_run_is_traced_from_its_offer_to_its_end() {
     ]) {
         assert!(names.contains(&name), "no step {name} in {names:?}");
     }
-}
-
-/// Makes this thread, and those that it starts, a part of the machine's network.
-fn enter_network(fleet: &Fleet) {
-    let pid = fleet.world.pid(&fleet.machine);
-    let network = File::open(format!("/proc/{pid}/ns/net")).expect("the machine runs");
-    setns(network, CloneFlags::CLONE_NEWNET).expect("root may enter it");
-}
-
-fn client(fleet: &Fleet) -> Client {
-    // Of two providers, rustls picks neither by itself.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let authority = std::fs::read(fleet.ca()).expect("the server wrote its authority");
-    let authority = Certificate::from_pem(&authority).expect("a certificate");
-    let server = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 8443));
-    let client = Client::builder().tls_certs_only([authority]).no_proxy();
-    client.resolve("pools.test", server).build().expect("a client")
 }
 
 /// An archive with an empty `main.tf`.

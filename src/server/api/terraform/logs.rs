@@ -7,6 +7,7 @@
 //! Terraform looks at the run next, to see whether it can ask for a yes.
 
 use std::io::SeekFrom;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -43,8 +44,7 @@ const APPLY_LEAD: &[u8] = b"\n\n\n";
 /// a second and more before the next.
 const HOLD: Duration = Duration::from_secs(25);
 
-/// How often a log's length is looked at meanwhile, and whether the link still works.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked at meanwhile whether the link still works.
 const LOOK_AT_LINK: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
 
 /// The most that a read answers, in bytes.
@@ -123,6 +123,9 @@ async fn read(
             check(&app, &id, &secret).await?;
             checked = Instant::now();
         }
+        let growth = app.logs.growth(&log.key);
+        let mut grown = pin!(growth.notified());
+        grown.as_mut().enable();
         app.watched.asked(&log.key.task_id);
         let piece = log.piece(&app, part.offset, part.limit.min(MAX_PIECE)).await?;
         let is_over = Instant::now() >= until || app.scheduler.wake.is_stopping();
@@ -131,7 +134,8 @@ async fn read(
             return Ok((head, piece).into_response());
         }
         tokio::select! {
-            () = sleep(LOOK) => {}
+            () = grown => {}
+            () = sleep(LOOK_AT_LINK) => {}
             changed = timeout_at(until, changes.recv()) => match changed {
                 Ok(Ok(topics)) if !topics.contains(&topic) => {}
                 Ok(Ok(_) | Err(RecvError::Lagged(_))) => log = Log::of(&app, &id).await?,
