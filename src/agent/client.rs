@@ -20,6 +20,7 @@ use reqwest::{
 use tracing::warn;
 use url::Url;
 
+use cli::untrusted_file;
 use config::Config;
 use config::proxy::ProxySelection;
 use protocol::Secret;
@@ -612,7 +613,8 @@ fn not_trusted(host: &str, why: &str) -> anyhow::Error {
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>> {
-    let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let pem = untrusted_file::read_linked(file, config::MAX_CERTIFICATES)
+        .with_context(|| format!("cannot read {}", file.display()))?;
     Certificate::from_pem_bundle(&pem)
         .with_context(|| format!("{} holds no certificates", file.display()))
 }

@@ -1,7 +1,6 @@
 //! `scalr-agent configure`: changes `agent.toml`, all of what was asked for or
 //! nothing.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::process;
@@ -12,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use crate::image_check;
 use cli::Failure;
+use cli::untrusted_file;
 use config::data_dir::refuse_foreign;
 use config::edit::{self, Change};
 use config::{ENGINE, KEYS, Key, Settings, ValueKind};
@@ -253,7 +253,7 @@ fn nothing_asked() -> anyhow::Error {
 }
 
 fn read(file: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(file) {
+    match untrusted_file::read_text(file) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::NotPermitted

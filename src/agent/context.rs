@@ -19,7 +19,7 @@ use crate::seen_images::SeenImages;
 use crate::slots::Slots;
 use crate::task::ahead::Ahead;
 use crate::telemetry::Telemetry;
-use cli::Failure;
+use cli::{Failure, untrusted_file};
 use config::Config;
 use protocol::{Intervals, Registered};
 
@@ -132,8 +132,8 @@ pub(crate) fn certificates(also: Option<&Path>) -> Result<Option<Vec<u8>>> {
     }
     let mut bundle = Vec::new();
     for file in files {
-        let pem =
-            std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let pem = untrusted_file::read_linked(&file, config::MAX_CERTIFICATES)
+            .with_context(|| format!("cannot read {}", file.display()))?;
         bundle.extend_from_slice(&pem);
         bundle.push(b'\n');
     }

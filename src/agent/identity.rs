@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use tracing::warn;
 
+use cli::untrusted_file;
 use config::data_dir::refuse_foreign;
 use config::layout::data;
 use host::file_lock::FileLock;
@@ -60,7 +61,7 @@ pub(crate) fn claim(data_dir: &Path) -> Result<(Identity, Option<FileLock>)> {
 /// It can't be read or made.
 fn of(data_dir: &Path) -> Result<Identity> {
     let file = data_dir.join(data::MACHINE_ID);
-    let machine_id = match fs::read_to_string(&file) {
+    let machine_id = match untrusted_file::read_text(&file) {
         Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot read {}", file.display()));

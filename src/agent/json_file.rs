@@ -12,7 +12,7 @@ use cli::untrusted_file;
 use cli::whole_file::WholeFile;
 
 /// The largest file that is read, in bytes. Root reads the agent's, for `status`.
-const LARGEST: u64 = 16 * 1024 * 1024;
+pub(crate) const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// What is in `file`; none if there is no such file.
 ///

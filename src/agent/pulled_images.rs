@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::engine::Engine;
 use crate::json_file;
+use cli::untrusted_file;
 use config::layout::data;
 
 /// How often the clean-up looks.
@@ -54,7 +55,7 @@ impl Images {
     /// The file can't be read.
     pub(crate) fn open(data_dir: &Path) -> Result<Self> {
         let file = data_dir.join(data::IMAGES);
-        let pulled = match std::fs::read(&file) {
+        let pulled = match untrusted_file::read(&file, json_file::LARGEST) {
             // A damaged file only means that these images stay.
             Ok(json) => serde_json::from_slice(&json).unwrap_or_else(|error| {
                 warn!("{} is damaged, so it is begun again: {error}", file.display());

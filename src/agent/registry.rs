@@ -1,9 +1,6 @@
 //! Image registries: their passwords, and what to do when one refuses.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bollard::auth::DockerCredentials;
 use serde::Deserialize;
 
+use crate::trusted;
 use protocol::Secret;
 
 /// The registry of images whose name names none, as people call it.
@@ -108,12 +106,7 @@ struct Auth {
 }
 
 fn find(file: &Path, registry: &str) -> Result<Option<DockerCredentials>> {
-    let mut opened = File::open(file).context("cannot open it")?;
-    if opened.metadata()?.mode() & 0o007 != 0 {
-        bail!("everybody can read it: chown root:scalr-agent and chmod 0640 it");
-    }
-    let mut text = String::new();
-    opened.read_to_string(&mut text).context("cannot read it")?;
+    let text = trusted::private_text(file)?;
     // The parser's error may quote a password.
     let config: DockerConfig = serde_json::from_str(&text).map_err(|error| {
         anyhow::anyhow!("it is not of the form of Docker's config.json (line {})", error.line())

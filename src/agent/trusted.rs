@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
+use cli::untrusted_file;
+
 /// Who has to own them.
 pub(crate) const ROOT: u32 = 0;
 
@@ -36,6 +38,17 @@ pub(crate) fn check(path: &Path, owner: u32) -> Result<()> {
 /// Somebody else can change it.
 pub(crate) fn check_inside(path: &Path, about: &Metadata, owner: u32) -> Result<()> {
     check_one(path, about, owner, false)
+}
+
+/// The text of a file with passwords; links are followed.
+///
+/// # Errors
+/// Everybody can read it, or it can't be read.
+pub(crate) fn private_text(file: &Path) -> Result<String> {
+    if fs::metadata(file).context("cannot open it")?.mode() & 0o007 != 0 {
+        bail!("everybody can read it: chown root:scalr-agent and chmod 0640 it");
+    }
+    untrusted_file::read_text(file).context("cannot read it")
 }
 
 fn check_one(path: &Path, about: &Metadata, owner: u32, is_safe_folder: bool) -> Result<()> {

@@ -8,11 +8,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{CWD, Dir, Mode, OFlags, open, openat};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, major, minor, open, openat};
 
 /// A pipe without a writer would hold up the opening itself.
-const FLAGS: OFlags =
-    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const FOLLOWED: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const FLAGS: OFlags = FOLLOWED.union(OFlags::NOFOLLOW);
+
+/// The largest file of settings that is read, in bytes.
+const LARGEST_TEXT: u64 = 16 * 1024 * 1024;
+
+/// `/dev/null`, which systemd takes for an empty file.
+const NULL: (u32, u32) = (1, 3);
 
 /// The content of the regular file at `path`, of at most `limit` bytes; no link is
 /// followed.
@@ -21,6 +27,30 @@ const FLAGS: OFlags =
 /// It can't be read, is not a regular file, or is larger.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     content(open(path, FLAGS, Mode::empty())?, limit)
+}
+
+/// As [`read`], but links are followed: the settings of a host may be links to files, or to
+/// `/dev/null`, which is empty.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_linked(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open(path, FOLLOWED, Mode::empty())?;
+    let found = fstat(&file)?;
+    let is_device = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+    if is_device && (major(found.st_rdev), minor(found.st_rdev)) == NULL {
+        return Ok(Vec::new());
+    }
+    content(file, limit)
+}
+
+/// A file of settings as text; links are followed.
+///
+/// # Errors
+/// As [`read`]; it is larger than 16 MiB, or not UTF-8.
+pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    String::from_utf8(read_linked(path.as_ref(), LARGEST_TEXT)?)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
 /// A folder whose entries another user can replace while they are read: they are opened below
@@ -118,6 +148,29 @@ mod tests {
             read(&at(name), 1024).expect_err(name);
         }
         read(Path::new("/dev/zero"), 1024).expect_err("a device");
+    }
+
+    #[test]
+    fn a_link_is_followed_to_a_regular_file_and_to_nothing_without_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "text").unwrap();
+        assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        fs::create_dir(at("folder")).unwrap();
+        File::create(at("sparse")).unwrap().set_len(10 << 30).unwrap();
+        for target in ["file", "pipe", "folder", "sparse", "/dev/zero", "/dev/null", "missing"] {
+            let link = at("link");
+            let _ = fs::remove_file(&link);
+            symlink(target, &link).unwrap();
+            match target {
+                "file" => assert_eq!(read_text(&link).unwrap(), "text"),
+                "/dev/null" => assert_eq!(read_text(&link).unwrap(), ""),
+                "missing" => {
+                    assert_eq!(read_text(&link).unwrap_err().kind(), io::ErrorKind::NotFound);
+                }
+                _ => drop(read_text(&link).expect_err(target)),
+            }
+        }
     }
 
     #[test]

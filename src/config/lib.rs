@@ -25,6 +25,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
 use cli::Failure;
+use cli::untrusted_file;
 use protocol::Secret;
 
 pub use checks::{MAX_CERTIFICATES, address, is_encrypted_or_local, url as check_url};
@@ -291,7 +292,7 @@ fn chosen(
 }
 
 fn read_table(file: &Path) -> Result<toml::Table> {
-    let text = match std::fs::read_to_string(file) {
+    let text = match untrusted_file::read_text(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(toml::Table::new()),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {

@@ -2,7 +2,6 @@
 //!
 //! Its own client takes half a second to start, and needs it running.
 
-use std::fs;
 use std::io;
 
 use anyhow::{Context as _, Result};
@@ -10,6 +9,7 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 
 use super::machine::Machine;
+use cli::untrusted_file;
 
 /// The zone whose traffic is let through as it is.
 const TRUSTED: &str = "/etc/firewalld/zones/trusted.xml";
@@ -31,7 +31,7 @@ pub fn trusted_sources(machine: &Machine) -> Result<Vec<Ipv4Net>> {
         #[serde(rename = "@address")]
         address: Option<String>,
     }
-    let text = match fs::read_to_string(machine.path(TRUSTED)) {
+    let text = match untrusted_file::read_text(machine.path(TRUSTED)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         result => result.with_context(|| format!("cannot read {TRUSTED}"))?,
     };
@@ -43,7 +43,7 @@ pub fn trusted_sources(machine: &Machine) -> Result<Vec<Ipv4Net>> {
 /// Whether it filters with nftables, beside iptables and not in it. The default
 /// since 0.6, whose settings name it; before, there was nothing to name.
 pub fn uses_nftables(machine: &Machine) -> bool {
-    let text = fs::read_to_string(machine.path(SETTINGS)).unwrap_or_default();
+    let text = untrusted_file::read_text(machine.path(SETTINGS)).unwrap_or_default();
     text.lines()
         .filter_map(|line| line.split_once('='))
         .any(|(name, value)| name.trim() == "FirewallBackend" && value.trim() == "nftables")
@@ -52,6 +52,7 @@ pub fn uses_nftables(machine: &Machine) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn machine(file: &str, text: &str) -> (tempfile::TempDir, Machine) {
         let tree = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::machine::Machine;
+use cli::untrusted_file;
 
 /// A variable's value and the file that gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ fn read(
 ) -> Result<BTreeMap<String, Given>> {
     let (mut set, mut of_files) = (BTreeMap::new(), BTreeMap::new());
     for file in files {
-        let text = match fs::read_to_string(machine.path(&file)) {
+        let text = match untrusted_file::read_text(machine.path(&file)) {
             // A link to /dev/null, or one that leads nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             result => result.with_context(|| format!("cannot read {}", file.display()))?,
@@ -112,7 +113,7 @@ fn read_unit(
             "EnvironmentFile" if value.trim().is_empty() => of_files.clear(),
             "EnvironmentFile" => {
                 let file = Path::new(value.trim().trim_start_matches('-'));
-                let text = fs::read_to_string(machine.path(file)).unwrap_or_default();
+                let text = untrusted_file::read_text(machine.path(file)).unwrap_or_default();
                 of_files.extend(
                     text.lines()
                         .filter_map(assignment)

@@ -1,6 +1,5 @@
 //! Users and groups.
 
-use std::fs;
 use std::io;
 use std::process::Command;
 
@@ -8,6 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::command::CommandExt as _;
 use super::machine::Machine;
+use cli::untrusted_file;
 
 /// Whether we are root.
 pub fn are_root() -> bool {
@@ -43,7 +43,7 @@ pub fn user_id(machine: &Machine, name: &str) -> Result<Option<u32>> {
 
 /// The third field of the line of `name`.
 fn listed_id(machine: &Machine, file: &str, name: &str) -> Result<Option<u32>> {
-    let text = match fs::read_to_string(machine.path(file)) {
+    let text = match untrusted_file::read_text(machine.path(file)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result.with_context(|| format!("cannot read {file}"))?,
     };
@@ -101,6 +101,7 @@ pub fn remove(users: &[&str], groups: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_trees_groups_are_its_own() {

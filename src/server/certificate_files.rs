@@ -1,8 +1,7 @@
 //! A certificate and its key in files of the operator's, which change while the server runs:
 //! whatever renews them sends SIGHUP, or nothing at all.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use tokio::signal::unix::Signal;
 use tracing::{info, warn};
 
 use crate::{certificate, tls};
+use cli::untrusted_file;
 
 /// How often the files are read.
 const CHECK: Duration = Duration::from_secs(10);
@@ -98,11 +98,8 @@ impl CertificateFiles {
 
     fn read(&self) -> Result<Content> {
         let read = |path: &PathBuf, what| {
-            let mut content = Vec::new();
-            File::open(path)
-                .and_then(|file| file.take(MAX_FILE).read_to_end(&mut content))
-                .with_context(|| format!("cannot read the {what} {}", path.display()))?;
-            anyhow::Ok(content)
+            untrusted_file::read_linked(path, MAX_FILE)
+                .with_context(|| format!("cannot read the {what} {}", path.display()))
         };
         Ok((read(&self.cert, "certificate")?, read(&self.key, "key")?))
     }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tar::{Builder, Header, HeaderMode};
 
 use crate::context::Context;
+use crate::document;
 use crate::output::Format;
 use crate::package::sha256;
 use crate::repository::verify;
@@ -74,7 +75,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let made =
         make(args).with_context(|| format!("cannot make the bundle {}", args.output.display()))?;
     match context.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&made)?),
+        Format::Json => document::write(&serde_json::to_string_pretty(&made)?)?,
         Format::Text => println!(
             "{}: {} MB, SHA-256 {}",
             made.output.display(),

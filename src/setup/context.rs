@@ -37,7 +37,7 @@ pub(crate) struct Options {
     root: PathBuf,
     /// How results are printed
     #[arg(long, value_enum, default_value_t, global = true)]
-    format: Format,
+    pub format: Format,
     /// Show each command that is run, the package manager's output and the
     /// checks that passed or were skipped
     #[arg(short, long, global = true)]

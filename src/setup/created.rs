@@ -1,12 +1,12 @@
 //! The record of the accounts and folders that were made for the agent: a purge deletes
 //! these alone. The package's scripts read and write it, too, hence lines of words.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use cli::untrusted_file;
 use config::layout::CREATED;
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
@@ -23,7 +23,7 @@ impl Created {
     /// # Errors
     /// The record can't be read.
     pub(crate) fn on(machine: &Machine) -> Result<Self> {
-        match fs::read_to_string(machine.path(CREATED)) {
+        match untrusted_file::read_text(machine.path(CREATED)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             result => Ok(Self { text: result.with_context(|| format!("cannot read {CREATED}"))? }),
         }

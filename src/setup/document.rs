@@ -1,15 +1,19 @@
-//! `--format json` of the commands that change a machine: one document on standard output,
-//! and everything for people on standard error. docs/installing.md describes it.
+//! `--format json`: one document on standard output, and everything for people on standard
+//! error. A command with results of its own prints them by [`write`]; the document of one that
+//! has none, or that failed before it, says how the command ended. docs/installing.md
+//! describes it.
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::context::Context;
-use crate::output::Format;
 use cli::Failure;
+
+/// Standard output, from [`instead_of_text`] until the document is on it.
+static DOCUMENT: Mutex<Option<File>> = Mutex::new(None);
 
 /// How far a command has come.
 #[derive(Debug, Default)]
@@ -25,10 +29,11 @@ struct Step {
 }
 
 #[derive(Debug, Serialize)]
-struct Document {
+struct Document<'a> {
     /// 1; a change that a reader could trip over raises it.
     schema: u32,
-    command: &'static str,
+    /// The subcommand; null if the command line names none that can be run.
+    command: Option<&'a str>,
     dry_run: bool,
     outcome: &'static str,
     steps: Vec<Step>,
@@ -60,7 +65,12 @@ impl Progress {
         self.changes.is_empty()
     }
 
-    fn document(mut self, command: &'static str, dry_run: bool, result: &Result<()>) -> Document {
+    fn document<'a>(
+        mut self,
+        command: Option<&'a str>,
+        dry_run: bool,
+        result: &Result<()>,
+    ) -> Document<'a> {
         if let (Err(_), Some(last)) = (result, self.steps.last_mut()) {
             last.result = "failed";
         }
@@ -101,28 +111,58 @@ impl Problem {
     }
 }
 
-/// Runs a command, and prints its document if that is asked for.
+/// Keeps standard output for the document: what this process and the programs that it runs
+/// print from now on goes to standard error.
+///
+/// # Errors
+/// Standard output can't be kept.
+pub(crate) fn instead_of_text() -> Result<()> {
+    let stdout = nix::unistd::dup(io::stdout()).context("cannot print JSON")?;
+    nix::unistd::dup2_stdout(io::stderr()).context("cannot print JSON")?;
+    *DOCUMENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(stdout.into());
+    Ok(())
+}
+
+/// Prints a command's own document, or where none was asked for its only line of output.
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn write(json: &str) -> Result<()> {
+    match DOCUMENT.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(mut stdout) => writeln!(stdout, "{json}"),
+        None => writeln!(io::stdout(), "{json}"),
+    }
+    .context("cannot print JSON")
+}
+
+/// Runs a command whose document tells its steps and changes.
 ///
 /// # Errors
 /// Those of `run`; the document can't be written.
-pub(crate) fn print(
-    context: &Context,
+pub(crate) fn of_changes(
     command: &'static str,
     dry_run: bool,
     run: impl FnOnce(&mut Progress) -> Result<()>,
 ) -> Result<()> {
     let mut progress = Progress::default();
-    if context.format != Format::Json {
-        return run(&mut progress);
-    }
-    let mut stdout = File::from(nix::unistd::dup(io::stdout()).context("cannot print JSON")?);
-    // Also for the programs that are run.
-    nix::unistd::dup2_stdout(io::stderr()).context("cannot print JSON")?;
     let result = run(&mut progress);
-    let mut json = serde_json::to_vec_pretty(&progress.document(command, dry_run, &result))?;
-    json.push(b'\n');
-    stdout.write_all(&json).context("cannot print JSON")?;
+    write_ending(progress.document(Some(command), dry_run, &result))?;
     result
+}
+
+/// Prints how a command ended, unless it has printed its document.
+///
+/// # Errors
+/// The document can't be written.
+pub(crate) fn of_ending(command: Option<&str>, result: &Result<()>) -> Result<()> {
+    write_ending(Progress::default().document(command, false, result))
+}
+
+fn write_ending(document: Document<'_>) -> Result<()> {
+    if DOCUMENT.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        return Ok(());
+    }
+    write(&serde_json::to_string_pretty(&document)?)
 }
 
 #[cfg(test)]
@@ -139,7 +179,7 @@ mod tests {
         let result =
             Err(Failure::NotInstalled.because("apt is broken\nRun `dpkg --configure -a`."))
                 .context("cannot install scalr-agent");
-        let document = progress.document("install", false, &result);
+        let document = progress.document(Some("install"), false, &result);
         assert_eq!(
             serde_json::to_value(document).unwrap(),
             json!({
@@ -167,7 +207,7 @@ mod tests {
         let outcome = |changes: &[String]| {
             let mut progress = Progress::default();
             progress.changed(changes);
-            progress.document("uninstall", true, &Ok(())).outcome
+            progress.document(Some("uninstall"), true, &Ok(())).outcome
         };
         assert_eq!(outcome(&[]), "unchanged");
         assert_eq!(outcome(&["/etc/a".to_owned()]), "changed");

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::context::RECORDS;
+use cli::untrusted_file;
 use cli::whole_file::WholeFile;
 use cli::{eprintln, println};
 use config::layout::{ENGINE_PROXY_DROP_IN, SETUP_FIXES};
@@ -68,7 +69,7 @@ impl Fixes {
     /// # Errors
     /// The record can't be read.
     pub(crate) fn on(machine: &Machine) -> Result<Self> {
-        let text = match fs::read_to_string(machine.entry(SETUP_FIXES)) {
+        let text = match untrusted_file::read_text(machine.entry(SETUP_FIXES)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
             result => result.with_context(|| format!("cannot read {SETUP_FIXES}"))?,
         };

@@ -32,11 +32,12 @@ mod uninstall;
 mod units;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use nix::sys::stat::{Mode, umask};
 
 use self::context::{Context, Options};
-use cli::documents;
+use crate::output::Format;
+use cli::{Failure, documents};
 use host::{command, interrupt};
 
 /// Install, check and configure the agent on this host
@@ -73,13 +74,48 @@ enum Command {
     Documents(documents::Args),
 }
 
-/// Runs the subcommand.
+/// Runs the subcommand of this process's command line.
 ///
 /// # Errors
-/// Whatever the subcommand says; [`cli::exit::report`] makes the exit code of
-/// it.
-pub fn run(cli: Cli) -> Result<()> {
+/// The command line is wrong, or whatever the subcommand says; [`cli::exit::report`] makes
+/// the exit code of it.
+pub fn run() -> Result<()> {
     interrupt::end_with_the_reader();
+    let matches = Cli::command().try_get_matches();
+    let parsed = matches.and_then(|matches| {
+        Ok((Cli::from_arg_matches(&matches)?, matches.subcommand_name().map(str::to_owned)))
+    });
+    let (cli, name) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return refuse(&error),
+    };
+    if cli.options.format == Format::Json {
+        document::instead_of_text()?;
+    }
+    let result = dispatch(cli);
+    document::of_ending(name.as_deref(), &result)?;
+    result
+}
+
+/// Says why the command line can't be run, also as JSON if it asks for that.
+fn refuse(error: &clap::Error) -> Result<()> {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let _ = error.print();
+    let line: Vec<String> = std::env::args().collect();
+    if line.windows(2).any(|pair| pair == ["--format", "json"])
+        || line.contains(&"--format=json".to_owned())
+    {
+        document::instead_of_text()?;
+        let text = error.to_string();
+        let why = text.trim_start_matches("error: ").trim_end();
+        document::of_ending(None, &Err(Failure::Usage.because(why)))?;
+    }
+    Err(Failure::Usage.into())
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
     command::find_system_programs();
     let context = Context::from(cli.options);
     if context.verbose {

@@ -3,8 +3,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    cli::exit::report(setup::run(setup::Cli::parse()))
+    cli::exit::report(setup::run())
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::context::{Context, RECORDS, require_root};
+use crate::document::{self, Progress};
 use cli::println;
 use host::changes;
 
@@ -31,15 +32,23 @@ pub(crate) struct Args {
 /// # Errors
 /// Not root; another scalr-agent-setup is at work; what was left can't be read or undone.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    document::of_changes("recover", false, |progress| recover(context, args, progress))
+}
+
+fn recover(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     require_root(&context.machine, false)?;
     if args.discard {
         match changes::discard(&context.machine, &RECORDS)? {
-            true => println!("Forgotten; the machine stays as that command left it."),
+            true => {
+                progress.changed(&["forget what was left of an interrupted command".to_owned()]);
+                println!("Forgotten; the machine stays as that command left it.");
+            }
             false => println!("No command was interrupted; there is nothing to forget."),
         }
         return Ok(());
     }
     if changes::recover(&context.machine, &RECORDS)? {
+        progress.changed(&["undo an interrupted command".to_owned()]);
         println!("The machine is as it was before that command.");
     } else {
         println!("No command was interrupted; there is nothing to undo.");

@@ -1,6 +1,5 @@
 //! `report`: one archive that says what a supporter asks for, and no secret.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,11 +11,13 @@ use serde_json::Value;
 
 use crate::check::{self, Print, Selection, Subject};
 use crate::context::Context;
+use crate::document;
 use crate::output::Format;
 use crate::secrets::Secrets;
 use crate::status::{AGENT_PROGRAM, Status, UNITS, docker_client};
 use cli::Failure;
 use cli::eprintln;
+use cli::untrusted_file;
 use cli::whole_file::WholeFile;
 use config::layout::{self, label};
 use config::{ENGINE, Settings};
@@ -227,7 +228,7 @@ fn of_this_one(machine: &Machine, look: impl FnOnce() -> Result<String>) -> Resu
 }
 
 fn read(machine: &Machine, path: &str) -> Result<String> {
-    fs::read_to_string(machine.path(path)).with_context(|| format!("cannot read {path}"))
+    untrusted_file::read_text(machine.path(path)).with_context(|| format!("cannot read {path}"))
 }
 
 /// Writes the archive, which has one directory; only its owner may read it.
@@ -261,7 +262,7 @@ fn print(format: Format, output: &Path, documents: &[Document]) -> Result<()> {
             })
             .collect();
         let report = serde_json::json!({ "schema": 1, "file": output, "contents": files });
-        println!("{report:#}");
+        document::write(&format!("{report:#}"))?;
         return Ok(());
     }
     println!("Wrote {}, which only you may read:", output.display());

@@ -2,8 +2,8 @@
 //! must hold none, wherever it comes from.
 
 use std::collections::BTreeSet;
-use std::fs;
 
+use cli::untrusted_file;
 use config::Settings;
 use config::layout::AGENT_DROP_INS;
 use config::proxy::{is_variable, masked, secrets_of};
@@ -27,7 +27,7 @@ impl Secrets {
         let file = machine.path(config::FILE);
         match Settings::read(&file) {
             Ok(settings) => known.extend(settings.token.map(|token| token.expose().to_owned())),
-            Err(_) => known.extend(tokens(&fs::read_to_string(file).unwrap_or_default())),
+            Err(_) => known.extend(tokens(&untrusted_file::read_text(file).unwrap_or_default())),
         }
         for (name, given) in unit::environment(machine, AGENT_DROP_INS).unwrap_or_default() {
             let name = name.to_ascii_uppercase();
@@ -71,6 +71,7 @@ fn tokens(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use config::layout::PROXY_DROP_IN;
+    use std::fs;
 
     #[test]
     fn what_is_known_and_what_looks_like_it_is_masked() {

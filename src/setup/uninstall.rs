@@ -85,9 +85,7 @@ pub(crate) struct Args {
 /// Not root; runs are active; a service can't be stopped; a file can't be put
 /// back; the package can't be removed. It can be run again.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
-    document::print(context, "uninstall", args.dry_run, |progress| {
-        uninstall(context, args, progress)
-    })
+    document::of_changes("uninstall", args.dry_run, |progress| uninstall(context, args, progress))
 }
 
 fn uninstall(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {

@@ -1,14 +1,15 @@
 //! `units`: the drop-ins of scalr-agent.service that depend on the host.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::context::{Context, RECORDS, require_root};
+use crate::document::{self, Progress};
 use crate::{data_dir, settings};
 use cli::Failure;
+use cli::untrusted_file;
 use cli::whole_file::WholeFile;
 use cli::{eprintln, println};
 use config::defaults;
@@ -49,11 +50,15 @@ pub(crate) struct Args {
 /// # Errors
 /// There is no systemd and no version was named; a file can't be written.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    document::of_changes("units", args.dry_run, |progress| units(context, args, progress))
+}
+
+fn units(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     let machine = &context.machine;
     if let Some(directory) = &args.output {
         let settings = settings::of_service(machine).unwrap_or_default();
         let systemd = version(machine, args.systemd_version)?;
-        return write_into(directory, &render(machine, systemd, &settings)?);
+        return write_into(directory, &render(machine, systemd, &settings)?, progress);
     }
     require_root(machine, args.dry_run)?;
     let settings = settings::of_service(machine)?;
@@ -66,7 +71,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     } else {
         println!("The drop-ins are already up to date; nothing changed.");
     }
-    changes.finish()
+    let changed = changes.changed().to_vec();
+    changes.finish()?;
+    progress.changed(&changed);
+    Ok(())
 }
 
 /// Writes the drop-ins for a systemd, the machine's own if `None`, and makes the data
@@ -108,19 +116,20 @@ fn version(machine: &Machine, named: Option<u32>) -> Result<u32> {
     })
 }
 
-fn write_into(directory: &Path, files: &[(&str, String)]) -> Result<()> {
+fn write_into(directory: &Path, files: &[(&str, String)], progress: &mut Progress) -> Result<()> {
     std::fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     for (name, text) in files {
         let file = directory.join(name);
         WholeFile::at(&file).mode(0o644).write(text)?;
         println!("{}", file.display());
+        progress.changed(&[file.display().to_string()]);
     }
     Ok(())
 }
 
 fn is_edited(changes: &Changes, path: &str, text: &str) -> Result<bool> {
-    let found = fs::read_to_string(changes.machine().path(path));
+    let found = untrusted_file::read_text(changes.machine().path(path));
     Ok(found.is_ok_and(|found| found != text) && !changes.is_ours(path)?)
 }
 
@@ -132,7 +141,8 @@ pub(crate) fn stale(machine: &Machine, systemd: u32, settings: &Settings) -> Res
     let rendered = render(machine, systemd, settings)?;
     let is_stale = |name: &&&str| {
         let wanted = rendered.iter().find(|(of, _)| of == *name).map(|(_, text)| text);
-        let found = fs::read_to_string(machine.path(Path::new(AGENT_DROP_INS).join(name))).ok();
+        let found =
+            untrusted_file::read_text(machine.path(Path::new(AGENT_DROP_INS).join(name))).ok();
         found.as_ref() != wanted
     };
     Ok(DROP_INS.iter().filter(is_stale).map(|name| (*name).to_owned()).collect())

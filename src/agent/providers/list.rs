@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::provider::Provider;
 use crate::json_file;
+use cli::untrusted_file;
 use config::layout::data;
 
 /// A number by chance, of the kernel's making.
@@ -71,7 +72,7 @@ impl List {
     /// The file can't be read, or not be begun.
     pub(super) fn open(data_dir: &Path) -> Result<Self> {
         let file = data_dir.join(data::PROVIDER_LIST);
-        let known = match std::fs::read(&file) {
+        let known = match untrusted_file::read(&file, json_file::LARGEST) {
             // The volumes of one that is damaged stay behind.
             Ok(json) => serde_json::from_slice(&json)
                 .inspect_err(|error| {

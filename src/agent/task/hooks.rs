@@ -5,7 +5,6 @@
 //! environment; nothing of them runs on the host.
 
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tracing::warn;
 use super::{Job, paths};
 use crate::engine;
 use crate::trusted;
+use cli::untrusted_file;
 use config::Config;
 use protocol::{EnvironmentHook, Hook};
 
@@ -141,16 +141,7 @@ fn read(path: &Path, owner: u32) -> Result<Vec<u8>> {
     let path = fs::canonicalize(path).with_context(|| format!("{}", path.display()))?;
     trusted::check(&path, owner)?;
     let cannot = || format!("cannot read {}; it has to be readable by the agent", path.display());
-    let file = fs::File::open(&path).with_context(cannot)?;
-    if !file.metadata().with_context(cannot)?.is_file() {
-        bail!("{} is not a file", path.display());
-    }
-    let mut content = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut content).with_context(cannot)?;
-    if content.len() as u64 > LARGEST {
-        bail!("{} is larger than {LARGEST} bytes", path.display());
-    }
-    Ok(content)
+    untrusted_file::read(&path, LARGEST).with_context(cannot)
 }
 
 /// A check that never runs because of a letter would be worse than an error.

@@ -1,9 +1,6 @@
 //! The collector, as the exporters see it: calls by way of the agent's proxy, with
 //! its certificates, and with the headers that only a file holds.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -18,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::client::{http, in_one_line};
+use crate::trusted;
 use config::Config;
 
 /// How long the collector may take to answer.
@@ -132,12 +130,7 @@ impl HttpClient for Collector {
 
 /// The headers in a file, each `Name: value` in a line of its own.
 fn headers(file: &Path) -> Result<HeaderMap> {
-    let mut opened = File::open(file).context("cannot open it")?;
-    if opened.metadata()?.mode() & 0o007 != 0 {
-        bail!("everybody can read it: chown root:scalr-agent and chmod 0640 it");
-    }
-    let mut text = String::new();
-    opened.read_to_string(&mut text).context("cannot read it")?;
+    let text = trusted::private_text(file)?;
     let mut headers = HeaderMap::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         // Not the line itself: it may hold a password.

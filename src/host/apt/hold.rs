@@ -12,6 +12,7 @@ use crate::command::CommandExt as _;
 use crate::dpkg;
 use crate::hold::{Hold, Operation, edit, matches, place};
 use crate::machine::Machine;
+use cli::untrusted_file;
 
 const FOLDER: &str = "/etc/apt/preferences.d";
 
@@ -195,7 +196,7 @@ fn preferences(machine: &Machine) -> Vec<Preference> {
     files(machine)
         .into_iter()
         .flat_map(|file| {
-            let text = fs::read_to_string(machine.path(&file)).unwrap_or_default();
+            let text = untrusted_file::read_text(machine.path(&file)).unwrap_or_default();
             paragraphs(&file, &text)
         })
         .collect()

@@ -9,6 +9,7 @@ use url::Url;
 use crate::command::CommandExt as _;
 use crate::hold::place;
 use crate::machine::Machine;
+use cli::untrusted_file;
 
 /// How apt reports that it does not get through to a host, or to its proxy.
 const UNREACHABLE: [&str; 9] = [
@@ -91,7 +92,7 @@ fn place_of(machine: &Machine, value: &str) -> Option<String> {
         line.contains(&quoted) && !line.starts_with('#') && !line.starts_with("//")
     };
     files(machine).into_iter().rev().find_map(|file| {
-        let text = fs::read_to_string(machine.path(&file)).ok()?;
+        let text = untrusted_file::read_text(machine.path(&file)).ok()?;
         let lines: Vec<&str> = text.lines().collect();
         let number = lines.iter().rposition(|line| is_it(line))?;
         Some(place(&file, number + 1))

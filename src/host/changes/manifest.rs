@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::path_state::{Mark, PathState};
 use crate::machine::Machine;
 use crate::users;
+use cli::untrusted_file;
 
 /// The manifest's version that we write and read.
 const VERSION: u32 = 1;
@@ -82,7 +83,7 @@ impl Manifest {
         if !metadata.is_file() || users::are_root() && metadata.uid() != 0 {
             bail!("{path} is not a file of root's own; look at it, then remove it");
         }
-        let text = match fs::read_to_string(&file) {
+        let text = match untrusted_file::read_text(&file) {
             // Root's own secret; without it a dry run can still show most.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Ok(Self::empty());

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::users;
+use cli::untrusted_file;
 use cli::whole_file::WholeFile;
 
 /// What is at a path.
@@ -38,7 +39,7 @@ impl PathState {
         } else if kind.is_dir() {
             Self::Directory { mode }
         } else if kind.is_file() {
-            let text = fs::read_to_string(path).with_context(|| {
+            let text = untrusted_file::read_text(path).with_context(|| {
                 format!("cannot read {}, so it is left as it is", path.display())
             })?;
             Self::File { mode, uid: metadata.uid(), gid: metadata.gid(), text }

@@ -18,6 +18,7 @@ use crate::machine::Machine;
 use crate::packages::Packages;
 use crate::systemd::Services;
 use cli::eprintln;
+use cli::untrusted_file;
 
 /// The changes of an unfinished transaction.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ impl Unfinished {
     /// # Errors
     /// It can't be read.
     pub(super) fn read(machine: &Machine, path: &'static str) -> Result<Option<Self>> {
-        let text = match fs::read_to_string(machine.path(path)) {
+        let text = match untrusted_file::read_text(machine.path(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result.with_context(|| format!("cannot read {path}"))?,
         };

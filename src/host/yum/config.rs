@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Yum;
 use crate::machine::Machine;
+use cli::untrusted_file;
 
 /// A line of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub(crate) fn files_in(machine: &Machine, folder: &str, extension: &str) -> Vec<
 
 /// The settings in one file; none if it can't be read.
 pub(crate) fn settings_of(machine: &Machine, file: &Path) -> Vec<Setting> {
-    let text = fs::read_to_string(machine.path(file)).unwrap_or_default();
+    let text = untrusted_file::read_text(machine.path(file)).unwrap_or_default();
     let (mut section, mut name) = (String::new(), String::new());
     let mut settings = Vec::new();
     for (number, line) in text.lines().enumerate() {

@@ -2,7 +2,6 @@
 //! protection.
 
 use std::env::consts::ARCH;
-use std::fs;
 use std::path::Path;
 
 use super::config::{self, Setting};
@@ -10,6 +9,7 @@ use super::{Yum, version_lock};
 use crate::command::quoted;
 use crate::hold::{Hold, Operation, edit, matches, place, take_word_out};
 use crate::machine::Machine;
+use cli::untrusted_file;
 
 /// `installed` is the version that is.
 pub(crate) fn against(
@@ -116,7 +116,7 @@ impl Subject<'_> {
         }
         let folder = if self.is_yum_3() { "/etc/yum/protected.d" } else { "/etc/dnf/protected.d" };
         config::files_in(self.machine, folder, "conf").into_iter().find_map(|file| {
-            let text = fs::read_to_string(self.machine.path(&file)).ok()?;
+            let text = untrusted_file::read_text(self.machine.path(&file)).ok()?;
             let number = 1 + text.lines().position(|line| matches(line.trim(), self.package))?;
             Some(Hold {
                 by: format!("{} protects it", place(&file, number)),
@@ -146,6 +146,7 @@ fn at(setting: &Setting) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const YUM_CONF: &str = "/etc/yum.conf";
     const DNF_CONF: &str = "/etc/dnf/dnf.conf";

@@ -1,7 +1,6 @@
 //! Version locks: of the plugin versionlock of yum 3 and dnf 4, and of dnf 5.
 
 use std::env::consts::ARCH;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,6 +9,7 @@ use toml::Spanned;
 use super::config;
 use crate::hold::matches;
 use crate::machine::Machine;
+use cli::untrusted_file;
 
 /// Where dnf 5 keeps its locks (dnf5-versionlock(8)).
 const OF_DNF_5: &str = "/etc/dnf/versionlock.toml";
@@ -31,7 +31,7 @@ pub(super) fn of_plugin(
     installed: &str,
 ) -> Option<Lock> {
     let file = list(machine, is_yum_3)?;
-    let text = fs::read_to_string(machine.path(&file)).ok()?;
+    let text = untrusted_file::read_text(machine.path(&file)).ok()?;
     let locked = format!("{package}-{installed}");
     let number = text.lines().position(|line| {
         let entry = without_epoch(line.trim());
@@ -45,7 +45,7 @@ pub(super) fn of_plugin(
 /// Entries of dnf 5: each allows versions that meet all its conditions, and the package has
 /// to be allowed by one of those that name it.
 pub(super) fn of_dnf5(machine: &Machine, package: &str, installed: &str) -> Option<Lock> {
-    let text = fs::read_to_string(machine.path(OF_DNF_5)).ok()?;
+    let text = untrusted_file::read_text(machine.path(OF_DNF_5)).ok()?;
     let locks: Locks = toml::from_str(&text).ok()?;
     let mut named = locks
         .packages
@@ -114,6 +114,7 @@ fn without_epoch(entry: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_lock_of_dnf_5_on_the_installed_version_is_found_with_its_line() {

@@ -11,7 +11,7 @@ use clap::Args;
 use reqwest::Certificate;
 use url::Url;
 
-use cli::Failure;
+use cli::{Failure, untrusted_file};
 use protocol::Secret;
 
 use super::client::Client;
@@ -94,7 +94,8 @@ impl Connection {
         let mut http = reqwest::Client::builder();
         if let Some(file) = &self.ca_cert {
             let cannot = || format!("cannot read the authorities in {}", file.display());
-            let pem = fs::read(file).with_context(cannot)?;
+            let pem =
+                untrusted_file::read_linked(file, config::MAX_CERTIFICATES).with_context(cannot)?;
             let certificates = Certificate::from_pem_bundle(&pem).with_context(cannot)?;
             if certificates.is_empty() {
                 let text = format!("--ca-cert: there is no certificate in {}", file.display());

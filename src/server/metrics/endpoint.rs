@@ -1,6 +1,5 @@
 //! `GET /metrics`: for the metrics token, an admin's token and the socket of the server's host.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -10,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Extensions, HeaderMap};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use cli::Failure;
+use cli::{Failure, untrusted_file};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use subtle::ConstantTimeEq as _;
 
@@ -42,7 +41,7 @@ pub(crate) fn routes() -> Router<App> {
 /// # Errors
 /// The file can't be read, or its token is too short.
 pub(crate) fn read_token(file: &Path) -> Result<Secret> {
-    let text = fs::read_to_string(file)
+    let text = untrusted_file::read_text(file)
         .with_context(|| format!("cannot read the metrics token {} ({OPTION})", file.display()))?;
     let token = text.trim();
     if token.len() < SHORTEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -87,6 +86,7 @@ async fn check(app: &App, token: &Secret) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_metrics_token_is_one_long_word() {

@@ -33,6 +33,7 @@ pub(crate) use self::results::Results;
 pub(crate) use self::subject::{Overrides, Subject};
 pub(crate) use self::table::{CHECKS, Check, Severity};
 use crate::context::{Context, require_root};
+use crate::document;
 use crate::fixes::Fixes;
 use crate::output::Format;
 use cli::Failure;
@@ -166,7 +167,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let print = Print::of(context);
     let results = check_and_fix(&subject, &args.selection, consent, print)?;
     if print == Print::Nothing {
-        println!("{}", serde_json::to_string_pretty(&results)?);
+        document::write(&serde_json::to_string_pretty(&results)?)?;
     }
     results.verdict().map_or(Ok(()), |failure| Err(failure.into()))
 }

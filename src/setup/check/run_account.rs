@@ -1,11 +1,10 @@
 //! The account that runs have in their containers.
 
-use std::fs;
-
 use super::{Outcome, Subject};
 use crate::status::AGENT_PROGRAM;
 use crate::{settings, units};
 use cli::Failure;
+use cli::untrusted_file;
 use config::layout::{ENGINE_GROUP, RUN_USER};
 
 pub(super) fn run_account(subject: &Subject) -> Outcome {
@@ -29,7 +28,7 @@ pub(super) fn run_account(subject: &Subject) -> Outcome {
         // The check of the engine reports a socket that cannot be used.
         units::group_of(machine, &subject.engine).unwrap_or_default()
     };
-    let read = |file: &str| fs::read_to_string(machine.path(file));
+    let read = |file: &str| untrusted_file::read_text(machine.path(file));
     match (read("/etc/passwd"), read("/etc/group")) {
         (Ok(users), Ok(groups)) => judge(&users, &groups, engines_group.as_deref()),
         (Err(error), _) => Outcome::Unknown(format!("cannot read /etc/passwd: {error}")),

@@ -1,8 +1,7 @@
 //! SELinux and fapolicyd.
 
-use std::fs;
-
 use super::{Outcome, Subject};
+use cli::untrusted_file;
 use config::layout;
 use host::os::Family;
 use host::selinux as labels_of;
@@ -62,7 +61,7 @@ pub(super) fn fapolicyd(subject: &Subject) -> Outcome {
         return Outcome::Skipped("fapolicyd does not run".to_owned());
     }
     let settings = subject.machine.path("/etc/fapolicyd/fapolicyd.conf");
-    if is_permissive(&fs::read_to_string(settings).unwrap_or_default()) {
+    if is_permissive(&untrusted_file::read_text(settings).unwrap_or_default()) {
         return Outcome::Passed(
             "fapolicyd is permissive: it only logs what it would forbid".to_owned(),
         );
@@ -124,6 +123,7 @@ fn is_permissive(settings: &str) -> bool {
 mod tests {
     use super::*;
     use host::machine::Machine;
+    use std::fs;
 
     #[test]
     fn the_message_names_the_mode() {

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow};
 use configparser::ini::Ini;
 
+use cli::untrusted_file;
 use host::command::CommandExt as _;
 use host::machine::Machine;
 use host::os::Os;
@@ -66,8 +67,10 @@ fn definitions(machine: &Machine) -> Result<BTreeMap<PathBuf, Ini>> {
         let file = machine.path(&name);
         if name.extension().is_some_and(|extension| extension == "repo") {
             let mut definitions = Ini::new_cs();
+            let text = untrusted_file::read_text(&file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
             definitions
-                .load(&file)
+                .read(text)
                 .map_err(|error| anyhow!("cannot understand {}: {error}", file.display()))?;
             found.insert(file, definitions);
         }

@@ -1,7 +1,6 @@
 //! The authorities of `--ca-cert`: kept in one place, from where the agent, apt and
 //! yum trust them. The system's own stay as they are.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -36,7 +35,8 @@ impl Authority {
         if !kept.is_file() {
             return Ok(None);
         }
-        let text = fs::read_to_string(&kept).with_context(|| format!("cannot read {CA_CERT}"))?;
+        let text =
+            untrusted_file::read_text(&kept).with_context(|| format!("cannot read {CA_CERT}"))?;
         Ok(Some(Self { file: kept, text }))
     }
 

@@ -10,7 +10,6 @@ mod same_id;
 mod signed_by;
 pub(crate) mod source;
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -25,6 +24,7 @@ use crate::document::{self, Progress};
 use crate::runs::{self, Places};
 use crate::{network, proxy, settings, start, units};
 use cli::Failure;
+use cli::untrusted_file;
 use cli::{eprintln, println};
 use config::edit::{self, Change};
 use config::layout::{self, AGENT_UNIT, ENGINE_UNIT};
@@ -130,7 +130,7 @@ pub(crate) struct Args {
 /// expected one (9); the package can't be installed (6); another package tool is
 /// at work (10); a service does not come up. Then everything is as it was before.
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
-    document::print(context, "install", args.dry_run, |progress| install(context, args, progress))
+    document::of_changes("install", args.dry_run, |progress| install(context, args, progress))
 }
 
 fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
@@ -345,7 +345,7 @@ fn write_settings(changes: &mut Changes, wanted: &[Change]) -> Result<Settings> 
 
 /// The settings' file as it is to be, and what it says.
 fn new_settings(machine: &Machine, wanted: &[Change]) -> Result<(String, Settings)> {
-    let old = match fs::read_to_string(machine.path(config::FILE)) {
+    let old = match untrusted_file::read_text(machine.path(config::FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         result => result.with_context(|| format!("cannot read {}", config::FILE))?,
     };

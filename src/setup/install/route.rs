@@ -1,13 +1,12 @@
 //! The agent's proxy for apt and yum, where they fetch from the server's repository.
 
-use std::fs;
-
 use anyhow::{Context as _, Result};
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::source::{Files, ID};
 use cli::Failure;
+use cli::untrusted_file;
 use config::proxy::{ProxySelection, with_port};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
@@ -36,7 +35,7 @@ pub(crate) fn put(
 ) -> Result<bool> {
     let machine = changes.machine().clone();
     let definition_file = Files::of(family, ID).definition;
-    let Ok(definition) = fs::read_to_string(machine.path(&definition_file)) else {
+    let Ok(definition) = untrusted_file::read_text(machine.path(&definition_file)) else {
         return Ok(false);
     };
     let Some(server) = address(&definition) else { return Ok(false) };
@@ -94,7 +93,7 @@ pub(crate) fn require_usable(
     if family != Family::Debian {
         return Ok(());
     }
-    let definition = fs::read_to_string(machine.path(Files::of(family, ID).definition));
+    let definition = untrusted_file::read_text(machine.path(Files::of(family, ID).definition));
     let known = definition.ok().as_deref().and_then(address);
     let Some(server) = known.as_ref().or(server) else { return Ok(()) };
     match ProxySelection::of(variables)?.for_url(server) {

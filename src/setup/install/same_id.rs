@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use cli::Failure;
+use cli::untrusted_file;
 use host::machine::Machine;
 
 /// Where yum and dnf find definitions, besides their own settings.
@@ -20,7 +21,7 @@ const SETTINGS: [&str; 2] = ["/etc/yum.conf", "/etc/dnf/dnf.conf"];
 pub(super) fn require_no_other(machine: &Machine, own: &str, id: &str) -> Result<()> {
     let header = format!("[{id}]");
     for file in files(machine).into_iter().filter(|file| file != Path::new(own)) {
-        let text = fs::read_to_string(machine.path(&file)).unwrap_or_default();
+        let text = untrusted_file::read_text(machine.path(&file)).unwrap_or_default();
         let Some(first) = text.lines().position(|line| line.trim() == header) else { continue };
         let rest = text.lines().skip(first + 1).take_while(|line| !line.starts_with('['));
         let (first, last) = (first + 1, first + 1 + rest.count());

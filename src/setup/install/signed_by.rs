@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use cli::Failure;
+use cli::untrusted_file;
 use host::machine::Machine;
 
 const LIST: &str = "/etc/apt/sources.list";
@@ -26,7 +27,7 @@ pub(super) fn require_no_conflict(
     key: &str,
 ) -> Result<()> {
     for file in files(machine).into_iter().filter(|file| file != Path::new(own)) {
-        let text = fs::read_to_string(machine.path(&file)).unwrap_or_default();
+        let text = untrusted_file::read_text(machine.path(&file)).unwrap_or_default();
         let is_deb822 = file.extension().is_some_and(|extension| extension == "sources");
         let sources = if is_deb822 { paragraphs(&text) } else { lines(&text) };
         for source in sources.into_iter().filter(|source| source.is_at(uri)) {

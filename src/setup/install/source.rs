@@ -236,7 +236,7 @@ pub(crate) fn add(
         _ => None,
     };
     let before = changes.machine().path(&files.definition);
-    let before = fs::read_to_string(before).unwrap_or_default();
+    let before = untrusted_file::read_text(before).unwrap_or_default();
     let definition = route::keep(&before, &files.text(id, &base, os, ca_cert)?);
     changes.write(&files.definition, &definition, Attributes::PUBLIC)?;
     if changes.is_dry_run() {
@@ -341,7 +341,7 @@ impl Files {
         if !machine.is_this_one() || self.template != SOURCES {
             return None;
         }
-        let text = fs::read_to_string(machine.path(&self.definition)).ok()?;
+        let text = untrusted_file::read_text(machine.path(&self.definition)).ok()?;
         let parsed: Deb822 = text.parse().ok()?;
         let uri = parsed.iter().find_map(|paragraph| paragraph.get("URIs").map(str::to_owned))?;
         apt::has_lists(&uri).then_some(uri)

@@ -7,7 +7,7 @@
 mod fence;
 mod surroundings;
 
-use std::fs::{self, File};
+use std::fs::File;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use self::fence::Fence;
 use self::surroundings::Source;
 use crate::context::{Context, RECORDS, require_root};
+use crate::document;
+use cli::untrusted_file;
 use config::layout::ENGINE_SETTINGS;
 use host::changes::{Attributes, Changes};
 use host::fence::Answer;
@@ -191,7 +193,7 @@ fn verify(machine: &Machine, source: Source) -> Result<()> {
         Ok(chains) => Answer::Repaired { chains: chains.join(", ") },
         Err(error) => Answer::Failed { why: format!("{error:#}") },
     };
-    println!("{}", serde_json::to_string(&answer)?);
+    document::write(&serde_json::to_string(&answer)?)?;
     verified.map(drop)
 }
 
@@ -260,8 +262,8 @@ fn configured(machine: &Machine) -> Result<Option<Vec<Ipv4Net>>> {
     if !file.exists() {
         return Ok(None);
     }
-    let text =
-        fs::read_to_string(file).with_context(|| format!("cannot read {ENGINE_SETTINGS}"))?;
+    let text = untrusted_file::read_text(file)
+        .with_context(|| format!("cannot read {ENGINE_SETTINGS}"))?;
     let settings: Value =
         serde_json::from_str(&text).with_context(|| format!("{ENGINE_SETTINGS} is no JSON"))?;
     let pools = settings["default-address-pools"].as_array().cloned().unwrap_or_default();
@@ -340,6 +342,7 @@ fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn route(range: &str, device: &str) -> Route {
         Route { range: range.parse().unwrap(), device: device.to_owned() }

@@ -2,7 +2,6 @@
 //! addresses and its bridges.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
 
 use anyhow::{Context as _, Result};
@@ -12,6 +11,7 @@ use url::Url;
 
 use super::fence::Fence;
 use super::{configured, is_dockers_bridge};
+use cli::untrusted_file;
 use config::Settings;
 use config::layout::{AGENT_DROP_INS, ENGINE_SETTINGS};
 use config::proxy::{self, ProxySelection};
@@ -94,7 +94,8 @@ fn settings(machine: &Machine, source: Source) -> Result<(Settings, Vec<(String,
 
 /// The name servers in the host's own settings, without its loopback's.
 pub(super) fn resolvers(machine: &Machine) -> Vec<Ipv4Addr> {
-    let texts = RESOLV_CONF.map(|file| fs::read_to_string(machine.path(file)).unwrap_or_default());
+    let texts =
+        RESOLV_CONF.map(|file| untrusted_file::read_text(machine.path(file)).unwrap_or_default());
     texts.iter().flat_map(|text| parse_resolvers(text)).collect()
 }
 
@@ -107,7 +108,7 @@ fn parse_resolvers(text: &str) -> impl Iterator<Item = Ipv4Addr> {
 
 /// Those that an engine's settings name, if it has any.
 fn engine_resolvers(machine: &Machine, settings: &str) -> Vec<Ipv4Addr> {
-    let text = fs::read_to_string(machine.path(settings)).unwrap_or_default();
+    let text = untrusted_file::read_text(machine.path(settings)).unwrap_or_default();
     let settings: Value = serde_json::from_str(&text).unwrap_or_default();
     let addresses = settings["dns"].as_array().into_iter().flatten();
     addresses.filter_map(|address| address.as_str()?.parse().ok()).collect()
@@ -142,6 +143,7 @@ fn services(server: Option<&Url>, proxy: &[(String, String)]) -> Result<Vec<Sock
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn resolvers_are_those_of_the_host_and_of_its_stub() {

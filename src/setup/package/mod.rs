@@ -48,6 +48,7 @@ use self::product::Product;
 use self::stage::Stage;
 use self::symbols::Processor;
 use crate::context::Context;
+use crate::document;
 use crate::output::Format;
 use cli::Failure;
 use cli::eprintln;
@@ -410,7 +411,7 @@ impl File {
 impl Made {
     fn print(&self, format: Format) -> Result<()> {
         match format {
-            Format::Json => println!("{}", serde_json::to_string_pretty(self)?),
+            Format::Json => document::write(&serde_json::to_string_pretty(self)?)?,
             Format::Text => {
                 for warning in &self.warnings {
                     eprintln!("warning: {warning}");

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::units;
+use cli::untrusted_file;
 use config::layout::AGENT_DROP_INS;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
 use config::proxy::{self, ProxySettings};
@@ -97,7 +98,7 @@ fn own(changes: &Changes, path: &str, text: Option<&str>, force: bool) -> Result
     if force || file.symlink_metadata().is_err() || changes.is_ours(path)? {
         return Ok(());
     }
-    if text.is_some() && fs::read_to_string(&file).ok().as_deref() == text {
+    if text.is_some() && untrusted_file::read_text(&file).ok().as_deref() == text {
         return Ok(());
     }
     if let Ok(target) = fs::read_link(&file) {

@@ -1,11 +1,10 @@
 //! The proxy that the runs' engine uses, whoever set it.
 
-use std::fs;
-
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use cli::Failure;
+use cli::untrusted_file;
 use config::Settings;
 use config::layout::ENGINE_SETTINGS;
 use config::proxy::{is_variable, masked_value};
@@ -63,7 +62,9 @@ impl Engine {
                 file: given.file.display().to_string(),
             })
             .collect();
-        let Ok(text) = fs::read_to_string(machine.path(self.settings)) else { return Ok(found) };
+        let Ok(text) = untrusted_file::read_text(machine.path(self.settings)) else {
+            return Ok(found);
+        };
         let json: DaemonJson = serde_json::from_str(&text)
             .with_context(|| format!("cannot understand {}", self.settings))?;
         let Proxies { http, https, no } = json.proxies;

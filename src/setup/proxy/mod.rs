@@ -13,6 +13,7 @@ use clap::Subcommand;
 pub(crate) use self::drop_in::{of_units, write};
 use self::restart::{Restart, restart};
 use crate::context::{Context, RECORDS, require_root};
+use crate::document::{self, Progress};
 use crate::install::route;
 use cli::Failure;
 use cli::{eprintln, println};
@@ -97,25 +98,33 @@ struct Manner {
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     match &args.action {
         Some(Action::Show) => show::show(context),
-        // Whoever takes the only way out away means it: the agent may fail then.
-        Some(Action::Remove(manner)) => {
-            change(context, manner, Restart::Begin, "No proxy is set.", |changes| {
-                let changed = drop_in::remove(changes, manner.force)?;
-                let family = Os::of(changes.machine())?.family;
-                Ok(route::put(changes, family, &[])? || changed)
-            })
-        }
-        None => {
-            let proxy = wanted(args)?;
-            let family = Os::of(&context.machine)?.family;
-            route::require_usable(&context.machine, family, &proxy.variables(), None)?;
-            let nothing = "The proxy is already up to date; nothing changed.";
-            change(context, &args.manner, Restart::Wait, nothing, |changes| {
-                let changed = write(changes, &proxy, args.manner.force)?;
-                Ok(route::put(changes, family, &proxy.variables())? || changed)
-            })
-        }
+        Some(Action::Remove(manner)) => document::of_changes("proxy", manner.dry_run, |progress| {
+            remove(context, manner, progress)
+        }),
+        None => document::of_changes("proxy", args.manner.dry_run, |progress| {
+            set(context, args, progress)
+        }),
     }
+}
+
+fn set(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
+    let proxy = wanted(args)?;
+    let family = Os::of(&context.machine)?.family;
+    route::require_usable(&context.machine, family, &proxy.variables(), None)?;
+    let nothing = "The proxy is already up to date; nothing changed.";
+    change(context, &args.manner, progress, Restart::Wait, nothing, |changes| {
+        let changed = write(changes, &proxy, args.manner.force)?;
+        Ok(route::put(changes, family, &proxy.variables())? || changed)
+    })
+}
+
+fn remove(context: &Context, manner: &Manner, progress: &mut Progress) -> Result<()> {
+    // Whoever takes the only way out away means it: the agent may fail then.
+    change(context, manner, progress, Restart::Begin, "No proxy is set.", |changes| {
+        let changed = drop_in::remove(changes, manner.force)?;
+        let family = Os::of(changes.machine())?.family;
+        Ok(route::put(changes, family, &[])? || changed)
+    })
 }
 
 fn wanted(args: &Args) -> Result<ProxySettings> {
@@ -172,6 +181,7 @@ fn read_url(url: &str) -> Result<String> {
 fn change(
     context: &Context,
     manner: &Manner,
+    progress: &mut Progress,
     wait: Restart,
     nothing: &str,
     change: impl FnOnce(&mut Changes) -> Result<bool>,
@@ -190,7 +200,9 @@ fn change(
     if !manner.no_restart {
         restart(&mut changes, services, wait)?;
     }
+    let changed = changes.changed().to_vec();
     changes.finish()?;
+    progress.changed(&changed);
     if manner.no_restart && !manner.dry_run && services.can_run() {
         println!(
             "Next: systemctl restart {ENGINE_UNIT} && systemctl restart {AGENT_UNIT} (runs continue)"

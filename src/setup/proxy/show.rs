@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::drop_in::{is_linked, of_units};
 use super::engine_proxy::{Engine, EngineProxy};
 use crate::context::{Context, RECORDS};
+use crate::document;
 use crate::output::Format;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
 use config::proxy::masked_value;
@@ -48,7 +49,7 @@ pub(super) fn show(context: &Context) -> Result<()> {
         engine_proxy: engine.proxy(machine)?,
     };
     if context.format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&shown)?);
+        document::write(&serde_json::to_string_pretty(&shown)?)?;
         return Ok(());
     }
     print_services(&shown, engine.is_bundled());

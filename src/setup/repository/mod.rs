@@ -31,6 +31,7 @@ use self::keys::Keys;
 use self::publication::Publication;
 use self::versions::Package;
 use crate::context::Context;
+use crate::document;
 use crate::output::Format;
 use crate::package::sha256;
 use cli::Failure;
@@ -141,7 +142,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     say_which_end(&keys);
     let made = make(args, &keys, &new)?;
     match context.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&made)?),
+        Format::Json => document::write(&serde_json::to_string_pretty(&made)?)?,
         Format::Text => made.print(),
     }
     Ok(())

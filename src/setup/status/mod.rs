@@ -3,7 +3,6 @@
 mod text;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,10 +11,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::context::{Context, RECORDS};
+use crate::document;
 use crate::fixes::{Fixes, ListedFix};
 use crate::output::Format;
 use crate::secrets::Secrets;
-use cli::Failure;
+use cli::{Failure, untrusted_file};
 use config::layout;
 use config::layout::AGENT_DROP_INS;
 use config::layout::PROXY_SECRETS;
@@ -91,7 +91,7 @@ pub(crate) struct Args {}
 pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
     let status = Status::of(&context.machine);
     match context.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+        Format::Json => document::write(&serde_json::to_string_pretty(&status)?)?,
         Format::Text => status.print(),
     }
     if status.agent_runs() || !context.machine.is_this_one() {
@@ -385,7 +385,7 @@ impl Proxy {
 
 /// Why we can't tell the proxy: its file is there, and not for us to read.
 fn hidden_proxy(machine: &Machine) -> Option<String> {
-    let error = fs::File::open(machine.path(PROXY_SECRETS)).err()?;
+    let error = untrusted_file::read_text(machine.path(PROXY_SECRETS)).err()?;
     (error.kind() == io::ErrorKind::PermissionDenied)
         .then(|| format!("only root may read {PROXY_SECRETS}, which sets it"))
 }

@@ -17,6 +17,7 @@ use self::files::Files;
 use super::keys::{Verifier, require_strong_hashes};
 use super::yum::Part;
 use super::{KEY, PROGRAM, require};
+use crate::document;
 use crate::output::Format;
 use crate::package::sha256;
 use cli::Failure;
@@ -80,7 +81,7 @@ pub(crate) fn run(format: Format, args: &Args) -> Result<()> {
         findings.problems.push(format!("{error:#}"));
     }
     if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        document::write(&serde_json::to_string_pretty(&findings)?)?;
         return if findings.problems.is_empty() {
             Ok(())
         } else {

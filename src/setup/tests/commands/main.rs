@@ -3,8 +3,10 @@
 mod check;
 mod help;
 mod install;
+mod json;
 mod links;
 mod network;
+mod odd_files;
 mod proxy;
 mod recover;
 mod report;
