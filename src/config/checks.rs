@@ -122,12 +122,60 @@ pub(crate) fn user(user: &str) -> Result<(), String> {
     Ok(())
 }
 
-pub(crate) fn image(image: &str) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_graphic();
-    if image.is_empty() || image.starts_with('-') || !image.chars().all(plain) {
-        return Err(format!("should be an image's name such as terraform:1.11, not `{image}`"));
-    }
-    Ok(())
+/// Checks that a text can name an image, `[HOST[:PORT]/]NAME[/NAME…][:TAG][@DIGEST]`, as the
+/// engine has them (github.com/distribution/reference); `{version}` stands for a version.
+///
+/// # Errors
+/// It can't, as the end of a sentence.
+pub fn image(image: &str) -> Result<(), String> {
+    let text = image.replace("{version}", "1.9.8");
+    let (name, digest) = match text.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (&*text, None),
+    };
+    let (name, tag) = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (name, None),
+    };
+    let (host, name) = match name.split_once('/') {
+        Some((host, name)) if host.contains(['.', ':']) || host == "localhost" => {
+            (Some(host), name)
+        }
+        _ => (None, name),
+    };
+    let is_ok = name.len() <= 255
+        && name.split('/').all(is_part_of_name)
+        && tag.is_none_or(is_tag)
+        && digest.is_none_or(is_digest)
+        && host.is_none_or(|host| registries(host).is_ok());
+    is_ok.then_some(()).ok_or_else(|| {
+        let said = image.escape_debug();
+        format!("should be an image's name such as hashicorp/terraform:1.9, not `{said}`")
+    })
+}
+
+fn is_part_of_name(part: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    part.starts_with(is_plain)
+        && part.ends_with(is_plain)
+        && part.chars().all(|c| is_plain(c) || "._-".contains(c))
+        && !part.contains("..")
+}
+
+fn is_tag(tag: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    tag.len() <= 128
+        && tag.starts_with(is_word)
+        && tag.chars().all(|c| is_word(c) || ".-".contains(c))
+}
+
+fn is_digest(digest: &str) -> bool {
+    digest.split_once(':').is_some_and(|(algorithm, hex)| {
+        algorithm.starts_with(|c: char| c.is_ascii_alphabetic())
+            && algorithm.chars().all(|c| c.is_ascii_alphanumeric() || "+._-".contains(c))
+            && hex.len() >= 32
+            && hex.chars().all(|c| c.is_ascii_hexdigit())
+    })
 }
 
 pub(crate) fn certificates(file: &Path) -> Result<(), String> {
@@ -202,6 +250,47 @@ pub(crate) fn socket(address: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_named_as_the_engine_names_it() {
+        let digest = format!("x@sha256:{}", "0".repeat(64));
+        for name in [
+            "terraform",
+            "hashicorp/terraform:1.9",
+            "hashicorp/terraform:{version}",
+            "registry.example.com:5000/a/b-c/d_e.f:1.9.8-rc1",
+            "localhost/run:1",
+            "localhost:5000/run",
+            "[2001:db8::1]:5000/run",
+            "sha256:0123456789abcdef",
+            &digest,
+        ] {
+            assert_eq!(image(name), Ok(()), "{name}");
+        }
+        for name in [
+            "",
+            "-rm",
+            "terraform:",
+            "Hashicorp/Terraform",
+            "terra form",
+            "terraform:1.9 --privileged",
+            "https://registry.example.com/run",
+            "/run",
+            "run/",
+            "a//b",
+            "../run",
+            "run:{image}",
+            "run@sha256:12",
+            "run\n",
+            "$(id)",
+            "bücher",
+            "registry.example.com:port/run",
+            &format!("run:{}", "1".repeat(129)),
+        ] {
+            assert!(image(name).is_err(), "{name}");
+        }
+        assert!(!image("run\u{1b}[31m\n").unwrap_err().contains(['\u{1b}', '\n']));
+    }
 
     #[test]
     fn a_mirror_is_an_address_or_a_folder() {

@@ -28,7 +28,9 @@ use cli::Failure;
 use cli::untrusted_file;
 use protocol::Secret;
 
-pub use checks::{MAX_CERTIFICATES, address, is_encrypted_or_local, url as check_url};
+pub use checks::{
+    MAX_CERTIFICATES, address, image as check_image, is_encrypted_or_local, url as check_url,
+};
 pub use layout::{DATA_DIR, ENGINE_SOCKET as ENGINE, SETTINGS as FILE};
 pub use table::{DefaultValue, KEYS, Key, ValueKind};
 pub use token::read_token;

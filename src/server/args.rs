@@ -430,12 +430,7 @@ pub(crate) fn public_url(text: &str) -> Result<Url, String> {
 
 /// The name of an image, which the engine knows only once a run begins.
 pub(crate) fn image(text: &str) -> Result<String, String> {
-    let is_name = !text.is_empty()
-        && !text.starts_with('-')
-        && !text.contains("://")
-        && text.chars().all(|c| c.is_ascii_graphic());
-    let example = "it takes the name of an image, such as hashicorp/terraform:1.9";
-    is_name.then(|| text.to_owned()).ok_or_else(|| example.to_owned())
+    config::check_image(text).map(|()| text.to_owned()).map_err(|why| format!("it {why}"))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -549,7 +544,11 @@ mod tests {
 
     #[test]
     fn an_image_is_a_name_and_no_address() {
-        for name in ["hashicorp/terraform:1.9", "r.example.com:5000/t@sha256:ab", "t:{version}"] {
+        for name in [
+            "hashicorp/terraform:1.9",
+            "r.example.com:5000/t@sha256:0123456789abcdef0123456789abcdef",
+            "t:{version}",
+        ] {
             assert_eq!(image(name).as_deref(), Ok(name));
         }
         for name in ["", "two words", "https://r.example.com/t", "--rm"] {

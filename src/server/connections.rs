@@ -6,6 +6,11 @@
 //! whoever has no token can hold few connections, and none for long, while agents can hold
 //! as many polls as there are agents.
 //!
+//! Connections that have authenticated count for the one whose token it was: an agent has few
+//! of all, and the agents of a pool together three quarters, so that no agent, and nobody who registers
+//! many, takes the places of others. A connection stays authenticated as long as its requests
+//! do.
+//!
 //! Who floods the server from some addresses keeps no places from others: addresses with many
 //! connections get only half of them, and those that have authenticated lately, as agents'
 //! have, need none but their own.
@@ -13,13 +18,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::extract::Request;
 use axum::http::header::CONNECTION;
-use axum::http::{Extensions, HeaderValue};
+use axum::http::{Extensions, HeaderValue, StatusCode};
 use axum::middleware::{AddExtension, Next};
 use axum::response::Response;
 use axum_server::accept::Accept;
@@ -56,6 +61,14 @@ const CROWD: usize = 8;
 /// For how long an address is known that has authenticated.
 const KNOWN: Duration = Duration::from_secs(60 * 60);
 
+/// The share of all connections that one agent or other token may have, and its least: an agent
+/// has two for each of its runs, and one for its poll.
+const OF_ONE: usize = 40;
+const LEAST_OF_ONE: usize = 256;
+
+/// For how long a connection counts as authenticated without a request with a valid token.
+const TRUSTED: Duration = Duration::from_secs(10);
+
 /// How often the log says that connections are refused.
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
@@ -82,6 +95,8 @@ struct Places {
     /// Those of crowded addresses.
     crowds: Share,
     per_address: Mutex<HashMap<IpAddr, Arc<OfAddress>>>,
+    /// Of those that have authenticated, by whose they are.
+    per_owner: Mutex<HashMap<String, Weak<Semaphore>>>,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -123,6 +138,7 @@ impl Gate {
             unauthenticated: Share::new(limits.unauthenticated),
             crowds: Share::new((limits.unauthenticated / 2).max(1)),
             per_address: Mutex::default(),
+            per_owner: Mutex::default(),
             warned: Mutex::default(),
         }))
     }
@@ -154,8 +170,13 @@ impl Gate {
             }
         };
         tokio::time::timeout(PLACE, wait).await.map_err(|_| too_many())?;
-        let place = Mutex::new(Some(permits));
-        Ok(Connection(Arc::new(Held { address, of_address, _all: all, place })))
+        Ok(Connection(Arc::new(Held {
+            address,
+            of_address,
+            places: Arc::clone(places),
+            _all: all,
+            place: Mutex::new(Place::Unauthenticated { _permits: permits }),
+        })))
     }
 }
 
@@ -178,6 +199,21 @@ impl Places {
         let new = Arc::new(OfAddress { share, authenticated_at: Mutex::default() });
         per_address.insert(address, Arc::clone(&new));
         new
+    }
+
+    /// A place for one more connection of an owner.
+    fn of_owner(&self, owner: &str, most: usize) -> Option<OwnedSemaphorePermit> {
+        let mut per_owner = lock(&self.per_owner);
+        let places = match per_owner.get(owner).and_then(Weak::upgrade) {
+            Some(known) => known,
+            None => {
+                per_owner.retain(|_, places| places.strong_count() > 0);
+                let new = Arc::new(Semaphore::new(most.max(1)));
+                per_owner.insert(owner.to_owned(), Arc::downgrade(&new));
+                new
+            }
+        };
+        places.try_acquire_owned().ok()
     }
 
     fn refused(&self, address: IpAddr, why: &str) -> io::Error {
@@ -234,10 +270,39 @@ pub(crate) struct Connection(Arc<Held>);
 struct Held {
     address: IpAddr,
     of_address: Arc<OfAddress>,
+    places: Arc<Places>,
     _all: OwnedSemaphorePermit,
-    /// None once a request has authenticated.
-    place: Mutex<Option<Vec<OwnedSemaphorePermit>>>,
+    place: Mutex<Place>,
 }
+
+/// What a connection counts for.
+#[derive(Debug)]
+enum Place {
+    Unauthenticated {
+        _permits: Vec<OwnedSemaphorePermit>,
+    },
+    Authenticated {
+        _permits: Vec<OwnedSemaphorePermit>,
+        /// When the last request with a valid token began.
+        at: Instant,
+    },
+}
+
+/// Whose the token of a request is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Owner<'a> {
+    /// An agent's, or of a task of it.
+    Agent { id: &'a str, pool_id: &'a str },
+    /// A pool's.
+    Pool(&'a str),
+    /// Another one with this id.
+    Token(&'a str),
+}
+
+/// Its owner has all connections that it may have.
+#[derive(Debug, thiserror::Error)]
+#[error("there are too many connections with this token")]
+pub(crate) struct TooMany;
 
 impl Connection {
     /// Where it comes from: a proxy's address, if there is one in between.
@@ -247,23 +312,60 @@ impl Connection {
 
     /// Whether one of its requests has had a valid token.
     pub(crate) fn is_authenticated(&self) -> bool {
-        lock(&self.0.place).is_none()
+        matches!(*lock(&self.0.place), Place::Authenticated { .. })
+    }
+
+    /// Whether a request that began then has, or another one lately.
+    fn is_trusted(&self, request_at: Instant) -> bool {
+        let is_valid = |at: Instant| at >= request_at || at.elapsed() < TRUSTED;
+        matches!(*lock(&self.0.place), Place::Authenticated { at, .. } if is_valid(at))
+    }
+
+    fn authenticate(&self, owner: Owner<'_>) -> Result<(), TooMany> {
+        let held = &self.0;
+        let mut place = lock(&held.place);
+        if let Place::Authenticated { at, .. } = &mut *place {
+            *at = Instant::now();
+            return Ok(());
+        }
+        let all = held.places.limits.all;
+        let (of_one, of_pool) = ((all / OF_ONE).max(LEAST_OF_ONE.min(all / 4)), all / 4 * 3);
+        let shares = match owner {
+            Owner::Agent { id, pool_id } => vec![(id, of_one), (pool_id, of_pool)],
+            Owner::Pool(id) => vec![(id, of_pool)],
+            Owner::Token(id) => vec![(id, of_one)],
+        };
+        let permits: Option<Vec<_>> =
+            shares.into_iter().map(|(owner, most)| held.places.of_owner(owner, most)).collect();
+        let Some(permits) = permits else {
+            held.places.refused(held.address, &format!("{owner:?} has all that it may have"));
+            return Err(TooMany);
+        };
+        *place = Place::Authenticated { _permits: permits, at: Instant::now() };
+        *lock(&held.of_address.authenticated_at) = Some(Instant::now());
+        Ok(())
     }
 }
 
 /// The token of the request with these extensions is valid: its connection may stay.
-pub(crate) fn authenticated(request: &Extensions) {
-    if let Some(Connection(held)) = request.get() {
-        lock(&held.place).take();
-        *lock(&held.of_address.authenticated_at) = Some(Instant::now());
+///
+/// # Errors
+/// Its owner has too many: the connection ends with the answer.
+pub(crate) fn authenticated(request: &Extensions, owner: Owner<'_>) -> Result<(), TooMany> {
+    match request.get::<Connection>() {
+        Some(connection) => connection.authenticate(owner),
+        None => Ok(()),
     }
 }
 
-/// Ends a connection that has not authenticated with the answer.
+/// Ends a connection with the answer if it has not authenticated, or if its token is not valid
+/// any more.
 pub(crate) async fn close_unauthenticated(request: Request, next: Next) -> Response {
     let connection = request.extensions().get::<Connection>().cloned();
+    let now = Instant::now();
     let mut answer = next.run(request).await;
-    if connection.is_some_and(|connection| !connection.is_authenticated()) {
+    let is_refused = answer.status() == StatusCode::UNAUTHORIZED;
+    if connection.is_some_and(|connection| is_refused || !connection.is_trusted(now)) {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
@@ -299,10 +401,39 @@ mod tests {
         tokio::time::timeout(Duration::from_millis(50), gate.admit(address(from))).await.is_err()
     }
 
-    fn authenticate(connection: &Connection) {
+    fn authenticate_as(connection: &Connection, owner: Owner<'_>) -> Result<(), TooMany> {
         let mut extensions = Extensions::new();
         extensions.insert(connection.clone());
-        authenticated(&extensions);
+        authenticated(&extensions, owner)
+    }
+
+    /// With a token of its own.
+    fn authenticate(connection: &Connection) {
+        let id = format!("at-{:p}", Arc::as_ptr(&connection.0));
+        authenticate_as(connection, Owner::Token(&id)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_agent_and_those_of_a_pool_have_a_share_and_leave_the_rest_to_others() {
+        let gate = Gate::new(LIMITS);
+        let connect = async |owner: Owner<'_>| {
+            let connection = gate.admit(address("192.0.2.1")).await.unwrap();
+            authenticate_as(&connection, owner).map(|()| connection)
+        };
+        let agent = |id| Owner::Agent { id, pool_id: "apool-1" };
+        let mut held = Vec::new();
+        for id in ["agent-1", "agent-2", "agent-3"] {
+            for _ in 0..4 {
+                held.push(connect(agent(id)).await.unwrap());
+            }
+            // What it has goes on; one more does not.
+            authenticate_as(&held[0], agent("agent-1")).unwrap();
+            connect(agent(id)).await.unwrap_err();
+        }
+        connect(agent("agent-4")).await.expect_err("the pool has three quarters");
+        held.push(connect(Owner::Agent { id: "agent-5", pool_id: "apool-2" }).await.unwrap());
+        held.remove(0);
+        held.push(connect(agent("agent-4")).await.unwrap());
     }
 
     #[tokio::test]

@@ -44,6 +44,7 @@ mod packages;
 mod pages;
 mod pieces;
 mod retention;
+mod revoked;
 mod run_schedules;
 mod run_triggers;
 mod samples;
@@ -351,6 +352,7 @@ fn routes(app: &App) -> Router {
         .merge(metrics::endpoint::routes())
         .layer(RequestBodyTimeoutLayer::new(SILENT_BODY))
         .layer(map_request(pieces::join_small))
+        .layer(from_fn_with_state(Arc::clone(app), revoked::end_with_token))
         .layer(from_fn(connections::close_unauthenticated))
         .layer(from_fn_with_state(Arc::clone(app), metrics::measure))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))

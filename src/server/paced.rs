@@ -120,7 +120,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::connections::{Gate, Limits, authenticated};
+    use crate::connections::{Gate, Limits, Owner, authenticated};
 
     /// A connection of the server's, and its client.
     async fn connected() -> (Paced, TcpStream) {
@@ -169,7 +169,7 @@ mod tests {
         let (mut paced, _client) = connected().await;
         let mut extensions = axum::http::Extensions::new();
         extensions.insert(paced.connection.clone());
-        authenticated(&extensions);
+        authenticated(&extensions, Owner::Token("at-1")).unwrap();
         paced.waited = Duration::from_secs(60 * 60 * 24);
         let answered = tokio::time::timeout(3 * PATIENCE, answer(&mut paced)).await;
         assert!(answered.is_err(), "{answered:?}");

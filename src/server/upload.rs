@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT};
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::app::App;
 use crate::objects::{Draft, too_large};
@@ -91,6 +92,8 @@ pub(crate) struct Upload {
     waits: bool,
     turns: Arc<Turns>,
     client: u64,
+    /// Ends the body when nobody waits for it any more: the thread that reads it does not know.
+    ends: DropGuard,
 }
 
 impl FromRequest<App> for Upload {
@@ -107,7 +110,9 @@ impl FromRequest<App> for Upload {
             headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let waits = headers.contains_key(EXPECT);
         let body = request.into_body().into_data_stream().map_err(io::Error::other);
-        Ok(Self { body: Box::pin(StreamReader::new(body)), length, waits, turns, client })
+        let end = CancellationToken::new();
+        let body = Box::pin(StreamReader::new(body.take_until(end.clone().cancelled_owned())));
+        Ok(Self { body, length, waits, turns, client, ends: end.drop_guard() })
     }
 }
 
@@ -141,6 +146,7 @@ impl Upload {
         if is_too_long && self.waits {
             return Err(Error::from(too_large(limit.content)).into());
         }
+        let _ends = self.ends;
         let turn = self.turns.take(self.client).await;
         let turn = turn.map_err(|error| Error::Failed(error.into()))?;
         let reading = tokio::task::spawn_blocking(move || {

@@ -9,6 +9,24 @@ use serde_json::{Value, json};
 use crate::harness::{Server, error, events, id, related, state};
 
 #[tokio::test]
+async fn what_can_name_no_image_is_refused_for_pools_and_workspaces() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    for path in [format!("/agent-pools/{}", site.pool), format!("/workspaces/{}", site.workspace)] {
+        for image in ["two words", "run:1\n--privileged", "https://x/run", "../run", "$(id)"] {
+            let body = json!({ "data": { "attributes": { "image": image } } });
+            let (status, document) = server.call(Method::PATCH, &path, body).await;
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{path} {image}: {document}");
+            let (_, why, pointer) = error(&document);
+            assert!(why.contains("an image's name such as hashicorp/terraform:1.9"), "{document}");
+            assert!(
+                pointer.ends_with("image") || document.to_string().contains("attributes/image")
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_pools_image_goes_with_a_claim_as_it_is_then() {
     let server = Server::start().await;
     let site = server.pool_and_workspace().await;

@@ -15,7 +15,7 @@ use reqwest::{Body, Certificate, Client, Method, StatusCode};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::spawn;
@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::{Agent, Job, Server};
+use crate::harness::{Agent, Job, Server, resource};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -186,6 +186,109 @@ async fn only_a_request_with_a_valid_token_keeps_its_connection() {
     assert_eq!(answer.headers()["connection"], "close");
     let answer = server.http.get(&url).bearer_auth(&server.admin).send().await.unwrap();
     assert!(!answer.headers().contains_key("connection"));
+}
+
+/// An upload without an end, with the token of another admin, who is dismissed meanwhile.
+#[tokio::test]
+async fn an_upload_ends_with_its_token() {
+    let server = Server::start().await;
+    let (path, named) = ("/access-tokens", json!({ "description": "of another admin" }));
+    let (status, made) = server.call(Method::POST, path, resource(named, &[])).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let token = made["data"]["attributes"]["token"].as_str().unwrap();
+    let mut connection = connect_tls(&server, "127.0.0.2").await.unwrap();
+    let head = format!(
+        "POST /api/iacp/v3/state-versions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\
+         content-type: application/vnd.api+json\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let (mut answer, mut upload) = tokio::io::split(connection);
+    let sends = spawn(async move {
+        while upload.write_all(b"1\r\n \r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    // It has begun, and goes on longer than the server waits before it looks at the token.
+    let mut said = Vec::new();
+    let before = tokio::time::timeout(Duration::from_secs(5), answer.read_buf(&mut said)).await;
+    assert!(before.is_err(), "{}", String::from_utf8_lossy(&said));
+    let id = token.rsplit_once('.').unwrap().0;
+    let (status, _) = server.call(Method::DELETE, &format!("{path}/{id}"), Value::Null).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let ended = async {
+        let _ = answer.read_to_end(&mut said).await;
+        sends.await
+    };
+    tokio::time::timeout(Duration::from_secs(30), ended).await.expect("it ended").unwrap();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.starts_with("HTTP/1.1 401 ") && said.contains("was revoked"), "{said}");
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_first_request_whose_token_is_not_valid_any_more() {
+    let server = Server::start().await;
+    let mut connection = connect_tls(&server, "127.0.0.2").await.unwrap();
+    let mut ask = async |token: &str| {
+        let request = format!(
+            "GET /api/iacp/v3/environments HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"}") {
+            assert_ne!(connection.read_buf(&mut said).await.unwrap(), 0);
+        }
+        String::from_utf8(said).unwrap()
+    };
+    let answered = ask(&server.admin).await;
+    assert!(answered.starts_with("HTTP/1.1 200 ") && !answered.contains("connection: close"));
+    let refused = ask("at-1.00").await;
+    assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains("connection: close"));
+    assert_eq!(connection.read(&mut [0]).await.unwrap_or(0), 0);
+}
+
+/// Polls on as many connections as an agent may have, and on one more.
+#[tokio::test]
+async fn an_agent_cannot_take_the_connections_of_others() {
+    let server = Server::start_with(&["--max-connections", "40"]).await;
+    let site = server.pool_and_workspace().await;
+    let greedy = server.agent(&site, "greedy").await;
+    let polls: Vec<_> = (0..12)
+        .map(|_| {
+            let (http, token) = (client(&server, "127.0.0.2"), greedy.token.clone());
+            let poll = http.post(format!("{}{BASE}/poll", server.url)).bearer_auth(token);
+            spawn(poll.json(&json!({ "free_slots": 0, "tasks": [] })).send())
+        })
+        .collect();
+    let refused = async {
+        loop {
+            for poll in &polls {
+                if poll.is_finished() {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), refused).await.expect("one is refused");
+    server.wait_for_log("call of an agent refused").await;
+    assert!(server.log().contains("too many connections with this token"), "{}", server.log());
+    let other = server.agent(&site, "other").await;
+    let (status, said) =
+        other.call(Method::POST, "heartbeat", &json!({"status": "idle", "tasks": []})).await;
+    assert!(status.is_success(), "{status} {said}");
+    polls.iter().for_each(JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_refused_path_is_in_the_log_with_its_beginning_alone() {
+    let server = Server::start().await;
+    let path = format!("{BASE}/{}", "%0a".repeat(2000));
+    let answer = server.http.get(format!("{}{path}", server.url)).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    server.wait_for_log("call of an agent refused").await;
+    let log = server.log();
+    let mut refused = log.lines().filter(|line| line.contains("call of an agent refused"));
+    assert!(refused.all(|line| line.len() < 600), "{log}");
 }
 
 #[tokio::test]

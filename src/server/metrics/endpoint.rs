@@ -17,7 +17,7 @@ use super::snapshot;
 use crate::api::json_api::ApiError;
 use crate::api::pools::check_admin;
 use crate::app::{App, Bearer};
-use crate::connections::authenticated;
+use crate::connections::{Owner, authenticated};
 use crate::local_api::LocalAdmin;
 use crate::token::PresentedToken;
 use protocol::Secret;
@@ -62,7 +62,7 @@ async fn metrics(
     if extensions.get::<LocalAdmin>().is_none() {
         check(&app, &Bearer::of(&headers).0).await?;
     }
-    authenticated(&extensions);
+    authenticated(&extensions, Owner::Token("metrics"))?;
     let snapshot = snapshot::take(&app).await?;
     let mut text = String::new();
     for registry in [&snapshot, &*app.scheduler.store.metrics.registry] {

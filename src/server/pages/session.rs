@@ -17,7 +17,7 @@ use super::cookie::Cookie;
 use super::error::PageError;
 use crate::app::App;
 use crate::clock::Millis;
-use crate::connections::authenticated;
+use crate::connections::{Owner, authenticated};
 use crate::scheduler::millis;
 use crate::store::Connection;
 use crate::store::page_session::{self, PageSession};
@@ -76,7 +76,8 @@ impl FromRequestParts<App> for Session {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, PageError> {
         match find(app, &parts.headers).await? {
             Some(session) => {
-                authenticated(&parts.extensions);
+                // One of too many connections ends with the answer.
+                let _ = authenticated(&parts.extensions, Owner::Token(&session.id));
                 Ok(session)
             }
             None => {

@@ -18,7 +18,7 @@ use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
 use crate::app::{App, Bearer};
-use crate::connections::authenticated;
+use crate::connections::{Owner, authenticated};
 use crate::scheduler::Error;
 use crate::store::access_token::AccessToken;
 use crate::store::session::Session;
@@ -80,7 +80,10 @@ impl FromRequestParts<App> for WithPoolToken {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
         let token = Bearer::of(&parts.headers).0;
         let token = app.scheduler.pool_token(token.expose()).await?;
-        authenticated(&parts.extensions);
+        authenticated(
+            &parts.extensions,
+            Owner::Pool(token.pool_id.as_deref().unwrap_or_default()),
+        )?;
         Ok(Self(token))
     }
 }
@@ -94,7 +97,8 @@ impl FromRequestParts<App> for InSession {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
         let token = Bearer::of(&parts.headers).0;
         let session = app.scheduler.session(token.expose()).await?;
-        authenticated(&parts.extensions);
+        let owner = Owner::Agent { id: &session.agent_id, pool_id: &session.pool_id };
+        authenticated(&parts.extensions, owner)?;
         Ok(Self(session))
     }
 }
@@ -110,7 +114,11 @@ impl FromRequestParts<App> for OfTask {
         let Path(id) = Path::<String>::from_request_parts(parts, app).await?;
         match app.scheduler.task_of_token(&id, token.expose()).await {
             Ok(task) => {
-                authenticated(&parts.extensions);
+                let owner = match (&task.agent_id, &task.pool_id) {
+                    (Some(id), Some(pool_id)) => Owner::Agent { id, pool_id },
+                    _ => Owner::Token(&task.id),
+                };
+                authenticated(&parts.extensions, owner)?;
                 Ok(Self(task))
             }
             Err(Error::NotFound(why)) => Err(Refusal::unauthorized(why)),

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::{error, info};
 
 use crate::api::status_of;
+use crate::connections::TooMany;
 use crate::disk;
 use crate::scheduler::{Denied, Error};
 use protocol::limits::OutOfBounds;
@@ -43,7 +44,7 @@ impl Refusal {
     }
 
     fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        Self::Problem(status, Problem { error: why.into(), code: None })
+        Self::Problem(status, Problem { error: short(why.into()), code: None })
     }
 
     /// Says what it means, unless it does already.
@@ -91,6 +92,12 @@ impl From<Error> for Refusal {
     }
 }
 
+impl From<TooMany> for Refusal {
+    fn from(error: TooMany) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+    }
+}
+
 impl From<OutOfBounds> for Refusal {
     fn from(error: OutOfBounds) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
@@ -127,7 +134,7 @@ macro_rules! from_rejection {
     ($($rejection:ty),*) => {$(
         impl From<$rejection> for Refusal {
             fn from(rejection: $rejection) -> Self {
-                Self::new(rejection.status(), short(rejection.body_text()))
+                Self::new(rejection.status(), rejection.body_text())
             }
         }
     )*};
@@ -136,7 +143,7 @@ from_rejection!(PathRejection, QueryRejection);
 
 impl From<BytesRejection> for Refusal {
     fn from(rejection: BytesRejection) -> Self {
-        Self::new(status_of(&rejection), short(rejection.body_text()))
+        Self::new(status_of(&rejection), rejection.body_text())
     }
 }
 
@@ -144,12 +151,13 @@ impl From<JsonRejection> for Refusal {
     fn from(rejection: JsonRejection) -> Self {
         match rejection {
             JsonRejection::BytesRejection(rejection) => rejection.into(),
-            rejection => Self::new(rejection.status(), short(rejection.body_text())),
+            rejection => Self::new(rejection.status(), rejection.body_text()),
         }
     }
 }
 
-/// The beginning of a reason that may quote a value of any length.
+/// The beginning of a reason that may quote a path or a value of any length: answer and log
+/// have it, whoever sent it.
 fn short(mut why: String) -> String {
     const MAX: usize = 300;
     if why.len() > MAX {

@@ -12,6 +12,7 @@ use tracing::{error, warn};
 use super::MEDIA_TYPE;
 use crate::api::status_of;
 use crate::clock::{Millis, rfc3339};
+use crate::connections::TooMany;
 use crate::disk;
 use crate::scheduler::Error;
 
@@ -165,6 +166,12 @@ impl IntoResponse for ApiError {
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         Self::failed(&error)
+    }
+}
+
+impl From<TooMany> for ApiError {
+    fn from(error: TooMany) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests").detail(format!("{error}."))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::admin;
 use crate::api::json_api::ApiError;
 use crate::api::run_scope::RunScope;
 use crate::app::{App, Bearer};
-use crate::connections::authenticated;
+use crate::connections::{Owner, authenticated};
 use crate::local_api::LocalAdmin;
 use crate::store::access_token::{self, AccessToken};
 use crate::store::run_event::Actor;
@@ -60,15 +60,16 @@ pub(super) async fn check(
     match app.scheduler.task_of_run_token(&shown).await? {
         Some(task) => {
             check_run(&app, &task, &mut request).await?;
+            authenticated(request.extensions(), Owner::Token(&task.id))?;
             request.extensions_mut().insert(ReadOnly);
         }
         None => {
             let token = check_admin(&app, &shown).await?;
+            authenticated(request.extensions(), Owner::Token(&token.id))?;
             let actor = Actor::access_token(&token.id, token.name.as_deref());
             request.extensions_mut().insert(actor);
         }
     }
-    authenticated(request.extensions());
     Ok(next.run(request).await)
 }
 

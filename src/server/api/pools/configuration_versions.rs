@@ -14,7 +14,7 @@ use crate::api::calls::{About, Calls, binary};
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::connections::authenticated;
+use crate::connections::{Owner, authenticated};
 use crate::objects;
 use crate::scheduler::Error;
 use crate::store::Connection;
@@ -105,7 +105,7 @@ async fn upload(
     if !PresentedToken::parse(&signature).is_some_and(|shown| shown.matches(&version.upload_hash)) {
         return Err(ApiError::not_found("ConfigurationVersion", &id));
     }
-    authenticated(&extensions);
+    authenticated(&extensions, Owner::Token(&id))?;
     check_kept(&version)?;
     let draft = app.scheduler.objects.draft()?;
     let archive = archive.receive(draft).await.map_err(not_received)?;

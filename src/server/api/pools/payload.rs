@@ -128,6 +128,10 @@ impl Payload {
             let detail = format!("This field takes at most {MAX_IMAGE} bytes.");
             return Err(ApiError::attribute("image", detail));
         }
+        if let Some(Err(why)) = image.iter().flatten().next().map(|name| config::check_image(name))
+        {
+            return Err(ApiError::attribute("image", format!("This field {why}.")));
+        }
         Ok(image)
     }
 

@@ -15,7 +15,7 @@ use crate::api::json_api::ApiError;
 use crate::api::pools::access;
 use crate::api::run_scope::RunScope;
 use crate::app::{App, Bearer};
-use crate::connections::authenticated;
+use crate::connections::{Owner, authenticated};
 use crate::store::access_token::AccessToken;
 use crate::store::run_event::Actor;
 use crate::store::task::Task;
@@ -30,15 +30,18 @@ pub(super) async fn check(
     let token = Bearer::of(request.headers()).0;
     let shown = PresentedToken::parse(token.expose()).ok_or_else(ApiError::unauthorized)?;
     match app.scheduler.task_of_run_token(&shown).await? {
-        Some(task) => check_run(&app, &task, &mut request).await?,
+        Some(task) => {
+            check_run(&app, &task, &mut request).await?;
+            authenticated(request.extensions(), Owner::Token(&task.id))?;
+        }
         None => {
             let admin = access::check_admin(&app, &shown).await?;
+            authenticated(request.extensions(), Owner::Token(&admin.id))?;
             let actor = Actor::access_token(&admin.id, admin.name.as_deref());
             request.extensions_mut().insert(actor);
             request.extensions_mut().insert(Admin(admin));
         }
     }
-    authenticated(request.extensions());
     Ok(next.run(request).await)
 }
 

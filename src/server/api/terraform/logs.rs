@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::api::calls::{About, Calls, Content};
 use crate::api::json_api::ApiError;
 use crate::app::App;
-use crate::connections::authenticated;
+use crate::connections::{Owner, authenticated};
 use crate::logs::Key;
 use crate::store::log_link;
 use crate::store::run::{self, Run};
@@ -110,7 +110,7 @@ async fn read(
 ) -> Result<Response, ApiError> {
     let Query(part) = part?;
     check(&app, &id, &secret).await?;
-    authenticated(&extensions);
+    authenticated(&extensions, Owner::Token(&id))?;
 
     let until = Instant::now() + HOLD;
     // Before the log is read, else what comes in between is missed.

@@ -15,7 +15,7 @@ use crate::api::json_api::{ApiError, Document, to_one};
 use crate::api::pools::{Payload, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::connections::authenticated;
+use crate::connections::{Owner, authenticated};
 use crate::scheduler::{Error, NewState, millis};
 use crate::store::state_upload::{self, StateUpload};
 use crate::store::workspace::Workspace;
@@ -97,7 +97,7 @@ async fn upload(
     content: Upload,
 ) -> Result<StatusCode, ApiError> {
     let announced = find(&app, &id, &signature).await?;
-    authenticated(&extensions);
+    authenticated(&extensions, Owner::Token(&id))?;
     let mut draft = app.scheduler.objects.state_draft()?;
     let (draft, md5) = content
         .read(Limit::of(draft.limit()), move |body| {
@@ -128,7 +128,7 @@ async fn upload_json(
     content: Upload,
 ) -> Result<StatusCode, ApiError> {
     find(&app, &id, &signature).await?;
-    authenticated(&extensions);
+    authenticated(&extensions, Owner::Token(&id))?;
     content
         .read(Limit::of(app.scheduler.objects.max_state()), |body| {
             io::copy(body, &mut io::sink()).map_err(Error::from)?;
