@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::fleet::{Fleet, URL};
+use crate::held::{RIVAL, repository};
 use crate::machine::{text, wait_for};
 use crate::watch::Watch;
 
@@ -38,6 +39,18 @@ fn ansible_sets_up(flavour: &str) {
     fleet.shell(
         "! ls /etc/apt/sources.list.d/scalr-agent.sources /etc/yum.repos.d/scalr-agent.repo",
     );
+
+    let (add, remove) = rival(&fleet, flavour);
+    fleet.shell(add);
+    let rivals = ansible.play(&pool.token, json!({}));
+    assert_eq!(rivals.count("failed"), 1, "{}", rivals.said);
+    assert!(
+        rivals.said.contains("instead of the server's; nothing was installed"),
+        "{}",
+        rivals.said
+    );
+    fleet.shell("! test -e /usr/bin/scalr-agent-setup");
+    fleet.shell(remove);
 
     let refused = ansible.play("no-such-token", json!({}));
     assert_eq!(refused.count("failed"), 1, "{}", refused.said);
@@ -85,6 +98,19 @@ fn ansible_sets_up(flavour: &str) {
         assert!(!shown.contains(&pool.token), "the token shows");
     }
     assert_eq!(fleet.shell("find /root/.ansible/tmp -type f"), "");
+}
+
+/// What adds another repository with a newer package of the same name, and what removes it.
+fn rival(fleet: &Fleet, flavour: &str) -> (&'static str, &'static str) {
+    if flavour.starts_with("ubuntu") {
+        let remove = "rm /etc/apt/sources.list.d/rival.list /etc/apt/preferences \
+                      /etc/apt/preferences.d/rival; apt-get update >/dev/null";
+        return (RIVAL, remove);
+    }
+    fleet.world.feed(&fleet.machine, "tar -x -C /srv", &repository("scalr-agent", "0.40.0"));
+    let add = "printf '%s\\n' '[vendor]' name=Vendor baseurl=file:///srv/repository gpgcheck=0 \
+               >/etc/yum.repos.d/vendor.repo";
+    (add, "rm /etc/yum.repos.d/vendor.repo")
 }
 
 /// Ansible on this host, and the machine as the one host of its inventory.

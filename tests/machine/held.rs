@@ -96,7 +96,7 @@ fn dnf_takes_the_package_of_no_other_repository() {
 }
 
 /// A tar file of a yum repository with one empty package, below `repository`.
-fn repository(name: &str, version: &str) -> Vec<u8> {
+pub(crate) fn repository(name: &str, version: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
     let spec = format!(
         "Name: {name}\nVersion: {version}\nRelease: 1\nSummary: empty\nLicense: Apache-2.0\n\
@@ -138,7 +138,7 @@ fn apt_is_asked_for_nothing_that_is_held() {
 }
 
 /// What makes an apt source of one empty package, newer than ours, in a folder.
-const RIVAL: &str = r#"mkdir -p /srv/rival/package/DEBIAN && cd /srv/rival
+pub(crate) const RIVAL: &str = r#"mkdir -p /srv/rival/package/DEBIAN && cd /srv/rival
 printf '%s\n' 'Package: scalr-agent' 'Version: 9.9' 'Architecture: amd64' \
     'Maintainer: somebody <x@example.com>' 'Description: empty' >package/DEBIAN/control
 dpkg-deb --build package a.deb >/dev/null
