@@ -274,6 +274,60 @@ async fn workspaces_are_made_selected_listed_and_deleted_by_tags_and_by_prefix()
 }
 
 #[tokio::test]
+async fn a_workspace_with_resources_is_deleted_by_force_once_nothing_protects_it() {
+    let server = server().await;
+    let mut cases = vec![("terraform".into(), "cloud"), ("terraform".into(), "remote")];
+    cases.extend(old_terraform().map(|program| (program, "old")));
+    for (program, block) in cases {
+        let cli = Cli::new(&server).with_program(program);
+        let (one, two) = match block {
+            "cloud" => ("forced-one".to_owned(), "forced-two".to_owned()),
+            _ => ("one".to_owned(), "two".to_owned()),
+        };
+        let prefix = format!("{block}-");
+        match block {
+            "cloud" => cli.cloud("tags = [\"forced\"]"),
+            _ => cli.remote(&format!("prefix = \"{prefix}\"")),
+        }
+        cli.write("main.tf", "output \"a\" {\n  value = 1\n}\n");
+        if block == "cloud" {
+            let made = cli.answering(&["init"], &format!("{one}\n")).await;
+            assert_eq!(made.code, Some(0), "{}", made.text);
+        } else {
+            local_workspace(&server, &format!("{prefix}{one}")).await;
+            let made = cli.answering(&["init"], "1\n").await;
+            assert_eq!(made.code, Some(0), "{}", made.text);
+        }
+        cli.ok(&["workspace", "new", &two]).await;
+        let full = if block == "cloud" { one.clone() } else { format!("{prefix}{one}") };
+        let found = server.get(&format!("/workspaces?filter[name]={full}")).await;
+        let workspace = id(&found["data"][0]);
+        let path = format!("/workspaces/{workspace}");
+        let content = json!({
+            "version": 4, "terraform_version": "1.0.3", "serial": 4, "lineage": "l-1", "outputs": {},
+            "resources": [{
+                "mode": "managed", "type": "null_resource", "name": "one",
+                "provider": "provider[\"registry.terraform.io/hashicorp/null\"]",
+                "instances": [{ "schema_version": 0, "attributes": { "id": "1", "triggers": null } }],
+            }],
+        });
+        let content = json!({ "state": base64(&content.to_string()) });
+        server.create("/state-versions", content, &[("workspace", &workspace)]).await;
+
+        let refused = cli.fails(&["workspace", "delete", &one]).await;
+        assert!(refused.contains("is not empty") || refused.contains("resources"), "{refused}");
+        let refused = cli.fails(&["workspace", "delete", "-force", &one]).await;
+        assert!(refused.contains("deletion protection"), "{block}: {refused}");
+        let unprotected =
+            json!({ "data": { "attributes": { "deletion-protection-enabled": false } } });
+        assert_eq!(server.call(Method::PATCH, &path, unprotected).await.0, StatusCode::OK);
+        cli.ok(&["workspace", "delete", "-force", &one]).await;
+        assert_eq!(server.call(Method::GET, &path, Value::Null).await.0, StatusCode::NOT_FOUND);
+        assert_eq!(cli.ok(&["workspace", "list"]).await.trim(), format!("* {two}"));
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_project_is_refused_with_what_there_is() {
     let server = server().await;
     let cli = Cli::new(&server);

@@ -184,9 +184,17 @@ impl Waiting {
         assert!(is_there, "{text:?} does not come: {}", self.text());
     }
 
-    /// Presses Ctrl-C on the terminal that the command has.
-    async fn press_interrupt(&mut self) {
-        self.child.stdin.as_mut().unwrap().write_all(b"\x03").await.unwrap();
+    /// Types on the terminal that the command has.
+    async fn type_text(&mut self, text: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Presses Ctrl-C, and again when Terraform asks whether to cancel the run; how it ended.
+    async fn interrupted_twice(mut self) -> (Option<i32>, String) {
+        self.type_text("\x03").await;
+        self.until("Do you want to cancel the remote operation?").await;
+        self.type_text("\x03").await;
+        self.end().await
     }
 
     /// Interrupts the command as a terminal does: the old Terraform is two processes.
@@ -235,6 +243,33 @@ async fn an_interrupted_command_cancels_its_run() {
 }
 
 #[tokio::test]
+async fn an_interrupted_plan_ends_and_leaves_its_run() {
+    let server = server().await;
+    site(&server).await;
+    let checks = cases().into_iter().map(|case| {
+        let server = &server;
+        async move {
+            let cli = initialised(server, &case).await;
+            let mut terminal = cli.in_terminal("plan");
+            terminal.stdin(Stdio::piped());
+            let mut waiting = Waiting::start(terminal).await;
+            let (_, text) = match case.block {
+                Block::Remote => waiting.interrupted_twice().await,
+                // It does not ask about a plan.
+                Block::Cloud => {
+                    waiting.type_text("\x03").await;
+                    waiting.end().await
+                }
+            };
+            assert!(text.contains("Interrupt received"), "{}: {text}", case.name);
+            let run = latest_run(server, case.name).await;
+            assert_eq!(run["attributes"]["status"], "plan_queued", "{}", case.name);
+        }
+    });
+    futures_util::future::join_all(checks).await;
+}
+
+#[tokio::test]
 async fn a_second_interrupt_ends_the_command_and_leaves_its_run() {
     let server = server().await;
     site(&server).await;
@@ -243,19 +278,38 @@ async fn a_second_interrupt_ends_the_command_and_leaves_its_run() {
         async move {
             let cli = initialised(server, &case).await;
             // Only on a terminal, Terraform asks before it cancels.
-            let mut command = cli.in_terminal("apply");
-            command.stdin(Stdio::piped());
-            let mut waiting = Waiting::start(command).await;
-            waiting.press_interrupt().await;
-            waiting.until("Do you want to cancel the remote operation?").await;
-            waiting.press_interrupt().await;
-            let (code, text) = waiting.end().await;
+            let mut terminal = cli.in_terminal("apply");
+            terminal.stdin(Stdio::piped());
+            let waiting = Waiting::start(terminal).await;
+            let (code, text) = waiting.interrupted_twice().await;
             assert_ne!(code, Some(0), "{}: {text}", case.name);
             let run = latest_run(server, case.name).await;
             assert_eq!(run["attributes"]["status"], "plan_queued", "{}", case.name);
         }
     });
     futures_util::future::join_all(checks).await;
+}
+
+#[tokio::test]
+async fn a_second_interrupt_while_an_apply_waits_ends_the_command_and_leaves_its_run() {
+    let server = server().await;
+    let site = site(&server).await;
+    for case in cases() {
+        let cli = initialised(&server, &case).await;
+        let agent = agent::start(&server, &site, case.name).await;
+        let mut terminal = cli.in_terminal("apply");
+        terminal.stdin(Stdio::piped());
+        let mut waiting = Waiting::start(terminal).await;
+        waiting.until("Enter a value:").await;
+        drop(agent);
+        waiting.type_text("yes\n").await;
+        let run = format!("/runs/{}", id(&latest_run(&server, case.name).await));
+        server.wait_for(&run, "status", "apply_queued").await;
+        let (code, text) = waiting.interrupted_twice().await;
+        assert_ne!(code, Some(0), "{}: {text}", case.name);
+        assert_eq!(server.get(&run).await["data"]["attributes"]["status"], "apply_queued");
+        server.call(Method::POST, &format!("{run}/actions/cancel"), json!({})).await;
+    }
 }
 
 #[tokio::test]
