@@ -35,6 +35,7 @@ mod disk;
 mod hcl_value;
 mod inherited_variables;
 mod install_line;
+mod large_state;
 mod local_api;
 mod logs;
 mod metrics;

@@ -19,6 +19,7 @@ use super::session::{self, Session};
 use super::{run_chart, run_form};
 use crate::api::pools::{BASE, CallError, call};
 use crate::app::App;
+use crate::large_state;
 use crate::scheduler::pool_of;
 use crate::store::run::{self, Search};
 use crate::store::workspace::{self, Workspace};
@@ -50,23 +51,9 @@ pub(super) struct Top {
     pool: Option<String>,
     current: Option<Row>,
     waiting: usize,
-    /// None: it is far from the limit.
-    large_state: Option<LargeState>,
-}
-
-/// A state that soon is larger than the server takes. Sizes are in MiB.
-#[derive(Debug, Serialize)]
-struct LargeState {
-    size: u64,
-    limit: u64,
-}
-
-impl LargeState {
-    /// From four fifths of the limit on.
-    fn of(size: u64, limit: u64) -> Option<Self> {
-        const MIB: u64 = 1024 * 1024;
-        (size >= limit / 5 * 4).then_some(Self { size: size / MIB, limit: limit / MIB })
-    }
+    /// None: its state is far from the limit.
+    large_state: Option<String>,
+    advice: &'static str,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,9 +73,9 @@ pub(super) async fn top(app: &App, db: &mut Connection, id: &str) -> Result<Top,
     let current = runs::rows(db, &current, app.scheduler.clock.now()).await?.pop();
     let pool = pool_of(db, &workspace).await?;
     let state = state_version::current(db, id).await?;
-    let size = state.and_then(|state| u64::try_from(state.size).ok()).unwrap_or_default();
     Ok(Top {
-        large_state: LargeState::of(size, app.scheduler.objects.max_state()),
+        large_state: state.and_then(|state| large_state::title(app, state.size)),
+        advice: large_state::ADVICE,
         waiting: run::queues(db, &[id]).await?.len().saturating_sub(current.iter().len()),
         current,
         pool: pool.map(|pool| pool.name),
@@ -212,6 +199,13 @@ mod tests {
             let page = browser.page(&format!("/workspaces/{}", server.workspace)).await;
             let said = "Its state has 80 MiB; the server takes at most 100 MiB";
             assert_eq!(page.contains(said), is_large, "{page}");
+            for path in ["/api/iacp/v3", "/api/v2"] {
+                let path = format!("{path}/workspaces/{}/current-state-version", server.workspace);
+                let (_, answer) = server.call(Method::GET, &path, &server.admin, &[], "").await;
+                let answer: Value = serde_json::from_slice(&answer).unwrap();
+                let warning = answer["data"]["attributes"]["warning"].as_str();
+                assert_eq!(warning.is_some_and(|text| text.contains(said)), is_large, "{answer}");
+            }
         }
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Filter<'a> {
     pub name: Option<&'a str>,
     /// Linked to this environment.
     pub environment: Option<&'a str>,
+    /// Of this account.
+    pub account: Option<&'a str>,
 }
 
 /// What a list of them can be sorted by.
@@ -102,9 +104,10 @@ pub(crate) async fn list(
         "FROM hooks t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.name = $2)
            AND ($3 IS NULL OR EXISTS (
                SELECT 1 FROM hook_environment_links l
-               WHERE l.hook_id = t.id AND l.environment_id = $3))",
+               WHERE l.hook_id = t.id AND l.environment_id = $3))
+           AND ($4 IS NULL OR t.account_id = $4)",
         "t.name",
-        &[filter.id, filter.name, filter.environment],
+        &[filter.id, filter.name, filter.environment, filter.account],
         view.into(),
     )
     .await

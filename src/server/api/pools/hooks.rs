@@ -32,6 +32,7 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         id: query.filter("hook"),
         name: query.filter("name"),
         environment: query.filter("environment"),
+        account: query.filter("account"),
     };
     let listed = account_hook::list(&mut db, filter, query.view()).await?;
     let resources = listed.rows.iter().map(render).collect();

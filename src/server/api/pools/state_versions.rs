@@ -26,6 +26,7 @@ use crate::api::json_api::{ApiError, Document, to_one};
 use crate::api::value_type::ValueType::{Anything, Flag, LongText, Object, OrNull};
 use crate::app::App;
 use crate::clock::rfc3339;
+use crate::large_state;
 use crate::objects;
 use crate::scheduler::{Error, NewState, Saved};
 use crate::store::Connection;
@@ -264,6 +265,7 @@ fn render(app: &App, version: &StateVersion) -> Value {
             "resource-count": version.resources,
             "created-at": rfc3339(version.created_at),
             "removed-at": version.removed_at.map(rfc3339),
+            "warning": large_state::warning(app, version.size),
         },
         "relationships": {
             "workspace": to_one("workspaces", Some(&version.workspace_id)),

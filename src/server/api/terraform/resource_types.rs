@@ -114,6 +114,7 @@ static TYPES: [ResourceType; 17] = [
             ("serial", Count),
             ("size", Count),
             ("status", OneOf(|| vec!["pending", "finalized"])),
+            ("warning", OrNull(&Text)),
         ],
     },
     ResourceType { name: "tag-bindings", attributes: &[("key", Text), ("value", Text)] },
