@@ -46,11 +46,15 @@ pub(crate) async fn start(
 ) {
     let attributes = json!({ "is-destroy": is_destroy, "message": message });
     let related = json!({ "data": { "type": "workspaces", "id": workspace } });
-    let payload = Payload::new(
-        attributes.as_object().cloned().unwrap_or_default(),
-        Map::from_iter([("workspace".to_owned(), related)]),
-    );
-    match pools::runs::start(app, Actor::SERVER, &payload, source).await {
+    let started = async {
+        let payload = Payload::of(
+            "runs",
+            attributes.as_object().cloned().unwrap_or_default(),
+            Map::from_iter([("workspace".to_owned(), related)]),
+        )?;
+        pools::runs::start(app, Actor::SERVER, &payload, source).await
+    };
+    match started.await {
         Ok(run) => info!(workspace, run = run.id, source = source.name(), "run started"),
         Err(error) => {
             warn!(workspace, source = source.name(), "no run started: {}", error.text());

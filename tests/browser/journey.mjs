@@ -64,7 +64,7 @@ await other.getByRole("button", { name: "Link", exact: true }).click();
 await other.locator("#workspaces-list th", { hasText: "network" }).waitFor();
 await page.goto(`${pool}/delete`);
 assert.match(await page.textContent("main"), /cannot be deleted/);
-assert.equal(await page.locator(`main a[href="/workspaces/${main.id}"]`).count(), 1);
+assert.equal(await page.locator(`main a[href="/workspaces/${main.id}/settings"]`).count(), 1);
 await other.getByRole("button", { name: "Unlink network" }).click();
 await other.locator(".flash", { hasText: "Unlinked" }).waitFor();
 

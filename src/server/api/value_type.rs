@@ -77,7 +77,7 @@ impl ValueType {
             Self::Time => "an instant in RFC 3339".to_owned(),
             Self::Count => "a whole number".to_owned(),
             Self::Number(least, most, counted) => {
-                format!("{counted}, a whole number from {least} to {most}")
+                format!("a whole number of {counted} from {least} to {most}")
             }
             Self::OneOf(names) => format!("one of: {}", names().join(", ")),
             Self::List(of) => format!("a list; each of it takes {}", of.words()),

@@ -10,12 +10,17 @@ use serde_json::{Value, json};
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
+use super::refusal::{Refusal, payload};
 use super::session::{self, Session};
 use super::tags::Tags;
-use crate::api::pools::{CallError, call};
+use crate::api::json_api::ApiError;
+use crate::api::pools::{Payload, call, environments as api};
 use crate::app::App;
 use crate::store::agent_pool;
 use crate::store::environment::{self, Summary};
+
+/// The relationship with the default pool.
+const POOL: &str = "default-workspace-agent-pool";
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -60,7 +65,7 @@ async fn find(app: &App, id: &str) -> Result<Summary, PageError> {
 }
 
 async fn ask(State(app): State<App>, session: Session) -> Result<Response, PageError> {
-    show_form(&app, &session, None, Filled::default(), None).await
+    show_form(&app, &session, None, Filled::default(), Refusal::default()).await
 }
 
 async fn ask_to_change(
@@ -75,13 +80,13 @@ async fn ask_to_change(
         let mut db = app.scheduler.store.read().await?;
         Tags::of_resource(&mut db, &resource).await?
     };
-    let pool = &resource["relationships"]["default-workspace-agent-pool"]["data"]["id"];
+    let pool = &resource["relationships"][POOL]["data"]["id"];
     let filled = Filled {
         name: resource["attributes"]["name"].as_str().unwrap_or_default(),
         pool: pool.as_str().unwrap_or_default(),
         tags: tags.text(),
     };
-    show_form(&app, &session, Some(&id), filled, None).await
+    show_form(&app, &session, Some(&id), filled, Refusal::default()).await
 }
 
 /// What the fields of the form have.
@@ -99,8 +104,9 @@ async fn show_form(
     session: &Session,
     id: Option<&str>,
     filled: Filled<'_>,
-    refusal: Option<&str>,
+    refusal: Refusal,
 ) -> Result<Response, PageError> {
+    let refusal = refusal.beside(&["name", POOL, "tags"]);
     let pools = {
         let mut db = app.scheduler.store.read().await?;
         choices(agent_pool::names(&mut db).await?)
@@ -117,8 +123,7 @@ async fn show_form(
     });
     let page =
         Page { template: "environment-form.html", title, section: "workspaces", topics: &[] };
-    let status = if refusal.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    page.show_with(status, app, session, &content)
+    page.show_with(refusal.status(), app, session, &content)
 }
 
 async fn create(State(app): State<App>, form: Form) -> Result<Response, PageError> {
@@ -135,36 +140,37 @@ async fn change(
 
 async fn save(app: &App, form: &Form, id: Option<&str>, done: &str) -> Result<Response, PageError> {
     let Form { session, fields } = form;
-    let (method, path) = match id {
-        Some(id) => (Method::PATCH, format!("/environments/{id}")),
-        None => (Method::POST, "/environments".to_owned()),
-    };
     let tags = Tags::of(fields);
-    let filled =
-        Filled { name: fields.get("name"), pool: fields.get("default-pool"), tags: tags.text() };
-    if let Some(why) = tags.refusal() {
-        return show_form(app, session, id, filled, Some(&why)).await;
-    }
-    match call(app, session.actor(), method, &path, document(fields).to_string()).await {
-        Ok(saved) => {
-            let id = saved["data"]["id"].as_str().unwrap_or_default();
-            tags.save(app, session, &format!("/environments/{id}")).await?;
+    let saved = async {
+        let (state, payload) = (State(App::clone(app)), resource(fields, &tags)?);
+        match id {
+            Some(id) => api::update(state, Path(id.to_owned()), payload).await,
+            None => api::create(state, payload).await,
+        }
+    };
+    match saved.await {
+        Ok(_) => {
             let text = format!("{done} the environment {}.", fields.get("name"));
             Ok(frame::redirect("/environments", session::message(&text, app)))
         }
-        Err(CallError::Refused(why)) => show_form(app, session, id, filled, Some(&why)).await,
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            let filled = Filled {
+                name: fields.get("name"),
+                pool: fields.get("default-pool"),
+                tags: tags.text(),
+            };
+            show_form(app, session, id, filled, Refusal::of(error)?).await
+        }
     }
 }
 
-fn document(fields: &Fields) -> Value {
+/// The environment as the API takes it.
+fn resource(fields: &Fields, tags: &Tags) -> Result<Payload, ApiError> {
     let pool = Some(fields.get("default-pool")).filter(|id| !id.is_empty());
     let pool = pool.map(|id| json!({ "type": "agent-pools", "id": id }));
-    json!({ "data": {
-        "type": "environments",
-        "attributes": { "name": fields.get("name") },
-        "relationships": { "default-workspace-agent-pool": { "data": pool } },
-    } })
+    let attributes = json!({ "name": fields.get("name") });
+    let related = json!({ POOL: { "data": pool } });
+    Ok(payload("environments", attributes, related)?.tagged(tags.names()))
 }
 
 async fn ask_to_delete(
@@ -172,25 +178,25 @@ async fn ask_to_delete(
     Path(id): Path<String>,
     session: Session,
 ) -> Result<Response, PageError> {
-    confirm(&app, &session, &id, None).await
+    confirm(&app, &session, &id, Refusal::default()).await
 }
 
 async fn confirm(
     app: &App,
     session: &Session,
     id: &str,
-    refusal: Option<&str>,
+    refusal: Refusal,
 ) -> Result<Response, PageError> {
     let environment = find(app, id).await?;
     let title = format!("Delete {}", environment.name);
-    let content = json!({ "environment": render(&environment), "refusal": refusal });
+    let content = json!({ "environment": render(&environment), "refusal": refusal.whole() });
     let page = Page {
         template: "environment-delete.html",
         title: &title,
         section: "workspaces",
         topics: &[],
     };
-    let status = if refusal.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
+    let status = if refusal.is_empty() { StatusCode::OK } else { StatusCode::CONFLICT };
     page.show_with(status, app, session, &content)
 }
 
@@ -205,8 +211,7 @@ async fn delete(
             let message = session::message("Deleted the environment.", &app);
             Ok(frame::redirect("/environments", message))
         }
-        Err(CallError::Refused(why)) => confirm(&app, &form.session, &id, Some(&why)).await,
-        Err(error) => Err(error.into()),
+        Err(error) => confirm(&app, &form.session, &id, Refusal::of_call(error)?).await,
     }
 }
 

@@ -20,6 +20,9 @@ pub(super) enum PageError {
     /// There is no such thing.
     #[error("there is no such {0}")]
     NotFound(&'static str),
+    /// An address that forms are sent to, and that is no page itself.
+    #[error("the address takes forms only")]
+    OnlyForms,
     /// A form without its token.
     #[error("the form did not come from a page of this server")]
     Forged,
@@ -59,7 +62,7 @@ impl From<CallError> for PageError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::NotFound(_) => Self::NotFound("thing"),
-            CallError::Refused(why) => Self::Refused(why),
+            refused @ CallError::Refused { .. } => Self::Refused(refused.to_string()),
             CallError::Failed(error) => Self::Failed(error),
         }
     }
@@ -77,6 +80,13 @@ impl IntoResponse for PageError {
                 StatusCode::NOT_FOUND,
                 "Not found",
                 format!("There is no such {what}. It may have been deleted."),
+            ),
+            Self::OnlyForms => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Not a page",
+                "Forms are sent to this address; there is no page to look at. Go back, or start \
+                 again."
+                    .to_owned(),
             ),
             Self::Forged => (
                 StatusCode::FORBIDDEN,

@@ -40,6 +40,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("pool-chart.html", include_str!("../../../templates/pages/pool-chart.html")),
     ("pool-delete.html", include_str!("../../../templates/pages/pool-delete.html")),
     ("pool-form.html", include_str!("../../../templates/pages/pool-form.html")),
+    ("pool-users.html", include_str!("../../../templates/pages/pool-users.html")),
     ("pool.html", include_str!("../../../templates/pages/pool.html")),
     ("pools.html", include_str!("../../../templates/pages/pools.html")),
     ("register.html", include_str!("../../../templates/pages/register.html")),

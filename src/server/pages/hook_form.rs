@@ -14,6 +14,7 @@ use super::frame::{self, Page};
 use super::hook;
 use super::refusal::{Refusal, payload};
 use super::session::{self, Session};
+use crate::api::json_api::ApiError;
 use crate::api::pools::{Payload, hooks};
 use crate::app::App;
 
@@ -76,7 +77,8 @@ async fn ask(State(app): State<App>, session: Session) -> Result<Response, PageE
 
 async fn create(State(app): State<App>, form: Form) -> Result<Response, PageError> {
     let Form { session, fields } = form;
-    match hooks::create(State(App::clone(&app)), resource(&fields)).await {
+    let made = async { hooks::create(State(App::clone(&app)), resource(&fields)?).await };
+    match made.await {
         Ok(made) => {
             let id = made.resource()["id"].as_str().unwrap_or_default();
             let text =
@@ -119,7 +121,10 @@ async fn change(
         let mut db = app.scheduler.store.read().await?;
         hook::find(&mut db, &id).await?
     };
-    match hooks::update(State(App::clone(&app)), Path(id.clone()), resource(&fields)).await {
+    let changed = async {
+        hooks::update(State(App::clone(&app)), Path(id.clone()), resource(&fields)?).await
+    };
+    match changed.await {
         Ok(_) => {
             let message = session::message("Saved.", &app);
             Ok(frame::redirect(&format!("/hooks/{id}"), message))
@@ -136,12 +141,12 @@ async fn change(
 }
 
 /// The hook as the API takes it.
-fn resource(fields: &Fields) -> Payload {
+fn resource(fields: &Fields) -> Result<Payload, ApiError> {
     let attributes = json!({
         "name": fields.get("name"),
         "description": fields.get("description"),
         "interpreter": fields.get("interpreter"),
         "script": fields.raw("script"),
     });
-    payload(attributes, json!({}))
+    payload("hooks", attributes, json!({}))
 }

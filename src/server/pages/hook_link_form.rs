@@ -153,6 +153,7 @@ async fn create(
     let Form { session, fields } = form;
     let names: Vec<&str> = fields.all("event").collect();
     let link = payload(
+        "hook-environment-links",
         json!({ "events": names }),
         json!({
             "hook": { "data": { "type": "hooks", "id": id } },
@@ -160,7 +161,8 @@ async fn create(
                 { "data": { "type": "environments", "id": fields.get("environment") } },
         }),
     );
-    match hook_links::create(State(App::clone(&app)), link).await {
+    let made = async { hook_links::create(State(App::clone(&app)), link?).await };
+    match made.await {
         Ok(_) => {
             let message = session::message("Linked. Plans that begin now execute the hook.", &app);
             Ok(frame::redirect(&format!("/hooks/{id}"), message))
@@ -194,8 +196,10 @@ async fn change(
         LinkForm::of(&mut db, &id, &link).await?
     };
     let names: Vec<&str> = fields.all("event").collect();
-    let changed = payload(json!({ "events": names }), json!({}));
-    match hook_links::update(State(App::clone(&app)), Path(link.id), changed).await {
+    let changed = payload("hook-environment-links", json!({ "events": names }), json!({}));
+    let changed =
+        async { hook_links::update(State(App::clone(&app)), Path(link.id), changed?).await };
+    match changed.await {
         Ok(_) => {
             let message = session::message("Saved.", &app);
             Ok(frame::redirect(&format!("/hooks/{id}"), message))

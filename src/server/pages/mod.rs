@@ -49,8 +49,11 @@ mod pool;
 mod pool_chart;
 mod pool_form;
 mod pool_token;
+mod pool_users;
 mod pools;
 mod refusal;
+#[cfg(test)]
+mod refused_forms;
 mod register;
 mod run;
 mod run_chart;
@@ -129,6 +132,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(workspace_settings::routes())
         .merge(workspaces::routes())
         .fallback(no_such_page)
+        .method_not_allowed_fallback(only_forms)
         .layer((DefaultBodyLimit::max(MAX_FORM), RequestBodyDeadlineLayer::new(FORM_TIME)))
         .merge(workspace::upload_route())
         .layer(from_fn(headers::add))
@@ -137,6 +141,10 @@ pub(crate) fn routes() -> Router<App> {
 
 async fn no_such_page() -> PageError {
     PageError::NotFound("page")
+}
+
+async fn only_forms() -> PageError {
+    PageError::OnlyForms
 }
 
 async fn start(_session: Session) -> Redirect {

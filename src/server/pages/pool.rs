@@ -12,6 +12,7 @@ use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};
 use super::pool_chart::{self, Chart, Span};
+use super::pool_users::PoolUsers;
 use super::pools::{ALL, PoolRow};
 use super::refusal::{Refusal, payload};
 use super::session::{self, Session};
@@ -197,6 +198,14 @@ async fn unlink(
     Path((id, workspace)): Path<(String, String)>,
     form: Form,
 ) -> Result<Response, PageError> {
+    {
+        let mut db = app.scheduler.store.read().await?;
+        let linked = workspace::find(&mut db, &workspace).await?;
+        let is_here = linked.is_some_and(|linked| linked.pool_id.as_ref() == Some(&id));
+        if !is_here {
+            return Err(PageError::NotFound("link"));
+        }
+    }
     match set_pool(&app, &workspace, None).await? {
         None => {
             let text = "Unlinked the workspace.";
@@ -216,9 +225,12 @@ async fn set_pool(
     pool: Option<&str>,
 ) -> Result<Option<Refusal>, PageError> {
     let pool = pool.map(|id| json!({ "type": "agent-pools", "id": id }));
-    let payload = payload(json!({}), json!({ "agent-pool": { "data": pool } }));
-    let workspace = Path(workspace.to_owned());
-    match workspaces::update(State(App::clone(app)), workspace, payload).await {
+    let related = json!({ "agent-pool": { "data": pool } });
+    let changed = async {
+        let payload = payload("workspaces", json!({}), related)?;
+        workspaces::update(State(App::clone(app)), Path(workspace.to_owned()), payload).await
+    };
+    match changed.await {
         Ok(_) => Ok(None),
         Err(error) => {
             let refusal = Refusal::of(error)?;
@@ -233,7 +245,7 @@ struct Deletion {
     pool: PoolRow,
     agents: Vec<String>,
     tokens: usize,
-    workspaces: Vec<WorkspaceRow>,
+    users: PoolUsers,
     refusal: Refusal,
 }
 
@@ -256,18 +268,11 @@ async fn confirm(
     let pool = find(&mut db, id).await?;
     let row = pools::rows(app, &mut db, std::slice::from_ref(&pool)).await?.remove(0);
     let agents = crate::store::agent::of_pools(&mut db, &[id]).await?;
-    let workspaces = workspace::of_pool(&mut db, id).await?.into_iter();
-    let workspaces = workspaces.map(|workspace| WorkspaceRow {
-        id: workspace.id,
-        name: workspace.name,
-        environment: String::new(),
-        is_elsewhere: false,
-    });
     let content = Deletion {
         pool: row,
         agents: agents.into_iter().map(|agent| agent.name).collect(),
         tokens: access_token::list(&mut db, id, ALL).await?.rows.len(),
-        workspaces: workspaces.collect(),
+        users: PoolUsers::outside(&mut db, id, &[]).await?,
         refusal,
     };
     let title = format!("Delete {}", pool.name);

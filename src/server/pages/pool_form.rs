@@ -12,10 +12,12 @@ use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
 use super::pool;
+use super::pool_users::PoolUsers;
 use super::pools::ALL;
 use super::refusal::{Refusal, payload};
 use super::session::{self, Session};
 use super::webhook_headers::{self, HeaderRow};
+use crate::api::json_api::ApiError;
 use crate::api::pools::{Payload, agent_pools};
 use crate::app::App;
 use crate::store::agent_pool;
@@ -42,6 +44,8 @@ struct PoolForm {
     webhook_enabled: bool,
     webhook_url: String,
     headers: Vec<HeaderRow>,
+    /// Who needs the pool in environments that are not chosen.
+    users: PoolUsers,
     refusal: Refusal,
 }
 
@@ -68,6 +72,7 @@ impl PoolForm {
             webhook_enabled: fields.has("webhook-enabled"),
             webhook_url: fields.get("webhook-url").to_owned(),
             headers: webhook_headers::rows_of(fields),
+            users: PoolUsers::default(),
             refusal,
         }
     }
@@ -104,19 +109,18 @@ async fn ask(State(app): State<App>, session: Session) -> Result<Response, PageE
 
 async fn create(State(app): State<App>, form: Form) -> Result<Response, PageError> {
     let Form { session, fields } = form;
-    let refusal = match resource(&fields) {
-        Ok(payload) => match agent_pools::create(State(App::clone(&app)), payload).await {
-            Ok(made) => {
-                let id = made.resource()["id"].as_str().unwrap_or_default();
-                let text = format!("Created the pool {}.", fields.get("name"));
-                return Ok(frame::redirect(&format!("/pools/{id}"), session::message(&text, &app)));
-            }
-            Err(error) => Refusal::of(error)?,
-        },
-        Err(refusal) => refusal,
-    };
-    let form = PoolForm::of(&fields, environments(&app).await?, refusal);
-    form.show(StatusCode::UNPROCESSABLE_ENTITY, &app, &session)
+    let made = async { agent_pools::create(State(App::clone(&app)), resource(&fields)?).await };
+    match made.await {
+        Ok(made) => {
+            let id = made.resource()["id"].as_str().unwrap_or_default();
+            let text = format!("Created the pool {}.", fields.get("name"));
+            Ok(frame::redirect(&format!("/pools/{id}"), session::message(&text, &app)))
+        }
+        Err(error) => {
+            let form = PoolForm::of(&fields, environments(&app).await?, Refusal::of(error)?);
+            form.show(StatusCode::UNPROCESSABLE_ENTITY, &app, &session)
+        }
+    }
 }
 
 async fn ask_to_change(
@@ -142,6 +146,7 @@ async fn ask_to_change(
         webhook_enabled: pool.webhook_enabled,
         webhook_url: url.unwrap_or_default(),
         headers: webhook_headers::rows(&pool.webhook.headers),
+        users: PoolUsers::default(),
         refusal: Refusal::default(),
     };
     form.show(StatusCode::OK, &app, &session)
@@ -157,29 +162,38 @@ async fn change(
         let mut db = app.scheduler.store.read().await?;
         pool::find(&mut db, &id).await?
     };
-    let refusal = match resource(&fields) {
-        Ok(payload) => {
-            let path = Path(id.clone());
-            match agent_pools::update(State(App::clone(&app)), path, payload).await {
-                Ok(_) => {
-                    let message = session::message("Saved.", &app);
-                    return Ok(frame::redirect(&format!("/pools/{id}"), message));
-                }
-                Err(error) => Refusal::of(error)?,
-            }
+    let changed = async {
+        let path = Path(id.clone());
+        agent_pools::update(State(App::clone(&app)), path, resource(&fields)?).await
+    };
+    match changed.await {
+        Ok(_) => {
+            let message = session::message("Saved.", &app);
+            Ok(frame::redirect(&format!("/pools/{id}"), message))
         }
-        Err(refusal) => refusal,
-    };
-    let form = PoolForm {
-        id: Some(id),
-        heading: format!("Edit {}", pool.name),
-        ..PoolForm::of(&fields, environments(&app).await?, refusal)
-    };
-    form.show(StatusCode::UNPROCESSABLE_ENTITY, &app, &session)
+        Err(error) => {
+            let refusal = Refusal::of(error)?;
+            let users = match refusal.fields.contains_key("environments") {
+                true => {
+                    let chosen: Vec<&str> = fields.all("environment").collect();
+                    let mut db = app.scheduler.store.read().await?;
+                    PoolUsers::outside(&mut db, &id, &chosen).await?
+                }
+                false => PoolUsers::default(),
+            };
+            let form = PoolForm {
+                id: Some(id),
+                heading: format!("Edit {}", pool.name),
+                users,
+                ..PoolForm::of(&fields, environments(&app).await?, refusal)
+            };
+            form.show(StatusCode::UNPROCESSABLE_ENTITY, &app, &session)
+        }
+    }
 }
 
 /// The pool as the API takes it.
-fn resource(fields: &Fields) -> Result<Payload, Refusal> {
+fn resource(fields: &Fields) -> Result<Payload, ApiError> {
     let is_shared = fields.get("sharing") != "named";
     let environment = |id: &str| json!({ "type": "environments", "id": id });
     let named: Vec<_> = match is_shared {
@@ -188,8 +202,8 @@ fn resource(fields: &Fields) -> Result<Payload, Refusal> {
     };
     if !is_shared && named.is_empty() {
         // A form without a tick; to the API it would be a pool for nobody.
-        let text = "Choose at least one environment, or share the pool with all.".to_owned();
-        return Err(Refusal { fields: [("environments".to_owned(), text)].into(), text: None });
+        let text = "Choose at least one environment, or share the pool with all.";
+        return Err(ApiError::relationship("environments", text));
     }
     let attributes = json!({
         "name": fields.get("name"),
@@ -201,7 +215,7 @@ fn resource(fields: &Fields) -> Result<Payload, Refusal> {
         "webhook-url": fields.get("webhook-url"),
         "webhook-headers": webhook_headers::attribute(fields),
     });
-    Ok(payload(attributes, json!({ "environments": { "data": named } })))
+    payload("agent-pools", attributes, json!({ "environments": { "data": named } }))
 }
 
 async fn environments(app: &App) -> Result<Vec<Environment>, PageError> {
@@ -211,6 +225,9 @@ async fn environments(app: &App) -> Result<Vec<Environment>, PageError> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Method;
+    use serde_json::Value;
+
     use super::*;
     use crate::in_process::InProcess;
     use crate::pages::browser::Browser;
@@ -223,7 +240,10 @@ mod tests {
             let fields = [("name", "limited"), ("max-concurrency", wrong)];
             let (status, page) = browser.post("/pools/new", &fields).await;
             assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-            assert!(page.contains("This field takes a number from 1 to 10000."), "{page}");
+            assert!(
+                page.contains("This field takes a whole number of runs from 1 to 10000, or null."),
+                "{page}"
+            );
             assert!(page.contains(&format!("value=\"{wrong}\"")), "{page}");
         }
         let fields = [("name", "limited"), ("max-concurrency", "3")];
@@ -235,6 +255,33 @@ mod tests {
         let fields = [("name", "limited"), ("max-concurrency", "")];
         assert_eq!(browser.post(&edit, &fields).await.0, StatusCode::SEE_OTHER);
         assert!(!browser.page(&path).await.contains("at most"));
+    }
+
+    #[tokio::test]
+    async fn who_needs_a_pool_is_linked_where_it_is_not_narrowed_and_not_deleted() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let pools = server.api(Method::GET, "/agent-pools", Value::Null).await;
+        let pool = pools["data"][0]["id"].as_str().unwrap();
+        let environments = server.api(Method::GET, "/environments", Value::Null).await;
+        let environment = environments["data"][0]["id"].as_str().unwrap();
+        let default = json!({ "data": { "type": "agent-pools", "id": pool } });
+        let related = json!({ "default-workspace-agent-pool": default });
+        let patch = json!({ "data": { "relationships": related } });
+        server.api(Method::PATCH, &format!("/environments/{environment}"), patch).await;
+        let other = server.create("/environments", json!({ "name": "other" }), &[]).await;
+
+        let fields = [("name", "pool"), ("sharing", "named"), ("environment", other.as_str())];
+        let (status, refused) = browser.post(&format!("/pools/{pool}/edit"), &fields).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+        for page in [refused, browser.page(&format!("/pools/{pool}/delete")).await] {
+            for link in [
+                format!("href=\"/workspaces/{}/settings\"", server.workspace),
+                format!("href=\"/environments/{environment}\""),
+            ] {
+                assert!(page.contains(&link), "{link}: {page}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -72,9 +72,11 @@ pub(super) async fn issue(
     pool_id: &str,
     attributes: Value,
 ) -> Result<Result<Issued, Refusal>, PageError> {
-    let payload = payload(attributes, json!({}));
-    let path = Path(pool_id.to_owned());
-    match access_tokens::create(State(App::clone(app)), path, payload).await {
+    let made = async {
+        let payload = payload("access-tokens", attributes, json!({}))?;
+        access_tokens::create(State(App::clone(app)), Path(pool_id.to_owned()), payload).await
+    };
+    match made.await {
         Ok(made) => {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let resource = made.resource();
@@ -146,10 +148,12 @@ async fn create(
     // A token that is not there is not replaced.
     let replaced = replaced(&mut *app.scheduler.store.read().await?, &id, &fields).await?;
     let name = fields.get("name");
-    let mut attributes = json!({ "name": name });
-    if let Ok(days) = fields.get("expires-in").parse::<i64>() {
-        attributes["expires-in"] = (days.saturating_mul(24 * 60)).into();
-    }
+    // What is no number of days, the API refuses: a token without an end is none by mistake.
+    let expires_in = match fields.number("expires-in").as_i64() {
+        Some(days) => days.saturating_mul(24 * 60).into(),
+        None => fields.number("expires-in"),
+    };
+    let attributes = json!({ "name": name, "expires-in": expires_in });
     let issued = match issue(&app, &id, attributes).await? {
         Ok(issued) => issued,
         Err(refusal) => {

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::error::PageError;
 use crate::api::json_api::ApiError;
-use crate::api::pools::Payload;
+use crate::api::pools::{CallError, Payload};
 
 /// Why a form was not accepted.
 #[derive(Debug, Default, Serialize)]
@@ -29,24 +30,81 @@ impl Refusal {
     /// Reads an error of the API.
     ///
     /// # Errors
-    /// The server failed: no other form would be accepted.
+    /// The server failed, or what the form is about is not there: no other form would be
+    /// accepted.
     pub(super) fn of(error: ApiError) -> Result<Self, PageError> {
+        if error.is_not_found() {
+            return Err(PageError::NotFound("thing"));
+        }
         if !error.is_refusal() {
             return Err(PageError::Failed(anyhow::anyhow!("{}", error.text())));
         }
-        let text = error.text().to_owned();
-        Ok(match error.field() {
-            Some(field) => Self { text: None, fields: BTreeMap::from([(field.to_owned(), text)]) },
-            None => Self { text: Some(text), fields: BTreeMap::new() },
-        })
+        Ok(Self::at(error.field(), error.text()))
+    }
+
+    /// The same of a call of the API.
+    ///
+    /// # Errors
+    /// The server failed, or what the form is about is not there.
+    pub(super) fn of_call(error: CallError) -> Result<Self, PageError> {
+        match error {
+            CallError::Refused { field, text } => Ok(Self::at(field.as_deref(), &text)),
+            error => Err(error.into()),
+        }
+    }
+
+    fn at(field: Option<&str>, text: &str) -> Self {
+        match field {
+            Some(field) => {
+                Self { text: None, fields: BTreeMap::from([(field.to_owned(), text.to_owned())]) }
+            }
+            None => Self { text: Some(text.to_owned()), fields: BTreeMap::new() },
+        }
+    }
+
+    /// What a form shows that has only these fields: the rest is wrong with the whole of it.
+    pub(super) fn beside(mut self, names: &[&str]) -> Self {
+        let (beside, others) =
+            self.fields.into_iter().partition(|(name, _)| names.contains(&name.as_str()));
+        self.fields = beside;
+        let others: BTreeMap<String, String> = others;
+        let others =
+            others.iter().map(|(name, text)| format!("{}: {text}", name.replace('-', " ")));
+        let texts: Vec<String> = self.text.into_iter().chain(others).collect();
+        self.text = (!texts.is_empty()).then(|| texts.join(" "));
+        self
+    }
+
+    /// What is wrong with the field `name`, which a form has as another one.
+    pub(super) fn renamed(mut self, name: &str, shown: &str) -> Self {
+        if let Some(text) = self.fields.remove(name) {
+            self.fields.insert(shown.to_owned(), text);
+        }
+        self
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_none() && self.fields.is_empty()
+    }
+
+    /// The status of a form's page.
+    pub(super) fn status(&self) -> StatusCode {
+        if self.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY }
     }
 }
 
-/// A resource as the API takes it. Both are objects.
-pub(super) fn payload(attributes: Value, relationships: Value) -> Payload {
+/// A resource of a kind as the API takes it. Both are objects.
+///
+/// # Errors
+/// The API does not take such values.
+pub(super) fn payload(
+    kind: &str,
+    attributes: Value,
+    relationships: Value,
+) -> Result<Payload, ApiError> {
     let object = |value: Value| match value {
         Value::Object(members) => members,
         _ => serde_json::Map::new(),
     };
-    Payload::new(object(attributes), object(relationships))
+    Payload::of(kind, object(attributes), object(relationships))
 }

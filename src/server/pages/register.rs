@@ -5,7 +5,6 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
@@ -158,7 +157,7 @@ async fn ask(
     session: Session,
 ) -> Result<Response, PageError> {
     let fields = Fields::default();
-    show(&app, &session, &id, &fields, None, StatusCode::OK).await
+    show(&app, &session, &id, &fields, None, Refusal::default()).await
 }
 
 /// Shows the commands for what was filled in; with `make-token`, also makes the token.
@@ -169,10 +168,8 @@ async fn answer(
 ) -> Result<Response, PageError> {
     let Form { session, fields } = form;
     let refusal = Options::of(&fields).refusal();
-    let is_wrong = !refusal.fields.is_empty();
-    if is_wrong || !fields.has("make-token") {
-        let status = if is_wrong { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-        return show(&app, &session, &id, &fields, None, status).await;
+    if !refusal.is_empty() || !fields.has("make-token") {
+        return show(&app, &session, &id, &fields, None, refusal).await;
     }
     let way = Way::of(&fields);
     let attributes = match way.is_for_many() {
@@ -182,8 +179,8 @@ async fn answer(
         }),
     };
     match pool_token::issue(&app, &id, attributes).await? {
-        Ok(issued) => show(&app, &session, &id, &fields, Some(issued), StatusCode::OK).await,
-        Err(refusal) => Err(PageError::Refused(refusal.whole())),
+        Ok(issued) => show(&app, &session, &id, &fields, Some(issued), refusal).await,
+        Err(refusal) => show(&app, &session, &id, &fields, None, refusal.beside(&[])).await,
     }
 }
 
@@ -193,7 +190,7 @@ async fn show(
     id: &str,
     fields: &Fields,
     issued: Option<pool_token::Issued>,
-    status: StatusCode,
+    refusal: Refusal,
 ) -> Result<Response, PageError> {
     let pool = {
         let mut db = app.scheduler.store.read().await?;
@@ -218,7 +215,7 @@ async fn show(
         has_authority: server.ca_sha256.is_some(),
         serves_packages: app.packages.is_some(),
         steps: steps(way, &server, &options, token.as_deref().unwrap_or("TOKEN")),
-        refusal: options.refusal(),
+        refusal,
         options,
         token,
         arrival,
@@ -231,7 +228,7 @@ async fn show(
         section: "pools",
         topics: &topics,
     };
-    page.show_with(status, app, session, &content)
+    page.show_with(content.refusal.status(), app, session, &content)
 }
 
 fn step(text: &str, code: impl Into<String>) -> Step {
@@ -389,8 +386,11 @@ impl Arrival {
     async fn of(app: &App, pool_id: &str, token_id: &str) -> Result<Self, PageError> {
         let mut db = app.scheduler.store.read().await?;
         let now = app.scheduler.clock.now();
+        // One that is revoked is not there any more, and its page says so.
         let token = access_token::find(&mut db, token_id).await?;
-        let token = token.filter(|token| token.pool_id.as_deref() == Some(pool_id));
+        if token.as_ref().is_some_and(|token| token.pool_id.as_deref() != Some(pool_id)) {
+            return Err(PageError::NotFound("token"));
+        }
         let agents = store::of_token(&mut db, token_id).await?;
         let agents = agent::rows(app, &mut db, agents, &[]).await?;
         let trust = if app.authority.is_some() { "--cacert /etc/scalr-server-ca.pem " } else { "" };

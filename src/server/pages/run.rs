@@ -2,22 +2,23 @@
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::response::{Redirect, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::error::PageError;
-use super::form::Form;
+use super::form::{Fields, Form};
 use super::frame::{self, Page};
 use super::log;
 use super::plan_summary::{self, Summary};
+use super::refusal::Refusal;
 use super::run_status::{self, Shown};
 use super::session::{self, Session};
 use super::timeline::{self, Times};
 use super::trouble::{self, Trouble};
-use crate::api::pools::call;
+use crate::api::pools::{CallError, call};
 use crate::app::App;
 use crate::clock::Millis;
 use crate::logs::Lines;
@@ -184,7 +185,33 @@ async fn show(
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Result<Response, PageError> {
-    let document = call(&app, session.actor(), Method::GET, &format!("/runs/{id}"), "").await?;
+    page(&app, &session, id, &asked, None).await
+}
+
+/// A form of the page that was refused.
+#[derive(Serialize)]
+struct Refused {
+    /// What it was to do: an action, `retry` or `comment`.
+    action: String,
+    comment: String,
+    why: String,
+}
+
+impl Refused {
+    fn of(action: &str, fields: &Fields, error: CallError) -> Result<Self, PageError> {
+        let why = Refusal::of_call(error)?.whole();
+        Ok(Self { action: action.to_owned(), comment: fields.raw("comment"), why })
+    }
+}
+
+async fn page(
+    app: &App,
+    session: &Session,
+    id: String,
+    asked: &Asked,
+    refused: Option<Refused>,
+) -> Result<Response, PageError> {
+    let document = call(app, session.actor(), Method::GET, &format!("/runs/{id}"), "").await?;
     let mut db = app.scheduler.store.read().await?;
     let run = run::find(&mut db, &id).await?.ok_or(PageError::NotFound("run"))?;
     let of = workspace::find(&mut db, &run.workspace_id).await?;
@@ -205,8 +232,8 @@ async fn show(
     let events = events(&mut db, &id).await?;
     let pool_queue = pool_queue(&mut db, [&plan, &apply]).await?;
     drop(db);
-    let summary = plan_summary::read(&app, &run, &plan).await?;
-    let log = log_view(&app, &run, shown, &asked).await?;
+    let summary = plan_summary::read(app, &run, &plan).await?;
+    let log = log_view(app, &run, shown, asked).await?;
     let status = Shown::of(run.status);
     let now = app.scheduler.clock.now();
     let attributes = document["data"]["attributes"].clone();
@@ -255,7 +282,8 @@ async fn show(
         section: "runs",
         topics: &[&format!("run:{}", view.id), &format!("workspace:{}", view.workspace_id)],
     };
-    page.show(&app, &session, &json!({ "run": view }))
+    let status = if refused.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
+    page.show_with(status, app, session, &json!({ "run": view, "refused": refused }))
 }
 
 fn tags(run: &Run) -> Vec<&'static str> {
@@ -315,10 +343,16 @@ async fn events(db: &mut Connection, run_id: &str) -> Result<Vec<Event>, PageErr
 async fn of_terraform(
     State(app): State<App>,
     _session: Session,
-    Path((_, _, id)): Path<(String, String, String)>,
+    Path((organization, name, id)): Path<(String, String, String)>,
 ) -> Result<Redirect, PageError> {
     let mut db = app.scheduler.store.read().await?;
     let run = run::find(&mut db, &id).await?.ok_or(PageError::NotFound("run"))?;
+    let of = workspace::find(&mut db, &run.workspace_id).await?;
+    let of = of.filter(|of| of.name == name).ok_or(PageError::NotFound("run"))?;
+    let environment = environment::find(&mut db, &of.environment_id).await?;
+    environment
+        .filter(|environment| [&environment.id, &environment.name].contains(&&organization))
+        .ok_or(PageError::NotFound("run"))?;
     Ok(Redirect::to(&format!("/runs/{}", run.id)))
 }
 
@@ -386,8 +420,10 @@ async fn act(
     };
     let comment = json!({ "comment": form.fields.raw("comment") }).to_string();
     let path = format!("/runs/{id}/actions/{action}");
-    call(&app, form.session.actor(), Method::POST, &path, comment).await?;
-    Ok(frame::redirect(&format!("/runs/{id}"), session::message(done, &app)))
+    match call(&app, form.session.actor(), Method::POST, &path, comment).await {
+        Ok(_) => Ok(frame::redirect(&format!("/runs/{id}"), session::message(done, &app))),
+        Err(error) => refuse(&app, &form, id, &action, error).await,
+    }
 }
 
 async fn comment(
@@ -397,8 +433,25 @@ async fn comment(
 ) -> Result<Response, PageError> {
     let document = json!({ "data": { "attributes": { "body": form.fields.raw("comment") } } });
     let path = format!("/runs/{id}/comments");
-    call(&app, form.session.actor(), Method::POST, &path, document.to_string()).await?;
-    Ok(frame::redirect(&format!("/runs/{id}#history"), session::message("Comment saved.", &app)))
+    match call(&app, form.session.actor(), Method::POST, &path, document.to_string()).await {
+        Ok(_) => {
+            let message = session::message("Comment saved.", &app);
+            Ok(frame::redirect(&format!("/runs/{id}#history"), message))
+        }
+        Err(error) => refuse(&app, &form, id, "comment", error).await,
+    }
+}
+
+/// The run's page again, with what was typed.
+async fn refuse(
+    app: &App,
+    form: &Form,
+    id: String,
+    action: &str,
+    error: CallError,
+) -> Result<Response, PageError> {
+    let refused = Refused::of(action, &form.fields, error)?;
+    page(app, &form.session, id, &Asked::default(), Some(refused)).await
 }
 
 /// A new run of the same configuration, with the same options.
@@ -427,15 +480,17 @@ async fn retry(
             "configuration-version": run["relationships"]["configuration-version"],
         },
     } });
-    let made =
-        call(&app, form.session.actor(), Method::POST, "/runs", document.to_string()).await?;
-    let id = made["data"]["id"].as_str().unwrap_or_default();
-    Ok(frame::redirect(&format!("/runs/{id}"), session::message("Run started.", &app)))
+    match call(&app, form.session.actor(), Method::POST, "/runs", document.to_string()).await {
+        Ok(made) => {
+            let id = made["data"]["id"].as_str().unwrap_or_default();
+            Ok(frame::redirect(&format!("/runs/{id}"), session::message("Run started.", &app)))
+        }
+        Err(error) => refuse(&app, &form, id, "retry", error).await,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::StatusCode;
     use bytes::Bytes;
     use serde_json::Value;
 

@@ -6,14 +6,16 @@ use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use multer::{Constraints, Multipart, SizeLimit};
+use serde::Serialize;
 use serde_json::json;
 
 use super::error::PageError;
 use super::form::Fields;
 use super::frame;
+use super::refusal::Refusal;
 use super::session::{self, Session};
 use super::workspace;
-use crate::api::pools::call;
+use crate::api::pools::{CallError, call};
 use crate::app::App;
 use crate::objects::MAX_OBJECT;
 
@@ -23,6 +25,39 @@ const ARCHIVE: &str = "archive";
 /// The longest of the other fields, in bytes, and how many there may be.
 const MAX_FIELD: u64 = 64 * 1024;
 const MAX_FIELDS: usize = 16;
+
+/// The form for a new run, as it is filled in.
+#[derive(Debug, Serialize)]
+pub(super) struct RunForm {
+    message: String,
+    /// What the archive became, which is not sent again; empty: there is none.
+    configuration_version: String,
+    is_plan_only: bool,
+    is_destroy: bool,
+    auto_apply: bool,
+    refusal: Refusal,
+}
+
+impl RunForm {
+    /// The form before anybody filled it in.
+    pub(super) fn new(auto_apply: bool) -> Self {
+        Self { auto_apply, ..Self::of(&Fields::default(), String::new(), Refusal::default()) }
+    }
+
+    /// As somebody filled it in.
+    fn of(fields: &Fields, configuration_version: String, refusal: Refusal) -> Self {
+        Self {
+            message: fields.get("message").to_owned(),
+            configuration_version,
+            is_plan_only: fields.has("plan-only"),
+            is_destroy: fields.has("is-destroy"),
+            auto_apply: fields.has("auto-apply"),
+            refusal: refusal
+                .renamed("configuration-version", ARCHIVE)
+                .beside(&["message", ARCHIVE]),
+        }
+    }
+}
 
 /// `POST /workspaces/ID/runs`
 pub(super) async fn start(
@@ -37,11 +72,20 @@ pub(super) async fn start(
         Some(boundary) => read_parts(&app, &id, &session, request, boundary).await?,
         None => (Fields::of_form(request, &app, &session).await?, None),
     };
-    let version = archive.unwrap_or_else(|| fields.get("configuration-version").to_owned());
+    let version = match archive {
+        Some(Ok(version)) => version,
+        Some(Err(error)) => {
+            let why = Refusal::of_call(error)?.whole();
+            let refusal = Refusal { fields: [(ARCHIVE.to_owned(), why)].into(), text: None };
+            let form = RunForm::of(&fields, String::new(), refusal);
+            return workspace::page(&app, &session, &id, None, Some(form)).await;
+        }
+        None => fields.get("configuration-version").to_owned(),
+    };
     let mut relationships = json!({ "workspace": { "data": { "type": "workspaces", "id": id } } });
     if !version.is_empty() {
         relationships["configuration-version"] =
-            json!({ "data": { "type": "configuration-versions", "id": version } });
+            json!({ "data": { "type": "configuration-versions", "id": version.as_str() } });
     }
     let message = Some(fields.get("message")).filter(|message| !message.is_empty());
     let document = json!({ "data": {
@@ -55,20 +99,30 @@ pub(super) async fn start(
         },
         "relationships": relationships,
     } });
-    let made = call(&app, session.actor(), Method::POST, "/runs", document.to_string()).await?;
-    let id = made["data"]["id"].as_str().unwrap_or_default();
-    Ok(frame::redirect(&format!("/runs/{id}"), session::message("Run started.", &app)))
+    match call(&app, session.actor(), Method::POST, "/runs", document.to_string()).await {
+        Ok(made) => {
+            let id = made["data"]["id"].as_str().unwrap_or_default();
+            Ok(frame::redirect(&format!("/runs/{id}"), session::message("Run started.", &app)))
+        }
+        Err(error) => {
+            let form = RunForm::of(&fields, version, Refusal::of_call(error)?);
+            workspace::page(&app, &session, &id, None, Some(form)).await
+        }
+    }
 }
 
-/// The fields of a form in parts, and the configuration version that its archive became, if it
-/// has one. The form's token stands before the archive.
+/// The configuration version that an archive became, or why it became none.
+type Archive = Result<String, CallError>;
+
+/// The fields of a form in parts, and what became of its archive, if it has one. The form's token
+/// stands before the archive.
 async fn read_parts(
     app: &App,
     workspace_id: &str,
     session: &Session,
     request: Request,
     boundary: String,
-) -> Result<(Fields, Option<String>), PageError> {
+) -> Result<(Fields, Option<Archive>), PageError> {
     let headers = request.headers().clone();
     let limits = SizeLimit::new().per_field(MAX_FIELD).for_field(ARCHIVE, MAX_OBJECT + 1);
     let constraints = Constraints::new().size_limit(limits);
@@ -95,7 +149,7 @@ async fn read_parts(
                 workspace_id,
                 Body::from_stream(part),
             );
-            version = Some(made.await?);
+            version = Some(made.await);
         }
     }
     fields.check(&headers, &session.form_token)?;

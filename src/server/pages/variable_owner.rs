@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::PageError;
 use crate::app::App;
-use crate::store::variable::Scope;
+use crate::store::variable::{Scope, Variable};
 use crate::store::{Connection, account, environment, workspace};
 
 /// Who has variables.
@@ -44,6 +44,17 @@ impl Owner {
             Self::Workspace(_) => Scope::Workspace,
             Self::Environment(_) => Scope::Environment,
             Self::Account => Scope::Account,
+        }
+    }
+
+    /// Whether a variable is its own, and none that it inherits or passes on.
+    pub(super) fn has(&self, variable: &Variable) -> bool {
+        let (environment, workspace) =
+            (variable.environment_id.as_ref(), variable.workspace_id.as_ref());
+        match self {
+            Self::Workspace(id) => workspace == Some(id),
+            Self::Environment(id) => environment == Some(id) && workspace.is_none(),
+            Self::Account => environment.is_none() && workspace.is_none(),
         }
     }
 

@@ -14,13 +14,14 @@ use super::environments::choices;
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
+use super::refusal::Refusal;
 use super::session::{self, Session};
 use super::variable_owner::Owner;
 use super::workspace;
 use crate::api::pools::{CallError, call};
 use crate::app::App;
 use crate::inherited_variables::resolve;
-use crate::store::variable::{self, Category, Scope};
+use crate::store::variable::{self, Category, Scope, Variable};
 use crate::store::{Connection, tag};
 
 /// The largest page of the API.
@@ -53,12 +54,86 @@ async fn show(
     page(&app, &session, &owner, None).await
 }
 
+/// The form of a variable, as it is filled in.
+#[derive(Serialize)]
+struct VariableForm {
+    key: String,
+    category: String,
+    /// Empty if it is sensitive.
+    value: String,
+    /// Whether the value has to be typed again, because the form was refused.
+    again: bool,
+    description: String,
+    hcl: bool,
+    sensitive: bool,
+    #[serde(rename = "final")]
+    is_final: bool,
+    /// The tag's id, or empty.
+    tag: String,
+    refusal: Refusal,
+}
+
+impl VariableForm {
+    /// As somebody filled it in.
+    fn of(fields: &Fields, refusal: Refusal) -> Self {
+        let (value, sensitive) = (fields.raw("value"), fields.has("sensitive"));
+        // The value of a variable that was sensitive is new only if it was typed.
+        let is_secret = sensitive || fields.has("is-sensitive");
+        Self {
+            key: fields.get("key").to_owned(),
+            category: fields.get("category").to_owned(),
+            again: is_secret && !value.is_empty(),
+            value: if is_secret { String::new() } else { value },
+            description: fields.get("description").to_owned(),
+            hcl: fields.has("hcl"),
+            sensitive,
+            is_final: fields.has("final"),
+            tag: fields.get("tag").to_owned(),
+            refusal: refusal.beside(&["key", "category", "value", "description", "tag"]),
+        }
+    }
+
+    /// As the API shows the variable.
+    fn of_resource(resource: &Value) -> Self {
+        let attributes = &resource["attributes"];
+        let text = |name: &str| attributes[name].as_str().unwrap_or_default().to_owned();
+        let flag = |name: &str| attributes[name] == true;
+        Self {
+            key: text("key"),
+            category: text("category"),
+            value: text("value"),
+            again: false,
+            description: text("description"),
+            hcl: flag("hcl"),
+            sensitive: flag("sensitive"),
+            is_final: flag("final"),
+            tag: String::new(),
+            refusal: Refusal::default(),
+        }
+    }
+}
+
+/// A form that was refused, and the id of its variable; none: that was to be a new one.
+struct Refused<'a> {
+    variable: Option<&'a str>,
+    form: VariableForm,
+}
+
 async fn page(
     app: &App,
     session: &Session,
     owner: &Owner,
-    refusal: Option<&str>,
+    refused: Option<Refused<'_>>,
 ) -> Result<Response, PageError> {
+    let status = match refused {
+        Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        None => StatusCode::OK,
+    };
+    let (refused_id, new) = match &refused {
+        Some(Refused { variable: None, form }) => (None, json!(form)),
+        Some(Refused { variable, .. }) => (*variable, Value::Null),
+        None => (None, Value::Null),
+    };
     let mut db = app.scheduler.store.read().await?;
     let (mut workspace, mut inherited_rows) = (None, Vec::new());
     if let Owner::Workspace(id) = owner {
@@ -73,6 +148,12 @@ async fn page(
         let tag = variable["relationships"]["tag"]["data"]["id"].as_str();
         let name = tag.and_then(|id| tags.iter().find(|(tag, _)| tag == id));
         variable["tag"] = name.map(|(_, name)| name.as_str()).into();
+        let own = refused.as_ref().filter(|_| refused_id.is_some());
+        let own = own.filter(|_| variable["id"].as_str() == refused_id);
+        variable["form"] = match own {
+            Some(Refused { form, .. }) => json!(form),
+            None => json!(VariableForm::of_resource(variable)),
+        };
     }
     let content = json!({
         "tab": "variables",
@@ -83,7 +164,12 @@ async fn page(
         "tags": choices(tags),
         "variables": variables,
         "inherited": inherited_rows,
-        "refusal": refusal,
+        // What was typed stays: the page does not follow the database then.
+        "is_refused": refused.is_some(),
+        "new": match new {
+            Value::Null => json!(VariableForm::of(&Fields::default(), Refusal::default())),
+            form => form,
+        },
     });
     let title = format!("Variables · {name}");
     // Those that a workspace inherits are no part of it.
@@ -95,7 +181,6 @@ async fn page(
         section: owner.section(),
         topics: &topics,
     };
-    let status = if refusal.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     page.show_with(status, app, session, &content)
 }
 
@@ -175,7 +260,7 @@ async fn create(State(app): State<App>, owner: Owner, form: Form) -> Result<Resp
         "type": "vars", "attributes": attributes, "relationships": relationships,
     } });
     let made = call(&app, form.session.actor(), Method::POST, "/vars", document.to_string()).await;
-    answer(&app, &form.session, &owner, made, "Variable created.").await
+    answer(&app, &form, &owner, None, made, "Variable created.").await
 }
 
 async fn update(
@@ -184,6 +269,7 @@ async fn update(
     Path(Named { variable }): Path<Named>,
     form: Form,
 ) -> Result<Response, PageError> {
+    find(&app, &owner, &variable).await?;
     let mut attributes = attributes(&owner, &form.fields);
     // The form of a sensitive one has no value: an empty field leaves it as it is.
     let value = form.fields.raw("value");
@@ -194,7 +280,7 @@ async fn update(
     let path = format!("/vars/{variable}");
     let changed =
         call(&app, form.session.actor(), Method::PATCH, &path, document.to_string()).await;
-    answer(&app, &form.session, &owner, changed, "Variable saved.").await
+    answer(&app, &form, &owner, Some(&variable), changed, "Variable saved.").await
 }
 
 async fn ask_to_delete(
@@ -203,12 +289,8 @@ async fn ask_to_delete(
     Path(Named { variable }): Path<Named>,
     session: Session,
 ) -> Result<Response, PageError> {
-    let (owner_name, key) = {
-        let mut db = app.scheduler.store.read().await?;
-        let found = variable::find(&mut db, &variable).await?;
-        let found = found.ok_or(PageError::NotFound("variable"))?;
-        (owner.name(&mut db).await?, found.key)
-    };
+    let key = find(&app, &owner, &variable).await?.key;
+    let owner_name = owner.name(&mut *app.scheduler.store.read().await?).await?;
     let title = format!("Delete {key}");
     let content = json!({
         "key": key, "owner": owner_name, "scope": owner.scope(), "path": owner.path(),
@@ -228,9 +310,17 @@ async fn delete(
     Path(Named { variable }): Path<Named>,
     form: Form,
 ) -> Result<Response, PageError> {
-    let deleted =
-        call(&app, form.session.actor(), Method::DELETE, &format!("/vars/{variable}"), "").await;
-    answer(&app, &form.session, &owner, deleted, "Variable deleted.").await
+    find(&app, &owner, &variable).await?;
+    call(&app, form.session.actor(), Method::DELETE, &format!("/vars/{variable}"), "").await?;
+    let message = session::message("Variable deleted.", &app);
+    Ok(frame::redirect(&format!("{}/variables", owner.path()), message))
+}
+
+/// The variable with this id, which is the owner's own.
+async fn find(app: &App, owner: &Owner, id: &str) -> Result<Variable, PageError> {
+    let mut db = app.scheduler.store.read().await?;
+    let found = variable::find(&mut db, id).await?;
+    found.filter(|variable| owner.has(variable)).ok_or(PageError::NotFound("variable"))
 }
 
 fn attributes(owner: &Owner, fields: &Fields) -> Value {
@@ -248,8 +338,9 @@ fn attributes(owner: &Owner, fields: &Fields) -> Value {
 
 async fn answer(
     app: &App,
-    session: &Session,
+    form: &Form,
     owner: &Owner,
+    variable: Option<&str>,
     result: Result<Value, CallError>,
     done: &str,
 ) -> Result<Response, PageError> {
@@ -258,8 +349,10 @@ async fn answer(
             let message = session::message(done, app);
             Ok(frame::redirect(&format!("{}/variables", owner.path()), message))
         }
-        Err(CallError::Refused(why)) => page(app, session, owner, Some(&why)).await,
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            let filled = VariableForm::of(&form.fields, Refusal::of_call(error)?);
+            page(app, &form.session, owner, Some(Refused { variable, form: filled })).await
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::refusal::{Refusal, payload};
 use super::session::{self, Session};
 use super::webhook;
 use super::webhook_headers::{self, HeaderRow};
+use crate::api::json_api::ApiError;
 use crate::api::pools::{Payload, webhook_integrations};
 use crate::app::App;
 use crate::store::webhook_integration::{self as integration, Event};
@@ -145,7 +146,9 @@ async fn ask(State(app): State<App>, session: Session) -> Result<Response, PageE
 
 async fn create(State(app): State<App>, form: Form) -> Result<Response, PageError> {
     let Form { session, fields } = form;
-    match webhook_integrations::create(State(App::clone(&app)), resource(&fields)).await {
+    let made =
+        async { webhook_integrations::create(State(App::clone(&app)), resource(&fields)?).await };
+    match made.await {
         Ok(made) => {
             let id = made.resource()["id"].as_str().unwrap_or_default();
             let text = format!("Created the webhook {}.", fields.get("name"));
@@ -198,8 +201,11 @@ async fn change(
         let mut db = app.scheduler.store.read().await?;
         webhook::find(&mut db, &id).await?
     };
-    let path = Path(id.clone());
-    match webhook_integrations::update(State(App::clone(&app)), path, resource(&fields)).await {
+    let changed = async {
+        let path = Path(id.clone());
+        webhook_integrations::update(State(App::clone(&app)), path, resource(&fields)?).await
+    };
+    match changed.await {
         Ok(_) => {
             let message = session::message("Saved.", &app);
             Ok(frame::redirect(&format!("/webhooks/{id}"), message))
@@ -218,7 +224,7 @@ async fn change(
 }
 
 /// The webhook as the API takes it.
-fn resource(fields: &Fields) -> Payload {
+fn resource(fields: &Fields) -> Result<Payload, ApiError> {
     let is_shared = fields.get("sharing") != "named";
     let link = |kind: &'static str| move |id: &str| json!({ "type": kind, "id": id });
     let named: Vec<_> = match is_shared {
@@ -246,7 +252,7 @@ fn resource(fields: &Fields) -> Payload {
         "events": { "data": events },
         "environments": { "data": named },
     });
-    payload(attributes, relationships)
+    payload("webhook-integrations", attributes, relationships)
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use super::error::PageError;
 use super::form::{Form, check_header};
 use super::frame::{self, Page};
 use super::list::{self, Pages};
+use super::refusal::Refusal;
+use super::run_form::RunForm;
 use super::runs::{self, Row};
 use super::session::{self, Session};
 use super::{run_chart, run_form};
@@ -93,20 +95,37 @@ async fn show(
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Result<Response, PageError> {
+    page(&app, &session, &id, asked.page, None).await
+}
+
+/// `refused` is the form for a new run, if that was refused.
+pub(super) async fn page(
+    app: &App,
+    session: &Session,
+    id: &str,
+    number: Option<i64>,
+    refused: Option<RunForm>,
+) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
-    let top = top(&app, &mut db, &id).await?;
-    let page = list::page(asked.page);
-    let search = Search { workspace_id: Some(&id), ..Search::default() };
+    let top = top(app, &mut db, id).await?;
+    let page = list::page(number);
+    let search = Search { workspace_id: Some(id), ..Search::default() };
     let listed = run::search(&mut db, search, page).await?;
-    let queue = run::queues(&mut db, &[&id]).await?;
+    let queue = run::queues(&mut db, &[id]).await?;
     let mut rows = runs::rows(&mut db, &listed.rows, app.scheduler.clock.now()).await?;
     for row in &mut rows {
         // The first one has its turn.
         let place = queue.iter().position(|(_, waiting)| *waiting == row.id);
         row.position = place.filter(|place| *place > 0);
     }
-    let chart = run_chart::read(&mut db, &id).await?;
+    let chart = run_chart::read(&mut db, id).await?;
+    let status = match refused {
+        Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        None => StatusCode::OK,
+    };
     let content = json!({
+        "is_refused": refused.is_some(),
+        "form": refused.unwrap_or_else(|| RunForm::new(top.auto_apply)),
         "tab": "runs",
         "chart": chart,
         "runs": rows,
@@ -120,7 +139,7 @@ async fn show(
         section: "workspaces",
         topics: &[&format!("workspace:{id}")],
     };
-    page.show(&app, &session, &content)
+    page.show_with(status, app, session, &content)
 }
 
 async fn unlock(
@@ -146,8 +165,10 @@ async fn upload(
     match upload_configuration(&app, &session, &id, request.into_body()).await {
         Ok(version) => Ok(version.into_response()),
         // The script shows what is in the answer.
-        Err(CallError::Refused(why)) => Ok((StatusCode::UNPROCESSABLE_ENTITY, why).into_response()),
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            let why = Refusal::of_call(error)?.whole();
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, why).into_response())
+        }
     }
 }
 
@@ -335,7 +356,7 @@ mod tests {
         let wrong = [("name", "other"), ("terraform-version", "latest"), ("image", "mine:1")];
         let (status, page) = browser.post(&path, &wrong).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(page.contains("terraform version: This field takes"), "{page}");
+        assert!(page.contains("terraform-version-note\"><svg"), "{page}");
         assert!(page.contains("value=\"mine:1\""), "{page}");
         assert_eq!(attributes().await, before);
         let right = [

@@ -12,9 +12,10 @@ use super::environments;
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
+use super::refusal::Refusal;
 use super::session::{self, Session};
 use super::workspace;
-use crate::api::pools::{CallError, call};
+use crate::api::pools::call;
 use crate::app::App;
 use crate::store::{agent_pool, environment, state_version, workspace as store};
 
@@ -37,7 +38,7 @@ async fn ask(
 ) -> Result<Response, PageError> {
     let mut fields = Fields::default();
     fields.add("environment".to_owned(), asked.environment);
-    show(&app, &session, &fields, None).await
+    show(&app, &session, &fields, Refusal::default()).await
 }
 
 /// `fields` are as somebody filled them in.
@@ -45,8 +46,9 @@ async fn show(
     app: &App,
     session: &Session,
     fields: &Fields,
-    refusal: Option<&str>,
+    refusal: Refusal,
 ) -> Result<Response, PageError> {
+    let refusal = refusal.beside(&["name", "environment", "agent-pool"]);
     let mut db = app.scheduler.store.read().await?;
     let content = json!({
         "name": fields.get("name"),
@@ -62,8 +64,7 @@ async fn show(
         section: "workspaces",
         topics: &[],
     };
-    let status = if refusal.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    page.show_with(status, app, session, &content)
+    page.show_with(refusal.status(), app, session, &content)
 }
 
 async fn create(State(app): State<App>, form: Form) -> Result<Response, PageError> {
@@ -86,10 +87,7 @@ async fn create(State(app): State<App>, form: Form) -> Result<Response, PageErro
             let text = format!("Created the workspace {}.", fields.get("name"));
             Ok(frame::redirect(&format!("/workspaces/{id}"), session::message(&text, &app)))
         }
-        Err(CallError::Refused(why) | CallError::NotFound(why)) => {
-            show(&app, &session, &fields, Some(&why)).await
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => show(&app, &session, &fields, Refusal::of_call(error)?).await,
     }
 }
 
@@ -98,14 +96,14 @@ async fn ask_to_delete(
     Path(id): Path<String>,
     session: Session,
 ) -> Result<Response, PageError> {
-    confirm(&app, &session, &id, None).await
+    confirm(&app, &session, &id, Refusal::default()).await
 }
 
 async fn confirm(
     app: &App,
     session: &Session,
     id: &str,
-    refusal: Option<&str>,
+    refusal: Refusal,
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
     let top = workspace::top(app, &mut db, id).await?;
@@ -117,7 +115,7 @@ async fn confirm(
         "runs": contents.runs,
         "variables": contents.variables,
         "workspace": top,
-        "refusal": refusal,
+        "refusal": refusal.whole(),
     });
     let title = format!("Delete {}", top.name);
     let page = Page {
@@ -126,7 +124,7 @@ async fn confirm(
         section: "workspaces",
         topics: &[],
     };
-    let status = if refusal.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
+    let status = if refusal.is_empty() { StatusCode::OK } else { StatusCode::CONFLICT };
     page.show_with(status, app, session, &content)
 }
 
@@ -140,8 +138,7 @@ async fn delete(
         Ok(_) => {
             Ok(frame::redirect("/workspaces", session::message("Deleted the workspace.", &app)))
         }
-        Err(CallError::Refused(why)) => confirm(&app, &form.session, &id, Some(&why)).await,
-        Err(error) => Err(error.into()),
+        Err(error) => confirm(&app, &form.session, &id, Refusal::of_call(error)?).await,
     }
 }
 
@@ -173,7 +170,7 @@ mod tests {
         // The name is taken; what was chosen stays in the form.
         let (status, page) = browser.post("/workspaces/new", &fields).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{page}");
-        assert!(page.contains("role=\"alert\"") && page.contains("value=\"dns\""), "{page}");
+        assert!(page.contains("id=\"name-note\"") && page.contains("value=\"dns\""), "{page}");
         assert!(page.contains(&format!("value=\"{pool}\" selected")), "{page}");
 
         let path = format!("/workspaces/{}/delete", made["id"].as_str().unwrap());

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
 use axum::response::Response;
 use axum::routing::get;
 use serde_json::{Value, json};
@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
+use super::refusal::{Refusal, payload};
 use super::session::{self, Session};
 use super::tags::Tags;
 use super::workspace;
-use crate::api::pools::{CallError, call};
+use crate::api::pools::{call, workspaces};
 use crate::app::App;
 use crate::store::agent_pool;
 use protocol::Hook;
@@ -51,7 +52,7 @@ async fn show(
         let mut db = app.scheduler.store.read().await?;
         Tags::of_resource(&mut db, &resource).await?
     };
-    page(&app, &session, &id, resource, &tags, None).await
+    page(&app, &session, &id, resource, &tags, Refusal::default()).await
 }
 
 /// `resource` has what the fields show.
@@ -61,8 +62,10 @@ async fn page(
     id: &str,
     resource: Value,
     tags: &Tags,
-    refusal: Option<&str>,
+    refusal: Refusal,
 ) -> Result<Response, PageError> {
+    let fields = TEXTS.iter().chain(&NUMBERS).chain(&["agent-pool", "tags", "hooks"]);
+    let refusal = refusal.beside(&fields.copied().collect::<Vec<_>>());
     let mut db = app.scheduler.store.read().await?;
     let top = workspace::top(app, &mut db, id).await?;
     let pools = agent_pool::names(&mut db).await?;
@@ -99,8 +102,7 @@ async fn page(
         section: "workspaces",
         topics: &[],
     };
-    let status = if refusal.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    page.show_with(status, app, session, &content)
+    page.show_with(refusal.status(), app, session, &content)
 }
 
 async fn save(
@@ -109,21 +111,18 @@ async fn save(
     form: Form,
 ) -> Result<Response, PageError> {
     let (resource, tags) = (resource(&form.fields), Tags::of(&form.fields));
-    if let Some(why) = tags.refusal() {
-        return page(&app, &form.session, &id, resource, &tags, Some(&why)).await;
-    }
-    let document = json!({ "data": resource }).to_string();
-    let path = format!("/workspaces/{id}");
-    match call(&app, form.session.actor(), Method::PATCH, &path, document).await {
+    let saved = async {
+        let (attributes, related) = (&resource["attributes"], &resource["relationships"]);
+        let changed = payload("workspaces", attributes.clone(), related.clone())?;
+        let changed = changed.tagged(tags.names());
+        workspaces::update(State(App::clone(&app)), Path(id.clone()), changed).await
+    };
+    match saved.await {
         Ok(_) => {
-            tags.save(&app, &form.session, &path).await?;
             let message = session::message("Settings saved.", &app);
             Ok(frame::redirect(&format!("/workspaces/{id}/settings"), message))
         }
-        Err(CallError::Refused(why)) => {
-            page(&app, &form.session, &id, resource, &tags, Some(&why)).await
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => page(&app, &form.session, &id, resource, &tags, Refusal::of(error)?).await,
     }
 }
 

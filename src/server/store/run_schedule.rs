@@ -1,5 +1,6 @@
 //! Schedules by which the server starts runs of workspaces.
 
+use serde::Deserialize;
 use sqlx::FromRow;
 
 use super::{Connection, Listed, Sorts, View};
@@ -36,7 +37,8 @@ pub(crate) const SORTS: Sorts = &[("schedule", "t.cron"), ("schedule-mode", "t.m
 pub(crate) const SEARCHED: &[&str] = &["t.id", "t.cron"];
 
 /// What the runs of a schedule do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
 pub(crate) enum ScheduleMode {
     /// Bring the resources to what the configuration says.

@@ -7,7 +7,7 @@
   const button = form?.querySelector("button");
 
   form?.addEventListener("submit", async (event) => {
-    if (archive.files.length === 0 || form.elements["configuration-version"]) return;
+    if (!archive || archive.files.length === 0 || form.elements["configuration-version"]) return;
     event.preventDefault();
     problem.hidden = true;
     button.disabled = true;

@@ -129,6 +129,11 @@ impl ApiError {
         self.status.is_client_error()
     }
 
+    /// Whether what the request is about is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND && self.pointer.is_none()
+    }
+
     /// What is wrong.
     pub(crate) fn text(&self) -> &str {
         self.detail.as_deref().unwrap_or(&self.title)

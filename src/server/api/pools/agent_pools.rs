@@ -156,7 +156,7 @@ async fn change(
     if let Some(image) = payload.image()? {
         pool.image = image;
     }
-    if let Some(most) = payload.within("max-concurrency", &MAX_CONCURRENCY)? {
+    if let Some(most) = payload.change("max-concurrency")? {
         pool.max_concurrency = most;
     }
     webhook::change(pool, payload)?;
@@ -245,11 +245,13 @@ async fn check_users(db: &mut Connection, pool: &AgentPool) -> Result<(), ApiErr
             ));
         }
     }
-    for id in environment::with_default_pool(db, &pool.id).await? {
-        if !agent_pool::is_usable_by(db, pool, &id).await? {
+    let ids = environment::with_default_pool(db, &pool.id).await?;
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for environment in environment::with_ids(db, &ids).await? {
+        if !agent_pool::is_usable_by(db, pool, &environment.id).await? {
             return Err(ApiError::relationship(
                 "environments",
-                format!("The agent pool is the default of the environment '{id}'."),
+                format!("The agent pool is the default of the environment '{}'.", environment.name),
             ));
         }
     }

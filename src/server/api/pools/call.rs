@@ -18,8 +18,13 @@ pub(crate) enum CallError {
     #[error("{0}")]
     NotFound(String),
     /// The API refuses it.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{}", whole(field.as_deref(), text))]
+    Refused {
+        /// The attribute or relationship that is wrong, if it is one.
+        field: Option<String>,
+        /// What is wrong.
+        text: String,
+    },
     /// The server failed.
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
@@ -52,17 +57,22 @@ pub(crate) async fn call(
     }
     let document: Value = serde_json::from_slice(&body).unwrap_or_default();
     let error = &document["errors"][0];
-    let text = error["detail"].as_str().or(error["title"].as_str()).unwrap_or_default();
-    // What the API calls a field, the pages' forms show with its name.
+    let text = error["detail"].as_str().or(error["title"].as_str()).unwrap_or_default().to_owned();
     let field = error["source"]["pointer"].as_str().and_then(|path| path.rsplit('/').next());
-    let why = match field {
+    let field = field.map(str::to_owned);
+    Err(match status {
+        // With a field, it is a related thing that is not there.
+        StatusCode::NOT_FOUND if field.is_none() => CallError::NotFound(text),
+        status if status.is_client_error() => CallError::Refused { field, text },
+        StatusCode::INSUFFICIENT_STORAGE => CallError::Refused { field, text },
+        _ => anyhow::anyhow!("the API answers {status}: {}", whole(field.as_deref(), &text)).into(),
+    })
+}
+
+/// A refusal with the name of its field.
+fn whole(field: Option<&str>, text: &str) -> String {
+    match field {
         Some(field) => format!("{}: {text}", field.replace('-', " ")),
         None => text.to_owned(),
-    };
-    Err(match status {
-        StatusCode::NOT_FOUND => CallError::NotFound(why),
-        status if status.is_client_error() => CallError::Refused(why),
-        StatusCode::INSUFFICIENT_STORAGE => CallError::Refused(why),
-        _ => anyhow::anyhow!("the API answers {status}: {why}").into(),
-    })
+    }
 }

@@ -51,7 +51,8 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document
     Ok(Document::of(render(&mut db, &environment).await?))
 }
 
-async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
+/// Creates an environment.
+pub(crate) async fn create(State(app): State<App>, payload: Payload) -> Result<Document, ApiError> {
     let mut tx = app.scheduler.store.write().await?;
     let mut environment = Environment {
         id: new_id("env"),
@@ -70,7 +71,8 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     Ok(Document::created(resource))
 }
 
-async fn update(
+/// Changes an environment.
+pub(crate) async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     payload: Payload,

@@ -83,8 +83,8 @@ pub(crate) async fn update(
     let mut changed = find(&mut tx, &id).await?;
     payload.unchanged("hook", Some(&changed.hook_id))?;
     payload.unchanged("environment", Some(&changed.environment_id))?;
-    if let Some(names) = payload.attribute("events")? {
-        changed.events = events(names)?;
+    if let Some(named) = payload.attribute("events")? {
+        changed.events = events(named)?;
     }
     hook_link::update(&mut tx, &changed).await?;
     tx.commit().await?;
@@ -104,18 +104,15 @@ pub(crate) async fn delete(
 }
 
 /// The events with these names, each once and in the order of a run.
-fn events(names: Vec<String>) -> Result<HookEvents, ApiError> {
-    let known = Hook::ALL.map(Hook::name).join(", ");
-    if let Some(name) = names.iter().find(|name| Hook::named(name).is_none()) {
-        let detail = format!("There is no event {name:?}; there are {known}.");
-        return Err(ApiError::attribute("events", detail));
-    }
-    let is_named = |event: &Hook| names.iter().any(|name| name == event.name());
-    let events: Vec<Hook> = Hook::ALL.into_iter().filter(is_named).collect();
+fn events(named: Vec<Hook>) -> Result<HookEvents, ApiError> {
+    let events: Vec<Hook> = Hook::ALL.into_iter().filter(|event| named.contains(event)).collect();
     match events.is_empty() {
         true => Err(ApiError::attribute(
             "events",
-            format!("A link is for at least one event of {known}."),
+            format!(
+                "A link is for at least one event of {}.",
+                Hook::ALL.map(Hook::name).join(", ")
+            ),
         )),
         false => Ok(HookEvents(events)),
     }

@@ -10,7 +10,7 @@ mod attributes;
 mod call;
 pub(super) mod configuration_versions;
 mod description;
-mod environments;
+pub(crate) mod environments;
 pub(crate) mod hook_links;
 pub(crate) mod hooks;
 mod included;

@@ -1,7 +1,5 @@
 //! A resource as it comes in.
 
-use std::ops::RangeInclusive;
-
 use axum::extract::{FromRequest, Request};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -27,12 +25,40 @@ pub(crate) struct Payload {
     /// Also so that no list is taken for an object.
     #[serde(flatten)]
     _others: Map<String, Value>,
+    #[serde(skip)]
+    tag_names: Option<Vec<String>>,
 }
 
 impl Payload {
-    /// A resource with these attributes and relationships.
-    pub(crate) fn new(attributes: Map<String, Value>, relationships: Map<String, Value>) -> Self {
+    /// A resource with these attributes and relationships, not checked yet.
+    pub(super) fn new(attributes: Map<String, Value>, relationships: Map<String, Value>) -> Self {
         Self { attributes, relationships, ..Self::default() }
+    }
+
+    /// A resource of a kind, as the server itself writes it.
+    ///
+    /// # Errors
+    /// A name or a value that the kind does not have.
+    pub(crate) fn of(
+        kind: &str,
+        attributes: Map<String, Value>,
+        relationships: Map<String, Value>,
+    ) -> Result<Self, ApiError> {
+        let payload = Self::new(attributes, relationships);
+        Kind::named(kind).map_or(Ok(()), |kind| payload.check(kind))?;
+        Ok(payload)
+    }
+
+    /// The same, with the tags of these names and no others. A name that no tag has becomes a new
+    /// one, together with what is tagged.
+    pub(crate) fn tagged(mut self, names: Vec<String>) -> Self {
+        self.tag_names = Some(names);
+        self
+    }
+
+    /// The names of its tags, if it has no ids of them.
+    pub(super) fn tag_names(&self) -> Option<&[String]> {
+        self.tag_names.as_deref()
     }
 
     /// Checks that a resource of this kind may be written so.
@@ -79,22 +105,6 @@ impl Payload {
             // The error may quote the value, which may be sensitive.
             Err(_) => Err(ApiError::attribute(name, "This field has a value of a wrong type.")),
         }
-    }
-
-    /// What to make of a number in a range: nothing if it is missing, else its value or null.
-    pub(super) fn within(
-        &self,
-        name: &str,
-        range: &RangeInclusive<i64>,
-    ) -> Result<Option<Option<i64>>, ApiError> {
-        let Some(value) = self.attributes.get(name) else { return Ok(None) };
-        let number = value.as_i64().filter(|number| range.contains(number));
-        if number.is_none() && !value.is_null() {
-            let (least, most) = (range.start(), range.end());
-            let detail = format!("This field takes a number from {least} to {most}.");
-            return Err(ApiError::attribute(name, detail));
-        }
-        Ok(Some(number))
     }
 
     /// A name: printable, not empty, not long.

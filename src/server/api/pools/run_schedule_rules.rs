@@ -11,7 +11,7 @@ use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::Millis;
 use crate::run_schedules;
-use crate::store::run_schedule::{self, Filter, RunSchedule, ScheduleMode};
+use crate::store::run_schedule::{self, Filter, RunSchedule};
 use crate::store::{Connection, is_taken, workspace};
 use crate::token::new_id;
 
@@ -58,7 +58,7 @@ async fn create(State(app): State<App>, payload: Payload) -> Result<Document, Ap
     let new = RunSchedule {
         id: new_id("rsr"),
         workspace_id: payload.required_to_one("workspace")?,
-        mode: mode(&payload.required::<String>("schedule-mode")?)?,
+        mode: payload.required("schedule-mode")?,
         next_at: due("schedule", &cron, app.scheduler.clock.now())?,
         cron,
     };
@@ -78,8 +78,8 @@ async fn update(
     let mut tx = app.scheduler.store.write().await?;
     let mut changed = find(&mut tx, &id).await?;
     payload.unchanged("workspace", Some(&changed.workspace_id))?;
-    if let Some(name) = payload.attribute::<String>("schedule-mode")? {
-        changed.mode = mode(&name)?;
+    if let Some(mode) = payload.attribute("schedule-mode")? {
+        changed.mode = mode;
     }
     if let Some(cron) = payload.attribute::<String>("schedule")? {
         changed.next_at = due("schedule", &cron, app.scheduler.clock.now())?;
@@ -96,14 +96,6 @@ async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Status
     run_schedule::delete(&mut tx, &rule.workspace_id, rule.mode).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn mode(name: &str) -> Result<ScheduleMode, ApiError> {
-    let found = ScheduleMode::ALL.into_iter().find(|mode| mode.name() == name);
-    found.ok_or_else(|| {
-        let known = ScheduleMode::ALL.map(ScheduleMode::name).join(", ");
-        ApiError::attribute("schedule-mode", format!("This field takes one of: {known}."))
-    })
 }
 
 fn mode_taken(error: sqlx::Error) -> ApiError {

@@ -16,6 +16,7 @@ use crate::store::tag::{self, Filter, Tag};
 use crate::store::{Connection, is_taken};
 use crate::store::{variable, workspace_tag};
 use crate::token::new_id;
+use protocol::limits::MAX_NAME;
 
 pub(super) fn calls() -> Calls {
     Calls::default()
@@ -67,7 +68,11 @@ pub(in crate::api) enum Tagged<'a> {
 impl Tagged<'_> {
     /// Writes the tags that a document has, in the place of those there were.
     pub(super) async fn save(self, db: &mut Connection, payload: &Payload) -> Result<(), ApiError> {
-        match payload.to_many("tags")? {
+        let ids = match payload.tag_names() {
+            Some(names) => Some(named(db, names).await?),
+            None => payload.to_many("tags")?,
+        };
+        match ids {
             Some(ids) => self.change(db, &Method::PATCH, &ids).await,
             None => Ok(()),
         }
@@ -103,12 +108,7 @@ impl Tagged<'_> {
 
     /// Refuses more tags than one thing may have; the transaction that added them has to end.
     pub(in crate::api) async fn check_number(self, db: &mut Connection) -> Result<(), ApiError> {
-        let number = self.tags(db).await?.len();
-        if number > MAX_TAGS {
-            let message = format!("These would be {number} tags, and there may be {MAX_TAGS}.");
-            return Err(ApiError::relationship("tags", message));
-        }
-        Ok(())
+        check_number(self.tags(db).await?.len())
     }
 
     async fn tags(self, db: &mut Connection) -> sqlx::Result<Vec<Tag>> {
@@ -134,6 +134,38 @@ impl Tagged<'_> {
             Self::Environment(id) => tag::remove_from_environment(db, id, tag).await,
         }
     }
+}
+
+fn check_number(number: usize) -> Result<(), ApiError> {
+    if number > MAX_TAGS {
+        let message = format!("These would be {number} tags, and there may be {MAX_TAGS}.");
+        return Err(ApiError::relationship("tags", message));
+    }
+    Ok(())
+}
+
+/// The ids of the tags with these names; a name that no tag has becomes a new one.
+async fn named(db: &mut Connection, names: &[String]) -> Result<Vec<String>, ApiError> {
+    check_number(names.len())?;
+    let account_id = the_account(db).await?.id;
+    let known = tag::names(db).await?;
+    let mut ids = Vec::new();
+    for name in names {
+        if let Some((id, _)) = known.iter().find(|(_, known)| known == name) {
+            ids.push(id.clone());
+            continue;
+        }
+        let is_long = name.chars().nth(MAX_NAME).is_some();
+        if is_long || name.chars().any(char::is_control) {
+            let start: String = name.chars().filter(|c| !c.is_control()).take(20).collect();
+            let detail = format!("A tag has at most {MAX_NAME} printable characters: {start}");
+            return Err(ApiError::relationship("tags", detail));
+        }
+        let tag = Tag { id: new_id("tag"), account_id: account_id.clone(), name: name.clone() };
+        tag::insert(db, &tag).await?;
+        ids.push(tag.id);
+    }
+    Ok(ids)
 }
 
 async fn change_workspace(

@@ -138,10 +138,10 @@ fn change(changed: &mut WebhookIntegration, payload: &Payload) -> Result<(), Api
     if let Some(key) = payload.text("secret-key")? {
         changed.webhook.secret_key = key.map(Secret::new);
     }
-    if let Some(timeout) = payload.within("timeout", &TIMEOUTS)?.flatten() {
+    if let Some(timeout) = payload.attribute("timeout")? {
         changed.timeout = timeout;
     }
-    if let Some(most) = payload.within("max-attempts", &ATTEMPTS)?.flatten() {
+    if let Some(most) = payload.attribute("max-attempts")? {
         changed.max_attempts = most;
     }
     if let Some(names) = payload.to_many("events")? {

@@ -19,12 +19,11 @@ use crate::api::calls::{About, Calls};
 use crate::api::json_api::{ApiError, Document, to_many, to_one};
 use crate::api::value_type::ValueType;
 use crate::app::App;
-use crate::args::TIMEOUTS;
 use crate::clock::{Millis, rfc3339};
 use crate::store::run::{self, Run};
 use crate::store::run_schedule::{self, RunSchedule, ScheduleMode};
 use crate::store::state_version::{self, StateVersion};
-use crate::store::workspace::{self, ExecutionMode, Filter, Hooks, IacPlatform, Workspace};
+use crate::store::workspace::{self, ExecutionMode, Filter, Hooks, Workspace};
 use crate::store::{Connection, configuration_version, environment, is_taken, tag};
 use crate::token::new_id;
 use protocol::Hook;
@@ -180,7 +179,7 @@ async fn set_schedule(
         let detail = format!("There is no schedule {name}; there are: {}.", known.join(", "));
         return Err(ApiError::attribute(name, detail));
     }
-    let payload = Payload::new(schedules, Map::new());
+    let payload = Payload::of("workspaces", schedules, Map::new())?;
     update(State(app), Path(id), payload).await
 }
 
@@ -262,8 +261,8 @@ async fn change(
     if let Some(name) = payload.name("name")? {
         workspace.name = name;
     }
-    if let Some(platform) = payload.change::<Value>("iac-platform")? {
-        workspace.iac_platform = platform.map(iac_platform).transpose()?;
+    if let Some(platform) = payload.change("iac-platform")? {
+        workspace.iac_platform = platform;
     }
     if let Some(version) = payload.text("terraform-version")? {
         workspace.terraform_version = version.map(terraform_version).transpose()?;
@@ -286,24 +285,22 @@ async fn change(
     if let Some(protection) = payload.attribute("deletion-protection-enabled")? {
         workspace.deletion_protection = protection;
     }
-    if let Some(minutes) = operation_timeout(payload)? {
+    if let Some(minutes) = payload.change::<u32>("run-operation-timeout")? {
         let seconds = minutes.map(|minutes| minutes * 60);
         (workspace.plan_timeout, workspace.apply_timeout) = (seconds, seconds);
     }
-    if let Some(seconds) = timeout(payload, "plan-timeout-seconds")? {
+    if let Some(seconds) = payload.change("plan-timeout-seconds")? {
         workspace.plan_timeout = seconds;
     }
-    if let Some(seconds) = timeout(payload, "apply-timeout-seconds")? {
+    if let Some(seconds) = payload.change("apply-timeout-seconds")? {
         workspace.apply_timeout = seconds;
     }
     if let Some(is_remote) = payload.attribute("operations")? {
         workspace.execution_mode =
             if is_remote { ExecutionMode::Remote } else { ExecutionMode::Local };
     }
-    if let Some(mode) = payload.attribute::<Value>("execution-mode")? {
-        workspace.execution_mode = serde_json::from_value(mode).map_err(|_| {
-            ApiError::attribute("execution-mode", "This field takes remote or local.")
-        })?;
+    if let Some(mode) = payload.attribute("execution-mode")? {
+        workspace.execution_mode = mode;
     }
     if let Some(sharing) = payload.attribute("remote-state-sharing")? {
         workspace.remote_state_sharing = sharing;
@@ -317,50 +314,15 @@ async fn change(
     Ok(())
 }
 
-/// How long a plan and an apply may run each, in minutes; nothing if it is missing, null for
-/// what the server says.
-fn operation_timeout(payload: &Payload) -> Result<Option<Option<u32>>, ApiError> {
-    const NAME: &str = "run-operation-timeout";
-    let minutes = payload.change(NAME)?;
-    let most = TIMEOUTS.end() / 60;
-    match minutes.flatten() {
-        Some(minutes) if !(1..=most).contains(&minutes) => {
-            let why =
-                format!("This field takes minutes, from 1 to {most}; null: the server's default.");
-            Err(ApiError::attribute(NAME, why))
-        }
-        _ => Ok(minutes),
-    }
-}
-
-/// How long a plan or an apply may run, in seconds; nothing if it is missing, null for
-/// what the server says.
-fn timeout(payload: &Payload, name: &str) -> Result<Option<Option<u32>>, ApiError> {
-    let seconds = payload.change(name)?;
-    match seconds.flatten() {
-        Some(seconds) if !TIMEOUTS.contains(&seconds) => {
-            let (least, most) = (TIMEOUTS.start(), TIMEOUTS.end());
-            let why = format!(
-                "This field takes seconds, from {least} to {most}; null: the server's default."
-            );
-            Err(ApiError::attribute(name, why))
-        }
-        _ => Ok(seconds),
-    }
-}
-
 /// All hooks, replacing those there were; an empty or null one is none.
-fn hooks(commands: BTreeMap<String, Option<String>>) -> Result<Hooks, ApiError> {
+fn hooks(commands: BTreeMap<Hook, Option<String>>) -> Result<Hooks, ApiError> {
     let mut hooks = BTreeMap::new();
-    for (name, commands) in commands {
-        let hook = Hook::named(&name).ok_or_else(|| {
-            let known = Hook::ALL.map(Hook::name).join(", ");
-            ApiError::attribute("hooks", format!("There is no hook {name:?}; there are {known}."))
-        })?;
+    for (hook, commands) in commands {
         let Some(commands) = commands.filter(|commands| !commands.trim().is_empty()) else {
             continue;
         };
         if commands.len() > MAX_HOOK || commands.contains('\0') {
+            let name = hook.name();
             return Err(ApiError::attribute(
                 "hooks",
                 format!("The hook {name} takes a text of at most {MAX_HOOK} bytes."),
@@ -369,11 +331,6 @@ fn hooks(commands: BTreeMap<String, Option<String>>) -> Result<Hooks, ApiError> 
         hooks.insert(hook, commands);
     }
     Ok(Hooks(hooks))
-}
-
-fn iac_platform(platform: Value) -> Result<IacPlatform, ApiError> {
-    serde_json::from_value(platform)
-        .map_err(|_| ApiError::attribute("iac-platform", "This field takes terraform or opentofu."))
 }
 
 /// A version as it may stand in an image's name: `1.9.8`, `1.10.0-rc1`.
@@ -619,15 +576,12 @@ mod tests {
 
     #[test]
     fn hooks_are_checked() {
-        let one =
-            |name: &str, commands: Option<String>| hooks([(name.to_owned(), commands)].into());
-        let kept = one("pre-plan", Some("make policy".to_owned())).unwrap();
+        let one = |commands: Option<String>| hooks([(Hook::PrePlan, commands)].into());
+        let kept = one(Some("make policy".to_owned())).unwrap();
         assert_eq!(kept.0[&Hook::PrePlan], "make policy");
-        assert_eq!(one("pre-plan", None).unwrap(), Hooks::default());
-        assert_eq!(one("pre-plan", Some(" \n".to_owned())).unwrap(), Hooks::default());
-        for (name, commands) in [("pre_plan", "x".to_owned()), ("pre-plan", "x".repeat(70_000))] {
-            assert!(one(name, Some(commands)).is_err(), "{name}");
-        }
+        assert_eq!(one(None).unwrap(), Hooks::default());
+        assert_eq!(one(Some(" \n".to_owned())).unwrap(), Hooks::default());
+        assert!(one(Some("x".repeat(70_000))).is_err());
     }
 
     #[test]

@@ -112,7 +112,7 @@ async fn exchange(
         return Err(ExchangeError::Code);
     }
     let name = Map::from_iter([("name".to_owned(), code.token_name.into())]);
-    let payload = Payload::new(name, Map::new());
+    let payload = Payload::of("access-tokens", name, Map::new())?;
     let made = access_tokens::create_admin(State(app), payload).await?;
     let token = &made.resource()["attributes"]["token"];
     tracing::info!(token = %made.resource()["id"], "made a token for terraform login");

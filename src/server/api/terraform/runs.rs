@@ -134,7 +134,10 @@ async fn create(
             return Err(ApiError::attribute(name, "This server's runs do not support it."));
         }
     }
-    let payload = Payload::new(sent.attributes, sent.relationships);
+    let SentRun { mut attributes, mut relationships } = sent;
+    attributes.retain(|name, _| KNOWN.contains(&name.as_str()));
+    relationships.retain(|name, _| ["workspace", "configuration-version"].contains(&name.as_str()));
+    let payload = Payload::of("runs", attributes, relationships)?;
     let run = runs::start(&app, actor, &payload, Source::Cli).await?;
     let mut db = app.scheduler.store.read().await?;
     Ok(Document::created(render(&mut db, &run).await?))

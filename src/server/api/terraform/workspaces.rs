@@ -280,7 +280,7 @@ impl SentWorkspace {
             return Err(ApiError::relationship("project", detail));
         }
         let tags = tags.data.into_iter().chain(tag_bindings.data).collect();
-        Ok((Payload::new(attributes, Map::new()), tags))
+        Ok((Payload::of("workspaces", attributes, Map::new())?, tags))
     }
 }
 
