@@ -86,6 +86,11 @@ async fn unlink(
     Path((id, link)): Path<(String, String)>,
     _: Form,
 ) -> Result<Response, PageError> {
+    {
+        let mut db = app.scheduler.store.read().await?;
+        let found = hook_link::find(&mut db, &link).await?;
+        found.filter(|found| found.hook_id == id).ok_or(PageError::NotFound("link"))?;
+    }
     let message = match hook_links::delete(State(App::clone(&app)), Path(link)).await {
         Ok(_) => "Unlinked. Runs whose plans have begun still execute the hook.".to_owned(),
         Err(error) => Refusal::of(error)?.whole(),

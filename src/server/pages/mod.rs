@@ -42,6 +42,8 @@ mod hooks;
 mod list;
 mod log;
 mod login_consent;
+#[cfg(test)]
+mod nested_addresses;
 mod palette;
 mod plan_changes;
 mod plan_summary;
