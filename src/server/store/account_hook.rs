@@ -3,8 +3,9 @@
 
 use sqlx::FromRow;
 
-use super::{Connection, Listed, Sorts, View};
+use super::{Connection, Listed, Sorts, View, hook_link};
 use crate::clock::Millis;
+use protocol::Hook;
 
 /// A hook.
 #[derive(Clone, Debug, FromRow)]
@@ -36,6 +37,8 @@ pub(crate) struct Filter<'a> {
     pub environment: Option<&'a str>,
     /// Of this account.
     pub account: Option<&'a str>,
+    /// Linked with this event.
+    pub event: Option<Hook>,
 }
 
 /// What a list of them can be sorted by.
@@ -99,15 +102,19 @@ pub(crate) async fn list(
     filter: Filter<'_>,
     view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<AccountHook>> {
+    let event = filter.event.map(hook_link::with_event);
     super::list(
         db,
         "FROM hooks t WHERE ($1 IS NULL OR t.id = $1) AND ($2 IS NULL OR t.name = $2)
            AND ($3 IS NULL OR EXISTS (
                SELECT 1 FROM hook_environment_links l
                WHERE l.hook_id = t.id AND l.environment_id = $3))
-           AND ($4 IS NULL OR t.account_id = $4)",
+           AND ($4 IS NULL OR t.account_id = $4)
+           AND ($5 IS NULL OR EXISTS (
+               SELECT 1 FROM hook_environment_links l
+               WHERE l.hook_id = t.id AND l.events LIKE $5))",
         "t.name",
-        &[filter.id, filter.name, filter.environment, filter.account],
+        &[filter.id, filter.name, filter.environment, filter.account, event.as_deref()],
         view.into(),
     )
     .await

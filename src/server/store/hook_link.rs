@@ -55,6 +55,13 @@ pub(crate) struct Filter<'a> {
     pub hook: Option<&'a str>,
     /// Of this environment.
     pub environment: Option<&'a str>,
+    /// With this event.
+    pub event: Option<Hook>,
+}
+
+/// A pattern of the lists of events that have this one.
+pub(super) fn with_event(event: Hook) -> String {
+    format!("%\"{}\"%", event.name())
 }
 
 /// What a list of them can be sorted by.
@@ -112,12 +119,14 @@ pub(crate) async fn list(
     filter: Filter<'_>,
     view: impl Into<View<'_>>,
 ) -> sqlx::Result<Listed<HookLink>> {
+    let event = filter.event.map(with_event);
     super::list(
         db,
         "FROM hook_environment_links t WHERE ($1 IS NULL OR t.id = $1)
-           AND ($2 IS NULL OR t.hook_id = $2) AND ($3 IS NULL OR t.environment_id = $3)",
+           AND ($2 IS NULL OR t.hook_id = $2) AND ($3 IS NULL OR t.environment_id = $3)
+           AND ($4 IS NULL OR t.events LIKE $4)",
         "t.created_at, t.id",
-        &[filter.id, filter.hook, filter.environment],
+        &[filter.id, filter.hook, filter.environment, event.as_deref()],
         view.into(),
     )
     .await

@@ -31,10 +31,21 @@ async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiE
         id: query.filter("hook-environment-link"),
         hook: query.filter("hook"),
         environment: query.filter("environment"),
+        event: event_filter(&query)?,
     };
     let listed = hook_link::list(&mut db, filter, query.view()).await?;
     let resources = listed.rows.iter().map(render).collect();
     Ok(Document::page(resources, listed.total, query.page))
+}
+
+/// The event that a list of links or hooks is filtered by.
+pub(super) fn event_filter(query: &ListQuery) -> Result<Option<Hook>, ApiError> {
+    let Some(name) = query.filter("events") else { return Ok(None) };
+    let event = Hook::named(name);
+    event.map(Some).ok_or_else(|| {
+        let known = Hook::ALL.map(Hook::name).join(", ");
+        ApiError::parameter("filter[events]", format!("filter[events] takes one of: {known}."))
+    })
 }
 
 async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<Document, ApiError> {

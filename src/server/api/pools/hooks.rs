@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::payload::Payload;
 use super::query::ListQuery;
-use super::the_account;
+use super::{hook_links, the_account};
 use crate::api::calls::Calls;
 use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
@@ -28,11 +28,13 @@ pub(super) fn calls() -> Calls {
 
 async fn list(State(app): State<App>, query: ListQuery) -> Result<Document, ApiError> {
     let mut db = app.scheduler.store.read().await?;
+    let event = hook_links::event_filter(&query)?;
     let filter = account_hook::Filter {
         id: query.filter("hook"),
         name: query.filter("name"),
         environment: query.filter("environment"),
         account: query.filter("account"),
+        event,
     };
     let listed = account_hook::list(&mut db, filter, query.view()).await?;
     let resources = listed.rows.iter().map(render).collect();
@@ -240,6 +242,16 @@ mod tests {
         let path = format!("/hooks/{hook}");
         let error = refusal(&server, Method::DELETE, &path, Value::Null).await;
         assert!(error["detail"].as_str().unwrap().contains("environments: default."), "{error}");
+        for (event, number) in [("post-plan", 1), ("pre-plan", 0)] {
+            for list in ["hooks", "hook-environment-links"] {
+                let path = format!("/{list}?filter[events]={event}");
+                let listed = server.api(Method::GET, &path, Value::Null).await;
+                assert_eq!(listed["data"].as_array().unwrap().len(), number, "{path}: {listed}");
+            }
+        }
+        let unknown = "/hooks?filter[events]=%25";
+        let error = refusal(&server, Method::GET, unknown, Value::Null).await;
+        assert_eq!(error["source"]["parameter"], "filter[events]", "{error}");
         let included = format!("/hook-environment-links?filter[hook]={hook}&include=hook");
         let listed = server.api(Method::GET, &included, Value::Null).await;
         assert_eq!(listed["included"][0]["attributes"]["name"], "policy");
