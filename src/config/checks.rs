@@ -147,7 +147,7 @@ pub fn image(image: &str) -> Result<(), String> {
         && name.split('/').all(is_part_of_name)
         && tag.is_none_or(is_tag)
         && digest.is_none_or(is_digest)
-        && host.is_none_or(|host| registries(host).is_ok());
+        && host.is_none_or(is_host);
     is_ok.then_some(()).ok_or_else(|| {
         let said = image.escape_debug();
         format!("should be an image's name such as hashicorp/terraform:1.9, not `{said}`")
@@ -160,6 +160,19 @@ fn is_part_of_name(part: &str) -> bool {
         && part.ends_with(is_plain)
         && part.chars().all(|c| is_plain(c) || "._-".contains(c))
         && !part.contains("..")
+}
+
+fn is_host(host: &str) -> bool {
+    let is_edge = |c: char| c.is_ascii_alphanumeric() || "[]".contains(c);
+    host.starts_with(is_edge)
+        && host.ends_with(is_edge)
+        && host.chars().all(|c| is_edge(c) || ".-:".contains(c))
+        && is_host_of_url(host)
+}
+
+fn is_host_of_url(host: &str) -> bool {
+    Url::parse(&format!("https://{host}/"))
+        .is_ok_and(|url| url[url::Position::BeforeHost..url::Position::BeforePath] == *host)
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -201,11 +214,7 @@ pub(crate) fn hosts_in(hosts: &str) -> impl Iterator<Item = String> {
 }
 
 pub(crate) fn registries(hosts: &str) -> Result<(), String> {
-    let is_host = |host: &String| {
-        Url::parse(&format!("https://{host}/"))
-            .is_ok_and(|url| url[url::Position::BeforeHost..url::Position::BeforePath] == *host)
-    };
-    match hosts_in(hosts).find(|host| !is_host(host)) {
+    match hosts_in(hosts).find(|host| !is_host_of_url(host)) {
         Some(wrong) => Err(format!("should be hosts such as registry.example.com, not `{wrong}`")),
         None => Ok(()),
     }
@@ -279,6 +288,8 @@ mod tests {
             "run/",
             "a//b",
             "../run",
+            "a.b,c.d/run",
+            "r.example.com /run",
             "run:{image}",
             "run@sha256:12",
             "run\n",

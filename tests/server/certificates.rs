@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -99,21 +100,54 @@ async fn files_that_cannot_be_used_leave_the_earlier_certificate() {
         if let Some(key) = key {
             fs::write(files.key(), key).unwrap();
         }
-        let warnings = || server.log().matches("keeps the earlier certificate").count();
-        let before = warnings();
-        server.signal(Signal::SIGHUP);
-        let warned = async {
-            while warnings() == before {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, warned).await.expect("no warning");
-        assert!(serves(&server, &first).await);
+        stays(&server, &first).await;
     }
     fs::remove_file(files.cert()).unwrap();
+    stays(&server, &first).await;
+    assert!(server.log().contains("cannot read the certificate"), "{}", server.log());
+}
+
+/// What would hold up whoever opens it, or has no end.
+#[tokio::test]
+async fn what_is_no_regular_file_leaves_the_earlier_certificate_and_holds_nothing_up() {
+    let files = Files::new();
+    let first = files.renew(|_| {});
+    let server = files.start(&first).await;
+    for file in [files.cert(), files.key()] {
+        let kept = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+        stays(&server, &first).await;
+        fs::remove_file(&file).unwrap();
+        symlink("/dev/zero", &file).unwrap();
+        stays(&server, &first).await;
+        fs::remove_file(&file).unwrap();
+        fs::File::create(&file).unwrap().set_len(10 << 30).unwrap();
+        stays(&server, &first).await;
+        fs::write(&file, kept).unwrap();
+    }
+    let second = files.renew(|_| {});
     server.signal(Signal::SIGHUP);
-    server.wait_for_log("cannot read the certificate").await;
-    assert!(serves(&server, &first).await);
+    let renewed = async {
+        while !serves(&server, &second).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, renewed).await.expect("the new certificate is not served");
+}
+
+/// Has the server read its files again, and expects a warning and the earlier certificate.
+async fn stays(server: &Server, earlier: &str) {
+    let warnings = || server.log().matches("keeps the earlier certificate").count();
+    let before = warnings();
+    server.signal(Signal::SIGHUP);
+    let warned = async {
+        while warnings() == before {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, warned).await.expect("no warning");
+    assert!(serves(server, earlier).await);
 }
 
 /// As certbot renews: new files, and then one link after the other leads to them.

@@ -530,7 +530,11 @@ impl Drop for Changes {
 /// # Errors
 /// What it has left can't be read, or not all of it can be undone.
 fn undo_interrupted(machine: &Machine, records: &Records) -> Result<bool> {
-    let Some(unfinished) = Unfinished::read(machine, records.unfinished)? else { return Ok(false) };
+    let Some(unfinished) = Unfinished::read(machine, records.unfinished)? else {
+        // It may have been killed while it wrote its first step down, and had done none.
+        path_state::remove_temporary(&machine.entry(records.unfinished))?;
+        return Ok(false);
+    };
     eprintln!("An earlier scalr-agent-setup was interrupted; undoing what it had changed …");
     interrupt::while_undoing(|| unfinished.undo(machine))?;
     Ok(true)

@@ -55,6 +55,18 @@ fn it_runs_twice_and_the_second_time_changes_nothing() {
 }
 
 #[test]
+fn a_record_whose_first_writing_was_interrupted_is_removed() {
+    for arguments in [&["recover"][..], &["units"], &["proxy", "remove"]] {
+        let tree = Tree::new();
+        let temporary = "/var/lib/.scalr-agent-setup.unfinished.scalr-agent-setup.tmp";
+        tree.put(temporary, "{\"steps\":[{\"wri");
+        let said = tree.setup(arguments);
+        assert_eq!(said.code, 0, "{}", said.all());
+        assert!(!tree.path(temporary).exists(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_record_that_cannot_be_read_stops_each_command_and_can_be_discarded() {
     for record in ["", "{\"steps\":[{\"remo", "{\"steps\":[{\"step-of-a-later-version\":{}}]}"] {
         let tree = Tree::new();
