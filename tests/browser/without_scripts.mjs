@@ -36,7 +36,8 @@ const upload = async (buffer) => {
   await page.getByRole("button", { name: "Start the run" }).click();
 };
 await upload(Buffer.from("no archive"));
-assert.match(await page.textContent("main"), /archive/);
+assert.match(await page.textContent(".wrong .note"), /archive/);
+assert.equal(await page.inputValue("#message"), "From a form");
 await upload(archive());
 await page.waitForURL(/\/runs\/run-/);
 await page.getByRole("heading", { name: "From a form" }).waitFor();
