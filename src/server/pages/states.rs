@@ -26,6 +26,7 @@ use crate::api::terraform::state_rollback::make_current;
 use crate::app::App;
 use crate::clock::Millis;
 use crate::objects;
+use crate::state_warnings;
 use crate::store::Connection;
 use crate::store::state_version::{self, StateVersion};
 
@@ -145,6 +146,7 @@ struct Rollback {
     resources: i64,
     created_at: Millis,
     current: Option<StateNow>,
+    consequence: &'static str,
     refusal: Refusal,
 }
 
@@ -186,6 +188,7 @@ async fn confirm(
             number: current.number,
             resources: current.resources,
         }),
+        consequence: state_warnings::ROLLBACK,
         refusal,
     };
     let title = format!("Roll {} back", content.workspace.name);

@@ -21,8 +21,8 @@ use super::session::{self, Session};
 use super::{run_chart, run_form};
 use crate::api::pools::{BASE, CallError, call};
 use crate::app::App;
-use crate::large_state;
 use crate::scheduler::pool_of;
+use crate::state_warnings;
 use crate::store::run::{self, Search};
 use crate::store::workspace::{self, Workspace};
 use crate::store::{Connection, environment, state_version};
@@ -76,8 +76,8 @@ pub(super) async fn top(app: &App, db: &mut Connection, id: &str) -> Result<Top,
     let pool = pool_of(db, &workspace).await?;
     let state = state_version::current(db, id).await?;
     Ok(Top {
-        large_state: state.and_then(|state| large_state::title(app, state.size)),
-        advice: large_state::ADVICE,
+        large_state: state.and_then(|state| state_warnings::title(app, state.size)),
+        advice: state_warnings::ADVICE,
         waiting: run::queues(db, &[id]).await?.len().saturating_sub(current.iter().len()),
         current,
         pool: pool.map(|pool| pool.name),

@@ -26,9 +26,9 @@ use crate::api::json_api::{ApiError, Document, to_one};
 use crate::api::value_type::ValueType::{Anything, Flag, LongText, Object, OrNull};
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::large_state;
 use crate::objects;
 use crate::scheduler::{Error, NewState, Saved};
+use crate::state_warnings;
 use crate::store::Connection;
 use crate::store::state_version::{self, StateVersion};
 
@@ -82,7 +82,14 @@ async fn create(State(app): State<App>, upload: StateUpload) -> Result<Document,
         app.scheduler.save_uploaded_state(&workspace.id, state, force).await.map_err(of_state)
     };
     match saved.await? {
-        Saved::New(version) | Saved::Same(version) => Ok(Document::created(render(&app, &version))),
+        Saved::New(version) | Saved::Same(version) => {
+            let mut resource = render(&app, &version);
+            if let Some(reason) = &workspace.lock_reason {
+                let text = format!("The workspace is locked: no run starts. {reason}");
+                state_warnings::add(&mut resource, &text);
+            }
+            Ok(Document::created(resource))
+        }
     }
 }
 
@@ -265,7 +272,7 @@ fn render(app: &App, version: &StateVersion) -> Value {
             "resource-count": version.resources,
             "created-at": rfc3339(version.created_at),
             "removed-at": version.removed_at.map(rfc3339),
-            "warning": large_state::warning(app, version.size),
+            "warning": state_warnings::warning(app, version.size),
         },
         "relationships": {
             "workspace": to_one("workspaces", Some(&version.workspace_id)),

@@ -19,6 +19,7 @@ use crate::api::pools::{quotas, state_versions as pool_state_versions, workspace
 use crate::app::App;
 use crate::objects::Draft;
 use crate::scheduler::{NewState, Saved, check_lock};
+use crate::state_warnings;
 use crate::store::state_version::{self, StateVersion};
 use crate::store::workspace::Workspace;
 
@@ -81,7 +82,9 @@ async fn roll_back(
     // An upload that is not a version yet has an id, too.
     let earlier = state_versions::find(&app, &earlier).await.map_or(earlier, |found| found.id);
     let version = make_current(&app, &workspace, &earlier).await?;
-    Ok(Document::created(render(&app, &version)))
+    let mut resource = render(&app, &version);
+    state_warnings::add(&mut resource, state_warnings::ROLLBACK);
+    Ok(Document::created(resource))
 }
 
 /// Makes an earlier state version of a workspace its current one: a new version with the same
@@ -147,8 +150,48 @@ fn with_serial(content: File, serial: i64, mut draft: Draft) -> anyhow::Result<D
 mod tests {
     use std::io::{Read as _, Write as _};
 
+    use axum::http::Method;
+
     use super::*;
     use crate::in_process::InProcess;
+    use crate::store::workspace;
+
+    #[tokio::test]
+    async fn a_state_that_is_rolled_back_or_locked_says_so_in_the_answer() {
+        let server = InProcess::new().await;
+        let upload = async |serial: u32| {
+            let state = json!({ "version": 4, "serial": serial, "lineage": "l", "outputs": {} });
+            let state =
+                base64::Engine::encode(&base64::prelude::BASE64_STANDARD, state.to_string());
+            let workspace = json!({ "type": "workspaces", "id": server.workspace });
+            let document = json!({ "data": {
+                "attributes": { "state": state },
+                "relationships": { "workspace": { "data": workspace } },
+            } });
+            server.api(Method::POST, "/state-versions", document).await["data"].clone()
+        };
+        let first = upload(1).await;
+        assert_eq!(first["attributes"]["warning"], Value::Null);
+        upload(2).await;
+        let earlier = json!({ "data": { "type": "state-versions", "id": first["id"] } });
+        let document =
+            json!({ "data": { "relationships": { "rollback-state-version": earlier } } });
+        let path = format!("/api/v2/workspaces/{}/state-versions", server.workspace);
+        let (_, answer) =
+            server.call(Method::PATCH, &path, &server.admin, &[], document.to_string()).await;
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        let warning = answer["data"]["attributes"]["warning"].as_str().unwrap();
+        assert!(warning.contains("what was made since is not known to it"), "{answer}");
+
+        let mut tx = server.app.scheduler.store.write().await.unwrap();
+        workspace::set_lock(&mut tx, &server.workspace, Some("A migration."), None).await.unwrap();
+        tx.commit().await.unwrap();
+        let locked = upload(4).await;
+        assert_eq!(
+            locked["attributes"]["warning"],
+            "The workspace is locked: no run starts. A migration."
+        );
+    }
 
     #[tokio::test]
     async fn a_state_with_numbers_of_any_size_can_be_copied() {

@@ -13,8 +13,8 @@ use crate::api::pools::state_upload::{self, StateDocument};
 use crate::api::pools::{Payload, quotas, schema_of_attributes, state_versions, workspaces};
 use crate::app::App;
 use crate::clock::rfc3339;
-use crate::large_state;
 use crate::scheduler::{self, NewState, Saved, check_lock};
+use crate::state_warnings;
 use crate::store::state_upload as uploads;
 use crate::store::state_version::{self, StateVersion};
 use crate::store::workspace::Workspace;
@@ -207,7 +207,7 @@ pub(super) fn render(app: &App, version: &StateVersion) -> Value {
             "serial": version.serial,
             "size": version.size,
             "status": "finalized",
-            "warning": large_state::warning(app, version.size),
+            "warning": state_warnings::warning(app, version.size),
         },
         "relationships": {
             "workspace": to_one("workspaces", Some(&version.workspace_id)),

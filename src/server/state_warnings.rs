@@ -1,10 +1,16 @@
-//! States that soon are larger than the server takes: pages and APIs warn of them.
+//! What whoever writes a state has to know: pages and APIs say it in the same words.
+
+use serde_json::Value;
 
 use crate::app::App;
 
 const MIB: u64 = 1024 * 1024;
 
-/// What to do, and what happens otherwise.
+/// What a roll-back does, and does not.
+pub(crate) const ROLLBACK: &str = "No real resource changes. The next plan compares with this \
+     state: what was made since is not known to it, and would be made again.";
+
+/// What to do about a state that soon is larger than the server takes.
 pub(crate) const ADVICE: &str = "An apply that makes it larger ends with an error, its state \
      stays on the agent's host, and the workspace is locked. Split the workspace before that, or \
      raise the server's --max-state.";
@@ -22,4 +28,14 @@ pub(crate) fn title(app: &App, size: i64) -> Option<String> {
 /// The same with the advice.
 pub(crate) fn warning(app: &App, size: i64) -> Option<String> {
     title(app, size).map(|title| format!("{title}. {ADVICE}"))
+}
+
+/// Says something more of a state version in an answer.
+pub(crate) fn add(resource: &mut Value, text: &str) {
+    let warning = &mut resource["attributes"]["warning"];
+    let all = match warning.as_str() {
+        Some(known) => format!("{text} {known}"),
+        None => text.to_owned(),
+    };
+    *warning = all.into();
 }
