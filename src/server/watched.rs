@@ -10,7 +10,7 @@ const MOMENT: Duration = Duration::from_secs(15);
 /// How long after a piece of a log an agent sends more of it, in milliseconds, while
 /// somebody watches it and while nobody does.
 const WATCHED: u32 = 50;
-const UNWATCHED: u32 = 3_000;
+const UNWATCHED: u32 = 1_000;
 
 /// When each log was last asked for, by its task's id.
 #[derive(Debug, Default)]

@@ -17,9 +17,10 @@ use crate::client::{client, enter_network};
 use crate::fleet::{DOCKER, Fleet, URL, configuration};
 use crate::pool::Run;
 
-/// How many lines come one by one, 20 ms apart; how many come after them at once, and how long
-/// each of those is, in bytes.
+/// How many lines come one by one, 20 ms apart, after others by which the agent learns that the
+/// log is watched; how many come after them at once, and how long each of those is, in bytes.
 const PACED: u32 = 500;
+const LEAD: u32 = 100;
 const AT_ONCE: u32 = 500_000;
 const LENGTH: u32 = 100;
 
@@ -61,7 +62,8 @@ fn follow_beside_docker() {
     let line = "x".repeat(LENGTH as usize - 1);
     let script = format!(
         "#!/bin/sh\nuntil [ -e /tmp/begin ]; do usleep 20000; done\n\
-         i=0; while [ $i -lt {PACED} ]; do i=$((i + 1)); echo \"paced $i\"; usleep 20000; done\n\
+         say() {{ i=0; while [ $i -lt $2 ]; do i=$((i + 1)); echo \"$1 $i\"; usleep 20000; done; }}\n\
+         say lead {LEAD}\nsay paced {PACED}\n\
          yes {line} | head -n {AT_ONCE}\necho {END}\n"
     );
     pool.hooks(serde_json::json!({ "pre-plan": script }));

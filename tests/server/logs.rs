@@ -90,7 +90,7 @@ async fn an_agent_knows_whether_somebody_watches() {
     let unwatched = client.log(0, b"one\n").await.unwrap().interval_milliseconds.unwrap();
     assert_eq!(output(&server, &related(&run, "plan")).await, "one\n");
     let watched = client.log(4, b"two\n").await.unwrap().interval_milliseconds.unwrap();
-    assert_eq!((watched, unwatched), (50, 3_000));
+    assert_eq!((watched, unwatched), (50, 1_000));
 }
 
 #[tokio::test]
