@@ -54,11 +54,11 @@ impl Refusal {
     }
 
     fn at(field: Option<&str>, text: &str) -> Self {
+        // What the API calls null, a form leaves empty.
+        let text = text.replace(", or null.", ", or is left empty.").replace("; null:", "; empty:");
         match field {
-            Some(field) => {
-                Self { text: None, fields: BTreeMap::from([(field.to_owned(), text.to_owned())]) }
-            }
-            None => Self { text: Some(text.to_owned()), fields: BTreeMap::new() },
+            Some(field) => Self { text: None, fields: BTreeMap::from([(field.to_owned(), text)]) },
+            None => Self { text: Some(text), fields: BTreeMap::new() },
         }
     }
 
