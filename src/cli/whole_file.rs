@@ -10,6 +10,7 @@ use std::os::unix::fs::{PermissionsExt as _, fchown};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use tempfile::{Builder, NamedTempFile};
 
 /// A file to be written, and how.
@@ -63,6 +64,7 @@ impl<'a> WholeFile<'a> {
     /// # Errors
     /// The file or its folder cannot be written, or there is a file that has to stay.
     pub fn write(self, content: impl AsRef<[u8]>) -> Result<()> {
+        let _signals = HeldBack::new();
         self.fill(|file| Ok(file.write_all(content.as_ref())?))
     }
 
@@ -123,6 +125,25 @@ impl<'a> WholeFile<'a> {
 pub fn folder_of(file: &Path) -> &Path {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     parent.unwrap_or(Path::new("."))
+}
+
+/// While it lives, no signal that asks the process to end reaches this thread: the temporary
+/// file, maybe with a secret in it, would stay behind.
+struct HeldBack(Option<SigSet>);
+
+impl HeldBack {
+    fn new() -> Self {
+        let ends = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+        Self(SigSet::from_iter(ends).thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = before.thread_set_mask();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +218,23 @@ mod tests {
     fn a_file_without_a_folder_in_its_name_is_in_the_working_directory() {
         assert_eq!(folder_of(Path::new("file")), Path::new("."));
         assert_eq!(folder_of(Path::new("/etc/file")), Path::new("/etc"));
+    }
+
+    #[test]
+    fn a_signal_that_ends_the_process_waits_until_the_file_is_whole() {
+        struct Content;
+
+        impl AsRef<[u8]> for Content {
+            fn as_ref(&self) -> &[u8] {
+                assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGINT));
+                b"one"
+            }
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        WholeFile::at(&folder.path().join("file")).write(Content).unwrap();
+        WholeFile::at(Path::new("/no/such/file")).write(Content).unwrap_err();
+        assert!(!SigSet::thread_get_mask().unwrap().contains(Signal::SIGINT));
     }
 
     #[test]
