@@ -1,5 +1,5 @@
 //! `--format json`: one document on standard output, and everything for people on standard
-//! error. A command with results of its own prints them by [`write`]; the document of one that
+//! error. A command with results of its own prints them by [`write()`]; the document of one that
 //! has none, or that failed before it, says how the command ended. docs/installing.md
 //! describes it.
 

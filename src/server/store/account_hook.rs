@@ -1,5 +1,5 @@
 //! Hooks of the account: scripts that the runs of linked environments execute
-//! ([`hook_link`](super::hook_link)).
+//! ([`hook_link`]).
 
 use sqlx::FromRow;
 
