@@ -1,4 +1,4 @@
-// Whatever people can write into names, images, messages and addresses stays text.
+// Whatever people can write into names, messages and addresses stays text.
 import {
   agent, api, assert, configuration, delivered, done, poolToken, receiver, register, server, signIn, webhook,
 } from "./lib.mjs";
@@ -6,7 +6,7 @@ import {
 const evil = `"><script>alert(1)</script><img src=x onerror=alert(2)>'"{{ 7 * 7 }}`;
 const headers = [{ name: "X-Text", value: evil }];
 const made = await api("POST", "/agent-pools", {
-  attributes: { name: evil, image: evil, "webhook-url": `https://starter.example.com/${evil}`, "webhook-headers": headers },
+  attributes: { name: evil, "webhook-url": `https://starter.example.com/${evil}`, "webhook-headers": headers },
 });
 const environment = await api("POST", "/environments", { attributes: { name: evil } });
 const main = await api("POST", "/workspaces", {
@@ -87,9 +87,11 @@ await page.getByRole("button", { name: "Create the token" }).click();
 await page.locator(".wrong").first().waitFor();
 assert.equal(await page.inputValue("#name"), evil);
 await page.goto(`${server}/pools/new`);
-await page.fill("#name", evil);
+await page.fill("#name", "another");
+await page.fill("#image", evil);
 await page.getByRole("button", { name: "Create pool" }).click();
 await page.locator(".wrong").waitFor();
+assert.equal(await page.inputValue("#image"), evil);
 await page.goto(`${server}/webhooks/new`);
 await page.fill("#name", evil);
 await page.fill("#url", evil);
