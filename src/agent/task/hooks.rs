@@ -140,8 +140,12 @@ impl Job {
 fn read(path: &Path, owner: u32) -> Result<Vec<u8>> {
     let path = fs::canonicalize(path).with_context(|| format!("{}", path.display()))?;
     trusted::check(&path, owner)?;
-    let cannot = || format!("cannot read {}; it has to be readable by the agent", path.display());
-    untrusted_file::read(&path, LARGEST).with_context(cannot)
+    untrusted_file::read(&path, LARGEST).with_context(|| {
+        format!(
+            "cannot read {}; it has to be a file of at most {LARGEST} bytes that the agent can read",
+            path.display()
+        )
+    })
 }
 
 /// A check that never runs because of a letter would be worse than an error.
