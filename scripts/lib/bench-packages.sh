@@ -31,6 +31,10 @@ bench_packages() {
     mv "$work/made/scalr-agent-setup"/*.deb "$work/made/scalr-agent-setup.deb"
     mv "$work/made/scalr-agent-setup"/*.rpm "$work/made/scalr-agent-setup.rpm"
     tell deb rpm
+    note_figure "package without an engine, MB" "$(stat --format %s "$kit"/small/*.deb)e-6"
+    # hyperfine's order: ours, and the distribution's own tool.
+    note_figure "making the deb, against dpkg-deb" \
+        "$(jq '.results[0].median / .results[1].median' "$work/deb.json")"
 }
 
 need_nfpm() {

@@ -1,5 +1,8 @@
 //! What is made of samples.
 
+use std::fs::File;
+use std::io::Write as _;
+
 /// The value below which so many of the samples are; `share` is between 0 and 1.
 ///
 /// # Panics
@@ -19,6 +22,19 @@ pub fn spread(samples: &[f64]) -> String {
     }
     let [minimum, median, maximum] = [0.0, 0.5, 1.0].map(|share| quantile(samples, share));
     format!("{minimum:.1} / {median:.1} / {maximum:.1}")
+}
+
+/// Notes a figure for `scripts/bench targets`, which names the file for it in `SCALR_FIGURES`: a
+/// line with the name, a tab and the value. Without the variable, nothing happens.
+///
+/// # Errors
+/// The file can't be written.
+pub fn note(name: &str, value: f64) -> std::io::Result<()> {
+    let Some(file) = std::env::var_os("SCALR_FIGURES").filter(|file| !file.is_empty()) else {
+        return Ok(());
+    };
+    let mut file = File::options().append(true).create(true).open(file)?;
+    writeln!(file, "{name}\t{value}")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use load::figures::{quantile, spread};
+use load::figures::{note, quantile, spread};
 use load::fleet::{Fleet, Work};
 use load::site::Site;
 use tokio::task::JoinSet;
@@ -138,17 +138,29 @@ async fn one_round(args: &Args, agents: u32) -> Result<[f64; FIGURES.len()]> {
     fleet.back(PATIENCE).await?;
     let back = begun.elapsed().as_secs_f64();
     let offline = site.agents("status").await?.iter().filter(|status| *status == "offline").count();
+    let offline = offline as f64;
+    let [pick_up, pick_up_p99] = [0.5, 0.99].map(|share| quantile(&pick_ups, share));
+    for (name, value) in [
+        (format!("queued to offered, {agents} agents, median, ms"), pick_up),
+        (format!("queued to offered, {agents} agents, p99, ms"), pick_up_p99),
+        (format!("restart until all of {agents} agents are back, s"), back),
+        (format!("agents offline after that, of {agents}"), offline),
+        (format!("{agents} idle agents: processor of the server, % of a core"), idle),
+        (format!("an idle agent of {agents}: memory of the server, KiB"), memory),
+    ] {
+        note(&name, value)?;
+    }
     Ok([
         registrations,
         idle,
         memory,
         quantile(&posts, 0.5),
         quantile(&posts, 0.99),
-        quantile(&pick_ups, 0.5),
-        quantile(&pick_ups, 0.99),
+        pick_up,
+        pick_up_p99,
         ended,
         back,
-        offline as f64,
+        offline,
     ])
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use load::figures::{quantile, spread};
+use load::figures::{note, quantile, spread};
 
 use crate::fleet::{Fleet, URL, setting};
 use crate::machine::wait_for;
@@ -47,11 +47,11 @@ fn install_beside(tool: &str, flavour: &str) {
     println!("| | s |\n|---|---|");
     println!("| `{tool}` | {} |", spread(&by_tool));
     println!("| `curl … \\| sh` | {} |", spread(&by_script));
-    println!(
-        "| ratio of the medians | {:.2} |",
-        quantile(&by_script, 0.5) / quantile(&by_tool, 0.5)
-    );
+    let ratio = quantile(&by_script, 0.5) / quantile(&by_tool, 0.5);
+    println!("| ratio of the medians | {ratio:.2} |");
     println!("| `curl … \\| sh`, until the agent is idle | {} |", spread(&until_idle));
+    let name = tool.split_once(' ').expect("a command with arguments").0;
+    note(&format!("installation on {flavour}, against {name}"), ratio).expect("a file");
 }
 
 mod full {

@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::Instant;
 
-use load::figures::{quantile, spread};
+use load::figures::{note, quantile, spread};
 use reqwest::Client;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -54,7 +54,7 @@ impl Arrivals {
 }
 
 fn follow_beside_docker() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     pool.variable("greeting", "terraform", false, "hello");
     fleet.install("");
@@ -108,6 +108,7 @@ fn follow_beside_docker() {
     );
     println!("| `docker logs --follow` | {theirs:.1} |");
     println!("| ratio | {:.2} |", ours / theirs);
+    note("a followed log behind docker logs, p99, ms", quantile(&lags, 0.99)).expect("a file");
 }
 
 /// Reads the log of a run's plan by the plan's link, as Terraform does.

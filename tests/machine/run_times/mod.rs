@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use load::figures::{quantile, spread};
+use load::figures::{note, quantile, spread};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -38,6 +38,10 @@ const COMMANDS: &str = "mkdir /tmp/work && cd /tmp/work && : >main.tf && \
     terraform init -input=false && terraform plan -input=false -out=plan && \
     terraform show -json plan >plan.json";
 
+/// Prints what the agent has in memory, in KiB.
+const MEMORY: &str = "awk '/VmRSS/ { print $2 }' \
+    /proc/$(systemctl show --property=MainPID --value scalr-agent)/status";
+
 /// A run, by the clock of this host.
 struct TimedRun {
     id: String,
@@ -59,7 +63,7 @@ pub(crate) struct Step {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_run_is_traced_from_its_offer_to_its_end() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     fleet.install("");
     let is_ahead = setting(AHEAD) == 1;
@@ -94,6 +98,8 @@ fn a_run_is_traced_from_its_offer_to_its_end() {
                 runs.push(run);
             }
         }
+        let memory: f64 = fleet.shell(MEMORY).parse().expect("a number of KiB");
+        note("memory of an agent after its runs, MB", memory * 1024.0 / 1e6).expect("a file");
         // It sends what it has not sent yet.
         fleet.shell("systemctl stop scalr-agent");
         (runs, alone, collector.spans())
@@ -102,7 +108,9 @@ fn a_run_is_traced_from_its_offer_to_its_end() {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 
     let steps = steps(&runs, &spans);
-    print_overhead(&runs, &alone);
+    let ratio = print_overhead(&runs, &alone);
+    let container = if is_ahead { "started ahead" } else { "of its own" };
+    note(&format!("run, container {container}, against docker run"), ratio).expect("a file");
     print_steps(&steps);
     if let Some(path) = std::env::var_os(PLOT) {
         std::fs::write(path, plot(&steps)).expect("the plot can be written");
@@ -232,13 +240,16 @@ fn milliseconds(from: SystemTime, to: SystemTime) -> f64 {
     seconds * 1e3
 }
 
-fn print_overhead(runs: &[TimedRun], alone: &[f64]) {
+/// Gives the ratio of the medians.
+fn print_overhead(runs: &[TimedRun], alone: &[f64]) -> f64 {
     let planned: Vec<f64> = runs.iter().map(|run| milliseconds(run.posted, run.planned)).collect();
     println!("\nms, minimum / median / maximum of {} rounds", runs.len());
     println!("| | ms |\n|---|---|");
     println!("| `docker run` | {} |", spread(alone));
     println!("| `POST /runs` to planned | {} |", spread(&planned));
-    println!("| ratio of the medians | {:.2} |", quantile(&planned, 0.5) / quantile(alone, 0.5));
+    let ratio = quantile(&planned, 0.5) / quantile(alone, 0.5);
+    println!("| ratio of the medians | {ratio:.2} |");
+    ratio
 }
 
 fn print_steps(steps: &[Step]) {
