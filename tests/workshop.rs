@@ -34,7 +34,7 @@ impl Workshop {
     pub fn key(&self, name: &str) -> String {
         let user = format!("{name} <{name}@pools.test>");
         let gpg = ["--batch", "--quiet", "--passphrase", "", "--quick-generate-key"];
-        run(self.gpg().args(gpg).args([&user, "rsa4096", "sign", "2d"]));
+        run(self.gpg().args(gpg).args([&user, "rsa3072", "sign", "2d"]));
         let list = run(self.gpg().args(["--with-colons", "--list-keys"]).arg(&user));
         let line = list.lines().find(|line| line.starts_with("fpr:")).unwrap();
         line.split(':').nth(9).unwrap().to_owned()

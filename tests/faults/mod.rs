@@ -27,7 +27,7 @@ use rig::Rig;
 /// A row of the matrix: one machine, on which the phases come one after the other. The
 /// first that does not hold ends it, since nobody knows how the machine is then.
 fn row(fault: Fault, phases: &[Phase]) {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     let mut rig = Rig::set_up(&fleet, &pool, fault);
     for phase in phases {

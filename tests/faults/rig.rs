@@ -228,7 +228,7 @@ impl<'a> Rig<'a> {
         self.shell(
             "mkdir -p /srv/disk && mount -t tmpfs -o size=1g tmpfs /srv/disk && \
              for name in scalr-agent scalr-docker; do \
-             mkdir -p /srv/disk/$name /var/lib/$name && mount --bind /srv/disk/$name /var/lib/$name; \
+             cp -a /var/lib/$name /srv/disk/ && mount --bind /srv/disk/$name /var/lib/$name; \
              done",
         );
     }

@@ -27,7 +27,7 @@ pub(super) fn record(fleet: &Fleet, disk: &str) {
          mkdir -p {disk}/truth\n\
          while :; do\n\
          \x20 for log in {disk}/scalr-docker/containers/*/*-json.log; do\n\
-         \x20   id=$(basename \"$log\" -json.log)\n\
+         \x20   id=${{log##*/}} id=${{id%-json.log}}\n\
          \x20   about=${{log%/*}}/config.v2.json\n\
          \x20   [ -e \"$log\" ] && [ -e \"$about\" ] || continue\n\
          \x20   [ \"$about\" -ef \"{disk}/truth/$id.about\" ] ||\n\
@@ -35,7 +35,7 @@ pub(super) fn record(fleet: &Fleet, disk: &str) {
          \x20   [ -e \"{disk}/truth/$id\" ] || ln \"$log\" \"{disk}/truth/$id\" 2>/dev/null\n\
          \x20 done\n\
          \x20 for journal in /var/lib/scalr-agent/tasks/*/journal; do\n\
-         \x20   name=$(basename \"${{journal%/journal}}\")\n\
+         \x20   name=${{journal%/journal}} name=${{name##*/}}\n\
          \x20   [ -s \"$journal\" ] && [ ! -e \"{disk}/truth/$name.journal\" ] || continue\n\
          \x20   head -n 1 \"$journal\" >\"{disk}/truth/new\" &&\n\
          \x20     mv \"{disk}/truth/new\" \"{disk}/truth/$name.journal\"\n\

@@ -11,10 +11,10 @@ const UNFINISHED: &str = "/var/lib/scalr-agent-setup.unfinished";
 
 /// dpkg or rpm is at the package's files.
 const UNPACKING: &str = "timeout 120 sh -c 'until ls /usr/lib/scalr-agent/engine/*.dpkg-new \
-     /usr/lib/scalr-agent/engine/*\\;* 2>/dev/null | grep -q .; do :; done'";
+     /usr/lib/scalr-agent/engine/*\\;* 2>/dev/null | grep -q .; do sleep 0.01; done'";
 
 const SETTINGS_WRITTEN: &str =
-    "timeout 120 sh -c 'until [ -s /etc/scalr-agent/agent.toml ]; do :; done'";
+    "timeout 120 sh -c 'until [ -s /etc/scalr-agent/agent.toml ]; do sleep 0.01; done'";
 
 /// The install script and its setup program.
 const PROCESSES: &str = "'^(sh /root/install[.]sh|/[^ ]*/scalr-agent-setup )'";

@@ -33,7 +33,7 @@ const AGENT: &str = "$(systemctl show --property=MainPID scalr-agent | cut -d= -
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn two_runs_in_a_row_see_nothing_of_each_other() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = prepared(&fleet);
     pool.hooks(json!({"pre-plan": LOOK}));
     let first = plan(&pool);
@@ -92,7 +92,7 @@ fn two_runs_in_a_row_see_nothing_of_each_other() {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn no_fault_leaves_a_container_waiting_or_loses_its_run() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = prepared(&fleet);
     pool.hooks(json!({"pre-plan": "echo looked once"}));
     fleet.put("/usr/local/sbin/iptables", "0755", HOLDING.as_bytes());
@@ -177,7 +177,7 @@ pub(crate) fn waiting(fleet: &Fleet) -> String {
 
 /// Waits until the journal says that a run begins in a container that waited.
 fn until_noted() -> String {
-    "until grep -q is_ahead.:true /var/lib/scalr-agent/tasks/*/journal 2>/dev/null; do :; done"
+    "until grep -q is_ahead.:true /var/lib/scalr-agent/tasks/*/journal 2>/dev/null; do sleep 0.01; done"
         .to_owned()
 }
 

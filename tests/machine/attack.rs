@@ -109,7 +109,7 @@ until [ -e /tmp/go ]; do sleep 0.2; done
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_run_on_the_private_engine_reaches_nothing_but_its_own() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     serve(&fleet);
     fleet.install("--concurrency 2");

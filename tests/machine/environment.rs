@@ -30,7 +30,7 @@ until [ -e /tmp/go ]; do sleep 0.2; done
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_run_has_what_is_documented_and_nobody_else_sees_it() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     fleet.install("--concurrency 2");
     let drop_in = "/etc/systemd/system/scalr-agent.service.d/own.conf";

@@ -199,8 +199,8 @@ fn interrupted(fleet: &Fleet, signal: &str) {
         "setsid env --default-signal sh -c 'echo $$ >/root/group; exec {}' \
              >/root/interrupted.log 2>&1 & \
          signal() {{ env kill -s {signal} -- -$(cat /root/group); }}; \
-         timeout 120 sh -c 'until pgrep -x dpkg-deb; do :; done' >/dev/null && signal && \
-         timeout 60 sh -c 'until grep -q Undoing /root/interrupted.log; do :; done' && signal; \
+         timeout 120 sh -c 'until pgrep -x dpkg-deb; do sleep 0.01; done' >/dev/null && signal && \
+         timeout 60 sh -c 'until grep -q Undoing /root/interrupted.log; do sleep 0.01; done' && signal; \
          wait; cat /root/interrupted.log; rm /root/interrupted.log /root/group",
         installation(fleet)
     ));
@@ -214,7 +214,7 @@ fn interrupted(fleet: &Fleet, signal: &str) {
 fn kill_in_the_middle(fleet: &Fleet, processes: &str) -> String {
     fleet.shell(&format!(
         "({}) >/root/killed.log 2>&1 & \
-         timeout 120 sh -c 'until [ -s /etc/scalr-agent/agent.toml ]; do :; done' && \
+         timeout 120 sh -c 'until [ -s /etc/scalr-agent/agent.toml ]; do sleep 0.01; done' && \
          kill -KILL {processes}; wait; cat /root/killed.log; rm /root/killed.log",
         installation(fleet)
     ))

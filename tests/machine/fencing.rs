@@ -20,7 +20,7 @@ mod full {
     #[test]
     #[ignore = "needs root and a kit: run scripts/test --full"]
     fn a_revived_agent_cannot_write_over_its_successor() {
-        let fleet = Fleet::boot("ubuntu-18.04", &[]);
+        let fleet = Fleet::boot_with_package();
         let pool = fleet.pool();
         pool.variable("greeting", "terraform", false, "hello");
         pool.hooks(json!({ "pre-plan": format!(

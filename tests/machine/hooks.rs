@@ -7,7 +7,7 @@ use crate::fleet::{Fleet, configuration};
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn hooks_run_around_the_steps_and_a_failed_one_fails_the_run() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     pool.variable("steps", "terraform", false, "1");
     fleet.install("");

@@ -15,7 +15,7 @@ const CREDENTIALS: &str = "/etc/scalr-agent/registries.json";
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_run_pulls_its_image_with_a_password_or_says_what_is_wrong() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     pool.variable("greeting", "terraform", false, "hello");
     fleet.install("");

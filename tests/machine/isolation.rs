@@ -27,7 +27,7 @@ const METADATA: &str = "169.254.169.254";
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_run_changes_its_own_folder_and_reaches_no_other_slot() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     let other = pool.with_workspace("beside", json!({"auto-apply": false}));
     fleet.install("--concurrency 2");

@@ -23,7 +23,7 @@ const LEFT: [(&str, &str); 4] = [
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_run_cannot_block_its_agent() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     fleet.install("");
     fleet.shell("scalr-agent configure --disk=128 && systemctl restart scalr-agent");

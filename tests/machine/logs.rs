@@ -50,7 +50,7 @@ fn peak(fleet: &Fleet) -> u64 {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_burst_of_100_mb_arrives_whole_through_an_agent_that_stays_small() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     fleet.install("");
     let terraform = format!(
@@ -113,7 +113,7 @@ fn a_run_that_nears_its_memory_is_interrupted_and_its_state_is_written() {
     // Half of it soon, the rest so slowly that even a busy machine has looked
     // several times between 80 % and the end: 1 MB more, five times a second.
     let eat = r#"awk 'BEGIN { while (1) { s[n] = sprintf(n < 25 ? "%4000000s" : "%1000000s", ""); n++; system("sleep 0.2") } }'"#;
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let log = applied(&fleet, eater(eat).path(), || ());
     let warned = log.find("more than 80 % of its 256 MB").unwrap_or_else(|| panic!("{log}"));
     let interrupted = log.find("Interrupt received").unwrap_or_else(|| panic!("{log}"));
@@ -127,7 +127,7 @@ fn a_run_that_nears_its_memory_is_interrupted_and_its_state_is_written() {
 fn a_kernels_kill_for_memory_is_reported_as_such() {
     let eat = r#"until [ -e /tmp/go ]; do sleep 0.1; done
         awk 'BEGIN { s = sprintf("%900000000s", ""); print length(s) }'"#;
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let log = applied(&fleet, eater(eat).path(), || {
         let running = || fleet.running_containers();
         let tell_agent = |signal: &str| {

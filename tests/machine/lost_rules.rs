@@ -29,7 +29,7 @@ done 2>/dev/null; :";
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn rules_that_are_flushed_during_a_run_are_back_within_30_seconds() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     pool.variable("greeting", "terraform", false, "hello");
     pool.variable("steps", "terraform", false, "1");

@@ -7,6 +7,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long [`wait_for`] pauses at least and at most.
+const SOONEST: Duration = Duration::from_millis(100);
+const LATEST: Duration = Duration::from_millis(500);
+
 /// A world of machines; dropped, all of it is removed.
 pub(crate) struct World {
     name: String,
@@ -31,6 +35,11 @@ impl World {
             .output()
             .expect("scripts/machine starts");
         assert!(output.status.success(), "boot {flavour}: {}", text(&output));
+    }
+
+    /// What [`World::boot`] takes as `--like` for a copy of that machine.
+    pub(crate) fn like(&self, machine: &str) -> String {
+        format!("{}/{machine}", self.name)
     }
 
     /// Cuts a machine's power (`off`), or boots it again (`on`).
@@ -138,7 +147,8 @@ impl Drop for World {
     }
 }
 
-/// Asks `condition` until it gives something, for at most `limit`.
+/// Asks `condition` until it gives something, for at most `limit`; the longer it has waited, the
+/// longer between two questions, since each takes a program or two.
 ///
 /// # Panics
 /// When it never does; `what` says what was waited for.
@@ -152,8 +162,9 @@ pub(crate) fn wait_for<T>(
         if let Some(value) = condition() {
             return value;
         }
-        assert!(begun.elapsed() < limit, "waited {limit:?} for {what}");
-        std::thread::sleep(Duration::from_millis(200));
+        let waited = begun.elapsed();
+        assert!(waited < limit, "waited {limit:?} for {what}");
+        std::thread::sleep((waited / 10).clamp(SOONEST, LATEST));
     }
 }
 

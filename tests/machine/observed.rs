@@ -10,7 +10,7 @@ use crate::machine::wait_for;
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn an_agent_tells_what_it_does_and_a_dead_collector_is_in_nobodys_way() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     pool.variable("greeting", "terraform", false, "hello");
     fleet.install("--concurrency 2");

@@ -43,7 +43,7 @@ const VOLUMES: &str = "volume ls --quiet --filter label=scalr.providers";
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn providers_come_from_a_mirror_once_and_then_from_the_agent() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     let folder = tempfile::tempdir().expect("a work folder");
     fs::write(folder.path().join("main.tf"), CONFIGURATION).expect("it takes files");

@@ -8,7 +8,7 @@ const COPIES: usize = 6000;
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_plan_outlives_the_killing_of_its_agent_and_its_log_is_whole() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     pool.variable("greeting", "terraform", false, "hello");
     pool.variable("copies", "terraform", false, &COPIES.to_string());

@@ -18,7 +18,7 @@ const PROCESSES: &str =
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_restart_of_all_units_does_not_interrupt_an_apply() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     let run = applying(&fleet, &pool, STEPS);
     let (container, before) = (fleet.running_container(), fleet.shell(PROCESSES));
@@ -33,7 +33,7 @@ fn a_restart_of_all_units_does_not_interrupt_an_apply() {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_restart_with_settings_that_no_agent_can_use_ends_the_apply_with_its_state() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     let run = applying(&fleet, &pool, 1000);
     fleet.shell("echo 'concurrency = \"many\"' >>/etc/scalr-agent/agent.toml");
@@ -58,7 +58,7 @@ fn an_interrupted_upgrade_touches_neither_settings_nor_engine_nor_apply() {
     let said = fleet.shell(&format!(
         "timeout 180 bash -c 'set -m; scalr-agent-setup install --url {URL} --concurrency 3 \
              --token-file /root/pool.token --upgrade --package {package} </dev/null 2>&1 & \
-         until grep -q \"concurrency = 3\" /etc/scalr-agent/agent.toml; do :; done; \
+         until grep -q \"concurrency = 3\" /etc/scalr-agent/agent.toml; do sleep 0.01; done; \
          kill -s INT -- -$!; wait'"
     ));
     assert!(said.contains("Undoing") && !said.contains("cannot"), "{said}");

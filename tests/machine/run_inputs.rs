@@ -26,7 +26,7 @@ output \"word\" {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_run_keeps_its_state_and_destroys_nothing_unasked() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     fleet.install("--concurrency 2");
     fleet.wait_for_agent(&pool, "idle");

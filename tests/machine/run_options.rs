@@ -27,7 +27,7 @@ resource "terraform_data" "two" {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_run_does_what_its_options_say_and_its_plan_tells_it_without_secrets() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     fleet.install("--concurrency 2");
     fleet.wait_for_agent(&pool, "idle");

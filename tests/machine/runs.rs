@@ -8,7 +8,7 @@ use crate::pool::lines_with_end;
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_run_is_planned_and_applied_within_its_limits() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     pool.variable("greeting", "terraform", false, "hello");
     fleet.install("");

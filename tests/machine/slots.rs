@@ -21,7 +21,7 @@ const RUNS: usize = 8;
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn two_agents_never_use_or_tell_more_slots_than_they_have() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     let another = fleet.boot_another(&pool);
     fleet.shell(

@@ -48,7 +48,7 @@ struct Outcome {
 #[ignore = "needs root and a kit: run scripts/test"]
 fn runs_outlive_an_agent_that_is_killed_again_and_again() {
     let (count, seconds) = (setting(RUNS), setting(BETWEEN_KILLS));
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     fleet.install(&format!("--concurrency {CONCURRENCY} --memory 256"));
     fleet.wait_for_agent(&pool, "idle");

@@ -26,7 +26,7 @@ pub(crate) fn applying(fleet: &Fleet, pool: &Pool<'_>, steps: u32) -> Run {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn a_drain_lets_the_run_end_whatever_time_the_unit_gives() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     fleet.shell(
         "mkdir -p /etc/systemd/system/scalr-agent.service.d && \
@@ -43,7 +43,7 @@ fn a_drain_lets_the_run_end_whatever_time_the_unit_gives() {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn an_interrupted_apply_ends_at_once_with_its_state() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     let run = applying(&fleet, &pool, 1000);
     fleet.shell("systemctl stop scalr-agent");

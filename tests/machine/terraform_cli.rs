@@ -77,7 +77,7 @@ fn creating(name: &str, command: &str) -> String {
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
 fn terraform_plans_applies_stops_and_destroys_on_the_agent() {
-    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let fleet = Fleet::boot_with_package();
     let pool = fleet.pool();
     fleet.install("");
     fleet.wait_for_agent(&pool, "idle");
