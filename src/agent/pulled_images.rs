@@ -115,7 +115,7 @@ impl Images {
             // Not waited for: tasks that come later would wait behind us.
             let Ok(_nobody_begins) = self.in_use.try_write() else { return Ok(()) };
             let unused = Duration::from_secs(now().saturating_sub(pulled.used_at));
-            if unused < limits.age && engine.free_bytes().await? >= limits.free {
+            if unused < limits.age && engine.free_space().await?.bytes >= limits.free {
                 continue;
             }
             // Used since the list was made, or another image by now.

@@ -5,6 +5,7 @@ mod containers;
 mod disk_limit;
 mod disk_usage;
 mod files;
+mod free_space;
 mod host_network;
 mod images;
 mod output;
@@ -31,6 +32,7 @@ use cli::Failure;
 
 pub(crate) use containers::{Condition, ContainerSpec};
 pub(crate) use files::{LARGE_FILE, SMALL_FILE, is_unusable};
+pub(crate) use free_space::FreeSpace;
 use host::engine::Identity;
 pub(crate) use host_network::is_in_container;
 pub(crate) use output::{Input, Output};
@@ -165,18 +167,6 @@ impl Engine {
             .await
             .map(drop)
             .with_context(|| format!("cannot make network {name}"))
-    }
-
-    /// How much is free on the disk of the engine's data, in bytes.
-    ///
-    /// # Errors
-    /// The engine doesn't answer, or its folder is not on this host.
-    pub(crate) async fn free_bytes(&self) -> Result<u64> {
-        let info = self.docker.info().await.context("cannot ask the engine for its folder")?;
-        let folder = info.docker_root_dir.context("the engine does not tell its folder")?;
-        let disk = nix::sys::statvfs::statvfs(folder.as_str())
-            .with_context(|| format!("cannot look at the disk of {folder}"))?;
-        Ok(disk.blocks_available() * disk.fragment_size())
     }
 }
 

@@ -241,7 +241,7 @@ impl Providers {
         package.check_packed(&zh)?;
         let needed = self.free + zip.as_file().metadata()?.len() * UNPACKED_FACTOR;
         // An engine that does not tell is no reason to do without.
-        if engine.free_bytes().await.is_ok_and(|free| free < needed) {
+        if engine.free_space().await.is_ok_and(|free| free.bytes < needed) {
             bail!("the engine's disk has too little space");
         }
         let name = self.name(&provider.to_string());

@@ -87,11 +87,10 @@ impl Service {
     /// Whether the engine's disk has no room for another run. One that does not tell, since
     /// it is not this host's, has.
     async fn is_disk_nearly_full(&self) -> bool {
-        let free = tokio::time::timeout(ENGINE_TELLS, self.context.engine.free_bytes()).await;
+        let free = tokio::time::timeout(ENGINE_TELLS, self.context.engine.free_space()).await;
         match free {
-            Ok(Ok(free)) if free < disk::RESERVE => {
-                let free = free / (1024 * 1024);
-                warn!("taking no new tasks: the engine's disk has {free} MB free");
+            Ok(Ok(free)) if disk::is_nearly_full(free) => {
+                warn!("taking no new tasks: the engine's disk has {free} free");
                 true
             }
             _ => false,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::{Job, paths};
+use crate::engine::FreeSpace;
 use config::Config;
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -23,7 +24,25 @@ const PAUSE_PER_LOOK: u32 = 10;
 
 /// While the engine's disk has less free than this, in bytes, there are no new tasks, and
 /// runs that have more than a tenth of what they may have are interrupted.
-pub(crate) const RESERVE: u64 = 128 * MEBIBYTE;
+pub(super) const RESERVE: u64 = 128 * MEBIBYTE;
+
+/// The same of files and directories, which can run out before the bytes do.
+const RESERVED_FILES: u64 = 20_000;
+
+/// Whether the engine's disk has no room for another run.
+pub(crate) fn is_nearly_full(free: FreeSpace) -> bool {
+    free.bytes < RESERVE || free.files.is_some_and(|files| files < RESERVED_FILES)
+}
+
+/// At how many looks in a row it may be so before all runs are interrupted: those that have much
+/// end first, and others may make room.
+const PATIENCE: u32 = 6;
+
+/// Whether it has no room for the runs that are there: half of the reserve is used up. The
+/// engine counts neither directories nor empty files, so it cannot tell whose they are.
+fn is_full(free: FreeSpace) -> bool {
+    free.bytes < RESERVE / 2 || free.files.is_some_and(|files| files < RESERVED_FILES / 2)
+}
 
 /// What the engine itself lets a run write to each of its folders, in MB, where it has such
 /// limits: more than the run may have in all of them, so that a run that writes slowly is
@@ -61,37 +80,56 @@ impl Job {
             return;
         }
         let limit = self.context.config.disk;
-        let (mut pause, mut has_failed) = (LOOK, false);
-        let what = loop {
-            tokio::time::sleep(pause).await;
-            let begun = Instant::now();
-            let used = match engine.disk_used(container, FRESH).await {
-                Ok(used) => used + output.0.load(Ordering::Relaxed),
-                Err(error) if has_failed => {
-                    debug!(container, "cannot tell what it has on the disk: {error:#}");
-                    continue;
+        let used = AtomicU64::new(0);
+        let has_too_much = async {
+            let (mut pause, mut has_failed) = (LOOK, false);
+            loop {
+                tokio::time::sleep(pause).await;
+                let begun = Instant::now();
+                match engine.disk_used(container, FRESH).await {
+                    Ok(found) => {
+                        let found = found + output.0.load(Ordering::Relaxed);
+                        used.store(found, Ordering::Relaxed);
+                        if found > limit * MEBIBYTE {
+                            let found = found / MEBIBYTE;
+                            let what = "MB on the engine's disk, more than its";
+                            break format!("the run has {found} {what} {limit} MB");
+                        }
+                    }
+                    Err(error) if has_failed => {
+                        debug!(container, "cannot tell what it has on the disk: {error:#}");
+                    }
+                    Err(error) => {
+                        warn!(container, "cannot tell what it has on the disk: {error:#}");
+                        has_failed = true;
+                    }
                 }
-                Err(error) => {
-                    warn!(container, "cannot tell what it has on the disk: {error:#}");
-                    has_failed = true;
-                    continue;
-                }
-            };
-            pause = LOOK.max(begun.elapsed() * PAUSE_PER_LOOK);
-            let used_mb = used / MEBIBYTE;
-            if used > limit * MEBIBYTE {
-                break format!("has {used_mb} MB on the engine's disk, more than its {limit} MB");
-            }
-            // An engine whose disk is not this host's does not tell.
-            if used > limit * MEBIBYTE / 10
-                && engine.free_bytes().await.is_ok_and(|free| free < RESERVE)
-            {
-                break format!("has {used_mb} MB on the engine's disk, which is nearly full");
+                pause = LOOK.max(begun.elapsed() * PAUSE_PER_LOOK);
             }
         };
-        let notice = format!(
-            "Warning: the run {what}. It is interrupted now, so that its state is written.\n"
-        );
+        // Looked at by itself: the engine takes long to read a great many files, or gives up.
+        let has_no_room = async {
+            let mut full = 0;
+            loop {
+                tokio::time::sleep(LOOK).await;
+                // An engine whose disk is not this host's does not tell.
+                let Ok(free) = engine.free_space().await else { continue };
+                full = if is_full(free) { full + 1 } else { 0 };
+                let has_much = used.load(Ordering::Relaxed) > limit * MEBIBYTE / 10;
+                if full == PATIENCE || has_much && is_nearly_full(free) {
+                    let used = used.load(Ordering::Relaxed) / MEBIBYTE;
+                    break format!(
+                        "the engine's disk is nearly full: it has {free} free, and the run has {used} MB there"
+                    );
+                }
+            }
+        };
+        let what = tokio::select! {
+            what = has_too_much => what,
+            what = has_no_room => what,
+        };
+        let notice =
+            format!("Warning: {what}. The run is interrupted now, so that its state is written.\n");
         warn!("{}", notice.trim_end());
         if let Err(error) = self.put_notice(container, paths::DISK_NOTICE, &notice).await {
             warn!("cannot tell in the run's log: {error:#}");
@@ -122,7 +160,7 @@ mod tests {
 
     use axum::Router;
     use axum::body::Body;
-    use axum::http::{Method, Uri};
+    use axum::http::{Method, StatusCode, Uri};
     use axum::response::{IntoResponse as _, Response};
     use bytes::Bytes;
     use futures_util::stream;
@@ -143,13 +181,23 @@ mod tests {
     struct Running {
         /// In bytes, in this order: its own files, its volume, a volume that it only reads.
         has: [u64; 3],
+        /// Whether it can tell what its volumes have.
+        tells: bool,
+        /// Where its data is.
+        root: &'static str,
         signaled: watch::Sender<bool>,
         notice: Arc<Mutex<Option<String>>>,
     }
 
     impl Running {
         fn with(has: [u64; 3]) -> Self {
-            Self { has, signaled: watch::Sender::default(), notice: Arc::default() }
+            Self {
+                has,
+                tells: true,
+                root: "/",
+                signaled: watch::Sender::default(),
+                notice: Arc::default(),
+            }
         }
 
         fn router(&self) -> Router {
@@ -170,6 +218,10 @@ mod tests {
                     if *self.signaled.borrow() { "exited" } else { "running" },
                     !*self.signaled.borrow(),
                 )),
+                path if path.ends_with("/info") => {
+                    json(&format!(r#"{{"DockerRootDir": "{}"}}"#, self.root))
+                }
+                "/v1.41/system/df" if !self.tells => StatusCode::CONFLICT.into_response(),
                 "/v1.41/system/df" => json(&format!(
                     r#"{{"Volumes": [
                         {{"Name": "v1", "UsageData": {{"Size": {volume}, "RefCount": 1}}}},
@@ -230,6 +282,39 @@ mod tests {
             assert!(message.contains("where a run may have 64 MB"), "{message}");
             let notice = engine.notice.lock().unwrap().clone().unwrap();
             let expected = "Warning: the run has 64 MB on the engine's disk, more than its 64 MB.";
+            assert!(notice.contains(expected), "{notice}");
+        }
+    }
+
+    #[test]
+    fn a_disk_without_inodes_is_full_whatever_bytes_it_has() {
+        let all = |bytes, files| {
+            let free = FreeSpace { bytes, files };
+            [is_nearly_full(free), is_full(free)]
+        };
+        let (much, many) = (1 << 40, Some(1 << 40));
+        assert_eq!(all(much, many), [false, false]);
+        assert_eq!(all(much, None), [false, false]);
+        assert_eq!(all(RESERVE - 1, many), [true, false]);
+        assert_eq!(all(much, Some(RESERVED_FILES - 1)), [true, false]);
+        assert_eq!(all(RESERVE / 2 - 1, None), [true, true]);
+        assert_eq!(all(much, Some(0)), [true, true]);
+    }
+
+    #[tokio::test]
+    async fn a_run_is_interrupted_before_its_disk_is_full_whatever_the_engine_can_tell_of_it() {
+        for tells in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            // A file system that never has anything free.
+            let engine = Running { tells, root: "/proc", ..Running::with([0, 0, 0]) };
+            let context = context(folder.path(), Router::new(), engine.router()).await;
+            let job = job(&context, context.journal.begin(claimed(), 0).unwrap());
+            let output = Output::default();
+            let pressed = job.pressed_for_disk("c1", &output, false);
+            let in_time = tokio::time::timeout(Duration::from_secs(20), pressed).await;
+            assert!(in_time.is_ok(), "tells: {tells}");
+            let notice = engine.notice.lock().unwrap().clone().unwrap();
+            let expected = "Warning: the engine's disk is nearly full: it has 0 MB free";
             assert!(notice.contains(expected), "{notice}");
         }
     }
