@@ -1,11 +1,12 @@
 //! `/account`: who is signed in where.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Serialize;
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};

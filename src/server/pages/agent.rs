@@ -1,13 +1,14 @@
 //! `/agents/ID`: an agent, and its removal.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{self, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use semver::Version;
 use serde::Serialize;
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};
@@ -248,7 +249,7 @@ async fn remove(
         let mut db = app.scheduler.store.read().await?;
         find(&mut db, &id).await?.1.id
     };
-    match agents::delete(State(App::clone(&app)), Path(id.clone())).await {
+    match agents::delete(State(App::clone(&app)), extract::Path(id.clone())).await {
         Ok(_) => {
             let message = session::message("Removed the agent.", &app);
             Ok(frame::redirect(&format!("/pools/{pool_id}"), message))

@@ -2,12 +2,13 @@
 //! calls.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::address::Path;
 use super::error::PageError;
 use super::frame::Page;
 use super::session::Session;

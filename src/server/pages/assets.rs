@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use axum::Router;
-use axum::extract::Path;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use sha2::{Digest as _, Sha256};
 use tera::{Function, Kwargs, State, TeraResult};
 
+use super::address::Path;
 use super::error::PageError;
 use super::palette;
 use crate::app::App;

@@ -1,12 +1,13 @@
 //! `/environments`: the groups of workspaces, and their forms.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{self, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
@@ -144,7 +145,7 @@ async fn save(app: &App, form: &Form, id: Option<&str>, done: &str) -> Result<Re
     let saved = async {
         let (state, payload) = (State(App::clone(app)), resource(fields, &tags)?);
         match id {
-            Some(id) => api::update(state, Path(id.to_owned()), payload).await,
+            Some(id) => api::update(state, extract::Path(id.to_owned()), payload).await,
             None => api::create(state, payload).await,
         }
     };

@@ -11,6 +11,9 @@ use crate::api::pools::CallError;
 use crate::api::status_of;
 use crate::scheduler::Error;
 
+/// How much of an address a page repeats, in characters.
+const MAX_QUOTED: usize = 200;
+
 /// Why there is no page as it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PageError {
@@ -20,6 +23,9 @@ pub(super) enum PageError {
     /// There is no such thing.
     #[error("there is no such {0}")]
     NotFound(&'static str),
+    /// An address that asks for something in a way that is not known.
+    #[error("cannot read the address: {0}")]
+    Address(String),
     /// An address that forms are sent to, and that is no page itself.
     #[error("the address takes forms only")]
     OnlyForms,
@@ -62,7 +68,7 @@ impl From<CallError> for PageError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::NotFound(_) => Self::NotFound("thing"),
-            refused @ CallError::Refused { .. } => Self::Refused(refused.to_string()),
+            refused @ CallError::Refused(_) => Self::Refused(refused.to_string()),
             CallError::Failed(error) => Self::Failed(error),
         }
     }
@@ -80,6 +86,14 @@ impl IntoResponse for PageError {
                 StatusCode::NOT_FOUND,
                 "Not found",
                 format!("There is no such {what}. It may have been deleted."),
+            ),
+            Self::Address(why) => (
+                StatusCode::BAD_REQUEST,
+                "Address not readable",
+                format!(
+                    "{}. Correct what follows the question mark, or leave it out.",
+                    why.chars().take(MAX_QUOTED).collect::<String>()
+                ),
             ),
             Self::OnlyForms => (
                 StatusCode::METHOD_NOT_ALLOWED,

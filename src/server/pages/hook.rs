@@ -1,12 +1,13 @@
 //! `/hooks/ID`: a hook with the environments that it is linked to, and its deletion.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{self, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Serialize;
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};
@@ -91,7 +92,7 @@ async fn unlink(
         let found = hook_link::find(&mut db, &link).await?;
         found.filter(|found| found.hook_id == id).ok_or(PageError::NotFound("link"))?;
     }
-    let message = match hook_links::delete(State(App::clone(&app)), Path(link)).await {
+    let message = match hook_links::delete(State(App::clone(&app)), extract::Path(link)).await {
         Ok(_) => "Unlinked. Runs whose plans have begun still execute the hook.".to_owned(),
         Err(error) => Refusal::of(error)?.whole(),
     };
@@ -142,7 +143,7 @@ async fn delete(
         let mut db = app.scheduler.store.read().await?;
         find(&mut db, &id).await?.name
     };
-    match hooks::delete(State(App::clone(&app)), Path(id.clone())).await {
+    match hooks::delete(State(App::clone(&app)), extract::Path(id.clone())).await {
         Ok(_) => {
             let message = session::message(&format!("Deleted the hook {name}."), &app);
             Ok(frame::redirect("/hooks", message))

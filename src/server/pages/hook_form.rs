@@ -1,13 +1,14 @@
 //! The form for a new hook, and for a hook that is changed.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{self, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
 use serde_json::json;
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
@@ -122,7 +123,7 @@ async fn change(
         hook::find(&mut db, &id).await?
     };
     let changed = async {
-        hooks::update(State(App::clone(&app)), Path(id.clone()), resource(&fields)?).await
+        hooks::update(State(App::clone(&app)), extract::Path(id.clone()), resource(&fields)?).await
     };
     match changed.await {
         Ok(_) => {

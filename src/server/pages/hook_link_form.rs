@@ -1,13 +1,14 @@
 //! The form that links a hook to an environment, and changes where it runs there.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{self, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
 use serde_json::json;
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
@@ -197,8 +198,9 @@ async fn change(
     };
     let names: Vec<&str> = fields.all("event").collect();
     let changed = payload("hook-environment-links", json!({ "events": names }), json!({}));
-    let changed =
-        async { hook_links::update(State(App::clone(&app)), Path(link.id), changed?).await };
+    let changed = async {
+        hook_links::update(State(App::clone(&app)), extract::Path(link.id), changed?).await
+    };
     match changed.await {
         Ok(_) => {
             let message = session::message("Saved.", &app);

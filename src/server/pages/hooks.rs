@@ -1,12 +1,13 @@
 //! `/hooks`: the hooks of the account, and the environments that they are linked to.
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::address::Query;
 use super::error::PageError;
 use super::frame::Page;
 use super::list::{self, Pages};
@@ -20,6 +21,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Asked {
     page: Option<i64>,
 }
@@ -41,7 +43,7 @@ async fn show(
     Query(asked): Query<Asked>,
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
-    let page = list::page(asked.page);
+    let page = list::page(asked.page)?;
     let listed = account_hook::list(&mut db, account_hook::Filter::default(), page).await?;
     let ids: Vec<&str> = listed.rows.iter().map(|hook| hook.id.as_str()).collect();
     let links = hook_link::of_hooks(&mut db, &ids).await?;
@@ -57,7 +59,7 @@ async fn show(
             .collect(),
     };
     let rows: Vec<Row> = listed.rows.iter().map(row).collect();
-    let content = json!({ "hooks": rows, "pages": Pages::of("/hooks", &[], page, listed.total) });
+    let content = json!({ "hooks": rows, "pages": Pages::of("/hooks", &[], page, listed.total)? });
     let page = Page {
         template: "hooks.html",
         title: "Hooks",

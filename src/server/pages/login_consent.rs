@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -12,6 +12,7 @@ use axum::{Extension, Router};
 use serde::Serialize;
 use url::{Host, Url};
 
+use super::address::Query;
 use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};

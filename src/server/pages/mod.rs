@@ -8,6 +8,7 @@
 //! | [`frame`] | renders a page in the frame that all share |
 //! | [`session`] | who is signed in; an extractor |
 //! | [`form`] | a form that was sent, with its token checked; an extractor |
+//! | [`address`] | what stands in an address; extractors |
 //! | [`error`] | the pages for what did not work |
 //! | [`refusal`] | what the pool API does not accept, at the fields of a form |
 //! | [`pools`], [`pool`], [`pool_form`], [`pool_token`] | the agent pools, and one of them |
@@ -21,6 +22,7 @@
 //! | [`login_consent`] | whether `terraform login` gets a token |
 
 mod account;
+mod address;
 mod agent;
 mod api_reference;
 mod assets;
@@ -44,6 +46,8 @@ mod log;
 mod login_consent;
 #[cfg(test)]
 mod nested_addresses;
+#[cfg(test)]
+mod odd_addresses;
 mod palette;
 mod plan_changes;
 mod plan_summary;

@@ -1,13 +1,14 @@
 //! `/pools/ID`: a pool with its agents, workspaces and tokens, and its deletion.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{self, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::address::{Path, Query};
 use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};
@@ -38,6 +39,7 @@ pub(super) async fn find(db: &mut Connection, id: &str) -> Result<AgentPool, Pag
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Asked {
     /// How far back its pictures go.
     #[serde(default)]
@@ -228,7 +230,8 @@ async fn set_pool(
     let related = json!({ "agent-pool": { "data": pool } });
     let changed = async {
         let payload = payload("workspaces", json!({}), related)?;
-        workspaces::update(State(App::clone(app)), Path(workspace.to_owned()), payload).await
+        workspaces::update(State(App::clone(app)), extract::Path(workspace.to_owned()), payload)
+            .await
     };
     match changed.await {
         Ok(_) => Ok(None),
@@ -285,7 +288,7 @@ async fn delete(
     Path(id): Path<String>,
     form: Form,
 ) -> Result<Response, PageError> {
-    match agent_pools::delete(State(App::clone(&app)), Path(id.clone())).await {
+    match agent_pools::delete(State(App::clone(&app)), extract::Path(id.clone())).await {
         Ok(_) => Ok(frame::redirect("/pools", session::message("Deleted the pool.", &app))),
         Err(error) => {
             let refusal = Refusal::of(error)?;

@@ -1,13 +1,14 @@
 //! The form for a new pool, and for a pool that is changed.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{self, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
 use serde_json::json;
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
@@ -163,7 +164,7 @@ async fn change(
         pool::find(&mut db, &id).await?
     };
     let changed = async {
-        let path = Path(id.clone());
+        let path = extract::Path(id.clone());
         agent_pools::update(State(App::clone(&app)), path, resource(&fields)?).await
     };
     match changed.await {

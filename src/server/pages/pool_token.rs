@@ -2,13 +2,14 @@
 //! the revocation of one.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{self, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::address::{Path, Query};
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
@@ -54,7 +55,7 @@ struct Replaced {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Asked {
     /// The id of the token that the new one replaces.
     replaces: String,
@@ -74,7 +75,8 @@ pub(super) async fn issue(
 ) -> Result<Result<Issued, Refusal>, PageError> {
     let made = async {
         let payload = payload("access-tokens", attributes, json!({}))?;
-        access_tokens::create(State(App::clone(app)), Path(pool_id.to_owned()), payload).await
+        access_tokens::create(State(App::clone(app)), extract::Path(pool_id.to_owned()), payload)
+            .await
     };
     match made.await {
         Ok(made) => {
@@ -217,7 +219,7 @@ async fn revoke(
         let mut db = app.scheduler.store.read().await?;
         find(&mut db, &pool_id, &id).await?;
     }
-    match access_tokens::delete(State(App::clone(&app)), Path(id)).await {
+    match access_tokens::delete(State(App::clone(&app)), extract::Path(id)).await {
         Ok(_) => {
             let message = session::message("Revoked the token.", &app);
             Ok(frame::redirect(&format!("/pools/{pool_id}#tokens"), message))

@@ -39,7 +39,7 @@ impl Refusal {
         if !error.is_refusal() {
             return Err(PageError::Failed(anyhow::anyhow!("{}", error.text())));
         }
-        Ok(Self::at(error.field(), error.text()))
+        Ok(Self::all(error.all().map(|error| (error.field(), error.text()))))
     }
 
     /// The same of a call of the API.
@@ -48,18 +48,26 @@ impl Refusal {
     /// The server failed, or what the form is about is not there.
     pub(super) fn of_call(error: CallError) -> Result<Self, PageError> {
         match error {
-            CallError::Refused { field, text } => Ok(Self::at(field.as_deref(), &text)),
+            CallError::Refused(wrong) => {
+                let all = wrong.iter().map(|wrong| (wrong.field.as_deref(), wrong.text.as_str()));
+                Ok(Self::all(all))
+            }
             error => Err(error.into()),
         }
     }
 
-    fn at(field: Option<&str>, text: &str) -> Self {
-        // What the API calls null, a form leaves empty.
-        let text = text.replace(", or null.", ", or is left empty.").replace("; null:", "; empty:");
-        match field {
-            Some(field) => Self { text: None, fields: BTreeMap::from([(field.to_owned(), text)]) },
-            None => Self { text: Some(text), fields: BTreeMap::new() },
+    fn all<'a>(wrong: impl Iterator<Item = (Option<&'a str>, &'a str)>) -> Self {
+        let mut all = Self::default();
+        for (field, text) in wrong {
+            // What the API calls null, a form leaves empty.
+            let text =
+                text.replace(", or null.", ", or is left empty.").replace("; null:", "; empty:");
+            match field {
+                Some(field) => drop(all.fields.insert(field.to_owned(), text)),
+                None => all.text = Some(text),
+            }
         }
+        all
     }
 
     /// What a form shows that has only these fields: the rest is wrong with the whole of it.

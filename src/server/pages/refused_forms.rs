@@ -280,3 +280,50 @@ async fn each_form_that_is_refused_keeps_what_was_typed_and_names_the_field() {
     let tags = server.api(Method::GET, "/tags", Value::Null).await;
     assert_eq!(tags["data"].as_array().unwrap().len(), 1, "{tags}");
 }
+
+#[tokio::test]
+async fn a_form_with_some_wrong_fields_names_all_of_them() {
+    let server = InProcess::new().await;
+    let browser = Browser::new(&server).await;
+    for (path, fields, names) in [
+        (
+            format!("/workspaces/{}/settings", server.workspace),
+            vec![
+                ("name", "x\ty"),
+                ("image", "no image"),
+                ("plan-timeout-seconds", "soon"),
+                ("apply-timeout-seconds", "1"),
+            ],
+            &["name", "image", "plan-timeout-seconds", "apply-timeout-seconds"][..],
+        ),
+        (
+            "/pools/new".to_owned(),
+            vec![("name", "x\ty"), ("image", "no image"), ("max-concurrency", "many")],
+            &["name", "image", "max-concurrency"],
+        ),
+        (
+            "/webhooks/new".to_owned(),
+            vec![("name", "x\ty"), ("url", "https://a.b"), ("timeout", "x"), ("max-attempts", "x")],
+            &["name", "timeout", "max-attempts"],
+        ),
+    ] {
+        let (status, page) = browser.post(&path, &fields).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{path}: {page}");
+        for name in names {
+            assert!(page.contains(&format!("aria-describedby=\"{name}-note\"")), "{name}: {page}");
+            assert!(page.contains(&format!("id=\"{name}-note\"><svg")), "{name}: {page}");
+            assert!(page.contains(&format!("<a href=\"#{name}\">")), "{name}: {page}");
+        }
+        let said = format!("{} fields are refused", names.len());
+        assert!(page.contains(&said), "{path}: {page}");
+    }
+    // The API has an error for each.
+    let path = format!("/api/iacp/v3/workspaces/{}", server.workspace);
+    let wrong = json!({ "image": "no image", "plan-timeout-seconds": 1, "colour": "red" });
+    let body = json!({ "data": { "attributes": wrong } }).to_string();
+    let (status, answer) = server.call(Method::PATCH, &path, &server.admin, &[], body).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    let pointers: Vec<_> = answer["errors"].as_array().unwrap().iter().collect();
+    assert_eq!(pointers.len(), 3, "{answer}");
+}

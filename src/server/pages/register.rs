@@ -4,12 +4,13 @@
 //! it becomes the page that waits for the agent.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
 use serde_json::json;
 
+use super::address::Path;
 use super::agent;
 use super::error::PageError;
 use super::form::{Fields, Form};

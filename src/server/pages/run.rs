@@ -1,13 +1,14 @@
 //! `/runs/ID`: a run with its log.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::response::{Redirect, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::address::{Path, Query};
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
@@ -66,6 +67,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Asked {
     /// `plan` or `apply`; else the latest one that has begun.
     phase: Option<String>,

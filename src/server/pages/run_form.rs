@@ -1,7 +1,7 @@
 //! Starts a run with the form of its workspace's page, which may have an archive in it.
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
@@ -9,13 +9,15 @@ use multer::{Constraints, Multipart, SizeLimit};
 use serde::Serialize;
 use serde_json::json;
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::Fields;
 use super::frame;
 use super::refusal::Refusal;
 use super::session::{self, Session};
 use super::workspace;
-use crate::api::pools::{CallError, call};
+use crate::api::json_api::ApiError;
+use crate::api::pools::call;
 use crate::app::App;
 use crate::objects::MAX_OBJECT;
 
@@ -75,7 +77,7 @@ pub(super) async fn start(
     let version = match archive {
         Some(Ok(version)) => version,
         Some(Err(error)) => {
-            let why = Refusal::of_call(error)?.whole();
+            let why = Refusal::of(error)?.whole();
             let refusal = Refusal { fields: [(ARCHIVE.to_owned(), why)].into(), text: None };
             let form = RunForm::of(&fields, String::new(), refusal);
             return workspace::page(&app, &session, &id, None, Some(form)).await;
@@ -112,7 +114,7 @@ pub(super) async fn start(
 }
 
 /// The configuration version that an archive became, or why it became none.
-type Archive = Result<String, CallError>;
+type Archive = Result<String, ApiError>;
 
 /// The fields of a form in parts, and what became of its archive, if it has one. The form's token
 /// stands before the archive.
@@ -123,7 +125,7 @@ async fn read_parts(
     request: Request,
     boundary: String,
 ) -> Result<(Fields, Option<Archive>), PageError> {
-    let headers = request.headers().clone();
+    let (headers, uri) = (request.headers().clone(), request.uri().clone());
     let limits = SizeLimit::new().per_field(MAX_FIELD).for_field(ARCHIVE, MAX_OBJECT + 1);
     let constraints = Constraints::new().size_limit(limits);
     let body = request.into_body().into_data_stream();
@@ -143,13 +145,9 @@ async fn read_parts(
         fields.check(&headers, &session.form_token)?;
         // Without a file, browsers send one without a name.
         if part.file_name().is_some_and(|file| !file.is_empty()) {
-            let made = workspace::upload_configuration(
-                app,
-                session,
-                workspace_id,
-                Body::from_stream(part),
-            );
-            version = Some(made.await);
+            let mut archive = Request::new(Body::from_stream(part));
+            *archive.uri_mut() = uri.clone();
+            version = Some(workspace::upload_configuration(app, workspace_id, archive).await);
         }
     }
     fields.check(&headers, &session.form_token)?;
@@ -174,6 +172,30 @@ mod tests {
         };
         let parts: String = fields.iter().map(part).collect();
         format!("{parts}--x--\r\n")
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_is_refused_or_breaks_off_leaves_nothing_behind() {
+        let server = InProcess::new().await;
+        let browser = Browser::new(&server).await;
+        let path = format!("/workspaces/{}", server.workspace);
+        let token = ("form-token", browser.form_token());
+        let whole = form(&[token, (ARCHIVE, "no archive")]);
+        let broken = whole.split_once("no archive").unwrap().0.to_owned();
+        for body in [whole, broken] {
+            let kind = ("content-type", "multipart/form-data; boundary=x");
+            let path = format!("{path}/runs");
+            let (status, page) = browser.send_as(Method::POST, &path, kind, body).await;
+            assert!(status.is_client_error(), "{status} {page}");
+        }
+        let path = format!("{path}/configuration");
+        let header = ("x-form-token", browser.form_token());
+        let body = "no archive".to_owned();
+        let (status, why) = browser.send_as(Method::POST, &path, header, body).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(why.contains("not taken as a configuration"), "{why}");
+        let versions = server.api(Method::GET, "/configuration-versions", Value::Null).await;
+        assert_eq!(versions["data"].as_array().unwrap().len(), 0, "{versions}");
     }
 
     #[tokio::test]

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::address::Query;
 use super::error::PageError;
 use super::frame::Page;
 use super::list::{self, Pages, given};
@@ -25,7 +26,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Asked {
     workspace: String,
     status: String,
@@ -55,7 +56,16 @@ async fn show(
     Query(asked): Query<Asked>,
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
-    let page = list::page(asked.page);
+    let page = list::page(asked.page)?;
+    if let Some(status) = given(&asked.status)
+        && ALL.iter().all(|known| known.name() != status)
+    {
+        return Err(PageError::Address(format!("no run has the status {status}")));
+    }
+    let pools = agent_pool::names(&mut db).await?;
+    if given(&asked.pool).is_some_and(|pool| pools.iter().all(|(id, _)| id != pool)) {
+        return Err(PageError::NotFound("pool"));
+    }
     let search = Search {
         workspace_id: None,
         status: given(&asked.status),
@@ -64,14 +74,13 @@ async fn show(
     };
     let listed = run::search(&mut db, search, page).await?;
     let rows = rows(&mut db, &listed.rows, app.scheduler.clock.now()).await?;
-    let pools = agent_pool::names(&mut db).await?;
     let query =
         [("workspace", asked.workspace.as_str()), ("status", &asked.status), ("pool", &asked.pool)];
     let is_any = query.iter().any(|(_, value)| !value.is_empty());
     let content = json!({
         "runs": rows,
         "show_workspace": true,
-        "pages": Pages::of("/runs", &query, page, listed.total),
+        "pages": Pages::of("/runs", &query, page, listed.total)?,
         "statuses": ALL.map(Shown::of),
         "pools": pools.iter().map(|(id, name)| json!({ "id": id, "name": name })).collect::<Vec<_>>(),
         "filter": {

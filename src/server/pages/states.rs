@@ -5,7 +5,7 @@ use std::io::BufReader;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
@@ -13,6 +13,7 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::address::{Path, Query};
 use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};
@@ -41,7 +42,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Asked {
     page: Option<i64>,
     before: String,
@@ -78,7 +79,7 @@ async fn show(
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
     let top = workspace::top(&app, &mut db, &id).await?;
-    let page = list::page(asked.page);
+    let page = list::page(asked.page)?;
     let listed = state_version::list(&mut db, Some(&id), page).await?;
     let current = state_version::current(&mut db, &id).await?.map(|version| version.id);
     let mut compared = None;
@@ -112,7 +113,7 @@ async fn show(
         "comparison": comparison,
         "before": asked.before,
         "after": asked.after,
-        "pages": Pages::of(&format!("/workspaces/{id}/states"), &[], page, listed.total),
+        "pages": Pages::of(&format!("/workspaces/{id}/states"), &[], page, listed.total)?,
     });
     let title = format!("States · {}", top.name);
     let page = Page {

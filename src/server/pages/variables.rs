@@ -3,13 +3,14 @@
 //! replaced, never seen.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::address::Path;
 use super::environments::choices;
 use super::error::PageError;
 use super::form::{Fields, Form};

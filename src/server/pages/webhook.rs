@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{self, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 
+use super::address::{Path, Query};
 use super::error::PageError;
 use super::form::Form;
 use super::frame::{self, Page};
@@ -37,6 +38,7 @@ pub(super) async fn find(db: &mut Connection, id: &str) -> Result<WebhookIntegra
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Asked {
     page: Option<i64>,
 }
@@ -98,7 +100,7 @@ async fn render(
     let mut db = app.scheduler.store.read().await?;
     let webhook = find(&mut db, id).await?;
     let scope = webhooks::scopes(&mut db, std::slice::from_ref(&webhook)).await?.remove(0);
-    let part = list::page(number);
+    let part = list::page(number)?;
     let filter = delivery::Filter { integration: Some(id), ..delivery::Filter::default() };
     let listed = delivery::list(&mut db, filter, part).await?;
     let status = if refusal.text.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
@@ -109,7 +111,7 @@ async fn render(
         headers: webhook_headers::shown(&webhook.webhook.headers),
         is_signed: webhook.webhook.secret_key.is_some(),
         deliveries: rows(&mut db, listed.rows).await?,
-        pages: Pages::of(&format!("/webhooks/{id}"), &[], part, listed.total),
+        pages: Pages::of(&format!("/webhooks/{id}"), &[], part, listed.total)?,
         id: webhook.id,
         name: webhook.name,
         enabled: webhook.enabled,
@@ -181,7 +183,7 @@ async fn redeliver(
         let found = delivery::find(&mut db, &delivery).await?;
         found.filter(|found| found.integration_id == id).ok_or(PageError::NotFound("delivery"))?;
     }
-    match webhook_integrations::redeliver(State(App::clone(&app)), Path(delivery)).await {
+    match webhook_integrations::redeliver(State(App::clone(&app)), extract::Path(delivery)).await {
         Ok(_) => {
             let message = session::message("The same call is made once more.", &app);
             Ok(frame::redirect(&format!("/webhooks/{id}"), message))
@@ -234,7 +236,7 @@ async fn delete(
         let mut db = app.scheduler.store.read().await?;
         find(&mut db, &id).await?.name
     };
-    match webhook_integrations::delete(State(App::clone(&app)), Path(id.clone())).await {
+    match webhook_integrations::delete(State(App::clone(&app)), extract::Path(id.clone())).await {
         Ok(_) => {
             let message = session::message(&format!("Deleted the webhook {name}."), &app);
             Ok(frame::redirect("/webhooks", message))

@@ -2,13 +2,14 @@
 //! removed, never seen.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{self, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
@@ -202,7 +203,7 @@ async fn change(
         webhook::find(&mut db, &id).await?
     };
     let changed = async {
-        let path = Path(id.clone());
+        let path = extract::Path(id.clone());
         webhook_integrations::update(State(App::clone(&app)), path, resource(&fields)?).await
     };
     match changed.await {

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
 
+use super::address::Query;
 use super::error::PageError;
 use super::frame::Page;
 use super::list::{self, Pages};
@@ -26,6 +27,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Asked {
     page: Option<i64>,
 }
@@ -107,7 +109,7 @@ async fn show(
     Query(asked): Query<Asked>,
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
-    let page = list::page(asked.page);
+    let page = list::page(asked.page)?;
     let listed = integration::list(&mut db, integration::Filter::default(), page).await?;
     let scopes = scopes(&mut db, &listed.rows).await?;
     let ids: Vec<&str> = listed.rows.iter().map(|webhook| webhook.id.as_str()).collect();
@@ -129,7 +131,7 @@ async fn show(
     };
     let total = listed.total;
     let rows: Vec<Row> = std::iter::zip(listed.rows.clone(), scopes).map(row).collect();
-    let content = json!({ "webhooks": rows, "pages": Pages::of("/webhooks", &[], page, total) });
+    let content = json!({ "webhooks": rows, "pages": Pages::of("/webhooks", &[], page, total)? });
     let page = Page {
         template: "webhooks.html",
         title: "Webhooks",

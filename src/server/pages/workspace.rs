@@ -1,8 +1,7 @@
 //! `/workspaces/ID`: the runs of a workspace, and what starts one.
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
+use super::address::{Path, Query};
 use super::error::PageError;
 use super::form::{Form, check_header};
 use super::frame::{self, Page};
@@ -19,14 +19,15 @@ use super::run_form::RunForm;
 use super::runs::{self, Row};
 use super::session::{self, Session};
 use super::{run_chart, run_form};
-use crate::api::pools::{BASE, CallError, call};
+use crate::api::json_api::ApiError;
+use crate::api::pools::{call, configuration_versions};
 use crate::app::App;
 use crate::scheduler::pool_of;
 use crate::state_warnings;
 use crate::store::run::{self, Search};
 use crate::store::workspace::{self, Workspace};
 use crate::store::{Connection, environment, state_version};
-use crate::upload;
+use crate::upload::{self, Upload};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -59,6 +60,7 @@ pub(super) struct Top {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Asked {
     page: Option<i64>,
 }
@@ -108,7 +110,7 @@ pub(super) async fn page(
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
     let top = top(app, &mut db, id).await?;
-    let page = list::page(number);
+    let page = list::page(number)?;
     let search = Search { workspace_id: Some(id), ..Search::default() };
     let listed = run::search(&mut db, search, page).await?;
     let queue = run::queues(&mut db, &[id]).await?;
@@ -130,7 +132,7 @@ pub(super) async fn page(
         "chart": chart,
         "runs": rows,
         "show_workspace": false,
-        "pages": Pages::of(&format!("/workspaces/{id}"), &[], page, listed.total),
+        "pages": Pages::of(&format!("/workspaces/{id}"), &[], page, listed.total)?,
         "workspace": top,
     });
     let page = Page {
@@ -162,32 +164,24 @@ async fn upload(
     request: Request,
 ) -> Result<Response, PageError> {
     check_header(&session, request.headers())?;
-    match upload_configuration(&app, &session, &id, request.into_body()).await {
+    match upload_configuration(&app, &id, request).await {
         Ok(version) => Ok(version.into_response()),
         // The script shows what is in the answer.
         Err(error) => {
-            let why = Refusal::of_call(error)?.whole();
+            let why = Refusal::of(error)?.whole();
             Ok((StatusCode::UNPROCESSABLE_ENTITY, why).into_response())
         }
     }
 }
 
-/// Makes a configuration version of an archive; its id.
+/// Makes a configuration version of the archive that is a request's body; its id.
 pub(super) async fn upload_configuration(
     app: &App,
-    session: &Session,
     workspace_id: &str,
-    archive: Body,
-) -> Result<String, CallError> {
-    let workspace = json!({ "data": { "type": "workspaces", "id": workspace_id } });
-    let document = json!({ "data": { "relationships": { "workspace": workspace } } });
-    let document = document.to_string();
-    let made =
-        call(app, session.actor(), Method::POST, "/configuration-versions", document).await?;
-    let link = made["data"]["links"]["upload"].as_str().unwrap_or_default();
-    let path = link.split_once(BASE).map_or("", |(_, path)| path);
-    call(app, session.actor(), Method::PUT, path, archive).await?;
-    Ok(made["data"]["id"].as_str().unwrap_or_default().to_owned())
+    request: Request,
+) -> Result<String, ApiError> {
+    let archive = Upload::from_request(request, app).await.unwrap_or_else(|never| match never {});
+    configuration_versions::create_of(app, workspace_id, archive).await
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! The form for a new workspace, and the question before one is deleted.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::address::{Path, Query};
 use super::environments;
 use super::error::PageError;
 use super::form::{Fields, Form};
@@ -26,7 +27,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Asked {
     environment: String,
 }

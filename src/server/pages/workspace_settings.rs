@@ -1,12 +1,13 @@
 //! `/workspaces/ID/settings`: what the runs of a workspace are made with.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{self, State};
 use axum::http::Method;
 use axum::response::Response;
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use super::address::Path;
 use super::error::PageError;
 use super::form::{Fields, Form};
 use super::frame::{self, Page};
@@ -115,7 +116,7 @@ async fn save(
         let (attributes, related) = (&resource["attributes"], &resource["relationships"]);
         let changed = payload("workspaces", attributes.clone(), related.clone())?;
         let changed = changed.tagged(tags.names());
-        workspaces::update(State(App::clone(&app)), Path(id.clone()), changed).await
+        workspaces::update(State(App::clone(&app)), extract::Path(id.clone()), changed).await
     };
     match saved.await {
         Ok(_) => {

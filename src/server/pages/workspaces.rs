@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::address::Query;
 use super::error::PageError;
 use super::frame::Page;
 use super::list::{self, Pages, given};
@@ -22,7 +23,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Asked {
     q: String,
     environment: String,
@@ -50,8 +51,12 @@ async fn show(
     Query(asked): Query<Asked>,
 ) -> Result<Response, PageError> {
     let mut db = app.scheduler.store.read().await?;
-    let page = list::page(asked.page);
+    let page = list::page(asked.page)?;
     let (environment_id, name) = (given(&asked.environment), given(&asked.q));
+    let environments = environment::names(&mut db).await?;
+    if environment_id.is_some_and(|of| environments.iter().all(|(id, _)| id != of)) {
+        return Err(PageError::NotFound("environment"));
+    }
     let listed = workspace::search(&mut db, environment_id, name, page).await?;
     let ids: Vec<&str> = listed.rows.iter().map(|workspace| workspace.id.as_str()).collect();
     let latest = run::latest_of(&mut db, &ids).await?;
@@ -61,7 +66,6 @@ async fn show(
     let mut latest: HashMap<_, _> =
         latest.into_iter().map(|row| (row.workspace_id.clone(), row)).collect();
     let pools: HashMap<_, _> = agent_pool::names(&mut db).await?.into_iter().collect();
-    let environments = environment::names(&mut db).await?;
     let names: HashMap<_, _> = environments.iter().cloned().collect();
     let mut groups: Vec<Group> = Vec::new();
     for workspace in listed.rows {
@@ -83,7 +87,7 @@ async fn show(
     let environments = environments.iter().map(|(id, name)| json!({ "id": id, "name": name }));
     let content = json!({
         "groups": groups,
-        "pages": Pages::of("/workspaces", &query, page, listed.total),
+        "pages": Pages::of("/workspaces", &query, page, listed.total)?,
         "environments": environments.collect::<Vec<_>>(),
         "filter": {
             "q": asked.q,

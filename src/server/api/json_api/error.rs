@@ -6,7 +6,7 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use super::MEDIA_TYPE;
@@ -24,12 +24,38 @@ pub(crate) struct ApiError {
     detail: Option<String>,
     pointer: Option<String>,
     parameter: Option<String>,
+    /// What else is wrong.
+    others: Vec<ApiError>,
 }
 
 impl ApiError {
     /// An error with a status and a title.
     pub(crate) fn new(status: StatusCode, title: impl Into<String>) -> Self {
-        Self { status, title: title.into(), detail: None, pointer: None, parameter: None }
+        Self {
+            status,
+            title: title.into(),
+            detail: None,
+            pointer: None,
+            parameter: None,
+            others: Vec::new(),
+        }
+    }
+
+    /// All of these errors in one; the first one says what status the answer has.
+    ///
+    /// # Errors
+    /// There are any.
+    pub(crate) fn any_of(errors: impl IntoIterator<Item = Self>) -> Result<(), Self> {
+        let mut errors = errors.into_iter();
+        match errors.next() {
+            Some(first) => Err(Self { others: errors.collect(), ..first }),
+            None => Ok(()),
+        }
+    }
+
+    /// This error, and what else is wrong.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.others)
     }
 
     /// Says more.
@@ -144,6 +170,20 @@ impl ApiError {
         self.pointer.as_ref()?.rsplit('/').next()
     }
 
+    fn document(&self) -> Value {
+        let mut error = json!({ "status": self.status.as_str(), "title": self.title });
+        if let Some(detail) = &self.detail {
+            error["detail"] = detail.as_str().into();
+        }
+        if let Some(pointer) = &self.pointer {
+            error["source"] = json!({ "pointer": pointer });
+        }
+        if let Some(parameter) = &self.parameter {
+            error["source"] = json!({ "parameter": parameter });
+        }
+        error
+    }
+
     fn failed(error: &dyn Display) -> Self {
         error!("request failed: {error}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
@@ -153,17 +193,8 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut error = json!({ "status": self.status.as_str(), "title": self.title });
-        if let Some(detail) = self.detail {
-            error["detail"] = detail.into();
-        }
-        if let Some(pointer) = self.pointer {
-            error["source"] = json!({ "pointer": pointer });
-        }
-        if let Some(parameter) = self.parameter {
-            error["source"] = json!({ "parameter": parameter });
-        }
-        let body = json!({ "errors": [error] }).to_string();
+        let errors: Vec<Value> = self.all().map(Self::document).collect();
+        let body = json!({ "errors": errors }).to_string();
         (self.status, [(CONTENT_TYPE, MEDIA_TYPE)], body).into_response()
     }
 }

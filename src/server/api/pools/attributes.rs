@@ -352,25 +352,11 @@ impl Kind {
         self.unrelated.iter().any(|(unrelated, _)| *unrelated == name)
     }
 
-    /// Checks what a client writes.
+    /// Checks an attribute that a client writes.
     ///
     /// # Errors
-    /// An attribute or a relationship that this server does not have.
-    pub(super) fn check(
-        &self,
-        attributes: &Map<String, Value>,
-        relationships: &Map<String, Value>,
-    ) -> Result<(), ApiError> {
-        for (name, value) in attributes {
-            self.check_attribute(name, value)?;
-        }
-        for (name, value) in relationships {
-            self.check_relationship(name, value)?;
-        }
-        Ok(())
-    }
-
-    fn check_attribute(&self, name: &str, value: &Value) -> Result<(), ApiError> {
+    /// This server does not have it, or not with such a value.
+    pub(super) fn check_attribute(&self, name: &str, value: &Value) -> Result<(), ApiError> {
         if let Some(of) = self.attribute(name) {
             return match value.is_null() || of.accepts(value) {
                 true => Ok(()),
@@ -404,7 +390,11 @@ impl Kind {
         ))
     }
 
-    fn check_relationship(&self, name: &str, value: &Value) -> Result<(), ApiError> {
+    /// The same of a relationship.
+    ///
+    /// # Errors
+    /// As [`Kind::check_attribute`].
+    pub(super) fn check_relationship(&self, name: &str, value: &Value) -> Result<(), ApiError> {
         if self.relationships.iter().any(|(known, _)| *known == name) {
             return Ok(());
         }
@@ -428,6 +418,11 @@ impl Kind {
     fn with_instead(&self, name: &str, why: String) -> String {
         let mut instead = INSTEAD.iter().filter(|(kind, of, _)| (*kind, *of) == (self.name, name));
         instead.next().map_or(why.clone(), |(.., instead)| format!("{why} {instead}"))
+    }
+
+    /// Whether an attribute takes names.
+    pub(super) fn is_name(&self, name: &str) -> bool {
+        matches!(self.attribute(name), Some(Name))
     }
 
     fn attribute(&self, name: &str) -> Option<&ValueType> {

@@ -18,16 +18,29 @@ pub(crate) enum CallError {
     #[error("{0}")]
     NotFound(String),
     /// The API refuses it.
-    #[error("{}", whole(field.as_deref(), text))]
-    Refused {
-        /// The attribute or relationship that is wrong, if it is one.
-        field: Option<String>,
-        /// What is wrong.
-        text: String,
-    },
+    #[error("{}", whole(.0))]
+    Refused(Vec<Wrong>),
     /// The server failed.
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
+}
+
+/// Something that the API refuses.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    /// The attribute or relationship that is wrong, if it is one.
+    pub field: Option<String>,
+    /// What is wrong.
+    pub text: String,
+}
+
+impl Wrong {
+    /// Reads an error of a document.
+    fn read(error: &Value) -> Self {
+        let text = error["detail"].as_str().or(error["title"].as_str()).unwrap_or_default();
+        let field = error["source"]["pointer"].as_str().and_then(|path| path.rsplit('/').next());
+        Self { field: field.map(str::to_owned), text: text.to_owned() }
+    }
 }
 
 /// Calls the API for `actor`, who may do everything; the document of the answer, null if it has
@@ -56,23 +69,24 @@ pub(crate) async fn call(
         });
     }
     let document: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let error = &document["errors"][0];
-    let text = error["detail"].as_str().or(error["title"].as_str()).unwrap_or_default().to_owned();
-    let field = error["source"]["pointer"].as_str().and_then(|path| path.rsplit('/').next());
-    let field = field.map(str::to_owned);
+    let errors = document["errors"].as_array().cloned().unwrap_or_default();
+    let wrong: Vec<Wrong> = errors.iter().map(Wrong::read).collect();
     Err(match status {
         // With a field, it is a related thing that is not there.
-        StatusCode::NOT_FOUND if field.is_none() => CallError::NotFound(text),
-        status if status.is_client_error() => CallError::Refused { field, text },
-        StatusCode::INSUFFICIENT_STORAGE => CallError::Refused { field, text },
-        _ => anyhow::anyhow!("the API answers {status}: {}", whole(field.as_deref(), &text)).into(),
+        StatusCode::NOT_FOUND if wrong.iter().all(|wrong| wrong.field.is_none()) => {
+            CallError::NotFound(whole(&wrong))
+        }
+        status if status.is_client_error() => CallError::Refused(wrong),
+        StatusCode::INSUFFICIENT_STORAGE => CallError::Refused(wrong),
+        _ => anyhow::anyhow!("the API answers {status}: {}", whole(&wrong)).into(),
     })
 }
 
-/// A refusal with the name of its field.
-fn whole(field: Option<&str>, text: &str) -> String {
-    match field {
+/// A refusal with the names of its fields.
+fn whole(wrong: &[Wrong]) -> String {
+    let texts = wrong.iter().map(|Wrong { field, text }| match field {
         Some(field) => format!("{}: {text}", field.replace('-', " ")),
-        None => text.to_owned(),
-    }
+        None => text.clone(),
+    });
+    texts.collect::<Vec<_>>().join(" ")
 }

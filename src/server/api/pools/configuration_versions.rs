@@ -15,7 +15,7 @@ use crate::api::json_api::{ApiError, Document, to_one};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::connections::{Owner, authenticated};
-use crate::objects;
+use crate::objects::{self, Draft};
 use crate::scheduler::Error;
 use crate::store::Connection;
 use crate::store::configuration_version::{self, ConfigurationVersion};
@@ -74,6 +74,17 @@ pub(in crate::api) async fn insert(
     workspace: Workspace,
     is_speculative: bool,
 ) -> Result<(ConfigurationVersion, String), ApiError> {
+    let (version, link) = new_version(app, workspace, is_speculative);
+    configuration_version::insert(tx, &version).await?;
+    Ok((version, link))
+}
+
+/// A configuration version that nobody knows yet, and the link for its archive.
+fn new_version(
+    app: &App,
+    workspace: Workspace,
+    is_speculative: bool,
+) -> (ConfigurationVersion, String) {
     let id = new_id("cv");
     let issued = NewToken::new(&id);
     let version = ConfigurationVersion {
@@ -86,11 +97,49 @@ pub(in crate::api) async fn insert(
         removed_at: None,
         created_at: app.scheduler.clock.now(),
     };
-    configuration_version::insert(tx, &version).await?;
     let signature = issued.token.expose();
     let path = format!("{BASE}/configuration-versions/{}/upload/{signature}", version.id);
     let link = app.link(&path);
-    Ok((version, link))
+    (version, link)
+}
+
+/// Makes a configuration version of an archive; its id. One that is refused, or that does not
+/// come whole, leaves none behind.
+pub(crate) async fn create_of(
+    app: &App,
+    workspace_id: &str,
+    archive: Upload,
+) -> Result<String, ApiError> {
+    let mut db = app.scheduler.store.read().await?;
+    let workspace = workspaces::find(&mut db, workspace_id).await?;
+    drop(db);
+    let archive = archive.receive(app.scheduler.objects.draft()?).await.map_err(not_received)?;
+    check(app, &workspace, &archive).await?;
+    let sha256 = archive.sha256();
+    let (version, _) = new_version(app, workspace, false);
+    let key = objects::configuration(workspace_id, &version.id, Some(&sha256));
+    app.scheduler.objects.put(&key, archive).await?;
+    let mut tx = app.scheduler.store.write().await?;
+    // It may have been deleted meanwhile.
+    workspaces::find(&mut tx, workspace_id).await?;
+    configuration_version::insert(&mut tx, &version).await?;
+    configuration_version::set_uploaded(&mut tx, &version.id, &sha256).await?;
+    tx.commit().await?;
+    Ok(version.id)
+}
+
+/// Checks that a workspace may have an archive, and that runs can be made of that.
+async fn check(app: &App, workspace: &Workspace, archive: &Draft) -> Result<(), ApiError> {
+    quotas::check(app, workspace, archive.length()).await?;
+    let content = archive.reader().map_err(Error::from)?;
+    tokio::task::spawn_blocking(move || configuration::check(content))
+        .await
+        .map_err(anyhow::Error::from)?
+        .map_err(|why| {
+            let detail = format!("The upload is not taken as a configuration: {why}.");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Archive").detail(detail)
+        })
+        .map(drop)
 }
 
 async fn upload(
@@ -116,15 +165,7 @@ async fn upload(
     let mut db = app.scheduler.store.read().await?;
     let workspace = workspaces::find(&mut db, &version.workspace_id).await?;
     drop(db);
-    quotas::check(&app, &workspace, archive.length()).await?;
-    let content = archive.reader().map_err(Error::from)?;
-    tokio::task::spawn_blocking(move || configuration::check(content))
-        .await
-        .map_err(anyhow::Error::from)?
-        .map_err(|why| {
-            let detail = format!("The upload is not taken as a configuration: {why}.");
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid Archive").detail(detail)
-        })?;
+    check(&app, &workspace, &archive).await?;
     let key = objects::configuration(&version.workspace_id, &version.id, Some(&sha256));
     app.scheduler.objects.put(&key, archive).await?;
     let mut tx = app.scheduler.store.write().await?;

@@ -8,7 +8,7 @@ pub(crate) mod agent_pools;
 pub(crate) mod agents;
 mod attributes;
 mod call;
-pub(super) mod configuration_versions;
+pub(crate) mod configuration_versions;
 mod description;
 pub(crate) mod environments;
 pub(crate) mod hook_links;

@@ -64,9 +64,20 @@ impl Payload {
     /// Checks that a resource of this kind may be written so.
     ///
     /// # Errors
-    /// A name or a value that this server does not have.
+    /// All names and values that this server does not have.
     pub(super) fn check(&self, kind: &Kind) -> Result<(), ApiError> {
-        kind.check(&self.attributes, &self.relationships)
+        let attribute = |(name, value): (&String, &Value)| {
+            kind.check_attribute(name, value)?;
+            match name.as_str() {
+                "image" => self.image().map(drop),
+                name if kind.is_name(name) => self.name(name).map(drop),
+                _ => Ok(()),
+            }
+        };
+        let attributes = self.attributes.iter().map(attribute);
+        let relationships = self.relationships.iter();
+        let relationships = relationships.map(|(name, value)| kind.check_relationship(name, value));
+        ApiError::any_of(attributes.chain(relationships).filter_map(Result::err))
     }
 
     /// An attribute; none if it is missing or null.
