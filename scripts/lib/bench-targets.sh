@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154 # its variables cross files
-# All that has a target, measured on this machine and shown beside the last time. Sourced before
-# the other bench files are called, which note their figures here.
+# All that has a target, measured on this machine and shown beside the last time. Sourced after
+# say.sh.
 
 # A line for each figure, with tabs between: its name, its target, which is the most it may be,
 # and what it was when it was last measured.
@@ -15,12 +15,12 @@ bench_targets() {
     local failed=()
     export SCALR_FIGURES=$work/figures
     : >"$SCALR_FIGURES"
-    (bench_packages) || failed+=(packages)
-    (bench_runs 20 '') || failed+=(runs)
-    (SCALR_RUN_AHEAD=0 bench_runs 20 '') || failed+=("runs, without containers started ahead")
-    (bench_logs) || failed+=(logs)
-    (bench_install 3) || failed+=(install)
-    (bench_agents --agents 1000,10000 --rounds 1) || failed+=(agents)
+    "$scripts/bench" packages || failed+=(packages)
+    "$scripts/bench" runs || failed+=(runs)
+    SCALR_RUN_AHEAD=0 "$scripts/bench" runs || failed+=("runs, without containers started ahead")
+    "$scripts/bench" logs || failed+=(logs)
+    "$scripts/bench" install || failed+=(install)
+    "$scripts/bench" agents --agents 1000,10000 --rounds 1 || failed+=(agents)
 
     measured_figures >"$work/measured"
     step "All that has a target"

@@ -45,6 +45,7 @@ mod lost_rules;
 mod machine;
 mod migrating;
 mod observed;
+mod opentofu;
 mod pool;
 mod providers;
 mod proxy;
