@@ -29,6 +29,9 @@ pub(super) enum PageError {
     /// An address that forms are sent to, and that is no page itself.
     #[error("the address takes forms only")]
     OnlyForms,
+    /// An address that is a page, and that nothing is sent to.
+    #[error("the address takes no forms")]
+    OnlyPages,
     /// A form without its token.
     #[error("the form did not come from a page of this server")]
     Forged,
@@ -100,6 +103,12 @@ impl IntoResponse for PageError {
                 "Not a page",
                 "Forms are sent to this address; there is no page to look at. Go back, or start \
                  again."
+                    .to_owned(),
+            ),
+            Self::OnlyPages => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Nothing to send here",
+                "This address is a page to look at; it takes no forms. Nothing was changed."
                     .to_owned(),
             ),
             Self::Forged => (

@@ -88,6 +88,7 @@ mod workspaces;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::Method;
 use axum::middleware::from_fn;
 use axum::response::Redirect;
 use axum::routing::get;
@@ -138,7 +139,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(workspace_settings::routes())
         .merge(workspaces::routes())
         .fallback(no_such_page)
-        .method_not_allowed_fallback(only_forms)
+        .method_not_allowed_fallback(no_such_method)
         .layer((DefaultBodyLimit::max(MAX_FORM), RequestBodyDeadlineLayer::new(FORM_TIME)))
         .merge(workspace::upload_route())
         .layer(from_fn(headers::add))
@@ -149,8 +150,11 @@ async fn no_such_page() -> PageError {
     PageError::NotFound("page")
 }
 
-async fn only_forms() -> PageError {
-    PageError::OnlyForms
+async fn no_such_method(method: Method) -> PageError {
+    match method {
+        Method::GET | Method::HEAD => PageError::OnlyForms,
+        _ => PageError::OnlyPages,
+    }
 }
 
 async fn start(_session: Session) -> Redirect {

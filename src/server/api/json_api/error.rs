@@ -25,7 +25,7 @@ pub(crate) struct ApiError {
     pointer: Option<String>,
     parameter: Option<String>,
     /// What else is wrong.
-    others: Vec<ApiError>,
+    others: Box<[ApiError]>,
 }
 
 impl ApiError {
@@ -37,7 +37,7 @@ impl ApiError {
             detail: None,
             pointer: None,
             parameter: None,
-            others: Vec::new(),
+            others: Box::default(),
         }
     }
 
@@ -55,7 +55,7 @@ impl ApiError {
 
     /// This error, and what else is wrong.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Self> {
-        std::iter::once(self).chain(&self.others)
+        std::iter::once(self).chain(self.others.iter())
     }
 
     /// Says more.
