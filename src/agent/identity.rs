@@ -2,7 +2,7 @@
 //! the agent whether its journal is of this boot.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use tracing::warn;
 
 use cli::untrusted_file;
+use cli::whole_file::WholeFile;
 use config::data_dir::refuse_foreign;
 use config::layout::data;
 use host::file_lock::FileLock;
@@ -66,21 +67,14 @@ fn of(data_dir: &Path) -> Result<Identity> {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot read {}", file.display()));
         }
-        _ => make(data_dir, &file)?,
+        _ => make(&file)?,
     };
     Ok(Identity { machine_id, boot_id: read(BOOT_ID)? })
 }
 
-fn make(data_dir: &Path, file: &Path) -> Result<String> {
+fn make(file: &Path) -> Result<String> {
     let id = read(RANDOM_ID)?;
-    let write = || -> Result<()> {
-        let mut new = tempfile::NamedTempFile::new_in(data_dir)?;
-        writeln!(new, "{id}")?;
-        new.as_file().sync_all()?;
-        new.persist(file)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", file.display()))?;
+    WholeFile::at(file).write(format!("{id}\n"))?;
     Ok(id)
 }
 

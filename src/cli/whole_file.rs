@@ -2,14 +2,18 @@
 //!
 //! The new content goes into a temporary file in the same folder, which is then renamed:
 //! a rename from elsewhere would keep the wrong SELinux label. Both are on disk before the
-//! call returns, so that a power cut leaves the old file or the new one.
+//! call returns, so that a power cut leaves the old file or the new one. What a killed
+//! process leaves is removed by the next one that writes the same file.
 
-use std::fs::{File, Permissions};
-use std::io::{BufWriter, Write as _};
-use std::os::unix::fs::{PermissionsExt as _, fchown};
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use tempfile::{Builder, NamedTempFile};
 
@@ -73,12 +77,13 @@ impl<'a> WholeFile<'a> {
     /// # Errors
     /// As [`WholeFile::write`], and those of `fill`.
     pub fn fill(self, fill: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
-        let mut temporary = Builder::new();
-        if let Some(name) = self.temporary_name {
-            temporary.prefix(name).rand_bytes(0);
-        }
-        let made = temporary.tempfile_in(folder_of(self.path)).map_err(anyhow::Error::new);
-        let filled = made.and_then(|file| {
+        let made = match self.temporary_name {
+            Some(name) => {
+                Builder::new().prefix(name).rand_bytes(0).tempfile_in(folder_of(self.path))
+            }
+            None => self.make_temporary(),
+        };
+        let filled = made.map_err(anyhow::Error::new).and_then(|file| {
             let mut content = BufWriter::new(file.as_file());
             fill(&mut content)?;
             content.flush()?;
@@ -86,6 +91,29 @@ impl<'a> WholeFile<'a> {
             Ok(file)
         });
         self.put(filled.with_context(|| self.cannot())?)
+    }
+
+    /// A locked file of a name that only we give; those without a process are removed.
+    fn make_temporary(self) -> io::Result<NamedTempFile> {
+        let folder = folder_of(self.path);
+        let mut prefix = OsString::from(".");
+        prefix.push(self.path.file_name().unwrap_or_default());
+        prefix.push(MARK);
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let random = name.as_bytes().strip_prefix(prefix.as_bytes());
+            if random.is_some_and(|random| random.len() == RANDOM) {
+                remove_without_process(&entry.path());
+            }
+        }
+        loop {
+            let file = Builder::new().prefix(&prefix).rand_bytes(RANDOM).tempfile_in(folder)?;
+            file.as_file().lock()?;
+            // Another process may have found it before it was locked.
+            if file.as_file().metadata()?.nlink() > 0 {
+                return Ok(file);
+            }
+        }
     }
 
     /// Writes what is in `content`, a file in the same file system.
@@ -121,6 +149,21 @@ impl<'a> WholeFile<'a> {
     }
 }
 
+/// What the name of a temporary file has between that of its file and [`RANDOM`] characters.
+const MARK: &str = ".scalr-";
+const RANDOM: usize = 8;
+
+/// Removes a temporary file unless its process lives, which has it locked.
+fn remove_without_process(file: &Path) {
+    let options = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = File::options().read(true).custom_flags(options.bits()).open(file);
+    let Ok(opened) = opened else { return };
+    let is_file = opened.metadata().is_ok_and(|metadata| metadata.is_file());
+    if is_file && opened.try_lock().is_ok() {
+        let _ = fs::remove_file(file);
+    }
+}
+
 /// The folder that a file is in.
 pub fn folder_of(file: &Path) -> &Path {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -148,8 +191,7 @@ impl Drop for HeldBack {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use anyhow::bail;
 
@@ -182,6 +224,64 @@ mod tests {
         assert_eq!(error, format!("cannot write {}: no more", file.display()));
         WholeFile::at(&file).keep_existing().write("two").unwrap_err();
         assert_eq!((fs::read_to_string(&file).unwrap().as_str(), mode(&file)), ("one", 0o640));
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str| fs::write(folder.path().join(name), "token").unwrap();
+        put(".agent.toml.scalr-AbCd1234");
+        for others in [
+            ".agent.toml.scalr-1",
+            ".other.scalr-AbCd1234",
+            ".tmpAbCd12",
+            "agent.toml.scalr-AbCd1234",
+        ] {
+            put(others);
+        }
+        put(".agent.toml.scalr-written1");
+        let written = File::open(folder.path().join(".agent.toml.scalr-written1")).unwrap();
+        written.lock().unwrap();
+        symlink("agent.toml", folder.path().join(".agent.toml.scalr-AbCdLink")).unwrap();
+
+        let file = folder.path().join("agent.toml");
+        WholeFile::at(&file).write("one").unwrap();
+        let names = || {
+            let entries = folder.path().read_dir().unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let others = [
+            ".agent.toml.scalr-1",
+            ".agent.toml.scalr-AbCdLink",
+            ".agent.toml.scalr-written1",
+            ".other.scalr-AbCd1234",
+            ".tmpAbCd12",
+            "agent.toml",
+            "agent.toml.scalr-AbCd1234",
+        ];
+        assert_eq!(names(), others);
+        drop(written);
+        WholeFile::at(&file).write("two").unwrap();
+        assert!(!names().iter().any(|name| name == ".agent.toml.scalr-written1"));
+    }
+
+    #[test]
+    fn processes_that_write_the_same_file_at_once_all_succeed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        WholeFile::at(&file).unsynced().write("whole").unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(&file).unwrap(), "whole");
         assert_eq!(folder.path().read_dir().unwrap().count(), 1);
     }
 

@@ -3,8 +3,8 @@
 //! compared with a copy in the server's own folder.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::SystemTime;
@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use super::KEY;
 use cli::Failure;
+use cli::whole_file::{WholeFile, folder_of};
 
 /// The trusted key's file in the server's folder.
 const TRUSTED: &str = "packages-key.asc";
@@ -193,20 +194,13 @@ pub(crate) fn accept(folder: &Path, data: &Path, expected: &str) -> Result<()> {
 }
 
 fn replace(file: &Path, content: &[u8]) -> Result<()> {
-    let folder = file.parent().context("a file is in a folder")?;
-    let write = || -> Result<()> {
-        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-        temporary.write_all(content)?;
-        // The server reads what root accepts.
-        if geteuid().is_root() {
-            let owner = fs::metadata(folder)?;
-            fchown(temporary.as_file(), Some(owner.uid()), Some(owner.gid()))?;
-        }
-        temporary.as_file().sync_all()?;
-        temporary.persist(file)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", file.display()))
+    let new = WholeFile::at(file);
+    // The server reads what root accepts.
+    if geteuid().is_root() {
+        let owner = fs::metadata(folder_of(file))?;
+        return new.owner(owner.uid(), owner.gid()).write(content);
+    }
+    new.write(content)
 }
 
 /// Whether gpgv finds a good signature of one of the keys.
