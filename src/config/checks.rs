@@ -138,7 +138,9 @@ pub fn image(image: &str) -> Result<(), String> {
         _ => (name, None),
     };
     let (host, name) = match name.split_once('/') {
-        Some((host, name)) if host.contains(['.', ':']) || host == "localhost" => {
+        Some((host, name))
+            if host.contains(['.', ':', '[']) || host == "localhost" || has_capitals(host) =>
+        {
             (Some(host), name)
         }
         _ => (None, name),
@@ -154,25 +156,37 @@ pub fn image(image: &str) -> Result<(), String> {
     })
 }
 
+fn has_capitals(text: &str) -> bool {
+    text.contains(|c: char| c.is_ascii_uppercase())
+}
+
 fn is_part_of_name(part: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let mut separators = part.split(is_plain).filter(|separator| !separator.is_empty());
     part.starts_with(is_plain)
         && part.ends_with(is_plain)
-        && part.chars().all(|c| is_plain(c) || "._-".contains(c))
-        && !part.contains("..")
+        && separators.all(|text| [".", "_", "__"].contains(&text) || text.chars().all(|c| c == '-'))
 }
 
 fn is_host(host: &str) -> bool {
-    let is_edge = |c: char| c.is_ascii_alphanumeric() || "[]".contains(c);
-    host.starts_with(is_edge)
-        && host.ends_with(is_edge)
-        && host.chars().all(|c| is_edge(c) || ".-:".contains(c))
-        && is_host_of_url(host)
+    let is_edge = |c: char| c.is_ascii_alphanumeric();
+    let is_label = |label: &str| {
+        label.starts_with(is_edge)
+            && label.ends_with(is_edge)
+            && label.chars().all(|c| is_edge(c) || c == '-')
+    };
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    (host.starts_with('[') || name.split('.').all(is_label)) && is_host_of_url(host)
 }
 
+/// A host as it stands in a URL, and a port. The scheme has no port of its own, which would be
+/// left out, and no rules about names.
 fn is_host_of_url(host: &str) -> bool {
-    Url::parse(&format!("https://{host}/"))
-        .is_ok_and(|url| url[url::Position::BeforeHost..url::Position::BeforePath] == *host)
+    !host.contains('%')
+        && Url::parse(&format!("registry://{host}/")).is_ok_and(|url| {
+            let found = &url[url::Position::BeforeHost..url::Position::BeforePath];
+            url.port() != Some(0) && found.eq_ignore_ascii_case(host)
+        })
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -183,11 +197,10 @@ fn is_tag(tag: &str) -> bool {
 }
 
 fn is_digest(digest: &str) -> bool {
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     digest.split_once(':').is_some_and(|(algorithm, hex)| {
-        algorithm.starts_with(|c: char| c.is_ascii_alphabetic())
-            && algorithm.chars().all(|c| c.is_ascii_alphanumeric() || "+._-".contains(c))
-            && hex.len() >= 32
-            && hex.chars().all(|c| c.is_ascii_hexdigit())
+        let digits = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
+        digits.contains(&(algorithm, hex.len())) && hex.chars().all(is_hex)
     })
 }
 
@@ -272,7 +285,14 @@ mod tests {
             "localhost:5000/run",
             "[2001:db8::1]:5000/run",
             "sha256:0123456789abcdef",
+            "REGISTRY:5000/tool",
+            "REGISTRY/tool",
+            "Registry.example.com/tool:1",
+            "registry.example.com:443/tool",
+            "[2001:DB8::1]:5000/run",
+            "a--b/c__d",
             &digest,
+            &format!("r.example.com:5000/{digest}"),
         ] {
             assert_eq!(image(name), Ok(()), "{name}");
         }
@@ -296,6 +316,21 @@ mod tests {
             "$(id)",
             "bücher",
             "registry.example.com:port/run",
+            "registry.example.com:65536/run",
+            "registry.example.com:0/run",
+            "registry.example.com:/run",
+            "REGISTRY:70000/tool",
+            "REGISTRY/Tool",
+            "-registry.example.com/run",
+            "registry..example.com/run",
+            "user@registry.example.com/run",
+            "[2001:db8::1/run",
+            "[2001:db8::g]:5000/run",
+            "a___b",
+            "a._b",
+            &format!("x@sha256:{}", "0".repeat(63)),
+            &format!("x@sha256:{}", "A".repeat(64)),
+            &format!("x@md5:{}", "0".repeat(32)),
             &format!("run:{}", "1".repeat(129)),
         ] {
             assert!(image(name).is_err(), "{name}");
