@@ -1,7 +1,6 @@
 //! Which server a command calls: that of this host by its socket, or another one by its URL.
 
 use std::env;
-use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -108,7 +107,7 @@ impl Connection {
 
     fn token(&self) -> Result<Secret> {
         let token = match &self.token_file {
-            Some(file) => fs::read_to_string(file)
+            Some(file) => untrusted_file::read_text(file)
                 .with_context(|| format!("cannot read the token in {}", file.display()))?,
             None => env::var(TOKEN).map_err(|_| {
                 Failure::Usage.because(format!(
@@ -159,4 +158,28 @@ pub(super) fn local(data: &Path, instead: &str) -> Result<Client> {
 pub(crate) fn quote<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     // No command line has a NUL in it.
     shlex::try_join(words).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_from_a_regular_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, pipe) = (folder.path().join("file"), folder.path().join("pipe"));
+        let token = |file: &Path| {
+            let (server, ca_cert, data) = (None, None, PathBuf::new());
+            Connection { server, token_file: Some(file.to_owned()), ca_cert, data }.token()
+        };
+        std::fs::write(&file, "token\n").unwrap();
+        assert_eq!(token(&file).unwrap().expose(), "token");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for odd in [&*pipe, Path::new("/dev/zero")] {
+            let error = format!("{:#}", token(odd).unwrap_err());
+            assert!(error.contains("not a regular file"), "{error}");
+        }
+    }
 }

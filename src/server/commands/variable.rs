@@ -1,6 +1,5 @@
 //! `scalr-server variable`.
 
-use std::fs;
 use std::io::{IsTerminal as _, Read as _, stdin};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
-use cli::Failure;
+use cli::{Failure, untrusted_file};
 use protocol::Secret;
 
 use super::client::{attribute, id};
@@ -136,7 +135,7 @@ impl Variable {
 
 fn read(file: Option<&Path>) -> Result<Secret> {
     let mut value = match file {
-        Some(file) => fs::read_to_string(file)
+        Some(file) => untrusted_file::read_text(file)
             .with_context(|| format!("cannot read the value in {}", file.display()))?,
         None if stdin().is_terminal() => {
             return Err(Failure::Usage.because(
@@ -153,4 +152,24 @@ fn read(file: Option<&Path>) -> Result<Secret> {
         value.pop();
     }
     Ok(Secret::new(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_from_a_regular_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, pipe) = (folder.path().join("file"), folder.path().join("pipe"));
+        std::fs::write(&file, "value\n").unwrap();
+        assert_eq!(read(Some(&file)).unwrap().expose(), "value");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for odd in [&*pipe, Path::new("/dev/zero")] {
+            let error = format!("{:#}", read(Some(odd)).unwrap_err());
+            assert!(error.contains("not a regular file"), "{error}");
+        }
+    }
 }
