@@ -30,7 +30,7 @@ enum Command {
 /// What happens at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// Ctrl-C, a closed terminal, or a kill: to all processes of the command.
+    /// Ctrl-C, a closed terminal, a shutdown or a kill: to all processes of the command.
     Signal(&'static str),
     ServerGone,
     DiskFull,
@@ -201,6 +201,12 @@ mod full {
 
     #[test]
     #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn ubuntu_18_04_survives_a_termination_at_each_step() {
+        survives_at_each_step("ubuntu-18.04", Fault::Signal("TERM"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
     fn ubuntu_18_04_survives_a_kill_at_each_step() {
         survives_at_each_step("ubuntu-18.04", Fault::Signal("KILL"));
     }
@@ -231,6 +237,12 @@ mod full {
 
     #[test]
     #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_8_survives_a_termination_at_each_step() {
+        survives_at_each_step("centos-8", Fault::Signal("TERM"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
     fn centos_8_survives_a_kill_at_each_step() {
         survives_at_each_step("centos-8", Fault::Signal("KILL"));
     }
@@ -257,6 +269,12 @@ mod full {
     #[ignore = "needs root and a kit: run scripts/test --full"]
     fn centos_7_survives_a_closed_terminal_at_each_step() {
         survives_at_each_step("centos-7", Fault::Signal("HUP"));
+    }
+
+    #[test]
+    #[ignore = "needs root and a kit: run scripts/test --full"]
+    fn centos_7_survives_a_termination_at_each_step() {
+        survives_at_each_step("centos-7", Fault::Signal("TERM"));
     }
 
     #[test]
