@@ -542,12 +542,17 @@ download() {
     done
 }
 
-# hint_at_proxy SAID: the proxy as the cause, if what curl said names it or has its status.
-hint_at_proxy() {
+# find_proxy: what goes to $url goes through $proxy, if that is not empty.
+find_proxy() {
     case $url in
         https://*) proxy=${https_proxy:-${all_proxy:-}} ;;
         *) proxy=${http_proxy:-${all_proxy:-}} ;;
     esac
+}
+
+# hint_at_proxy SAID: the proxy as the cause, if what curl said names it, or for its login.
+hint_at_proxy() {
+    find_proxy
     # Without a password.
     proxy=${proxy##*@}
     proxy=${proxy#*://}
@@ -555,7 +560,7 @@ hint_at_proxy() {
     host=${proxy%:*}
     port=${proxy##*:}
     case $1 in
-        *407*)
+        login)
             is_final=yes hint="
   The proxy $proxy requires a user and a password, or refuses those that it gets. Give
   --http-proxy http://USER:PASSWORD@HOST:PORT, with @ written as %40 and # as %23."
@@ -567,18 +572,63 @@ hint_at_proxy() {
     esac
 }
 
+# The options of curl for an https proxy: the system's authorities and those of --ca-cert
+# may have signed its certificate. Curls before 7.52 know neither.
+trust_proxy() {
+    proxy_ca='' report='%{http_code}-%{http_connect}-%{ssl_verify_result}'
+    find_proxy
+    case $proxy in
+        https://*) ;;
+        *) return 0 ;;
+    esac
+    report="$report-%{proxy_ssl_verify_result}"
+    [ -n "$ca_cert" ] || return 0
+    proxy_ca=$work/proxy-ca.pem
+    {
+        for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \
+            /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem; do
+            [ ! -f "$file" ] || { cat "$file" && break; }
+        done
+        cat "$ca_cert"
+    } >"$proxy_ca"
+}
+
+# hint_at_proxys_certificate: an https proxy's certificate as the cause.
+hint_at_proxys_certificate() {
+    is_final=yes
+    hint="
+  The certificate of the proxy ${proxy##*[@/]} is not trusted${ca_cert:+ with $ca_cert}. Fetch its authority from
+  whoever runs the proxy, and give a file with it, and with the server's if that has one of
+  its own, with --ca-cert FILE."
+}
+
 try_download() {
     code=0 is_final='' hint='' status=''
+    trust_proxy
     # Not --retry: curl 7.29 does not for refused connections.
-    status=$(curl -fsSL ${ca_cert:+--cacert "$ca_cert"} --proto-redir =https \
-        --connect-timeout 20 --speed-limit 1 --speed-time 60 -w '%{http_code}-%{http_connect}' -o "$2" "$1" \
-        </dev/null 2>"$work/said") || code=$?
+    status=$(curl -fsSL ${ca_cert:+--cacert "$ca_cert"} ${proxy_ca:+--proxy-cacert "$proxy_ca"} \
+        --proto-redir =https --connect-timeout 20 --speed-limit 1 --speed-time 60 \
+        -w "$report" -o "$2" "$1" </dev/null 2>"$work/said") || code=$?
     [ "$code" -ne 0 ] || return 0
     said=$(cat "$work/said")
     case $code-$status-$said in
-        # The server's status, 000 where it has not answered, and then the proxy's.
-        5-* | 56-*407* | 22-*407*) hint_at_proxy "$status $said" ;;
-        56-*CONNECT* | 22-000-*) hint="; the proxy does not connect to the server: ask its operator" ;;
+        # The server's status, 000 where it has not answered, the proxy's, and what is wrong
+        # with the server's certificate and with that of an https proxy, 0 if nothing is.
+        2-*proxy-cacert* | *nsupported\ proxy*)
+            is_final=yes hint="
+  This host's curl is too old for a proxy with https://, which takes 7.52. Give the proxy's
+  http:// address with --http-proxy."
+            ;;
+        51-000-000-0-[1-9]* | 60-000-000-0-[1-9]*) hint_at_proxys_certificate ;;
+        35-000-000-0-* | 28-000-000-0-*SSL\ connection\ timeout*)
+            is_final=yes hint="
+  The TLS handshake with the proxy failed. If it takes no TLS, give its address with http://."
+            ;;
+        # Some proxies refuse a wrong password with 401.
+        56-000-40[17]-* | 22-000-40[17]-* | 22-407-* | 56-*code\ 407*) hint_at_proxy login ;;
+        5-*) hint_at_proxy "$said" ;;
+        56-*CONNECT* | 22-000-*) hint="
+  The proxy does not connect to the server: check --url, and ask the proxy's operator." ;;
         6-* | 7-* | 28-*)
             hint="; is a proxy needed? It is taken from --http-proxy or HTTPS_PROXY"
             hint_at_proxy "$said"
@@ -586,7 +636,8 @@ try_download() {
         22-4*)
             is_final=yes hint="; has the server been started with --packages?"
             ;;
-        51-* | 60-*)
+        # Through an https proxy, curl 7.88 calls a certificate that is not trusted 35.
+        51-* | 60-* | 35-000-[0-9]*-[1-9]*)
             is_final=yes
             hint="
   The server's certificate is not trusted${ca_cert:+ with $ca_cert}. If the server has an authority of its own,

@@ -562,12 +562,22 @@ pub(super) fn in_one_line(error: reqwest::Error) -> anyhow::Error {
         anyhow!(
             "the proxy requires a user and a password, or refuses those that it gets (407); set them with `scalr-agent-setup proxy --http -`"
         )
+    } else if all.contains("tunnel error: failed to create underlying connection")
+        && all.contains("certificate")
+    {
+        anyhow!(
+            "the proxy's certificate is not accepted ({last}); name its authority with --ca-cert, \
+             or put it into the system's trust store"
+        )
     } else if all.contains("tunnel error: failed to create underlying connection") {
         anyhow!(
             "the proxy does not answer ({last}); look at it with `scalr-agent-setup proxy show`"
         )
     } else if all.contains("tunnel error: unsuccessful") {
-        anyhow!("the proxy does not connect to {host}; ask its operator")
+        anyhow!(
+            "the proxy does not connect to {host}; check its user and password if it takes them, \
+             and ask its operator"
+        )
     } else if error.is_timeout() {
         anyhow!(
             "{host} did not answer in time; check that it, or the proxy, can be reached from here"

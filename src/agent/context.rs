@@ -1,9 +1,8 @@
 //! What all tasks of this agent have in common.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::sync::SetOnce;
 use tracing::warn;
 
@@ -19,17 +18,9 @@ use crate::seen_images::SeenImages;
 use crate::slots::Slots;
 use crate::task::ahead::Ahead;
 use crate::telemetry::Telemetry;
-use cli::{Failure, untrusted_file};
+use cli::Failure;
 use config::Config;
 use protocol::{Intervals, Registered};
-
-/// Where distributions keep the certificate authorities that the host trusts,
-/// in one file: Debian and its relatives, then Red Hat's.
-const BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-];
 
 /// What all tasks of this agent have in common.
 #[derive(Debug)]
@@ -118,26 +109,6 @@ impl RunUser {
         let found = users::get_user_by_name(user).ok_or_else(unknown)?;
         Ok(Self { uid: found.uid(), gid: found.primary_group_id() })
     }
-}
-
-/// The certificate authorities of this host, with those of `also`.
-///
-/// # Errors
-/// A file that is there can't be read.
-pub(crate) fn certificates(also: Option<&Path>) -> Result<Option<Vec<u8>>> {
-    let system = BUNDLES.iter().map(PathBuf::from).find(|file| file.is_file());
-    let files: Vec<PathBuf> = system.into_iter().chain(also.map(Path::to_owned)).collect();
-    if files.is_empty() {
-        return Ok(None);
-    }
-    let mut bundle = Vec::new();
-    for file in files {
-        let pem = untrusted_file::read_linked(&file, config::MAX_CERTIFICATES)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        bundle.extend_from_slice(&pem);
-        bundle.push(b'\n');
-    }
-    Ok(Some(bundle))
 }
 
 #[cfg(test)]

@@ -50,6 +50,14 @@ mod tests {
 
     /// What the agent says of a server whose certificate `change` has changed.
     async fn said(change: impl FnOnce(&mut CertificateParams)) -> String {
+        with_server(change, async |url, ca| ask(&url, Some(&ca), &[]).await).await
+    }
+
+    /// What `asks` says with the address of a server and the file of its authority.
+    async fn with_server(
+        change: impl FnOnce(&mut CertificateParams),
+        asks: impl AsyncFnOnce(Url, PathBuf) -> Result<()>,
+    ) -> String {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
@@ -63,9 +71,26 @@ mod tests {
         let tls = RustlsConfig::from_pem(pem.into(), key.serialize_pem().into()).await.unwrap();
         let server = axum_server::from_tcp_rustls(listener, tls).unwrap();
         let server = tokio::spawn(server.serve(Router::new().into_make_service()));
-        let asked = ask(&url, Some(&ca), &[]).await;
+        let asked = asks(url, ca).await;
         server.abort();
         asked.map_or_else(|error| error.to_string(), |()| "accepted".to_owned())
+    }
+
+    #[tokio::test]
+    async fn an_https_proxy_is_trusted_by_the_same_authorities_and_named_where_it_is_not() {
+        let through = async |is_trusted: bool| {
+            let asks = async |proxy: Url, ca: PathBuf| {
+                let server = "https://pools.test".parse().unwrap();
+                let proxy = [("HTTPS_PROXY".to_owned(), proxy.to_string())];
+                ask(&server, is_trusted.then_some(ca.as_path()), &proxy).await
+            };
+            with_server(|_| {}, asks).await
+        };
+        let unknown = through(false).await;
+        assert!(unknown.starts_with("the proxy's certificate is not accepted"), "{unknown}");
+        // It is no proxy, and answers CONNECT with 404.
+        let known = through(true).await;
+        assert!(known.starts_with("the proxy does not connect to pools.test"), "{known}");
     }
 
     #[tokio::test]

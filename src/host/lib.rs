@@ -10,6 +10,7 @@ pub mod command;
 pub mod machine;
 
 pub mod apt;
+pub mod authorities;
 pub mod changes;
 pub mod clock;
 pub mod curl;

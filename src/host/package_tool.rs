@@ -25,7 +25,17 @@ pub struct PackageTool {
     kind: Kind,
     patience: Duration,
     environment: Vec<(String, String)>,
+    authorities: Option<OfProxy>,
     reads_folders: bool,
+}
+
+/// Whom an https proxy's certificate is of, where the system does not trust it.
+#[derive(Clone, Debug)]
+pub struct OfProxy {
+    /// The proxy's host.
+    pub host: String,
+    /// A file of authorities, in PEM form.
+    pub file: &'static str,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +55,13 @@ impl PackageTool {
             Family::Debian => Kind::Apt,
             _ => Kind::Yum(Yum::find()?),
         };
-        Ok(Self { kind, patience, environment: Vec::new(), reads_folders: false })
+        Ok(Self {
+            kind,
+            patience,
+            environment: Vec::new(),
+            authorities: None,
+            reads_folders: false,
+        })
     }
 
     /// The same, for a repository in a folder that maybe only root can read.
@@ -58,6 +74,12 @@ impl PackageTool {
     #[must_use]
     pub fn with_environment(self, environment: Vec<(String, String)>) -> Self {
         Self { environment, ..self }
+    }
+
+    /// The same, with these authorities for its proxy.
+    #[must_use]
+    pub fn with_authorities(self, authorities: Option<OfProxy>) -> Self {
+        Self { authorities, ..self }
     }
 
     /// Fetches what one repository says of itself: `definition` is its file for
@@ -74,12 +96,26 @@ impl PackageTool {
 
     /// The command that installs a package or a package file.
     pub fn install_command(&self, package: &str) -> Command {
-        let mut command = match self.kind {
+        let mut command = self.installing(package);
+        self.surround(&mut command);
+        command
+    }
+
+    fn installing(&self, package: &str) -> Command {
+        match self.kind {
             Kind::Apt => apt::install_command(package),
             Kind::Yum(yum) => yum.install_command(package),
-        };
+        }
+    }
+
+    /// Gives it the proxy and its authorities.
+    fn surround(&self, command: &mut Command) {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
+        let Some(OfProxy { host, file }) = &self.authorities else { return };
+        match self.kind {
+            Kind::Apt => command.args(["-o", &format!("Acquire::https::{host}::CaInfo={file}")]),
+            Kind::Yum(_) => command.arg(format!("--setopt=proxy_sslcacert={file}")),
+        };
     }
 
     /// Installs a package or a package file, and what it depends on. Where the
@@ -89,12 +125,12 @@ impl PackageTool {
     /// # Errors
     /// It can't be installed; a lock is held (10).
     pub fn install(&self, package: &str) -> Result<()> {
-        let result = self.run(self.install_command(package));
+        let result = self.run(self.installing(package));
         match self.kind {
             // What it depends on may be missing from lists that are old.
             Kind::Apt if result.as_ref().is_err_and(|error| Failure::of(error).is_ordinary()) => {
                 self.run(apt::update_all_command())?;
-                self.run(self.install_command(package))
+                self.run(self.installing(package))
             }
             Kind::Yum(_) if result.as_ref().is_err_and(is_up_to_date) => Ok(()),
             _ => result,
@@ -108,10 +144,10 @@ impl PackageTool {
     /// As [`Self::install`].
     pub fn install_from(&self, id: &str, package: &str) -> Result<()> {
         match self.kind {
-            Kind::Apt => self.run(self.install_command(package)),
+            Kind::Apt => self.run(self.installing(package)),
             Kind::Yum(yum) => match self.run(yum.install_from_command(id, package)) {
                 Err(error) if Failure::of(&error).is_ordinary() => {
-                    self.run(self.install_command(package)).map_err(|_| error)
+                    self.run(self.installing(package)).map_err(|_| error)
                 }
                 result => result,
             },
@@ -193,7 +229,7 @@ impl PackageTool {
             // apt reads as another user.
             command.args(["-o", "APT::Sandbox::User=root"]);
         }
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.surround(&mut command);
         patiently(&mut command, self.patience, is_locked).map_err(|error| self.advised(error))
     }
 

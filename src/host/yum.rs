@@ -197,7 +197,8 @@ impl Yum {
         let (proxy, place) = self.configured_proxy(machine, Some(&id))?;
         let host = proxy.rsplit_once('@').map_or(proxy.as_str(), |(_, host)| host);
         Some(format!(
-            "{} reads the repository {id} through the proxy {host}, which {place} sets",
+            "{} reads the repository {id} through the proxy {host}, which {place} sets; correct it \
+             there",
             self.program()
         ))
     }

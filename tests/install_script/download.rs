@@ -65,6 +65,8 @@ fn a_server_that_is_not_there_is_named() {
 fn a_proxy_is_named_as_the_cause_without_its_password() {
     const REQUIRED: &str = "HTTP/1.1 407 Proxy Authentication Required\r\n\
         Proxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    const WRONG: &str =
+        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     const FORBIDDEN: &str =
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     each(|host| {
@@ -85,9 +87,11 @@ fn a_proxy_is_named_as_the_cause_without_its_password() {
         let address = |url: String| url["http://".len()..].trim_end_matches("/file").to_owned();
         let said = through(&address(server(&[REQUIRED])));
         said.refused(8, "requires a user and a password, or refuses those");
+        let said = through(&address(server(&[WRONG])));
+        said.refused(8, "requires a user and a password, or refuses those");
         assert!(!said.stdout.contains("trying again"), "{said:?}");
         let said = through(&address(server(&[FORBIDDEN, FORBIDDEN, FORBIDDEN])));
-        said.refused(8, "the proxy does not connect to the server: ask its operator");
+        said.refused(8, "The proxy does not connect to the server: check --url");
         through("proxy.invalid:3128").refused(8, "check the proxy's name in --http-proxy");
     });
 }
@@ -125,6 +129,50 @@ const UNTRUSTED: [&str; 2] = [
      More details here: http://curl.haxx.se/docs/sslcerts.html\n\n\
       the -k (or --insecure) option.\n",
 ];
+
+#[test]
+fn an_https_proxy_is_trusted_with_the_systems_authorities_and_the_given_ones() {
+    Host::each(Packages::Apt, |host| {
+        fs::write(host.path("ca.pem"), "of the proxy").unwrap();
+        // Notes what curl trusts the proxy with, and says what curl 7.88 says then.
+        host.tool(
+            "curl",
+            "while [ \"$1\" != --proxy-cacert ] && [ $# -gt 1 ]; do shift; done\n\
+             [ ! -f \"$2\" ] || cat \"$2\" >\"$host/trusted\"\n. \"$host/answer\"\n",
+        );
+        let said = |proxy: &str, status: &str, text: &str| {
+            let code = &text[7..9];
+            let answer = format!("printf '{status}'; echo '{text}' >&2; exit {code}");
+            fs::write(host.path("answer"), answer).unwrap();
+            host.run(&format!(
+                "read_options --url https://pools.test --https-proxy {proxy} --ca-cert ca.pem\n\
+                 use_proxy; work=tmp; pause() {{ :; }}; download https://pools.test/file tmp/file"
+            ))
+        };
+        let tls = "https://me:hunter2@proxy.test:1";
+        let unknown = "curl: (60) SSL certificate problem: unable to get local issuer";
+        let refused = said(tls, "000-000-0-20", unknown);
+        refused.refused(8, "The certificate of the proxy proxy.test:1 is not trusted with ca.pem");
+        assert!(!format!("{refused:?}").contains("hunter2"), "{refused:?}");
+        let trusted = fs::read_to_string(host.path("trusted")).unwrap();
+        assert!(trusted.ends_with("of the proxy"), "{trusted}");
+        fs::remove_file(host.path("trusted")).unwrap();
+
+        said(tls, "000-200-20-0", unknown).refused(8, "The server's certificate is not trusted");
+        // What curl 7.88 makes of it behind such a proxy.
+        said(tls, "000-200-1-0", "curl: (35) SSL_ERROR_SYSCALL")
+            .refused(8, "The server's certificate is not trusted");
+        for text in ["curl: (35) wrong version number", "curl: (28) SSL connection timeout"] {
+            said(tls, "000-000-0-1", text).refused(8, "give its address with http://");
+        }
+        said(tls, "", "curl: (02) option --proxy-cacert: is unknown")
+            .refused(8, "curl is too old for a proxy with https://");
+        fs::remove_file(host.path("trusted")).unwrap();
+        said("http://proxy.test:1", "000-200-20", unknown)
+            .refused(8, "The server's certificate is not trusted");
+        assert!(!host.path("trusted").exists());
+    });
+}
 
 #[test]
 fn an_untrusted_certificate_is_named_with_what_to_do() {

@@ -1,12 +1,13 @@
 //! A machine whose only way out is a forward proxy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::fleet::{Fleet, URL, configuration, refusal};
+use crate::fleet::{DOCKER, Fleet, URL, configuration, refusal};
 use crate::machine::wait_for;
 
 #[test]
@@ -104,6 +105,82 @@ fn apt_and_dnf_reach_the_repository_through_the_agents_proxy() {
         fleet.shell(of_all);
         fleet.shell("scalr-agent-setup uninstall");
         assert_eq!(fleet.shell(settings), before);
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn an_https_proxy_is_trusted_by_the_given_authorities_and_named_where_it_is_not() {
+    for (flavour, update) in [
+        ("ubuntu-18.04", "apt-get -o APT::Update::Error-Mode=any update 2>&1"),
+        ("centos-8", "dnf -y --disablerepo=* --enablerepo=scalr-agent --refresh makecache 2>&1"),
+    ] {
+        let fleet = Fleet::boot(flavour, &["--only-proxy"]);
+        let pool = fleet.pool();
+        let _open = Proxy::start(&fleet, 8888, None);
+        let proxy = TlsProxy::start(&fleet, 8890, 8888);
+        fleet.distrust_server();
+        let of_server = std::fs::read_to_string(fleet.ca()).expect("the server's authority");
+        fleet.put("/root/server.pem", "0600", of_server.as_bytes());
+        fleet.put("/root/both.pem", "0600", (of_server + &proxy.authority).as_bytes());
+        fleet.copy(Path::new("../scripts/install.sh"), "/root/install.sh", "0600");
+        let install = |script: &str, ca: &str| {
+            format!(
+                "{script} --url {URL} --token-file /root/pool.token --ca-cert /root/{ca} \
+                 --http-proxy https://proxy.test:8890 2>&1"
+            )
+        };
+        let script = "sh /root/install.sh";
+        let try_shell = |line: &str| fleet.world.try_shell(&fleet.machine, line);
+        let said = refusal(&try_shell(&install(script, "server.pem")));
+        assert!(said.contains("The certificate of the proxy proxy.test:8890 is not"), "{said}");
+
+        fleet.shell(&install(script, "both.pem"));
+        fleet.wait_for_agent(&pool, "idle");
+        fleet.shell(update);
+        // The engine gets through to what is no registry.
+        let said = refusal(&try_shell(&format!("{DOCKER} pull pools.test:8443/run:1")));
+        assert!(said.contains("404"), "{said}");
+
+        let setup = "scalr-agent-setup install --dry-run";
+        let said = refusal(&try_shell(&install(setup, "server.pem")));
+        assert!(said.contains("the proxy's certificate is of an authority"), "{said}");
+    }
+}
+
+/// What takes TLS for a proxy, with a certificate of an authority of its own.
+struct TlsProxy {
+    process: Child,
+    authority: String,
+    _work: TempDir,
+}
+
+impl TlsProxy {
+    fn start(fleet: &Fleet, port: u16, of_proxy: u16) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let authority = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["proxy.test".to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &authority).expect("a certificate");
+        let work = tempfile::tempdir().expect("a work folder");
+        let file = work.path().join("proxy.pem");
+        std::fs::write(&file, key.serialize_pem() + &certificate.pem())
+            .expect("the work folder takes files");
+        let listen =
+            format!("OPENSSL-LISTEN:{port},reuseaddr,fork,verify=0,cert={}", file.display());
+        let connect = format!("TCP:127.0.0.1:{of_proxy}");
+        let command = ["socat".as_ref(), listen.as_ref(), connect.as_ref()];
+        let process = fleet.world.start("proxy", &command, &work.path().join("socat.log"));
+        Self { process, authority: authority.pem(), _work: work }
+    }
+}
+
+impl Drop for TlsProxy {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
     }
 }
 

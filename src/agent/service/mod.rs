@@ -23,7 +23,7 @@ use tracing::{Span, info, warn};
 use self::shutdown::Answer;
 use crate::client::Client;
 use crate::connection::{self, State};
-use crate::context::{Context, RunUser, certificates};
+use crate::context::{Context, RunUser};
 use crate::engine::Engine;
 use crate::firewall::Firewall;
 use crate::identity;
@@ -41,6 +41,7 @@ use crate::task::interrupt::Interrupt;
 use crate::task::lost;
 use crate::telemetry::Telemetry;
 use config::{Config, Settings, layout};
+use host::authorities;
 use host::file_lock::FileLock;
 use protocol::{Intervals, Register, TaskState};
 
@@ -178,7 +179,7 @@ impl Service {
             ahead: Ahead::default(),
             journal: Journal::open(&config.data_dir, identity)?,
             proxy,
-            certificates: certificates(config.ca_cert.as_deref())?,
+            certificates: authorities::of_host_and(config.ca_cert.as_deref())?,
             user: RunUser::of(config.user.as_deref(), layout::RUN_USER)?,
             connection: connection::Keeper::new(&config.data_dir),
             progress: progress::Keeper::new(&config.data_dir, Arc::clone(telemetry)),

@@ -88,6 +88,9 @@ pub(super) fn certificate(subject: &Subject) -> Outcome {
         let family = subject.os().map_or(Family::Other, |os| os.family);
         match subject.answer(url) {
             Err(error) => Outcome::unknown(error),
+            Ok(answer) if has_no_way_to(url, subject, answer) => {
+                Outcome::Skipped("there is no connection; see the check server".to_owned())
+            }
             Ok(answer) => match judge_certificate(answer, family) {
                 Outcome::Passed(text) => match subject.refusal_of_agent(url) {
                     Some(said) => Outcome::problem(format!(
@@ -106,6 +109,12 @@ pub(super) fn clock(subject: &Subject) -> Outcome {
         Err(error) => Outcome::unknown(error),
         Ok(answer) => judge_clock(answer.date.as_deref(), Timestamp::now()),
     })
+}
+
+/// Whether it is the proxy's certificate that is not trusted.
+fn has_no_way_to(url: &Url, subject: &Subject, answer: &Answer) -> bool {
+    let proxy = subject.proxy_for(url).ok().flatten();
+    proxy.is_some_and(|proxy| is_about_certificate_of(proxy.as_str(), answer))
 }
 
 fn on_server(subject: &Subject, look: impl FnOnce(&Url) -> Outcome) -> Outcome {
@@ -192,20 +201,28 @@ fn judge_answer(
 /// What the proxy does wrong, if it is the proxy's fault. `proxy` is its URL without a password.
 fn fault_of_proxy(proxy: &str, answer: &Answer, program: Program) -> Option<String> {
     let (look, set) = (program.look(), program.set());
+    if is_about_certificate_of(proxy, answer) {
+        return Some(fault_of_proxys_certificate(answer, program));
+    }
     Some(match (answer.code, status_of_proxy(answer)) {
-        (_, Some(407)) if proxy.contains('@') => format!(
-            "the proxy refuses its user and password (407); set the right ones {set}, with @ \
+        // Some proxies refuse a wrong password with 401.
+        (_, Some(status @ (401 | 407))) if proxy.contains('@') => format!(
+            "the proxy refuses its user and password ({status}); set the right ones {set}, with @ \
              written as %40 and # as %23"
         ),
-        (_, Some(407)) => format!(
-            "the proxy requires a user and a password (407); set them {set}: \
+        (_, Some(status @ (401 | 407))) => format!(
+            "the proxy requires a user and a password ({status}); set them {set}: \
              http://USER:PASSWORD@HOST:PORT"
         ),
         (56, Some(status)) => {
             format!(
-                "the proxy does not connect to the server: it answers {status}; ask its operator"
+                "the proxy does not connect to the server: it answers {status}; check the \
+                 server's address, and ask the proxy's operator"
             )
         }
+        // Curls before 7.52.
+        (2, _) if answer.said.contains("proxy-cacert") => too_old(set),
+        _ if answer.said.contains("nsupported proxy") => too_old(set),
         (5, _) => format!("cannot resolve the proxy's name; {look}"),
         (7, _) => format!("the proxy does not answer: no connection to it; {look}"),
         // While it connects; later it is an operation.
@@ -214,6 +231,42 @@ fn fault_of_proxy(proxy: &str, answer: &Answer, program: Program) -> Option<Stri
         }
         _ => return None,
     })
+}
+
+fn too_old(set: &str) -> String {
+    format!(
+        "this host's curl is too old for a proxy with https://, which takes 7.52; set the \
+         proxy's http:// address {set}"
+    )
+}
+
+/// curl has got no answer of this proxy to CONNECT because of TLS.
+fn is_about_certificate_of(proxy: &str, answer: &Answer) -> bool {
+    proxy.starts_with("https://")
+        && (answer.is_refused_proxy() || answer.said.contains("SSL connection timeout"))
+}
+
+fn fault_of_proxys_certificate(answer: &Answer, program: Program) -> String {
+    let why = match fault_of_certificate(answer) {
+        Some(fault) => format!("the proxy's certificate is not accepted: {fault}"),
+        None if answer.code != 51 && answer.code != 60 => format!(
+            "the TLS handshake with the proxy failed; if it takes no TLS, set it {} as http://",
+            program.set()
+        ),
+        None => format!(
+            "the proxy's certificate is of an authority that is not trusted here; {}",
+            match program {
+                Program::Installed => {
+                    "name a file with this authority, and with the server's if that has one of \
+                     its own: `scalr-agent-setup install --ca-cert FILE`"
+                }
+                Program::Temporary => {
+                    "add this authority to the file that --ca-cert names, or name one with it"
+                }
+            }
+        ),
+    };
+    format!("{why}\n{}", answer.said)
 }
 
 /// The status with which a proxy refused: its answer to CONNECT is in what curl says.
@@ -238,28 +291,36 @@ fn judge_certificate(answer: &Answer, family: Family) -> Outcome {
         return Outcome::Skipped("there is no connection; see the check server".to_owned());
     }
     let said = &answer.said;
-    let expired = ["expired", "not yet valid"].iter().any(|text| said.contains(text));
     let why = match answer.code {
         35 => "the TLS handshake failed; check whether a device between this host and the server \
                intercepts TLS"
             .to_owned(),
         77 => "cannot read the file of trusted authorities; check the setting ca_cert".to_owned(),
-        _ if expired => format!(
-            "it is not valid at this time; is this host's clock right? It says {:.0}",
-            Timestamp::now()
-        ),
-        51 => "it is for another name than the one in --url".to_owned(),
-        _ if said.contains("subject name") => {
-            "it is for another name than the one in --url".to_owned()
-        }
-        _ => format!(
-            "its authority is not trusted here (curl exit 60): name the authority's file with \
+        _ => fault_of_certificate(answer).unwrap_or_else(|| {
+            format!(
+                "its authority is not trusted here (curl exit 60): name the authority's file with \
              `scalr-agent configure --ca-cert FILE` (before the installation: install --ca-cert \
              FILE), or let the whole system trust it: {}",
-            trust_store(family)
-        ),
+                trust_store(family)
+            )
+        }),
     };
     Outcome::problem(format!("{why}\n{said}"))
+}
+
+/// What is wrong with a certificate, whoever has signed it.
+fn fault_of_certificate(answer: &Answer) -> Option<String> {
+    let says = |texts: &[&str]| texts.iter().any(|text| answer.said.contains(text));
+    if says(&["expired", "not yet valid"]) {
+        Some(format!(
+            "it is not valid at this time; is this host's clock right? It says {:.0}",
+            Timestamp::now()
+        ))
+    } else if answer.code == 51 || says(&["subject name"]) {
+        Some("it is for another name than the one in the address".to_owned())
+    } else {
+        None
+    }
 }
 
 fn trust_store(family: Family) -> &'static str {
@@ -307,7 +368,7 @@ mod tests {
     use super::*;
 
     fn answer(code: i32, status: u16, said: &str) -> Answer {
-        Answer { status, code, said: said.to_owned(), date: None }
+        Answer { status, proxy_status: 0, code, said: said.to_owned(), date: None }
     }
 
     fn text(outcome: Outcome) -> String {
@@ -368,6 +429,8 @@ mod tests {
             assert!(of(56, 0, said, "http://u:***@proxy:3128").contains("refuses its user"));
         }
         assert!(of(0, 407, "", bare).contains("requires a user and a password (407)"));
+        let said = "curl: (56) CONNECT tunnel failed, response 401";
+        assert!(of(56, 0, said, "http://u:***@proxy:3128").contains("user and password (401)"));
         let said = "curl: (56) CONNECT tunnel failed, response 503";
         assert!(of(56, 0, said, bare).contains("does not connect to the server: it answers 503"));
         let refused = of(7, 0, "curl: (7) Failed to connect to proxy port 3128", bare);
@@ -377,6 +440,36 @@ mod tests {
         let late = "curl: (28) Operation timed out after 30001 milliseconds";
         assert!(of(28, 0, late, bare).contains("no answer in time"));
         assert!(said_directly(7).contains("the connection is refused"));
+    }
+
+    #[test]
+    fn the_certificate_of_an_https_proxy_is_its_own_cause() {
+        let of = |code, proxy_status, said: &str, proxy: &str, program| {
+            let url = "https://pools.example.com".parse().unwrap();
+            let answer = Answer { proxy_status, ..answer(code, 0, said) };
+            text(judge_answer(&url, &answer, Some(proxy.to_owned()), false, program))
+        };
+        let (tls, now) = ("https://proxy:3128", Program::Temporary);
+        let unknown = "curl: (60) SSL certificate problem: unable to get local issuer certificate";
+        let said = of(60, 0, unknown, tls, now);
+        assert!(said.contains("the proxy's certificate is of an authority"), "{said}");
+        assert!(said.contains("--ca-cert names") && said.ends_with(unknown), "{said}");
+        let said = of(60, 0, unknown, tls, Program::Installed);
+        assert!(said.contains("`scalr-agent-setup install --ca-cert FILE`"), "{said}");
+        let name = "curl: (60) SSL: no alternative certificate subject name matches";
+        assert!(
+            of(60, 0, name, tls, now).contains("proxy's certificate is not accepted: it is for")
+        );
+        for (code, said) in [(35, "wrong version number"), (28, "SSL connection timeout")] {
+            let plain = of(code, 0, &format!("curl: ({code}) {said}"), tls, now);
+            assert!(plain.contains("if it takes no TLS"), "{plain}");
+        }
+        let old = of(2, 0, "curl: option --proxy-cacert: is unknown", tls, now);
+        assert!(old.contains("curl is too old for a proxy with https://"), "{old}");
+        for (proxy_status, proxy) in [(200, tls), (0, "http://proxy:3128")] {
+            let said = of(60, proxy_status, unknown, proxy, now);
+            assert!(said.contains("see the check certificate"), "{said}");
+        }
     }
 
     fn said_directly(code: i32) -> String {

@@ -196,7 +196,7 @@ impl Subject {
         let ask = || {
             let health = url.join("/healthz").map_err(|error| error.to_string())?;
             let ca_cert = self.settings.ca_cert.as_deref();
-            curl::get(&health, &self.way_to(url)?, ca_cert).map_err(|error| error.to_string())
+            curl::get(&health, &self.way_to(url)?, ca_cert).map_err(|error| format!("{error:#}"))
         };
         self.asked.answer.get_or_init(ask).as_ref().map_err(String::as_str)
     }
@@ -210,7 +210,7 @@ impl Subject {
         let json = serde_json::to_string(&CheckToken { token: token.clone() })
             .map_err(|error| error.to_string())?;
         curl::post(&call, &json, &self.way_to(url)?, self.settings.ca_cert.as_deref())
-            .map_err(|error| error.to_string())
+            .map_err(|error| format!("{error:#}"))
     }
 
     /// The variable that sends curl where the agent goes. Not the services' own: an old curl

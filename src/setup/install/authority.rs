@@ -9,8 +9,11 @@ use url::{Host, Url};
 use cli::{Failure, untrusted_file};
 use config::Settings;
 use config::layout::CA_CERT;
+use config::proxy::ProxySelection;
 use host::changes::{Attributes, Changes};
+use host::curl;
 use host::machine::Machine;
+use host::package_tool::OfProxy;
 
 /// A file of certificate authorities, in PEM form.
 pub(crate) struct Authority {
@@ -72,6 +75,22 @@ pub(super) fn apt_setting(url: &Url) -> Result<String> {
             Ok(format!("Acquire::https::{host}::CaInfo \"{CA_CERT}\";\n"))
         }
     }
+}
+
+/// The kept authorities, where apt and yum need them for the proxy of `variables` to `server`:
+/// it is an https proxy, and none of the system's has signed its certificate. Theirs would take
+/// the place of the system's.
+///
+/// # Errors
+/// A variable is not the URL of a proxy, or curl is missing.
+pub(super) fn of_proxy(variables: &[(String, String)], server: &Url) -> Result<Option<OfProxy>> {
+    let proxies = ProxySelection::of(variables)?;
+    let Some(proxy) = proxies.for_url(server).filter(|proxy| proxy.scheme() == "https") else {
+        return Ok(None);
+    };
+    let host = proxy.host_str().unwrap_or_default().to_owned();
+    let is_refused = curl::get(server, variables, None)?.is_refused_proxy();
+    Ok(is_refused.then_some(OfProxy { host, file: CA_CERT }))
 }
 
 #[cfg(test)]

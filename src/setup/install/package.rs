@@ -112,8 +112,7 @@ pub(super) fn add_repository(
     let repository = repository.ok_or_else(|| {
         Failure::Usage.because("which repository? Give --repository, or --url https://SERVER")
     })?;
-    let tool =
-        PackageTool::of(os.family, source.patience())?.with_environment(access.proxy.clone());
+    let tool = access.tool(os.family, source, &repository)?;
     source::add(changes, &os, &tool, &repository, source.key_fingerprint.as_ref(), access)
 }
 
@@ -133,10 +132,8 @@ fn from_repository(
     access: &Access,
 ) -> Result<()> {
     let os = Os::of(changes.machine())?;
-    let tool =
-        PackageTool::of(os.family, source.patience())?.with_environment(access.proxy.clone());
+    let tool = access.tool(os.family, source, repository)?;
     let is_folder = matches!(repository, Repository::Folder(_));
-    let tool = if is_folder { tool.reading_folders() } else { tool };
     // Before the repository: yum may take its key already when it reads that.
     let before = before(changes.machine())?;
     let expected = source.key_fingerprint.as_ref();

@@ -43,8 +43,10 @@ mod tests {
     #[test]
     fn only_an_answer_of_the_server_refuses_a_token() {
         let url = "https://pools.example.com".parse().unwrap();
-        let judge =
-            |code, status| judge(&url, &Answer { status, code, said: String::new(), date: None });
+        let judge = |code, status| {
+            let said = String::new();
+            judge(&url, &Answer { status, proxy_status: 0, code, said, date: None })
+        };
         for refused in [401, 422] {
             let error = judge(0, refused).unwrap_err();
             assert_eq!(Failure::of(&error), Failure::NotPermitted);

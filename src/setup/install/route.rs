@@ -4,13 +4,16 @@ use anyhow::{Context as _, Result};
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
+use super::authority;
 use super::source::{Files, ID};
 use cli::Failure;
 use cli::untrusted_file;
+use config::layout::CA_CERT;
 use config::proxy::{ProxySelection, with_port};
 use host::changes::{Attributes, Changes};
 use host::machine::Machine;
 use host::os::Family;
+use host::package_tool::OfProxy;
 
 /// apt's setting for this server alone.
 const APT: &str = "/etc/apt/apt.conf.d/90scalr-agent-proxy";
@@ -22,6 +25,10 @@ const APT_SECRET: &str = "/etc/apt/auth.conf.d/90scalr-agent-proxy.conf";
 /// everybody: yum 3 fails without. A variable does not, and without it this host name has
 /// no address, so that yum passes over the repository.
 const VARIABLE: &str = "scalr_agent_proxy";
+
+/// yum's settings of a repository.
+const PROXY: &str = "proxy";
+const PROXY_CA: &str = "proxy_sslcacert";
 
 /// Has apt or yum use the proxy among `variables` for the server's repository, or none;
 /// returns whether that changed anything. Does nothing where the repository is not set up.
@@ -41,8 +48,10 @@ pub(crate) fn put(
     let Some(server) = address(&definition) else { return Ok(false) };
     let proxies = ProxySelection::of(variables)?;
     let proxy = proxies.for_url(&server).filter(|proxy| proxy.scheme().starts_with("http"));
+    let has_authorities = machine.is_this_one() && machine.path(CA_CERT).is_file();
+    let authorities = if has_authorities { authority::of_proxy(variables, &server)? } else { None };
     if family == Family::Debian {
-        return for_apt(changes, &server, proxy);
+        return for_apt(changes, &server, proxy, authorities);
     }
     let variable = variable_file(&machine);
     let (line, secret) = match proxy {
@@ -55,7 +64,8 @@ pub(crate) fn put(
         }
     };
     let changed = replace(changes, &variable, secret.map(|rest| rest + "\n"), Attributes::SECRET)?;
-    let definition = with_proxy(&definition, line.as_deref());
+    let file = authorities.map(|authorities| authorities.file);
+    let definition = with_proxy(&definition, line.as_deref(), file);
     Ok(changes.write(&definition_file, &definition, Attributes::PUBLIC)? || changed)
 }
 
@@ -75,7 +85,11 @@ pub(super) fn remove(changes: &mut Changes, family: Family) -> Result<()> {
 
 /// A new definition with the proxy of the one before it.
 pub(super) fn keep(before: &str, definition: &str) -> String {
-    with_proxy(definition, before.lines().find_map(|line| line.strip_prefix("proxy=")))
+    let value = |name: &str| {
+        let mut pairs = before.lines().filter_map(|line| line.split_once('='));
+        pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
+    };
+    with_proxy(definition, value(PROXY), value(PROXY_CA))
 }
 
 /// Refuses a proxy whose user or password apt cannot be given: its auth.conf separates words
@@ -116,7 +130,12 @@ fn credentials(proxy: &Url) -> Result<Option<(String, String)>> {
     Ok(Some(pair).filter(|(user, _)| !user.is_empty()))
 }
 
-fn for_apt(changes: &mut Changes, server: &Url, proxy: Option<&Url>) -> Result<bool> {
+fn for_apt(
+    changes: &mut Changes,
+    server: &Url,
+    proxy: Option<&Url>,
+    authorities: Option<OfProxy>,
+) -> Result<bool> {
     // An IPv6 address would be taken for two levels of apt's settings.
     let host = match server.host() {
         Some(Host::Ipv6(_)) | None => None,
@@ -129,7 +148,11 @@ fn for_apt(changes: &mut Changes, server: &Url, proxy: Option<&Url>) -> Result<b
         taken.ok().context("the proxy's URL has no host")?;
         let bare = text(&bare)?;
         let scheme = server.scheme();
-        setting = Some(format!("Acquire::{scheme}::Proxy::{host} \"{bare}\";\n"));
+        let mut lines = format!("Acquire::{scheme}::Proxy::{host} \"{bare}\";\n");
+        if let Some(OfProxy { host, file }) = authorities {
+            lines += &format!("Acquire::https::{host}::CaInfo \"{file}\";\n");
+        }
+        setting = Some(lines);
         if let Some((user, password)) = credentials(proxy)? {
             // apt 1.6 looks for the machine without its scheme, newer ones with it.
             let place = bare.split_once("://").map_or(bare.as_str(), |(_, place)| place);
@@ -171,11 +194,14 @@ fn address(definition: &str) -> Option<Url> {
     definition.lines().find_map(of)
 }
 
-fn with_proxy(definition: &str, proxy: Option<&str>) -> String {
-    let lines = definition.lines().filter(|line| !line.starts_with("proxy="));
+fn with_proxy(definition: &str, proxy: Option<&str>, authorities: Option<&str>) -> String {
+    let is_ours = |line: &str| {
+        line.split_once('=').is_some_and(|(name, _)| [PROXY, PROXY_CA].contains(&name))
+    };
+    let lines = definition.lines().filter(|line| !is_ours(line));
     let mut text: String = lines.map(|line| format!("{line}\n")).collect();
-    if let Some(proxy) = proxy {
-        text += &format!("proxy={proxy}\n");
+    for (name, value) in [(PROXY, proxy), (PROXY_CA, authorities)] {
+        text.extend(value.map(|value| format!("{name}={value}\n")));
     }
     text
 }
@@ -190,11 +216,12 @@ mod tests {
 
     #[test]
     fn a_definition_keeps_its_proxy_until_another_is_set() {
-        let old = "[scalr-agent]\nbaseurl=https://x.example.com\nproxy=http://proxy:3128\n";
+        let proxy = "proxy=https://proxy:3128\nproxy_sslcacert=/etc/scalr-agent/ca.pem\n";
+        let old = &format!("[scalr-agent]\nbaseurl=https://x.example.com\n{proxy}");
         let new = "[scalr-agent]\nbaseurl=https://y.example.com\n";
         let kept = keep(old, new);
-        assert_eq!(kept, format!("{new}proxy=http://proxy:3128\n"));
-        assert_eq!(with_proxy(&kept, None), new);
+        assert_eq!(kept, format!("{new}{proxy}"));
+        assert_eq!(with_proxy(&kept, None, None), new);
         assert_eq!(keep(new, new), new);
     }
 

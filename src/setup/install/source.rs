@@ -53,6 +53,26 @@ impl Access {
     fn ca_cert(&self) -> Option<&Path> {
         self.authority.as_ref().map(|authority| authority.file.as_path())
     }
+
+    /// The package tool of this host, which reaches the repository like this.
+    ///
+    /// # Errors
+    /// There is none, or a variable is not the URL of a proxy.
+    pub(super) fn tool(
+        &self,
+        family: Family,
+        source: &Source,
+        repository: &Repository,
+    ) -> Result<PackageTool> {
+        let tool = PackageTool::of(family, source.patience())?.with_environment(self.proxy.clone());
+        match repository {
+            Repository::Folder(_) => Ok(tool.reading_folders()),
+            Repository::Server(url) if self.authority.is_some() => {
+                Ok(tool.with_authorities(authority::of_proxy(&self.proxy, url)?))
+            }
+            Repository::Server(_) => Ok(tool),
+        }
+    }
 }
 
 /// Where the package comes from, as options.
