@@ -38,6 +38,30 @@ fn a_run_cannot_block_its_agent() {
     assert_eq!(fleet.containers(), "");
 }
 
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_run_that_uses_up_the_inodes_of_the_disk_is_interrupted() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let pool = fleet.pool();
+    let disk = "/var/lib/scalr-docker";
+    fleet.shell(&format!(
+        "mkdir -p {disk} && mount -t tmpfs -o size=2g,nr_inodes=60000 tmpfs {disk}"
+    ));
+    fleet.install("");
+    fleet.wait_for_agent(&pool, "idle");
+    let pool = workspace(&pool, "inodes");
+    let fill = "mkdir /tmp/many && cd /tmp/many && seq 1 60000 | xargs mkdir";
+    pool.hooks(json!({"pre-plan": format!("{fill}\nsleep 3000")}));
+    let run = pool.start_run(&configuration());
+    pool.wait_for_ended(&run, "errored");
+    let message = pool.newest_run()["error-message"].to_string();
+    assert!(message.contains("interrupted because of the engine's disk"), "{message}");
+    let journal = fleet.shell("journalctl --no-pager -u scalr-agent");
+    assert!(journal.contains("the engine's disk is nearly full"), "{journal}");
+    pool.hooks(json!({}));
+    pool.wait_for_ended(&pool.start_run(&configuration()), "applied");
+}
+
 /// A workspace whose plans are applied at once.
 fn workspace<'a>(pool: &Pool<'a>, name: &str) -> Pool<'a> {
     let pool = pool.with_workspace(name, json!({"auto-apply": true}));

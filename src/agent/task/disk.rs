@@ -131,6 +131,7 @@ impl Job {
         let notice =
             format!("Warning: {what}. The run is interrupted now, so that its state is written.\n");
         warn!("{}", notice.trim_end());
+        self.is_over_disk.store(true, Ordering::Relaxed);
         if let Err(error) = self.put_notice(container, paths::DISK_NOTICE, &notice).await {
             warn!("cannot tell in the run's log: {error:#}");
         }
@@ -185,6 +186,8 @@ mod tests {
         tells: bool,
         /// Where its data is.
         root: &'static str,
+        /// Whether its disk takes a notice.
+        takes: bool,
         signaled: watch::Sender<bool>,
         notice: Arc<Mutex<Option<String>>>,
     }
@@ -195,6 +198,7 @@ mod tests {
                 has,
                 tells: true,
                 root: "/",
+                takes: true,
                 signaled: watch::Sender::default(),
                 notice: Arc::default(),
             }
@@ -242,6 +246,9 @@ mod tests {
                     .into_response()
                 }
                 path if path.ends_with("/archive") && method == Method::PUT => {
+                    if !self.takes {
+                        return StatusCode::INSUFFICIENT_STORAGE.into_response();
+                    }
                     let text = String::from_utf8_lossy(body).into_owned();
                     *self.notice.lock().unwrap() = Some(text);
                     json("")
@@ -284,6 +291,19 @@ mod tests {
             let expected = "Warning: the run has 64 MB on the engine's disk, more than its 64 MB.";
             assert!(notice.contains(expected), "{notice}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_disk_takes_no_notice_says_all_the_same_why_it_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let finishes = Finishes::default();
+        let engine = Running { takes: false, ..Running::with([LIMIT + 1, 0, 0]) };
+        let server = choosy(&finishes, |_| None);
+        let context = context(folder.path(), server, engine.router()).await;
+        let ended = run_task_alone(&context, with_container(&context));
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends");
+        let message = finishes.lock().unwrap().remove(0).message.unwrap();
+        assert!(message.contains("interrupted because of the engine's disk"), "{message}");
     }
 
     #[test]

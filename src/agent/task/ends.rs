@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -198,6 +199,7 @@ async fn a_refused_state_is_not_sent_again_while_it_stays_as_it_is() {
         client,
         left: Mutex::default(),
         model: None,
+        is_over_disk: AtomicBool::default(),
     };
     let saving = job.save_state_as_it_changes("c1");
     assert!(tokio::time::timeout(Duration::from_millis(500), saving).await.is_err());
@@ -634,6 +636,7 @@ pub(super) fn job(context: &Arc<Context>, entry: Entry) -> Job {
         client,
         left: Mutex::default(),
         model: None,
+        is_over_disk: AtomicBool::default(),
     }
 }
 

@@ -43,6 +43,7 @@ mod unmoved_state;
 mod unusable_tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -120,6 +121,7 @@ pub(crate) async fn run_task(
         progress: progress_of_job,
         left,
         model: None,
+        is_over_disk: AtomicBool::default(),
     };
     let mut tries = 0;
     let ended = loop {
@@ -229,6 +231,9 @@ struct Job {
     left: Mutex<Left>,
     /// What its container was made of, if this agent made it.
     model: Option<Model>,
+    /// Whether it is interrupted for what the engine's disk has, which a full one does not take
+    /// as a notice.
+    is_over_disk: AtomicBool,
 }
 
 impl Job {
@@ -530,7 +535,8 @@ impl Job {
         // What finished needs no reason.
         if !has_finished(self.task().kind, &status) {
             was_pressed = self.has_notice(&container.id, paths::MEMORY_NOTICE).await?;
-            was_over_disk = self.has_notice(&container.id, paths::DISK_NOTICE).await?;
+            was_over_disk = self.is_over_disk.load(Ordering::Relaxed)
+                || self.has_notice(&container.id, paths::DISK_NOTICE).await?;
             was_overdue = self.has_notice(&container.id, paths::TIME_NOTICE).await?;
         }
         // What a shell ends with when it does not find a program.

@@ -124,7 +124,7 @@ fn reason(
     }
     if ending.was_over_disk {
         return Some(format!(
-            "Error: the run was interrupted because of the engine's disk, where a run may have {} MB; the warning in its log says why. {}",
+            "Error: the run was interrupted because of the engine's disk, where a run may have {} MB; the warning in its log, or in the agent's journal if that disk was full, says why. {}",
             config.disk,
             disk::ADVICE
         ));
