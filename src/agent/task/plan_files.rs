@@ -284,14 +284,21 @@ impl<'a> Packer<'a> {
 
     fn too_large(&self) -> String {
         let (size, path) = &self.largest;
+        // Of empty files, none is.
+        let largest = match size {
+            0 => String::new(),
+            _ => format!(
+                "; the largest is {} with {} MiB",
+                some_names([path].into_iter()),
+                size >> 20
+            ),
+        };
         not_handed_over(&format!(
-            "the {} files and directories that the plan made, with {} MiB; the largest is {} with {} MiB. \
+            "the {} files and directories that the plan made, with {} MiB{largest}. \
              At most {} MiB packed, {} MiB unpacked and {MAX_ENTRIES} entries are handed over. \
              Let the plan write large files to /tmp, or to a store that the apply reads",
             self.entries,
             self.unpacked >> 20,
-            some_names([path].into_iter()),
-            size >> 20,
             MAX_PACKED >> 20,
             MAX_UNPACKED >> 20,
         ))
@@ -513,6 +520,20 @@ mod tests {
             self.at = (self.at + read) % self.block.len();
             Ok(read)
         }
+    }
+
+    #[test]
+    fn of_many_empty_files_none_is_called_the_largest() {
+        let empty = tar(&[("work/x", FILE, 0o600, "")]);
+        let files = Repeated { block: &empty[..512], at: 0 }.take(512 * (MAX_ENTRIES as u64 + 1));
+        let (_, packed) = packed(&before(&[]), files.chain(io::repeat(0).take(1024)));
+        let begin = format!(
+            "Not handed over to the apply: the {} files and directories that the plan made, with 0 MiB. \
+             At most",
+            MAX_ENTRIES + 1
+        );
+        let note = packed.note.unwrap();
+        assert!(note.starts_with(&begin), "{note}");
     }
 
     #[test]
