@@ -9,7 +9,7 @@ use url::Url;
 use super::api::pools::Quotas;
 use super::logs::Logs;
 use super::packages::Packages;
-use super::pages::Attempts;
+use super::pages::{Attempts, KeptForms};
 use super::scheduler::Scheduler;
 use super::upload::Turns;
 use super::usage::Usage;
@@ -33,6 +33,8 @@ pub(crate) struct Parts {
     pub uploads: Arc<Turns>,
     /// Who failed to sign in to the pages.
     pub sign_ins: Attempts,
+    /// What was typed into forms whose sessions had ended.
+    pub kept_forms: KeptForms,
     /// Where people and agents find the server.
     pub url: Url,
     /// The certificate of the server's own authority, PEM, if it has one.

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::disk::Reserve;
 use crate::logs::Logs;
 use crate::objects::{MAX_OBJECT, Objects};
-use crate::pages::Attempts;
+use crate::pages::{Attempts, KeptForms};
 use crate::scheduler::{Presence, Scheduler, Terms, Wake};
 use crate::store::Store;
 use crate::token::new_id;
@@ -99,6 +99,7 @@ impl InProcess {
             watched: Watched::default(),
             uploads: Arc::default(),
             sign_ins: Attempts::default(),
+            kept_forms: KeptForms::default(),
             url: "https://pools.example.com".parse().unwrap(),
             metrics_token: None,
             packages: None,

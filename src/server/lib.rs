@@ -43,6 +43,7 @@ mod paced;
 mod packages;
 mod pages;
 mod pieces;
+mod reopened;
 mod retention;
 mod revoked;
 mod run_schedules;
@@ -104,7 +105,7 @@ use disk::Reserve;
 use logs::Logs;
 use objects::Objects;
 use packages::Packages;
-use pages::Attempts;
+use pages::{Attempts, KeptForms};
 use retention::Retention;
 use scheduler::{Presence, Scheduler, Terms, Wake};
 use store::Store;
@@ -280,6 +281,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         watched: Watched::default(),
         uploads: Arc::default(),
         sign_ins: Attempts::default(),
+        kept_forms: KeptForms::default(),
         url,
         authority: own_authority,
         packages,

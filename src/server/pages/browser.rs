@@ -1,6 +1,6 @@
 //! Somebody who is signed in, for tests: the pages are called directly.
 
-use axum::http::header::LOCATION;
+use axum::http::header::{COOKIE, LOCATION};
 use axum::http::{HeaderMap, Method, StatusCode};
 use url::form_urlencoded::Serializer;
 
@@ -15,14 +15,23 @@ pub(super) struct Browser<'a> {
 
 impl<'a> Browser<'a> {
     pub(super) async fn new(server: &'a InProcess) -> Self {
+        Self::begin(server, "admin", HeaderMap::new()).await
+    }
+
+    async fn begin(server: &'a InProcess, name: &str, headers: HeaderMap) -> Self {
         let app = &server.app;
         let mut tx = app.scheduler.store.write().await.unwrap();
-        let name = "admin".to_owned();
-        let cookie = session::begin(app, &mut tx, None, name, &HeaderMap::new()).await.unwrap();
+        let cookie = session::begin(app, &mut tx, None, name.to_owned(), &headers).await.unwrap();
         tx.commit().await.unwrap();
         let cookie = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
         let value = cookie.split_once('=').unwrap().1;
         Self { form_token: session::form_token(value), cookie, server }
+    }
+
+    /// The same browser after `name` has signed in with it.
+    pub(super) async fn sign_in_again(&self, name: &str) -> Self {
+        let headers = HeaderMap::from_iter([(COOKIE, self.cookie.parse().unwrap())]);
+        Self::begin(self.server, name, headers).await
     }
 
     pub(super) fn form_token(&self) -> &str {

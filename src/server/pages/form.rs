@@ -10,7 +10,8 @@ use url::form_urlencoded;
 
 use super::cookie::Cookie;
 use super::error::PageError;
-use super::session::{Session, form_token};
+use super::kept_forms::{self, Reopened};
+use super::session::{self, Session, form_token};
 use crate::app::App;
 
 /// How many fields a form has at most; the rest is left out.
@@ -33,10 +34,31 @@ impl FromRequest<App> for Form {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, PageError> {
         let (mut parts, body) = request.into_parts();
-        let session = Session::from_request_parts(&mut parts, app).await?;
+        if let Some(Reopened { session, fields }) = parts.extensions.remove() {
+            return Ok(Self { session, fields });
+        }
+        let session = match Session::from_request_parts(&mut parts, app).await {
+            Err(PageError::SignIn { .. }) => {
+                let is_kept = keep(Request::from_parts(parts, body), app).await?;
+                let next = is_kept.then(|| kept_forms::PATH.to_owned());
+                return Err(PageError::SignIn { next });
+            }
+            session => session?,
+        };
         let fields = Fields::of_form(Request::from_parts(parts, body), app, &session).await?;
         Ok(Self { session, fields })
     }
+}
+
+/// Keeps a form whose session has ended, for whoever signs in again; whether it does.
+async fn keep(request: Request, app: &App) -> Result<bool, PageError> {
+    let Some((session, token)) = session::presented(app, request.headers()).await? else {
+        return Ok(false);
+    };
+    let (headers, path) = (request.headers().clone(), request.uri().path().to_owned());
+    let fields = Fields::read(request, app).await?;
+    fields.check(&headers, &form_token(token.expose()))?;
+    Ok(app.kept_forms.keep(&session, &path, fields))
 }
 
 /// The form of a visitor who is not signed in.
@@ -61,7 +83,7 @@ impl FromRequest<App> for VisitorForm {
 }
 
 /// The fields of a form.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
@@ -109,6 +131,11 @@ impl Fields {
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// How long all of it is.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
     pub(super) fn add(&mut self, name: String, value: String) {

@@ -9,6 +9,7 @@
 //! | [`session`] | who is signed in; an extractor |
 //! | [`form`] | a form that was sent, with its token checked; an extractor |
 //! | [`address`] | what stands in an address; extractors |
+//! | [`kept_forms`] | forms that were sent after their session had ended |
 //! | [`error`] | the pages for what did not work |
 //! | [`refusal`] | what the pool API does not accept, at the fields of a form |
 //! | [`pools`], [`pool`], [`pool_form`], [`pool_token`] | the agent pools, and one of them |
@@ -41,6 +42,7 @@ mod hook;
 mod hook_form;
 mod hook_link_form;
 mod hooks;
+mod kept_forms;
 mod list;
 mod log;
 mod login_consent;
@@ -99,6 +101,7 @@ use error::PageError;
 use session::Session;
 
 pub(crate) use attempts::Attempts;
+pub(crate) use kept_forms::KeptForms;
 pub(crate) use pools::loads as pool_loads;
 pub(crate) use sign_in::{local_routes, new_link};
 
@@ -123,6 +126,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(pool_form::routes())
         .merge(pool_token::routes())
         .merge(pools::routes())
+        .merge(kept_forms::routes())
         .merge(log::routes())
         .merge(login_consent::routes())
         .merge(register::routes())

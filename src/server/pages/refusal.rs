@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::error::PageError;
 use crate::api::json_api::ApiError;
 use crate::api::pools::{CallError, Payload};
+use crate::reopened;
 
 /// Why a form was not accepted.
 #[derive(Debug, Default, Serialize)]
@@ -110,6 +111,9 @@ pub(super) fn payload(
     attributes: Value,
     relationships: Value,
 ) -> Result<Payload, ApiError> {
+    if reopened::is_reopened() {
+        return Err(ApiError::conflict(reopened::WHY));
+    }
     let object = |value: Value| match value {
         Value::Object(members) => members,
         _ => serde_json::Map::new(),

@@ -92,19 +92,13 @@ impl FromRequestParts<App> for Session {
 
 /// The session that a request belongs to.
 pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Session>, PageError> {
-    let cookie = Cookie::Session.of(headers, &app.url);
-    let Some((token, shown)) = cookie.and_then(|token| {
-        let shown = PresentedToken::parse(&token)?;
-        Some((Secret::new(token), shown))
-    }) else {
+    let now = app.scheduler.clock.now();
+    let presented = presented(app, headers).await?;
+    let Some((session, token)) = presented.filter(|(session, _)| now < ends_at(session)) else {
         return Ok(None);
     };
     let mut db = app.scheduler.store.read().await?;
-    let found = find_open(app, &mut db, &shown.id).await?;
-    let Some(session) = found.filter(|session| shown.matches(&session.secret_hash)) else {
-        return Ok(None);
-    };
-    page_session::touch(&mut db, &session, app.scheduler.clock.now()).await?;
+    page_session::touch(&mut db, &session, now).await?;
     let message = Cookie::Message.of(headers, &app.url);
     let message = message.map(|text| percent_decode_str(&text).decode_utf8_lossy().into_owned());
     Ok(Some(Session {
@@ -113,6 +107,24 @@ pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Sessio
         name: session.name,
         message,
     }))
+}
+
+/// The session that a request names and its token, also if it was not used for too long.
+pub(super) async fn presented(
+    app: &App,
+    headers: &HeaderMap,
+) -> Result<Option<(PageSession, Secret)>, PageError> {
+    let cookie = Cookie::Session.of(headers, &app.url);
+    let Some((token, shown)) = cookie.and_then(|token| {
+        let shown = PresentedToken::parse(&token)?;
+        Some((Secret::new(token), shown))
+    }) else {
+        return Ok(None);
+    };
+    let mut db = app.scheduler.store.read().await?;
+    let found = page_session::find(&mut db, &shown.id, app.scheduler.clock.now()).await?;
+    let found = found.filter(|session| shown.matches(&session.secret_hash));
+    Ok(found.map(|session| (session, token)))
 }
 
 /// The session with this id, if it has not ended.
@@ -131,7 +143,9 @@ pub(super) async fn begin(
     headers: &HeaderMap,
 ) -> Result<HeaderValue, PageError> {
     let now = app.scheduler.clock.now();
-    page_session::delete_over(db, now - millis(IDLE), now - millis(LONGEST)).await?;
+    let ended = presented(app, headers).await?;
+    // Those that were idle for too long stay that long: somebody may have a form of theirs open.
+    page_session::delete_over(db, now - millis(LONGEST)).await?;
     let id = new_id("web");
     let issued = NewToken::new(&id);
     let session = PageSession {
@@ -144,6 +158,9 @@ pub(super) async fn begin(
         last_used_at: now,
     };
     page_session::insert(db, &session).await?;
+    if let Some((ended, _)) = ended {
+        app.kept_forms.hand_on(&ended, &session);
+    }
     Ok(Cookie::Session.set(issued.token.expose(), &app.url))
 }
 

@@ -18,6 +18,7 @@ use super::address::{Path, Query};
 use super::cookie::Cookie;
 use super::error::PageError;
 use super::form::{Form, VisitorForm};
+use super::kept_forms;
 use super::session::form_token;
 use super::{frame, session};
 use crate::admin;
@@ -145,7 +146,8 @@ async fn with_link(
         let cookie = session::begin(&app, &mut tx, None, name, &form.headers).await?;
         tx.commit().await?;
         tracing::info!("signed in with a link");
-        return Ok(frame::redirect("/", cookie));
+        // To the start, unless a form was kept.
+        return Ok(frame::redirect(kept_forms::PATH, cookie));
     }
     app.sign_ins.failed(address);
     refuse()

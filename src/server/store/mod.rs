@@ -57,6 +57,7 @@ use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
 use tokio::sync::Semaphore;
 
 use crate::metrics::{Metrics, Operation};
+use crate::reopened;
 use changes::Changes;
 use status_sets::with_sets;
 
@@ -135,6 +136,9 @@ impl Store {
     pub(crate) async fn write(&self) -> sqlx::Result<WriteTransaction> {
         // "Immediate" takes the write lock now: a transaction that reads first
         // and asks for it later can be refused.
+        if reopened::is_reopened() {
+            return Err(sqlx::Error::Protocol("a form was opened again, not sent".to_owned()));
+        }
         let begun = Instant::now();
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.writers).acquire_owned()).await;
         let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;

@@ -90,14 +90,9 @@ pub(crate) async fn delete(db: &mut Connection, id: &str) -> sqlx::Result<bool> 
         .map(|done| done.rows_affected() > 0)
 }
 
-/// Deletes the sessions that were not used since `idle_since` or began before `begun_before`.
-pub(crate) async fn delete_over(
-    db: &mut Connection,
-    idle_since: Millis,
-    begun_before: Millis,
-) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM page_sessions WHERE last_used_at < $1 OR created_at < $2")
-        .bind(idle_since)
+/// Deletes the sessions that began before `begun_before`.
+pub(crate) async fn delete_over(db: &mut Connection, begun_before: Millis) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM page_sessions WHERE created_at < $1")
         .bind(begun_before)
         .execute(db)
         .await

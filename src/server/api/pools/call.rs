@@ -9,6 +9,7 @@ use tower::ServiceExt as _;
 use super::{BASE, routes};
 use crate::app::App;
 use crate::local_api::LocalAdmin;
+use crate::reopened;
 use crate::store::run_event::Actor;
 
 /// Why a call did not do what it was made for.
@@ -55,6 +56,12 @@ pub(crate) async fn call(
     path: &str,
     body: impl Into<Body>,
 ) -> Result<Value, CallError> {
+    if method != Method::GET && reopened::is_reopened() {
+        return Err(CallError::Refused(vec![Wrong {
+            field: None,
+            text: reopened::WHY.to_owned(),
+        }]));
+    }
     let request = Request::builder().method(method).uri(format!("{BASE}{path}"));
     let request = request.extension(LocalAdmin).extension(actor).body(body.into());
     let request = request.map_err(|_| CallError::NotFound(format!("There is no {path}.")))?;
