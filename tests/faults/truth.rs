@@ -73,6 +73,8 @@ pub(super) fn of_run(fleet: &Fleet, disk: &str, run: &Run) -> Vec<Container> {
             })
         })
         .collect();
-    found.sort_by_key(|container| container.attempt);
+    // One that was killed with the agent before it began wrote nothing; its successor may be the
+    // same attempt.
+    found.sort_by_key(|container| (container.attempt, container.text.len()));
     found
 }

@@ -125,7 +125,10 @@ fn sum_up(
         }
         for (phase, log) in logs {
             again += of_phase(phase).count().saturating_sub(1);
-            let Some(truth) = of_phase(phase).max_by_key(|one| one.attempt) else {
+            // A claim whose answer was lost is given again, as the same attempt; what was killed
+            // with the agent before it began wrote nothing.
+            let newest = of_phase(phase).max_by_key(|one| (one.attempt, one.log.len()));
+            let Some(truth) = newest else {
                 broken.push(format!("the engine had no {phase} of {name}"));
                 continue;
             };
