@@ -35,5 +35,5 @@ fn a_workspace_of_opentofu_runs_tofu_and_one_of_terraform_refuses_it() {
     let run = pool.start_run(&configuration());
     pool.wait_for_ended(&run, "errored");
     let log = pool.log(&run, "plan");
-    assert!(log.contains(WITH_TOFU) && log.contains("no program terraform"), "{log}");
+    assert!(log.contains(WITH_TOFU) && log.contains("has no `terraform` on its PATH"), "{log}");
 }
