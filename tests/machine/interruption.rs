@@ -66,7 +66,8 @@ const INSTALL_SETTINGS: Step = Step {
 const INSTALL_START: Step = Step {
     name: "the agent's start",
     command: Command::Install,
-    reached: "systemctl show --property=ActiveState scalr-agent | grep -q =activating",
+    // Not the unit's state: the agent may have registered between two looks at that.
+    reached: "[ -L /etc/systemd/system/multi-user.target.wants/scalr-agent.service ]",
     writes_to: "/var/lib/scalr-agent",
 };
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use crate::fleet::{DOCKER, Fleet, URL, configuration, refusal};
@@ -159,6 +159,8 @@ impl TlsProxy {
     fn start(fleet: &Fleet, port: u16, of_proxy: u16) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // With the name of what it signs, that would be taken for signed by itself.
+        params.distinguished_name.push(DnType::CommonName, "Authority of the proxy");
         let key = KeyPair::generate().expect("a key");
         let authority = CertifiedIssuer::self_signed(params, key).expect("an authority");
         let key = KeyPair::generate().expect("a key");
