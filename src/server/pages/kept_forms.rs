@@ -1,5 +1,5 @@
 //! Forms that were sent after their session had ended. Whoever signs in again in the same browser
-//! as the same one finds them filled in as after a refusal, and sends them anew or not.
+//! as the same one finds them filled in as after a refusal, and sends them again or not.
 
 use std::collections::HashMap;
 use std::fmt;
