@@ -188,6 +188,8 @@ mod tests {
         root: &'static str,
         /// Whether its disk takes a notice.
         takes: bool,
+        /// Whether its disk has room to mount a container that has ended.
+        mounts: bool,
         signaled: watch::Sender<bool>,
         notice: Arc<Mutex<Option<String>>>,
     }
@@ -199,6 +201,7 @@ mod tests {
                 tells: true,
                 root: "/",
                 takes: true,
+                mounts: true,
                 signaled: watch::Sender::default(),
                 notice: Arc::default(),
             }
@@ -253,6 +256,11 @@ mod tests {
                     *self.notice.lock().unwrap() = Some(text);
                     json("")
                 }
+                path if path.ends_with("/archive") && !self.mounts => {
+                    let full =
+                        r#"{"message": "error creating overlay mount: no space left on device"}"#;
+                    (StatusCode::INTERNAL_SERVER_ERROR, full).into_response()
+                }
                 _ if query.ends_with("run%2Fdisk") && self.notice.lock().unwrap().is_some() => {
                     packed("Warning").into_response()
                 }
@@ -304,6 +312,21 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends");
         let message = finishes.lock().unwrap().remove(0).message.unwrap();
         assert!(message.contains("interrupted because of the engine's disk"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_left_no_room_to_read_how_it_ended_does_not_keep_its_slot() {
+        let folder = tempfile::tempdir().unwrap();
+        let finishes = Finishes::default();
+        let engine = Running { mounts: false, ..Running::with([0, 0, 0]) };
+        engine.signaled.send_replace(true);
+        let server = choosy(&finishes, |_| None);
+        let context = context(folder.path(), server, engine.router()).await;
+        let ended = run_task_alone(&context, with_container(&context));
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends");
+        let finish = finishes.lock().unwrap().remove(0);
+        assert_eq!(finish.outcome, Outcome::Errored);
+        assert!(finish.message.unwrap().contains("no space left on device"));
     }
 
     #[test]

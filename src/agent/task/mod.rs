@@ -142,7 +142,7 @@ pub(crate) async fn run_task(
             }
         };
         if let Err(error) = &finish
-            && stays(error)
+            && stays(error, job.task().kind)
         {
             tries += 1;
             if tries >= TRIES {
@@ -703,9 +703,11 @@ fn is_final(error: &CallError) -> bool {
     matches!(error, CallError::Here(error) if engine::is_gone(error) || engine::is_invalid(error))
 }
 
-/// Whether an error does not pass by itself, though the task is still this agent's.
-fn stays(error: &CallError) -> bool {
+/// Whether an error does not pass by itself, though the task is still this agent's. A disk that
+/// the container of a plan has filled stays full until that is removed; an apply's has a state.
+fn stays(error: &CallError, kind: Kind) -> bool {
     match error {
+        CallError::Here(error) if kind == Kind::Plan => !engine::is_away(error),
         CallError::Refused { .. } | CallError::Away(_) => false,
         CallError::FileRefused(_) => true,
         CallError::Here(error) => !lost::is_waited_for(error),
