@@ -1,6 +1,6 @@
 //! A machine whose only way out is a forward proxy.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
@@ -123,7 +123,7 @@ fn an_https_proxy_is_trusted_by_the_given_authorities_and_named_where_it_is_not(
         let of_server = std::fs::read_to_string(fleet.ca()).expect("the server's authority");
         fleet.put("/root/server.pem", "0600", of_server.as_bytes());
         fleet.put("/root/both.pem", "0600", (of_server + &proxy.authority).as_bytes());
-        fleet.copy(Path::new("../scripts/install.sh"), "/root/install.sh", "0600");
+        fleet.copy(&tests::checkout("scripts/install.sh"), "/root/install.sh", "0600");
         let install = |script: &str, ca: &str| {
             format!(
                 "{script} --url {URL} --token-file /root/pool.token --ca-cert /root/{ca} \

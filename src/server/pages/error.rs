@@ -10,6 +10,7 @@ use super::frame;
 use crate::api::pools::CallError;
 use crate::api::status_of;
 use crate::scheduler::Error;
+use crate::store;
 
 /// How much of an address a page repeats, in characters.
 const MAX_QUOTED: usize = 200;
@@ -125,14 +126,21 @@ impl IntoResponse for PageError {
                     .to_owned(),
             ),
             Self::Refused(why) => (StatusCode::CONFLICT, "Not possible now", why),
-            Self::Failed(error) => {
-                error!("page failed: {error:#}");
-                (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "The server failed",
-                    "The request failed on the server; its log says why.".to_owned(),
-                )
-            }
+            Self::Failed(error) => match store::busy(&error) {
+                Some(why) => (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The server is busy",
+                    format!("Nothing was changed: {why}."),
+                ),
+                None => {
+                    error!("page failed: {error:#}");
+                    (
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "The server failed",
+                        "The request failed on the server; its log says why.".to_owned(),
+                    )
+                }
+            },
         };
         frame::plain(status, title, &text)
     }

@@ -69,6 +69,17 @@ const CONNECTIONS: u32 = 8;
 /// How long a writer waits for the others at most.
 const TURN: Duration = Duration::from_secs(30);
 
+/// What a client gets whose request had no turn in time; none if that is not why it failed.
+pub(crate) fn busy(error: &anyhow::Error) -> Option<&'static str> {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    causes.find_map(|cause| match cause {
+        sqlx::Error::PoolTimedOut => {
+            Some("the server has more to do than its database takes. Try again in a minute")
+        }
+        _ => None,
+    })
+}
+
 /// What the functions of the nouns work on.
 pub(crate) type Connection = sqlx::SqliteConnection;
 
@@ -134,11 +145,11 @@ impl Store {
     /// # Errors
     /// The other writers don't end in time.
     pub(crate) async fn write(&self) -> sqlx::Result<WriteTransaction> {
-        // "Immediate" takes the write lock now: a transaction that reads first
-        // and asks for it later can be refused.
         if reopened::is_reopened() {
             return Err(sqlx::Error::Protocol("a form was opened again, not sent".to_owned()));
         }
+        // "Immediate" takes the write lock now: a transaction that reads first
+        // and asks for it later can be refused.
         let begun = Instant::now();
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.writers).acquire_owned()).await;
         let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;

@@ -10,6 +10,7 @@ use crate::api::status_of;
 use crate::connections::TooMany;
 use crate::disk;
 use crate::scheduler::{Denied, Error};
+use crate::store;
 use protocol::limits::OutOfBounds;
 use protocol::{Code, LogOffset, Problem};
 
@@ -106,27 +107,31 @@ impl From<OutOfBounds> for Refusal {
 
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
-        let status = match &denied {
-            Denied::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Denied::RegisterAgain(_) => StatusCode::CONFLICT,
-            Denied::Failed(_) => return failed(&denied),
-        };
-        Self::new(status, denied.to_string())
+        match denied {
+            Denied::Unauthorized(why) => Self::unauthorized(why),
+            Denied::RegisterAgain(why) => Self::conflict(why),
+            Denied::Failed(error) => error.into(),
+        }
     }
 }
 
 impl From<anyhow::Error> for Refusal {
     fn from(error: anyhow::Error) -> Self {
-        match disk::full(&error) {
-            Some(why) => Self::new(StatusCode::INSUFFICIENT_STORAGE, why),
-            None => failed(&format!("{error:#}")),
+        if let Some(why) = disk::full(&error) {
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, why);
         }
+        if let Some(why) = store::busy(&error) {
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, why);
+        }
+        error!("call of an agent failed: {error:#}");
+        let text = "the server failed; its log says why".to_owned();
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
     }
 }
 
 impl From<sqlx::Error> for Refusal {
     fn from(error: sqlx::Error) -> Self {
-        failed(&error)
+        anyhow::Error::from(error).into()
     }
 }
 
@@ -178,8 +183,20 @@ pub(super) async fn no_such_method(method: Method, uri: Uri) -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why)
 }
 
-fn failed(error: &dyn std::fmt::Display) -> Refusal {
-    error!("call of an agent failed: {error}");
-    let text = "the server failed; its log says why".to_owned();
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_server_has_not_failed() {
+        for refusal in [
+            Refusal::from(sqlx::Error::PoolTimedOut),
+            Refusal::from(Denied::Failed(sqlx::Error::PoolTimedOut)),
+            Refusal::from(Error::from(sqlx::Error::PoolTimedOut)),
+        ] {
+            assert_eq!(refusal.into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let failed = Refusal::from(sqlx::Error::PoolClosed).into_response();
+        assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }

@@ -1,7 +1,5 @@
 //! Error documents.
 
-use std::fmt::Display;
-
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -15,6 +13,7 @@ use crate::clock::{Millis, rfc3339};
 use crate::connections::TooMany;
 use crate::disk;
 use crate::scheduler::Error;
+use crate::store;
 
 /// Why a request was refused.
 #[derive(Debug)]
@@ -183,12 +182,6 @@ impl ApiError {
         }
         error
     }
-
-    fn failed(error: &dyn Display) -> Self {
-        error!("request failed: {error}");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-            .detail("The server failed; its log says why.")
-    }
 }
 
 impl IntoResponse for ApiError {
@@ -201,7 +194,7 @@ impl IntoResponse for ApiError {
 
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
-        Self::failed(&error)
+        anyhow::Error::from(error).into()
     }
 }
 
@@ -213,14 +206,19 @@ impl From<TooMany> for ApiError {
 
 impl From<anyhow::Error> for ApiError {
     fn from(error: anyhow::Error) -> Self {
-        match disk::full(&error) {
-            Some(why) => {
-                warn!("request refused: {error:#}");
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "Insufficient Storage")
-                    .detail(format!("{why}."))
-            }
-            None => Self::failed(&format!("{error:#}")),
+        if let Some(why) = disk::full(&error) {
+            warn!("request refused: {error:#}");
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, "Insufficient Storage")
+                .detail(format!("{why}."));
         }
+        if let Some(why) = store::busy(&error) {
+            warn!("request refused: {error:#}");
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
+                .detail(format!("{why}."));
+        }
+        error!("request failed: {error:#}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+            .detail("The server failed; its log says why.")
     }
 }
 
