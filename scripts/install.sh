@@ -550,13 +550,17 @@ find_proxy() {
     esac
 }
 
-# hint_at_proxy SAID: the proxy as the cause, if what curl said names it, or for its login.
-hint_at_proxy() {
+# name_proxy: the same as HOST:PORT, without a password.
+name_proxy() {
     find_proxy
-    # Without a password.
     proxy=${proxy##*@}
     proxy=${proxy#*://}
     proxy=${proxy%%/*}
+}
+
+# hint_at_proxy SAID: the proxy as the cause, if what curl said names it, or for its login.
+hint_at_proxy() {
+    name_proxy
     host=${proxy%:*}
     port=${proxy##*:}
     case $1 in
@@ -595,9 +599,10 @@ trust_proxy() {
 
 # hint_at_proxys_certificate: an https proxy's certificate as the cause.
 hint_at_proxys_certificate() {
+    name_proxy
     is_final=yes
     hint="
-  The certificate of the proxy ${proxy##*[@/]} is not trusted${ca_cert:+ with $ca_cert}. Fetch its authority from
+  The certificate of the proxy $proxy is not trusted${ca_cert:+ with $ca_cert}. Fetch its authority from
   whoever runs the proxy, and give a file with it, and with the server's if that has one of
   its own, with --ca-cert FILE."
 }
