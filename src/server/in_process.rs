@@ -1,5 +1,6 @@
 //! A server without a network, for tests: its routes are called directly.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use axum::http::{Method, Request, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 use tower::ServiceExt as _;
 
 use crate::api::pools::Quotas;
@@ -25,6 +27,10 @@ use crate::usage::Usage;
 use crate::watched::Watched;
 use crate::{admin, routes};
 use protocol::BASE;
+
+/// A database with all tables, which each server begins with: making them takes longer than most
+/// tests.
+static EMPTY_DATABASE: OnceCell<Vec<u8>> = OnceCell::const_new();
 
 /// A server with a pool and a workspace.
 pub(crate) struct InProcess {
@@ -44,6 +50,13 @@ pub(crate) struct Working {
     pub session: String,
     pub task: String,
     pub task_token: String,
+}
+
+async fn empty_database() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("server.db");
+    Store::open(&file).await.unwrap().close().await;
+    fs::read(&file).unwrap()
 }
 
 impl InProcess {
@@ -70,8 +83,10 @@ impl InProcess {
         let folder = tempfile::tempdir().unwrap();
         let reserve = Reserve::new(folder.path(), reserve);
         let usage = Usage::default();
+        let database = folder.path().join("server.db");
+        fs::write(&database, EMPTY_DATABASE.get_or_init(empty_database).await).unwrap();
         let scheduler = Scheduler {
-            store: Store::open(&folder.path().join("server.db")).await.unwrap(),
+            store: Store::open(&database).await.unwrap(),
             objects: Objects::open(
                 &folder.path().join("objects"),
                 reserve.clone(),
