@@ -1,9 +1,11 @@
 //! What every request handler works with.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
+use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, request};
 use url::Url;
 
 use super::api::pools::Quotas;
@@ -58,6 +60,15 @@ impl Parts {
 /// The token of a request: what stands behind `Bearer` in its `Authorization`.
 #[derive(Clone, Debug)]
 pub(crate) struct Bearer(pub Secret);
+
+/// A call that is held takes it, not the headers: those keep the connection's buffer.
+impl<S: Sync> FromRequestParts<S> for Bearer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.headers))
+    }
+}
 
 impl Bearer {
     /// Reads it; empty when the request has none.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use tokio::time::Instant;
 
 use super::received::Received;
@@ -40,12 +40,11 @@ pub(super) async fn check_token(
 /// `POST poll`
 pub(super) async fn poll(
     State(app): State<App>,
-    headers: HeaderMap,
+    Bearer(token): Bearer,
     InSession(session): InSession,
     Received(mut poll): Received<Poll>,
 ) -> Result<Json<Events>, Refusal> {
     let scheduler = &app.scheduler;
-    let token = Bearer::of(&headers).0;
     let is_draining = session.is_draining;
     if is_draining {
         poll.free_slots = 0;
