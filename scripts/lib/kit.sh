@@ -78,14 +78,29 @@ need_kit_tools() {
     need_commands objcopy=binutils gpg=gnupg apt-ftparchive=apt-utils createrepo_c=createrepo-c rpmsign=rpm jq=jq xz=xz-utils
 }
 
-# build_programs PROFILE: build the three programs for glibc 2.17; print their folder.
+# build_programs PROFILE: build the three programs for glibc 2.17; print their folder. Those of a
+# release are built as `scalr-agent-setup package` builds them, each product with its own profile.
 build_programs() {
-    local target
+    local target programs
     target=$(kit_folder .)
     say "building the three programs for glibc 2.17"
-    cargo zigbuild --profile "$1" --target "$kit_target.2.17" --target-dir "$target" \
-        --manifest-path "$scripts/../Cargo.toml" --package agent --package setup --package server --bins >&2 || return 1
-    printf '%s\n' "$target/$kit_target/$1"
+    if [[ $1 != release ]]; then
+        build_crates "$target" "$1" agent setup server || return 1
+        printf '%s\n' "$target/$kit_target/$1"
+        return
+    fi
+    build_crates "$target" small agent setup && build_crates "$target" release server || return 1
+    programs=$target/$kit_target/programs
+    mkdir -p "$programs"
+    cp --reflink=auto "$target/$kit_target"/{small/scalr-agent,small/scalr-agent-setup,release/scalr-server} "$programs/"
+    printf '%s\n' "$programs"
+}
+
+# build_crates TARGET PROFILE CRATE...: the programs of these crates.
+build_crates() {
+    local crates=("${@:3}")
+    cargo zigbuild --profile "$2" --target "$kit_target.2.17" --target-dir "$1" \
+        --manifest-path "$scripts/../Cargo.toml" "${crates[@]/#/--package=}" --bins >&2
 }
 
 # is_made_of KIT PROGRAMS ENGINE: whether the kit is of these and of today's sources.

@@ -42,7 +42,7 @@ pub(super) fn split(
         // Named by what it is of, not by where it is made.
         Command::new(&objcopy)
             .current_dir(folder)
-            .args(["--only-keep-debug", "--compress-debug-sections=zlib"])
+            .arg("--only-keep-debug")
             .arg(fs::canonicalize(program)?)
             .arg(&file)
             .run()
@@ -60,11 +60,14 @@ pub(super) fn split(
     Ok(symbols)
 }
 
-/// Writes an archive to be unpacked in `/`, the same for the same symbols.
+/// Writes an archive to be unpacked in `/`, the same for the same symbols; none if there are none.
 ///
 /// # Errors
 /// It can't be written.
 pub(super) fn pack(symbols: &[Symbols], archive: &Path, source_date: u64) -> Result<()> {
+    if symbols.is_empty() {
+        return Ok(());
+    }
     let file =
         fs::File::create(archive).with_context(|| format!("cannot write {}", archive.display()))?;
     let gzip = GzBuilder::new().mtime(0).write(file, Compression::default());

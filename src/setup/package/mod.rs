@@ -36,6 +36,7 @@ mod unit_files;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
@@ -188,39 +189,44 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         bundled,
         source_date,
     };
-    // What names the engine is staged for each family, the rest just once.
-    for family in Family::ALL {
-        let types: Vec<Type> =
-            types.iter().copied().filter(|kind| kind.family() == family).collect();
-        if types.is_empty() {
-            continue;
+    let archive = format!("{name}-debug-{}-{}.tar.gz", checkout.version, args.target.name());
+    let archive = work.path().join(archive);
+    // Beside the packages: making an rpm takes one processor.
+    thread::scope(|scope| {
+        let symbols = scope.spawn(|| debug::pack(&symbols, &archive, source_date.unsigned_abs()));
+        // What names the engine is staged for each family, the rest just once.
+        for family in Family::ALL {
+            let types: Vec<Type> =
+                types.iter().copied().filter(|kind| kind.family() == family).collect();
+            if types.is_empty() {
+                continue;
+            }
+            if bundled {
+                engines
+                    .insert(family, stage_engine(family, args, &checkout, &stage, &mut warnings)?);
+            }
+            let engine = engines.get(&family);
+            stage_papers(product, args.release, &checkout, &stage, &crates, engine, source_date)?;
+            let bill = sbom::document(name, &checkout.version, &crates, engine, source_date)?;
+            stage.write(&format!("usr/share/doc/{name}/sbom.cdx.json"), &bill)?;
+            for kind in types {
+                progress(&format!("Making the {}", kind.name()));
+                let file = package.make(kind, work.path())?;
+                fs::write(format!("{}.cdx.json", file.display()), &bill)?;
+                made.push(file.with_file_name(format!("{}.cdx.json", file_name(&file)?)));
+                made.push(file);
+            }
         }
-        if bundled {
-            engines.insert(family, stage_engine(family, args, &checkout, &stage, &mut warnings)?);
-        }
-        let engine = engines.get(&family);
-        stage_papers(product, args.release, &checkout, &stage, &crates, engine, source_date)?;
-        let bill = sbom::document(name, &checkout.version, &crates, engine, source_date)?;
-        stage.write(&format!("usr/share/doc/{name}/sbom.cdx.json"), &bill)?;
-        for kind in types {
-            progress(&format!("Making the {}", kind.name()));
-            let file = package.make(kind, work.path())?;
-            fs::write(format!("{}.cdx.json", file.display()), &bill)?;
-            made.push(file.with_file_name(format!("{}.cdx.json", file_name(&file)?)));
-            made.push(file);
-        }
+        symbols.join().expect("packing does not panic")
+    })?;
+    if archive.exists() {
+        made.push(archive);
     }
     if product == Product::Agent {
         let setup = work.path().join(format!("scalr-agent-setup-{}", args.target.name()));
         fs::copy(stage.path("usr/bin/scalr-agent-setup"), &setup)
             .context("cannot copy scalr-agent-setup")?;
         made.push(setup);
-    }
-    if !symbols.is_empty() {
-        let archive = format!("{name}-debug-{}-{}.tar.gz", checkout.version, args.target.name());
-        let archive = work.path().join(archive);
-        debug::pack(&symbols, &archive, source_date.unsigned_abs())?;
-        made.push(archive);
     }
 
     let paths = made.iter().map(|file| publish(file, &output)).collect::<Result<Vec<_>>>()?;

@@ -34,4 +34,12 @@ impl Product {
             Self::Server => &["server"],
         }
     }
+    /// The profile that its programs are built with. Those for hosts are half as large in it, and
+    /// mostly wait; the server computes.
+    pub(super) fn profile(self) -> &'static str {
+        match self {
+            Self::Agent => "small",
+            Self::Server => "release",
+        }
+    }
 }

@@ -72,7 +72,7 @@ pub(super) fn build(
     let triple = processor.triple();
 
     let mut command = Command::new("cargo");
-    command.args(["zigbuild", "--release", "--locked"]);
+    command.args(["zigbuild", "--profile", product.profile(), "--locked"]);
     for name in product.crates() {
         command.args(["--package", name]);
     }
@@ -92,7 +92,7 @@ pub(super) fn build(
     // cargo's own progress is better than any of ours.
     let status = command.status().with_context(|| format!("cannot run `{}`", command.line()))?;
     anyhow::ensure!(status.success(), "`{}` failed; see the lines above", command.line());
-    let folder = checkout.target.join(triple).join("release");
+    let folder = checkout.target.join(triple).join(product.profile());
     Ok(names.iter().map(|name| folder.join(name)).collect())
 }
 
