@@ -93,6 +93,14 @@ impl<'a> WholeFile<'a> {
         self.put(filled.with_context(|| self.cannot())?)
     }
 
+    /// An empty file for [`WholeFile::put`], gone when it is dropped.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn draft(self) -> Result<NamedTempFile> {
+        self.make_temporary().with_context(|| self.cannot())
+    }
+
     /// A locked file of a name that only we give; those without a process are removed.
     fn make_temporary(self) -> io::Result<NamedTempFile> {
         let folder = folder_of(self.path);
@@ -116,7 +124,8 @@ impl<'a> WholeFile<'a> {
         }
     }
 
-    /// Writes what is in `content`, a file in the same file system.
+    /// Writes what is in `content`, a [`WholeFile::draft`] or another file in the same file
+    /// system. A killed process leaves that one for good, unless its folder is emptied.
     ///
     /// # Errors
     /// As [`WholeFile::write`].
@@ -266,6 +275,20 @@ mod tests {
         drop(written);
         WholeFile::at(&file).write("two").unwrap();
         assert!(!names().iter().any(|name| name == ".agent.toml.scalr-written1"));
+    }
+
+    #[test]
+    fn a_draft_becomes_the_file_and_a_killed_process_leaves_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let (_, of_killed) = WholeFile::at(&file).draft().unwrap().keep().unwrap();
+        let mut draft = WholeFile::at(&file).draft().unwrap();
+        assert!(!of_killed.exists());
+        draft.write_all(b"whole").unwrap();
+        WholeFile::at(&file).put(draft).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "whole");
+        drop(WholeFile::at(&file).draft().unwrap());
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
     }
 
     #[test]

@@ -60,8 +60,7 @@ impl Lost<'_> {
         }
         let directory = context.journal.lost(self.task_id, self.attempt)?;
         for path in [Some(paths::STATE), self.errored_state.as_deref()].into_iter().flatten() {
-            let state = NamedTempFile::new_in(&directory)
-                .with_context(|| format!("cannot write in {}", directory.display()))?;
+            let state = WholeFile::at(&kept_as(&directory, path)).draft()?;
             let there = engine.copy_out(self.container, path, LARGE_FILE, state.reopen()?).await?;
             if there && Some(sum::sha256(state.path())?.as_str()) != self.state_sha256 {
                 keep_state(context, self.task_id, self.attempt, path, state)?;
@@ -85,11 +84,14 @@ pub(crate) fn keep_state(
     path: &str,
     state: NamedTempFile,
 ) -> Result<PathBuf> {
-    let name = Path::new(path).file_name().unwrap_or(OsStr::new("terraform.tfstate"));
-    let file = context.journal.lost(task_id, attempt)?.join(name);
+    let file = kept_as(&context.journal.lost(task_id, attempt)?, path);
     WholeFile::at(&file).put(state)?;
     warn!(task = task_id, "a state that the server does not take is in {}", file.display());
     Ok(file)
+}
+
+fn kept_as(directory: &Path, path: &str) -> PathBuf {
+    directory.join(Path::new(path).file_name().unwrap_or(OsStr::new("terraform.tfstate")))
 }
 
 /// Whether an error passes by itself: the engine is away, or a disk is full. Everything

@@ -130,8 +130,7 @@ fn keep_if_state(path: &Path, content: &mut dyn Read, to: &Path, left: &AtomicU6
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let limit = left.load(Ordering::Relaxed);
     let mut content = beginning.as_slice().chain(content).take(limit);
-    let mut kept = NamedTempFile::new_in(folder)
-        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    let mut kept = WholeFile::at(&path).draft()?;
     let copied = io::copy(&mut content, &mut kept)
         .with_context(|| format!("cannot write {}", path.display()))?;
     left.store(limit - copied, Ordering::Relaxed);
@@ -183,6 +182,17 @@ mod tests {
         let of_workspace = "scalr/work/terraform.tfstate.d/prod/terraform.tfstate";
         assert_eq!(kept, [Path::new(of_workspace), Path::new("tmp/x")]);
         assert_eq!(fs::read_to_string(folder.path().join("tmp/x")).unwrap(), state);
+    }
+
+    #[test]
+    fn a_copy_that_an_agent_was_killed_in_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = r#"{"version": 4, "lineage": "5b1c"}"#;
+        fs::create_dir(folder.path().join("tmp")).unwrap();
+        WholeFile::at(&folder.path().join("tmp/x")).draft().unwrap().keep().unwrap();
+        let left = AtomicU64::new(LARGE_FILE);
+        keep_if_state(Path::new("/tmp/x"), &mut state.as_bytes(), folder.path(), &left).unwrap();
+        assert_eq!(files(folder.path()).unwrap(), [Path::new("tmp/x")]);
     }
 
     #[test]
