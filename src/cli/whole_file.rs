@@ -13,6 +13,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use tempfile::{Builder, NamedTempFile};
@@ -116,7 +117,11 @@ impl<'a> WholeFile<'a> {
         }
         loop {
             let file = Builder::new().prefix(&prefix).rand_bytes(RANDOM).tempfile_in(folder)?;
-            file.as_file().lock()?;
+            match file.as_file().lock() {
+                // What nobody can lock, nobody removes.
+                Err(error) if !has_no_locks(&error) => return Err(error),
+                _ => {}
+            }
             // Another process may have found it before it was locked.
             if file.as_file().metadata()?.nlink() > 0 {
                 return Ok(file);
@@ -161,6 +166,11 @@ impl<'a> WholeFile<'a> {
 /// What the name of a temporary file has between that of its file and [`RANDOM`] characters.
 const MARK: &str = ".scalr-";
 const RANDOM: usize = 8;
+
+/// Whether the file system has no flock(2), as some of a network's.
+fn has_no_locks(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(Errno::ENOLCK as i32)
+}
 
 /// Removes a temporary file unless its process lives, which has it locked.
 fn remove_without_process(file: &Path) {
@@ -289,6 +299,14 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "whole");
         drop(WholeFile::at(&file).draft().unwrap());
         assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_told_from_a_broken_one() {
+        for errno in [Errno::ENOLCK, Errno::ENOSYS, Errno::EOPNOTSUPP] {
+            assert!(has_no_locks(&io::Error::from(errno)), "{errno}");
+        }
+        assert!(!has_no_locks(&io::Error::from(Errno::EIO)));
     }
 
     #[test]

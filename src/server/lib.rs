@@ -477,7 +477,7 @@ fn lock(data: &Path) -> Result<File> {
     let path = data.join("server.lock");
     let open = File::options().create(true).append(true).open(&path);
     let file = open.map_err(|error| start_problems::cannot_use(data, "write into", &error))?;
-    file.try_lock().with_context(|| format!("another server runs in {}", data.display()))?;
+    file.try_lock().map_err(|error| start_problems::cannot_lock(data, error))?;
     Ok(file)
 }
 

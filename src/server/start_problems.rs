@@ -1,7 +1,7 @@
 //! What keeps the server from starting, or agents from reaching it, with the setting that
 //! changes it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,6 +27,18 @@ pub(crate) fn cannot_use(data: &Path, action: &str, error: &io::Error) -> Error 
          Set --data (SCALR_SERVER_DATA) to a folder that the user {user} can write into. What \
          another user has made there: `chown -R {user}: {data}`."
     )
+}
+
+pub(crate) fn cannot_lock(data: &Path, error: TryLockError) -> Error {
+    let data = data.display();
+    match error {
+        TryLockError::WouldBlock => anyhow!("another server runs in {data}"),
+        TryLockError::Error(error) => anyhow!(
+            "cannot lock the data folder {data}: {error}\n\
+             Set --data (SCALR_SERVER_DATA) to a folder of a local disk: not every file system of \
+             a network has locks (flock)."
+        ),
+    }
 }
 
 /// The name of the user that the server runs as.
@@ -70,6 +82,20 @@ pub(crate) fn other_port(url: &Url, port: u16, tls: &Tls) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_locked_is_not_taken_for_another_servers() {
+        let data = Path::new("/srv/data");
+        let taken = cannot_lock(data, TryLockError::WouldBlock).to_string();
+        assert_eq!(taken, "another server runs in /srv/data");
+        let of_network = io::Error::from(nix::errno::Errno::ENOLCK);
+        let lockless = cannot_lock(data, TryLockError::Error(of_network)).to_string();
+        assert!(
+            lockless.starts_with("cannot lock the data folder /srv/data: No locks"),
+            "{lockless}"
+        );
+        assert!(lockless.contains("SCALR_SERVER_DATA"), "{lockless}");
+    }
 
     #[test]
     fn an_address_with_another_port_than_that_of_the_server_gets_a_warning() {
