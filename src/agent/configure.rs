@@ -84,8 +84,11 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
     }
     let machine = Machine::at("/");
     let services = Services::of(&machine);
-    if in_use && changed {
+    if in_use {
+        // Also what an earlier call was interrupted before.
         render_units(&machine)?;
+    }
+    if in_use && changed {
         services.reload_units().context("the settings are written, but not taken note of")?;
     }
     let unit = services.state(UNIT).filter(|state| in_use && state.load == "loaded");

@@ -185,6 +185,29 @@ fn centos_8_survives_a_kill_during_an_installation_and_full_disks() {
     survives("centos-8", &cells);
 }
 
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_repeated_configure_finishes_one_that_was_interrupted_after_it_wrote_the_settings() {
+    let fleet = Fleet::boot_with_package();
+    let _pool = fleet.pool();
+    fleet.shell(&format!("scalr-agent configure --url={URL} --token-file=/root/pool.token"));
+    fleet.shell("mv /usr/bin/scalr-agent-setup /root/setup");
+    let memory = "grep ^Memory /etc/systemd/system/scalr-agent.service.d/resources.conf";
+    for (concurrency, signal) in [(3, "INT"), (4, "TERM"), (5, "KILL")] {
+        let configure = format!("scalr-agent configure --concurrency={concurrency}");
+        fleet.shell(&format!(
+            "printf '%s\\n' '#!/bin/sh' 'kill -s {signal} $PPID' >/usr/bin/scalr-agent-setup && \
+             chmod 0755 /usr/bin/scalr-agent-setup"
+        ));
+        refusal(&fleet.world.try_shell(&fleet.machine, &configure));
+        fleet.shell("install -m 0755 /root/setup /usr/bin/scalr-agent-setup");
+        assert!(fleet.shell(&configure).starts_with("Unchanged:"));
+        // What the agent needs, in MB, and for each of its slots.
+        assert_eq!(fleet.shell(memory), format!("MemoryMax={}M", 512 + 64 * concurrency));
+        assert_eq!(fleet.shell("find /etc/scalr-agent -name '.*'"), "", "{signal}");
+    }
+}
+
 mod full {
     use super::{Fault, survives_at_each_step};
 
