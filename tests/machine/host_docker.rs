@@ -1,9 +1,13 @@
 //! A Docker of the host's own: ours neither sees nor disturbs it, or is left out
 //! in favour of it.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
@@ -142,6 +146,51 @@ fn a_package_without_an_engine_uses_the_hosts_docker() {
         fleet.shell(&format!("{DOCKER} network ls --format '{{{{.Name}}}}' | grep scalr || :")),
         ""
     );
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn podman_and_a_rootless_docker_are_refused_by_name_before_anything_is_changed() {
+    let fleet = Fleet::boot("ubuntu-18.04", &[]);
+    let _pool = fleet.pool();
+    for (recorded, name) in [
+        ("podman-4.3.1", "it is Podman 4.3.1"),
+        ("docker-20.10.24-rootless", "it is a rootless Docker"),
+    ] {
+        answer_as(recorded, &fleet);
+        for line in [
+            Fleet::install_line("--engine system"),
+            Fleet::install_line("--engine system --dry-run"),
+        ] {
+            let said = refusal(&fleet.world.try_shell(&fleet.machine, &format!("{line} 2>&1")));
+            assert!(said.contains(name), "{said}");
+            assert!(said.contains("--engine bundled"), "{said}");
+        }
+        let ours = fleet.shell("find /etc /usr /var /tmp -name '*scalr*'");
+        assert_eq!(ours, "", "after {recorded}");
+    }
+}
+
+/// Has a recorded engine answer on the socket of the machine's Docker, until the next one.
+fn answer_as(recorded: &'static str, fleet: &Fleet) {
+    let socket = fleet.world.root(&fleet.machine).join("run/docker.sock");
+    let _ = fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).expect("the machine takes a socket");
+    fs::set_permissions(&socket, Permissions::from_mode(0o666)).expect("the socket is ours");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut asked = [0; 512];
+            let length = stream.read(&mut asked).unwrap_or_default();
+            let asked = String::from_utf8_lossy(&asked[..length]);
+            let question = if asked.contains("/info") { "info" } else { "version" };
+            let file = source(&format!("src/host/recorded/engines/{recorded}-{question}.json"));
+            let answer = fs::read(file).expect("it was recorded");
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+            // One that asks no more is no fault.
+            let _ = stream.write_all(&[head.as_bytes(), &answer].concat());
+        }
+    });
 }
 
 #[test]

@@ -148,6 +148,56 @@ fn an_https_proxy_is_trusted_by_the_given_authorities_and_named_where_it_is_not(
     }
 }
 
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_proxy_that_refuses_the_login_is_named_in_the_journal_and_by_the_check() {
+    let fleet = Fleet::boot("ubuntu-18.04", &["--only-proxy"]);
+    let pool = fleet.pool();
+    let _closed = Proxy::start(&fleet, 8889, Some(("robot", "pa55word")));
+    let right = "http://robot:pa55word@proxy.test:8889";
+    let with_url = |url: &str, line: &str| {
+        let line = format!("read -r url && export https_proxy=$url && {line}");
+        fleet.world.feed(&fleet.machine, &line, format!("{url}\n").as_bytes());
+    };
+    with_url(right, &Fleet::install_line("--http-proxy \"$url\""));
+    fleet.wait_for_agent(&pool, "idle");
+    for (url, in_journal, in_check) in [
+        (
+            "http://proxy.test:8889",
+            "refuses those that it gets (407); set them with `scalr-agent-setup proxy --http -`",
+            "the proxy requires a user and a password (407); set them with `scalr-agent-setup proxy",
+        ),
+        // This proxy refuses a wrong password with 401.
+        (
+            "http://robot:wr0ngword@proxy.test:8889",
+            "check its user and password",
+            "the proxy refuses its user and password (401); set the right ones with `scalr-agent-",
+        ),
+    ] {
+        let cursor = fleet.shell("journalctl --lines=0 --show-cursor | sed -n 's/^-- cursor: //p'");
+        with_url(
+            url,
+            "scalr-agent-setup proxy --no-restart --http \"$url\" && \
+             systemctl restart --no-block scalr-agent",
+        );
+        let journal = format!(
+            "journalctl --unit=scalr-agent --output=cat --no-pager --after-cursor='{cursor}'"
+        );
+        let said = wait_for("the cause in the journal", Duration::from_secs(60), || {
+            let said = fleet.shell(&journal);
+            said.contains(in_journal).then_some(said)
+        });
+        let checked = refusal(&fleet.world.try_shell(&fleet.machine, "scalr-agent-setup check"));
+        let checked = checked.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(checked.contains(in_check), "{checked}");
+        for said in [said, checked, fleet.shell("systemctl status scalr-agent || :")] {
+            assert!(!said.contains("wr0ngword") && !said.contains("pa55word"), "{said}");
+        }
+    }
+    with_url(right, "scalr-agent-setup proxy --http \"$url\"");
+    fleet.wait_for_agent(&pool, "idle");
+}
+
 /// What takes TLS for a proxy, with a certificate of an authority of its own.
 struct TlsProxy {
     process: Child,
