@@ -150,6 +150,50 @@ fn an_https_proxy_is_trusted_by_the_given_authorities_and_named_where_it_is_not(
 
 #[test]
 #[ignore = "needs root and a kit: run scripts/test"]
+fn the_given_proxy_counts_more_than_one_that_the_package_tool_has_for_all() {
+    for (flavour, file, dead) in [
+        (
+            "ubuntu-18.04",
+            "/etc/apt/apt.conf.d/01proxy",
+            "Acquire::http::Proxy \"http://127.0.0.1:9\";",
+        ),
+        ("centos-8", "/etc/dnf/dnf.conf", "proxy=http://127.0.0.1:9"),
+    ] {
+        let fleet = Fleet::boot(flavour, &["--only-proxy"]);
+        let _pool = fleet.pool();
+        let _open = Proxy::start(&fleet, 8888, None);
+        fleet.shell(&format!("printf '%s\\n' '{dead}' >>{file}"));
+        let settings =
+            "find /etc/apt /etc/yum* /etc/dnf -type f 2>/dev/null | sort | xargs sha256sum";
+        let before = fleet.shell(settings);
+        let exports = "export https_proxy=http://proxy.test:8888";
+        let install = |options: &str| {
+            fleet.shell(&format!("{exports}; ( {} ) 2>&1", Fleet::install_line(options)))
+        };
+
+        // The variable of a shell is for this installation alone.
+        install("--no-start");
+        let ours = "grep -rl proxy.test /etc/apt /etc/yum* /etc/dnf 2>/dev/null || :";
+        assert_eq!(fleet.shell(ours), "", "{flavour}");
+        let again = install("--no-start");
+        assert!(!again.contains("Changed:"), "{again}");
+        fleet.shell("scalr-agent-setup uninstall --purge");
+        assert_eq!(fleet.shell(settings), before);
+
+        install("--no-start --http-proxy http://proxy.test:8888");
+        assert_ne!(fleet.shell(ours), "", "{flavour}");
+        fleet.shell("scalr-agent-setup uninstall --purge");
+        assert_eq!(fleet.shell(settings), before);
+        fleet.shell(&format!(
+            "{exports}; curl -fsSL {URL}/install.sh | \
+             sh -s -- --url {URL} --repository-only --http-proxy http://proxy.test:8888"
+        ));
+        assert_ne!(fleet.shell(ours), "", "{flavour}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
 fn a_proxy_that_refuses_the_login_is_named_in_the_journal_and_by_the_check() {
     let fleet = Fleet::boot("ubuntu-18.04", &["--only-proxy"]);
     let pool = fleet.pool();

@@ -16,6 +16,7 @@ mod snapshot;
 mod tests;
 mod unfinished;
 
+use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -58,6 +59,8 @@ pub struct Changes {
     manifest: Manifest,
     recorded: Manifest,
     changed: Vec<String>,
+    /// What was at the paths of the files that were changed, when this transaction began.
+    originals: HashMap<String, PathState>,
     unfinished: Unfinished,
     _lock: Option<FileLock>,
 }
@@ -106,6 +109,7 @@ impl Changes {
             recorded: manifest.clone(),
             manifest,
             changed: Vec::new(),
+            originals: HashMap::new(),
             unfinished: Unfinished::at(records.unfinished),
             _lock: lock,
         })
@@ -121,7 +125,8 @@ impl Changes {
         self.dry_run
     }
 
-    /// The changes so far (in a dry run: the planned ones), oldest first.
+    /// The changes so far (in a dry run: the planned ones), oldest first. A file that is again
+    /// as it was is not one of them.
     pub fn changed(&self) -> &[String] {
         &self.changed
     }
@@ -416,7 +421,11 @@ impl Changes {
         if before == after {
             return Ok(false);
         }
-        self.changed.push(path.to_owned());
+        let original = self.originals.entry(path.to_owned()).or_insert_with(|| before.clone());
+        self.changed.retain(|known| known != path);
+        if after != *original {
+            self.changed.push(path.to_owned());
+        }
         if self.dry_run {
             show(path, &before, &after, secret);
             return Ok(true);

@@ -247,6 +247,17 @@ fn what_was_killed_while_it_wrote_leaves_no_temporary_file() {
 }
 
 #[test]
+fn a_file_that_is_as_it_was_is_no_change() {
+    let tree = Tree::new();
+    let mut changes = tree.changes();
+    changes.write(FILE, "one\n", Attributes::PUBLIC).unwrap();
+    changes.write(FILE, "two\n", Attributes::PUBLIC).unwrap();
+    assert_eq!(changes.changed(), [FILE]);
+    assert!(changes.remove(FILE).unwrap());
+    assert!(changes.changed().is_empty(), "{:?}", changes.changed());
+}
+
+#[test]
 fn what_was_committed_can_be_reversed() {
     let tree = Tree::new();
     fs::create_dir_all(tree.machine.path("/etc")).unwrap();

@@ -177,12 +177,8 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
         Some(proxy) => proxy::write(&mut changes, proxy, false)?,
         None => false,
     };
+    route::put(&mut changes, Os::of(machine)?.family, &agents_proxy(machine, proxy.as_ref())?)?;
     let changed = !changes.changed().is_empty();
-    let agents_proxy = match &proxy {
-        Some(proxy) => proxy.variables(),
-        None => proxy::of_units(machine)?,
-    };
-    route::put(&mut changes, Os::of(machine)?.family, &agents_proxy)?;
     if changed && services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
@@ -219,12 +215,16 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
 
 fn add_repository(context: &Context, args: &Args, progress: &mut Progress) -> Result<()> {
     progress.begin("repository");
+    let machine = &context.machine;
+    let proxy = args.proxy()?;
+    require_usable(machine, args, proxy.as_ref())?;
     let access = Access {
-        proxy: variables(&context.machine, args.proxy()?.as_ref())?,
-        authority: Authority::of(&context.machine, args.ca_cert.as_deref())?,
+        proxy: variables(machine, proxy.as_ref())?,
+        authority: Authority::of(machine, args.ca_cert.as_deref())?,
     };
-    let mut changes = Changes::begin(&context.machine, &RECORDS, args.dry_run)?;
+    let mut changes = Changes::begin(machine, &RECORDS, args.dry_run)?;
     package::add_repository(&mut changes, &args.source, args.url.as_ref(), &access)?;
+    route::put(&mut changes, Os::of(machine)?.family, &agents_proxy(machine, proxy.as_ref())?)?;
     let changed = changes.changed().to_vec();
     changes.finish()?;
     progress.changed(&changed);
@@ -236,12 +236,16 @@ fn add_repository(context: &Context, args: &Args, progress: &mut Progress) -> Re
 
 /// Refuses a proxy that the package tool cannot be given.
 fn require_usable(machine: &Machine, args: &Args, proxy: Option<&ProxySettings>) -> Result<()> {
-    let variables = match proxy {
-        Some(proxy) => proxy.variables(),
-        None => proxy::of_units(machine)?,
-    };
+    let fetches = args.repository_only || args.source.upgrade || !package::is_there(machine);
+    let variables =
+        if fetches { variables(machine, proxy)? } else { agents_proxy(machine, proxy)? };
     let server = args.url.as_ref().filter(|_| args.source.package.is_none());
     route::require_usable(machine, Os::of(machine)?.family, &variables, server)
+}
+
+/// The proxy that the agent is to have: the one of the options, or that of its unit.
+fn agents_proxy(machine: &Machine, proxy: Option<&ProxySettings>) -> Result<Vec<(String, String)>> {
+    proxy.map_or_else(|| proxy::of_units(machine), |proxy| Ok(proxy.variables()))
 }
 
 /// The proxy by which the package is fetched: the one of the options, the services',

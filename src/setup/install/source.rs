@@ -262,6 +262,10 @@ pub(crate) fn add(
     if changes.is_dry_run() {
         return Ok(());
     }
+    if let Repository::Server(_) = repository {
+        // apt's and yum's own settings of a proxy count more than variables.
+        route::put(changes, os.family, &access.proxy)?;
+    }
     let uri = apt_uri(&base);
     let undo = (os.family == Family::Debian && !apt::has_lists(&uri))
         .then(|| apt::forget_lists_command(&uri));

@@ -195,12 +195,15 @@ fn a_password_that_apt_cannot_be_given_is_refused_and_nothing_is_changed() {
     let url = "http://me:two%20words@proxy.example.com:3128";
     let token = [("SCALR_AGENT_TOKEN", "the-token")];
     let server = "https://pools.example.com";
-    for arguments in [
-        &["proxy", "--http", url][..],
-        &["proxy", "--http", "http://proxy.example.com:3128", "--https", url],
-        &["install", "--url", server, "--http-proxy", url],
+    let of_shell = [token[0], ("HTTPS_PROXY", url)];
+    for (arguments, environment) in [
+        (&["proxy", "--http", url][..], &token[..]),
+        (&["proxy", "--http", "http://proxy.example.com:3128", "--https", url], &token),
+        (&["install", "--url", server, "--http-proxy", url], &token),
+        (&["install", "--url", server, "--upgrade", "--no-start"], &of_shell),
+        (&["install", "--url", server, "--repository-only"], &of_shell),
     ] {
-        let said = tree.setup_with(arguments, &token, "");
+        let said = tree.setup_with(arguments, environment, "");
         assert_eq!(said.code, 2, "{arguments:?}: {}", said.all());
         assert!(said.stderr.contains("a space or a line break"), "{}", said.all());
         assert!(!said.all().contains("two%20words"), "{}", said.all());
