@@ -1,5 +1,6 @@
 //! The Ansible role and its example playbook, on each family.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 use crate::fleet::{Fleet, URL};
 use crate::held::{RIVAL, repository};
 use crate::machine::{text, wait_for};
+use crate::proxy::Proxy;
 use crate::watch::Watch;
 
 #[test]
@@ -22,6 +24,47 @@ fn ubuntu_18_04_is_set_up_by_ansible_and_a_second_play_changes_nothing() {
 #[ignore = "needs root, a kit and Ansible: run scripts/test"]
 fn centos_8_is_set_up_by_ansible_and_a_second_play_changes_nothing() {
     ansible_sets_up("centos-8");
+}
+
+#[test]
+#[ignore = "needs root, a kit and Ansible: run scripts/test"]
+fn ubuntu_18_04_behind_a_proxy_is_looked_at_and_set_up_by_ansible() {
+    ansible_sets_up_behind_a_proxy("ubuntu-18.04");
+}
+
+#[test]
+#[ignore = "needs root, a kit and Ansible: run scripts/test"]
+fn centos_8_behind_a_proxy_is_looked_at_and_set_up_by_ansible() {
+    ansible_sets_up_behind_a_proxy("centos-8");
+}
+
+fn ansible_sets_up_behind_a_proxy(flavour: &str) {
+    let fleet = Fleet::boot(flavour, &["--only-proxy"]);
+    let pool = fleet.pool();
+    fleet.distrust_server();
+    let _open = Proxy::start(&fleet, 8888, None);
+    let proxy = "http://proxy.test:8888";
+    let ansible = Ansible { proxy: Some(proxy), ..Ansible::new(&fleet) };
+    let set = || json!({"scalr_agent_http_proxy": proxy});
+    let files = "find /etc /usr -name '*scalr*'";
+
+    let looked = ansible.look(&pool.token, set());
+    assert_eq!(looked.count("failed"), 0, "{}", looked.said);
+    assert!(looked.count("changed") > 0, "{}", looked.said);
+    assert_eq!(fleet.shell(files), "");
+
+    let elsewhere = json!({"scalr_agent_url": "https://nowhere.test"});
+    let wrong = ansible.play(&pool.token, elsewhere);
+    assert_eq!(wrong.count("failed"), 1, "{}", wrong.said);
+    assert!(wrong.said.contains("https://nowhere.test/packages/scalr-agent.asc"), "{}", wrong.said);
+
+    let first = ansible.play(&pool.token, set());
+    assert_eq!(first.count("failed"), 0, "{}", first.said);
+    fleet.wait_for_agent(&pool, "idle");
+    for again in [ansible.play("", set()), ansible.play("", json!({})), ansible.look("", set())] {
+        assert_eq!((again.count("failed"), again.count("changed")), (0, 0), "{}", again.said);
+    }
+    fleet.wait_for_agent(&pool, "idle");
 }
 
 fn ansible_sets_up(flavour: &str) {
@@ -117,6 +160,8 @@ fn rival(fleet: &Fleet, flavour: &str) -> (&'static str, &'static str) {
 struct Ansible<'a> {
     fleet: &'a Fleet,
     work: TempDir,
+    /// What the modules reach the server through.
+    proxy: Option<&'a str>,
 }
 
 /// What came of a play.
@@ -134,11 +179,20 @@ impl<'a> Ansible<'a> {
             fleet.world.pid(&fleet.machine),
         );
         std::fs::write(work.path().join("inventory"), host).expect("the work folder takes files");
-        Self { fleet, work }
+        Self { fleet, work, proxy: None }
     }
 
     /// Plays the example, with this world's server and what else is set.
     fn play(&self, token: &str, set: Value) -> Play {
+        self.run(token, set, &[])
+    }
+
+    /// The same in check mode.
+    fn look(&self, token: &str, set: Value) -> Play {
+        self.run(token, set, &["--check", "--diff"])
+    }
+
+    fn run(&self, token: &str, set: Value, options: &[&str]) -> Play {
         let ca = std::fs::read_to_string(self.fleet.ca()).expect("the server's authority");
         let key = std::fs::read(self.fleet.repository().join("scalr-agent.asc")).expect("the key");
         let mut variables = json!({
@@ -158,16 +212,33 @@ impl<'a> Ansible<'a> {
             .env("HOME", "/root")
             .env("ANSIBLE_LOCAL_TEMP", self.work.path())
             .env("ANSIBLE_NOCOLOR", "1")
+            .env("ANSIBLE_ROLES_PATH", tests::checkout("pkg/ansible"))
             .env("POOL_TOKEN", token)
             .arg("--inventory")
             .arg(self.work.path().join("inventory"))
             .arg("--extra-vars")
             .arg(format!("@{}", file.display()))
             .arg("-vvv")
-            .arg(tests::checkout("pkg/ansible/playbook.yml"))
+            .args(options)
+            .arg(self.playbook())
             .output()
             .expect("ansible-playbook starts");
         Play { said: text(&output) }
+    }
+}
+
+impl Ansible<'_> {
+    /// The example, whose modules reach the server through the proxy if there is one.
+    fn playbook(&self) -> PathBuf {
+        let example = tests::checkout("pkg/ansible/playbook.yml");
+        let Some(proxy) = self.proxy else { return example };
+        let text = std::fs::read_to_string(example).expect("the example");
+        let root = "  become: true\n";
+        assert!(text.contains(root), "{text}");
+        let text = text.replace(root, &format!("{root}  environment: {{https_proxy: {proxy}}}\n"));
+        let file = self.work.path().join("playbook.yml");
+        std::fs::write(&file, text).expect("the work folder takes files");
+        file
     }
 }
 
