@@ -83,6 +83,7 @@ mod webhook;
 mod webhook_form;
 mod webhook_headers;
 mod webhooks;
+mod weight;
 mod workspace;
 mod workspace_form;
 mod workspace_settings;

@@ -1,11 +1,12 @@
 //! What the plan of a run does, as the run's page shows it.
 
-use std::io::BufReader;
+use std::io::{BufReader, Seek as _};
 
 use serde::Serialize;
 
 use super::error::PageError;
 use super::plan_changes::{self, PlanChanges};
+use super::weight;
 use crate::app::App;
 use crate::objects;
 use crate::store::run::Run;
@@ -18,7 +19,7 @@ const MAX_READ: u64 = 16 * 1024 * 1024;
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     numbers: PlanSummary,
-    /// None: its JSON is gone or too long.
+    /// None: its JSON is gone, too long, or takes too much memory.
     changes: Option<PlanChanges>,
 }
 
@@ -33,8 +34,11 @@ pub(super) async fn read(app: &App, run: &Run, plan: &Task) -> Result<Option<Sum
     };
     let read = tokio::task::spawn_blocking(move || {
         let is_short = file.metadata()?.len() <= MAX_READ;
-        let changes = is_short.then(|| plan_changes::read(BufReader::new(file))).transpose()?;
-        anyhow::Ok(changes)
+        if !is_short || !weight::is_light(BufReader::new(&file))? {
+            return Ok(None);
+        }
+        (&file).rewind()?;
+        anyhow::Ok(Some(plan_changes::read(BufReader::new(file))?))
     });
     let changes = read.await.map_err(anyhow::Error::from)?.unwrap_or_else(|error| {
         // An agent sends what it likes; the rest of the page does not depend on it.

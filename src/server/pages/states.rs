@@ -1,7 +1,7 @@
 //! `/workspaces/ID/states`: the states that a workspace has had, what differs between two, and
 //! the way back to one of them.
 
-use std::io::BufReader;
+use std::io::{BufReader, Seek as _};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -21,7 +21,7 @@ use super::list::{self, Pages};
 use super::refusal::Refusal;
 use super::session::{self, Session};
 use super::state_diff::{self, Content, Diff};
-use super::workspace;
+use super::{weight, workspace};
 use crate::api::json_api::ApiError;
 use crate::api::terraform::state_rollback::make_current;
 use crate::app::App;
@@ -265,8 +265,7 @@ async fn compare(
     }
     let files = [content(app, &before)?, content(app, &after)?];
     let diff = tokio::task::spawn_blocking(move || {
-        let [before, after] =
-            files.map(|file| serde_json::from_reader::<_, Content>(BufReader::new(file)));
+        let [before, after] = files.map(read);
         anyhow::Ok(state_diff::diff(&before?, &after?))
     });
     let diff = diff.await.map_err(anyhow::Error::from)?;
@@ -275,6 +274,12 @@ async fn compare(
         PageError::Refused(format!("The states cannot be compared: {error}. Download both."))
     })?;
     Ok(Comparison { before: before.number, after: after.number, diff })
+}
+
+fn read(file: std::fs::File) -> anyhow::Result<Content> {
+    anyhow::ensure!(weight::is_light(BufReader::new(&file))?, "their values take too much memory");
+    (&file).rewind()?;
+    Ok(serde_json::from_reader(BufReader::new(file))?)
 }
 
 #[cfg(test)]
