@@ -13,7 +13,7 @@ use super::logs::Logs;
 use super::packages::Packages;
 use super::pages::{Attempts, KeptForms};
 use super::scheduler::Scheduler;
-use super::upload::Turns;
+use super::turns::Turns;
 use super::usage::Usage;
 use super::watched::Watched;
 use protocol::Secret;
@@ -33,6 +33,8 @@ pub(crate) struct Parts {
     pub watched: Watched,
     /// Which uploads are read next.
     pub uploads: Arc<Turns>,
+    /// Whose states' outputs are read next.
+    pub outputs: Arc<Turns>,
     /// Who failed to sign in to the pages.
     pub sign_ins: Attempts,
     /// What was typed into forms whose sessions had ended.

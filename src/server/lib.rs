@@ -26,6 +26,7 @@
 mod api;
 mod app;
 mod args;
+mod bounded;
 mod certificate;
 mod certificate_files;
 mod clock;
@@ -56,6 +57,7 @@ mod state_warnings;
 mod store;
 mod tls;
 mod token;
+mod turns;
 mod upload;
 mod usage;
 mod variables;
@@ -279,7 +281,8 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
         usage,
         quotas: options.quotas.bytes(),
         watched: Watched::default(),
-        uploads: Arc::default(),
+        uploads: Arc::new(upload::turns()),
+        outputs: Arc::new(api::outputs_turns()),
         sign_ins: Attempts::default(),
         kept_forms: KeptForms::default(),
         url,

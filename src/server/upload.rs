@@ -1,24 +1,22 @@
 //! Bodies that may be large: read as they come, never whole in memory.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT};
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::app::App;
 use crate::objects::{Draft, too_large};
 use crate::scheduler::Error;
+use crate::turns::Turns;
 
 /// How long an upload may take: more than the 10 minutes after which agents give up.
 pub(crate) const TIME: Duration = Duration::from_secs(15 * 60);
@@ -34,37 +32,8 @@ const AT_ONCE: usize = 256;
 const OF_ONE: usize = 16;
 
 /// Whose upload is read next.
-#[derive(Debug)]
-pub(crate) struct Turns {
-    all: Arc<Semaphore>,
-    /// By the hash of the token or of the link.
-    of_one: Mutex<HashMap<u64, Weak<Semaphore>>>,
-    hasher: RandomState,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        let all = Arc::new(Semaphore::new(AT_ONCE));
-        Self { all, of_one: Mutex::default(), hasher: RandomState::new() }
-    }
-}
-
-impl Turns {
-    async fn take(&self, client: u64) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
-        let of_one = self.of_one(client).acquire_owned().await?;
-        Ok([of_one, Arc::clone(&self.all).acquire_owned().await?])
-    }
-
-    fn of_one(&self, client: u64) -> Arc<Semaphore> {
-        let mut of_one = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = of_one.get(&client).and_then(Weak::upgrade) {
-            return known;
-        }
-        of_one.retain(|_, turns| turns.strong_count() > 0);
-        let turns = Arc::new(Semaphore::new(OF_ONE));
-        of_one.insert(client, Arc::downgrade(&turns));
-        turns
-    }
+pub(crate) fn turns() -> Turns {
+    Turns::new(AT_ONCE, OF_ONE)
 }
 
 /// How long a body may be, and what it is for: a state in base64 in a document is shorter.
@@ -102,10 +71,7 @@ impl FromRequest<App> for Upload {
     async fn from_request(request: Request, app: &App) -> Result<Self, Infallible> {
         let headers = request.headers();
         let turns = Arc::clone(&app.uploads);
-        let client = match headers.get(AUTHORIZATION) {
-            Some(token) => turns.hasher.hash_one(token.as_bytes()),
-            None => turns.hasher.hash_one(request.uri().path()),
-        };
+        let client = turns.client(headers, request.uri());
         let length =
             headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let waits = headers.contains_key(EXPECT);

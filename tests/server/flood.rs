@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use protocol::{BASE, Heartbeat, Status, TaskState, TaskStatus};
+use protocol::{BASE, Heartbeat, Outcome, Status, TaskState, TaskStatus};
 use reqwest::{Body, Certificate, Client, Method, StatusCode};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -131,6 +133,105 @@ async fn a_flood_takes_little_memory_and_agents_go_on() {
         read.load(Ordering::Relaxed) / MIB,
         slowest.as_millis(),
     );
+    assert!(peak < MOST_MEMORY, "the server had {} MiB", peak / MIB);
+}
+
+/// A run leaves whatever it likes as its state, and reads that with its token.
+#[tokio::test]
+async fn what_a_run_leaves_as_its_state_takes_little_memory() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    server.run(&site).await;
+    let plan = agent.take().await;
+    plan.put("plan", "plan").await;
+    let (status, said) = plan.finish(Outcome::Finished, Some(true), "").await;
+    assert!(status.is_success(), "{said}");
+    let run = server.get("/runs").await["data"][0]["id"].as_str().unwrap().to_owned();
+    assert!(server.action(&run, "apply").await.is_success());
+    let apply = agent.take().await;
+
+    let long = "x".repeat(60 * 1024 * 1024);
+    let state = |serial: u32, outputs: &str, rest: &str| {
+        format!(
+            r#"{{"version": 4, "serial": {serial}, "lineage": "l", "outputs": {outputs}{rest}}}"#
+        )
+    };
+    let lineage = format!(r#"{{"version": 4, "serial": 1, "lineage": "{long}"}}"#);
+    for (state, status) in [
+        (lineage, StatusCode::UNPROCESSABLE_ENTITY),
+        (state(2, "{}", &format!(r#", "{long}": 1"#)), StatusCode::UNPROCESSABLE_ENTITY),
+        (
+            state(3, "{}", &format!(r#", "resources": [{{"mode": "{long}"}}]"#)),
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (state(4, "{}", &format!(r#", "resources": [{{"x": "{long}"}}]"#)), StatusCode::NO_CONTENT),
+    ] {
+        let (answered, said) = apply.put("state", &state).await;
+        assert_eq!(answered, status, "{said}");
+    }
+
+    // Nearly as much as is read.
+    let outputs =
+        format!(r#"{{"o": {{"type": "string", "value": [{}0]}}}}"#, r#"{"a":0},"#.repeat(500_000));
+    let (status, said) = apply.put("state", &state(5, &outputs, "")).await;
+    assert_eq!(status, StatusCode::NO_CONTENT, "{said}");
+    let version = format!("/workspaces/{}/current-state-version", site.workspace);
+    let version = server.get(&version).await["data"]["id"].as_str().unwrap().to_owned();
+    let mut reads = Vec::new();
+    for path in [
+        format!("/api/iacp/v3/workspaces/{}/outputs", site.workspace),
+        format!("/api/v2/workspaces/{}/current-state-version-outputs", site.workspace),
+        format!("/api/v2/state-versions/{version}/outputs"),
+        format!("/api/v2/state-version-outputs/{version}.6f"),
+    ] {
+        for _ in 0..3 {
+            let read = server.http.get(format!("{}{path}", server.url));
+            let read = read.bearer_auth(&apply.run_token);
+            reads.push(spawn(async move {
+                let answer = read.send().await.unwrap();
+                (answer.status(), answer.bytes().await.unwrap().len())
+            }));
+        }
+    }
+    for read in reads {
+        let (status, length) = read.await.unwrap();
+        assert_eq!(status, StatusCode::OK);
+        assert!(length > 4_000_000, "{length}");
+    }
+    let peak = server.peak_memory();
+    assert!(peak < MOST_MEMORY, "the server had {} MiB", peak / MIB);
+}
+
+/// Each reads the beginning of an answer, and nothing more.
+#[tokio::test]
+async fn a_run_that_reads_its_outputs_slowly_keeps_nobody_from_theirs() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    server.run(&site).await;
+    let plan = agent.take().await;
+    let outputs = json!({ "o": { "type": "string", "value": "x".repeat(4_000_000) } });
+    let state = json!({ "version": 4, "serial": 1, "lineage": "l", "outputs": outputs });
+    let state = json!({ "state": STANDARD.encode(state.to_string()) });
+    server.create("/state-versions", state, &[("workspace", &site.workspace)]).await;
+    let path = format!("/workspaces/{}/outputs", site.workspace);
+    let head = format!(
+        "GET /api/iacp/v3{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        plan.run_token
+    );
+    let mut slow = Vec::new();
+    for _ in 0..30 {
+        let mut connection = connect_tls(&server, "127.0.0.2").await.unwrap();
+        connection.write_all(head.as_bytes()).await.unwrap();
+        slow.push(connection);
+    }
+    // As many as are read at once for one token.
+    for connection in &mut slow[..2] {
+        assert_ne!(connection.read(&mut [0; 16]).await.unwrap(), 0);
+    }
+    assert!(server.get(&path).await["data"][0]["value"].is_string());
+    let peak = server.peak_memory();
     assert!(peak < MOST_MEMORY, "the server had {} MiB", peak / MIB);
 }
 

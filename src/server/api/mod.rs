@@ -4,6 +4,7 @@ pub(crate) mod agent;
 mod calls;
 pub(crate) mod json_api;
 pub(crate) mod openapi;
+mod outputs;
 pub(crate) mod pools;
 mod run_scope;
 pub(crate) mod terraform;
@@ -18,6 +19,8 @@ use axum::routing::any;
 use tower_http::timeout::TimeoutError;
 
 use crate::app::App;
+
+pub(crate) use outputs::turns as outputs_turns;
 
 /// Every call. A path that no API has is refused as the API refuses that it is nearest to.
 pub(crate) fn routes(app: &App) -> Router<App> {

@@ -1,13 +1,14 @@
 //! States: every one that comes is kept as a version.
 
-use std::fmt;
+use std::io::Read;
 
-use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use anyhow::{Context as _, Result};
+use struson::reader::{JsonReader as _, ReaderError};
 use tracing::{info, warn};
 
 use super::tasks::{check_attempt, over};
 use super::{Change, Error, Scheduler};
+use crate::bounded::StateReader;
 use crate::objects::{self, Draft};
 use crate::store::Connection;
 use crate::store::run::{self, Run};
@@ -49,17 +50,17 @@ impl NewState {
     /// [`Error::Invalid`] when it is no state of Terraform's format 4.
     pub(crate) async fn read(content: Draft) -> Result<Self, Error> {
         let reader = content.reader()?;
-        let header = tokio::task::spawn_blocking(move || serde_json::from_reader(reader));
-        let header: Result<Header, _> = header.await.map_err(anyhow::Error::from)?;
+        let header = tokio::task::spawn_blocking(move || Header::read(reader));
+        let header = header.await.map_err(anyhow::Error::from)?;
         let header = header
-            .map_err(|error| Error::Invalid(format!("this is not a Terraform state: {error}")))?;
-        if header.version != 4 {
+            .map_err(|error| Error::Invalid(format!("this is not a Terraform state: {error:#}")))?;
+        let missing = |name| Error::Invalid(format!("this is not a Terraform state: no {name}"));
+        let version = header.version.ok_or_else(|| missing("version"))?;
+        if version != 4 {
             return Err(Error::Invalid(format!(
-                "states of format {} are not supported, only those of format 4",
-                header.version
+                "states of format {version} are not supported, only those of format 4"
             )));
         }
-        let missing = |name| Error::Invalid(format!("this is not a Terraform state: no {name}"));
         let lineage = header.lineage.ok_or_else(|| missing("lineage"))?;
         if lineage.chars().nth(MAX_NAME).is_some() {
             return Err(Error::Invalid(format!(
@@ -75,40 +76,53 @@ impl NewState {
     }
 }
 
-/// What the server reads of a state.
-#[derive(Debug, Deserialize)]
+/// What the server reads of a state. The rest may be anything of any length.
+#[derive(Debug, Default)]
 struct Header {
-    version: u64,
+    version: Option<u64>,
     serial: Option<i64>,
     lineage: Option<String>,
-    #[serde(default, deserialize_with = "count_managed")]
     resources: i64,
 }
 
-/// How many of a state's resources are managed, without keeping them in memory.
-fn count_managed<'de, D: Deserializer<'de>>(resources: D) -> Result<i64, D::Error> {
-    #[derive(Deserialize)]
-    struct Resource {
-        #[serde(default)]
-        mode: String,
-    }
-    struct Count;
-    impl<'de> Visitor<'de> for Count {
-        type Value = i64;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of resources")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut resources: A) -> Result<i64, A::Error> {
-            let mut count = 0;
-            while let Some(Resource { mode }) = resources.next_element()? {
-                count += i64::from(mode == "managed");
+impl Header {
+    fn read(state: impl Read) -> Result<Self> {
+        let mut state = StateReader::new(state, "a name or a value in it is too long");
+        let mut header = Self::default();
+        state.json.begin_object()?;
+        while let Some(name) = state.next_name()? {
+            match name.as_str() {
+                "version" => header.version = state.json.deserialize_next().context("version")?,
+                "serial" => header.serial = state.json.deserialize_next().context("serial")?,
+                "lineage" => header.lineage = state.json.deserialize_next().context("lineage")?,
+                "resources" => {
+                    header.resources = count_managed(&mut state).context("resources")?;
+                }
+                _ => state.skip()?,
             }
-            Ok(count)
         }
+        state.json.end_object()?;
+        state.json.consume_trailing_whitespace()?;
+        Ok(header)
     }
-    resources.deserialize_seq(Count)
+}
+
+/// How many of a state's resources are managed.
+fn count_managed<R: Read>(state: &mut StateReader<R>) -> Result<i64, ReaderError> {
+    let mut count = 0;
+    state.json.begin_array()?;
+    while state.json.has_next()? {
+        state.json.begin_object()?;
+        while let Some(name) = state.next_name()? {
+            match name.as_str() {
+                "mode" => count += i64::from(state.json.next_str()? == "managed"),
+                _ => state.skip()?,
+            }
+        }
+        state.json.end_object()?;
+    }
+    state.json.end_array()?;
+    Ok(count)
 }
 
 impl Scheduler {

@@ -18,6 +18,7 @@ use super::attributes::Kind;
 use super::payload::Payload;
 use crate::api::json_api::ApiError;
 use crate::app::App;
+use crate::bounded::Bounded;
 use crate::objects::Draft;
 use crate::scheduler::Error;
 use crate::upload::{Limit, Upload};
@@ -143,28 +144,6 @@ fn decode(text: impl Read, draft: &mut Draft) -> Result<String, ApiError> {
         }
         hash.update(&piece[..length]);
         draft.write_all(&piece[..length]).map_err(Error::from)?;
-    }
-}
-
-/// A JSON text of which only so many bytes are kept in memory.
-pub(super) struct Bounded<'a> {
-    pub body: &'a mut dyn Read,
-    /// How many bytes are left; none while a part is read that is not kept.
-    pub left: Rc<Cell<Option<u64>>>,
-    /// What is wrong with a text that has more.
-    pub beyond: &'static str,
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.body.read(buffer)?;
-        if let Some(left) = self.left.get() {
-            let left = left
-                .checked_sub(length as u64)
-                .ok_or_else(|| io::Error::new(ErrorKind::FileTooLarge, self.beyond))?;
-            self.left.set(Some(left));
-        }
-        Ok(length)
     }
 }
 

@@ -1,28 +1,24 @@
 //! State versions, and the outputs that stand in the current one.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufReader;
-use std::rc::Rc;
 
 use anyhow::Context as _;
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use struson::reader::{JsonReader as _, JsonStreamReader, ReaderError, ReaderSettings};
-use struson::serde::DeserializerError;
 
 use super::payload::Payload;
 use super::query::ListQuery;
-use super::state_upload::{Bounded, StateUpload};
+use super::state_upload::StateUpload;
 use super::{BASE, quotas, workspaces};
 use crate::api::calls::{About, Calls, Content};
 use crate::api::json_api::{ApiError, Document, to_one};
+use crate::api::outputs::OutputsTurn;
 use crate::api::value_type::ValueType::{Anything, Flag, LongText, Object, OrNull};
 use crate::app::App;
 use crate::clock::rfc3339;
@@ -133,87 +129,38 @@ fn outputs_about() -> About {
     )
 }
 
+/// An output in an answer.
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    value: Option<&'a RawValue>,
+    #[serde(rename = "type")]
+    kind: &'a RawValue,
+    sensitive: bool,
+}
+
 /// The outputs of the current state; a sensitive one without its value.
 async fn outputs(
     State(app): State<App>,
     Path(id): Path<String>,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+    turn: OutputsTurn,
+) -> Result<Response, ApiError> {
     let mut db = app.scheduler.store.read().await?;
     workspaces::find(&mut db, &id).await?;
     let current = state_version::current(&mut db, &id).await?;
     drop(db);
     let outputs = match current {
-        Some(current) => outputs_of(&app, &current).await?,
+        Some(current) => turn.outputs_of(&app, &current).await?,
         None => BTreeMap::new(),
     };
-    let outputs: Vec<Value> = outputs
-        .into_iter()
-        .map(|(name, output)| {
-            json!({
-                "name": name,
-                "value": if output.sensitive { Value::Null } else { output.value },
-                "type": output.kind,
-                "sensitive": output.sensitive,
-            })
-        })
-        .collect();
-    Ok((StatusCode::OK, Json(json!({ "data": outputs }))))
-}
-
-/// The most outputs of a state that are read, in bytes: they are kept in memory.
-const MAX_OUTPUTS: u64 = 4 * 1024 * 1024;
-const BEYOND_OUTPUTS: &str =
-    "they have more than 4194304 bytes (4 MiB)\nDownload the state and read them there.";
-
-/// An output in a state.
-#[derive(Deserialize)]
-pub(in crate::api) struct Output {
-    pub value: Value,
-    #[serde(rename = "type")]
-    pub kind: Value,
-    #[serde(default)]
-    pub sensitive: bool,
-}
-
-/// The outputs in a state, by name.
-///
-/// # Errors
-/// 422 when they are malformed, or have more than [`MAX_OUTPUTS`] bytes.
-pub(in crate::api) async fn outputs_of(
-    app: &App,
-    version: &StateVersion,
-) -> Result<BTreeMap<String, Output>, ApiError> {
-    let content = content(app, version)?;
-    let read = tokio::task::spawn_blocking(move || read_outputs(content));
-    // A state is kept whatever its outputs are: better a strange one than none.
-    read.await.map_err(anyhow::Error::from)?.map_err(|error| {
-        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Unreadable Outputs")
-            .detail(format!("cannot read the outputs in the state: {error:#}"))
-    })
-}
-
-fn read_outputs(content: File) -> anyhow::Result<BTreeMap<String, Output>> {
-    let left = Rc::new(Cell::new(None));
-    let mut content = BufReader::new(content);
-    let bounded = Bounded { body: &mut content, left: Rc::clone(&left), beyond: BEYOND_OUTPUTS };
-    // Terraform's numbers may have any number of digits.
-    let settings = ReaderSettings { restrict_number_values: false, ..Default::default() };
-    let mut json = JsonStreamReader::new_custom(bounded, settings);
-    let mut outputs = BTreeMap::new();
-    json.begin_object()?;
-    while json.has_next()? {
-        if json.next_name()? != "outputs" {
-            json.skip_value()?;
-            continue;
-        }
-        left.set(Some(MAX_OUTPUTS));
-        outputs = json.deserialize_next().map_err(|error| match error {
-            DeserializerError::ReaderError(ReaderError::IoError { error, .. }) => error.into(),
-            error => anyhow::Error::from(error),
-        })?;
-        left.set(None);
-    }
-    Ok(outputs)
+    let data = outputs.iter().map(|(name, output)| Shown {
+        name,
+        value: (!output.sensitive).then_some(&output.value),
+        kind: &output.kind,
+        sensitive: output.sensitive,
+    });
+    let data: Vec<Shown<'_>> = data.collect();
+    turn.answer("application/json", &BTreeMap::from([("data", data)]))
 }
 
 pub(in crate::api) async fn find(db: &mut Connection, id: &str) -> Result<StateVersion, ApiError> {
