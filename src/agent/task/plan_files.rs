@@ -109,10 +109,20 @@ pub(super) fn pack(
             io::copy(&mut entry, &mut copy).context(NOT_PACKED)?;
             *lock_file = Some(copy);
         } else if !path.as_os_str().is_empty() && !is_ours(&path, directory) {
-            packer.add(path, &mut entry)?;
+            match has_whole_name(&mut entry)? {
+                true => packer.add(path, &mut entry)?,
+                false => packer.foreign.push(path),
+            }
         }
     }
     packer.finish()
+}
+
+/// Whether the entry's path is its name: the `tar` crate ends records at newlines, which a name
+/// may have, and then goes by the header, which has a part of the name.
+fn has_whole_name(entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
+    let records = entry.pax_extensions()?;
+    Ok(records.into_iter().flatten().all(|record| record.is_ok()))
 }
 
 /// Whether Terraform or the agent makes a new one for each task.
@@ -466,6 +476,23 @@ mod tests {
         let note = "Not handed over to the apply: `net/python`, `net/up`, `net/pipe`; only files, \
                     directories and links that stay in the configuration are.";
         assert_eq!(packed.note.as_deref(), Some(note));
+    }
+
+    #[test]
+    fn a_file_whose_name_cannot_be_read_is_not_handed_over_under_another_one() {
+        let mut work = Builder::new(Vec::new());
+        for name in ["work/\u{e9}", "work/\u{e9}\nb", "work/\u{e9}\n15 path=work/x\n"] {
+            work.append_pax_extensions([("path", name.as_bytes())]).unwrap();
+            // What is left of it without the letter that ASCII has not.
+            let mut header = header(FILE, 0o644, 0);
+            header.set_path(name.replace('\u{e9}', "")).unwrap();
+            header.set_cksum();
+            work.append(&header, io::empty()).unwrap();
+        }
+        let (lines, packed) = packed(&before(&[]), work.into_inner().unwrap().as_slice());
+        assert_eq!(lines, ["\u{e9} 644 "]);
+        let note = packed.note.unwrap();
+        assert!(note.starts_with("Not handed over to the apply: `\\nb`, `x`; only"), "{note}");
     }
 
     #[test]
