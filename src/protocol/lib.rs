@@ -92,7 +92,7 @@ pub enum Code {
     StateRefused,
     /// The file is larger than the server takes. The task goes on.
     TooLarge,
-    /// Another machine's agent has the name and is alive: try again later.
+    /// Another agent has the name. Registering may be tried again later; a session is over.
     NameTaken,
     /// One that this version does not know.
     #[serde(other)]

@@ -283,6 +283,7 @@ async fn a_second_agent_of_the_same_name_takes_the_place_of_the_first() {
     let (status, why) = polling.await.unwrap();
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert!(why.contains("another agent registered under the name one"), "{why}");
+    assert!(why.contains(r#""code":"name_taken""#), "{why}");
 
     let agents = format!("/agents?filter[agent-pool]={}", site.pool);
     let listed = server.get(&agents).await;

@@ -88,6 +88,14 @@ impl Service {
             error => self.context.connection.away(error.to_string()),
         }
         match error {
+            CallError::Refused {
+                status: StatusCode::UNAUTHORIZED,
+                why,
+                code: Some(Code::NameTaken),
+                ..
+            } => Failure::NotPermitted.because(format!(
+                "{url} refuses the agent: {why}, with `scalr-agent configure --agent-name NAME`"
+            )),
             CallError::Refused { status: StatusCode::UNAUTHORIZED, why, .. } => {
                 Failure::NotPermitted.because(format!(
                     "{url} refuses the agent: {why}. Make a new token in the pool and give it with `scalr-agent configure --token-file FILE`"

@@ -18,6 +18,9 @@ pub(crate) enum Denied {
     /// It is no good, and trying again won't help.
     #[error("{0}")]
     Unauthorized(String),
+    /// Another agent has its name.
+    #[error("{0}")]
+    Replaced(String),
     /// Its session is over; a new one can be had.
     #[error("{0}")]
     RegisterAgain(&'static str),
@@ -152,7 +155,7 @@ impl Scheduler {
         }
         match session.end_reason {
             Some(End::Replaced) => {
-                return Err(Denied::Unauthorized(format!(
+                return Err(Denied::Replaced(format!(
                     "another agent registered under the name {} in this pool; give each agent a \
                      name of its own",
                     session.agent_name
@@ -242,11 +245,12 @@ impl Change {
         let since = session::open_since(&mut self.tx, &holder.id).await?;
         let since = rfc3339(since.unwrap_or(holder.created_at));
         let seconds = (self.now - last_seen_at).max(0) / 1000;
+        let free_after = (self.now - terms.online_since(self.now)) / 1000;
         Err(Error::NameTaken(format!(
             "the name {} is in use in this pool by an agent on another machine (version {}, {}, \
              registered at {since}, last seen {seconds} s ago): give each machine a name of its \
              own with `scalr-agent configure --agent-name NAME` and restart its agent; this agent \
-             tries again until the name is free",
+             tries again until the name is free, {free_after} s after the other one was last seen",
             holder.name, holder.version, holder.os
         )))
     }

@@ -1287,7 +1287,7 @@ async fn of_two_old_agents_with_one_name_the_later_wins() {
     let (second, second_token) = world.register("one").await;
     assert_eq!(first.agent_id, second.agent_id);
     let denied = world.scheduler.session(&first_token).await.unwrap_err();
-    assert!(matches!(&denied, Denied::Unauthorized(why) if why.contains("name one")), "{denied}");
+    assert!(matches!(&denied, Denied::Replaced(why) if why.contains("name one")), "{denied}");
     assert!(world.scheduler.session(&second_token).await.is_ok());
     assert_eq!(offer(&world.events(&second, 1).await), (id, 2), "the offer is not lost");
 }
@@ -1310,7 +1310,9 @@ async fn a_name_is_the_first_machines_while_its_agent_is_alive() {
     for clone in clones {
         let refused = world.register_from("one", clone).await.unwrap_err();
         let Error::NameTaken(why) = refused else { panic!("{clone:?}: {refused}") };
-        for part in ["the name one", "0.1.0", "debian_12", "last seen 0 s ago", "--agent-name"] {
+        let free = format!("free, {} s after", LEASE.as_secs() * 3 / 4);
+        let last_seen = "last seen 0 s ago";
+        for part in ["the name one", "0.1.0", "debian_12", last_seen, "--agent-name", &free] {
             assert!(why.contains(part), "{why}");
         }
         assert!(world.scheduler.session(&first_token).await.is_ok());

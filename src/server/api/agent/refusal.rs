@@ -109,6 +109,7 @@ impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Unauthorized(why) => Self::unauthorized(why),
+            Denied::Replaced(why) => Self::unauthorized(why).code(Code::NameTaken),
             Denied::RegisterAgain(why) => Self::conflict(why),
             Denied::Failed(error) => error.into(),
         }
