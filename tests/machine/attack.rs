@@ -89,12 +89,17 @@ for file in /run/scalr-docker /run/docker.sock /var/run/docker.sock /run/contain
     /proc/1/root/etc/scalr-agent; do
     [ ! -e $file ] || echo "GOT $file"
 done
-for file in /dev/mem /dev/kmsg /dev/sda /dev/vda /dev/fuse /proc/kcore /proc/kmsg; do
+for file in /dev/mem /dev/kmsg /dev/sda /dev/vda /dev/fuse /proc/kcore /proc/kmsg /proc/keys \
+    /proc/timer_list /proc/scsi/scsi /sys/firmware/dmi/tables/DMI; do
     [ -z "$(head -c 1 $file 2>/dev/null | tr '\0' x)" ] || echo "GOT $file"
 done
 for file in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /sys/kernel/uevent_helper \
     /sys/fs/cgroup/memory/memory.limit_in_bytes; do
     [ ! -w $file ] || echo "GOT write access to $file"
+done
+# None to send raw packets with, for example, and no system calls for keyrings.
+for line in 'CapEff:	0000000000000000' 'CapBnd:	0000000000000000' 'NoNewPrivs:	1' 'Seccomp:	2'; do
+    grep -q "^$line\$" /proc/self/status || echo "GOT other than $line"
 done
 ! mknod /tmp/device b 8 0 2>/dev/null || echo "GOT a device"
 ! mount -t tmpfs none /tmp 2>/dev/null || echo "GOT a mount"

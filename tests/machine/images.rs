@@ -6,7 +6,7 @@ mod registry;
 use serde_json::json;
 
 use crate::fleet::{DOCKER, Fleet, configuration, kit};
-use crate::pool::Pool;
+use crate::pool::{Pool, Run};
 use registry::{HOST, PASSWORD, Registry, USER};
 
 /// Where the agent looks for passwords.
@@ -64,6 +64,95 @@ fn a_run_pulls_its_image_with_a_password_or_says_what_is_wrong() {
 
     let said = fleet.shell("journalctl --no-pager --unit=scalr-agent --unit=scalr-docker") + &log;
     assert!(said.contains(&image) && !said.contains(PASSWORD), "the password shows");
+}
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn an_apply_has_the_image_of_its_plan_or_none_whatever_became_of_the_name() {
+    let fleet = Fleet::boot_with_package();
+    let pool = fleet.pool();
+    fleet.install("");
+    let registry = Registry::start(&fleet);
+    trust(&fleet, &registry);
+    credentials(&fleet, PASSWORD);
+    fleet.shell(&format!("scalr-agent configure --registry-auth={CREDENTIALS}"));
+    fleet.shell("systemctl restart scalr-agent");
+    fleet.wait_for_agent(&pool, "idle");
+    let login = format!("{DOCKER} login --username {USER} --password-stdin {HOST}");
+    fleet.world.feed(&fleet.machine, &login, PASSWORD.as_bytes());
+    let image = format!("{HOST}/team/run:1");
+    // In a workspace of its own, so that there is something to apply.
+    let plan = |mark: &str| {
+        let pool = pool.with_workspace(mark, json!({"auto-apply": false, "image": image}));
+        pool.variable("greeting", "terraform", false, "hello");
+        pool.variable("steps", "terraform", false, "1");
+        let show = "echo \"the image is $IMAGE_MARK.\"";
+        pool.hooks(json!({"pre-plan": show, "pre-apply": show}));
+        let run = pool.start_run(&configuration());
+        pool.wait_for_status(&run, "planned");
+        let log = pool.log(&run, "plan");
+        assert!(log.contains(&format!("the image is {mark}.")), "{log}");
+        (pool, run)
+    };
+    let is_applied_with = |(pool, run): &(Pool<'_>, Run), mark: &str| {
+        pool.apply(run);
+        pool.wait_for_status(run, "applied");
+        let log = pool.log(run, "apply");
+        assert!(log.contains(&format!("the image is {mark}.")), "{log}");
+    };
+
+    // Both are on the engine, and the name is the other one's.
+    push(&fleet, &image, "one");
+    let planned = plan("one");
+    push(&fleet, &image, "two");
+    is_applied_with(&planned, "one");
+
+    // The registry has both.
+    let planned = plan("two");
+    push(&fleet, &image, "three");
+    forget_images(&fleet);
+    is_applied_with(&planned, "two");
+
+    // Another run has given the engine the name of the other one.
+    let planned = plan("three");
+    let digest = push(&fleet, &image, "four");
+    forget_images(&fleet);
+    let of_other = plan("four");
+    is_applied_with(&planned, "three");
+
+    // Nobody has it any more.
+    forget_images(&fleet);
+    registry.delete("team/run", &digest);
+    push(&fleet, &image, "five");
+    let (pool, run) = &of_other;
+    pool.apply(run);
+    pool.wait_for_ended(run, "errored");
+    let log = pool.log(run, "apply");
+    let why = format!("image {HOST}/team/run@{digest} is not on this agent's engine");
+    assert!(log.contains(&why) && log.contains("What to do: "), "{log}");
+    assert!(!log.contains("the image is"), "{log}");
+    is_applied_with(&plan("five"), "five");
+}
+
+/// Pushes an image that differs from others by its mark, which the engine has afterwards under
+/// that name; gives its digest.
+fn push(fleet: &Fleet, image: &str, mark: &str) -> String {
+    let archive = std::fs::read(kit().join("run-image.tar")).expect("the kit has an image");
+    let import = format!("{DOCKER} import --change 'ENV IMAGE_MARK={mark}' - {image}");
+    fleet.world.feed(&fleet.machine, &import, &archive);
+    // "1: digest: sha256:… size: 527"
+    let pushed = fleet.shell(&format!("{DOCKER} push {image}"));
+    let digest = pushed.split_whitespace().find(|word| word.starts_with("sha256:"));
+    digest.unwrap_or_else(|| panic!("no digest in {pushed}")).to_owned()
+}
+
+/// Takes all images off the engine, and with them what waits for a run.
+fn forget_images(fleet: &Fleet) {
+    fleet.shell(&format!(
+        "{DOCKER} ps --all --quiet | xargs -r {DOCKER} rm --force --volumes && \
+         {DOCKER} image prune --all --force"
+    ));
+    assert_eq!(fleet.shell(&format!("{DOCKER} images --all --quiet")), "");
 }
 
 /// Puts what the runs are to pull into the registry, and takes it all off the

@@ -45,7 +45,10 @@ impl<'a> Registry<'a> {
         write("htpasswd", &line.stdout);
         let settings = json!({
             "version": "0.1",
-            "storage": {"filesystem": {"rootdirectory": folder.path().join("images")}},
+            "storage": {
+                "filesystem": {"rootdirectory": folder.path().join("images")},
+                "delete": {"enabled": true},
+            },
             "auth": {"htpasswd": {"realm": "tests", "path": folder.path().join("htpasswd")}},
             "http": {"addr": "192.0.2.1:5000", "tls": {
                 "certificate": folder.path().join("cert.pem"),
@@ -82,6 +85,13 @@ impl<'a> Registry<'a> {
             &list.to_string(),
         ];
         let answer = self.curl(&arguments, &format!("{repository}/manifests/arm"));
+        assert!(answer.status.success(), "{}", text(&answer));
+    }
+
+    /// Deletes the image with this digest; its tags go with it.
+    pub(super) fn delete(&self, repository: &str, digest: &str) {
+        let answer =
+            self.curl(&["--request", "DELETE"], &format!("{repository}/manifests/{digest}"));
         assert!(answer.status.success(), "{}", text(&answer));
     }
 
