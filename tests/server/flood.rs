@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use protocol::{BASE, Heartbeat, Outcome, Status, TaskState, TaskStatus};
+use protocol::{BASE, Finish, Heartbeat, Outcome, PlanSummary, Status, TaskState, TaskStatus};
 use reqwest::{Body, Certificate, Client, Method, StatusCode};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -26,6 +26,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::{Agent, Job, Server, resource};
+use crate::lists::sign_in;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -199,6 +200,31 @@ async fn what_a_run_leaves_as_its_state_takes_little_memory() {
         assert_eq!(status, StatusCode::OK);
         assert!(length > 4_000_000, "{length}");
     }
+    let peak = server.peak_memory();
+    assert!(peak < MOST_MEMORY, "the server had {} MiB", peak / MIB);
+}
+
+#[tokio::test]
+async fn a_page_with_a_plan_of_many_values_takes_little_memory() {
+    let server = Server::start().await;
+    let site = server.pool_and_workspace().await;
+    let agent = server.agent(&site, "one").await;
+    let run = server.run(&site).await["id"].as_str().unwrap().to_owned();
+    let plan = agent.take().await;
+    let json = format!(
+        r#"{{"resource_changes": [{{"address": "x.y",
+            "change": {{"actions": ["create"], "after": {{"o": [{}0]}}}}}}]}}"#,
+        r#"{"a":0},"#.repeat(1_800_000)
+    );
+    assert_eq!(plan.put("plan-json", &json).await.0, StatusCode::NO_CONTENT);
+    let summary = Some(PlanSummary { additions: 1, ..PlanSummary::default() });
+    let finish = Finish { summary, ..plan.ended(Outcome::Finished, Some(true), "") };
+    let (status, said) = plan.say_finish(&finish).await;
+    assert!(status.is_success(), "{said}");
+    let cookie = sign_in(&server).await;
+    let page = server.http.get(format!("{}/runs/{run}", server.url)).header("cookie", cookie);
+    let page = page.send().await.unwrap();
+    assert_eq!(page.status(), StatusCode::OK);
     let peak = server.peak_memory();
     assert!(peak < MOST_MEMORY, "the server had {} MiB", peak / MIB);
 }

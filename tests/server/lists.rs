@@ -135,7 +135,7 @@ async fn queries_of_other_lists(
 }
 
 /// Signs in to the pages with the admin's token; the session's cookie.
-async fn sign_in(server: &Server) -> String {
+pub(crate) async fn sign_in(server: &Server) -> String {
     let url = format!("{}/sign-in", server.url);
     let ca = std::fs::read(server.data.join("tls/ca.pem")).unwrap();
     let ca = Certificate::from_pem(&ca).unwrap();
