@@ -173,7 +173,7 @@ mod tests {
         };
         tokio::select! {
             answers = join_all(uploads) => panic!("{answers:?}"),
-            status = tokio::time::timeout(Duration::from_secs(10), append) => {
+            status = tokio::time::timeout(Duration::from_secs(60), append) => {
                 assert_eq!(status, Ok(StatusCode::OK));
             }
         }
@@ -203,7 +203,7 @@ mod tests {
             };
             tokio::select! {
                 answer = upload => panic!("{path}: {answer:?}"),
-                status = tokio::time::timeout(Duration::from_secs(5), others) => {
+                status = tokio::time::timeout(Duration::from_secs(20), others) => {
                     assert_eq!(status, Ok(StatusCode::NO_CONTENT), "{path}");
                 }
             }

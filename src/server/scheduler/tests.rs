@@ -1038,7 +1038,7 @@ async fn assert_stored_beside(
         }
         drop(another_writer);
     };
-    let stored = tokio::time::timeout(Duration::from_secs(5), stored);
+    let stored = tokio::time::timeout(Duration::from_secs(20), stored);
     let (saved, stored) = tokio::join!(save, stored);
     stored.expect("the state waits for the other writer");
     assert!(matches!(saved, Ok(Saved::New(_))));

@@ -365,7 +365,7 @@ mod tests {
         for _ in 0..4 * CONNECTIONS {
             tokio::task::yield_now().await;
         }
-        let read = tokio::time::timeout(Duration::from_secs(5), store.read()).await;
+        let read = tokio::time::timeout(Duration::from_secs(20), store.read()).await;
         read.expect("a reader waits for the writers").unwrap();
         drop(first);
         while let Some(written) = waiting.join_next().await {
