@@ -28,14 +28,18 @@ fn centos_8_is_set_up_by_ansible_and_a_second_play_changes_nothing() {
 
 #[test]
 #[ignore = "needs root, a kit and Ansible: run scripts/test"]
-fn ubuntu_18_04_behind_a_proxy_is_looked_at_and_set_up_by_ansible() {
-    ansible_sets_up_behind_a_proxy("ubuntu-18.04");
-}
-
-#[test]
-#[ignore = "needs root, a kit and Ansible: run scripts/test"]
 fn centos_8_behind_a_proxy_is_looked_at_and_set_up_by_ansible() {
     ansible_sets_up_behind_a_proxy("centos-8");
+}
+
+mod full {
+    use super::ansible_sets_up_behind_a_proxy;
+
+    #[test]
+    #[ignore = "needs root, a kit and Ansible: run scripts/test --full"]
+    fn ubuntu_18_04_behind_a_proxy_is_looked_at_and_set_up_by_ansible() {
+        ansible_sets_up_behind_a_proxy("ubuntu-18.04");
+    }
 }
 
 fn ansible_sets_up_behind_a_proxy(flavour: &str) {
