@@ -2,5 +2,6 @@
 
 mod calls;
 mod crates;
+mod faults;
 mod security;
 mod words;
