@@ -47,10 +47,16 @@ fn ansible_sets_up_behind_a_proxy(flavour: &str) {
     let pool = fleet.pool();
     fleet.distrust_server();
     let _open = Proxy::start(&fleet, 8888, None);
-    let proxy = "http://proxy.test:8888";
-    let ansible = Ansible { proxy: Some(proxy), ..Ansible::new(&fleet) };
-    let set = || json!({"scalr_agent_http_proxy": proxy});
+    let _closed = Proxy::start(&fleet, 8889, Some(("robot", "pa55word")));
+    let ansible = Ansible { proxy: Some("http://proxy.test:8888"), ..Ansible::new(&fleet) };
+    let set = || json!({"scalr_agent_http_proxy": "http://robot:pa%355word@proxy.test:8889"});
     let files = "find /etc /usr -name '*scalr*'";
+    // The package manager has one of its own that does not answer.
+    let (dead, file) = match flavour.starts_with("ubuntu") {
+        true => ("Acquire::http::Proxy \"http://127.0.0.1:9\";", "/etc/apt/apt.conf.d/01proxy"),
+        false => ("proxy=http://127.0.0.1:9", "/etc/dnf/dnf.conf"),
+    };
+    fleet.shell(&format!("printf '%s\\n' '{dead}' >>{file}"));
 
     let looked = ansible.look(&pool.token, set());
     assert_eq!(looked.count("failed"), 0, "{}", looked.said);
@@ -65,6 +71,12 @@ fn ansible_sets_up_behind_a_proxy(flavour: &str) {
     let first = ansible.play(&pool.token, set());
     assert_eq!(first.count("failed"), 0, "{}", first.said);
     fleet.wait_for_agent(&pool, "idle");
+    let secret = "find /etc/apt /etc/yum* /etc/dnf -type f 2>/dev/null | \
+                  xargs grep -l 5word | xargs stat --format=%a";
+    assert_eq!(fleet.shell(secret), "600");
+    for shown in [&looked.said, &first.said] {
+        assert!(!shown.contains("5word"), "the password shows: {shown}");
+    }
     for again in [ansible.play("", set()), ansible.play("", json!({})), ansible.look("", set())] {
         assert_eq!((again.count("failed"), again.count("changed")), (0, 0), "{}", again.said);
     }
