@@ -276,7 +276,8 @@ impl Change {
         // The apply goes where the plan went: it may rely on what is there.
         let plan = task::of_run(&mut self.tx, &run.id, Phase::Plan).await?;
         let Some(pool_id) = plan.pool_id else {
-            let message = "The pool that planned this run is gone.".to_owned();
+            let message =
+                "The agent pool that planned this run is deleted. Start a new run.".to_owned();
             return Ok(self.end_run(run, Status::Errored, Some(message)).await?);
         };
         self.set_status(run, Status::Confirmed).await?;

@@ -450,6 +450,19 @@ pub(crate) async fn search(
     .await
 }
 
+/// A run that goes on in a pool: one that is under way and was planned there, or is queued
+/// there or with one of its agents.
+pub(crate) async fn in_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar(statement(
+        "SELECT r.id FROM runs r JOIN tasks t ON t.run_id = r.id
+         WHERE t.pool_id = $1 AND (t.ended_at IS NULL OR r.status IN {runs_under_way})
+         ORDER BY r.created_at LIMIT 1",
+    ))
+    .bind(pool_id)
+    .fetch_optional(db)
+    .await
+}
+
 /// The runs with these ids.
 pub(crate) async fn with_ids(db: &mut Connection, ids: &[&str]) -> sqlx::Result<Vec<Run>> {
     super::of_any(db, "SELECT * FROM runs WHERE id", ids, "").await

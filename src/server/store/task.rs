@@ -487,14 +487,6 @@ pub(crate) async fn work_of_agent(
     .await
 }
 
-/// Whether anything is queued in a pool or with one of its agents.
-pub(crate) async fn any_in_pool(db: &mut Connection, pool_id: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar("SELECT COUNT(*) > 0 FROM tasks WHERE pool_id = $1 AND ended_at IS NULL")
-        .bind(pool_id)
-        .fetch_one(db)
-        .await
-}
-
 /// The tasks whose lease has expired.
 pub(crate) async fn expired(db: &mut Connection, now: Millis) -> sqlx::Result<Vec<Task>> {
     sqlx::query_as("SELECT * FROM tasks WHERE lease_expires_at <= $1 ORDER BY lease_expires_at")

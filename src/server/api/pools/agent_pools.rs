@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::clock::rfc3339;
 use crate::store::agent_pool::{self, AgentPool, Filter};
 use crate::store::webhook::Webhook;
-use crate::store::{Connection, agent, environment, is_taken, task, workspace};
+use crate::store::{Connection, agent, environment, is_taken, run, task, workspace};
 use crate::token::new_id;
 
 pub(super) fn calls() -> Calls {
@@ -133,8 +133,11 @@ pub(crate) async fn delete(
     if !environment::with_default_pool(&mut tx, &id).await?.is_empty() {
         return Err(ApiError::conflict("The agent pool is the default of an environment."));
     }
-    if task::any_in_pool(&mut tx, &id).await? {
-        return Err(ApiError::conflict("Runs are under way in the agent pool."));
+    if let Some(run) = run::in_pool(&mut tx, &id).await? {
+        return Err(ApiError::conflict(format!(
+            "The run {run} is under way in the agent pool, or waits there for approval. \
+             Let it end, or cancel or discard it first."
+        )));
     }
     agent_pool::delete(&mut tx, &id).await?;
     tx.commit().await?;
