@@ -38,6 +38,7 @@ fn a_run_keeps_its_state_and_destroys_nothing_unasked() {
     takes_archives_as_people_make_them(&pool);
     runs_as_plain_terraform(&fleet, &pool);
     applies_what_was_planned(&fleet, &pool);
+    applies_with_what_the_plan_left(&pool);
     ends_at_its_time_limit(&pool);
     ends_with_its_entry_point(&pool);
 }
@@ -132,6 +133,46 @@ fn applies_what_was_planned(fleet: &Fleet, pool: &Pool<'_>) {
     let log = pool.log(&run, "apply");
     assert_eq!(lines_with_end(&log, "planned image is planned"), 1, "{log}");
     assert_eq!((pool.output("word"), pool.resources()), (json!("planned"), 1));
+
+    // The agent has another image by now.
+    let pool =
+        workspace(&pool, "planned-by-agent", json!({"auto-apply": false, "hooks": says("its")}));
+    let run = pool.start_run(one_resource("", &[]).path());
+    pool.wait_for_status(&run, "planned");
+    let configure = |image: &str| {
+        fleet.shell(&format!(
+            "scalr-agent configure --image {image} && systemctl reload scalr-agent"
+        ));
+    };
+    configure(NAME);
+    pool.apply(&run);
+    pool.wait_for_ended(&run, "applied");
+    let log = pool.log(&run, "apply");
+    assert_eq!(lines_with_end(&log, "its image is planned"), 1, "{log}");
+    configure(IMAGE);
+}
+
+/// What its plan made in its working directory, or a line of its log.
+fn applies_with_what_the_plan_left(pool: &Pool<'_>) {
+    let makes = "mkdir made && cd made && echo open >plain && echo shut >shut && chmod 0 shut &&
+        mkdir closed && echo in >closed/file && chmod 0500 closed && truncate -s 300M sparse &&
+        ln -s plain inside && ln -s /etc/passwd out && ln -s ../../run up && mkfifo pipe &&
+        ! mknod device c 1 3";
+    let lists = "cd made && echo left $(ls) && echo has $(cat inside shut closed/file) \
+        $(stat -c '%s %u' sparse) by $(id -u)";
+    let hooks = json!({"pre-plan": makes, "pre-apply": lists});
+    let pool = workspace(pool, "left", json!({"hooks": hooks}));
+    let run = pool.start_run(one_resource("", &[]).path());
+    pool.wait_for_ended(&run, "applied");
+    let log = pool.log(&run, "plan");
+    let note = "Not handed over to the apply: `made/out`, `made/pipe`, `made/up`; only files, \
+                directories and links that stay in the configuration are.";
+    assert_eq!(lines_with_end(&log, note), 1, "{log}");
+    let log = pool.log(&run, "apply");
+    assert_eq!(lines_with_end(&log, "left closed inside plain shut sparse"), 1, "{log}");
+    let has = log.lines().find_map(|line| line.strip_prefix("has open shut in 314572800 "));
+    let (owner, user) = has.and_then(|has| has.trim().split_once(" by ")).expect(&log);
+    assert_eq!(owner, user, "{log}");
 }
 
 fn destroys_nothing_without_a_configuration(pool: &Pool<'_>) {
