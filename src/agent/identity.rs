@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -56,7 +56,8 @@ pub(crate) fn claim(data_dir: &Path) -> Result<(Identity, Option<FileLock>)> {
 }
 
 /// The identity that is kept in the data folder, made if there is none, and of this boot: a
-/// cloned machine has a copy of the first.
+/// cloned machine has a copy of the first. A copy of the folder on the same machine is another
+/// file on the disk, as when a container's volume is copied.
 ///
 /// # Errors
 /// It can't be read or made.
@@ -69,7 +70,8 @@ fn of(data_dir: &Path) -> Result<Identity> {
         }
         _ => make(&file)?,
     };
-    Ok(Identity { machine_id, boot_id: read(BOOT_ID)? })
+    let place = fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(Identity { machine_id, boot_id: format!("{}-{}", read(BOOT_ID)?, place.ino()) })
 }
 
 fn make(file: &Path) -> Result<String> {
@@ -120,7 +122,11 @@ mod tests {
         assert_eq!(of(data.path()).unwrap(), first);
         let other = of(tempfile::tempdir().unwrap().path()).unwrap();
         assert_ne!(other.machine_id, first.machine_id);
-        assert_eq!(other.boot_id, first.boot_id);
+        let copied = tempfile::tempdir().unwrap();
+        fs::copy(data.path().join(data::MACHINE_ID), copied.path().join(data::MACHINE_ID)).unwrap();
+        let copied = of(copied.path()).unwrap();
+        assert_eq!(copied.machine_id, first.machine_id);
+        assert_ne!(copied.boot_id, first.boot_id);
         // Cut off by a crash.
         fs::write(data.path().join(data::MACHINE_ID), "").unwrap();
         assert_ne!(of(data.path()).unwrap().machine_id, first.machine_id);

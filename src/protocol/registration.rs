@@ -62,7 +62,8 @@ pub struct CheckToken {
 pub struct Identity {
     /// Random, kept in the agent's data folder: the same after a restart.
     pub machine_id: String,
-    /// The kernel's: another one after each boot, and of each clone of a machine.
+    /// Another one after each boot, of each clone of a machine, and of each copy of the data
+    /// folder: the kernel's id of the boot, and the inode of the file with the machine's id.
     pub boot_id: String,
 }
 
