@@ -1,7 +1,7 @@
 //! `scalr-agent configure`: changes `agent.toml`, all of what was asked for or
 //! nothing.
 
-use std::io;
+use std::fs;
 use std::path::Path;
 use std::process;
 
@@ -11,7 +11,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use crate::image_check;
 use cli::Failure;
-use cli::untrusted_file;
 use config::data_dir::refuse_foreign;
 use config::edit::{self, Change};
 use config::{ENGINE, KEYS, Key, Settings, ValueKind};
@@ -60,7 +59,7 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
     let token_on_command_line =
         options.changes.iter().any(|(key, value)| key.name == "token" && value.is_some());
     let changes = options.read()?;
-    let old = read(file)?;
+    let old = edit::read(file)?;
     let new = edit::apply(old.as_deref().unwrap_or_default(), &changes)
         .with_context(|| format!("{} is not changed", file.display()))?;
     let changed = old.as_deref() != Some(&new);
@@ -71,8 +70,15 @@ pub(crate) fn run(file: &Path, Args { options }: Args) -> Result<()> {
         check_image(file, &new)?;
     }
     if changed {
+        let was_link = fs::read_link(file).ok();
         edit::write(file, &new)?;
         println!("Changed {}: {}", file.display(), names(&changes));
+        if let Some(target) = was_link {
+            println!(
+                "It is a file now, no longer a link to {}, which stays as it was.",
+                target.display()
+            );
+        }
     } else {
         println!("Unchanged: {} has these settings already", file.display());
     }
@@ -253,16 +259,6 @@ fn nothing_asked() -> anyhow::Error {
          scalr-agent configure --help explains them",
         options.join(", ")
     ))
-}
-
-fn read(file: &Path) -> Result<Option<String>> {
-    match untrusted_file::read_text(file) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::NotPermitted
-            .because(format!("cannot read {}: {error}; run this as root", file.display()))),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
-    }
 }
 
 /// An image that nobody can be asked about may exist.

@@ -4,6 +4,7 @@
 pub mod documents;
 pub mod exit;
 pub mod print;
+pub mod refusal;
 pub mod untrusted_file;
 pub mod whole_file;
 

@@ -18,6 +18,8 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use tempfile::{Builder, NamedTempFile};
 
+use crate::refusal;
+
 /// A file to be written, and how.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
@@ -84,7 +86,7 @@ impl<'a> WholeFile<'a> {
             }
             None => self.make_temporary(),
         };
-        let filled = made.map_err(anyhow::Error::new).and_then(|file| {
+        let filled = made.map_err(refusal::explain).map_err(anyhow::Error::new).and_then(|file| {
             let mut content = BufWriter::new(file.as_file());
             fill(&mut content)?;
             content.flush()?;
@@ -99,7 +101,7 @@ impl<'a> WholeFile<'a> {
     /// # Errors
     /// The folder cannot be written.
     pub fn draft(self) -> Result<NamedTempFile> {
-        self.make_temporary().with_context(|| self.cannot())
+        self.make_temporary().map_err(refusal::explain).with_context(|| self.cannot())
     }
 
     /// A locked file of a name that only we give; those without a process are removed.
@@ -135,10 +137,10 @@ impl<'a> WholeFile<'a> {
     /// # Errors
     /// As [`WholeFile::write`].
     pub fn put(self, content: NamedTempFile) -> Result<()> {
-        self.try_put(content).with_context(|| self.cannot())
+        self.try_put(content).map_err(refusal::explain).with_context(|| self.cannot())
     }
 
-    fn try_put(self, content: NamedTempFile) -> Result<()> {
+    fn try_put(self, content: NamedTempFile) -> io::Result<()> {
         let file = content.as_file();
         if let Some((uid, gid)) = self.owner {
             fchown(file, Some(uid), Some(gid))?;
@@ -148,9 +150,9 @@ impl<'a> WholeFile<'a> {
             file.sync_all()?;
         }
         if self.keeps_existing {
-            content.persist_noclobber(self.path)?;
+            content.persist_noclobber(self.path).map_err(|error| error.error)?;
         } else {
-            content.persist(self.path)?;
+            content.persist(self.path).map_err(|error| error.error)?;
         }
         if self.is_synced {
             File::open(folder_of(self.path))?.sync_all()?;

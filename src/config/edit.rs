@@ -1,16 +1,43 @@
 //! Changing `agent.toml`: what is not named stays as it is, comments too.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use toml_edit::{DocumentMut, Item, Value};
 
 use super::{Key, Settings, layout};
 use cli::Failure;
+use cli::untrusted_file;
 use cli::whole_file::WholeFile;
 
 /// A setting's new value, as given on a command line; none takes it out.
 pub type Change = (&'static Key, Option<String>);
+
+/// The text of the settings' file; none if there is no file.
+///
+/// # Errors
+/// It can't be read; it is a link that leads nowhere, with whose file settings would be lost.
+pub fn read(file: &Path) -> Result<Option<String>> {
+    let cannot = || format!("cannot read {}", file.display());
+    match untrusted_file::read_text(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(file) {
+            Ok(target) => bail!(
+                "{}: it is a symbolic link to {}, which is not there\n\
+                 Bring that file back, or remove the link to begin with new settings.",
+                cannot(),
+                target.display()
+            ),
+            Err(_) => Ok(None),
+        },
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Failure::NotPermitted.because(format!("{}: {error}; run this as root", cannot())))
+        }
+        Err(error) => Err(error).with_context(cannot),
+    }
+}
 
 /// `text` with the changes in it; the result is checked as a whole.
 ///
@@ -41,7 +68,7 @@ pub fn apply(text: &str, changes: &[Change]) -> Result<String> {
 pub fn write(file: &Path, text: &str) -> Result<()> {
     let describe = || format!("cannot write {}", file.display());
     let directory = file.parent().with_context(describe)?;
-    std::fs::create_dir_all(directory).with_context(describe)?;
+    fs::create_dir_all(directory).with_context(describe)?;
     let new = WholeFile::at(file);
     let group = users::get_group_by_name(layout::AGENT);
     match group.filter(|_| users::get_effective_uid() == 0) {
@@ -94,6 +121,18 @@ mod tests {
     }
 
     #[test]
+    fn a_link_is_read_and_one_that_leads_nowhere_is_no_missing_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        assert_eq!(read(&at("agent.toml")).unwrap(), None);
+        std::os::unix::fs::symlink("real.toml", at("agent.toml")).unwrap();
+        let error = read(&at("agent.toml")).unwrap_err().to_string();
+        assert!(error.contains("is a symbolic link to real.toml, which is not there"), "{error}");
+        fs::write(at("real.toml"), "memory = 64\n").unwrap();
+        assert_eq!(read(&at("agent.toml")).unwrap().as_deref(), Some("memory = 64\n"));
+    }
+
+    #[test]
     fn a_wrong_value_is_refused_by_its_option() {
         let error = apply("", &[change("concurrency", "many")]).unwrap_err();
         assert_eq!(error.to_string(), "--concurrency should be a whole number, not `many`");
@@ -113,8 +152,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("etc/agent.toml");
         write(&file, "memory = 64\n").unwrap();
-        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o007, 0);
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "memory = 64\n");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "memory = 64\n");
     }
 }

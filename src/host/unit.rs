@@ -95,7 +95,8 @@ fn read_unit(
     set: &mut BTreeMap<String, Given>,
     of_files: &mut BTreeMap<String, Given>,
 ) {
-    let text = text.replace("\\\n", " ");
+    // As systemd reads it: also what an editor of Windows has saved.
+    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace("\\\n", " ");
     let mut in_service = false;
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
@@ -184,6 +185,15 @@ mod tests {
     fn set_by(text: &str) -> BTreeMap<String, Given> {
         let (_tree, machine) = machine_with(&[(&format!("{DROP_INS}/proxy.conf"), text)]);
         environment(&machine, DROP_INS).unwrap()
+    }
+
+    #[test]
+    fn a_drop_in_with_the_marks_of_windows_is_read_as_systemd_does() {
+        let set = set_by(
+            "\u{feff}[Service]\r\nEnvironment=\"HTTP_PROXY=http://a:1\" \\\r\n  NO_PROXY=b\r\n",
+        );
+        assert_eq!(set["HTTP_PROXY"].value, "http://a:1");
+        assert_eq!(set["NO_PROXY"].value, "b");
     }
 
     #[test]

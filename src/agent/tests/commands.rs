@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -148,6 +148,29 @@ fn the_same_again_writes_nothing() {
     let ran = host.run(&["configure", "--memory=1024"]).ends_with(0);
     assert!(ran.stdout.starts_with("Unchanged: "), "{ran:?}");
     assert_eq!(fs::metadata(host.file()).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn settings_that_are_no_plain_file_are_named_or_taken_as_they_are_meant() {
+    let host = Host::empty();
+    let configure = || host.run(&["configure", "--memory=256"]);
+    fs::create_dir(host.file()).unwrap();
+    let ran = configure().ends_with(1);
+    assert!(ran.stderr.contains("agent.toml: it is not a regular file"), "{ran:?}");
+    fs::remove_dir(host.file()).unwrap();
+
+    symlink("elsewhere.toml", host.file()).unwrap();
+    let ran = configure().ends_with(1);
+    assert!(ran.stderr.contains("a symbolic link to elsewhere.toml, which is not"), "{ran:?}");
+    assert!(ran.stderr.contains("\nBring that file back, or remove the link"), "{ran:?}");
+    assert!(host.file().is_symlink());
+
+    let of_windows = "\u{feff}# ours\r\nmemory = 128\r\n";
+    fs::write(host.path("elsewhere.toml"), of_windows).unwrap();
+    let ran = configure().ends_with(0);
+    assert!(ran.stdout.contains("no longer a link to elsewhere.toml, which stays"), "{ran:?}");
+    assert_eq!(host.settings(), "# ours\nmemory = 256\n");
+    assert_eq!(fs::read_to_string(host.path("elsewhere.toml")).unwrap(), of_windows);
 }
 
 #[test]

@@ -416,7 +416,7 @@ impl Changes {
         secret: bool,
     ) -> Result<bool> {
         if let PathState::Directory { .. } = before {
-            bail!("{path} is a directory, not a file");
+            bail!("{path} is a directory, not a file\nRemove it, and run this again.");
         }
         if before == after {
             return Ok(false);

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::users;
-use cli::untrusted_file;
-use cli::whole_file::WholeFile;
+use cli::whole_file::{self, WholeFile};
+use cli::{refusal, untrusted_file};
 
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,31 +54,23 @@ impl PathState {
     /// # Errors
     /// It can't be written; they name `path`, not the temporary file alone.
     pub(super) fn put(&self, path: &Path) -> Result<()> {
-        self.write(path).with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    fn write(&self, path: &Path) -> Result<()> {
         let directory = path.parent().context("a file has a directory")?;
         remove_temporary(path)?;
         let name = temporary_name(path);
         match self {
             Self::Absent => remove_if_there(path)?,
             Self::Directory { .. } => bail!("{} cannot become a directory", path.display()),
-            Self::Symlink { target } => {
-                tempfile::Builder::new()
-                    .prefix(&name)
-                    .rand_bytes(0)
-                    .make_in(directory, |link| symlink(target, link))?
-                    .persist(path)?;
-            }
+            Self::Symlink { target } => put_link(path, &name, target)
+                .map_err(refusal::explain)
+                .with_context(|| format!("cannot write {}", path.display()))?,
             Self::File { mode, uid, gid, text } => {
                 let new = WholeFile::at(path).temporary_name(&name).mode(*mode);
                 let new = if users::are_root() { new.owner(*uid, *gid) } else { new };
                 new.write(text)?;
             }
         }
-        fs::File::open(directory)?.sync_all()?;
-        Ok(())
+        let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
+        synced.with_context(|| format!("cannot write {}", path.display()))
     }
 
     pub(super) fn mark(&self) -> Mark {
@@ -119,15 +111,22 @@ pub(super) fn temporary_name(path: &Path) -> String {
     format!(".{name}.scalr-agent-setup.tmp")
 }
 
+fn put_link(path: &Path, temporary_name: &str, target: &Path) -> io::Result<()> {
+    let link = tempfile::Builder::new()
+        .prefix(temporary_name)
+        .rand_bytes(0)
+        .make_in(whole_file::folder_of(path), |link| symlink(target, link))?;
+    link.persist(path).map_err(|error| error.error)
+}
+
 fn remove_if_there(path: &Path) -> Result<()> {
     // A file system that is mounted for reading refuses also to remove what is not there.
     if !is_there(path) {
         return Ok(());
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(refusal::explain(error))
+            .with_context(|| format!("cannot remove {}", path.display())),
         _ => Ok(()),
     }
 }

@@ -109,7 +109,8 @@ fn a_step_that_fails_leaves_no_trace() {
     let mut changes = tree.changes();
     changes.write(FILE, "one\n", Attributes::PUBLIC).unwrap();
     let error = changes.write("/etc/a-directory", "x", Attributes::PUBLIC).unwrap_err();
-    assert_eq!(error.to_string(), "/etc/a-directory is a directory, not a file");
+    let said = "/etc/a-directory is a directory, not a file\nRemove it, and run this again.";
+    assert_eq!(error.to_string(), said);
     drop(changes);
     assert_eq!(tree.snapshot(), before);
 }

@@ -10,7 +10,6 @@ mod same_id;
 mod signed_by;
 pub(crate) mod source;
 
-use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -24,7 +23,6 @@ use crate::document::{self, Progress};
 use crate::runs::{self, Places};
 use crate::{network, proxy, settings, start, units};
 use cli::Failure;
-use cli::untrusted_file;
 use cli::{eprintln, println};
 use config::edit::{self, Change};
 use config::layout::{self, AGENT_UNIT, ENGINE_UNIT};
@@ -349,10 +347,9 @@ fn write_settings(changes: &mut Changes, wanted: &[Change]) -> Result<Settings> 
 
 /// The settings' file as it is to be, and what it says.
 fn new_settings(machine: &Machine, wanted: &[Change]) -> Result<(String, Settings)> {
-    let old = match untrusted_file::read_text(machine.path(config::FILE)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        result => result.with_context(|| format!("cannot read {}", config::FILE))?,
-    };
+    let old = edit::read(&machine.path(config::FILE))
+        .with_context(|| format!("cannot change {}", config::FILE))?
+        .unwrap_or_default();
     let text = edit::apply(&old, wanted)
         .with_context(|| format!("cannot write the settings ({})", config::FILE))?;
     let settings: Settings = toml::from_str(&text).context("cannot read the settings back")?;

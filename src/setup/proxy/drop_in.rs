@@ -101,6 +101,9 @@ fn own(changes: &Changes, path: &str, text: Option<&str>, force: bool) -> Result
     if text.is_some() && untrusted_file::read_text(&file).ok().as_deref() == text {
         return Ok(());
     }
+    if file.is_dir() && !file.is_symlink() {
+        bail!("{path} is a directory, not a file\nRemove it, and run this again.");
+    }
     if let Ok(target) = fs::read_link(&file) {
         bail!(
             "{path} is a symbolic link to {} that was made by hand; add --force to replace it",

@@ -52,7 +52,8 @@ pub(super) fn show(context: &Context) -> Result<()> {
         document::write(&serde_json::to_string_pretty(&shown)?)?;
         return Ok(());
     }
-    print_services(&shown, engine.is_bundled());
+    let in_secrets = machine.path(PROXY_SECRETS).exists();
+    print_services(&shown, in_secrets, engine.is_bundled());
     // What the link gives the private engine is the agent's own.
     let is_shown =
         |one: &&EngineProxy| ![ENGINE_PROXY_DROP_IN, PROXY_SECRETS].contains(&&*one.file);
@@ -69,7 +70,7 @@ pub(super) fn show(context: &Context) -> Result<()> {
 }
 
 /// The proxy of the agent, and whether the private engine has it too.
-fn print_services(shown: &Shown, is_bundled: bool) {
+fn print_services(shown: &Shown, in_secrets: bool, is_bundled: bool) {
     if shown.written_by.is_none() {
         println!("No proxy is set.");
         return;
@@ -77,8 +78,10 @@ fn print_services(shown: &Shown, is_bundled: bool) {
     for (name, value) in shown.variables.iter().filter(|(name, _)| name.contains("PROXY")) {
         println!("{name:<12} {value}");
     }
-    if shown.variables.is_empty() {
-        println!("{PROXY_SECRETS} has the proxy; only root can read it.");
+    match shown.variables.is_empty() {
+        true if in_secrets => println!("{PROXY_SECRETS} has the proxy; only root can read it."),
+        true => println!("{PROXY_DROP_IN} sets no proxy."),
+        false => {}
     }
     if shown.written_by == Some("hand") {
         println!("{PROXY_DROP_IN} was written by hand; it is used as it is.");

@@ -46,6 +46,30 @@ fn set_again_shown_and_removed() {
 }
 
 #[test]
+fn a_directory_in_the_place_of_the_drop_in_is_named_with_and_without_force() {
+    let tree = Tree::new();
+    std::fs::create_dir_all(tree.path(DROP_IN)).unwrap();
+    let before = tree.snapshot();
+    let set = ["proxy", "--http", "http://proxy.example.com:3128", "--force"];
+    for arguments in [&set[..3], &set] {
+        let said = tree.setup(arguments);
+        assert_eq!(said.code, 1, "{}", said.all());
+        let advice = format!("{DROP_IN} is a directory, not a file\nRemove it");
+        assert!(said.stderr.contains(&advice), "{}", said.all());
+        assert_eq!(tree.snapshot(), before);
+    }
+}
+
+#[test]
+fn a_drop_in_without_a_proxy_is_not_taken_for_one_with_a_hidden_one() {
+    let tree = Tree::new();
+    std::fs::create_dir_all(tree.path(DROP_IN).parent().unwrap()).unwrap();
+    std::fs::write(tree.path(DROP_IN), "[Service]\nNice=5\n").unwrap();
+    let said = tree.setup(&["proxy", "show"]);
+    assert!(said.stdout.starts_with(&format!("{DROP_IN} sets no proxy.\n")), "{}", said.all());
+}
+
+#[test]
 fn a_password_is_for_root_alone() {
     let tree = Tree::new();
     let url = "http://user:p%2Fss@proxy.example.com:3128";
