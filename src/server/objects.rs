@@ -68,23 +68,11 @@ impl Objects {
         self.max_state
     }
 
-    /// An object to be, other than a state; it is gone if it is dropped.
+    /// An object to be, of at most `limit` bytes; it is gone if it is dropped.
     ///
     /// # Errors
     /// The disk is full, or its file can't be made.
-    pub(crate) fn draft(&self) -> Result<Draft> {
-        self.draft_of(MAX_OBJECT)
-    }
-
-    /// A state to be; it is gone if it is dropped.
-    ///
-    /// # Errors
-    /// The disk is full, or its file can't be made.
-    pub(crate) fn state_draft(&self) -> Result<Draft> {
-        self.draft_of(self.max_state)
-    }
-
-    fn draft_of(&self, limit: u64) -> Result<Draft> {
+    pub(crate) fn draft(&self, limit: u64) -> Result<Draft> {
         self.reserve.check()?;
         let file = NamedTempFile::new_in(&self.drafts)
             .with_context(|| format!("cannot write in {}", self.drafts.display()))?;
@@ -168,11 +156,6 @@ impl Draft {
     /// How long it is, in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
-    }
-
-    /// How long it may be, in bytes.
-    pub(crate) fn limit(&self) -> u64 {
-        self.limit
     }
 
     /// The SHA-256 of its content, in hex.
@@ -282,7 +265,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let objects = open(folder.path());
         for key in [state("ws-1", "sv-1"), plan("ws-1", "task-1", 1), state("ws-2", "sv-2")] {
-            let mut draft = objects.draft().unwrap();
+            let mut draft = objects.draft(MAX_OBJECT).unwrap();
             draft.write_all(b"x").unwrap();
             objects.put(&key, draft).await.unwrap();
         }
@@ -297,7 +280,7 @@ mod tests {
     fn what_was_not_whole_is_gone_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let objects = open(folder.path());
-        let draft = objects.draft().unwrap();
+        let draft = objects.draft(MAX_OBJECT).unwrap();
         let path = draft.file.path().to_owned();
         std::mem::forget(draft);
         assert!(path.exists());

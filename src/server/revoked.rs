@@ -9,7 +9,6 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use tokio::pin;
 use tokio::time::sleep;
 
 use super::app::{App, Bearer};
@@ -31,33 +30,87 @@ pub(crate) async fn end_with_token(
     let is_long = request.body().size_hint().exact().is_none_or(|length| length > SHORT);
     let token = PresentedToken::parse(Bearer::of(request.headers()).0.expose());
     let answer = next.run(request);
-    let Some(token) = token.filter(|_| is_long) else { return answer.await };
-    pin!(answer);
-    loop {
-        tokio::select! {
-            answer = &mut answer => return answer,
-            () = sleep(LOOK) => {
-                // Of a database that does not answer, the request itself learns.
-                if is_over(&app, &token).await.unwrap_or(false) {
-                    let why = "this token was revoked or has expired\n";
-                    return (StatusCode::UNAUTHORIZED, why).into_response();
-                }
-            }
+    let Some(token) = token.filter(|token| is_long && can_be_revoked(token)) else {
+        return answer.await;
+    };
+    // Both at once: an answer that waited while the token is looked up would keep the place in
+    // the database's queue that the look-up waits for.
+    tokio::select! {
+        answer = answer => answer,
+        () = until_over(&app, &token) => {
+            let why = "this token was revoked or has expired\n";
+            (StatusCode::UNAUTHORIZED, why).into_response()
         }
     }
 }
 
-/// Whether a token is of a kind that can be revoked, and was. Those of tasks last as long as
-/// their attempt: what a run leaves counts, whatever becomes of its agent.
+/// Those of tasks last as long as their attempt: what a run leaves counts, whatever becomes of
+/// its agent.
+fn can_be_revoked(token: &PresentedToken) -> bool {
+    token.id.starts_with("sess-") || token.id.starts_with("at-")
+}
+
+/// Waits until a token was revoked or has expired.
+async fn until_over(app: &App, token: &PresentedToken) {
+    loop {
+        sleep(LOOK).await;
+        // Of a database that does not answer, the request itself learns.
+        if is_over(app, token).await.unwrap_or(false) {
+            return;
+        }
+    }
+}
+
 async fn is_over(app: &App, token: &PresentedToken) -> sqlx::Result<bool> {
     let mut db = app.scheduler.store.read().await?;
     if token.id.starts_with("sess-") {
         let found = session::find(&mut db, &token.id).await?;
         return Ok(found.is_none_or(|session| session.end_reason.is_some()));
     }
-    if !token.id.starts_with("at-") {
-        return Ok(false);
-    }
     let found = access_token::find(&mut db, &token.id).await?;
     Ok(found.is_none_or(|token| token.is_expired(app.scheduler.clock.now())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::put;
+    use futures_util::future::join_all;
+    use tokio::time::timeout;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::in_process::InProcess;
+
+    /// An upload that is answered after its token was looked up, and for which a connection to
+    /// the database is needed at the time of that.
+    async fn uploaded(State(app): State<App>) -> StatusCode {
+        let _db = app.scheduler.store.read().await.unwrap();
+        sleep(LOOK + LOOK / 4).await;
+        StatusCode::OK
+    }
+
+    #[tokio::test]
+    async fn uploads_that_have_a_connection_go_on_while_their_tokens_are_looked_up() {
+        let server = InProcess::new().await;
+        let agent = server.working().await;
+        let routes = Router::new()
+            .route("/", put(uploaded))
+            .layer(from_fn_with_state(Arc::clone(&server.app), end_with_token))
+            .with_state(Arc::clone(&server.app));
+        let uploads = (0..16).map(|_| {
+            let request =
+                Request::put("/").header("authorization", format!("Bearer {}", agent.session));
+            let body = vec![0; SHORT as usize + 1];
+            routes.clone().oneshot(request.body(Body::from(body)).unwrap())
+        });
+        let answers = timeout(10 * LOOK, join_all(uploads)).await.unwrap();
+        for answer in answers {
+            assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        }
+    }
 }

@@ -83,19 +83,23 @@ impl FromRequest<App> for Upload {
 }
 
 impl Upload {
-    /// Receives an object into `draft`.
+    /// Receives an object of at most `limit` bytes.
     ///
     /// # Errors
     /// [`Error::TooLarge`], or it does not come whole, or can't be written.
-    pub(crate) async fn receive(self, mut draft: Draft) -> Result<Draft, Error> {
-        self.read(Limit::of(draft.limit()), move |body| {
+    pub(crate) async fn receive(self, app: &App, limit: u64) -> Result<Draft, Error> {
+        let app = Arc::clone(app);
+        self.read(Limit::of(limit), move |body| {
+            let mut draft = app.scheduler.objects.draft(limit)?;
             io::copy(body, &mut draft)?;
             Ok(draft)
         })
         .await
     }
 
-    /// Has `read` read the body, unless that is longer than `limit`.
+    /// Has `read` read the body, unless that is longer than `limit`. `read` is called on a thread
+    /// of its own when it is the client's turn, and what it writes to is made there: whoever
+    /// waits has no file yet.
     ///
     /// # Errors
     /// [`Error::TooLarge`], or those of `read`.
@@ -133,6 +137,7 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use axum::body::{Body, Bytes};
@@ -142,18 +147,28 @@ mod tests {
     use serde_json::json;
     use tokio::sync::oneshot;
 
+    use super::OF_ONE;
     use crate::in_process::InProcess;
     use protocol::BASE;
 
-    /// A body whose client sends its beginning and then waits, until the sender is dropped.
-    fn stalled() -> (Body, oneshot::Sender<()>) {
+    /// Who sends a body's beginning and then waits, until this is dropped.
+    struct SlowClient {
+        /// Comes when the beginning was read.
+        begun: oneshot::Receiver<()>,
+        _stays: oneshot::Sender<()>,
+    }
+
+    fn slow_client() -> (Body, SlowClient) {
         let beginning = Bytes::from_static(br#"{"data": {"attributes": {"state": "e30"#);
-        let (sender, dropped) = oneshot::channel();
+        let (read, begun) = oneshot::channel();
+        let (stays, gone) = oneshot::channel();
         let rest = stream::once(async move {
-            let _ = dropped.await;
+            let _ = read.send(());
+            let _: Result<(), _> = gone.await;
             Err(std::io::Error::other("the client is gone"))
         });
-        (Body::from_stream(stream::iter([Ok(beginning)]).chain(rest)), sender)
+        let body = Body::from_stream(stream::iter([Ok(beginning)]).chain(rest));
+        (body, SlowClient { begun, _stays: stays })
     }
 
     #[tokio::test]
@@ -161,15 +176,20 @@ mod tests {
         let server = InProcess::new().await;
         let (slow, other) = (server.working().await, server.working().await);
         let state = format!("{BASE}/tasks/{}/state?attempt=1", slow.task);
-        let (bodies, _clients): (Vec<_>, Vec<_>) = (0..600).map(|_| stalled()).unzip();
+        let (bodies, _clients): (Vec<_>, Vec<_>) = (0..600).map(|_| slow_client()).unzip();
         let uploads = bodies
             .into_iter()
             .map(|body| server.call(Method::PUT, &state, &slow.task_token, &[], body));
         let log = format!("{BASE}/tasks/{}/log?attempt=1&offset=0", other.task);
+        let drafts = server.app.scheduler.objects.folder().join("drafts");
+        let drafts = || fs::read_dir(&drafts).unwrap().count();
         let append = async {
-            // Once the uploads have begun.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            server.call(Method::PUT, &log, &other.task_token, &[], "one\n").await.0
+            while drafts() < OF_ONE {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let answer = server.call(Method::PUT, &log, &other.task_token, &[], "one\n").await;
+            assert_eq!(drafts(), OF_ONE, "an upload that waits has a file");
+            answer.0
         };
         tokio::select! {
             answers = join_all(uploads) => panic!("{answers:?}"),
@@ -193,17 +213,16 @@ mod tests {
             (put, configuration, &String::new()),
             (post, "/api/iacp/v3/state-versions".into(), &server.admin),
         ] {
-            let (body, _client) = stalled();
+            let (body, mut client) = slow_client();
             let upload = server.call(method, &path, token, &[], body);
             let others = async {
-                // Once the upload has begun.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                (&mut client.begun).await.unwrap();
                 let beat = json!({ "status": "busy", "error_message": null, "tasks": [] });
                 server.tell("heartbeat", &working.session, &beat).await.0
             };
             tokio::select! {
                 answer = upload => panic!("{path}: {answer:?}"),
-                status = tokio::time::timeout(Duration::from_secs(20), others) => {
+                status = tokio::time::timeout(Duration::from_secs(60), others) => {
                     assert_eq!(status, Ok(StatusCode::NO_CONTENT), "{path}");
                 }
             }

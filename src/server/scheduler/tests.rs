@@ -14,7 +14,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::disk::Reserve;
-use crate::objects::Objects;
+use crate::objects::{MAX_OBJECT, Objects};
 use crate::store::access_token::AccessToken;
 use crate::store::account::Account;
 use crate::store::account_hook::AccountHook;
@@ -1625,7 +1625,7 @@ impl World {
             &folder.path().join("objects"),
             Reserve::new(folder.path(), 0),
             Usage::default(),
-            crate::objects::MAX_OBJECT,
+            MAX_OBJECT,
         )
         .unwrap();
         let (wake, terms) = (
@@ -1790,7 +1790,7 @@ impl World {
 
     /// A state that has come.
     async fn state(&self, content: Value) -> Result<NewState, Error> {
-        let mut draft = self.scheduler.objects.draft()?;
+        let mut draft = self.scheduler.objects.draft(MAX_OBJECT)?;
         write!(draft, "{content}")?;
         NewState::read(draft).await
     }

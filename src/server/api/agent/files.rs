@@ -128,7 +128,7 @@ pub(super) async fn put_state(
     content: Upload,
 ) -> Result<StatusCode, Refusal> {
     let Query(OfAttempt { attempt }) = of?;
-    let content = content.receive(app.scheduler.objects.state_draft()?).await?;
+    let content = content.receive(&app, app.scheduler.objects.max_state()).await?;
     let saved = async {
         let state = NewState::read(content).await?;
         app.scheduler.save_apply_state(&task.id, attempt.into(), state).await
@@ -154,7 +154,7 @@ async fn put(
     content: Upload,
     key: fn(&str, &str, i64) -> String,
 ) -> Result<StatusCode, Refusal> {
-    let content = content.receive(app.scheduler.objects.draft()?).await?;
+    let content = content.receive(app, objects::MAX_OBJECT).await?;
     let key = key(&workspace_of(app, plan).await?, &plan.id, plan.attempt);
     app.scheduler.objects.put(&key, content).await?;
     Ok(StatusCode::NO_CONTENT)

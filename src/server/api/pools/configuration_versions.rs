@@ -113,7 +113,7 @@ pub(crate) async fn create_of(
     let mut db = app.scheduler.store.read().await?;
     let workspace = workspaces::find(&mut db, workspace_id).await?;
     drop(db);
-    let archive = archive.receive(app.scheduler.objects.draft()?).await.map_err(not_received)?;
+    let archive = archive.receive(app, objects::MAX_OBJECT).await.map_err(not_received)?;
     check(app, &workspace, &archive).await?;
     let sha256 = archive.sha256();
     let (version, _) = new_version(app, workspace, false);
@@ -156,8 +156,7 @@ async fn upload(
     }
     authenticated(&extensions, Owner::Token(&id))?;
     check_kept(&version)?;
-    let draft = app.scheduler.objects.draft()?;
-    let archive = archive.receive(draft).await.map_err(not_received)?;
+    let archive = archive.receive(&app, objects::MAX_OBJECT).await.map_err(not_received)?;
     let sha256 = archive.sha256();
     if version.uploaded {
         return uploaded_again(&app, &version, &sha256).await;
@@ -195,7 +194,7 @@ async fn uploaded_again(
         None => {
             let key = objects::configuration(&version.workspace_id, &version.id, None);
             let mut first = app.scheduler.objects.get(&key)?.context("a configuration is gone")?;
-            let mut copy = app.scheduler.objects.draft()?;
+            let mut copy = app.scheduler.objects.draft(objects::MAX_OBJECT)?;
             let copied = tokio::task::spawn_blocking(move || {
                 io::copy(&mut first, &mut copy).map(|_| copy.sha256())
             });

@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write as _};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use axum::extract::{FromRequest, Request};
 use base64::engine::general_purpose::STANDARD;
@@ -27,11 +28,6 @@ use crate::upload::{Limit, Upload};
 const MAX_REST: u64 = 1024 * 1024;
 const BEYOND_REST: &str = "it has more than 1048576 bytes beside its state";
 
-/// The largest document: `copies` of the largest state in base64, and the rest.
-pub(in crate::api) fn limit(max_state: u64, copies: u64) -> Limit {
-    Limit { body: copies * (max_state / 3 * 4 + MAX_REST), content: max_state }
-}
-
 /// A new state version.
 pub(super) struct StateUpload {
     /// All but the state.
@@ -47,9 +43,7 @@ impl FromRequest<App> for StateUpload {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let Ok(upload) = Upload::from_request(request, app).await;
-        let draft = app.scheduler.objects.state_draft()?;
-        let limit = limit(draft.limit(), 1);
-        let document = upload.read(limit, |body| read(body, draft, &[])).await?;
+        let document = receive(app, upload, 1, &[]).await?;
         let StateDocument { payload, state, md5 } = document;
         if let Some(kind) = Kind::named("state-versions") {
             payload.check(kind)?;
@@ -69,8 +63,23 @@ pub(in crate::api) struct StateDocument {
     pub md5: Option<String>,
 }
 
-/// Reads a document; texts of the attributes `ignored`, which may be long, are passed over.
-pub(in crate::api) fn read(
+/// Receives a document with at most `copies` of a state in base64; texts of the attributes
+/// `ignored`, which may be long, are passed over.
+pub(in crate::api) async fn receive(
+    app: &App,
+    upload: Upload,
+    copies: u64,
+    ignored: &'static [&'static str],
+) -> Result<StateDocument, ApiError> {
+    let max_state = app.scheduler.objects.max_state();
+    let limit = Limit { body: copies * (max_state / 3 * 4 + MAX_REST), content: max_state };
+    let app = Arc::clone(app);
+    upload
+        .read(limit, move |body| read(body, app.scheduler.objects.draft(max_state)?, ignored))
+        .await
+}
+
+fn read(
     body: &mut dyn Read,
     mut draft: Draft,
     ignored: &[&str],

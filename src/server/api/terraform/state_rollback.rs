@@ -109,7 +109,8 @@ pub(crate) async fn make_current(
         return Err(ApiError::gone(&format!("content of state version {earlier}"), removed_at));
     }
     let content = pool_state_versions::content(app, &version)?;
-    let draft = app.scheduler.objects.state_draft()?;
+    let objects = &app.scheduler.objects;
+    let draft = objects.draft(objects.max_state())?;
     let serial = current.serial + 1;
     let rewritten = tokio::task::spawn_blocking(move || with_serial(content, serial, draft));
     let rewritten = rewritten.await.map_err(anyhow::Error::from)?;
@@ -154,6 +155,7 @@ mod tests {
 
     use super::*;
     use crate::in_process::InProcess;
+    use crate::objects::MAX_OBJECT;
     use crate::store::workspace;
 
     #[tokio::test]
@@ -200,7 +202,7 @@ mod tests {
         let mut old = tempfile::tempfile().unwrap();
         write!(old, r#"{{"serial":1,"outputs":{{"a":1e300,"b":{digits}}}}}"#).unwrap();
         std::io::Seek::rewind(&mut old).unwrap();
-        let draft = server.app.scheduler.objects.state_draft().unwrap();
+        let draft = server.app.scheduler.objects.draft(MAX_OBJECT).unwrap();
         let mut copy = String::new();
         let copied = with_serial(old, 7, draft).unwrap();
         copied.reader().unwrap().read_to_string(&mut copy).unwrap();

@@ -1,6 +1,7 @@
 //! States that are announced first, and then uploaded to a link of their own.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -98,9 +99,10 @@ async fn upload(
 ) -> Result<StatusCode, ApiError> {
     let announced = find(&app, &id, &signature).await?;
     authenticated(&extensions, Owner::Token(&id))?;
-    let mut draft = app.scheduler.objects.state_draft()?;
+    let (max_state, parts) = (app.scheduler.objects.max_state(), Arc::clone(&app));
     let (draft, md5) = content
-        .read(Limit::of(draft.limit()), move |body| {
+        .read(Limit::of(max_state), move |body| {
+            let mut draft = parts.scheduler.objects.draft(max_state)?;
             let mut hashed = Hashed { inner: &mut draft, hash: Md5::new() };
             io::copy(body, &mut hashed).map_err(Error::from)?;
             let md5 = hex::encode(hashed.hash.finalize());

@@ -119,9 +119,7 @@ async fn create(
     drop(db);
     check_lock(&workspace, &by)?;
     let Ok(upload) = Upload::from_request(request, &app).await;
-    let draft = app.scheduler.objects.state_draft()?;
-    let limit = state_upload::limit(draft.limit(), 3);
-    let document = upload.read(limit, |body| state_upload::read(body, draft, &IGNORED)).await?;
+    let document = state_upload::receive(&app, upload, 3, &IGNORED).await?;
     let StateDocument { payload, state, md5 } = document;
     let Some(md5) = md5 else {
         return state_uploads::announce(&app, &workspace, &payload).await;
