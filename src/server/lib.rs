@@ -11,6 +11,7 @@
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
 //! | [`connections`], [`paced`] | how many there may be, for how long, and how slow |
+//! | [`boxed`] | no place in a connection's task for its handshake |
 //! | [`pieces`] | no body of a request in tiny pieces |
 //! | [`packages`] | what agents are installed from, and the authority to trust |
 //! | [`certificate_files`], [`certificate`] | a certificate of the operator's, and whether it is good |
@@ -27,6 +28,7 @@ mod api;
 mod app;
 mod args;
 mod bounded;
+mod boxed;
 mod certificate;
 mod certificate_files;
 mod clock;
@@ -100,6 +102,7 @@ use url::Url;
 
 use app::{App, Parts};
 use args::{AdminToken, Command, LogFormat, Serve, Tls};
+use boxed::Boxed;
 use certificate_files::CertificateFiles;
 use clock::Clock;
 use connections::Gate;
@@ -409,7 +412,7 @@ async fn listen(
     match tls {
         Some(tls) => {
             let tls = RustlsAcceptor::new(tls).handshake_timeout(connections::FIRST_REQUEST);
-            server.acceptor(tls.acceptor(gate)).serve(service).await
+            server.acceptor(Boxed(tls.acceptor(gate))).serve(service).await
         }
         None => server.acceptor(gate).serve(service).await,
     }

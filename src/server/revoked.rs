@@ -29,15 +29,24 @@ pub(crate) async fn end_with_token(
 ) -> Response {
     let is_long = request.body().size_hint().exact().is_none_or(|length| length > SHORT);
     let token = PresentedToken::parse(Bearer::of(request.headers()).0.expose());
-    let answer = next.run(request);
-    let Some(token) = token.filter(|token| is_long && can_be_revoked(token)) else {
-        return answer.await;
-    };
-    // Both at once: an answer that waited while the token is looked up would keep the place in
-    // the database's queue that the look-up waits for.
+    match token.filter(|token| is_long && can_be_revoked(token)) {
+        // In a box of its own: a poll that is held keeps no place for this.
+        Some(token) => Box::pin(end_when_over(&app, &token, next.run(request))).await,
+        None => next.run(request).await,
+    }
+}
+
+/// An answer, unless the token is over before. Both are waited for at once: an answer that waited
+/// while the token is looked up would keep the place in the database's queue that the look-up
+/// waits for.
+async fn end_when_over(
+    app: &App,
+    token: &PresentedToken,
+    answer: impl Future<Output = Response>,
+) -> Response {
     tokio::select! {
         answer = answer => answer,
-        () = until_over(&app, &token) => {
+        () = until_over(app, token) => {
             let why = "this token was revoked or has expired\n";
             (StatusCode::UNAUTHORIZED, why).into_response()
         }

@@ -96,7 +96,8 @@ impl FromRequestParts<App> for InSession {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
         let token = Bearer::of(&parts.headers).0;
-        let session = app.scheduler.session(token.expose()).await?;
+        // In a box: a poll that is held keeps no place for it.
+        let session = Box::pin(app.scheduler.session(token.expose())).await?;
         let owner = Owner::Agent { id: &session.agent_id, pool_id: &session.pool_id };
         authenticated(&parts.extensions, owner)?;
         Ok(Self(session))

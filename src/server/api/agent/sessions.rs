@@ -49,7 +49,8 @@ pub(super) async fn poll(
     if is_draining {
         poll.free_slots = 0;
     }
-    scheduler.renew(&session, &poll).await?;
+    // What asks the database is in boxes: a poll that is held keeps no place for it.
+    Box::pin(scheduler.renew(&session, &poll)).await?;
 
     if let Some(intervals) = scheduler.new_intervals(&session) {
         return Ok(Json(Events { events: vec![Event::NewIntervals(intervals)] }));
@@ -63,12 +64,12 @@ pub(super) async fn poll(
             return Ok(Json(Events::default()));
         }
         // It may have been woken because the session has ended.
-        let session = scheduler.session(token.expose()).await?;
+        let session = Box::pin(scheduler.session(token.expose())).await?;
         if session.is_draining != is_draining {
             // The next poll is answered accordingly.
             return Ok(Json(Events::default()));
         }
-        let events = scheduler.events(&session, &poll).await?;
+        let events = Box::pin(scheduler.events(&session, &poll)).await?;
         if !events.is_empty() {
             return Ok(Json(Events { events }));
         }
