@@ -25,7 +25,7 @@ use axum::Extension;
 use axum::extract::Request;
 use axum::http::header::CONNECTION;
 use axum::http::{Extensions, HeaderValue, StatusCode};
-use axum::middleware::{AddExtension, Next};
+use axum::middleware::AddExtension;
 use axum::response::Response;
 use axum_server::accept::Accept;
 use futures_util::future::BoxFuture;
@@ -358,17 +358,27 @@ pub(crate) fn authenticated(request: &Extensions, owner: Owner<'_>) -> Result<()
     }
 }
 
-/// Ends a connection with the answer if it has not authenticated, or if its token is not valid
-/// any more.
-pub(crate) async fn close_unauthenticated(request: Request, next: Next) -> Response {
-    let connection = request.extensions().get::<Connection>().cloned();
-    let now = Instant::now();
-    let mut answer = next.run(request).await;
-    let is_refused = answer.status() == StatusCode::UNAUTHORIZED;
-    if connection.is_some_and(|connection| is_refused || !connection.is_trusted(now)) {
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+/// The connection of a request that began then.
+pub(crate) struct Begun {
+    connection: Option<Connection>,
+    at: Instant,
+}
+
+impl Begun {
+    /// A request begins.
+    pub(crate) fn begin(request: &Request) -> Self {
+        Self { connection: request.extensions().get().cloned(), at: Instant::now() }
     }
-    answer
+
+    /// Ends the connection with the answer if it has not authenticated, or if its token is not
+    /// valid any more.
+    pub(crate) fn close_unauthenticated(&self, answer: &mut Response) {
+        let is_refused = answer.status() == StatusCode::UNAUTHORIZED;
+        let is_over = |connection: &Connection| is_refused || !connection.is_trusted(self.at);
+        if self.connection.as_ref().is_some_and(is_over) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
 }
 
 /// How many files the process may open, once that is as many as it may allow itself.

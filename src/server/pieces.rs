@@ -11,7 +11,7 @@ use futures_util::stream::try_unfold;
 const LEAST: usize = 16 * 1024;
 
 /// Gives a request's body in pieces of at least [`LEAST`] bytes.
-pub(crate) async fn join_small(request: Request) -> Request {
+pub(crate) fn join_small(request: Request) -> Request {
     if request.body().is_end_stream() {
         return request;
     }
@@ -43,7 +43,7 @@ mod tests {
         const LENGTH: usize = 1024 * 1024;
         let sent: Vec<u8> = (0..LENGTH).map(|at| at as u8).collect();
         let bytes = sent.clone().into_iter().map(|byte| Ok::<_, Infallible>(vec![byte]));
-        let request = join_small(Request::new(Body::from_stream(stream::iter(bytes)))).await;
+        let request = join_small(Request::new(Body::from_stream(stream::iter(bytes))));
         let pieces: Vec<_> = request.into_body().into_data_stream().collect().await;
         let pieces: Vec<_> = pieces.into_iter().map(Result::unwrap).collect();
         assert_eq!(pieces.concat(), sent);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use axum::body::HttpBody as _;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -22,16 +22,12 @@ const LOOK: Duration = Duration::from_secs(2);
 const SHORT: u64 = 64 * 1024;
 
 /// Ends an upload with 401 when its token is not valid any more.
-pub(crate) async fn end_with_token(
-    State(app): State<App>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn end_with_token(app: &App, request: Request, next: Next) -> Response {
     let is_long = request.body().size_hint().exact().is_none_or(|length| length > SHORT);
     let token = PresentedToken::parse(Bearer::of(request.headers()).0.expose());
     match token.filter(|token| is_long && can_be_revoked(token)) {
         // In a box of its own: a poll that is held keeps no place for this.
-        Some(token) => Box::pin(end_when_over(&app, &token, next.run(request))).await,
+        Some(token) => Box::pin(end_when_over(app, &token, next.run(request))).await,
         None => next.run(request).await,
     }
 }

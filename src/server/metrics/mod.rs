@@ -10,9 +10,8 @@ use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::Response;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -20,7 +19,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::app::App;
 use crate::clock::Millis;
 use crate::store::task::{Phase, State as TaskState};
 
@@ -151,15 +149,28 @@ impl Debug for Metrics {
     }
 }
 
-/// Measures each request.
-pub(crate) async fn measure(State(app): State<App>, request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let begun = Instant::now();
-    let response = next.run(request).await;
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    app.scheduler.store.metrics.request(&method, route, response.status(), begun.elapsed());
-    response
+/// What is measured of a request.
+pub(crate) struct Measured {
+    method: Method,
+    route: Option<MatchedPath>,
+    begun: Instant,
+}
+
+impl Measured {
+    /// A request begins.
+    pub(crate) fn begin(request: &Request) -> Self {
+        Self {
+            method: request.method().clone(),
+            route: request.extensions().get().cloned(),
+            begun: Instant::now(),
+        }
+    }
+
+    /// It is answered.
+    pub(crate) fn end(&self, metrics: &Metrics, answer: &Response) {
+        let route = self.route.as_ref().map_or("none", MatchedPath::as_str);
+        metrics.request(&self.method, route, answer.status(), self.begun.elapsed());
+    }
 }
 
 /// The methods that routes have, and one name for all that a client may make up.

@@ -14,7 +14,8 @@ impl<T: Message, S: Send + Sync> FromRequest<S> for Received<T> {
 
     async fn from_request(mut request: Request, state: &S) -> Result<Self, Refusal> {
         DefaultBodyLimit::max(T::MAX_BYTES).apply(&mut request);
-        let Json(message) = Json::<T>::from_request(request, state).await?;
+        // In a box: a poll that is held keeps no place for it.
+        let Json(message) = Box::pin(Json::<T>::from_request(request, state)).await?;
         message.check()?;
         Ok(Self(message))
     }
