@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
@@ -40,10 +41,16 @@ pub(super) fn of(
     product: Product,
     processor: Processor,
 ) -> Result<Vec<Crate>> {
-    let linked = linked(checkout, product, processor)?;
+    // cargo takes as long for either.
+    let (linked, packages) = thread::scope(|scope| {
+        let linked = scope.spawn(|| linked(checkout, product, processor));
+        let packages = packages(checkout, processor);
+        (linked.join().expect("reading lines does not panic"), packages)
+    });
+    let (linked, packages) = (linked?, packages?);
     let checksums = checksums(&checkout.file("Cargo.lock"))?;
     let mut crates = Vec::new();
-    for package in packages(checkout, processor)? {
+    for package in packages {
         let key = (package.name, package.version);
         // What has no source is ours.
         if package.source.is_none() || !linked.contains(&key) {

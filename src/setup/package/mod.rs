@@ -174,12 +174,6 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let mut engines = BTreeMap::new();
 
     let bundled = args.has_engine(product);
-    let symbols = stage_programs(&built, args.target, &stage, work.path(), &mut warnings)?;
-    match product {
-        Product::Agent => stage_agent(&checkout, &stage, bundled)?,
-        Product::Server => stage_server(&checkout, &stage)?,
-    }
-    let crates = crates::of(&checkout, product, args.target)?;
     let name = product.name();
     let package = formats::Package {
         checkout: &checkout,
@@ -191,9 +185,19 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let archive = format!("{name}-debug-{}-{}.tar.gz", checkout.version, args.target.name());
     let archive = work.path().join(archive);
-    // Beside the packages: making an rpm takes one processor.
     thread::scope(|scope| {
-        let symbols = scope.spawn(|| debug::pack(&symbols, &archive, source_date.unsigned_abs()));
+        // What takes one processor goes on beside what takes another.
+        let mut listing = Some(scope.spawn(|| crates::of(&checkout, product, args.target)));
+        let mut crates = Vec::new();
+        let symbols = stage_programs(&built, args.target, &stage, work.path(), &mut warnings)?;
+        let symbols = scope.spawn({
+            let archive = &archive;
+            move || debug::pack(&symbols, archive, source_date.unsigned_abs())
+        });
+        match product {
+            Product::Agent => stage_agent(&checkout, &stage, bundled)?,
+            Product::Server => stage_server(&checkout, &stage)?,
+        }
         // What names the engine is staged for each family, the rest just once.
         for family in Family::ALL {
             let types: Vec<Type> =
@@ -206,6 +210,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
                     .insert(family, stage_engine(family, args, &checkout, &stage, &mut warnings)?);
             }
             let engine = engines.get(&family);
+            if let Some(listing) = listing.take() {
+                crates = listing.join().expect("listing the crates does not panic")?;
+            }
             stage_papers(product, args.release, &checkout, &stage, &crates, engine, source_date)?;
             let bill = sbom::document(name, &checkout.version, &crates, engine, source_date)?;
             stage.write(&format!("usr/share/doc/{name}/sbom.cdx.json"), &bill)?;
