@@ -82,6 +82,7 @@ mod tests {
 
     use axum::Router;
     use axum::body::Body;
+    use axum::extract::State;
     use axum::middleware::from_fn_with_state;
     use axum::routing::put;
     use futures_util::future::join_all;
@@ -99,13 +100,17 @@ mod tests {
         StatusCode::OK
     }
 
+    async fn end(State(app): State<App>, request: Request, next: Next) -> Response {
+        end_with_token(&app, request, next).await
+    }
+
     #[tokio::test]
     async fn uploads_that_have_a_connection_go_on_while_their_tokens_are_looked_up() {
         let server = InProcess::new().await;
         let agent = server.working().await;
         let routes = Router::new()
             .route("/", put(uploaded))
-            .layer(from_fn_with_state(Arc::clone(&server.app), end_with_token))
+            .layer(from_fn_with_state(Arc::clone(&server.app), end))
             .with_state(Arc::clone(&server.app));
         let uploads = (0..16).map(|_| {
             let request =
