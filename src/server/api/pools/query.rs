@@ -300,6 +300,7 @@ mod tests {
 
     use super::super::resource_types::TYPES;
     use super::*;
+    use crate::clock::Clock;
     use crate::in_process::InProcess;
 
     async fn get(server: &InProcess, path: &str) -> (StatusCode, Value) {
@@ -409,7 +410,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_can_be_included_is_there_once_and_only_when_it_is_asked_for() {
-        let server = InProcess::new().await;
+        // A pool says for how long its oldest run waits.
+        let server = InProcess::with_clock(Clock::standing()).await;
         let working = server.working().await;
         let state = json!({ "version": 4, "serial": 1, "lineage": "x" }).to_string();
         let path = format!("{}/tasks/{}/state?attempt=1", protocol::BASE, working.task);
