@@ -116,22 +116,41 @@ impl Upload {
         if is_too_long && self.waits {
             return Err(Error::from(too_large(limit.content)).into());
         }
+        let waits = self.waits;
         let _ends = self.ends;
         let turn = self.turns.take(self.client).await;
         let turn = turn.map_err(|error| Error::Failed(error.into()))?;
         let reading = tokio::task::spawn_blocking(move || {
-            let mut body = SyncIoBridge::new(self.body);
+            let mut body = SeenBody { body: SyncIoBridge::new(self.body), is_read: false };
             let result = match is_too_long {
                 true => Err(Error::from(too_large(limit.content)).into()),
                 false => read(&mut body),
             };
-            (result, body.into_inner())
+            (result, body.is_read, body.body.into_inner())
         });
-        let (result, body) = reading.await.map_err(|error| Error::Failed(error.into()))?;
+        let read = reading.await.map_err(|error| Error::Failed(error.into()))?;
+        let (result, is_read, body) = read;
         drop(turn);
+        // It was refused before the client began to send, as on a full disk.
+        if waits && !is_read {
+            return result;
+        }
         let (mut rest, mut nowhere) = (body.take(MAX_REST), tokio::io::sink());
         let _ = tokio::time::timeout(REST_TIME, tokio::io::copy(&mut rest, &mut nowhere)).await;
         result
+    }
+}
+
+/// A body, and whether any of it was asked for.
+struct SeenBody {
+    body: SyncIoBridge<Pin<Box<dyn AsyncRead + Send>>>,
+    is_read: bool,
+}
+
+impl Read for SeenBody {
+    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        self.is_read = true;
+        self.body.read(piece)
     }
 }
 
@@ -197,6 +216,17 @@ mod tests {
                 assert_eq!(status, Ok(StatusCode::OK));
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_waits_sends_nothing_to_a_full_disk() {
+        let server = InProcess::with_reserve(u64::MAX).await;
+        let (_, link) = server.configuration_version().await;
+        let (body, mut client) = slow_client();
+        let headers = [("expect", "100-continue")];
+        let (status, answer) = server.call(Method::PUT, &link, "", &headers, body).await;
+        assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{answer:?}");
+        assert!(client.begun.try_recv().is_err(), "the body was asked for");
     }
 
     #[tokio::test]
