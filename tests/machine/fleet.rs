@@ -110,6 +110,7 @@ impl Fleet {
         ];
         let log = self.work.path().join("names.log");
         drop(self.world.start("server", &command.map(OsStr::new), &log));
+        self.world.wait_until_taken("server", "udp", &format!("{address}:53"));
         self.shell(&format!("echo nameserver {address} >/etc/resolv.conf"));
     }
 
@@ -147,10 +148,12 @@ impl Fleet {
         assert!(output.status.success(), "{}", text(&output));
     }
 
-    /// The line that a person pastes, with `options` for `scalr-agent-setup install`.
+    /// The line that a person pastes, with `options` for `scalr-agent-setup install`. Here it fails
+    /// when its download does; as pasted, `sh` would have nothing to run, and nothing to tell.
     pub(crate) fn install_line(options: &str) -> String {
         format!(
-            "curl -fsSL {URL}/install.sh | sh -s -- --url {URL} --token-file /root/pool.token {options}"
+            "{{ curl -fsSL {URL}/install.sh || echo exit 7; }} | \
+             sh -s -- --url {URL} --token-file /root/pool.token {options}"
         )
     }
 

@@ -108,6 +108,19 @@ impl World {
             .expect("scripts/machine starts")
     }
 
+    /// Waits until a program in the namespace `server` or `proxy` takes what comes to `address`
+    /// over `tcp` or `udp`: an IP address and a port as `ss` has them, or `:` and a port.
+    pub(crate) fn wait_until_taken(&self, place: &str, protocol: &str, address: &str) {
+        let command = ["ss", "--no-header", "--listening", "--numeric", &format!("--{protocol}")];
+        wait_for(&format!("{address} in {place} to be taken"), Duration::from_secs(30), || {
+            let output = self.command(place, &command).output().expect("scripts/machine starts");
+            assert!(output.status.success(), "ss in {place}: {}", text(&output));
+            let said = String::from_utf8_lossy(&output.stdout);
+            let mut local = said.lines().filter_map(|line| line.split_whitespace().nth(3));
+            local.any(|local| local.ends_with(address)).then_some(())
+        });
+    }
+
     /// The process id of a machine's first process, as this host counts.
     pub(crate) fn pid(&self, machine: &str) -> String {
         let output = self.script().args(["pid", machine]).output().expect("scripts/machine starts");

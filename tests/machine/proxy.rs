@@ -269,6 +269,7 @@ impl TlsProxy {
         let connect = format!("TCP:127.0.0.1:{of_proxy}");
         let command = ["socat".as_ref(), listen.as_ref(), connect.as_ref()];
         let process = fleet.world.start("proxy", &command, &work.path().join("socat.log"));
+        fleet.world.wait_until_taken("proxy", "tcp", &format!(":{port}"));
         Self { process, authority: authority.pem(), _work: work }
     }
 }
@@ -301,6 +302,7 @@ impl Proxy {
         let command =
             ["tinyproxy".as_ref(), "-d".as_ref(), "-c".as_ref(), configuration.as_os_str()];
         let process = fleet.world.start("proxy", &command, &Self::log_file(&work));
+        fleet.world.wait_until_taken("proxy", "tcp", &format!(":{port}"));
         Self { process, work }
     }
 

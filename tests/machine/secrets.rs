@@ -16,7 +16,7 @@ fn no_user_sees_the_token_or_the_proxys_password() {
     let secrets = format!("{}\npa55word\n", pool.token);
     fleet.put("/root/secrets", "0600", secrets.as_bytes());
     let download = format!(
-        "read -r https_proxy && export https_proxy && curl -fsSL --retry 9 --retry-connrefused {URL}/install.sh -o /root/install.sh"
+        "read -r https_proxy && export https_proxy && curl -fsSL {URL}/install.sh -o /root/install.sh"
     );
     fleet.world.feed(&fleet.machine, &download, PROXY.as_bytes());
 
