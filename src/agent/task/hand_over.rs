@@ -20,7 +20,7 @@ use crate::journal::Container;
 use crate::sum;
 use configuration::Reader;
 use protocol::limits::MAX_FILE;
-use protocol::{Kind, Outcome, PlanSummary, Task};
+use protocol::{Kind, Outcome, PlanSummary, RanImage, Task};
 
 /// What a run's log says of a plan that is not there.
 const NO_PLAN: &str = "Error: Terraform says that the plan succeeded, but did not save it in /scalr/run/plan. Is there a flag in TF_CLI_ARGS_plan, or a hook, that prevents this?";
@@ -38,7 +38,9 @@ const NO_JSON: &str = "cannot make a file for the plan's JSON";
 #[derive(Default)]
 pub(super) struct HandedOver {
     pub(super) summary: Option<PlanSummary>,
-    /// What the run's log has to say of files that the server does not have.
+    /// The image that a finished plan ran.
+    pub(super) image: Option<RanImage>,
+    /// What the run's log has to say of what the server does not have.
     pub(super) notes: Vec<String>,
 }
 
@@ -111,15 +113,36 @@ impl Job {
             let PlanFiles { note, lock_file } = self.hand_over_plan_files(end).await?;
             Ok::<_, CallError>((note, self.hand_over_lock_file(id, lock_file).await?))
         };
-        let ((plan, json), (note, lock_file)) = tokio::try_join!(saving, packing)?;
+        let ((plan, json), (note, lock_file), (image, unknown)) =
+            tokio::try_join!(saving, packing, self.ran_image(id))?;
         for (file, saved) in [(TaskFile::Plan, plan), (TaskFile::LockFile, lock_file)] {
             if let Err(unsaved) = saved {
                 self.note_unsaved(end, file, unsaved)?;
                 return Ok(HandedOver::default());
             }
         }
-        let notes = note.into_iter().chain(json.note).collect();
-        Ok(HandedOver { summary: json.summary, notes })
+        let notes = note.into_iter().chain(json.note).chain(unknown).collect();
+        Ok(HandedOver { summary: json.summary, image, notes })
+    }
+
+    /// The image of a plan: its apply uses no other. Where it is unknown, what the run's log has
+    /// to say of that.
+    async fn ran_image(
+        &self,
+        container: &str,
+    ) -> Result<(Option<RanImage>, Option<String>), CallError> {
+        let image = self.context.engine.image_of(container);
+        match self.progress.step("look up image", image).await {
+            Ok(image) => Ok((Some(image), None)),
+            Err(error) if engine::is_away(&error) => Err(error.into()),
+            Err(error) => {
+                warn!("cannot tell which image the plan ran: {error:#}");
+                let note = format!(
+                    "Warning: the apply may use another image than this plan, because the plan's is unknown: {error:#}"
+                );
+                Ok((None, Some(note)))
+            }
+        }
     }
 
     /// Both states that an apply may have left. Gives why the server does not have the newer

@@ -73,7 +73,7 @@ use interrupt::Interrupt;
 use left::Left;
 use outcome::{End, Ending, has_finished, outcome};
 use protocol::redact::Redactor;
-use protocol::{Finish, Kind, Outcome, RanImage, Task, TaskState};
+use protocol::{Finish, Kind, Outcome, Task, TaskState};
 use resume::Resumption;
 
 /// What the service and a task tell each other.
@@ -355,10 +355,7 @@ impl Job {
         complete.cancel();
         let rest = async { uploading.await.context("the log's upload panicked")? };
         let rest = self.progress.step("upload rest of log", rest);
-        let image = async { self.ran_image(end.outcome).await.map_err(CallError::from) };
-        let image = self.progress.step("look up image", image);
-        let finishing = async { tokio::try_join!(rest, image) };
-        let ((), image) = self.progress.during(Phase::Finishing, finishing).await?;
+        self.progress.during(Phase::Finishing, rest).await?;
 
         let finish = Finish {
             attempt: self.task().attempt,
@@ -370,27 +367,11 @@ impl Job {
             log_bytes: spool.len(),
             log_sha256: sha256,
             unsaved_state: end.unsaved_state,
-            image,
+            image: handed_over.image,
             summary: handed_over.summary,
         };
         self.entry.note_finish(finish.clone())?;
         Ok(Some(finish))
-    }
-
-    /// The image of a plan that has finished: its apply uses no other.
-    async fn ran_image(&self, outcome: Outcome) -> Result<Option<RanImage>> {
-        let Some(container) = &self.entry.record().container else { return Ok(None) };
-        if self.task().kind == Kind::Apply || outcome != Outcome::Finished {
-            return Ok(None);
-        }
-        match self.context.engine.image_of(&container.id).await {
-            Err(error) if engine::is_away(&error) => Err(error),
-            Err(error) => {
-                warn!("the apply will not be bound to the image of this plan: {error:#}");
-                Ok(None)
-            }
-            image => image.map(Some),
-        }
     }
 
     /// Gets the container to its end, with all it wrote in the log; none when it is
