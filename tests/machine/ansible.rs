@@ -32,6 +32,98 @@ fn centos_8_behind_a_proxy_is_looked_at_and_set_up_by_ansible() {
     ansible_sets_up_behind_a_proxy("centos-8");
 }
 
+/// What the role asks of a host before it installs anything, on this host with tools of the
+/// test's own.
+#[test]
+#[ignore = "needs root and Ansible: run scripts/test"]
+fn a_question_of_the_role_that_fails_is_no_answer() {
+    const ABSENT: &str = "echo package scalr-agent is not installed; exit 1";
+    const NO_DATABASE: &str = "echo error: cannot open Packages database >&2; exit 1";
+    const NO_METADATA: &str = "echo \"Error: cannot read the repository 'vendor'\" >&2; exit 1";
+    std::thread::scope(|scope| {
+        for (tasks, tools, is_folder, why, steps) in [
+            ("yum", &[("rpm", ABSENT)][..], true, "must be a file", 0),
+            ("yum", &[("rpm", NO_DATABASE)], false, "cannot open Packages database", 1),
+            ("yum", &[("rpm", ABSENT), ("dnf", NO_METADATA)], false, "the repository 'vendor'", 2),
+            (
+                "apt",
+                &[("apt-get", ""), ("apt-cache", "echo E: no lists >&2; exit 100")],
+                false,
+                "E: no lists",
+                3,
+            ),
+        ] {
+            scope.spawn(move || {
+                let asked = ask(tasks, tools, is_folder);
+                assert_eq!(asked.count("failed"), 1, "{}", asked.said);
+                assert_eq!(asked.said.matches("ASKED ").count(), steps, "{}", asked.said);
+                assert!(asked.said.contains(why), "{why}: {}", asked.said);
+                assert!(
+                    !asked.said.contains("TASK [scalr_agent : Install the package and what"),
+                    "{}",
+                    asked.said
+                );
+            });
+        }
+    });
+}
+
+/// Plays some tasks of the role on this host. Nothing of the host is asked or changed: its tools
+/// come from the test, and the repository's definition is in the test's folder.
+fn ask(tasks: &str, tools: &[(&str, &str)], is_folder: bool) -> Play {
+    let work = tempfile::tempdir().expect("a work folder");
+    let definition = work.path().join("scalr-agent.repo");
+    if is_folder {
+        std::fs::create_dir(&definition).expect("the work folder takes folders");
+    }
+    for (name, body) in tools {
+        tests::programs::write(
+            &work.path().join(name),
+            &format!("#!/bin/sh\necho {name} >>\"${{0%/*}}/asked\"\n{body}\n"),
+        );
+    }
+    let variables = json!({
+        "ansible_facts": {
+            "os_family": if tasks == "apt" { "Debian" } else { "RedHat" },
+            "pkg_mgr": "dnf", "distribution": "CentOS", "distribution_major_version": "8",
+        },
+        "scalr_agent_url": URL, "scalr_agent_definition_file": definition,
+        "scalr_agent_known":
+            {"results": [{"stat": {"exists": false}}, {"stat": {"exists": is_folder}}]},
+    });
+    let play = json!([{
+        "hosts": "localhost", "connection": "local", "gather_facts": false,
+        "tasks": [{"ansible.builtin.import_role": {"name": "scalr_agent", "tasks_from": tasks}}],
+    }]);
+    for (name, content) in [("variables.json", variables), ("play.json", play)] {
+        std::fs::write(work.path().join(name), content.to_string())
+            .expect("the folder takes files");
+    }
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", work.path().display());
+    let output = playbook(&work, &path)
+        .current_dir(work.path())
+        .args(["--inventory", "localhost,", "--extra-vars", "@variables.json", "play.json"])
+        .output()
+        .expect("ansible-playbook starts");
+    let asked = std::fs::read_to_string(work.path().join("asked")).unwrap_or_default();
+    let asked: String = asked.lines().map(|line| format!("ASKED {line}\n")).collect();
+    Play { said: text(&output) + &asked }
+}
+
+/// Ansible with the role, and nothing of this host's environment: its connections hand that on.
+fn playbook(work: &TempDir, path: &str) -> Command {
+    let mut command = Command::new("ansible-playbook");
+    command
+        .env_clear()
+        .env("PATH", path)
+        .env("LANG", "C.UTF-8")
+        .env("HOME", "/root")
+        .env("ANSIBLE_LOCAL_TEMP", work.path())
+        .env("ANSIBLE_NOCOLOR", "1")
+        .env("ANSIBLE_ROLES_PATH", tests::checkout("pkg/ansible"));
+    command
+}
+
 mod full {
     use super::ansible_sets_up_behind_a_proxy;
 
@@ -220,15 +312,7 @@ impl<'a> Ansible<'a> {
         }
         let file = self.work.path().join("variables.json");
         std::fs::write(&file, variables.to_string()).expect("the work folder takes files");
-        let output = Command::new("ansible-playbook")
-            // Its connection hands the environment on: nothing of this host's.
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("LANG", "C.UTF-8")
-            .env("HOME", "/root")
-            .env("ANSIBLE_LOCAL_TEMP", self.work.path())
-            .env("ANSIBLE_NOCOLOR", "1")
-            .env("ANSIBLE_ROLES_PATH", tests::checkout("pkg/ansible"))
+        let output = playbook(&self.work, "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("POOL_TOKEN", token)
             .arg("--inventory")
             .arg(self.work.path().join("inventory"))
