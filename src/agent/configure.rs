@@ -10,7 +10,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use crate::image_check;
-use cli::Failure;
+use cli::{Failure, eprintln, println};
 use config::data_dir::refuse_foreign;
 use config::edit::{self, Change};
 use config::{ENGINE, KEYS, Key, Settings, ValueKind};

@@ -2,11 +2,10 @@
 //! how it stands with its server, the running tasks, the engine and the proxy.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -76,7 +75,7 @@ pub(crate) fn run(file: &Path, args: &Args) -> Result<()> {
         Format::Text => status.to_text(),
         Format::Json => serde_json::to_string_pretty(&status)? + "\n",
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot print the status")?;
+    cli::print::to_answer(format_args!("{text}"));
     unusable.map_or(Ok(()), |failure| Err(failure.into()))
 }
 

@@ -6,6 +6,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::process::ExitCode;
 
+use crate::print;
+
 /// Why a program ends with something else than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[repr(u8)]
@@ -80,20 +82,22 @@ impl From<Failure> for ExitCode {
 }
 
 /// Ends a program: prints `error: …` with its causes on standard error, in one
-/// line, and gives the exit code that the error asks for.
+/// line, and gives the exit code that the error asks for. An answer that could not be written is
+/// an error, too.
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A bare `Failure` means that everything has been said already.
-            if error.downcast_ref::<Failure>().is_none() {
-                // An error's priority, as sd-daemon(3) has it.
-                let priority = if in_journal() { "<3>" } else { "" };
-                crate::eprintln!("{priority}error: {error:#}");
-            }
-            Failure::of(&error).into()
+    let unwritten = print::unwritten()
+        .map(|error| anyhow::Error::from(error).context("cannot write to standard output"));
+    let mut ended = ExitCode::SUCCESS;
+    for error in unwritten.into_iter().chain(result.err()) {
+        // A bare `Failure` means that everything has been said already.
+        if error.downcast_ref::<Failure>().is_none() {
+            // An error's priority, as sd-daemon(3) has it.
+            let priority = if in_journal() { "<3>" } else { "" };
+            crate::eprintln!("{priority}error: {error:#}");
         }
+        ended = Failure::of(&error).into();
     }
+    ended
 }
 
 /// Whether our standard error goes to the journal: systemd says which file that

@@ -2,10 +2,14 @@
 //! closed terminal (EIO) or an ended ssh session (EPIPE) must not keep a change of the
 //! machine from being finished or undone, as the panic of the macros of std would.
 //!
-//! What a command was asked to print, such as a status, is for those of std.
+//! What a command was asked to print, such as a status, is for [`answer!`](crate::answer).
 
 use std::fmt::Arguments;
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
+use std::sync::Mutex;
+
+/// Why the answer is not whole.
+static UNWRITTEN: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// As [`std::eprint`], but for a failure to write.
 #[macro_export]
@@ -29,6 +33,16 @@ macro_rules! println {
     };
 }
 
+/// As [`println!`](crate::println), for what a command was asked to print: when it ends,
+/// [`crate::exit::report`] says that this could not be written. A reader that has read enough is
+/// no failure.
+#[macro_export]
+macro_rules! answer {
+    ($($text:tt)*) => {
+        $crate::print::to_answer(::std::format_args!("{}\n", ::std::format_args!($($text)*)))
+    };
+}
+
 /// Writes to standard error, if that can be done.
 pub fn to_stderr(text: Arguments<'_>) {
     let _ = std::io::stderr().write_fmt(text);
@@ -37,4 +51,18 @@ pub fn to_stderr(text: Arguments<'_>) {
 /// Writes to standard output without the colours that it can't show, if that can be done.
 pub fn to_stdout(text: Arguments<'_>) {
     let _ = anstream::stdout().write_fmt(text);
+}
+
+/// Writes to standard output without the colours that it can't show, and keeps why it can't.
+pub fn to_answer(text: Arguments<'_>) {
+    if let Err(error) = anstream::stdout().write_fmt(text)
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        UNWRITTEN.lock().expect("nothing panics while it holds the error").get_or_insert(error);
+    }
+}
+
+/// Why a part of the answer could not be written, if so.
+pub(crate) fn unwritten() -> Option<io::Error> {
+    UNWRITTEN.lock().expect("nothing panics while it holds the error").take()
 }

@@ -122,7 +122,7 @@ use watched::Watched;
 
 pub use args::Cli;
 
-use cli::Failure;
+use cli::{Failure, answer, println};
 
 /// The database's file in the data folder.
 const DATABASE: &str = "server.db";
@@ -189,13 +189,16 @@ fn admin_token(command: &AdminToken) -> Result<()> {
                 let file = file.as_deref();
                 let token = admin::another_token(&store, now, name, *expires_in, file).await?;
                 if file.is_none() {
-                    println!("Admin token: {}", token.expose());
+                    answer!("Admin token: {}", token.expose());
                 }
             }
-            AdminToken::List { .. } => print!("{}", admin::list(&store, now).await?),
+            AdminToken::List { .. } => {
+                let list = admin::list(&store, now).await?;
+                cli::print::to_answer(format_args!("{list}"));
+            }
             AdminToken::Revoke { id, force, .. } => {
                 admin::revoke(&store, now, id, *force).await?;
-                println!("revoked {id}");
+                answer!("revoked {id}");
             }
         }
         store.close().await;

@@ -58,6 +58,24 @@ fn configuration(folder: &Path) -> String {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_written_is_an_error_and_a_reader_that_is_gone_is_none() {
+    let server = Server::start().await;
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let ended = || Stdio::from(std::io::pipe().unwrap().1);
+    for (output, code) in [(&full as &dyn Fn() -> Stdio, 1), (&ended, 0)] {
+        for words in [&["pool", "list"][..], &["admin-token", "list"]] {
+            let mut command = program();
+            command.args(words).arg("--data").arg(&server.data);
+            let child = command.stdout(output()).stderr(Stdio::piped()).spawn().unwrap();
+            let output = child.wait_with_output().await.unwrap();
+            assert_eq!(output.status.code(), Some(code), "{words:?}: {}", error(&output));
+            let why = "error: cannot write to standard output: No space left on device";
+            assert_eq!(error(&output).starts_with(why), code == 1, "{}", error(&output));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_pool_a_workspace_and_an_applied_run_take_no_token_on_the_servers_host() {
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();

@@ -90,6 +90,26 @@ impl Ran {
 }
 
 #[test]
+fn an_output_that_cannot_be_written_fails_an_answer_and_no_change() {
+    let host = Host::new("url = \"https://pools.example.com\"\ntoken = \"t\"\n");
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let ended = || Stdio::from(std::io::pipe().unwrap().1);
+    for (output, of_status) in [(&full as &dyn Fn() -> Stdio, 1), (&ended, 0)] {
+        let status = host.command(&["status"]).stdout(output()).output().unwrap();
+        assert_eq!(status.status.code(), Some(of_status), "{status:?}");
+        let why = "cannot write to standard output: No space left on device";
+        let says_why = String::from_utf8_lossy(&status.stderr).contains(why);
+        assert_eq!(says_why, of_status == 1, "{status:?}");
+
+        let mut configure = host.command(&["configure", "--memory", "700"]);
+        let changed = configure.stdout(output()).stderr(output()).status().unwrap();
+        assert_eq!(changed.code(), Some(0));
+        assert!(host.settings().contains("memory = 700"), "{}", host.settings());
+        fs::write(host.file(), host.settings().replace("memory = 700\n", "")).unwrap();
+    }
+}
+
+#[test]
 fn the_vendors_lines_work_as_written() {
     let host = Host::empty();
     let ran = host

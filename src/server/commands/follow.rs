@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::client::{Client, attribute, id, related};
 use super::connection::Connection;
+use cli::eprintln;
 
 /// How often we ask for what is new.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use cli::Failure;
 use cli::whole_file::{WholeFile, folder_of};
+use cli::{Failure, answer};
 
 use super::client::{Client, POOL, attribute, id};
 use super::connection::Connection;
@@ -129,7 +129,7 @@ impl Pool {
                 let client = connection.client()?;
                 let pool = client.find(POOL, &pool, &[]).await?;
                 client.delete(&format!("/agent-pools/{}", id(&pool))).await?;
-                println!("Deleted the pool {} ({}).", attribute(&pool, "name"), id(&pool));
+                answer!("Deleted the pool {} ({}).", attribute(&pool, "name"), id(&pool));
                 Ok(())
             }
             Self::Token { pool, output, print: _, name, expires_in, connection } => {
@@ -153,13 +153,13 @@ async fn create(
         require_new(file)?;
     }
     let pool = client.post("/agent-pools", attributes, &[]).await?;
-    println!("Created the pool {name} ({}).", id(&pool));
+    answer!("Created the pool {name} ({}).", id(&pool));
     if let Some(file) = token_output {
         return token(&client, &pool, &NewToken::default(), Some(file)).await;
     }
-    println!("\nNext, create a token and see how to install its agents:");
+    answer!("\nNext, create a token and see how to install its agents:");
     let file = format!("{name}.token");
-    println!("  {}", connection.command(&["pool", "token", name, "--output", &file]));
+    answer!("  {}", connection.command(&["pool", "token", name, "--output", &file]));
     Ok(())
 }
 
@@ -197,10 +197,10 @@ async fn show(client: &Client, pool: &str) -> Result<()> {
     ]);
     let agents = client.list("/agents", &[("agent-pool", &id(&pool))]).await?;
     if agents.is_empty() {
-        println!("\nThe pool has no agents.");
+        answer!("\nThe pool has no agents.");
         return Ok(());
     }
-    println!();
+    answer!("");
     let row = |agent: &Value| {
         [
             attribute(agent, "status"),
@@ -241,11 +241,11 @@ async fn token(client: &Client, pool: &Value, new: &NewToken, file: Option<&Path
                 client.delete(&format!("/access-tokens/{token_id}")).await?;
                 return Err(error);
             }
-            println!("The token {token_id} of the pool {name} is in {}.", file.display());
+            answer!("The token {token_id} of the pool {name} is in {}.", file.display());
         }
         None => {
-            println!("The token {token_id} of the pool {name}, which is not shown again:");
-            println!("{secret}");
+            answer!("The token {token_id} of the pool {name}, which is not shown again:");
+            answer!("{secret}");
         }
     }
     print_install_lines(&server);
@@ -253,18 +253,18 @@ async fn token(client: &Client, pool: &Value, new: &NewToken, file: Option<&Path
 }
 
 fn print_install_lines(server: &Value) {
-    println!("\nOn each host, put the token into a file (paste it, Enter, Ctrl-D):");
-    println!("  sudo sh -c 'umask 077 && cat >{TOKEN_ON_HOST}'");
-    println!("\nThen install the agent:");
+    answer!("\nOn each host, put the token into a file (paste it, Enter, Ctrl-D):");
+    answer!("  sudo sh -c 'umask 077 && cat >{TOKEN_ON_HOST}'");
+    answer!("\nThen install the agent:");
     let text = |name: &str| server["attributes"][name].as_str().map(str::to_owned);
     let pins = Server {
         url: attribute(server, "url"),
         ca_sha256: text("ca-sha256"),
         key_sha256: text("packages-key-sha256"),
     };
-    println!("  {}", pins.install_line(&[]));
+    answer!("  {}", pins.install_line(&[]));
     if server["attributes"]["packages-key-sha256"].is_null() {
-        println!(
+        answer!(
             "\nThe server serves no packages yet, so this line fails: start it with --packages \
              (SCALR_SERVER_PACKAGES)."
         );

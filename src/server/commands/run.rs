@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use cli::Failure;
+use cli::{Failure, answer, eprintln};
 
 use super::archive;
 use super::client::{Client, POOL, WORKSPACE, attribute, id, related};
@@ -129,7 +129,7 @@ impl Chosen {
     /// An action that is not followed.
     async fn act(&self, action: &str) -> Result<()> {
         let run = act(&self.connection.client()?, &self.run, action).await?;
-        println!("{}: {}", id(&run), status(&run));
+        answer!("{}: {}", id(&run), status(&run));
         Ok(())
     }
 }
@@ -156,8 +156,8 @@ async fn start(options: &Start) -> Result<()> {
     let run = id(&client.post("/runs", attributes, &related).await?);
     let watched = Watched { client: &client, connection, run: &run };
     if options.detach {
-        println!("Started the run {run}. To follow it:");
-        println!("  {}", watched.command("log"));
+        answer!("Started the run {run}. To follow it:");
+        answer!("  {}", watched.command("log"));
         return Ok(());
     }
     eprintln!("Started the run {run}.");

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::client::attribute;
 use super::connection;
 use crate::args::ServerFolder;
+use cli::answer;
 
 /// Which server the link is for.
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ impl SignInLink {
     pub(crate) async fn run(self) -> Result<()> {
         let client = connection::local(&self.folder.data, "")?;
         let made = client.post("/sign-in-links", json!({}), &[]).await?;
-        println!("Sign in: {}", attribute(&made, "link"));
+        answer!("Sign in: {}", attribute(&made, "link"));
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Tables for people.
 
+use cli::answer;
+
 /// Prints rows below a head, each column as wide as its widest cell.
 pub(super) fn print<const N: usize>(head: [&str; N], rows: &[[String; N]]) {
     let head = head.map(str::to_owned);
@@ -9,7 +11,7 @@ pub(super) fn print<const N: usize>(head: [&str; N], rows: &[[String; N]]) {
         .collect();
     for row in all {
         let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+        answer!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
 }
 
@@ -17,6 +19,6 @@ pub(super) fn print<const N: usize>(head: [&str; N], rows: &[[String; N]]) {
 pub(super) fn print_pairs(pairs: &[(&str, String)]) {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
-        println!("{:<width$}  {value}", format!("{name}:"));
+        answer!("{:<width$}  {value}", format!("{name}:"));
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::args::ServerFolder;
 use crate::packages;
+use cli::answer;
 
 /// Which key.
 #[derive(Debug, Args)]
@@ -31,7 +32,7 @@ impl TrustKey {
     /// It has another SHA-256 (9), or can't be read or copied.
     pub(crate) fn run(self) -> Result<()> {
         packages::accept(&self.packages, &self.folder.data, &self.sha256)?;
-        println!("trusting the packages' key with the SHA-256 {}", self.sha256);
+        answer!("trusting the packages' key with the SHA-256 {}", self.sha256);
         Ok(())
     }
 }

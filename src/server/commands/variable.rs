@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
-use cli::{Failure, untrusted_file};
+use cli::{Failure, answer, untrusted_file};
 use protocol::Secret;
 
 use super::client::{attribute, id};
@@ -128,7 +128,7 @@ impl Variable {
             }
         }
         let done = if known.is_some() { "Changed" } else { "Set" };
-        println!("{done} the {category} variable {key} of the workspace {workspace}.");
+        answer!("{done} the {category} variable {key} of the workspace {workspace}.");
         Ok(())
     }
 }

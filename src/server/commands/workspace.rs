@@ -10,6 +10,7 @@ use super::client::{Client, ENVIRONMENT, POOL, WORKSPACE, attribute, id, related
 use super::connection::Connection;
 use super::table;
 use crate::args::image;
+use cli::answer;
 
 /// The environment that a new server has.
 pub(super) const DEFAULT_ENVIRONMENT: &str = "default";
@@ -97,9 +98,9 @@ impl Workspace {
                     "auto-apply": auto_apply,
                 });
                 create(&client, attributes, pool.as_deref(), &environment).await?;
-                println!("\nNext, run the configuration in a folder:");
+                answer!("\nNext, run the configuration in a folder:");
                 let words = ["run", "start", "--workspace", &name, "."];
-                println!("  {}", connection.command(&words));
+                answer!("  {}", connection.command(&words));
                 Ok(())
             }
             Self::List { pool, environment, connection } => {
@@ -124,7 +125,7 @@ pub(super) async fn create(
     let mut related = vec![("environment", environment.as_str())];
     related.extend(pool.as_deref().map(|pool| ("agent-pool", pool)));
     let workspace = client.post("/workspaces", attributes, &related).await?;
-    println!("Created the workspace {} ({}).", attribute(&workspace, "name"), id(&workspace));
+    answer!("Created the workspace {} ({}).", attribute(&workspace, "name"), id(&workspace));
     Ok(workspace)
 }
 

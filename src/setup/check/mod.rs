@@ -36,7 +36,7 @@ use crate::context::{Context, require_root};
 use crate::document;
 use crate::fixes::Fixes;
 use crate::output::Format;
-use cli::Failure;
+use cli::{Failure, println};
 
 const EXAMPLES: &str = "\
 Examples:

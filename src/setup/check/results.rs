@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Check, Outcome, Severity};
 use cli::Failure;
-use cli::println;
+use cli::answer;
 use host::machine::Machine;
 use host::os::Os;
 
@@ -125,7 +125,7 @@ impl Results {
                 line.print();
             }
         }
-        println!("{}.", self.summary.text(verbose));
+        answer!("{}.", self.summary.text(verbose));
     }
 
     /// The exit code that it asks for; `None` if all is well.
@@ -179,9 +179,9 @@ impl Line {
         let width = io::stdout().is_terminal().then_some(WIDTH);
         let mut message = self.lines(width).into_iter();
         let first = message.next().unwrap_or_default();
-        println!("{style}{word:<8}{style:#} {:<18} {}", self.name, first.trim_start());
+        answer!("{style}{word:<8}{style:#} {:<18} {}", self.name, first.trim_start());
         for line in message {
-            println!("{line}");
+            answer!("{line}");
         }
     }
 

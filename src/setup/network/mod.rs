@@ -18,7 +18,7 @@ use self::fence::Fence;
 use self::surroundings::Source;
 use crate::context::{Context, RECORDS, require_root};
 use crate::document;
-use cli::untrusted_file;
+use cli::{println, untrusted_file};
 use config::layout::ENGINE_SETTINGS;
 use host::changes::{Attributes, Changes};
 use host::fence::Answer;

@@ -10,6 +10,7 @@ use super::engine_proxy::{Engine, EngineProxy};
 use crate::context::{Context, RECORDS};
 use crate::document;
 use crate::output::Format;
+use cli::answer;
 use config::layout::{ENGINE_PROXY_DROP_IN, PROXY_DROP_IN, PROXY_SECRETS};
 use config::proxy::masked_value;
 use host::changes::Changes;
@@ -58,10 +59,10 @@ pub(super) fn show(context: &Context) -> Result<()> {
     let is_shown =
         |one: &&EngineProxy| ![ENGINE_PROXY_DROP_IN, PROXY_SECRETS].contains(&&*one.file);
     for EngineProxy { name, value, file } in shown.engine_proxy.iter().filter(is_shown) {
-        println!("{}: {name} {value} ({file})", engine.unit);
+        answer!("{}: {name} {value} ({file})", engine.unit);
     }
     if !engine.is_bundled() && shown.engine_proxy.is_empty() {
-        println!(
+        answer!(
             "docker has no proxy: it pulls images without one. Set `proxies` in \
              /etc/docker/daemon.json and restart docker to change that."
         );
@@ -72,21 +73,21 @@ pub(super) fn show(context: &Context) -> Result<()> {
 /// The proxy of the agent, and whether the private engine has it too.
 fn print_services(shown: &Shown, in_secrets: bool, is_bundled: bool) {
     if shown.written_by.is_none() {
-        println!("No proxy is set.");
+        answer!("No proxy is set.");
         return;
     }
     for (name, value) in shown.variables.iter().filter(|(name, _)| name.contains("PROXY")) {
-        println!("{name:<12} {value}");
+        answer!("{name:<12} {value}");
     }
     match shown.variables.is_empty() {
-        true if in_secrets => println!("{PROXY_SECRETS} has the proxy; only root can read it."),
-        true => println!("{PROXY_DROP_IN} sets no proxy."),
+        true if in_secrets => answer!("{PROXY_SECRETS} has the proxy; only root can read it."),
+        true => answer!("{PROXY_DROP_IN} sets no proxy."),
         false => {}
     }
     if shown.written_by == Some("hand") {
-        println!("{PROXY_DROP_IN} was written by hand; it is used as it is.");
+        answer!("{PROXY_DROP_IN} was written by hand; it is used as it is.");
     }
     if is_bundled && !shown.engine {
-        println!("scalr-docker does not use it: {ENGINE_PROXY_DROP_IN} is not a link to it.");
+        answer!("scalr-docker does not use it: {ENGINE_PROXY_DROP_IN} is not a link to it.");
     }
 }

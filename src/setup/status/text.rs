@@ -1,6 +1,5 @@
 //! The status for people: one screen.
 
-use anstream::println;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
@@ -9,6 +8,7 @@ use super::{
     Warnings,
 };
 use crate::fixes::ListedFix;
+use cli::answer;
 
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -25,7 +25,7 @@ impl Status {
     /// Prints it.
     pub(crate) fn print(&self) {
         if self.interrupted {
-            println!(
+            answer!(
                 "{BAD}An installation was killed half-way.{BAD:#} Undo what it did: \
                  scalr-agent-setup recover"
             );
@@ -47,7 +47,7 @@ impl Status {
 fn part(heading: &str, lines: Vec<String>) {
     for (at, line) in lines.iter().enumerate() {
         let heading = if at == 0 { heading } else { "" };
-        println!("{HEADING}{heading:WIDTH$}{HEADING:#} {line}");
+        answer!("{HEADING}{heading:WIDTH$}{HEADING:#} {line}");
     }
 }
 

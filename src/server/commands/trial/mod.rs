@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use url::Url;
 
-use cli::Failure;
+use cli::{Failure, println};
 use protocol::Secret;
 
 use super::archive;

@@ -20,8 +20,7 @@ use super::{KEY, PROGRAM, require};
 use crate::document;
 use crate::output::Format;
 use crate::package::sha256;
-use cli::Failure;
-use cli::eprintln;
+use cli::{Failure, answer, eprintln};
 
 /// The architectures of setup programs, as `uname -m` has them.
 const MACHINES: [&str; 2] = ["x86_64", "aarch64"];
@@ -89,7 +88,7 @@ pub(crate) fn run(format: Format, args: &Args) -> Result<()> {
         };
     }
     findings.require_sound()?;
-    println!("{}: {} files, all there, whole and signed", args.repository, findings.files);
+    answer!("{}: {} files, all there, whole and signed", args.repository, findings.files);
     Ok(())
 }
 

@@ -1,5 +1,9 @@
 //! `status`.
 
+use std::fs::File;
+use std::io::pipe;
+use std::process::Stdio;
+
 use serde_json::json;
 
 use crate::tree::Tree;
@@ -21,6 +25,25 @@ fn configured() -> Tree {
          Environment=HTTPS_PROXY=http://me:hunter2@proxy:3128\n",
     );
     tree
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error_and_a_reader_that_is_gone_is_none() {
+    let tree = configured();
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    for (arguments, code) in
+        [(&["status"][..], 1), (&["proxy", "show"], 1), (&["check", "--only", "data-folder"], 1)]
+    {
+        let output = tree.command(arguments).stdout(full()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        let why = "error: cannot write to standard output: No space left on device";
+        assert!(stderr.starts_with(why), "{arguments:?}: {stderr}");
+
+        let mut command = tree.command(arguments);
+        let output = command.stdout(Stdio::from(pipe().unwrap().1)).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+    }
 }
 
 #[test]
