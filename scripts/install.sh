@@ -240,6 +240,7 @@ quoted() {
 
 judge_options() {
     case $url in
+        *[?#]* | *[[:space:]]*) fail 2 "--url should be https://SERVER, not '$url'" ;;
         https://?*) ;;
         http://?*)
             is_loopback "$url" ||
@@ -447,9 +448,19 @@ verify_setup() {
     else
         fetch "scalr-agent-setup-$machine.sha256" "$setup.sha256"
         wanted=$(cut -d' ' -f1 <"$setup.sha256")
+        is_sha256 "$wanted" ||
+            fail 8 "there is no checksum in $url/packages/scalr-agent-setup-$machine.sha256
+  Something else than the server has answered, such as the login page of a network or a proxy."
         [ "$wanted" = "$found" ] ||
             fail 9 "the setup program was damaged on its way: its SHA-256 is $found, not $wanted"
     fi
+}
+
+is_sha256() {
+    case $1 in
+        *[!0-9a-f]*) return 1 ;;
+        *) [ "${#1}" -eq 64 ] ;;
+    esac
 }
 
 # The SHA-256 that the server wrote into this script. A key that the user names
@@ -694,22 +705,24 @@ finish() {
     exit "$code"
 }
 
+# An output that is closed or full ends no installation, nor does it change how one ends.
+
 # Not on standard output where the setup program prints a document there.
 say() {
     if [ -n "$is_json" ]; then
-        printf '==> %s\n' "$*" >&2
+        printf '==> %s\n' "$*" >&2 || :
     else
-        printf '==> %s\n' "$*"
+        printf '==> %s\n' "$*" 2>/dev/null || :
     fi
 }
 
 warn() {
-    printf 'install.sh: warning: %s\n' "$*" >&2
+    printf 'install.sh: warning: %s\n' "$*" >&2 || :
 }
 
 # fail CODE SENTENCE
 fail() {
-    printf 'install.sh: %s\n' "$2" >&2
+    printf 'install.sh: %s\n' "$2" >&2 || :
     exit "$1"
 }
 

@@ -1,6 +1,6 @@
 //! The whole script: what it hands over to the setup program, and what it leaves.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::pipe;
 use std::process::Stdio;
 
@@ -142,6 +142,24 @@ fn a_damaged_setup_program_is_not_run() {
 }
 
 #[test]
+fn a_login_page_in_the_place_of_the_program_is_named() {
+    Host::each(Packages::Apt, |host| {
+        let page = "<!doctype html>\n<title>Welcome to our network</title>\n";
+        for name in ["scalr-agent-setup-x86_64", "scalr-agent-setup-x86_64.sha256"] {
+            host.serve(name, page);
+        }
+        let said = host.install("");
+        said.refused(
+            8,
+            "no checksum in https://pools.test/packages/scalr-agent-setup-x86_64.sha256",
+        );
+        assert!(!said.stderr.contains("doctype"), "{said:?}");
+        assert_eq!(calls(host), [""; 0]);
+        left_nothing(host);
+    });
+}
+
+#[test]
 fn what_a_killed_setup_program_has_left_is_undone() {
     Host::each(Packages::Apt, |host| {
         let line = "unfinished=$host/unfinished; main --url https://pools.test";
@@ -177,6 +195,27 @@ fn it_leaves_nothing_when_nobody_reads_its_output_any_more() {
         assert_eq!(calls(host).last().unwrap(), "recover");
         assert!(!host.path("unfinished").exists());
         left_nothing(host);
+    });
+}
+
+#[test]
+fn an_output_that_is_closed_or_full_changes_nothing_about_how_it_ends() {
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    Host::each(Packages::Apt, |host| {
+        for (line, code) in [
+            ("main --url https://pools.test", 0),
+            ("main --url https://pools.test >&-", 0),
+            ("main --url https://pools.test >&- 2>&-", 0),
+            ("warn no matter && main --url https://pools.test --format json", 0),
+            ("main --no-such-option", 2),
+        ] {
+            fs::write(host.path("calls"), "").unwrap();
+            let status = host.command(line).stdout(full()).stderr(full()).status().unwrap();
+            assert_eq!(status.code(), Some(code), "{line}");
+            let is_installed = calls(host).iter().any(|call| call.starts_with("install "));
+            assert_eq!(is_installed, code == 0, "{line}: {:?}", calls(host));
+            left_nothing(host);
+        }
     });
 }
 
