@@ -44,7 +44,12 @@ pub(crate) fn fault(text: &str) -> Option<&'static str> {
     Some(match () {
         () if text.is_empty() => "is empty",
         () if text.len() as u64 > MAX => "is too long",
+        // What editors and shells of Windows write.
+        () if text.starts_with('\u{feff}') || text.contains('\0') => {
+            "has a byte order mark, or is UTF-16 and not plain text in UTF-8"
+        }
         () if text.starts_with(['{', '[', '"']) => "is JSON",
+        () if text.starts_with(['\'', '`', '“', '‘']) => "has quotes around it",
         () if lower.starts_with("authorization:") || lower.starts_with("bearer ") => {
             "has a header's name or `Bearer` before the token"
         }
@@ -80,7 +85,10 @@ mod tests {
             ("SCALR_AGENT_TOKEN=hunter2\n", "a variable's name"),
             ("token = \"hunter2\"\n", "a variable's name"),
             ("at-1 hunter2\n", "characters that no token has"),
-            ("\u{feff}hunter2\n", "characters that no token has"),
+            ("\u{feff}hunter2\n", "has a byte order mark"),
+            ("\u{feff}{\"token\": \"hunter2\"}", "has a byte order mark"),
+            ("'hunter2'\n", "has quotes around it"),
+            ("“hunter2”\n", "has quotes around it"),
             (&long, "is too long"),
         ] {
             std::fs::write(&file, content).unwrap();
@@ -105,5 +113,17 @@ mod tests {
         }
         let error = read_token(&folder.path().join("none")).unwrap_err();
         assert_eq!(Failure::of(&error), Failure::Usage);
+    }
+
+    #[test]
+    fn a_file_in_utf_16_is_refused_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pool-token");
+        for mark in [&[0xff, 0xfe][..], &[]] {
+            let text = "at-1.hunter2\r\n".encode_utf16().flat_map(u16::to_le_bytes);
+            std::fs::write(&file, mark.iter().copied().chain(text).collect::<Vec<u8>>()).unwrap();
+            let error = format!("{:#}", read_token(&file).unwrap_err());
+            assert!(error.contains("is UTF-16"), "{error}");
+        }
     }
 }
