@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::command::{CommandError, CommandExt as _};
 use super::machine::Machine;
@@ -100,17 +100,35 @@ pub(crate) fn is_locked(error: &CommandError) -> bool {
     matches!(error, CommandError::Failed { stderr, .. } if stderr.contains("locked by another process"))
 }
 
-/// The packages whose installation was begun and never finished.
+/// A package that an interrupted or failed dpkg has left half there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its name, with the architecture where dpkg names it.
+    pub package: String,
+    /// What finishes it.
+    pub by: Finish,
+}
+
+/// What finishes what dpkg has begun (dpkg(1), "PACKAGE STATES").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// It is unpacked, or waits for a trigger.
+    Configuration,
+    /// Its files are not all there: dpkg does not configure it, and without its archive apt
+    /// does nothing at all.
+    Reinstallation,
+    /// It was being removed.
+    Removal,
+}
+
+/// The packages whose installation or removal was begun and never finished.
 ///
 /// # Errors
-/// dpkg is missing, or may not read its records.
-pub fn unfinished() -> Result<Vec<String>> {
-    let output = Command::new("dpkg").arg("--audit").env("LC_ALL", "C").probe()?;
-    // A fatal error (dpkg(1)): it has not looked.
-    if output.status.code() == Some(2) {
-        bail!("cannot ask dpkg: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(parse_audit(&String::from_utf8_lossy(&output.stdout)))
+/// dpkg is missing, or its records can't be read.
+pub fn unfinished() -> Result<Vec<Unfinished>> {
+    let format = "--showformat=${db:Status-Abbrev} ${binary:Package}\n";
+    let text = Command::new("dpkg-query").args(["--show", format]).env("LC_ALL", "C").read()?;
+    Ok(text.lines().filter_map(parse_unfinished).collect())
 }
 
 /// Whether a dpkg was interrupted before it had written down what it did; apt refuses
@@ -123,13 +141,18 @@ pub fn was_interrupted(machine: &Machine) -> bool {
     })
 }
 
-/// Paragraphs of what is wrong, each followed by lines of a space, a package and
-/// what it is.
-fn parse_audit(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| line.strip_prefix(' ')?.split_whitespace().next())
-        .map(str::to_owned)
-        .collect()
+/// `iHR postfix`: [`is_whole_status`], and the package.
+fn parse_unfinished(line: &str) -> Option<Unfinished> {
+    let (status, package) = line.split_at_checked(3)?;
+    let mut letters = status.chars();
+    let (wanted, there) = (letters.next()?, letters.next()?);
+    let by = match (wanted, there, letters.next()?) {
+        _ if is_whole_status(status) => return None,
+        ('r' | 'p', ..) => Finish::Removal,
+        (_, 'H', _) | (.., 'R') => Finish::Reinstallation,
+        _ => Finish::Configuration,
+    };
+    Some(Unfinished { package: package.trim().to_owned(), by })
 }
 
 /// `ii  0.1.0-1`, `rc  0.1.0-1`: what is wanted (`h` of a held one) and what is there.
@@ -144,21 +167,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_dpkg_complains_of() {
-        let text = "\
-The following packages are only half configured, probably due to problems
-configuring them the first time.  The configuration should be retried using
-dpkg --configure <package> or the configure menu option in dselect:
- postfix              High-performance mail transport agent
-
-The following packages have been unpacked but not yet configured.
-They must be configured using dpkg --configure or the configure
-menu option in dselect for them to work:
- man-db               tools for reading manual pages
-
-";
-        assert_eq!(parse_audit(text), ["postfix", "man-db"]);
-        assert!(parse_audit("").is_empty());
+    fn each_state_has_what_finishes_it() {
+        for (status, by) in [
+            ("iF ", Finish::Configuration),
+            ("iU ", Finish::Configuration),
+            ("hF ", Finish::Configuration),
+            ("iW ", Finish::Configuration),
+            ("it ", Finish::Configuration),
+            ("iH ", Finish::Reinstallation),
+            ("iHR", Finish::Reinstallation),
+            ("iUR", Finish::Reinstallation),
+            ("iiR", Finish::Reinstallation),
+            ("rH ", Finish::Removal),
+            ("pHR", Finish::Removal),
+        ] {
+            let expected = Unfinished { package: "libc6:amd64".to_owned(), by };
+            let found = parse_unfinished(&format!("{status} libc6:amd64"));
+            assert_eq!(found, Some(expected), "{status}");
+        }
+        for whole in ["ii  tar", "ri  tar", "pc  tar", ""] {
+            assert_eq!(parse_unfinished(whole), None, "{whole}");
+        }
     }
 
     #[test]

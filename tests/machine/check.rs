@@ -174,6 +174,26 @@ fn ubuntu_18_04_with_a_lock_and_a_package_left_unfinished() {
         "echo 0 >/root/code & /root/setup check --only half-configured --fix --yes </dev/null",
     );
     assert!(host.passes("half-configured"));
+
+    // As dpkg leaves a package that it was killed in: it takes its archive to finish that.
+    host.shell(
+        "{ cat /root/slow/DEBIAN/control; echo Filename: slow.deb; \
+           stat --format='Size: %s' /root/slow.deb; \
+           sha256sum /root/slow.deb | sed 's/ .*//; s/^/SHA256: /'; } >/root/Packages &&
+         echo 'deb [trusted=yes] file:/root ./' >/etc/apt/sources.list.d/slow.list &&
+         { apt-get update || true; } &&
+         sed -i '/^Package: slow$/,/^$/s/^Status:.*/Status: install reinstreq half-installed/' \
+             /var/lib/dpkg/status",
+    );
+    let (result, fix) = host.check("half-configured", "");
+    assert_eq!(
+        (result.as_str(), fix[0].as_str()),
+        ("failed", "apt-get -y install --reinstall slow")
+    );
+    host.shell(
+        "echo 0 >/root/code & /root/setup check --only half-configured --fix --yes </dev/null",
+    );
+    assert!(host.passes("half-configured"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use config::layout;
 
 use super::vault::{self, Dead};
 use super::{Outcome, Subject};
-use host::dpkg;
+use host::dpkg::{self, Finish, Unfinished};
 use host::locks::{self, Holder};
 use host::machine::Machine;
 use host::os::{Family, Os};
@@ -103,17 +103,36 @@ fn judge_holder(file: &str, holder: &Holder) -> Outcome {
     ))
 }
 
-fn judge_dpkg(packages: &[String], was_interrupted: bool) -> Outcome {
-    let what = match (packages, was_interrupted) {
-        ([], false) => {
-            return Outcome::Passed("no earlier installation was left unfinished".to_owned());
-        }
-        ([], true) => "dpkg was interrupted".to_owned(),
-        _ => format!("{} of an earlier installation wait to be finished", packages.join(", ")),
+fn judge_dpkg(packages: &[Unfinished], was_interrupted: bool) -> Outcome {
+    let names = |by| {
+        let those = packages.iter().filter(|unfinished| unfinished.by == by);
+        those.map(|unfinished| unfinished.package.as_str()).collect::<Vec<_>>().join(" ")
     };
+    let command = |command: &str, by| {
+        Some(names(by)).filter(|names| !names.is_empty()).map(|names| format!("{command} {names}"))
+    };
+    let configure = || "dpkg --configure -a".to_owned();
+    // apt does nothing before dpkg has written down what it did.
+    let mut fix: Vec<String> = was_interrupted.then(configure).into_iter().collect();
+    fix.extend(command("dpkg --force-remove-reinstreq --remove", Finish::Removal));
+    fix.extend(command("apt-get -y install --reinstall", Finish::Reinstallation));
+    if !was_interrupted && !names(Finish::Configuration).is_empty() {
+        fix.push(configure());
+    }
+    if fix.is_empty() {
+        return Outcome::Passed("no earlier installation was left unfinished".to_owned());
+    }
+    let mut what = Vec::new();
+    if was_interrupted {
+        what.push("dpkg was interrupted".to_owned());
+    }
+    if !packages.is_empty() {
+        let names: Vec<_> = packages.iter().map(|unfinished| unfinished.package.as_str()).collect();
+        what.push(format!("dpkg has left unfinished: {}", names.join(", ")));
+    }
     Outcome::Problem(
-        format!("{what}, and until then apt installs nothing"),
-        vec!["dpkg --configure -a".to_owned()],
+        format!("{}; apt installs nothing until that is finished", what.join("; ")),
+        fix,
     )
 }
 
@@ -192,11 +211,29 @@ mod tests {
 
     #[test]
     fn what_was_left_unfinished() {
-        let Outcome::Problem(_, fix) = judge_dpkg(&["postfix".to_owned()], false) else { panic!() };
-        assert_eq!(fix, ["dpkg --configure -a"]);
-        assert!(
-            matches!(judge_dpkg(&[], true), Outcome::Problem(_, fix) if fix == ["dpkg --configure -a"])
-        );
+        let unfinished = |package: &str, by| Unfinished { package: package.to_owned(), by };
+        let unpacked = unfinished("postfix", Finish::Configuration);
+        let torn = ["mutt", "procmail"].map(|package| unfinished(package, Finish::Reinstallation));
+        let removed = unfinished("exim4", Finish::Removal);
+        let configure = "dpkg --configure -a";
+        let reinstall = "apt-get -y install --reinstall mutt procmail";
+        let remove = "dpkg --force-remove-reinstreq --remove exim4";
+        let all = [&torn[..], &[unpacked.clone(), removed]].concat();
+        for (packages, was_interrupted, expected) in [
+            (&[][..], true, &[configure][..]),
+            (&[unpacked], false, &[configure]),
+            (&torn, false, &[reinstall]),
+            (&torn, true, &[configure, reinstall]),
+            (&all, false, &[remove, reinstall, configure]),
+            (&all, true, &[configure, remove, reinstall]),
+        ] {
+            let found = judge_dpkg(packages, was_interrupted);
+            let Outcome::Problem(text, fix) = found else { panic!("{found:?}") };
+            assert_eq!(fix, expected, "{text}");
+            for unfinished in packages {
+                assert!(text.contains(&unfinished.package), "{text}");
+            }
+        }
         assert!(matches!(judge_dpkg(&[], false), Outcome::Passed(_)));
 
         let (_tree, machine) = machine();
