@@ -35,6 +35,14 @@ pub fn is_noexec(path: &Path) -> Result<bool> {
     Ok(look(path)?.flags().contains(FsFlags::ST_NOEXEC))
 }
 
+/// Whether nothing can be written there (mounted `ro`).
+///
+/// # Errors
+/// It can't be asked for.
+pub fn is_read_only(path: &Path) -> Result<bool> {
+    Ok(look(path)?.flags().contains(FsFlags::ST_RDONLY))
+}
+
 /// Where the disk is mounted that `path` is on, or will be on.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use cli::Failure;
 use config::data_dir::refuse_foreign;
 use config::{Settings, layout};
 use host::changes::Changes;
+use host::disk;
 use host::machine::Machine;
 use host::users;
 
@@ -38,6 +39,7 @@ pub(crate) fn refuse_unusable(machine: &Machine, folder: &Path) -> Result<()> {
     let path = machine.entry(folder);
     refuse_foreign(&path, folder)?;
     match fs::metadata(&path) {
+        _ if disk::is_read_only(&path)? => refuse("its disk is mounted read-only".to_owned()),
         Err(_) if !path.parent().is_some_and(Path::is_dir) => {
             refuse("the folder above it is missing; make that first".to_owned())
         }
@@ -65,11 +67,7 @@ pub(crate) fn put(changes: &mut Changes, settings: &Settings) -> Result<()> {
     };
     created::record_data_folder(changes, folder, !path.exists())?;
     if !path.exists() {
-        let mut make = Command::new("mkdir");
-        make.arg(&path);
-        let mut remove = Command::new("rmdir");
-        remove.arg(&path);
-        changes.run(format!("make the folder {}", folder.display()), make, Some(remove))?;
+        changes.make_directory(folder)?;
     }
     let Some(group) = users::group_id(&machine, layout::AGENT)? else { return Ok(()) };
     let Ok(found) = fs::metadata(&path) else { return Ok(()) };

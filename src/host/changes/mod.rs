@@ -185,7 +185,22 @@ impl Changes {
     ) -> Result<()> {
         let what = what.into();
         let step = format!("{what}: {}", command.line());
+        let undo = undoing(&what, undo);
         self.tell(what, &step, undo, || Ok(command.run()?))
+    }
+
+    /// Makes a directory in one that is there; the umask says who may use it.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn make_directory(&mut self, path: &Path) -> Result<()> {
+        let path = path.display().to_string();
+        let what = format!("make the folder {path}");
+        let directory = self.machine.entry(&path);
+        let undo = Step::RemoveDirectory { path: path.clone() };
+        self.tell(what.clone(), &what, undo, || {
+            fs::create_dir(directory).with_context(|| format!("cannot make {path}"))
+        })
     }
 
     /// Does something that is more than a command; else like [`Changes::run`].
@@ -200,6 +215,7 @@ impl Changes {
     ) -> Result<()> {
         let what = what.into();
         let step = what.clone();
+        let undo = undoing(&what, undo);
         self.tell(what, &step, undo, action)
     }
 
@@ -487,20 +503,17 @@ impl Changes {
         &mut self,
         what: String,
         step: &str,
-        undo: Option<Command>,
+        undo: Step,
         action: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         interrupt::check()?;
-        self.changed.push(what.clone());
+        self.changed.push(what);
         if self.dry_run {
             println!("would {step}");
             return Ok(());
         }
         // Also what failed half-way is undone.
-        self.note(match undo {
-            Some(undo) => Step::Run { what: format!("undo: {what}"), command: (&undo).into() },
-            None => Step::Nothing { what },
-        })?;
+        self.note(undo)?;
         action().map_err(full_disk::explain)
     }
 
@@ -575,6 +588,14 @@ pub fn discard(machine: &Machine, records: &Records) -> Result<bool> {
 /// Whether an interrupted transaction is still to be undone.
 pub fn is_interrupted(machine: &Machine, records: &Records) -> bool {
     machine.path(records.unfinished).exists() && !lock::is_taken(machine, records.lock)
+}
+
+/// The step that undoes something by a command, if one does.
+fn undoing(what: &str, undo: Option<Command>) -> Step {
+    match undo {
+        Some(undo) => Step::Run { what: format!("undo: {what}"), command: (&undo).into() },
+        None => Step::Nothing { what: what.to_owned() },
+    }
 }
 
 fn is_empty(directory: &Path) -> bool {

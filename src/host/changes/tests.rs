@@ -68,6 +68,19 @@ impl Tree {
 }
 
 #[test]
+fn a_folder_that_was_made_goes_again_and_one_that_could_not_be_made_keeps_nothing() {
+    let tree = Tree::new();
+    for (path, is_made) in [("/made", true), ("/missing/folder", false)] {
+        let mut changes = tree.changes();
+        assert_eq!(changes.make_directory(Path::new(path)).is_ok(), is_made);
+        assert_eq!(tree.machine.path(path).is_dir(), is_made);
+        drop(changes);
+        assert!(!tree.machine.path(path).exists());
+        assert!(!tree.machine.path(RECORDS.unfinished).exists(), "all was undone");
+    }
+}
+
+#[test]
 fn the_same_again_is_no_change() {
     let tree = Tree::new();
     let mut changes = tree.changes();

@@ -1,6 +1,7 @@
 //! `check`, `units`, `install`, `status` and `uninstall`.
 
 use std::fs;
+use std::process::Command;
 
 use crate::tree::{Said, Tree};
 
@@ -16,7 +17,7 @@ fn install(tree: &Tree, more: &[&str]) -> Said {
 fn authorities_are_read_from_a_file_that_has_an_end() {
     let tree = Tree::new();
     let pipe = tree.path("/pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for (file, why) in [
         (pipe.to_str().unwrap(), "not a regular file"),
         ("/dev/zero", "not a regular file"),
@@ -301,6 +302,30 @@ fn units_let_the_agent_write_to_a_custom_data_folder() {
     assert!(tree.path("/srv/agent data").is_dir());
     assert_eq!(result("drop-ins")["result"], "passed");
     assert_eq!(result("data-folder")["result"], "passed");
+}
+
+#[test]
+#[ignore = "needs root: run scripts/test"]
+fn a_data_folder_on_a_disk_that_is_mounted_read_only_is_refused_before_anything_is_changed() {
+    let tree = Tree::new();
+    assert_eq!(install(&tree, &[]).code, 0);
+    let settings = tree.read(SETTINGS);
+    tree.put(SETTINGS, &format!("{settings}data_dir = \"/srv/agent\"\n"));
+    fs::create_dir(tree.path("/srv")).unwrap();
+    for arguments in [&["check", "--only", "data-folder"][..], &["units"]] {
+        let setup = tree.command(arguments);
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", "mount -t tmpfs -o ro tmpfs \"$0\"; exec \"$@\""])
+            .arg(tree.path("/srv"))
+            .arg(setup.get_program())
+            .args(setup.get_args())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success(), "{said}");
+        assert!(said.contains("its disk is mounted read-only"), "{said}");
+        assert!(!said.contains("Undoing"), "{said}");
+    }
 }
 
 #[test]
