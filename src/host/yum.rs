@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use super::command::{CommandError, CommandExt as _};
 use super::hold::{Hold, Operation, place};
 use super::machine::Machine;
+use super::rpm;
 use cli::Failure;
 
 pub(crate) mod config;
@@ -147,15 +148,18 @@ impl Yum {
     /// # Errors
     /// As [`Self::offer`].
     pub(crate) fn rival(self, machine: &Machine, package: &str, id: &str) -> Result<Option<Hold>> {
-        let (all, _) = self.list_available(&[package])?;
+        let all = self.list_unlocked(machine, package, &[])?;
+        if let Some(lock) = self.lock(machine, package, id, &all)? {
+            return Ok(Some(lock));
+        }
         // One of each architecture.
         let mut others = rows(package, &all).filter(|(_, repository)| repository != id).peekable();
         if others.peek().is_none() {
             return Ok(None);
         }
         let (only, none) = (enable(id), self.no_priorities(machine));
-        let of_id = ["--showduplicates", "--disablerepo=*", &only, none, package];
-        let (own, _) = self.list_available(&of_id)?;
+        let of_id = ["--showduplicates", "--disablerepo=*", &only, none];
+        let own = self.list_unlocked(machine, package, &of_id)?;
         // A mirror of it has the same versions.
         let is_own = |version| rows(package, &own).any(|(own, _)| own == version);
         let settings = config::settings(machine, self);
@@ -165,6 +169,31 @@ impl Yum {
         Ok(rival.map(|(version, repository)| {
             precedence::of_rival(&settings, self, package, id, (version, &repository))
         }))
+    }
+
+    /// The version lock that refuses what the repository `id` offers. `newest` is what all list
+    /// as available, which is newer than what is installed.
+    fn lock(
+        self,
+        machine: &Machine,
+        package: &str,
+        id: &str,
+        newest: &str,
+    ) -> Result<Option<Hold>> {
+        let found = hold::against_offered(machine, self, package, &versions(package, newest, id));
+        if found.is_none() || rpm::installed(package)?.is_some() {
+            return Ok(found);
+        }
+        // An older one that is locked is installed.
+        let all = self.list_unlocked(machine, package, &["--showduplicates"])?;
+        Ok(hold::against_offered(machine, self, package, &versions(package, &all, id)))
+    }
+
+    /// What is available, also what is locked: yum 3 leaves that out of its lists.
+    fn list_unlocked(self, machine: &Machine, package: &str, options: &[&str]) -> Result<String> {
+        let is_yum_3 = config::is_yum_3(machine, self);
+        let unlocked: &[&str] = if is_yum_3 { &["--disableplugin=versionlock"] } else { &[] };
+        Ok(self.list_available(&[unlocked, options, &[package]].concat())?.0)
     }
 
     /// The option that makes it ignore all priorities, which are a plugin's for yum 3.
@@ -294,6 +323,11 @@ fn rows<'a>(package: &str, list: &'a str) -> impl Iterator<Item = (&'a str, Stri
         _ => None,
     };
     words.windows(3).filter_map(row).collect::<Vec<_>>().into_iter()
+}
+
+/// The versions of a package that a list has of the repository `id`.
+fn versions<'a>(package: &str, list: &'a str, id: &str) -> Vec<&'a str> {
+    rows(package, list).filter(|(_, from)| from == id).map(|(version, _)| version).collect()
 }
 
 /// The repository that yum 3 or dnf gave up at.

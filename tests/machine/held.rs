@@ -59,6 +59,12 @@ fn dnf_is_asked_for_nothing_that_a_filter_hides() {
     fleet.shell("yum versionlock add scalr-agent");
     fleet.shell(uninstall);
     assert_eq!(fleet.shell("rpm -qa | grep scalr || true"), "");
+    // One of a version that is not offered keeps it from being installed.
+    let list = "/etc/dnf/plugins/versionlock.list";
+    fleet.shell(&format!("echo 'scalr-agent-0:0.0.9*' >{list}"));
+    let said = refused(&fleet, &install, 6);
+    assert!(said.contains(&format!("{list}:1 refuses its version ")), "{said}");
+    assert_eq!(fleet.shell(&format!("cat {list}")), "");
 }
 
 #[test]

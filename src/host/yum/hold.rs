@@ -4,8 +4,9 @@
 use std::env::consts::ARCH;
 use std::path::Path;
 
+use super::Yum;
 use super::config::{self, Setting};
-use super::{Yum, version_lock};
+use super::version_lock::{self, Lock};
 use crate::command::quoted;
 use crate::hold::{Hold, Operation, edit, matches, place, take_word_out};
 use crate::machine::Machine;
@@ -32,6 +33,35 @@ pub(crate) fn against(
         // yum 3 excludes packages of repositories alone, never an installed one.
         Operation::Remove if subject.is_yum_3() => subject.protection(),
         Operation::Remove => subject.exclusion(None).or_else(|| subject.protection()),
+    }
+}
+
+/// The version lock that refuses all versions that a repository offers.
+pub(crate) fn against_offered(
+    machine: &Machine,
+    yum: Yum,
+    package: &str,
+    offered: &[&str],
+) -> Option<Hold> {
+    let is_yum_3 = config::is_yum_3(machine, yum);
+    let lock = |version| version_lock::refusing(machine, is_yum_3, package, version);
+    let locks: Option<Vec<_>> = offered.iter().map(|version| lock(version)).collect();
+    let first = locks?.into_iter().next()?;
+    Some(Hold {
+        by: format!(
+            "{} refuses its version {}",
+            place(&first.file, first.line),
+            offered.join(" and ")
+        ),
+        release: release(yum, &first),
+    })
+}
+
+/// The command that deletes a version lock.
+fn release(yum: Yum, lock: &Lock) -> String {
+    match &lock.entry {
+        Some(entry) => format!("{} versionlock delete {}", yum.program(), quoted(entry)),
+        None => edit(&lock.file, &format!("{}d", lock.line)),
     }
 }
 
@@ -93,10 +123,9 @@ impl Subject<'_> {
             Yum::Dnf5 => version_lock::of_dnf5(self.machine, self.package, installed),
             _ => version_lock::of_plugin(self.machine, self.is_yum_3(), self.package, installed),
         }?;
-        let (program, entry) = (self.yum.program(), quoted(&lock.entry));
         Some(Hold {
             by: format!("{} locks its version {installed}", place(&lock.file, lock.line)),
-            release: format!("{program} versionlock delete {entry}"),
+            release: release(self.yum, &lock),
         })
     }
 
