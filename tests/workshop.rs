@@ -1,8 +1,10 @@
 //! Keys, small packages, and the repositories made of them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Mutex;
 
 use tempfile::TempDir;
 
@@ -30,11 +32,26 @@ impl Workshop {
         Self { program: program.to_owned(), folder }
     }
 
-    /// Makes a key of this name; its fingerprint.
+    /// Adds the key of this name to the keyring; its fingerprint. The same name is the same key in
+    /// every workshop of a process: making one takes a processor for a second.
     pub fn key(&self, name: &str) -> String {
+        static MADE: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
         let user = format!("{name} <{name}@pools.test>");
-        let gpg = ["--batch", "--quiet", "--passphrase", "", "--quick-generate-key"];
-        run(self.gpg().args(gpg).args([&user, "rsa3072", "sign", "2d"]));
+        let gpg = |arguments: &[&str]| {
+            let quiet = ["--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""];
+            run(self.gpg().args(quiet).args(arguments))
+        };
+        let mut made = MADE.lock().unwrap();
+        if let Some(secret) = made.get(name) {
+            let file = self.path("secret.asc");
+            fs::write(&file, secret).unwrap();
+            gpg(&["--import", file.to_str().unwrap()]);
+        } else {
+            gpg(&["--quick-generate-key", &user, "rsa3072", "sign", "2d"]);
+            let secret = gpg(&["--armor", "--export-secret-keys", &user]);
+            made.insert(name.to_owned(), secret);
+        }
+        drop(made);
         let list = run(self.gpg().args(["--with-colons", "--list-keys"]).arg(&user));
         let line = list.lines().find(|line| line.starts_with("fpr:")).unwrap();
         line.split(':').nth(9).unwrap().to_owned()

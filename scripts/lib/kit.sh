@@ -31,7 +31,7 @@ make_kit() {
     # Packing takes minutes: only when something in the packages is new.
     if ! is_made_of "$kit" "$programs" "$archive"; then
         begin_kit "$kit" "$programs"
-        quietly "making the deb and the rpm" make_packages "$kit" "$archive" || return 1
+        quietly "making the deb and the rpm" make_packages "$kit" "$archive" "$(compression "${1:-release}")" || return 1
         finish_kit "$kit" "$programs" "$archive" || return 1
     fi
 
@@ -56,7 +56,7 @@ make_demo_kit() {
     if ! is_made_of "$kit" "$programs" "$archive"; then
         begin_kit "$kit" "$programs"
         quietly "making the $type" package "$kit" --type "$type" --agent "$kit/bin/scalr-agent" \
-            --engine-archive "$archive" --output "$kit/packages" || return 1
+            --engine-archive "$archive" --deb-compression "$(compression demo)" --output "$kit/packages" || return 1
         finish_kit "$kit" "$programs" "$archive" || return 1
     fi
     add_run "$kit"
@@ -95,6 +95,10 @@ build_programs() {
     cp --reflink=auto "$target/$kit_target"/{small/scalr-agent,small/scalr-agent-setup,release/scalr-server} "$programs/"
     printf '%s\n' "$programs"
 }
+
+# compression PROFILE: how the debs with an engine are compressed. What is tried again and again
+# is to unpack fast.
+compression() { if [[ $1 == release ]]; then echo xz; else echo gzip; fi; }
 
 # build_crates TARGET PROFILE CRATE...: the programs of these crates.
 build_crates() {
@@ -184,12 +188,13 @@ kit_fingerprint() {
     ) | sha256sum | cut -d' ' -f1
 }
 
+# make_packages KIT ENGINE COMPRESSION
 make_packages() {
-    local kit=$1 archive=$2 agent=$1/bin/scalr-agent
+    local kit=$1 agent=$1/bin/scalr-agent bundled=(--engine-archive "$2" --deb-compression "$3")
     # The agent's last: what is staged for it is also what its container is made of.
     package "$kit" --server "$kit/bin/scalr-server" --output "$kit/server" &&
-        package "$kit" --agent "$agent" --engine-archive "$archive" --output "$kit/packages" &&
-        package "$kit" --agent "$agent" --engine-archive "$archive" --release 2 --output "$kit/next" &&
+        package "$kit" --agent "$agent" "${bundled[@]}" --output "$kit/packages" &&
+        package "$kit" --agent "$agent" "${bundled[@]}" --release 2 --output "$kit/next" &&
         package "$kit" --agent "$agent" --engine none --output "$kit/small"
 }
 

@@ -104,11 +104,14 @@ fn the_rpm_for_enterprise_linux_7_is_of_the_same_version_and_files() {
 
 #[test]
 #[ignore = "needs built packages: run scripts/test"]
-fn dpkg_1_19_can_open_the_deb() {
-    let members = output(Command::new("ar").arg("t").arg(the("deb")));
-    for member in members.lines() {
-        let old = member == "debian-binary" || member.ends_with(".gz") || member.ends_with(".xz");
-        assert!(old, "{member} is packed in a way that dpkg 1.19 does not know");
+fn dpkg_1_19_can_open_the_debs() {
+    for deb in [the("deb"), only("SCALR_TEST_SERVER_PACKAGES", "deb")] {
+        let members = output(Command::new("ar").arg("t").arg(deb));
+        for member in members.lines() {
+            let old =
+                member == "debian-binary" || member.ends_with(".gz") || member.ends_with(".xz");
+            assert!(old, "{member} is packed in a way that dpkg 1.19 does not know");
+        }
     }
     let depends = output(Command::new("dpkg-deb").arg("--field").arg(the("deb")).arg("Depends"));
     let libc: Vec<&str> =

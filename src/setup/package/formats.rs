@@ -6,11 +6,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::Type;
 use super::archive_size;
 use super::checkout::Checkout;
 use super::product::Product;
 use super::symbols::Processor;
+use super::{DebCompression, Type};
 use cli::Failure;
 use host::command::CommandExt as _;
 
@@ -44,6 +44,8 @@ pub(super) struct Package<'a> {
     pub processor: Processor,
     /// Whether it has an engine.
     pub bundled: bool,
+    /// How its deb is compressed.
+    pub deb_compression: DebCompression,
     /// The time, in seconds, that its files and it itself are from.
     pub source_date: i64,
 }
@@ -77,7 +79,7 @@ impl Package<'_> {
         let mut command = Command::new("cargo");
         // Fast: the last percent of size takes minutes with an engine in it.
         command.args(["deb", "--package", self.product.crates()[0], "--no-build", "--no-strip"]);
-        command.args(["--fast", "--compress-type", "xz"]);
+        command.args(["--fast", "--compress-type", self.deb_compression.of_cargo_deb()]);
         command.args(["--target", self.processor.triple(), "--deb-version", &version]);
         let (name, processor) = (self.product.name(), self.processor.debian());
         (command, folder.join(format!("{name}_{version}_{processor}.deb")))
@@ -103,6 +105,16 @@ impl Package<'_> {
             (Product::Agent, false, _) => Some("no-engine"),
             (Product::Agent, true, Type::RpmEl7) => Some("el7"),
             (Product::Agent, true, _) => None,
+        }
+    }
+}
+
+impl DebCompression {
+    /// What cargo-deb calls it.
+    fn of_cargo_deb(self) -> &'static str {
+        match self {
+            Self::Xz => "xz",
+            Self::Gzip => "gz",
         }
     }
 }
