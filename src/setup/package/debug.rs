@@ -70,7 +70,8 @@ pub(super) fn pack(symbols: &[Symbols], archive: &Path, source_date: u64) -> Res
     }
     let file =
         fs::File::create(archive).with_context(|| format!("cannot write {}", archive.display()))?;
-    let gzip = GzBuilder::new().mtime(0).write(file, Compression::default());
+    // As with the packages, the last percent of size takes most of the time.
+    let gzip = GzBuilder::new().mtime(0).write(file, Compression::fast());
     let mut tar = tar::Builder::new(gzip);
     for one in symbols {
         let data = fs::read(&one.file)?;

@@ -199,10 +199,18 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let archive = format!("{name}-debug-{}-{}.tar.gz", checkout.version, args.target.name());
     let archive = work.path().join(archive);
+    let families = by_family(&types);
     thread::scope(|scope| {
         // What takes one processor goes on beside what takes another.
         let mut listing = Some(scope.spawn(|| crates::of(&checkout, product, args.target)));
         let mut crates = Vec::new();
+        let first = families.first().filter(|_| bundled).map(|(family, _)| *family);
+        let mut unpacking = first.map(|family| {
+            scope.spawn({
+                let (checkout, stage) = (&checkout, &stage);
+                move || stage_engine(family, args, checkout, stage)
+            })
+        });
         let symbols = stage_programs(&built, args.target, &stage, work.path(), &mut warnings)?;
         let symbols = scope.spawn({
             let archive = &archive;
@@ -213,15 +221,19 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
             Product::Server => stage_server(&checkout, &stage)?,
         }
         // What names the engine is staged for each family, the rest just once.
-        for family in Family::ALL {
-            let types: Vec<Type> =
-                types.iter().copied().filter(|kind| kind.family() == family).collect();
-            if types.is_empty() {
-                continue;
-            }
+        for (family, types) in families {
             if bundled {
-                engines
-                    .insert(family, stage_engine(family, args, &checkout, &stage, &mut warnings)?);
+                let (record, found) = match unpacking.take() {
+                    Some(unpacking) => unpacking.join().expect("unpacking does not panic")?,
+                    None => stage_engine(family, args, &checkout, &stage)?,
+                };
+                for warning in found {
+                    // An archive from disk is every family's.
+                    if !warnings.contains(&warning) {
+                        warnings.push(warning);
+                    }
+                }
+                engines.insert(family, record);
             }
             let engine = engines.get(&family);
             if let Some(listing) = listing.take() {
@@ -259,6 +271,13 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         warnings,
     };
     made.print(context.format)
+}
+
+/// The types, by the systems that they are for.
+fn by_family(types: &[Type]) -> Vec<(Family, Vec<Type>)> {
+    let of = |family| types.iter().copied().filter(|kind| kind.family() == family).collect();
+    let families = Family::ALL.map(|family| (family, of(family)));
+    families.into_iter().filter(|(_, types): &(_, Vec<_>)| !types.is_empty()).collect()
 }
 
 /// Puts the programs, stripped, and their documents into the stage; gives their
@@ -299,30 +318,23 @@ fn stage_agent(checkout: &Checkout, stage: &Stage, bundled: bool) -> Result<()> 
     Ok(())
 }
 
-/// The engine of the packages for a family.
+/// The engine of the packages for a family, and warnings about it.
 fn stage_engine(
     family: Family,
     args: &Args,
     checkout: &Checkout,
     stage: &Stage,
-    warnings: &mut Vec<String>,
-) -> Result<bundled_engine::Record> {
+) -> Result<(bundled_engine::Record, Vec<String>)> {
     let pin = bundled_engine::Pin::read(&checkout.file("pkg/engine.toml"))?;
     let record = pin.stage(family, args.engine_archive.as_deref(), args.target, stage)?;
-    warnings.extend(record.warning(family));
+    let mut warnings = Vec::from_iter(record.warning(family));
     let programs = pin.programs.iter();
     let programs = programs.map(|name| stage.path("usr/lib/scalr-agent/engine").join(name));
     match symbols::require_all(programs, args.target) {
-        Err(error) if !record.pinned => {
-            let warning = format!("{error:#}");
-            // An archive from disk is every family's.
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
+        Err(error) if !record.pinned => warnings.push(format!("{error:#}")),
         result => result?,
     }
-    Ok(record)
+    Ok((record, warnings))
 }
 
 /// The files of the server's packages besides its program.
