@@ -175,6 +175,11 @@ pub(crate) fn enable(unit: &str) -> Command {
     systemctl(&["enable", "--quiet", unit])
 }
 
+/// The same before a [`daemon_reload`]: by itself, each `enable` has systemd read all units again.
+pub(crate) fn enable_before_reload(unit: &str) -> Command {
+    systemctl(&["enable", "--quiet", "--no-reload", unit])
+}
+
 /// The command that disables a unit.
 pub(crate) fn disable(unit: &str) -> Command {
     systemctl(&["disable", "--quiet", unit])

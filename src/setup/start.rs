@@ -23,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(150);
 /// How long the state from before a restart may still be reported.
 const SETTLING: Duration = Duration::from_secs(3);
 
+/// How long is waited at least and at most between two looks at a unit.
+const SOONEST: Duration = Duration::from_millis(30);
+const LATEST: Duration = Duration::from_millis(500);
+
 /// How many of the journal's last lines a failure shows.
 const JOURNAL_LINES: usize = 15;
 
@@ -50,7 +54,7 @@ pub(crate) fn bring_up(services: Services, unit: &str) -> Result<()> {
     let begun = Instant::now();
     loop {
         // Its job may still be waiting for the unit before it.
-        sleep(Duration::from_millis(300));
+        pause(begun);
         interrupt::check().inspect_err(|_| progress.end("is waited for no longer"))?;
         let state = services.state(unit).unwrap_or_default();
         let is_new = state.started != before;
@@ -103,7 +107,7 @@ fn await_answer(
     let progress = Progress::begin(doing, AGENT_UNIT);
     let begun = Instant::now();
     loop {
-        sleep(Duration::from_millis(500));
+        pause(begun);
         interrupt::check().inspect_err(|_| progress.end("is waited for no longer"))?;
         let state = services.state(AGENT_UNIT).unwrap_or_default();
         if has_failed(&state) || begun.elapsed() > PATIENCE {
@@ -116,6 +120,12 @@ fn await_answer(
         }
         progress.tick(begun.elapsed());
     }
+}
+
+/// Waits before the next look at a unit, for a small part of the time that has passed since
+/// `begun`: most units are up within half a second, and some take minutes.
+fn pause(begun: Instant) {
+    sleep((begun.elapsed() / 8).clamp(SOONEST, LATEST));
 }
 
 /// A unit that restarts itself has failed as soon as it has failed once: what

@@ -123,6 +123,38 @@ fn accounts_that_were_there_before_are_not_recorded_as_made() {
     assert_eq!(recorded(folder.path(), "scalr-agent | scalr-run"), "group scalr-docker\n");
 }
 
+/// How often a step has systemd read its units again, where the setup program is at work or not.
+fn reloads(step: &str, setup_is_at_work: bool) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().display().to_string();
+    let script = std::fs::read_to_string(source("pkg/usr/lib/scalr-agent/maintain")).unwrap();
+    let fakes = format!("systemctl() {{ echo \"$@\" >>{place}/calls; }}\n");
+    let body = script
+        .replace("set -eu\n", &format!("set -eu\n{fakes}"))
+        .replace("/var/lib/scalr-agent-setup.unfinished", &format!("{place}/unfinished"))
+        .replace("/run/systemd/system", &place)
+        .replace(
+            "main \"$@\"\n",
+            "make_accounts() { :; }\nmake_directories() { :; }\nlabel_files() { :; }\n\
+             render_drop_ins() { :; }\nmain \"$@\"\n",
+        );
+    if setup_is_at_work {
+        std::fs::write(folder.path().join("unfinished"), "").unwrap();
+    }
+    let output = Command::new("sh").args(["-c", &body, "maintain", step]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap_or_default();
+    calls.lines().filter(|call| *call == "daemon-reload").count()
+}
+
+#[test]
+fn a_first_installation_leaves_reading_the_units_to_a_setup_program_at_work() {
+    assert_eq!(reloads("installed", false), 1);
+    assert_eq!(reloads("installed", true), 0);
+    // The agent that goes on here needs the new unit.
+    assert_eq!(reloads("upgraded", true), 1);
+}
+
 /// A purge with a record, and what it calls to remove accounts.
 #[test]
 fn a_purge_deletes_what_is_recorded_and_follows_no_link_further_than_its_names() {

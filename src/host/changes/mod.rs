@@ -297,7 +297,7 @@ impl Changes {
     /// systemctl fails.
     pub fn enable(&mut self, unit: &str) -> Result<()> {
         let undo = Some(systemd::disable(unit));
-        self.run(format!("enable {unit}"), systemd::enable(unit), undo)?;
+        self.run(format!("enable {unit}"), systemd::enable_before_reload(unit), undo)?;
         self.record_enabled(unit, true);
         Ok(())
     }

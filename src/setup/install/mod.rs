@@ -177,7 +177,9 @@ fn install(context: &Context, args: &Args, progress: &mut Progress) -> Result<()
     };
     route::put(&mut changes, Os::of(machine)?.family, &agents_proxy(machine, proxy.as_ref())?)?;
     let changed = !changes.changed().is_empty();
-    if changed && services.can_run() {
+    let units: &[_] = if bundled { &[ENGINE_UNIT, AGENT_UNIT] } else { &[AGENT_UNIT] };
+    enable(&mut changes, services, units)?;
+    if !changes.changed().is_empty() && services.can_run() {
         changes.run("reload systemd", systemd::daemon_reload(), None)?;
     }
     progress.begin("engine");
@@ -426,6 +428,14 @@ impl Need {
     }
 }
 
+/// Enables those of `units` that are not.
+fn enable(changes: &mut Changes, services: Services, units: &[&str]) -> Result<()> {
+    for unit in units.iter().filter(|unit| services.can_run() && !services.is_enabled(unit)) {
+        changes.enable(unit)?;
+    }
+    Ok(())
+}
+
 fn bring_up(
     changes: &mut Changes,
     services: Services,
@@ -433,13 +443,7 @@ fn bring_up(
     need: Need,
     no_start: bool,
 ) -> Result<()> {
-    if !services.can_run() {
-        return Ok(());
-    }
-    if !services.is_enabled(unit) {
-        changes.enable(unit)?;
-    }
-    if no_start {
+    if !services.can_run() || no_start {
         return Ok(());
     }
     let was = services.state(unit).unwrap_or_default();
