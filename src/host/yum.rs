@@ -85,15 +85,17 @@ impl Yum {
     }
 
     fn list_available(self, arguments: &[&str]) -> Result<(String, String)> {
-        let available = if self == Self::Dnf5 { "--available" } else { "available" };
-        let list = ["--quiet", "list", available];
-        let output = self.command(&[&list[..], arguments].concat()).probe()?;
+        let output = self.command(&[&self.list()[..], arguments].concat()).probe()?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.code().is_some_and(|status| reports_lock(status, &stderr)) {
             return Err(self.busy());
         }
         Ok((stdout, stderr))
+    }
+
+    fn list(self) -> [&'static str; 3] {
+        ["--quiet", "list", if self == Self::Dnf5 { "--available" } else { "available" }]
     }
 
     /// The ids of the repositories that are set up and disabled. Unlike a list of all
@@ -149,11 +151,22 @@ impl Yum {
     /// As [`Self::offer`].
     pub(crate) fn rival(self, machine: &Machine, package: &str, id: &str) -> Result<Option<Hold>> {
         let all = self.list_unlocked(machine, package, &[])?;
-        if let Some(lock) = self.lock(machine, package, id, &all)? {
+        self.rival_in(&all, machine, package, id)
+    }
+
+    /// The same, where `all` is what is available of the package, also what is locked.
+    pub(crate) fn rival_in(
+        self,
+        all: &str,
+        machine: &Machine,
+        package: &str,
+        id: &str,
+    ) -> Result<Option<Hold>> {
+        if let Some(lock) = self.lock(machine, package, id, all)? {
             return Ok(Some(lock));
         }
         // One of each architecture.
-        let mut others = rows(package, &all).filter(|(_, repository)| repository != id).peekable();
+        let mut others = rows(package, all).filter(|(_, repository)| repository != id).peekable();
         if others.peek().is_none() {
             return Ok(None);
         }
@@ -191,9 +204,12 @@ impl Yum {
 
     /// What is available, also what is locked: yum 3 leaves that out of its lists.
     fn list_unlocked(self, machine: &Machine, package: &str, options: &[&str]) -> Result<String> {
-        let is_yum_3 = config::is_yum_3(machine, self);
-        let unlocked: &[&str] = if is_yum_3 { &["--disableplugin=versionlock"] } else { &[] };
-        Ok(self.list_available(&[unlocked, options, &[package]].concat())?.0)
+        Ok(self.list_available(&[self.no_locks(machine), options, &[package]].concat())?.0)
+    }
+
+    /// The options that make it list what is locked.
+    fn no_locks(self, machine: &Machine) -> &'static [&'static str] {
+        if config::is_yum_3(machine, self) { &["--disableplugin=versionlock"] } else { &[] }
     }
 
     /// The option that makes it ignore all priorities, which are a plugin's for yum 3.
@@ -241,10 +257,21 @@ impl Yum {
     /// Fetches what the repository `id` says of itself, whatever is still known of
     /// it.
     pub(crate) fn refresh_command(self, id: &str) -> Command {
-        let expire = format!("--setopt={id}.metadata_expire=1");
-        // Else a dnf may pass over what it can't read or verify, and be content.
-        let strict = format!("--setopt={id}.skip_if_unavailable=0");
+        let (expire, strict) = afresh(id);
         self.command(&["--quiet", &expire, &strict, "--disablerepo=*", &enable(id), "makecache"])
+    }
+
+    /// The same, which then lists what all repositories have of a package, also what is locked. It
+    /// fails if any can't be read.
+    pub(crate) fn refresh_and_list_command(
+        self,
+        machine: &Machine,
+        id: &str,
+        package: &str,
+    ) -> Command {
+        let (expire, strict) = afresh(id);
+        let options = [&expire, &strict, package];
+        self.command(&[&self.list()[..], self.no_locks(machine), &options].concat())
     }
 
     /// Installs a package or a package file, and what it depends on, and keeps no copy.
@@ -272,6 +299,14 @@ impl Yum {
             .env("LC_ALL", "C");
         command
     }
+}
+
+/// The options by which the repository `id` is read again, or it is an error.
+fn afresh(id: &str) -> (String, String) {
+    let expire = format!("--setopt={id}.metadata_expire=1");
+    // Else a dnf may pass over what it can't read or verify, and be content.
+    let strict = format!("--setopt={id}.skip_if_unavailable=0");
+    (expire, strict)
 }
 
 fn enable(id: &str) -> String {
@@ -308,6 +343,11 @@ pub fn parse_offer(package: &str, stdout: &str, stderr: &str) -> Offer {
     } else {
         Offer::Unreadable { repository: unreadable_repository(stderr), why: cause(stderr) }
     }
+}
+
+/// Whether the repository `id` is among those that `list available` names.
+pub(crate) fn is_listed(package: &str, stdout: &str, id: &str) -> bool {
+    rows(package, stdout).any(|(_, repository)| repository == id)
 }
 
 /// The versions and repositories of rows like

@@ -119,3 +119,12 @@ fn an_installed_version_is_nothing_to_do() {
     assert!(has_nothing_to_do(&fails("Error: Nothing to do")));
     assert!(!has_nothing_to_do(&fails("Error: Package: scalr-agent-0.1.0-1.el7.x86_64")));
 }
+
+#[test]
+fn a_repository_is_known_to_be_read_where_the_list_names_it() {
+    let ours = "scalr-agent.x86_64  0.1.0-1  scalr-agent\n";
+    let others = "scalr-agent.x86_64  9.9-1  vendor\nscalr-agent-tools.x86_64  1-1  scalr-agent\n";
+    let is_listed = |list: &str| is_listed("scalr-agent", list, "scalr-agent");
+    assert!(is_listed(ours) && is_listed(&format!("{others}{ours}")));
+    assert!(!is_listed(others) && !is_listed(""));
+}

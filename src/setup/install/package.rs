@@ -113,7 +113,9 @@ pub(super) fn add_repository(
         Failure::Usage.because("which repository? Give --repository, or --url https://SERVER")
     })?;
     let tool = access.tool(os.family, source, &repository)?;
-    source::add(changes, &os, &tool, &repository, source.key_fingerprint.as_ref(), access)
+    let expected = source.key_fingerprint.as_ref();
+    let read = |definition: &str| tool.refresh(definition, repository.id());
+    source::add(changes, &os, &repository, expected, access, read)
 }
 
 fn from_file(changes: &mut Changes, source: &Source, file: &Path, access: &Access) -> Result<()> {
@@ -137,18 +139,24 @@ fn from_repository(
     // Before the repository: yum may take its key already when it reads that.
     let before = before(changes.machine())?;
     let expected = source.key_fingerprint.as_ref();
-    source::add(changes, &os, &tool, repository, expected, access)?;
+    let id = repository.id();
     if is_folder {
-        let action = || tool.install_from(repository.id(), layout::AGENT);
+        let read = |definition: &str| tool.refresh(definition, id);
+        source::add(changes, &os, repository, expected, access, read)?;
+        let action = || tool.install_from(id, layout::AGENT);
         let keys = install(changes, &before, &tool, layout::AGENT, action)?;
         // A folder may be gone tomorrow, and then each later call of apt or yum
         // would fail.
         return source::forget_folder(changes, os.family, &keys);
     }
-    if !changes.is_dry_run() {
-        let rival = tool.rival(layout::AGENT, &repository.apt_uri(), repository.id())?;
-        refuse(changes.machine(), rival)?;
-    }
+    let mut rival = None;
+    let read = |definition: &str| {
+        let uri = repository.apt_uri();
+        rival = tool.refresh_and_find_rival(definition, layout::AGENT, &uri, id)?;
+        Ok(())
+    };
+    source::add(changes, &os, repository, expected, access, read)?;
+    refuse(changes.machine(), rival)?;
     let keys = install(changes, &before, &tool, layout::AGENT, || tool.install(layout::AGENT))?;
     changes.record_keys(keys);
     Ok(())

@@ -206,7 +206,8 @@ impl Repository {
     }
 }
 
-/// Adds a repository, verifies its key, and fetches what it says of itself.
+/// Adds a repository, verifies its key, and fetches what it says of itself, by `read`, which gets
+/// the path of its definition.
 ///
 /// # Errors
 /// Its address is not encrypted (2), its key can't be fetched (8), is not the expected one (9), or the repository
@@ -214,10 +215,10 @@ impl Repository {
 pub(crate) fn add(
     changes: &mut Changes,
     os: &Os,
-    tool: &PackageTool,
     repository: &Repository,
     expected: Option<&Fingerprint>,
     access: &Access,
+    read: impl FnOnce(&str) -> Result<()>,
 ) -> Result<()> {
     repository.require_encryption()?;
     let base = repository.base();
@@ -270,11 +271,7 @@ pub(crate) fn add(
     let undo = (os.family == Family::Debian && !apt::has_lists(&uri))
         .then(|| apt::forget_lists_command(&uri));
     changes
-        .prepare(
-            format!("read the repository {base}"),
-            || tool.refresh(&files.definition, id),
-            undo,
-        )
+        .prepare(format!("read the repository {base}"), || read(&files.definition), undo)
         .with_context(|| format!("cannot use the package repository {base}"))
 }
 
