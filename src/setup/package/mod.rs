@@ -135,7 +135,7 @@ enum DebCompression {
     /// Small.
     #[default]
     Xz,
-    /// A third larger, and unpacked in less than half the time.
+    /// A third larger, and unpacked in a third of the time.
     Gzip,
 }
 
