@@ -24,6 +24,24 @@ pub fn spread(samples: &[f64]) -> String {
     format!("{minimum:.1} / {median:.1} / {maximum:.1}")
 }
 
+/// How a figure grows with what it was measured for, from the first to the last measurement: its
+/// factor, and the shape of that. `from` and `to` are each the size and the figure there.
+pub fn growth(from: (f64, f64), to: (f64, f64)) -> String {
+    if from.1 <= 0.0 || to.1 <= 0.0 || from.0 >= to.0 {
+        return "-".to_owned();
+    }
+    let factor = to.1 / from.1;
+    // 0 is constant and 1 linear; what two rounds differ by is in between.
+    let shape = match factor.ln() / (to.0 / from.0).ln() {
+        ..-0.1 => "falls",
+        ..0.1 => "constant",
+        ..0.9 => "less than linear",
+        ..1.1 => "linear",
+        _ => "more than linear",
+    };
+    format!("× {factor:.1}, {shape}")
+}
+
 /// Notes a figure for `scripts/bench targets`, which names the file for it in `SCALR_FIGURES`: a
 /// line with the name, a tab and the value. Without the variable, nothing happens.
 ///
@@ -49,6 +67,18 @@ mod tests {
             [0.0, 50.0, 99.0, 100.0]
         );
         assert_eq!(quantile(&[7.0], 0.99), 7.0);
+    }
+
+    #[test]
+    fn growth_is_named_by_its_shape() {
+        let growth_to = |figure| growth((10.0, 2.0), (1000.0, figure));
+        assert_eq!(growth_to(1.0), "× 0.5, falls");
+        assert_eq!(growth_to(2.2), "× 1.1, constant");
+        assert_eq!(growth_to(20.0), "× 10.0, less than linear");
+        assert_eq!(growth_to(200.0), "× 100.0, linear");
+        assert_eq!(growth_to(20_000.0), "× 10000.0, more than linear");
+        assert_eq!(growth((10.0, 0.0), (1000.0, 5.0)), "-");
+        assert_eq!(growth((10.0, 5.0), (10.0, 5.0)), "-");
     }
 
     #[test]

@@ -7,10 +7,12 @@
 //! | [`site`] | a server process, with a pool and workspaces |
 //! | [`fleet`] | the agents, and what they measure |
 //! | `agent` | one of them |
-//! | [`figures`] | minimum, median, p99 and maximum |
+//! | [`figures`] | minimum, median, p99 and maximum, and how they grow |
+//! | [`plot`] | a drawing of that |
 
 pub mod figures;
 pub mod fleet;
+pub mod plot;
 pub mod site;
 
 mod agent;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser;
-use load::figures::{note, quantile, spread};
+use load::figures::{growth, note, quantile, spread};
 use load::fleet::{Fleet, Work};
+use load::plot::plot;
 use load::site::Site;
 use tokio::task::JoinSet;
 
@@ -40,6 +41,9 @@ struct Args {
     /// How long the log of a task is, in bytes
     #[arg(long, default_value_t = 4096)]
     log: usize,
+    /// Draw how the figures grow with the fleet, as an SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// What is measured, each with its unit.
@@ -82,21 +86,27 @@ async fn measure(args: &Args) -> Result<()> {
         args.agents.iter().map(|agents| format!(" {agents} agents |")).collect();
     writeln!(out, "| figure |{} growth |", header.concat())?;
     writeln!(out, "|---|{}---|", "---|".repeat(args.agents.len()))?;
+    let mut lines = Vec::new();
     for (number, figure) in FIGURES.iter().enumerate() {
         let of = |rounds: &Vec<[f64; FIGURES.len()]>| -> Vec<f64> {
             rounds.iter().map(|round| round[number]).collect()
         };
         let cells: Vec<String> =
             columns.iter().map(|rounds| format!(" {} |", spread(&of(rounds)))).collect();
-        let median =
-            |rounds: Option<&Vec<_>>| rounds.map_or(0.0, |rounds| quantile(&of(rounds), 0.5));
-        let growth = match median(columns.first()) {
-            0.0 => "-".to_owned(),
-            first => format!("× {:.1}", median(columns.last()) / first),
+        let medians: Vec<(f64, f64)> = (args.agents.iter().zip(&columns))
+            .map(|(&agents, rounds)| (agents.into(), quantile(&of(rounds), 0.5)))
+            .collect();
+        let growth = match medians[..] {
+            [first, .., last] => growth(first, last),
+            _ => "-".to_owned(),
         };
         writeln!(out, "| {figure} |{} {growth} |", cells.concat())?;
+        lines.push((*figure, medians));
     }
-    Ok(())
+    match &args.plot {
+        Some(file) => plot(file, &lines).with_context(|| format!("cannot draw {}", file.display())),
+        None => Ok(()),
+    }
 }
 
 #[allow(clippy::cast_precision_loss)]
