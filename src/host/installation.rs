@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::changes::CommandLine;
 use super::command::CommandExt as _;
+use super::command_line::CommandLine;
 use super::machine::Machine;
 use super::os::Family;
 use super::package_tool::PackageTool;

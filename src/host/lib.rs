@@ -13,6 +13,7 @@ pub mod apt;
 pub mod authorities;
 pub mod changes;
 pub mod clock;
+mod command_line;
 pub mod curl;
 pub mod disk;
 pub mod docker;

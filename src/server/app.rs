@@ -8,13 +8,13 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, request};
 use url::Url;
 
-use super::api::pools::Quotas;
+use super::kept_forms::KeptForms;
 use super::logs::Logs;
 use super::packages::Packages;
-use super::pages::{Attempts, KeptForms};
 use super::scheduler::Scheduler;
+use super::sign_in_attempts::Attempts;
 use super::turns::Turns;
-use super::usage::Usage;
+use super::usage::{Quotas, Usage};
 use super::watched::Watched;
 use protocol::Secret;
 

@@ -14,9 +14,9 @@ use cli::Failure;
 use cli::documents;
 use protocol::limits::MAX_STATE;
 
-use crate::api::pools::Quotas;
 use crate::commands::{Pool, Run, SignInLink, Trial, TrustKey, Variable, Workspace};
 use crate::connections::Limits;
+use crate::usage::Quotas;
 use crate::variables;
 
 /// Keeps agent pools, workspaces, runs and state.

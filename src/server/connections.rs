@@ -21,21 +21,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use axum::Extension;
 use axum::extract::Request;
 use axum::http::header::CONNECTION;
 use axum::http::{Extensions, HeaderValue, StatusCode};
-use axum::middleware::AddExtension;
 use axum::response::Response;
-use axum_server::accept::Accept;
-use futures_util::future::BoxFuture;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::Layer as _;
 use tracing::warn;
-
-use super::paced::Paced;
 
 /// How long a connection may wait for a place: as long as agents wait for their connection.
 const PLACE: Duration = Duration::from_secs(20);
@@ -242,23 +234,6 @@ impl OfAddress {
 
     fn is_crowded(&self, limits: Limits) -> bool {
         limits.per_address * (1 + WAITING) - self.share.admitted.available_permits() >= CROWD
-    }
-}
-
-impl<S: Send + 'static> Accept<TcpStream, S> for Gate {
-    type Stream = Paced;
-    type Service = AddExtension<S, Connection>;
-    type Future = BoxFuture<'static, io::Result<(Paced, Self::Service)>>;
-
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let gate = self.clone();
-        Box::pin(async move {
-            // Small answers wait for nothing: no Nagle.
-            stream.set_nodelay(true)?;
-            let connection = gate.admit(stream.peer_addr()?.ip()).await?;
-            let stream = Paced::new(stream, connection.clone());
-            Ok((stream, Extension(connection).layer(service)))
-        })
     }
 }
 

@@ -10,7 +10,7 @@
 //! | [`samples`] | keeps how busy the pools were |
 //! | [`scheduler`] | moves runs, tasks and agents on; every change of their status is in there |
 //! | [`api`] | reads requests, asks the store or the scheduler, writes answers |
-//! | [`connections`], [`paced`] | how many there may be, for how long, and how slow |
+//! | `accept`, [`connections`], [`paced`] | how many there may be, for how long, and how slow |
 //! | [`boxed`] | no place in a connection's task for its handshake |
 //! | [`pieces`] | no body of a request in tiny pieces |
 //! | [`packages`] | what agents are installed from, and the authority to trust |
@@ -24,6 +24,7 @@
 //! | [`install_line`] | the command that installs an agent |
 //! | [`tls`], [`token`], [`clock`] | what their names say |
 
+mod accept;
 mod api;
 mod app;
 mod args;
@@ -38,6 +39,7 @@ mod disk;
 mod hcl_value;
 mod inherited_variables;
 mod install_line;
+mod kept_forms;
 mod local_api;
 mod logs;
 mod metrics;
@@ -53,6 +55,7 @@ mod run_schedules;
 mod run_triggers;
 mod samples;
 mod scheduler;
+mod sign_in_attempts;
 mod start_problems;
 mod started_runs;
 mod state_warnings;
@@ -109,13 +112,14 @@ use certificate_files::CertificateFiles;
 use clock::Clock;
 use connections::{Begun, Gate};
 use disk::Reserve;
+use kept_forms::KeptForms;
 use logs::Logs;
 use metrics::Measured;
 use objects::Objects;
 use packages::Packages;
-use pages::{Attempts, KeptForms};
 use retention::Retention;
 use scheduler::{Presence, Scheduler, Terms, Wake};
+use sign_in_attempts::Attempts;
 use store::Store;
 use usage::Usage;
 use watched::Watched;
@@ -212,7 +216,7 @@ async fn run_until_stopped(options: Serve) -> Result<()> {
     // It ends no server, not even one without a certificate to load again.
     let hangup = signal(SignalKind::hangup())?;
     if let Some(folder) = &options.packages {
-        packages::require_repository(folder)?;
+        start_problems::require_repository(folder)?;
     }
     let metrics_token =
         options.metrics_token_file.as_deref().map(metrics::endpoint::read_token).transpose()?;

@@ -24,7 +24,7 @@ struct Failed {
 
 impl Attempts {
     /// Whether one more attempt may be made from `address`.
-    pub(super) fn may_try(&self, address: Option<IpAddr>) -> bool {
+    pub(crate) fn may_try(&self, address: Option<IpAddr>) -> bool {
         let attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match attempts.get(&address) {
             Some(failed) => failed.count < ALLOWED || failed.since.elapsed() > WINDOW,
@@ -34,7 +34,7 @@ impl Attempts {
     }
 
     /// Counts an attempt that has failed.
-    pub(super) fn failed(&self, address: Option<IpAddr>) {
+    pub(crate) fn failed(&self, address: Option<IpAddr>) {
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         attempts.retain(|_, failed| failed.since.elapsed() <= WINDOW);
         let failed =

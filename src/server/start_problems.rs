@@ -1,15 +1,17 @@
 //! What keeps the server from starting, or agents from reaching it, with the setting that
 //! changes it.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Error, anyhow};
+use anyhow::{Error, Result, anyhow};
 use url::Url;
 
 use crate::args::Tls;
+use crate::packages::KEY;
+use cli::Failure;
 
 /// What the database says of one that it cannot write names no cause.
 pub(crate) fn require_writable(database: &Path) -> io::Result<()> {
@@ -42,10 +44,46 @@ pub(crate) fn cannot_lock(data: &Path, error: TryLockError) -> Error {
 }
 
 /// The name of the user that the server runs as.
-pub(crate) fn user() -> String {
+fn user() -> String {
     let id = nix::unistd::geteuid();
     let found = nix::unistd::User::from_uid(id).ok().flatten();
     found.map_or_else(|| id.to_string(), |user| user.name)
+}
+
+/// Refuses a folder that no host can install from.
+///
+/// # Errors
+/// It is not there or can't be read, or `scalr-agent-setup repository` did not write it.
+pub(crate) fn require_repository(folder: &Path) -> Result<()> {
+    let refuse = |why: &str| {
+        Failure::Usage.because(format!(
+            "cannot serve the packages in {} (--packages, SCALR_SERVER_PACKAGES): {why}",
+            folder.display()
+        ))
+    };
+    let entries = fs::read_dir(folder).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => refuse(&format!(
+            "{error}\nMove them where the user {} can read them, such as below /srv: its unit sees \
+             nothing of /home and /root.",
+            user()
+        )),
+        _ => refuse(&error.to_string()),
+    })?;
+    if folder.join(KEY).is_file() {
+        return Ok(());
+    }
+    let has_packages = entries.filter_map(std::result::Result::ok).any(|entry| {
+        let name = entry.file_name();
+        [".deb", ".rpm"].iter().any(|end| name.to_string_lossy().ends_with(end))
+    });
+    let why = match has_packages {
+        true => "it has packages, and no signed repository of them",
+        false => "it is no signed repository",
+    };
+    Err(refuse(&format!(
+        "{why}: there is no {KEY}\nMake one, and name that folder: scalr-agent-setup repository \
+         --packages DIR --key KEY --output OTHER-DIR"
+    )))
 }
 
 pub(crate) fn cannot_listen(address: SocketAddr, error: &io::Error) -> Error {

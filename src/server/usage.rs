@@ -22,6 +22,13 @@ pub(crate) struct Sizes {
     pub runs: u64,
 }
 
+/// How much may be stored, in bytes; none: as much as the disk has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Quotas {
+    pub workspace: Option<u64>,
+    pub account: Option<u64>,
+}
+
 #[derive(Debug)]
 enum Known {
     /// It is being measured, and has not changed since that began.

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::selection::with_scheme;
+use super::address::with_scheme;
 
 /// The text with the password of the URL in it hidden, and a user name without a
 /// password, since that is usually a token.

@@ -3,13 +3,15 @@
 //! a value is secret. `scripts/install.sh` follows the same rules; a test in
 //! `tests/install_script` compares the two.
 
+mod address;
 mod bypass;
 mod credentials;
 mod selection;
 mod settings;
 
+pub use address::with_port;
 pub use credentials::{masked, masked_value, secrets_of};
-pub use selection::{ProxySelection, with_port};
+pub use selection::ProxySelection;
 pub use settings::ProxySettings;
 
 /// The variables, upper case; programs differ in which case they read.

@@ -1,10 +1,9 @@
 //! Which proxy a request goes through.
 
-use std::borrow::Cow;
-
 use anyhow::{Context as _, Result};
 use url::{Position, Url};
 
+use super::address::with_scheme;
 use super::bypass::Bypass;
 use super::credentials::hint;
 
@@ -63,25 +62,9 @@ fn is_proxy(url: &Url) -> bool {
     url.has_host() && !url[Position::BeforePath..].contains('@')
 }
 
-/// A value without a scheme is meant as http://, as in curl and Go's `net/http`.
-pub(super) fn with_scheme(value: &str) -> Cow<'_, str> {
-    if value.contains("://") { value.into() } else { format!("http://{value}").into() }
-}
-
-/// The URL of a proxy with its port, also where that is the scheme's own: without one,
-/// curl takes 1080. `None` for a scheme whose port we do not know, or port 0.
-pub fn with_port(proxy: &Url) -> Option<String> {
-    let port = proxy.port_or_known_default().filter(|port| *port != 0)?;
-    let user = match (proxy.username(), proxy.password()) {
-        ("", None) => String::new(),
-        (user, None) => format!("{user}@"),
-        (user, Some(password)) => format!("{user}:{password}@"),
-    };
-    Some(format!("{}://{user}{}:{port}", proxy.scheme(), proxy.host_str()?))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::with_port;
     use super::*;
 
     fn selected(url: &str, variables: &[(&str, &str)]) -> Option<String> {

@@ -28,7 +28,6 @@ use self::diff::show;
 pub use self::manifest::{FileChange, Manifest, Membership};
 use self::path_state::{Mark, PathState};
 pub use self::snapshot::Snapshot;
-pub(crate) use self::unfinished::CommandLine;
 use self::unfinished::{Step, Unfinished};
 use super::command::CommandExt as _;
 use super::file_lock::FileLock;

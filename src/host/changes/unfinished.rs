@@ -1,7 +1,6 @@
 //! What there is to undo as long as a transaction is not committed: on disk
 //! before each step, so that also what was killed half-way is undone.
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path_state::{Mark, PathState, is_there, remove_temporary};
 use crate::command::CommandExt as _;
+use crate::command_line::CommandLine;
 use crate::installation::Installation;
 use crate::machine::Machine;
 use crate::packages::Packages;
@@ -56,14 +56,6 @@ pub(super) enum Step {
     Nothing { what: String },
     /// A command undoes it.
     Run { what: String, command: CommandLine },
-}
-
-/// A command that can be kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct CommandLine {
-    program: String,
-    arguments: Vec<String>,
-    environment: BTreeMap<String, String>,
 }
 
 impl Unfinished {
@@ -239,27 +231,5 @@ impl std::fmt::Display for Step {
             Self::KeepPackages { .. } => f.write_str("remove what was installed"),
             Self::Nothing { what } | Self::Run { what, .. } => f.write_str(what),
         }
-    }
-}
-
-impl From<&Command> for CommandLine {
-    fn from(command: &Command) -> Self {
-        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
-        Self {
-            program: text(command.get_program()),
-            arguments: command.get_args().map(text).collect(),
-            environment: command
-                .get_envs()
-                .filter_map(|(name, value)| Some((text(name), text(value?))))
-                .collect(),
-        }
-    }
-}
-
-impl From<&CommandLine> for Command {
-    fn from(line: &CommandLine) -> Self {
-        let mut command = Self::new(&line.program);
-        command.args(&line.arguments).envs(&line.environment);
-        command
     }
 }

@@ -1,14 +1,5 @@
-//! What agents are installed from: the install script, the definitions of the
-//! package repositories, and the repositories themselves.
+//! `/install.sh`, `/ca.pem` and `/packages`.
 
-mod newest_agent;
-mod trust;
-
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
-
-use anyhow::Result;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -21,11 +12,8 @@ use tera::{Context, Tera};
 use tower_http::services::ServeDir;
 use url::Url;
 
-use super::app::App;
-use cli::Failure;
-pub(crate) use newest_agent::newest_agent;
-use trust::Pins;
-pub(crate) use trust::{Packages, accept};
+use super::trust::Pins;
+use crate::app::App;
 
 const INSTALL: &str = include_str!("../../../scripts/install.sh");
 const SOURCES: &str = include_str!("../../../templates/repository/scalr-agent.sources.tera");
@@ -39,9 +27,6 @@ const APT_KEY: &str = "/usr/share/keyrings/scalr-agent.asc";
 
 /// The folder of the rpms of Enterprise Linux 7, which not every repository has.
 const EL7: &str = "yum-el7";
-
-/// The public key that the packages are signed with, in their folder.
-const KEY: &str = "scalr-agent.asc";
 
 /// The line of the install script that the server's URL is put into.
 const URL_LINE: &str = "SERVER_URL=\"\"";
@@ -61,7 +46,7 @@ echo 'install.sh: the server refuses to install: its packages are not signed wit
 exit 9
 ";
 
-/// `/install.sh`, `/ca.pem` and `/packages`.
+/// All of them.
 pub(crate) fn routes(app: &App) -> Router<App> {
     let routes = Router::new()
         .route("/install.sh", get(install_script))
@@ -76,42 +61,6 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         }
         None => routes.route("/packages/{*path}", get(no_packages)),
     }
-}
-
-/// Refuses a folder that no host can install from.
-///
-/// # Errors
-/// It is not there or can't be read, or `scalr-agent-setup repository` did not write it.
-pub(crate) fn require_repository(folder: &Path) -> Result<()> {
-    let refuse = |why: &str| {
-        Failure::Usage.because(format!(
-            "cannot serve the packages in {} (--packages, SCALR_SERVER_PACKAGES): {why}",
-            folder.display()
-        ))
-    };
-    let entries = fs::read_dir(folder).map_err(|error| match error.kind() {
-        ErrorKind::PermissionDenied => refuse(&format!(
-            "{error}\nMove them where the user {} can read them, such as below /srv: its unit sees \
-             nothing of /home and /root.",
-            crate::start_problems::user()
-        )),
-        _ => refuse(&error.to_string()),
-    })?;
-    if folder.join(KEY).is_file() {
-        return Ok(());
-    }
-    let has_packages = entries.filter_map(std::result::Result::ok).any(|entry| {
-        let name = entry.file_name();
-        [".deb", ".rpm"].iter().any(|end| name.to_string_lossy().ends_with(end))
-    });
-    let why = match has_packages {
-        true => "it has packages, and no signed repository of them",
-        false => "it is no signed repository",
-    };
-    Err(refuse(&format!(
-        "{why}: there is no {KEY}\nMake one, and name that folder: scalr-agent-setup repository \
-         --packages DIR --key KEY --output OTHER-DIR"
-    )))
 }
 
 /// How long a cache on the way may keep a file, in seconds: as long as one stays

@@ -18,9 +18,11 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
-use super::KEY;
 use cli::Failure;
 use cli::whole_file::{WholeFile, folder_of};
+
+/// The public key that the packages are signed with, in their folder.
+pub(crate) const KEY: &str = "scalr-agent.asc";
 
 /// The trusted key's file in the server's folder.
 const TRUSTED: &str = "packages-key.asc";

@@ -10,7 +10,7 @@ use url::form_urlencoded;
 
 use super::cookie::Cookie;
 use super::error::PageError;
-use super::kept_forms::{self, Reopened};
+use super::kept_form::{self, Reopened};
 use super::session::{self, Session, form_token};
 use crate::app::App;
 
@@ -40,7 +40,7 @@ impl FromRequest<App> for Form {
         let session = match Session::from_request_parts(&mut parts, app).await {
             Err(PageError::SignIn { .. }) => {
                 let is_kept = keep(Request::from_parts(parts, body), app).await?;
-                let next = is_kept.then(|| kept_forms::PATH.to_owned());
+                let next = is_kept.then(|| kept_form::PATH.to_owned());
                 return Err(PageError::SignIn { next });
             }
             session => session?,
@@ -58,7 +58,7 @@ async fn keep(request: Request, app: &App) -> Result<bool, PageError> {
     let (headers, path) = (request.headers().clone(), request.uri().path().to_owned());
     let fields = Fields::read(request, app).await?;
     fields.check(&headers, &form_token(token.expose()))?;
-    Ok(app.kept_forms.keep(&session, &path, fields))
+    Ok(app.kept_forms.keep(&session, path, fields.0))
 }
 
 /// The form of a visitor who is not signed in.
@@ -85,6 +85,12 @@ impl FromRequest<App> for VisitorForm {
 /// The fields of a form.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields(Vec<(String, String)>);
+
+impl From<Vec<(String, String)>> for Fields {
+    fn from(fields: Vec<(String, String)>) -> Self {
+        Self(fields)
+    }
+}
 
 impl Fields {
     /// A field without the spaces around it; empty if it was not sent.
@@ -131,11 +137,6 @@ impl Fields {
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
-    }
-
-    /// How long all of it is.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
     pub(super) fn add(&mut self, name: String, value: String) {

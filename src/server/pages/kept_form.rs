@@ -1,10 +1,6 @@
-//! Forms that were sent after their session had ended. Whoever signs in again in the same browser
-//! as the same one finds them filled in as after a refusal, and sends them again or not.
-
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+//! The form that was sent after its session had ended: whoever signs in again in the same browser
+//! as the same one finds it filled in as after a refusal, and sends it again or not. Secrets in it
+//! are in no answer, as in no form that is refused.
 
 use axum::Router;
 use axum::body::Body;
@@ -19,30 +15,12 @@ use super::form::Fields;
 use super::session::Session;
 use crate::app::App;
 use crate::reopened;
-use crate::store::page_session::PageSession;
 
 /// Where a kept form is shown.
 pub(super) const PATH: &str = "/kept-form";
 
-/// For how long a form is kept, how many are, and how large one may be, in bytes.
-const KEPT: Duration = Duration::from_secs(30 * 60);
-const FORMS: usize = 100;
-const MAX_FORM: usize = 64 * 1024;
-
 pub(super) fn routes() -> Router<App> {
     Router::new().route(PATH, get(show))
-}
-
-/// The forms that are kept, by the ids of their sessions. Secrets in them are in no answer, as in
-/// no form that is refused.
-#[derive(Default)]
-pub(crate) struct KeptForms(Mutex<HashMap<String, KeptForm>>);
-
-struct KeptForm {
-    since: Instant,
-    /// What it was sent to.
-    path: String,
-    fields: Fields,
 }
 
 /// A form that is opened again; the extension of a request.
@@ -52,56 +30,14 @@ pub(super) struct Reopened {
     pub fields: Fields,
 }
 
-impl fmt::Debug for KeptForms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeptForms").finish_non_exhaustive()
-    }
-}
-
-impl KeptForms {
-    /// Keeps the form that was sent to `path` for the session, which has ended; whether there is
-    /// anything to keep.
-    pub(super) fn keep(&self, session: &PageSession, path: &str, fields: Fields) -> bool {
-        let mut forms = self.forms();
-        // One field is the form's token.
-        if fields.len() < 2 || fields.bytes() > MAX_FORM || forms.len() >= FORMS {
-            return false;
-        }
-        let form = KeptForm { since: Instant::now(), path: path.to_owned(), fields };
-        forms.insert(session.id.clone(), form);
-        true
-    }
-
-    /// Gives the form of a session that has ended to the one that follows it in its browser; lost
-    /// if that is somebody else's.
-    pub(super) fn hand_on(&self, ended: &PageSession, next: &PageSession) {
-        let mut forms = self.forms();
-        let form = forms.remove(&ended.id);
-        let who = |session: &PageSession| (session.access_token_id.clone(), session.name.clone());
-        if let Some(form) = form.filter(|_| who(ended) == who(next)) {
-            forms.insert(next.id.clone(), form);
-        }
-    }
-
-    fn of(&self, session: &Session) -> Option<(String, Fields)> {
-        let forms = self.forms();
-        forms.get(&session.id).map(|form| (form.path.clone(), form.fields.clone()))
-    }
-
-    fn forms(&self) -> MutexGuard<'_, HashMap<String, KeptForm>> {
-        let mut forms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        forms.retain(|_, form| form.since.elapsed() < KEPT);
-        forms
-    }
-}
-
 /// Opens the form as if it had been refused. Nothing is written: see [`reopened`].
 async fn show(State(app): State<App>, session: Session) -> Result<Response, PageError> {
     let elsewhere = Redirect::to("/").into_response();
-    let Some((path, fields)) = app.kept_forms.of(&session) else { return Ok(elsewhere) };
+    let Some(form) = app.kept_forms.of(&session.id) else { return Ok(elsewhere) };
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = path.parse().map_err(|_| PageError::NotFound("page"))?;
+    *request.uri_mut() = form.path.parse().map_err(|_| PageError::NotFound("page"))?;
+    let fields = Fields::from(form.fields);
     request.extensions_mut().insert(Reopened { session, fields });
     let routes = super::routes().with_state(app);
     let answer = reopened::scope(routes.oneshot(request)).await;
@@ -111,6 +47,8 @@ async fn show(State(app): State<App>, session: Session) -> Result<Response, Page
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::Value;
 
     use super::*;

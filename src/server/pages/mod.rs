@@ -9,7 +9,7 @@
 //! | [`session`] | who is signed in; an extractor |
 //! | [`form`] | a form that was sent, with its token checked; an extractor |
 //! | [`address`] | what stands in an address; extractors |
-//! | [`kept_forms`] | forms that were sent after their session had ended |
+//! | [`kept_form`] | the form that was sent after its session had ended |
 //! | [`error`] | the pages for what did not work |
 //! | [`refusal`] | what the pool API does not accept, at the fields of a form |
 //! | [`pools`], [`pool`], [`pool_form`], [`pool_token`] | the agent pools, and one of them |
@@ -18,7 +18,7 @@
 //! | [`agent`], [`register`] | an agent, and how a machine becomes one |
 //! | [`events`] | tells open pages what was changed |
 //! | [`assets`], [`headers`] | stylesheet and scripts, and what browsers may do with the pages |
-//! | [`sign_in`], [`attempts`], [`account`] | how sessions begin and end |
+//! | [`sign_in`], [`account`] | how sessions begin and end |
 //! | [`api_reference`] | every call of the APIs |
 //! | [`login_consent`] | whether `terraform login` gets a token |
 
@@ -27,7 +27,6 @@ mod address;
 mod agent;
 mod api_reference;
 mod assets;
-mod attempts;
 #[cfg(test)]
 mod browser;
 mod cookie;
@@ -42,7 +41,7 @@ mod hook;
 mod hook_form;
 mod hook_link_form;
 mod hooks;
-mod kept_forms;
+mod kept_form;
 mod list;
 mod log;
 mod login_consent;
@@ -101,8 +100,6 @@ use crate::app::App;
 use error::PageError;
 use session::Session;
 
-pub(crate) use attempts::Attempts;
-pub(crate) use kept_forms::KeptForms;
 pub(crate) use pools::loads as pool_loads;
 pub(crate) use sign_in::{local_routes, new_link};
 
@@ -127,7 +124,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(pool_form::routes())
         .merge(pool_token::routes())
         .merge(pools::routes())
-        .merge(kept_forms::routes())
+        .merge(kept_form::routes())
         .merge(log::routes())
         .merge(login_consent::routes())
         .merge(register::routes())

@@ -18,7 +18,7 @@ use super::address::{Path, Query};
 use super::cookie::Cookie;
 use super::error::PageError;
 use super::form::{Form, VisitorForm};
-use super::kept_forms;
+use super::kept_form;
 use super::session::form_token;
 use super::{frame, session};
 use crate::admin;
@@ -147,7 +147,7 @@ async fn with_link(
         tx.commit().await?;
         tracing::info!("signed in with a link");
         // To the start, unless a form was kept.
-        return Ok(frame::redirect(kept_forms::PATH, cookie));
+        return Ok(frame::redirect(kept_form::PATH, cookie));
     }
     app.sign_ins.failed(address);
     refuse()

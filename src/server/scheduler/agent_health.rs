@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::leases::SAVE_AT_ONCE;
-use super::{Error, Scheduler, millis};
+use super::{Error, SAVE_AT_ONCE, Scheduler, millis};
 use crate::clock::Millis;
 use crate::store::agent::{self, Agent, Announced, Health};
 use crate::store::agent_change::{self, AgentChange};

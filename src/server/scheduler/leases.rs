@@ -6,7 +6,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use super::agent_health::HealthWatch;
-use super::{Change, Error, Scheduler, Terms, millis};
+use super::{Change, Error, SAVE_AT_ONCE, Scheduler, Terms, millis};
 use crate::clock::{Millis, rfc3339};
 use crate::store::agent::Agent;
 use crate::store::run::{self, Status};
@@ -23,9 +23,6 @@ pub(super) const UNCLAIMED: Duration = Duration::from_secs(1);
 
 /// How often the database gets to know when agents were last seen.
 const SAVE: Duration = Duration::from_secs(60);
-
-/// Of how many agents at once, so that other writers do not wait for long.
-pub(super) const SAVE_AT_ONCE: usize = 200;
 
 /// After how long an agent that is offline is forgotten.
 const FORGET_AGENT: Duration = Duration::from_secs(4 * 60 * 60);

@@ -80,6 +80,10 @@ pub(crate) struct Scheduler {
 /// From how many agents on a fleet is large.
 const LARGE_FLEET: usize = 2000;
 
+/// How many agents the database gets to know of at once, so that other writers do not wait for
+/// long.
+const SAVE_AT_ONCE: usize = 200;
+
 /// How long things last. All but the time limits follow from the lease.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {

@@ -54,7 +54,6 @@ pub(super) use attributes::schema_of_attributes;
 pub(crate) use call::{CallError, call};
 pub(super) use description::{described, schemas};
 pub(crate) use payload::Payload;
-pub(crate) use quotas::Quotas;
 
 /// Where the API is on the server.
 pub(crate) const BASE: &str = "/api/iacp/v3";

@@ -12,14 +12,7 @@ use axum::http::StatusCode;
 use crate::api::json_api::ApiError;
 use crate::app::{App, Parts};
 use crate::store::workspace::{self, Workspace};
-use crate::usage::Sizes;
-
-/// Most bytes; none: as much as the disk has.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Quotas {
-    pub workspace: Option<u64>,
-    pub account: Option<u64>,
-}
+use crate::usage::{Quotas, Sizes};
 
 /// How many of the largest workspaces an answer names.
 const NAMED: usize = 3;
