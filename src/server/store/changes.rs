@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use sqlx::sqlite::SqliteOperation;
 use sqlx::{Sqlite, Transaction};
-use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use tokio::sync::broadcast;
 
 use super::Connection;
 use crate::metrics::{Metrics, Operation};
@@ -45,7 +45,6 @@ impl Changes {
     pub(super) async fn note(
         &self,
         mut tx: Transaction<'static, Sqlite>,
-        turn: OwnedSemaphorePermit,
         metrics: Metrics,
     ) -> sqlx::Result<WriteTransaction> {
         let rows = Arc::new(Mutex::new(HashSet::new()));
@@ -61,7 +60,7 @@ impl Changes {
                 }
             });
         }
-        Ok(WriteTransaction { tx, rows, changes: self.clone(), metrics, _turn: turn })
+        Ok(WriteTransaction { tx, rows, changes: self.clone(), metrics })
     }
 }
 
@@ -72,8 +71,6 @@ pub(crate) struct WriteTransaction {
     rows: Arc<Mutex<HashSet<Row>>>,
     changes: Changes,
     metrics: Metrics,
-    /// Ends after `tx`.
-    _turn: OwnedSemaphorePermit,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -44,7 +44,6 @@ pub(crate) mod workspace;
 pub(crate) mod workspace_tag;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -54,7 +53,6 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, FromRow, QueryBuilder, Sqlite, SqlitePool};
-use tokio::sync::Semaphore;
 
 use crate::metrics::{Metrics, Operation};
 use crate::reopened;
@@ -63,8 +61,8 @@ use status_sets::with_sets;
 
 pub(crate) use changes::WriteTransaction;
 
-/// How many connections there are at most.
-const CONNECTIONS: u32 = 8;
+/// How many connections for reading there are at most.
+const READERS: u32 = 7;
 
 /// How long a writer waits for the others at most.
 const TURN: Duration = Duration::from_secs(30);
@@ -86,10 +84,10 @@ pub(crate) type Connection = sqlx::SqliteConnection;
 /// The database.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
-    pool: SqlitePool,
-    /// Writers wait for their turn here: one that waits in the database has a connection, which
-    /// readers would lack.
-    writers: Arc<Semaphore>,
+    readers: SqlitePool,
+    /// One connection, for which writers wait in turn. What it has read stays true while nobody
+    /// else writes, so that it reads little again.
+    writer: SqlitePool,
     /// What is written.
     pub changes: Changes,
     /// What is measured: how long the database takes, among others.
@@ -115,13 +113,15 @@ impl Store {
         let open = async {
             // A connection is a file here: asking whether it is still there costs as much as
             // what a poll asks.
-            let pool = SqlitePoolOptions::new();
-            let pool = pool.max_connections(CONNECTIONS).test_before_acquire(false);
-            let pool = pool.connect_with(options).await?;
-            sqlx::migrate!("store/migrations").run(&pool).await.map_err(cannot_upgrade)?;
+            let pool = || SqlitePoolOptions::new().test_before_acquire(false);
+            let writer = pool().max_connections(1).acquire_timeout(TURN);
+            // It stays, with what it has read.
+            let writer = writer.idle_timeout(None).max_lifetime(None);
+            let writer = writer.connect_with(options.clone()).await?;
+            sqlx::migrate!("store/migrations").run(&writer).await.map_err(cannot_upgrade)?;
             anyhow::Ok(Self {
-                pool,
-                writers: Arc::new(Semaphore::new(1)),
+                readers: pool().max_connections(READERS).connect_with(options).await?,
+                writer,
                 changes: Changes::default(),
                 metrics: Metrics::default(),
             })
@@ -135,7 +135,7 @@ impl Store {
     /// None gets free in time.
     pub(crate) async fn read(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
         let begun = Instant::now();
-        let connection = self.pool.acquire().await?;
+        let connection = self.readers.acquire().await?;
         self.metrics.database(Operation::ReadWait, begun.elapsed());
         Ok(connection)
     }
@@ -151,17 +151,15 @@ impl Store {
         // "Immediate" takes the write lock now: a transaction that reads first
         // and asks for it later can be refused.
         let begun = Instant::now();
-        let turn = tokio::time::timeout(TURN, Arc::clone(&self.writers).acquire_owned()).await;
-        let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        let turn = turn.map_err(|_| sqlx::Error::PoolClosed)?;
-        let tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         self.metrics.database(Operation::WriteWait, begun.elapsed());
-        self.changes.note(tx, turn, self.metrics.clone()).await
+        self.changes.note(tx, self.metrics.clone()).await
     }
 
     /// Closes the database.
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        self.writer.close().await;
     }
 }
 
@@ -357,12 +355,12 @@ mod tests {
         let (store, _folder) = Store::temporary().await;
         let first = store.write().await.unwrap();
         let mut waiting = JoinSet::new();
-        for _ in 0..2 * CONNECTIONS {
+        for _ in 0..2 * READERS {
             let store = store.clone();
             waiting.spawn(async move { store.write().await.map(drop) });
         }
         // Each of them gets as far as it can.
-        for _ in 0..4 * CONNECTIONS {
+        for _ in 0..4 * READERS {
             tokio::task::yield_now().await;
         }
         let read = tokio::time::timeout(Duration::from_secs(20), store.read()).await;
