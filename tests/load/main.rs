@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use load::figures::{growth, note, quantile, spread};
 use load::fleet::{Fleet, Work};
@@ -61,7 +61,9 @@ const FIGURES: [&str; 10] = [
 ];
 
 fn main() -> Result<()> {
-    tokio::runtime::Runtime::new()?.block_on(measure(&Args::parse()))
+    let args = Args::parse();
+    ensure!(args.plot.is_none() || args.agents.len() > 1, "a plot takes fleets of two sizes");
+    tokio::runtime::Runtime::new()?.block_on(measure(&args))
 }
 
 async fn measure(args: &Args) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use plotters::prelude::*;
 
 /// In pixels.
@@ -25,7 +25,7 @@ pub fn plot(file: &Path, figures: &[(&str, Vec<(f64, f64)>)]) -> Result<()> {
     let all = || lines.iter().flat_map(|(_, points)| points.iter().copied());
     let sizes = all()
         .fold((f64::MAX, f64::MIN), |(least, most), (size, _)| (least.min(size), most.max(size)));
-    anyhow::ensure!(sizes.0 < sizes.1, "growth takes fleets of two sizes");
+    ensure!(sizes.0 < sizes.1, "growth takes fleets of two sizes");
     let multiples = all()
         .fold((0.5, sizes.1 / sizes.0), |(least, most): (f64, f64), (_, value)| {
             (least.min(value.max(0.01)), most.max(value))
