@@ -2,15 +2,15 @@
 
 use tracing::{info, warn};
 
-use super::{Change, Error, Scheduler, Terms};
-use crate::clock::{Millis, rfc3339};
+use super::{Change, Error, Scheduler};
+use crate::clock::rfc3339;
 use crate::store::access_token::{self, AccessToken};
 use crate::store::agent::{self, Agent};
 use crate::store::session::{self, End, Session};
 use crate::store::task::{self, State};
 use crate::token::{NewToken, PresentedToken, new_id};
 use protocol::Secret;
-use protocol::{Heartbeat, Register, Status};
+use protocol::{Heartbeat, Identity, Register, Status};
 
 /// Why a token is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +64,7 @@ impl Scheduler {
         let mut change = self.change().await?;
         let known = agent::find_named(&mut change.tx, &pool_id, &register.name).await?;
         let end = match &known {
-            Some(holder) => {
-                change
-                    .take_name(holder, self.presence.last_seen_at(holder), register, self.terms())
-                    .await?
-            }
+            Some(holder) => self.take_name(&mut change, holder, register.identity.as_ref()).await?,
             None => End::Replaced,
         };
         let created_at = known.as_ref().map_or(change.now, |agent| agent.created_at);
@@ -208,49 +204,56 @@ impl Scheduler {
                 change.lost(task, &because).await?;
             }
         }
-        agent::disconnect(&mut change.tx, &session.agent_id).await?;
+        agent::disconnect(&mut change.tx, &session.agent_id, change.now).await?;
         self.commit(change).await?;
         self.presence.remove(&session.agent_id);
         info!(agent = session.agent_id, name = session.agent_name, "agent left");
         Ok(())
     }
-}
 
-impl Change {
     /// Whether an agent may have its name, which another registration had; gives how the
     /// earlier session ends.
     ///
     /// # Errors
-    /// [`Error::NameTaken`] when that is of another machine, and alive.
+    /// [`Error::NameTaken`] when that is of another machine, and alive; or was until now, and
+    /// this one was there at the same time: the other one may just be restarting.
     async fn take_name(
-        &mut self,
+        &self,
+        change: &mut Change,
         holder: &Agent,
-        last_seen_at: Millis,
-        register: &Register,
-        terms: Terms,
+        newcomer: Option<&Identity>,
     ) -> Result<End, Error> {
-        let (machine, boot) = match &register.identity {
-            Some(identity) => (Some(&identity.machine_id), Some(&identity.boot_id)),
-            None => (None, None),
-        };
+        let machine = newcomer.map(|identity| &identity.machine_id);
+        let boot = newcomer.map(|identity| &identity.boot_id);
         let is_same = holder.machine_id.as_ref() == machine && holder.boot_id.as_ref() == boot;
         // An agent of an older version does not say where it is. It may be the same one,
         // upgraded.
         if is_same || holder.machine_id.is_none() {
             return Ok(End::Replaced);
         }
-        if !holder.connected || last_seen_at < terms.online_since(self.now) {
+        let online_since = self.terms().online_since(change.now);
+        let last_seen_at = self.presence.last_seen_at(holder);
+        let is_kept =
+            holder.connected || self.presence.was_refused(&holder.id, newcomer, online_since);
+        if !is_kept || last_seen_at < online_since {
             return Ok(End::Superseded);
         }
-        let since = session::open_since(&mut self.tx, &holder.id).await?;
+        self.presence.refused(&holder.id, newcomer, change.now, online_since);
+        let whose = match holder.connected {
+            true => "is in use in this pool by an agent on another machine",
+            false => {
+                "is kept in this pool for an agent on another machine, which may be restarting"
+            }
+        };
+        let since = session::open_since(&mut change.tx, &holder.id).await?;
         let since = rfc3339(since.unwrap_or(holder.created_at));
-        let seconds = (self.now - last_seen_at).max(0) / 1000;
-        let free_after = (self.now - terms.online_since(self.now)) / 1000;
+        let seconds = (change.now - last_seen_at).max(0) / 1000;
+        let free_after = (change.now - online_since) / 1000;
         Err(Error::NameTaken(format!(
-            "the name {} is in use in this pool by an agent on another machine (version {}, {}, \
-             registered at {since}, last seen {seconds} s ago): give each machine a name of its \
-             own with `scalr-agent configure --agent-name NAME` and restart its agent; this agent \
-             tries again until the name is free, {free_after} s after the other one was last seen",
+            "the name {} {whose} (version {}, {}, registered at {since}, last seen {seconds} s \
+             ago): give each machine a name of its own with `scalr-agent configure --agent-name \
+             NAME` and restart its agent; this agent tries again until the name is free, \
+             {free_after} s after the other one was last seen",
             holder.name, holder.version, holder.os
         )))
     }

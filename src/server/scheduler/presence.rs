@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::clock::Millis;
 use crate::store::agent::Agent;
 use crate::store::task::{State, Task};
-use protocol::{Heartbeat, Intervals, Status, TaskStatus};
+use protocol::{Heartbeat, Identity, Intervals, Status, TaskStatus};
 
 /// The agents of all pools.
 #[derive(Debug, Default)]
@@ -21,6 +21,16 @@ struct Agents {
     present: HashMap<String, Present>,
     /// Counts the offers that were made.
     offers: u64,
+    /// The machines that were refused the name of an agent, by its id.
+    refused: HashMap<String, Vec<Refused>>,
+}
+
+/// A machine that asked for a name while another one's agent had it.
+#[derive(Debug)]
+struct Refused {
+    /// None: of an older version.
+    machine: Option<Identity>,
+    at: Millis,
 }
 
 #[derive(Debug, Default)]
@@ -66,9 +76,38 @@ impl Presence {
         self.agents().present.len()
     }
 
-    /// Forgets the agents that were not seen since.
+    /// Forgets the agents that were not seen since, and who was refused a name before.
     pub(super) fn forget(&self, since: Millis) {
-        self.agents().present.retain(|_, present| present.last_seen_at >= since);
+        let mut agents = self.agents();
+        agents.present.retain(|_, present| present.last_seen_at >= since);
+        agents.refused.retain(|_, refused| refused.iter().any(|one| one.at >= since));
+    }
+
+    /// A machine is refused the name of an agent. Those that have not asked since
+    /// `remembered_since` are forgotten.
+    pub(super) fn refused(
+        &self,
+        agent_id: &str,
+        machine: Option<&Identity>,
+        now: Millis,
+        remembered_since: Millis,
+    ) {
+        let mut agents = self.agents();
+        let refused = agents.refused.entry(agent_id.to_owned()).or_default();
+        refused.retain(|one| one.at >= remembered_since && one.machine.as_ref() != machine);
+        refused.push(Refused { machine: machine.cloned(), at: now });
+    }
+
+    /// Whether a machine was refused the name of an agent since.
+    pub(super) fn was_refused(
+        &self,
+        agent_id: &str,
+        machine: Option<&Identity>,
+        since: Millis,
+    ) -> bool {
+        self.agents().refused.get(agent_id).is_some_and(|refused| {
+            refused.iter().any(|one| one.at >= since && one.machine.as_ref() == machine)
+        })
     }
 
     /// An agent gets these intervals; whether they are new to it.

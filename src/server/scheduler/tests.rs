@@ -1101,6 +1101,47 @@ async fn what_is_not_started_is_canceled_at_once() {
 }
 
 #[tokio::test]
+async fn a_second_cancel_and_a_late_answer_change_nothing_however_far_the_task_is() {
+    let world = World::new().await;
+    let agent = world.agent("one").await;
+    for phase in [Phase::Plan, Phase::Apply] {
+        for reached in [State::Queued, State::Offered, State::Claimed, State::Running] {
+            let run = match phase {
+                Phase::Plan => world.run().await,
+                Phase::Apply => world.planned(&agent).await,
+            };
+            if phase == Phase::Apply {
+                world.scheduler.confirm(&run.id, Decision::default()).await.unwrap();
+            }
+            if reached != State::Queued {
+                let (id, attempt) = offer(&world.events(&agent, 1).await);
+                if reached != State::Offered {
+                    world.scheduler.claim(&agent, &id, attempt).await.unwrap();
+                }
+                if reached == State::Running {
+                    world.scheduler.start(&id, attempt).await.unwrap();
+                }
+            }
+            let task = world.task(&run, phase).await;
+            assert_eq!(task.state, reached, "{phase:?}");
+            world.scheduler.cancel(&run.id, Decision::default()).await.unwrap();
+            let again = world.scheduler.cancel(&run.id, Decision::default()).await;
+            let is_running = reached == State::Running;
+            assert_eq!(is_conflict(again), !is_running, "{phase:?} {reached:?}");
+            assert!(is_conflict(world.scheduler.discard(&run.id, Decision::default()).await));
+            assert!(is_conflict(world.scheduler.confirm(&run.id, Decision::default()).await));
+            if is_running {
+                assert_eq!(world.status(&run).await, Status::Canceling);
+                world.finish(&task, Outcome::Canceled, None).await.unwrap();
+            }
+            assert_eq!(world.status(&run).await, Status::Canceled);
+            assert!(is_conflict(world.scheduler.cancel(&run.id, Decision::default()).await));
+            assert!(is_conflict(world.scheduler.discard(&run.id, Decision::default()).await));
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_agent_is_asked_to_interrupt_what_runs() {
     let world = World::new().await;
     let agent = world.agent("one").await;
@@ -1353,6 +1394,34 @@ async fn a_name_that_was_given_back_is_free_at_once() {
     // Upgraded from a version that does not say where it is.
     world.register("two").await;
     world.register_from("two", Some(("machine-2", "boot-1"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clone_that_waits_for_a_name_does_not_get_it_while_its_holder_restarts() {
+    let world = World::new().await;
+    let (holder, clone) = (Some(("machine-1", "boot-1")), Some(("machine-1", "boot-2")));
+    let (mut first, _) = world.register_from("one", holder).await.unwrap();
+    for _ in 0..3 {
+        assert!(world.register_from("one", clone).await.is_err());
+        world.scheduler.clock.advance(LEASE / 2);
+        let idle = Poll { free_slots: 1, tasks: Vec::new() };
+        world.scheduler.renew(&first, &idle).await.unwrap();
+        assert!(world.register_from("one", clone).await.is_err());
+        world.scheduler.deregister(&first).await.unwrap();
+        world.scheduler.clock.advance(LEASE / 2);
+        let refused = world.register_from("one", clone).await.unwrap_err();
+        let Error::NameTaken(why) = refused else { panic!("{refused}") };
+        assert!(why.contains("which may be restarting (version 0.1.0"), "{why}");
+        (first, _) = world.register_from("one", holder).await.unwrap();
+    }
+    world.scheduler.deregister(&first).await.unwrap();
+    // Not for ever, and a machine that was not there meanwhile waits for nothing.
+    world.scheduler.clock.advance(LEASE * 3 / 4);
+    assert!(world.register_from("one", clone).await.is_err());
+    world.scheduler.clock.advance(Duration::from_millis(1));
+    let (second, _) = world.register_from("one", clone).await.unwrap();
+    world.scheduler.deregister(&second).await.unwrap();
+    world.register_from("one", Some(("machine-2", "boot-1"))).await.unwrap();
 }
 
 #[tokio::test]

@@ -195,10 +195,11 @@ pub(crate) async fn set_draining(
 }
 
 /// Remembers that an agent has taken its leave.
-pub(crate) async fn disconnect(db: &mut Connection, id: &str) -> sqlx::Result<()> {
-    sqlx::query("UPDATE agents SET connected = $2 WHERE id = $1")
+pub(crate) async fn disconnect(db: &mut Connection, id: &str, now: Millis) -> sqlx::Result<()> {
+    sqlx::query("UPDATE agents SET connected = $2, last_seen_at = $3 WHERE id = $1")
         .bind(id)
         .bind(false)
+        .bind(now)
         .execute(db)
         .await
         .map(drop)
