@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::created;
+use crate::created::{self, OPEN, Opened};
 use cli::Failure;
 use config::data_dir::refuse_foreign;
 use config::{Settings, layout};
@@ -75,7 +75,9 @@ pub(crate) fn put(changes: &mut Changes, settings: &Settings) -> Result<()> {
     if !users::are_root() || !is_roots(&found) || is_open {
         return Ok(());
     }
-    let mode = format!("{:o}", found.mode() & 0o7777);
+    let mode = found.mode() & 0o7777;
+    let opened = Opened { folder: folder.to_owned(), group: found.gid(), mode };
+    created::record_opened(changes, &opened)?;
     changes.run(
         format!("give {} to the agent's group", folder.display()),
         command("chgrp", &group.to_string()),
@@ -83,8 +85,8 @@ pub(crate) fn put(changes: &mut Changes, settings: &Settings) -> Result<()> {
     )?;
     changes.run(
         format!("let the agent's group write to {}", folder.display()),
-        command("chmod", "1770"),
-        Some(command("chmod", &mode)),
+        command("chmod", &format!("{OPEN:o}")),
+        Some(command("chmod", &format!("{mode:o}"))),
     )
 }
 

@@ -1,7 +1,8 @@
 //! `uninstall`: puts back what was there before, as far as it was recorded.
 
-use std::fs;
+use std::fs::{self, Metadata, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::context::{Context, RECORDS, require_root};
-use crate::created::Created;
+use crate::created::{Created, OPEN, Opened};
 use crate::document::{self, Progress};
 use crate::fixes::{Fixes, ListedFix};
 use crate::install::source;
@@ -398,7 +399,27 @@ fn delete_data(
             // Somebody else's files may be in there by now.
             let _ = fs::remove_dir(machine.entry(folder));
         }
+        for opened in created.opened() {
+            close(machine, &opened)?;
+        }
     }
+    Ok(())
+}
+
+/// Gives a folder that stays back as it was before the agent was let in, unless somebody has
+/// changed it since.
+fn close(machine: &Machine, opened: &Opened) -> Result<()> {
+    let Opened { folder, group, mode } = opened;
+    let path = machine.entry(folder);
+    // chmod leaves a folder its setgid bit.
+    let is_open = |found: Metadata| found.is_dir() && found.mode() & 0o1777 == OPEN;
+    if !fs::symlink_metadata(&path).is_ok_and(is_open) {
+        return Ok(());
+    }
+    let cannot = || format!("cannot give {} its group and mode back", folder.display());
+    lchown(&path, None, Some(*group)).with_context(cannot)?;
+    fs::set_permissions(&path, Permissions::from_mode(*mode)).with_context(cannot)?;
+    println!("{} stays, with its earlier group and mode", folder.display());
     Ok(())
 }
 

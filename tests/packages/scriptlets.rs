@@ -1,7 +1,8 @@
 //! The packages' scripts, which run on hosts whose sh is dash, bash 4.2 or
 //! busybox.
 
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -185,10 +186,16 @@ fn a_purge_deletes_what_is_recorded_and_follows_no_link_further_than_its_names()
         root.join("var/lib/scalr-agent-setup.created"),
         format!(
             "group scalr-docker\nuser scalr-agent\ndata {place}/srv/agent data\n\
-             folder {place}/srv/made\ndata {place}/srv/made\ndata {place}/srv/link\n"
+             folder {place}/srv/made\ndata {place}/srv/made\ndata {place}/srv/link\n\
+             was {group} 2750 {place}/srv/agent data\nwas {group} 700 {place}/srv/made\n\
+             was {group} 700 {place}/srv/link\n",
+            group = std::fs::metadata(root).unwrap().gid(),
         ),
     )
     .unwrap();
+    for open in ["srv/agent data", "elsewhere"] {
+        std::fs::set_permissions(root.join(open), Permissions::from_mode(0o1770)).unwrap();
+    }
     let fakes = "getent() { true; }\nip() { :; }\nsystemctl() { :; }\n\
                  userdel() { echo userdel \"$@\"; }\nusermod() { echo usermod \"$@\"; }\n\
                  groupdel() { echo groupdel \"$@\"; }\n";
@@ -210,6 +217,40 @@ fn a_purge_deletes_what_is_recorded_and_follows_no_link_further_than_its_names()
     left.sort_unstable();
     assert_eq!(left, ["/disk/photos/theirs", "/elsewhere/tasks/theirs", "/srv/agent data/theirs"]);
     assert!(!root.join("srv/made").exists());
+    assert_eq!(mode_of(&root.join("srv/agent data")), 0o2750, "as it was found");
+    assert_eq!(mode_of(&root.join("elsewhere")), 0o1770, "the target of a link");
+}
+
+fn mode_of(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn a_data_folder_that_was_there_before_is_recorded_as_it_was_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().display();
+    let script = std::fs::read_to_string(source("pkg/usr/lib/scalr-agent/maintain")).unwrap();
+    let body = script
+        .replace("/usr/lib/scalr-agent/engine", "/nowhere")
+        .replace("/var/lib/scalr-agent", &format!("{place}/data"))
+        .replace("/etc/scalr-agent", &format!("{place}/settings"))
+        .replace("set -eu\n", "set -eu\nchown() { :; }\n")
+        .replace("main \"$@\"\n", "make_directories\nmake_directories\n");
+    let made = || {
+        let output = Command::new("sh").args(["-c", &body]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(mode_of(&folder.path().join("data")), 0o1770);
+        std::fs::read_to_string(folder.path().join("data-setup.created")).unwrap_or_default()
+    };
+    assert_eq!(made(), "");
+    // The link of an administrator.
+    let disk = folder.path().join("disk");
+    std::fs::remove_dir(folder.path().join("data")).unwrap();
+    std::fs::create_dir(&disk).unwrap();
+    std::fs::set_permissions(&disk, Permissions::from_mode(0o751)).unwrap();
+    symlink("disk", folder.path().join("data")).unwrap();
+    let group = std::fs::metadata(&disk).unwrap().gid();
+    assert_eq!(made(), format!("was {group} 751 {}\n", disk.display()));
 }
 
 fn scripts() -> Vec<PathBuf> {

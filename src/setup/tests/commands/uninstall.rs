@@ -1,7 +1,7 @@
 //! `uninstall`.
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -175,6 +175,36 @@ fn a_purge_deletes_the_data_folders_that_were_made_also_earlier_ones() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(left, ["theirs"]);
+}
+
+#[test]
+#[ignore = "needs root: run scripts/test"]
+fn a_purge_gives_a_data_folder_that_stays_its_group_and_mode_back() {
+    let tree = installed();
+    tree.put("/etc/group", "root:x:0:\nscalr-agent:x:64321:\n");
+    let settings = tree.read(SETTINGS);
+    let state = |folder: &str| {
+        let found = fs::metadata(tree.path(folder)).unwrap();
+        format!("{} {:o}", found.gid(), found.mode() & 0o7777)
+    };
+    for folder in ["/srv/as before", "/srv/changed", "/srv/closed"] {
+        fs::create_dir_all(tree.path(folder)).unwrap();
+        fs::set_permissions(tree.path(folder), Permissions::from_mode(0o2750)).unwrap();
+        chown(tree.path(folder), None, Some(50)).unwrap();
+        tree.put(SETTINGS, &format!("{settings}data_dir = \"{folder}\"\n"));
+        assert_eq!(tree.setup(&["units"]).code, 0);
+        assert_eq!(state(folder), "64321 3770", "chmod keeps setgid");
+        tree.put(&format!("{folder}/lost+found/x"), "");
+    }
+    fs::set_permissions(tree.path("/srv/changed"), Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(tree.setup(&["uninstall"]).code, 0);
+    assert_eq!(state("/srv/as before"), "64321 3770", "its data stay");
+    let said = tree.setup(&["uninstall", "--purge"]);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(state("/srv/as before"), "50 2750");
+    assert_eq!(state("/srv/changed"), "64321 700");
+    assert_eq!(state("/srv/closed"), "50 2750");
+    assert!(said.stdout.contains("/srv/as before stays, with its earlier group"), "{}", said.all());
 }
 
 #[test]
