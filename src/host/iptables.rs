@@ -33,6 +33,17 @@ pub struct Chain {
     pub spare: &'static str,
 }
 
+/// How a chain is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has its rules, and is the first that is jumped to.
+    Up,
+    /// It has its rules, and this rule is asked before them.
+    Behind(String),
+    /// It lacks a rule, or is not jumped to.
+    Missing,
+}
+
 impl Chain {
     /// Makes the chain hold just `rules`, in their order and as `iptables -S`
     /// prints them, and makes it the first that is jumped to. What is so already
@@ -56,11 +67,19 @@ impl Chain {
         Ok(self.jump_first()? | differs)
     }
 
-    /// Whether the chain holds just `rules`, as [`Chain::put_up`] leaves it, and is
-    /// jumped to. Only root may ask.
-    pub fn is_up(self, rules: &[String]) -> bool {
-        let found = self.rules_of(self.name);
-        found.is_some_and(|found| self.additions(rules).eq(found)) && self.is_jumped_to()
+    /// How the chain is, compared to how [`Chain::put_up`] leaves it with these rules. Only
+    /// root may ask.
+    pub fn state(self, rules: &[String]) -> State {
+        let is_whole =
+            self.rules_of(self.name).is_some_and(|found| self.additions(rules).eq(found));
+        let callers = self.rules_of(self.from).unwrap_or_default();
+        match callers.iter().position(|rule| *rule == self.jump()) {
+            Some(0) if is_whole => State::Up,
+            Some(_) if is_whole => {
+                State::Behind(format!("{} -t {} {}", self.family.program(), self.table, callers[0]))
+            }
+            _ => State::Missing,
+        }
     }
 
     /// Whether the chain or its spare one is there, whatever it holds. Only root may ask.
@@ -118,7 +137,7 @@ impl Chain {
 
     /// Others insert rules before ours, so it is looked at each time.
     fn jump_first(self) -> Result<bool> {
-        let jump = format!("-A {} -j {}", self.from, self.name);
+        let jump = self.jump();
         let rules = self.rules_of(self.from).unwrap_or_default();
         if rules.first() == Some(&jump) {
             return Ok(false);
@@ -135,8 +154,11 @@ impl Chain {
     }
 
     fn is_jumped_to(self) -> bool {
-        let jump = format!("-A {} -j {}", self.from, self.name);
-        self.rules_of(self.from).unwrap_or_default().contains(&jump)
+        self.rules_of(self.from).unwrap_or_default().contains(&self.jump())
+    }
+
+    fn jump(self) -> String {
+        format!("-A {} -j {}", self.from, self.name)
     }
 
     /// A chain's rules; `None` if there is no such chain.

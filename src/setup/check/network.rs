@@ -81,14 +81,24 @@ pub(super) fn firewall_rules(subject: &Subject) -> Outcome {
     if !users::are_root() {
         return Outcome::Skipped("only root can see them".to_owned());
     }
-    match network::rules_are_up(&subject.machine) {
+    let fix = vec!["scalr-agent-setup network verify".to_owned()];
+    match network::rules_state(&subject.machine) {
         Err(error) => Outcome::unknown(format!("{error:#}")),
-        Ok(true) => Outcome::Passed("the rules of the runs' networks are up".to_owned()),
-        Ok(false) => Outcome::Problem(
+        Ok(tables::State::Up) => {
+            Outcome::Passed("the rules of the runs' networks are up".to_owned())
+        }
+        Ok(tables::State::Behind(rule)) => Outcome::Warning(
+            format!(
+                "something has put a rule before those of the runs' networks; the agent moves its \
+                 own to the front before its next task:\n{rule}"
+            ),
+            fix,
+        ),
+        Ok(tables::State::Missing) => Outcome::Problem(
             "something has removed the rules of the runs' networks, such as a reload of a \
              firewall; the agent puts them up again before its next task"
                 .to_owned(),
-            vec!["scalr-agent-setup network verify".to_owned()],
+            fix,
         ),
     }
 }

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use anyhow::Result;
 use ipnet::Ipv4Net;
 
-use host::iptables::{Chain, Family};
+use host::iptables::{Chain, Family, State};
 
 const FORWARD: Chain = Chain {
     family: Family::V4,
@@ -63,9 +63,18 @@ impl Fence {
         Ok(changed)
     }
 
-    /// Whether the rules are as [`Fence::put_up`] leaves them. Only root may ask.
-    pub(crate) fn is_up(&self) -> bool {
-        self.chains().iter().all(|(chain, rules)| chain.is_up(rules))
+    /// The worst state of a chain, compared to how [`Fence::put_up`] leaves it. Only root may
+    /// ask.
+    pub(crate) fn state(&self) -> State {
+        let mut worst = State::Up;
+        for (chain, rules) in self.chains() {
+            match chain.state(&rules) {
+                State::Missing => return State::Missing,
+                State::Behind(rule) => worst = State::Behind(rule),
+                State::Up => {}
+            }
+        }
+        worst
     }
 
     fn chains(&self) -> Vec<(Chain, Vec<String>)> {

@@ -130,8 +130,8 @@ pub(crate) fn range(machine: &Machine) -> Result<Vec<Ipv4Net>> {
 ///
 /// # Errors
 /// It is unknown what they have to be.
-pub(crate) fn rules_are_up(machine: &Machine) -> Result<bool> {
-    Ok(surroundings::fence(machine, Source::Unit)?.is_up())
+pub(crate) fn rules_state(machine: &Machine) -> Result<iptables::State> {
+    Ok(surroundings::fence(machine, Source::Unit)?.state())
 }
 
 /// Whether any of the rules is up, or a part of them.

@@ -52,6 +52,25 @@ for broken in 'iptables -F SCALR-AGENT' 'iptables -F' 'iptables -t nat -F' \
     iptables -C FORWARD -j ACCEPT 2>/dev/null || iptables -A FORWARD -j ACCEPT
     rules | diff "$work/first" -
 done
+# `check` knows the rules that are gone from those that another one is asked before.
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/system "$work/active"
+cat >"$work/active/systemctl" <<'END'
+#!/bin/sh
+for unit in scalr-docker scalr-agent-network; do printf 'Id=%s.service\nActiveState=active\n\n' "$unit"; done
+END
+chmod +x "$work/active/systemctl"
+check() { PATH=$work/active:$PATH "$setup" check --only firewall-rules -v || :; }
+check | grep -q "passed .*the rules of the runs' networks are up"
+iptables -I FORWARD -s 192.0.2.0/24 -j ACCEPT
+check | grep -q 'warning .*put a rule before those'
+check | grep -q 'iptables -t filter -A FORWARD -s 192.0.2.0/24 -j ACCEPT'
+iptables -F SCALR-AGENT-INPUT
+check | grep -q 'FAILED .*has removed the rules'
+iptables -D FORWARD -s 192.0.2.0/24 -j ACCEPT
+verify | grep -q '"result":"repaired"'
+rules | diff "$work/first" -
+
 # A proxy on this host stays open to runs, and a change of it is followed.
 HTTPS_PROXY=http://10.213.70.3:3128 verify --from-environment | grep -q '"result":"repaired"'
 iptables -S SCALR-AGENT-INPUT | grep -q -- '-d 10.213.70.3/32 -i scalr-+ -p tcp -m tcp --dport 3128 -j RETURN'
