@@ -21,12 +21,16 @@ pub fn name_each() {
 /// Where iptables, useradd and the like are, which `su` without `-` does not look for.
 const SYSTEM_PROGRAMS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// From now on, system programs are found whatever PATH this process was given. To be
-/// called before there is a second thread.
-pub fn find_system_programs() {
+/// From now on, system programs are found whatever PATH this process was given, and what says
+/// LC_ALL=C speaks English: programs in Python, such as yum and dnf, take LANGUAGE before that.
+/// To be called before there is a second thread.
+pub fn prepare_environment() {
     let path = with_system_programs(&env::var_os("PATH").unwrap_or_default());
     // SAFETY: there is no other thread that could read the environment.
-    unsafe { env::set_var("PATH", path) };
+    unsafe {
+        env::set_var("PATH", path);
+        env::remove_var("LANGUAGE");
+    }
 }
 
 /// A PATH with the folders of system programs at its end, unless it has them.

@@ -116,7 +116,7 @@ fn refuse(error: &clap::Error) -> Result<()> {
 }
 
 fn dispatch(cli: Cli) -> Result<()> {
-    command::find_system_programs();
+    command::prepare_environment();
     let context = Context::from(cli.options);
     if context.verbose {
         command::name_each();

@@ -109,3 +109,30 @@ fn report(tree: &Tree, more: &[&str]) -> serde_json::Value {
     let said = tree.setup(&[&["check", "--format", "json"], more].concat());
     serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {}", said.all()))
 }
+
+/// yum and dnf, among others, take LANGUAGE before LC_ALL.
+#[test]
+fn no_program_gets_the_language_of_whoever_runs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = folder.path().join("seen");
+    // By another process: a program that this one has open for writing can't be started.
+    let made = Command::new("sh")
+        .args([
+            "-c",
+            "printf '#!/bin/sh\\nenv >%s\\nexit 6\\n' \"$1\" >curl && chmod +x curl",
+            "sh",
+        ])
+        .arg(&seen)
+        .current_dir(folder.path())
+        .status();
+    assert!(made.unwrap().success());
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    Command::new(env!("CARGO_BIN_EXE_scalr-agent-setup"))
+        .args(["check", "--only", "server", "--url", "https://pools.example.com"])
+        .env("PATH", path)
+        .env("LANGUAGE", "de:ja")
+        .output()
+        .unwrap();
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(!seen.contains("LANGUAGE="), "{seen}");
+}
