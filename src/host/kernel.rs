@@ -1,11 +1,11 @@
 //! The kernel: its version, and what it can do.
 
-use std::fs;
 use std::io;
 
 use anyhow::{Context as _, Result};
 
 use super::machine::Machine;
+use cli::untrusted_file;
 
 /// What a kernel is and can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Kernel {
     /// # Errors
     /// /proc can't be read.
     pub fn of(machine: &Machine) -> Result<Option<Self>> {
-        let read = |path: &str| fs::read_to_string(machine.path(path));
+        let read = |path: &str| untrusted_file::read_text(machine.path(path));
         let release = match read("/proc/sys/kernel/osrelease") {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !machine.is_this_one() => {
                 return Ok(None);

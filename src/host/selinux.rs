@@ -1,11 +1,11 @@
 //! SELinux: whether it is on, and the labels of files we put in place.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use super::command::{CommandError, CommandExt as _};
 use super::machine::Machine;
+use cli::untrusted_file;
 
 /// Whether the kernel of this machine has SELinux switched on. A directory tree
 /// gets its labels where it is booted.
@@ -16,7 +16,7 @@ pub fn is_on(machine: &Machine) -> bool {
 /// Whether it forbids what its policy does not allow, or only logs that; `None`
 /// where it is off.
 pub fn is_enforcing(machine: &Machine) -> Option<bool> {
-    let text = fs::read_to_string(machine.path("/sys/fs/selinux/enforce")).ok()?;
+    let text = untrusted_file::read_text(machine.path("/sys/fs/selinux/enforce")).ok()?;
     Some(text.trim() == "1")
 }
 

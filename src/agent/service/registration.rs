@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use backon::{ExponentialBuilder, Retryable as _};
-use os_release::OsRelease;
 use reqwest::StatusCode;
 use sd_notify::NotifyState;
 use tokio::time::Instant;
@@ -17,6 +16,8 @@ use crate::engine::is_in_container;
 use crate::host_memory;
 use cli::Failure;
 use config::Config;
+use host::machine::Machine;
+use host::os::Os;
 use protocol::{AgentMemory, Code, Identity, LEVEL, Register};
 
 /// How long the first registration is tried before the agent gives up, to be
@@ -124,9 +125,9 @@ pub(super) fn introduction(config: &Config, identity: Identity) -> Result<Regist
             .into_string()
             .map_err(|_| anyhow!("the host's name is not UTF-8; set agent_name"))?,
     };
-    let os = OsRelease::new().map_or_else(
+    let os = Os::of(&Machine::at("/")).map_or_else(
         |_| "linux".to_owned(),
-        |os| format!("{}_{}", os.id, os.version_id.split('.').next().unwrap_or_default()),
+        |os| format!("{}_{}", os.id, os.version.split('.').next().unwrap_or_default()),
     );
     Ok(Register {
         name,

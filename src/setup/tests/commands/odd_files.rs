@@ -11,7 +11,8 @@ use crate::tree::Tree;
 /// Exits with this code if the time is over (timeout(1)).
 const TIMED_OUT: i32 = 124;
 
-const FILES: [&str; 14] = [
+const FILES: [&str; 17] = [
+    "/etc/os-release",
     "/etc/scalr-agent/agent.toml",
     "/etc/scalr-agent/ca.pem",
     "/etc/scalr-agent/docker.json",
@@ -26,6 +27,8 @@ const FILES: [&str; 14] = [
     "/var/lib/scalr-agent/setup.json",
     "/var/lib/scalr-agent-setup.unfinished",
     "/var/lib/scalr-agent-setup.created",
+    "/proc/sys/kernel/osrelease",
+    "/sys/fs/selinux/enforce",
 ];
 
 fn make(kind: &str, file: &Path) {
