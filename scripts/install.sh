@@ -447,7 +447,7 @@ verify_setup() {
         verify_signature
     else
         fetch "scalr-agent-setup-$machine.sha256" "$setup.sha256"
-        wanted=$(cut -d' ' -f1 <"$setup.sha256")
+        wanted=$(cut -d' ' -f1 <"$setup.sha256" | tr A-F a-f)
         is_sha256 "$wanted" ||
             fail 8 "there is no checksum in $url/packages/scalr-agent-setup-$machine.sha256
   Something else than the server has answered, such as the login page of a network or a proxy."
@@ -468,7 +468,7 @@ is_sha256() {
 pinned_setup() {
     [ -z "$offline$key_fingerprint" ] && [ "$url" = "$SERVER_URL" ] || return 0
     for pin in $SETUP_SHA256; do
-        [ "${pin%%:*}" != "$machine" ] || printf '%s' "${pin#*:}"
+        [ "${pin%%:*}" != "$machine" ] || printf '%s' "${pin#*:}" | tr A-F a-f
     done
 }
 
@@ -634,6 +634,11 @@ try_download() {
             is_final=yes hint="
   This host's curl is too old for a proxy with https://, which takes 7.52. Give the proxy's
   http:// address with --http-proxy."
+            ;;
+        51-*expired* | 60-*expired* | 35-*expired* | 60-*not\ yet\ valid* | 35-*not\ yet\ valid*)
+            is_final=yes hint="
+  Is the clock of this host right? It says $(date -u '+%Y-%m-%d %H:%M:%S') UTC. If that is not the time, set
+  it with 'timedatectl set-ntp true', or without a time server with date --set."
             ;;
         51-000-000-0-[1-9]* | 60-000-000-0-[1-9]*) hint_at_proxys_certificate ;;
         35-000-000-0-* | 28-000-000-0-*SSL\ connection\ timeout*)

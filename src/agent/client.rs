@@ -564,6 +564,11 @@ pub(super) fn in_one_line(error: reqwest::Error) -> anyhow::Error {
         )
     } else if all.contains("tunnel error: failed to create underlying connection")
         && all.contains("certificate")
+        && is_about_time(&last)
+    {
+        anyhow!("the proxy's certificate is not valid now ({last}); check this host's clock, too")
+    } else if all.contains("tunnel error: failed to create underlying connection")
+        && all.contains("certificate")
     {
         anyhow!(
             "the proxy's certificate is not accepted ({last}); name its authority with --ca-cert, \
@@ -607,7 +612,7 @@ fn not_trusted(host: &str, why: &str) -> anyhow::Error {
             "the certificate of {host} is for another name ({why}); the server needs one with \
              {host} as a subject alternative name"
         )
-    } else if why.contains("expired") || why.contains("not valid yet") {
+    } else if is_about_time(why) {
         anyhow!("the certificate of {host} is not valid now ({why}); check this host's clock, too")
     } else if why.to_lowercase().contains("signaturealgorithm") {
         anyhow!(
@@ -620,6 +625,11 @@ fn not_trusted(host: &str, why: &str) -> anyhow::Error {
              it into the system's trust store"
         )
     }
+}
+
+/// Whether rustls refuses a certificate for its times.
+fn is_about_time(why: &str) -> bool {
+    why.contains("expired") || why.contains("not valid yet")
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>> {

@@ -76,6 +76,11 @@ mod tests {
         asked.map_or_else(|error| error.to_string(), |()| "accepted".to_owned())
     }
 
+    fn expire(params: &mut CertificateParams) {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    }
+
     #[tokio::test]
     async fn an_https_proxy_is_trusted_by_the_same_authorities_and_named_where_it_is_not() {
         let through = async |is_trusted: bool| {
@@ -89,6 +94,12 @@ mod tests {
         let unknown = through(false).await;
         assert!(unknown.starts_with("the proxy's certificate is not accepted"), "{unknown}");
         // It is no proxy, and answers CONNECT with 404.
+        let expired = with_server(expire, async |proxy, ca| {
+            let proxy = [("HTTPS_PROXY".to_owned(), proxy.to_string())];
+            ask(&"https://pools.test".parse().unwrap(), Some(&ca), &proxy).await
+        });
+        let expired = expired.await;
+        assert!(expired.starts_with("the proxy's certificate is not valid now"), "{expired}");
         let known = through(true).await;
         assert!(known.starts_with("the proxy does not connect to pools.test"), "{known}");
     }
@@ -107,11 +118,7 @@ mod tests {
         let other = CertificateParams::new(["192.0.2.1".to_owned()]).unwrap();
         let other = said(|params| params.subject_alt_names = other.subject_alt_names).await;
         assert!(other.contains("192.0.2.1"), "{other}");
-        let expired = said(|params| {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
-        });
-        let expired = expired.await;
+        let expired = said(expire).await;
         assert!(expired.contains("this host's clock"), "{expired}");
     }
 }

@@ -56,6 +56,10 @@ pub(crate) fn advice(image: &str, error: &str) -> String {
     let says = |texts: &[&str]| texts.iter().any(|text| error.contains(text));
     if says(&["no matching manifest", "does not match the specified platform"]) {
         format!("it is not made for linux/{}: use an image that is", go_architecture())
+    } else if says(&["has expired or is not yet valid"]) {
+        format!(
+            "the certificate of {registry} is not valid at this time: check this host's clock first; if that is right, the registry needs a new one"
+        )
     } else if says(&["x509", "certificate"]) {
         format!(
             "the engine does not trust {registry}: put the certificate of its authority into /etc/docker/certs.d/{registry}/ca.crt on the agent's host"
@@ -241,6 +245,11 @@ mod tests {
             ("Head \"https://r:1/v2/\": no basic auth credentials", "--registry-auth"),
             ("no matching manifest for linux/amd64 in the manifest list", "not made for linux/"),
             ("x509: certificate signed by unknown authority", "/etc/docker/certs.d/r:1/ca.crt"),
+            (
+                "tls: failed to verify certificate: x509: certificate has expired or is not yet \
+                 valid: current time 2025-11-30T13:42:13Z is before 2026-11-30T00:00:00Z",
+                "check this host's clock first",
+            ),
             ("dial tcp: lookup r: no such host", "reaches r:1"),
         ] {
             let advice = advice("r:1/a:9", error);

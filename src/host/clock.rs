@@ -9,6 +9,15 @@ const SET_IT: &str = "set it with `timedatectl set-ntp true`, or without a time 
 /// What apt, OpenSSL and GnuTLS print of what begins in the future.
 const FUTURE: [&str; 3] = ["is not valid yet", "is not yet valid", "is not yet activated"];
 
+/// What apt, curl, GnuTLS and NSS print of what has ended, and apt of a key that has expired.
+const PAST: [&str; 5] = [
+    "is expired (invalid since",
+    "ertificate has expired",
+    "ertificate is expired",
+    "uses expired certificate",
+    "EXPKEYSIG",
+];
+
 /// What dnf prints of a signature from the future, or by a key that has expired: dnf 4, which
 /// uses GPGME, and dnf 5, which uses rpm.
 const BAD_SIGNATURE: [&str; 2] = ["Bad GPG signature", "Bad PGP signature"];
@@ -28,6 +37,12 @@ fn advice_at(output: &str, now: Timestamp) -> Option<String> {
             .map_or_else(String::new, |(duration, _)| format!(" by at least {duration}"));
         return Some(format!(
             "This host's clock is behind{behind}: it is {now:.0} here; {SET_IT}."
+        ));
+    }
+    if PAST.iter().any(|text| output.contains(text)) {
+        return Some(format!(
+            "By this host's clock it has expired: it is {now:.0} here. If that is not the time, \
+             {SET_IT}."
         ));
     }
     // It names no reason.
@@ -79,6 +94,22 @@ mod tests {
     }
 
     #[test]
+    fn what_has_expired_may_be_the_clocks_fault() {
+        for text in [
+            // apt 2.6.1, curl 7.88 and 7.29, GnuTLS 3.7, apt under `faketime -f +4000d`.
+            "E: Release file for http://x/InRelease is expired (invalid since 3d 2h).",
+            "curl: (60) SSL certificate problem: certificate has expired",
+            "curl: (60) Peer's Certificate has expired.",
+            "Certificate verification failed: The certificate is NOT trusted. The certificate chain \
+             uses expired certificate.  Could not handshake",
+            "The following signatures were invalid: EXPKEYSIG 0123456789ABCDEF scalr-agent",
+        ] {
+            let found = said(text).unwrap();
+            assert!(found.contains("it is 2020-01-02T03:04:05Z here. If that is not"), "{found}");
+        }
+    }
+
+    #[test]
     fn a_bad_signature_of_dnf_may_be_the_clocks_fault() {
         // dnf 4.14.0 under `faketime -f -3h`, and +4000d, where the key has expired; of dnf 5 the
         // end differs.
@@ -95,7 +126,6 @@ mod tests {
     #[test]
     fn other_errors_say_nothing_of_the_clock() {
         for text in [
-            "E: Release file for http://x/InRelease is expired (invalid since 3d 2h).",
             "GPG signature verification error: Signing key not found",
             "curl#7 - \"Failed to connect\"",
         ] {

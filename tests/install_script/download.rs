@@ -195,6 +195,25 @@ fn an_untrusted_certificate_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_certificate_that_is_not_valid_at_this_time_is_traced_to_the_clock() {
+    Host::each(Packages::Apt, |host| {
+        for text in [
+            "curl: (60) SSL certificate problem: certificate is not yet valid",
+            "curl: (60) SSL certificate problem: certificate has expired",
+            "curl: (60) Peer's Certificate has expired.",
+        ] {
+            fs::write(host.path("text"), text).unwrap();
+            host.tool("curl", "printf '000-000-9'; cat \"$host/text\" >&2\nexit 60\n");
+            let said = host.install("");
+            said.refused(8, "Is the clock of this host right? It says ");
+            said.refused(8, "UTC. If that is not the time, set\n  it with 'timedatectl set-ntp");
+            assert!(!said.stderr.contains("--ca-cert"), "{said:?}");
+            assert!(!said.stdout.contains("trying again"), "{said:?}");
+        }
+    });
+}
+
+#[test]
 fn the_authority_of_the_option_is_used_for_downloads_and_handed_over() {
     Host::each(Packages::Apt, |host| {
         host.install("--ca-cert 'my ca.pem'").refused(2, "--ca-cert: cannot read my ca.pem");

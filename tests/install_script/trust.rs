@@ -31,6 +31,7 @@ fn a_served_script_runs_only_the_program_that_its_server_had() {
              SETUP_SHA256='aarch64:{key} x86_64:{sum}'; main"
         );
         host.run(&line).went_well();
+        host.run(&line.replace(&sum, &sum.to_uppercase())).went_well();
         fs::write(host.path("calls"), "").unwrap();
         replace(host);
         let said = host.run(&line);

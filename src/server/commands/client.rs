@@ -229,11 +229,20 @@ impl Client {
             cause = inner.source();
         }
         let why = causes.last().cloned().unwrap_or_else(|| "it did not answer in time".to_owned());
-        let hint = match causes.join(" ").to_lowercase().contains("certificate") {
-            true => "\nIf its certificate is of a private authority, name that: --ca-cert FILE",
-            false => "",
-        };
+        let hint = hint(&causes.join(" "));
         anyhow!("cannot reach the server at {}: {why}{hint}", self.base)
+    }
+}
+
+/// What to do about a server that cannot be reached, by what rustls says of its certificate.
+fn hint(causes: &str) -> &'static str {
+    let says = |text: &str| causes.contains(text);
+    if says("certificate expired") || says("certificate not valid yet") {
+        "\nIs the clock of this host right?"
+    } else if causes.to_lowercase().contains("certificate") {
+        "\nIf its certificate is of a private authority, name that: --ca-cert FILE"
+    } else {
+        ""
     }
 }
 
@@ -308,4 +317,22 @@ async fn refusal(response: Response) -> anyhow::Error {
         None if failure == Failure::NotPermitted => format!("the server refuses the token: {why}"),
         None => why,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_valid_now_is_traced_to_the_clock() {
+        for (causes, wanted) in [
+            ("invalid peer certificate: certificate expired: verification time 1", "clock"),
+            ("invalid peer certificate: certificate not valid yet: verification time 1", "clock"),
+            ("invalid peer certificate: UnknownIssuer", "--ca-cert FILE"),
+            ("Connection refused (os error 111)", ""),
+        ] {
+            assert!(hint(causes).contains(wanted), "{causes}");
+            assert_eq!(hint(causes).is_empty(), wanted.is_empty(), "{causes}");
+        }
+    }
 }
