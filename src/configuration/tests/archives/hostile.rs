@@ -259,6 +259,15 @@ fn several_members_padding_and_what_follows_are_read_as_gzip_and_tar_do() {
 }
 
 #[test]
+fn members_without_content_are_counted() {
+    let tar = main_tf().0;
+    let archive = |empty: usize| [gzip(b"").repeat(empty), gzip(&tar)].concat();
+    check(archive(60_000).as_slice()).unwrap();
+    let error = check(archive(100_000).as_slice()).unwrap_err().to_string();
+    assert!(error.contains("more than 65535 gzip members"), "{error}");
+}
+
+#[test]
 fn a_header_that_has_no_entry_is_refused() {
     let archive = main_tf().pax(&[("path", "a")]);
     let missing = "the archive is broken: an entry is missing after its header";
