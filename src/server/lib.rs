@@ -1,4 +1,4 @@
-//! `scalr-server`: keeps pools, workspaces, runs and state.
+//! `scalr-server`: keeps pools, workspaces, runs and states.
 //!
 //! | part | what it does |
 //! |---|---|
