@@ -157,6 +157,7 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
     use std::sync::{Arc, Mutex};
 
     use axum::Router;
@@ -182,8 +183,8 @@ mod tests {
     struct Running {
         /// In bytes, in this order: its own files, its volume, a volume that it only reads.
         has: [u64; 3],
-        /// Whether it can tell what its volumes have.
-        tells: bool,
+        /// Whether it can tell what its volumes have: at last when it was asked how the run ended.
+        tells: Arc<AtomicBool>,
         /// Where its data is.
         root: &'static str,
         /// Whether its disk takes a notice.
@@ -198,7 +199,7 @@ mod tests {
         fn with(has: [u64; 3]) -> Self {
             Self {
                 has,
-                tells: true,
+                tells: Arc::new(AtomicBool::new(true)),
                 root: "/",
                 takes: true,
                 mounts: true,
@@ -228,7 +229,9 @@ mod tests {
                 path if path.ends_with("/info") => {
                     json(&format!(r#"{{"DockerRootDir": "{}"}}"#, self.root))
                 }
-                "/v1.41/system/df" if !self.tells => StatusCode::CONFLICT.into_response(),
+                "/v1.41/system/df" if !self.tells.load(Ordering::Relaxed) => {
+                    StatusCode::CONFLICT.into_response()
+                }
                 "/v1.41/system/df" => json(&format!(
                     r#"{{"Volumes": [
                         {{"Name": "v1", "UsageData": {{"Size": {volume}, "RefCount": 1}}}},
@@ -268,7 +271,10 @@ mod tests {
                     r#"{"Id": "c2", "Warnings": [], "Name": "v3", "Driver": "local", "Mountpoint": "/",
                         "Labels": {}, "Scope": "local", "Options": {}}"#,
                 ),
-                _ if query.ends_with("run%2Fstatus") => packed("init 0\nplan 1\n").into_response(),
+                _ if query.ends_with("run%2Fstatus") => {
+                    self.tells.store(true, Ordering::Relaxed);
+                    packed("init 0\nplan 1\n").into_response()
+                }
                 path => engine(&format!("GET {path}?{query}")),
             }
         }
@@ -349,7 +355,8 @@ mod tests {
         for tells in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             // A file system that never has anything free.
-            let engine = Running { tells, root: "/proc", ..Running::with([0, 0, 0]) };
+            let engine = Running { root: "/proc", ..Running::with([0, 0, 0]) };
+            engine.tells.store(tells, Ordering::Relaxed);
             let context = context(folder.path(), Router::new(), engine.router()).await;
             let job = job(&context, context.journal.begin(claimed(), 0).unwrap());
             let output = Output::default();
@@ -367,6 +374,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (finishes, engine) = (Finishes::default(), Running::with([0, 2 * LIMIT, 0]));
         engine.signaled.send_replace(true);
+        // What interrupts a run finds nothing before its end.
+        engine.tells.store(false, Ordering::Relaxed);
         let server = choosy(&finishes, |_| None);
         let context = context(folder.path(), server, engine.router()).await;
         run_task_alone(&context, with_container(&context)).await;

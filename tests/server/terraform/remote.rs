@@ -329,8 +329,11 @@ async fn commands_that_read_a_state_work_on_a_workspace_with_remote_execution() 
         let shown: Value = serde_json::from_str(&cli.run(&["show", "-json"]).await.stdout).unwrap();
         assert_eq!(shown["values"]["outputs"]["a"]["value"], "one", "{shown}");
         let said = cli.answering(&["console"], "upper(\"a\")\n").await;
-        // On a busy machine Terraform tells that it releases the lock, on a line of its own.
-        assert_eq!((said.code, said.stdout.lines().next()), (Some(0), Some("\"A\"")), "{said:?}");
+        // On a busy machine Terraform tells that it takes and releases the lock, on lines of their own.
+        assert!(
+            said.code == Some(0) && said.stdout.lines().any(|line| line == "\"A\""),
+            "{said:?}"
+        );
     }
 }
 
