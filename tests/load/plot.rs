@@ -35,13 +35,17 @@ pub fn plot(file: &Path, figures: &[(&str, Vec<(f64, f64)>)]) -> Result<()> {
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .margin(12)
+        .margin_right(32)
         .x_label_area_size(36)
         .y_label_area_size(52)
         .build_cartesian_2d(
             (sizes.0..sizes.1).log_scale(),
             (multiples.0..multiples.1).log_scale(),
         )?;
-    chart.configure_mesh().x_desc("agents").y_desc("multiple of the first").draw()?;
+    let mut mesh = chart.configure_mesh();
+    let plain = |value: &f64| value.to_string();
+    mesh.x_label_formatter(&plain).y_label_formatter(&plain);
+    mesh.x_desc("agents").y_desc("multiple of the first").draw()?;
     let ends = sizes.1 / sizes.0;
     chart
         .draw_series(LineSeries::new(
