@@ -40,7 +40,9 @@ engine_download() {
     shift
     # apt reads the archives as its own user, who can't look into a private folder.
     chmod 0755 "$work"
-    (cd "$work" && apt-get --quiet download "$@") || return 1
+    # Not while apt's lists are being refreshed.
+    mkdir -p "$cache"
+    (cd "$work" && flock --close "$cache/apt.lock" apt-get --quiet download "$@") || return 1
     for package in "$work"/*.deb; do
         dpkg-deb --extract "$package" "$work/unpacked" || return 1
     done
