@@ -93,13 +93,13 @@ mod tests {
         };
         let unknown = through(false).await;
         assert!(unknown.starts_with("the proxy's certificate is not accepted"), "{unknown}");
-        // It is no proxy, and answers CONNECT with 404.
         let expired = with_server(expire, async |proxy, ca| {
             let proxy = [("HTTPS_PROXY".to_owned(), proxy.to_string())];
             ask(&"https://pools.test".parse().unwrap(), Some(&ca), &proxy).await
         });
         let expired = expired.await;
         assert!(expired.starts_with("the proxy's certificate is not valid now"), "{expired}");
+        // It is no proxy, and answers CONNECT with 404.
         let known = through(true).await;
         assert!(known.starts_with("the proxy does not connect to pools.test"), "{known}");
     }

@@ -1,4 +1,4 @@
-//! `scalr-server`: keeps pools, workspaces, runs and states.
+//! `scalr-server`: keeps pools, workspaces, runs and state.
 //!
 //! | part | what it does |
 //! |---|---|

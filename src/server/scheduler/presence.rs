@@ -25,6 +25,10 @@ struct Agents {
     refused: HashMap<String, Vec<Refused>>,
 }
 
+/// How many machines are remembered for a name, those that asked last: a pool's token must not
+/// fill the memory.
+const MAX_REFUSED: usize = 64;
+
 /// A machine that asked for a name while another one's agent had it.
 #[derive(Debug)]
 struct Refused {
@@ -95,7 +99,8 @@ impl Presence {
         let mut agents = self.agents();
         let refused = agents.refused.entry(agent_id.to_owned()).or_default();
         refused.retain(|one| one.at >= remembered_since && one.machine.as_ref() != machine);
-        refused.push(Refused { machine: machine.cloned(), at: now });
+        refused.truncate(MAX_REFUSED - 1);
+        refused.insert(0, Refused { machine: machine.cloned(), at: now });
     }
 
     /// Whether a machine was refused the name of an agent since.
@@ -250,5 +255,25 @@ impl Presence {
 
     fn agents(&self) -> MutexGuard<'_, Agents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_machines_that_were_refused_a_name_the_last_ones_are_remembered() {
+        let presence = Presence::default();
+        let machine = |number: usize| Identity {
+            machine_id: format!("machine-{number}"),
+            boot_id: "boot".to_owned(),
+        };
+        for number in 0..=MAX_REFUSED {
+            presence.refused("agent-1", Some(&machine(number)), 1, 0);
+        }
+        let is_known = |number| presence.was_refused("agent-1", Some(&machine(number)), 0);
+        assert!(!is_known(0));
+        assert!((1..=MAX_REFUSED).all(is_known));
     }
 }
