@@ -14,15 +14,12 @@ use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use reqwest::{
-    Certificate, ClientBuilder, Method, Proxy, RequestBuilder, Response, StatusCode, header,
-};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use tracing::warn;
 use url::Url;
 
-use cli::untrusted_file;
+use crate::https::Https;
 use config::Config;
-use config::proxy::ProxySelection;
 use protocol::Secret;
 use protocol::limits::{MAX_FILE, MAX_STATE, Message};
 use protocol::{
@@ -99,14 +96,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for the server in `config`; `proxy` holds variables such as
-    /// `HTTPS_PROXY`.
+    /// A client for the server in `config`.
     ///
     /// # Errors
-    /// A certificate or a proxy can't be used.
-    pub fn new(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
+    /// HTTPS can't be set up.
+    pub fn new(config: &Config, https: &Https) -> Result<Self> {
         Ok(Self {
-            http: http(config.ca_cert.as_deref(), proxy)?.build().context("cannot set up HTTPS")?,
+            http: https.client().build().context("cannot set up HTTPS")?,
             base: config
                 .url
                 .join(&format!("{BASE}/"))
@@ -447,27 +443,6 @@ fn gzip(piece: &[u8]) -> Result<Vec<u8>> {
     encoder.finish().context("cannot compress a piece of a log")
 }
 
-/// What calls are made with: the proxy that `proxy` names, and the certificates
-/// that the settings add.
-///
-/// # Errors
-/// A certificate or a proxy can't be used.
-pub(crate) fn http(ca_cert: Option<&Path>, proxy: &[(String, String)]) -> Result<ClientBuilder> {
-    // An error means that a provider is in place already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let proxy = ProxySelection::of(proxy)?;
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("scalr-agent/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(Duration::from_secs(20))
-        // Behind some firewalls an idle connection is dead after minutes.
-        .pool_idle_timeout(Duration::from_secs(60))
-        .proxy(Proxy::custom(move |url| proxy.for_url(url).cloned()));
-    if let Some(file) = ca_cert {
-        builder = builder.tls_certs_merge(certificates(file)?);
-    }
-    Ok(builder)
-}
-
 /// Repeats a call while the server is away, for ever; `on_pause` is called before
 /// each new try.
 async fn patiently<T, F, C>(what: &str, call: F, mut on_pause: impl FnMut()) -> Result<T, CallError>
@@ -632,13 +607,6 @@ fn is_about_time(why: &str) -> bool {
     why.contains("expired") || why.contains("not valid yet")
 }
 
-fn certificates(file: &Path) -> Result<Vec<Certificate>> {
-    let pem = untrusted_file::read_linked(file, config::MAX_CERTIFICATES)
-        .with_context(|| format!("cannot read {}", file.display()))?;
-    Certificate::from_pem_bundle(&pem)
-        .with_context(|| format!("{} holds no certificates", file.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -651,15 +619,8 @@ mod tests {
     async fn request_to_proxy(url: &str, variable: &str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = format!("http://me:a%20b@{}", listener.local_addr().unwrap());
-        let settings = Settings {
-            url: Some("https://pools.test".parse().unwrap()),
-            token: Some(Secret::new("token")),
-            ..Settings::default()
-        };
-        let http =
-            http(settings.resolve().unwrap().ca_cert.as_deref(), &[(variable.to_owned(), proxy)])
-                .unwrap();
-        let request = tokio::spawn(http.build().unwrap().get(url).send());
+        let https = Https::new(None, &[(variable.to_owned(), proxy)]).unwrap();
+        let request = tokio::spawn(https.client().build().unwrap().get(url).send());
         let (mut connection, _) = listener.accept().await.unwrap();
         let mut received = Vec::new();
         while !received.ends_with(b"\r\n\r\n") {
@@ -684,7 +645,8 @@ mod tests {
                 connection.write_all(answer.as_bytes()).await.unwrap();
             })),
         }
-        let http = http(None, &[("HTTPS_PROXY".to_owned(), proxy)]).unwrap().build().unwrap();
+        let https = Https::new(None, &[("HTTPS_PROXY".to_owned(), proxy)]).unwrap();
+        let http = https.client().build().unwrap();
         let error = http.get("https://pools.test").send().await.unwrap_err();
         in_one_line(error).to_string()
     }
@@ -712,7 +674,7 @@ mod tests {
             token: Some(Secret::new("token")),
             ..Settings::default()
         };
-        Client::new(&settings.resolve().unwrap(), &[]).unwrap()
+        Client::new(&settings.resolve().unwrap(), &Https::new(None, &[]).unwrap()).unwrap()
     }
 
     fn json(status: u16, body: impl Into<String>) -> axum::response::Response<String> {

@@ -12,6 +12,7 @@ mod context;
 mod engine;
 mod firewall;
 mod host_memory;
+mod https;
 mod identity;
 mod image_check;
 mod journal;
@@ -38,5 +39,6 @@ mod trusted;
 pub use args::{Cli, run};
 // The acceptance tests send logs as the agent does.
 pub use client::{Client, TaskClient};
+pub use https::Https;
 pub use log::spool::Spool;
 pub use log::upload::upload;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use url::Url;
 
-use crate::client::{http, in_one_line};
+use crate::client::in_one_line;
+use crate::https::Https;
 use crate::proxy_variables;
 
 /// How long the server may take.
@@ -32,7 +33,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 async fn ask(url: &Url, ca_cert: Option<&Path>, proxy: &[(String, String)]) -> Result<()> {
-    let http = http(ca_cert, proxy)?.timeout(TIMEOUT).build().context("cannot set up HTTPS")?;
+    let http = Https::new(ca_cert, proxy)?.client().timeout(TIMEOUT);
+    let http = http.build().context("cannot set up HTTPS")?;
     http.get(url.join("/healthz")?).send().await.map_err(in_one_line)?;
     Ok(())
 }

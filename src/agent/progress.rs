@@ -379,6 +379,7 @@ fn file(data_dir: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::client::Client;
+    use crate::https::Https;
     use crate::task::tests::claimed;
     use config::Settings;
 
@@ -390,7 +391,8 @@ mod tests {
             token: Some(protocol::Secret::new("t")),
             ..Settings::default()
         };
-        let client = Client::new(&settings.resolve().unwrap(), &[]).unwrap();
+        let client =
+            Client::new(&settings.resolve().unwrap(), &Https::new(None, &[]).unwrap()).unwrap();
         let keeper = Keeper::new(data.path(), Telemetry::off());
         let claimed = claimed();
         let client = client.of_task(&claimed);

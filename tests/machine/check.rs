@@ -210,3 +210,23 @@ fn a_temporary_folder_without_programs_is_fixed() {
     assert!(text(&output).contains("mount -o remount,exec /mnt"), "{}", text(&output));
     assert_eq!(check("--fix --yes").status.code(), Some(0));
 }
+
+#[test]
+#[ignore = "needs root and a kit: run scripts/test"]
+fn a_system_that_is_read_only_takes_no_package() {
+    let host = Host::boot("ubuntu-18.04");
+    let failed = ("failed".to_owned(), Vec::new());
+    assert!(host.passes("writable"));
+    host.shell("mount --bind /usr /usr && mount -o remount,bind,ro /usr");
+    assert_eq!(host.check("writable", ""), failed);
+    let hook = "/etc/apt/apt.conf.d/99remount";
+    host.shell(&format!("echo 'DPkg::Pre-Invoke {{ \"mount -o remount,rw /usr\"; }};' >{hook}"));
+    assert!(host.passes("writable"));
+    host.shell(&format!("rm {hook} && touch /run/ostree-booted"));
+    let said = host.world.try_shell(host.machine, "/root/setup check --only writable");
+    assert!(text(&said).contains("is an image of ostree's"), "{}", text(&said));
+    host.shell(
+        "mount -o remount,bind,rw /usr && mount --bind /etc /etc && mount -o remount,bind,ro /etc",
+    );
+    assert_eq!(host.check("writable", ""), failed);
+}

@@ -36,8 +36,8 @@ const UBUNTU: &[Fault] = &[
         name: "/etc is mounted for reading only",
         provoke: "mount --bind /etc /etc && mount -o remount,ro,bind /etc",
         undo: "umount /etc",
-        code: 6,
-        says: &["cannot change /etc/apt/sources.list.d/", "Read-only file system"],
+        code: 3,
+        says: &["/etc can't be written (read-only)", "`mount -o remount,rw /etc`"],
     },
     Fault {
         name: "a lock is held for ever",
@@ -87,6 +87,15 @@ const UBUNTU: &[Fault] = &[
     },
 ];
 
+const CENTOS: &[Fault] = &[Fault {
+    // dnf is content.
+    name: "a scriptlet fails",
+    provoke: "mount --bind /etc/passwd /etc/passwd && mount -o remount,bind,ro /etc/passwd",
+    undo: "umount /etc/passwd",
+    code: 6,
+    says: &["its script can't make the accounts", "useradd: cannot open /etc/passwd"],
+}];
+
 /// As dpkg itself locks: a record lock, held by a process that only sleeps.
 const LOCK: &str = r#"setsid perl -e 'use Fcntl; open(F, ">>", "/var/lib/dpkg/lock-frontend"); my $l = pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $l) or die; open(P, ">", "/run/locker"); print P $$; close P; sleep 600' </dev/null >/dev/null 2>&1 & timeout 10 sh -c 'until [ -s /run/locker ]; do sleep 0.1; done'"#;
 
@@ -95,18 +104,7 @@ const LOCK: &str = r#"setsid perl -e 'use Fcntl; open(F, ">>", "/var/lib/dpkg/lo
 fn a_failed_installation_leaves_the_machine_as_it_was() {
     let fleet = Fleet::boot("ubuntu-18.04", &[]);
     let pool = fleet.pool();
-    for fault in UBUNTU {
-        let before = state(&fleet);
-        fleet.shell(fault.provoke);
-        let output = fleet.world.try_shell(&fleet.machine, &installation(&fleet));
-        fleet.shell(fault.undo);
-        let said = refusal(&output);
-        assert_eq!(output.status.code(), Some(fault.code), "{}: {said}", fault.name);
-        for text in fault.says {
-            assert!(said.contains(text), "{}: no {text:?} in: {said}", fault.name);
-        }
-        assert_same(fault.name, &before, &state(&fleet));
-    }
+    fail(&fleet, UBUNTU);
     broken_repositories(&fleet);
     killed(&fleet);
     for signal in ["INT", "QUIT", "HUP", "TERM"] {
@@ -121,9 +119,25 @@ fn a_failed_installation_leaves_the_machine_as_it_was() {
 fn a_failed_installation_leaves_a_yum_host_as_it_was() {
     let fleet = Fleet::boot("centos-8", &[]);
     let pool = fleet.pool();
+    fail(&fleet, CENTOS);
     broken_repositories(&fleet);
     fleet.install("");
     fleet.wait_for_agent(&pool, "idle");
+}
+
+fn fail(fleet: &Fleet, faults: &[Fault]) {
+    for fault in faults {
+        let before = state(fleet);
+        fleet.shell(fault.provoke);
+        let output = fleet.world.try_shell(&fleet.machine, &installation(fleet));
+        fleet.shell(fault.undo);
+        let said = refusal(&output);
+        assert_eq!(output.status.code(), Some(fault.code), "{}: {said}", fault.name);
+        for text in fault.says {
+            assert!(said.contains(text), "{}: no {text:?} in: {said}", fault.name);
+        }
+        assert_same(fault.name, &before, &state(fleet));
+    }
 }
 
 /// What the server hands out is broken, one part at a time.

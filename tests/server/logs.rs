@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent::Spool;
 use agent::upload;
-use agent::{Client, TaskClient};
+use agent::{Client, Https, TaskClient};
 use config::Settings;
 use protocol::Claimed;
 use protocol::Secret;
@@ -23,12 +23,12 @@ fn client(server: &Server, job: &Job) -> TaskClient {
     let settings = Settings {
         url: Some(server.url.parse().unwrap()),
         token: Some(Secret::new("unused")),
-        ca_cert: Some(server.data.join("tls/ca.pem")),
         ..Settings::default()
     };
     let task_token = Secret::new(job.agent.token.clone());
     let claimed = Claimed { task: job.task.clone(), task_token, run_token: None };
-    Client::new(&settings.resolve().unwrap(), &[]).unwrap().of_task(&claimed)
+    let https = Https::new(Some(&server.data.join("tls/ca.pem")), &[]).unwrap();
+    Client::new(&settings.resolve().unwrap(), &https).unwrap().of_task(&claimed)
 }
 
 /// Sends all of a log.

@@ -33,8 +33,8 @@ use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 use tracing::{debug, info, warn};
 
-use crate::client;
 use crate::engine::{Engine, ReadOnlyVolume};
+use crate::https::Https;
 use crate::{registry, trusted};
 use config::layout::data;
 use config::{Config, ProviderMirror};
@@ -103,11 +103,11 @@ pub(crate) struct Provided<'a> {
 }
 
 impl Providers {
-    /// The providers that are kept already; `proxy` holds variables such as `HTTPS_PROXY`.
+    /// The providers that are kept already.
     ///
     /// # Errors
-    /// The data folder can't be used, or a certificate or a proxy.
-    pub(crate) fn open(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
+    /// The data folder can't be used; HTTPS can't be set up.
+    pub(crate) fn open(config: &Config, https: &Https) -> Result<Self> {
         let origin = match &config.provider_mirror {
             ProviderMirror::Network(url) => Origin::Mirror(url.clone()),
             _ => Origin::Registries(config.provider_registries.clone()),
@@ -116,7 +116,7 @@ impl Providers {
         begin_empty(&downloads).with_context(|| format!("cannot use {}", downloads.display()))?;
         Ok(Self {
             list: List::open(&config.data_dir)?,
-            source: Source::new(client::http(config.ca_cert.as_deref(), proxy)?, origin)?,
+            source: Source::new(https.client(), origin)?,
             mirror: config.provider_mirror.clone(),
             platform: format!("linux_{}", registry::go_architecture()),
             limits: Limits {

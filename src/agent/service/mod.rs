@@ -26,6 +26,7 @@ use crate::connection::{self, State};
 use crate::context::{Context, RunUser};
 use crate::engine::Engine;
 use crate::firewall::Firewall;
+use crate::https::Https;
 use crate::identity;
 use crate::journal::Journal;
 use crate::logging;
@@ -63,11 +64,12 @@ pub(crate) fn run(file: &Path, once: bool) -> Result<()> {
     logging::start(&config);
     let end = runtime.block_on(async {
         let proxy = proxy_variables::of_agent();
-        let telemetry = Telemetry::start(&config, &proxy).unwrap_or_else(|error| {
+        let https = Https::new(config.ca_cert.as_deref(), &proxy)?;
+        let telemetry = Telemetry::start(&config, &https).unwrap_or_else(|error| {
             warn!("no telemetry: {error:#}");
             Telemetry::off()
         });
-        let end = serve(config, proxy, &telemetry, signals, file, once).await;
+        let end = serve(config, proxy, https, &telemetry, signals, file, once).await;
         telemetry.stop().await;
         end
     })?;
@@ -90,6 +92,7 @@ fn deny_tracing() -> Result<()> {
 async fn serve(
     config: Config,
     proxy: Vec<(String, String)>,
+    https: Https,
     telemetry: &Arc<Telemetry>,
     mut signals: Signals,
     file: &Path,
@@ -104,7 +107,8 @@ async fn serve(
         }),
     };
     engine.refuse_unsupported(&socket).await?;
-    let (service, has_tasks) = Service::start(config, engine, proxy, telemetry, once).await?;
+    let (service, has_tasks) =
+        Service::start(config, engine, proxy, &https, telemetry, once).await?;
     let progress = Arc::clone(&service.context.progress);
     let keeping = tokio::spawn({
         let progress = Arc::clone(&progress);
@@ -162,6 +166,7 @@ impl Service {
         config: Config,
         engine: Engine,
         proxy: Vec<(String, String)>,
+        https: &Https,
         telemetry: &Arc<Telemetry>,
         once: bool,
     ) -> Result<(Arc<Self>, bool)> {
@@ -169,12 +174,12 @@ impl Service {
         let (identity, data_folder) = identity::claim(&config.data_dir)?;
         let register = registration::introduction(&config, identity.clone())?;
         let context = Context {
-            client: Client::new(&config, &proxy)?,
+            client: Client::new(&config, https)?,
             engine,
             firewall: Firewall::new(&config, &proxy),
             images: Images::open(&config.data_dir)?,
             seen_images: SeenImages::default(),
-            providers: Providers::open(&config, &proxy)?,
+            providers: Providers::open(&config, https)?,
             slots: Slots::new(config.concurrency, config.memory),
             ahead: Ahead::default(),
             journal: Journal::open(&config.data_dir, identity)?,

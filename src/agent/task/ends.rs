@@ -29,6 +29,7 @@ use crate::connection::Keeper;
 use crate::context::{Context, RunUser};
 use crate::engine::Engine;
 use crate::firewall::Firewall;
+use crate::https::Https;
 use crate::journal::{Container, Entry, Journal};
 use crate::log::Filter;
 use crate::log::end_mark::EndMark;
@@ -712,8 +713,9 @@ pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Ar
     );
     std::fs::write(folder.join("agent.toml"), settings).unwrap();
     let config = Settings::load(&folder.join("agent.toml"), []).unwrap().resolve().unwrap();
+    let https = Https::new(None, &[]).unwrap();
     Arc::new(Context {
-        client: Client::new(&config, &[]).unwrap(),
+        client: Client::new(&config, &https).unwrap(),
         engine: Engine::connect(&format!("unix://{}", socket.display())).await.unwrap(),
         images: Images::open(folder).unwrap(),
         seen_images: SeenImages::default(),
@@ -721,7 +723,7 @@ pub(super) async fn context(folder: &Path, server: Router, engine: Router) -> Ar
         slots: Slots::new(1, 1),
         ahead: Ahead::default(),
         journal: Journal::open(folder, here()).unwrap(),
-        providers: Providers::open(&config, &[]).unwrap(),
+        providers: Providers::open(&config, &https).unwrap(),
         proxy: Vec::new(),
         certificates: None,
         user: RunUser { uid: 0, gid: 0 },

@@ -14,7 +14,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::client::{http, in_one_line};
+use crate::client::in_one_line;
+use crate::https::Https;
 use crate::trusted;
 use config::Config;
 
@@ -41,7 +42,7 @@ pub(super) struct Collector {
 
 impl Collector {
     /// The collector in the settings; called inside of the runtime.
-    pub(super) fn of(config: &Config, proxy: &[(String, String)]) -> Result<Self> {
+    pub(super) fn of(config: &Config, https: &Https) -> Result<Self> {
         let headers = match &config.telemetry_headers {
             Some(file) => {
                 headers(file).with_context(|| format!("cannot use {}", file.display()))?
@@ -49,7 +50,7 @@ impl Collector {
             None => HeaderMap::new(),
         };
         // A header with a password goes nowhere else.
-        let http = http(config.ca_cert.as_deref(), proxy)?.redirect(redirect::Policy::none());
+        let http = https.client().redirect(redirect::Policy::none());
         Ok(Self {
             http: http.build().context("cannot set up HTTPS")?,
             headers,

@@ -24,6 +24,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tokio::sync::oneshot;
 
+use crate::https::Https;
 use crate::phase::{Ended, Phase};
 use crate::slots::Slots;
 use collector::Collector;
@@ -69,14 +70,14 @@ impl Telemetry {
     }
 
     /// Sends to the settings' collector, if they name one; called inside of the
-    /// agent's runtime. `proxy` holds variables such as `HTTPS_PROXY`.
+    /// agent's runtime.
     ///
     /// # Errors
     /// The file with the headers can't be used, or one of the standard variables
     /// that begin with `OTEL_`.
-    pub(crate) fn start(config: &Config, proxy: &[(String, String)]) -> Result<Arc<Self>> {
+    pub(crate) fn start(config: &Config, https: &Https) -> Result<Arc<Self>> {
         let Some(url) = &config.telemetry_url else { return Ok(Self::off()) };
-        let collector = Collector::of(config, proxy)?;
+        let collector = Collector::of(config, https)?;
         let to = |signal: &str| format!("{}/v1/{signal}", url.as_str().trim_end_matches('/'));
         let spans = SpanExporter::builder()
             .with_http()

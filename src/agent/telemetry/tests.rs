@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::client::Client;
+use crate::https::Https;
 use crate::phase::{Ended, Phase};
 use crate::progress::{Keeper, Progress};
 use crate::slots::Slots;
@@ -147,9 +148,10 @@ impl Agent {
             ..Settings::default()
         };
         let config = settings.resolve().unwrap();
-        let telemetry = Telemetry::start(&config, &[]).unwrap();
+        let https = Https::new(None, &[]).unwrap();
+        let telemetry = Telemetry::start(&config, &https).unwrap();
         let keeper = Keeper::new(data, Arc::clone(&telemetry));
-        Self { client: Client::new(&config, &[]).unwrap(), telemetry, keeper }
+        Self { client: Client::new(&config, &https).unwrap(), telemetry, keeper }
     }
 
     /// Takes the apply in [`CLAIMED`]; `new`, or one that an earlier agent began.

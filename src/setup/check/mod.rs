@@ -20,6 +20,7 @@ mod service_proxy;
 mod subject;
 mod table;
 mod vault;
+mod writable;
 
 use std::fmt;
 use std::path::PathBuf;

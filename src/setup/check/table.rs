@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Outcome, Subject};
 use super::{
     container_selinux, disks, engine, host, network, os, packages, resources, run_account,
-    security, server, service, service_proxy,
+    security, server, service, service_proxy, writable,
 };
 
 /// A check: what it is and how it is done.
@@ -243,6 +243,13 @@ pub(crate) const CHECKS: &[Check] = &[
         severity: Severity::Warning,
         about: "fapolicyd, where it is active, trusts our programs",
         look: security::fapolicyd,
+    },
+    Check {
+        name: "writable",
+        area: "packages",
+        severity: Severity::Error,
+        about: "what packages write to is not mounted read-only",
+        look: writable::writable,
     },
     Check {
         name: "package-lock",

@@ -1,5 +1,6 @@
 //! `install`: from a checked host to an agent that takes runs.
 
+mod accounts;
 mod authority;
 mod image;
 mod key;

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use url::Url;
 
+use super::accounts;
 use super::source::{self, Access, Repository, Source};
 use cli::Failure;
 use cli::eprintln;
@@ -91,6 +92,7 @@ pub(super) fn put(
              server with --repository"
         )),
     }
+    .and_then(|()| accounts::require(changes))
     .map_err(|error| match Failure::of(&error) {
         Failure::Failed => Failure::NotInstalled.because(format!("{error:#}")),
         _ => error,
