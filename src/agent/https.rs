@@ -16,7 +16,7 @@ use cli::untrusted_file;
 use config::proxy::ProxySelection;
 
 /// The proxy and the authorities. All clients of a process share one: a usual system has some 140
-/// authorities, and each time that they are read takes more than a megabyte of memory.
+/// authorities, and reading them takes time and memory.
 #[derive(Clone)]
 pub struct Https {
     proxy: ProxySelection,

@@ -169,12 +169,19 @@ impl Cli {
     }
 }
 
-/// Runs a command to its end.
+/// Whether Terraform says that a lock takes longer than 400 ms, as it does on a busy machine.
+fn is_about_lock(line: &str) -> bool {
+    line.trim_end().ends_with(" state lock. This may take a few moments...")
+}
+
+/// Runs a command to its end; what it says, but for how long it waited for locks.
 pub(crate) async fn said(mut command: Command) -> Said {
     let output = tokio::time::timeout(PATIENCE, command.output()).await;
     let Output { status, stdout, stderr } = output.expect("terraform does not end").unwrap();
-    let text =
-        |bytes: &[u8]| anstream::adapter::strip_str(&String::from_utf8_lossy(bytes)).to_string();
+    let text = |bytes: &[u8]| {
+        let plain = anstream::adapter::strip_str(&String::from_utf8_lossy(bytes)).to_string();
+        plain.split_inclusive('\n').filter(|line| !is_about_lock(line)).collect::<String>()
+    };
     // Terraform wraps its messages, and draws a line beside them.
     let joined = format!("{}\n{}", text(&stdout), text(&stderr)).replace('│', "");
     let text_of_both = joined.split_whitespace().collect::<Vec<_>>().join(" ");
