@@ -653,7 +653,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_proxy_that_is_dead_or_refuses_is_named_as_the_cause() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let dead = said_behind_proxy(None).await;
         assert!(dead.contains("the proxy does not answer"), "{dead}");
         let status = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";

@@ -17,7 +17,6 @@ use config::proxy::ProxySelection;
 
 /// The proxy and the authorities. All clients of a process share one: a usual system has some 140
 /// authorities, and reading them takes time and memory.
-#[derive(Clone)]
 pub struct Https {
     proxy: ProxySelection,
     tls: ClientConfig,

@@ -43,10 +43,15 @@ fn read_only(machine: &Machine) -> Result<Vec<&'static str>> {
     Ok(found)
 }
 
-/// Whether apt has a hook that remounts what dpkg is to write to, as some hardened hosts have.
+/// Whether apt has a hook that remounts `/usr` before dpkg writes there, as some hardened hosts have.
 fn apt_remounts() -> bool {
     let hooks = Command::new("apt-config").args(["dump", "DPkg::Pre-Invoke"]).read();
-    hooks.is_ok_and(|hooks| hooks.contains("remount"))
+    hooks.is_ok_and(|hooks| hooks.lines().any(remounts_usr))
+}
+
+fn remounts_usr(hook: &str) -> bool {
+    let mut words = hook.split(|c: char| c.is_whitespace() || "\"';&|".contains(c));
+    hook.contains("remount") && words.any(|word| ["/usr", "/usr/"].contains(&word))
 }
 
 fn judge(
@@ -99,5 +104,23 @@ mod tests {
         // apt's hook is for what dpkg unpacks, and we write settings ourselves.
         let both = judged(&["/usr", "/etc"], false, false, true);
         assert!(matches!(both, Outcome::Problem(..)), "{both:?}");
+    }
+
+    /// Lines of `apt-config dump`.
+    #[test]
+    fn a_hook_of_apt_has_to_remount_usr() {
+        for (hook, does) in [
+            (r#"DPkg::Pre-Invoke:: "mount -o remount,rw /usr";"#, true),
+            (
+                r#"DPkg::Pre-Invoke:: "mount -o remount,rw /usr && mount -o remount,exec /tmp";"#,
+                true,
+            ),
+            (r#"DPkg::Pre-Invoke:: "mount -o remount,exec /tmp";"#, false),
+            (r#"DPkg::Pre-Invoke:: "mount -o remount,rw /usr/local";"#, false),
+            (r#"DPkg::Pre-Invoke:: "/usr/bin/logger installing";"#, false),
+            (r#"DPkg::Pre-Invoke "";"#, false),
+        ] {
+            assert_eq!(remounts_usr(hook), does, "{hook}");
+        }
     }
 }

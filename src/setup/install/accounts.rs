@@ -1,6 +1,5 @@
 //! The accounts that the package's script makes.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -32,7 +31,7 @@ pub(super) fn require(changes: &mut Changes) -> Result<()> {
 }
 
 fn are_there(machine: &Machine) -> Result<bool> {
-    let has_engine = machine.path(Path::new(layout::ENGINE_PROGRAMS)).exists();
+    let has_engine = machine.path(layout::ENGINE_PROGRAMS).exists();
     Ok(users::user_id(machine, layout::AGENT)?.is_some()
         && users::user_id(machine, layout::RUN_USER)?.is_some()
         && users::group_exists(machine, has_engine.then_some(layout::ENGINE_GROUP)))
